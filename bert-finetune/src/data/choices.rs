@@ -1,0 +1,171 @@
+//! Multiple choice (SWAG, COPA, CosmosQA): a text, perhaps a second one such as a question, and some ways to go on, one
+//! of which is right.
+//!
+//! Each choice has a column of its own, or all are a list in one column of a `.jsonl` file. The formats' traps are
+//! [`super::columns`]'s.
+
+use std::path::Path;
+
+use bert_model::{Error, Result};
+use serde_json::Value;
+
+use super::columns::{Cells, Column, Table, scalar};
+
+/// Which columns to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChoiceOptions {
+    pub text: Column,
+    pub text_pair: Option<Column>,
+    /// A column for each choice, or one column with a list.
+    pub choices: Vec<Column>,
+    /// The right choice: its index from 0 or its column's name. `None` reads questions alone.
+    pub label: Option<Column>,
+    pub header: bool,
+}
+
+/// One question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChoiceRow {
+    /// The line on which it starts, from 1.
+    pub line: u64,
+    pub text: String,
+    pub pair: Option<String>,
+    /// At least two.
+    pub choices: Vec<String>,
+    /// The index of the right one, if labels are read.
+    pub label: Option<usize>,
+}
+
+/// Opens a `.csv`, `.tsv` or `.jsonl` file; its rows are read one at a time.
+///
+/// # Errors
+/// Those of [`Table::open`]; [`Error::Setting`] without choices. Rows carry their own: fewer than two choices, a label
+/// that is none of them.
+pub fn read_choices(
+    path: &Path,
+    options: &ChoiceOptions,
+) -> Result<impl Iterator<Item = Result<ChoiceRow>> + Send + use<>> {
+    if options.choices.is_empty() {
+        return Err(Error::Setting("`--choices` names no columns".to_string()));
+    }
+    let columns: Vec<Column> = [&options.text]
+        .into_iter()
+        .chain(&options.text_pair)
+        .chain(&options.choices)
+        .chain(&options.label)
+        .cloned()
+        .collect();
+    let layout = Layout {
+        has_pair: options.text_pair.is_some(),
+        choices: options.choices.len(),
+        has_label: options.label.is_some(),
+    };
+    let table = Table::open(path, &columns, options.header)?;
+    Ok(table.map(move |cells| layout.row(&cells?)))
+}
+
+/// Which of a row's cells is what: text, pair, choices, label.
+#[derive(Clone, Copy)]
+struct Layout {
+    has_pair: bool,
+    choices: usize,
+    has_label: bool,
+}
+
+impl Layout {
+    fn first_choice(self) -> usize {
+        1 + usize::from(self.has_pair)
+    }
+
+    fn row(self, cells: &Cells) -> Result<ChoiceRow> {
+        let pair = self.has_pair.then(|| cells.text(1)).transpose()?;
+        let choices = self.choices(cells)?;
+        if choices.len() < 2 {
+            return Err(cells.error(self.first_choice(), "fewer than two choices", "two or more"));
+        }
+        let label = self.has_label.then(|| self.label(cells, choices.len())).transpose()?;
+        Ok(ChoiceRow { line: cells.line, text: cells.text(0)?, pair, choices, label })
+    }
+
+    fn choices(self, cells: &Cells) -> Result<Vec<String>> {
+        let first = self.first_choice();
+        match &cells.values[first] {
+            Value::Array(list) if self.choices == 1 => {
+                let choices: Option<Vec<String>> = list.iter().map(scalar).collect();
+                choices.ok_or_else(|| cells.error(first, "a list within the list", "a list of texts"))
+            }
+            _ => (first..first + self.choices).map(|index| cells.text(index)).collect(),
+        }
+    }
+
+    fn label(self, cells: &Cells, count: usize) -> Result<usize> {
+        let first = self.first_choice();
+        let index = first + self.choices;
+        let label = cells.text(index)?;
+        let label = label.trim();
+        let named = (0..self.choices).find(|&choice| self.choices > 1 && cells.name(first + choice) == label);
+        named.or_else(|| label.parse().ok()).filter(|&choice| choice < count).ok_or_else(|| {
+            let expected = format!("a choice's number from 0 to {} or its column's name", count - 1);
+            cells.error(index, format!("`{label}`"), expected)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn options(choices: &[&str]) -> ChoiceOptions {
+        let name = |name: &str| Column::Name(name.to_string());
+        ChoiceOptions {
+            text: name("text"),
+            text_pair: None,
+            choices: choices.iter().map(|choice| name(choice)).collect(),
+            label: Some(name("label")),
+            header: true,
+        }
+    }
+
+    fn read(file: &str, content: &str, options: &ChoiceOptions) -> Result<Vec<ChoiceRow>> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(file);
+        fs::write(&path, content).unwrap();
+        read_choices(&path, options)?.collect()
+    }
+
+    #[test]
+    fn labels_are_numbers_or_names() {
+        let rows = read("x.csv", "text,a,b,label\n\"two\nlines\",x,y,1\nt,x,y,a\n", &options(&["a", "b"])).unwrap();
+        assert_eq!((&*rows[0].text, rows[0].label), ("two\nlines", Some(1)));
+        assert_eq!((rows[1].label, rows[1].line), (Some(0), 4));
+    }
+
+    #[test]
+    fn a_list_of_choices() {
+        let mut options = options(&["endings"]);
+        options.text_pair = Some(Column::Name("start".to_string()));
+        let json = r#"{"text":"t","start":"s","endings":["x","y","z"],"label":2}"#;
+        let rows = read("x.jsonl", json, &options).unwrap();
+        assert_eq!((rows[0].choices.len(), rows[0].label, rows[0].pair.as_deref()), (3, Some(2), Some("s")));
+    }
+
+    #[test]
+    fn errors_name_the_place() {
+        let cases = [
+            (
+                "text,a,b,label\nt,x,y,2\n",
+                "x.csv:2: found `2` in column `label`, expected a choice's number from 0 to 1",
+            ),
+            ("text,a,b,label\nt,x,y,\n", "x.csv:2: found `` in column `label`, expected a choice's number"),
+            ("text,a,label\nt,x,0\n", "x.csv:1: found no column `b`, expected one of `text`, `a`, `label`"),
+        ];
+        for (content, expected) in cases {
+            let message = read("x.csv", content, &options(&["a", "b"])).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}\nis not\n{expected}");
+        }
+        let message = read("x.csv", "text,a,label\nt,x,0\n", &options(&["a"])).unwrap_err().to_string();
+        assert!(message.contains("x.csv:2: found fewer than two choices in column `a`"), "{message}");
+    }
+}

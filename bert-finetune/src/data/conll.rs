@@ -1,0 +1,305 @@
+//! Tagged words: CoNLL columns (one word a line, an empty line ends a sentence), CoNLL-U, and `.jsonl`.
+//!
+//! Columns are separated by tabs if the line has any, else by spaces. CoNLL-U
+//! (<https://universaldependencies.org/format>) is known by its ten tab-separated columns with a number in the first:
+//! there, ranges (`1-2`, for `don't` above `do` and `n't`) and empty nodes (`8.1`) are no words. `-DOCSTART-` and
+//! OntoNotes' `#begin document` are no words either.
+
+use std::{fmt, path::Path};
+
+use bert_model::{Error, Result};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{
+    columns::{json_reason, scalar},
+    lines::{Line, Lines},
+};
+
+/// A column of a CoNLL file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TagColumn {
+    /// From 1.
+    FromStart(usize),
+    /// From 1, which is the last.
+    FromEnd(usize),
+}
+
+impl TagColumn {
+    /// Reads a command-line argument: `4`, `-1` or `last`.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for 0 and for what is no number.
+    pub fn parse(argument: &str) -> Result<Self> {
+        match argument.parse::<isize>() {
+            Ok(number) if number > 0 => Ok(Self::FromStart(number.unsigned_abs())),
+            Ok(number) if number < 0 => Ok(Self::FromEnd(number.unsigned_abs())),
+            _ if argument == "last" => Ok(Self::FromEnd(1)),
+            _ => Err(Error::Setting(format!(
+                "column `{argument}`: a column is a number from 1, −1 from the end, or `last`"
+            ))),
+        }
+    }
+
+    fn of<'a>(self, fields: &[&'a str]) -> Option<&'a str> {
+        let index = match self {
+            Self::FromStart(number) => number.checked_sub(1),
+            Self::FromEnd(number) => fields.len().checked_sub(number),
+        };
+        fields.get(index?).copied()
+    }
+}
+
+impl fmt::Display for TagColumn {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::FromStart(number) => number.fmt(f),
+            Self::FromEnd(number) => write!(f, "-{number}"),
+        }
+    }
+}
+
+/// Where words and tags are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConllOptions {
+    pub token: TagColumn,
+    /// `None` reads words alone.
+    pub tag: Option<TagColumn>,
+}
+
+impl ConllOptions {
+    /// The usual places: word in column 1 and tag in the last; in CoNLL-U, told by its extension, 2 and 4 (UPOS).
+    pub fn usual(path: &Path) -> Self {
+        match path.extension().is_some_and(|extension| extension == "conllu") {
+            true => Self { token: TagColumn::FromStart(2), tag: Some(TagColumn::FromStart(4)) },
+            false => Self { token: TagColumn::FromStart(1), tag: Some(TagColumn::FromEnd(1)) },
+        }
+    }
+}
+
+/// A sentence; `tags` is as long as `words`, or empty if tags are not read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sentence {
+    pub words: Vec<String>,
+    pub tags: Vec<String>,
+    /// The line of its first word, from 1.
+    pub line: u64,
+}
+
+/// The sentences of a file, read one at a time. A file without any is an error.
+pub struct Sentences {
+    lines: Lines,
+    options: ConllOptions,
+    json: bool,
+    /// The number of columns of the latest sentence's first word.
+    width: Option<usize>,
+    read: u64,
+}
+
+/// Opens a CoNLL file, or a `.jsonl` file with `words` and `tags` (Hugging Face's `tokens` and `ner_tags` are the
+/// same).
+///
+/// # Errors
+/// [`Error::Io`]. Sentences carry their own: a line with too few columns, tags that are not as many as the words.
+pub fn read_tagged(path: &Path, options: ConllOptions) -> Result<Sentences> {
+    let json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("jsonl"));
+    Ok(Sentences { lines: Lines::open(path)?, options, json, width: None, read: 0 })
+}
+
+impl Sentences {
+    fn next_json(&mut self) -> Result<Option<Sentence>> {
+        for line in self.lines.by_ref() {
+            let line = line?;
+            if !line.text.trim().is_empty() {
+                return json_sentence(&line, self.lines.path(), self.options.tag.is_some()).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    fn next_columns(&mut self) -> Result<Option<Sentence>> {
+        let mut sentence = Sentence::default();
+        while let Some(line) = self.lines.next().transpose()? {
+            let text = line.text.trim_ascii_end();
+            if text.is_empty() || is_document_mark(text) {
+                if !sentence.words.is_empty() {
+                    return Ok(Some(sentence));
+                }
+                continue;
+            }
+            let fields = split(text);
+            if sentence.words.is_empty() {
+                if self.is_comment(text, &fields) {
+                    continue;
+                }
+                (self.width, sentence.line) = (Some(fields.len()), line.number);
+            }
+            self.push(&mut sentence, &fields, line.number)?;
+        }
+        Ok((!sentence.words.is_empty()).then_some(sentence))
+    }
+
+    /// A line before a sentence that starts with `# ` and is no word `#`: a word's line has tabs, or the number of
+    /// columns of the lines before and no equals sign, as `# sent_id = 7` has.
+    fn is_comment(&self, text: &str, fields: &[&str]) -> bool {
+        let like_words = self.width == Some(fields.len()) && !fields.contains(&"=");
+        (text == "#" || text.starts_with("# ")) && !text.contains('\t') && !like_words
+    }
+
+    fn push(&self, sentence: &mut Sentence, fields: &[&str], line: u64) -> Result<()> {
+        if self.options.token != TagColumn::FromStart(1) && is_conllu_non_word(fields) {
+            return Ok(());
+        }
+        let wrong = |expected| Error::line(self.lines.path(), line, format!("{} column(s)", fields.len()), expected);
+        if let Some(width) = self.width.filter(|&width| fields.len() < width) {
+            return Err(wrong(format!("{width} as in the sentence's first line (an empty line ends a sentence)")));
+        }
+        let ConllOptions { token, tag } = self.options;
+        let word = token.of(fields).ok_or_else(|| wrong(format!("a word in column {token}")))?;
+        sentence.words.push(word.to_string());
+        if let Some(column) = tag {
+            // The last column of one is the word, not its tag.
+            let tag = column.of(fields).filter(|_| fields.len() > 1);
+            sentence.tags.push(tag.ok_or_else(|| wrong(format!("a tag in column {column}")))?.to_string());
+        }
+        Ok(())
+    }
+}
+
+impl Iterator for Sentences {
+    type Item = Result<Sentence>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let sentence = if self.json { self.next_json() } else { self.next_columns() };
+        if matches!(sentence, Ok(None)) && self.read == 0 {
+            self.read = 1;
+            return Some(Err(Error::file(&**self.lines.path(), "no words", "at least one sentence")));
+        }
+        self.read += 1;
+        sentence.transpose()
+    }
+}
+
+fn split(line: &str) -> Vec<&str> {
+    if line.contains('\t') { line.split('\t').collect() } else { line.split_ascii_whitespace().collect() }
+}
+
+fn is_document_mark(line: &str) -> bool {
+    let mark = line.split(['\t', ' ']).next().unwrap_or_default();
+    mark == "-DOCSTART-" || line.starts_with("#begin document") || line.starts_with("#end document")
+}
+
+/// Whether a CoNLL-U line is a range (`1-2`) or an empty node (`8.1`).
+fn is_conllu_non_word(fields: &[&str]) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let parts = fields.first().and_then(|id| id.split_once(['-', '.']));
+    fields.len() == 10 && parts.is_some_and(|(first, second)| is_number(first) && is_number(second))
+}
+
+#[derive(Deserialize)]
+struct JsonSentence {
+    #[serde(alias = "tokens")]
+    words: Vec<String>,
+    #[serde(alias = "ner_tags")]
+    tags: Option<Vec<Value>>,
+}
+
+fn json_sentence(line: &Line, path: &Path, with_tags: bool) -> Result<Sentence> {
+    let wrong = |found: String, expected: &str| Error::line(path, line.number, found, expected);
+    let JsonSentence { words, tags } = serde_json::from_str(&line.text)
+        .map_err(|error| wrong(json_reason(&error), "an object with `words` and `tags`, two lists"))?;
+    if !with_tags {
+        return Ok(Sentence { words, tags: Vec::new(), line: line.number });
+    }
+    let tags = tags.ok_or_else(|| wrong("no `tags`".to_string(), "a list with a tag for each word"))?;
+    if tags.len() != words.len() {
+        return Err(wrong(format!("{} tag(s) for {} word(s)", tags.len(), words.len()), "a tag for each word"));
+    }
+    let tags: Option<Vec<String>> = tags.iter().map(scalar).collect();
+    let tags = tags.ok_or_else(|| wrong("a list or an object among the tags".to_string(), "text or numbers"))?;
+    Ok(Sentence { words, tags, line: line.number })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const COLUMNS: ConllOptions = ConllOptions { token: TagColumn::FromStart(1), tag: Some(TagColumn::FromEnd(1)) };
+
+    fn read(file: &str, content: &str, options: ConllOptions) -> Result<Vec<Sentence>> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(file);
+        fs::write(&path, content).unwrap();
+        read_tagged(&path, options)?.collect()
+    }
+
+    /// Each sentence as `word/tag word/tag`.
+    fn tagged(file: &str, content: &str, options: ConllOptions) -> Vec<String> {
+        let join =
+            |s: Sentence| s.words.iter().zip(&s.tags).map(|(w, t)| format!("{w}/{t}")).collect::<Vec<_>>().join(" ");
+        read(file, content, options).unwrap().into_iter().map(join).collect()
+    }
+
+    #[test]
+    fn conll_2003() {
+        let first = "-DOCSTART- -X- O O\r\n\r\nEU NNP I-NP I-ORG\r\n# # O O\r\n\r\n\r\n";
+        let text = &format!("{first}-DOCSTART- -X- O O\n\n# # I-NP O\n10 CD I-NP O");
+        assert_eq!(tagged("x.txt", text, COLUMNS), ["EU/I-ORG #/O", "#/O 10/O"]);
+        assert_eq!(read("x", text, COLUMNS).unwrap()[1].line, 9);
+        let numbered = ConllOptions { tag: Some(TagColumn::parse("2").unwrap()), ..COLUMNS };
+        assert_eq!(tagged("x.txt", text, numbered)[0], "EU/NNP #/#");
+    }
+
+    #[test]
+    fn tabs_and_tokens_with_a_hash_sign() {
+        let text = "# a comment, not a word\n#nlp\tO\n#\tO\n\n# id = 2\n#\tO\nNew York\tB-LOC\t\n";
+        assert_eq!(tagged("x.tsv", text, COLUMNS), ["#nlp/O #/O", "#/O New York/B-LOC"]);
+    }
+
+    #[test]
+    fn conll_u() {
+        let line = |id: &str, word: &str, tag: &str| format!("{id}\t{word}\t_\t{tag}\t_\t_\t0\t_\t_\t_\n");
+        let text = format!(
+            "# sent_id = 1\n# text = don't\n{}{}{}{}\n",
+            line("1-2", "don't", "_"),
+            line("1", "do", "AUX"),
+            line("2", "n't", "PART"),
+            line("2.1", "go", "VERB"),
+        );
+        assert_eq!(tagged("x.conllu", &text, ConllOptions::usual(Path::new("x.conllu"))), ["do/AUX n't/PART"]);
+    }
+
+    #[test]
+    fn json_lines() {
+        let text =
+            "{\"words\":[\"a\",\"b\"],\"tags\":[\"O\",\"B\"]}\n\n{\"tokens\":[\"c\"],\"ner_tags\":[3],\"id\":0}\n";
+        assert_eq!(tagged("x.jsonl", text, COLUMNS), ["a/O b/B", "c/3"]);
+        let words = ConllOptions { tag: None, ..COLUMNS };
+        assert_eq!(read("x.jsonl", "{\"words\":[\"a\"]}", words).unwrap()[0].words, ["a"]);
+    }
+
+    #[test]
+    fn errors_name_the_place() {
+        let fourth = ConllOptions { tag: Some(TagColumn::FromStart(4)), ..COLUMNS };
+        let cases = [
+            ("x.txt", "a O\nb\n", COLUMNS, "x.txt:2: found 1 column(s), expected 2 as in the sentence's first line"),
+            ("x.txt", "\na B-X O\n", fourth, "x.txt:2: found 3 column(s), expected a tag in column 4"),
+            ("x.txt", "a\nb\n", COLUMNS, "x.txt:1: found 1 column(s), expected a tag in column -1"),
+            ("x.txt", "\n\x0c \t\n", COLUMNS, "x.txt: found no words, expected at least one sentence"),
+            (
+                "x.jsonl",
+                "{\"words\":[\"a\"],\"tags\":[]}",
+                COLUMNS,
+                "x.jsonl:1: found 0 tag(s) for 1 word(s), expected a tag",
+            ),
+            ("x.jsonl", "{\"words\":[\"a\"]}", COLUMNS, "x.jsonl:1: found no `tags`, expected a list"),
+        ];
+        for (file, content, options, expected) in cases {
+            let message = read(file, content, options).unwrap_err().to_string();
+            assert!(message[message.find(file).unwrap()..].starts_with(expected), "{message}\nis not\n{expected}");
+        }
+        assert!(TagColumn::parse("0").is_err() && TagColumn::parse("four").is_err());
+    }
+}

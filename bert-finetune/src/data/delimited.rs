@@ -1,0 +1,145 @@
+//! Records of separated values: CSV (RFC 4180: quoted fields may hold commas, quotation marks and newlines) and TSV as
+//! GLUE writes it (a tab always ends a field, a newline always ends a record, a quotation mark is a character).
+//!
+//! Records carry the line on which they start, and a quotation mark that is never closed is an error there, not a last
+//! field as large as the rest of the file: that is why they are read here.
+
+use bert_model::{Error, Result};
+
+use super::lines::Lines;
+
+/// No honest record is longer; a quoted field that reaches this was never closed.
+const MAX_RECORD_BYTES: usize = 16 << 20;
+
+/// How fields are told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    Csv,
+    Tsv,
+}
+
+/// One record; `line` is its first line, from 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    pub line: u64,
+    pub fields: Vec<String>,
+}
+
+/// The records of a file; empty lines are passed over.
+pub struct Records {
+    pub lines: Lines,
+    pub dialect: Dialect,
+}
+
+impl Records {
+    fn next_record(&mut self) -> Option<Result<Record>> {
+        let first = match self.lines.find(|line| !matches!(line, Ok(line) if line.text.is_empty()))? {
+            Ok(line) => line,
+            Err(error) => return Some(Err(error)),
+        };
+        let fields = match self.dialect {
+            Dialect::Tsv => Ok(first.text.split('\t').map(str::to_string).collect()),
+            Dialect::Csv => self.csv_fields(&first.text, first.number),
+        };
+        Some(fields.map(|fields| Record { line: first.number, fields }))
+    }
+
+    /// Splits a record that starts with `first`, with as many further lines as its quoted fields span.
+    fn csv_fields(&mut self, first: &str, line: u64) -> Result<Vec<String>> {
+        let mut fields = CsvFields::default();
+        fields.push_line(first);
+        while fields.quoted {
+            match self.lines.next().transpose()? {
+                Some(next) if fields.current.len() < MAX_RECORD_BYTES => {
+                    fields.current.push('\n');
+                    fields.push_line(&next.text);
+                }
+                _ => {
+                    return Err(Error::line(
+                        self.lines.path(),
+                        line,
+                        "a quotation mark that is never closed",
+                        "a second one",
+                    ));
+                }
+            }
+        }
+        fields.finish_field();
+        Ok(fields.done)
+    }
+}
+
+impl Iterator for Records {
+    type Item = Result<Record>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_record()
+    }
+}
+
+/// A CSV record in the making.
+#[derive(Default)]
+struct CsvFields {
+    done: Vec<String>,
+    current: String,
+    quoted: bool,
+}
+
+impl CsvFields {
+    fn push_line(&mut self, line: &str) {
+        let mut characters = line.chars().peekable();
+        while let Some(character) = characters.next() {
+            match character {
+                '"' if self.quoted && characters.next_if_eq(&'"').is_some() => self.current.push('"'),
+                '"' if self.quoted => self.quoted = false,
+                // Only at its start does a quotation mark quote a field: `5" pipe` is text.
+                '"' if self.current.is_empty() => self.quoted = true,
+                ',' if !self.quoted => self.finish_field(),
+                other => self.current.push(other),
+            }
+        }
+    }
+
+    fn finish_field(&mut self) {
+        self.done.push(std::mem::take(&mut self.current));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn records(dialect: Dialect, text: &'static str) -> Vec<Result<Record>> {
+        Records { lines: Lines::new(Path::new("x"), text.as_bytes()), dialect }.collect()
+    }
+
+    fn fields(dialect: Dialect, text: &'static str) -> Vec<Vec<String>> {
+        records(dialect, text).into_iter().map(|record| record.unwrap().fields).collect()
+    }
+
+    #[test]
+    fn csv_quoting() {
+        let text = "a,\"b, \"\"c\"\"\r\nd\",\r\n\"\",5\" pipe,\"\"\"\"\n";
+        assert_eq!(fields(Dialect::Csv, text), [["a", "b, \"c\"\nd", ""], ["", "5\" pipe", "\""]]);
+    }
+
+    #[test]
+    fn tsv_has_no_quoting() {
+        assert_eq!(fields(Dialect::Tsv, "\" a\tb\"\r\n\tc\n"), [["\" a", "b\""], ["", "c"]]);
+    }
+
+    #[test]
+    fn records_know_their_first_line() {
+        let lines: Vec<u64> =
+            records(Dialect::Csv, "a\n\n\"b\r\nc\"\r\n\r\nd\n").into_iter().map(|r| r.unwrap().line).collect();
+        assert_eq!(lines, [1, 3, 6]);
+    }
+
+    #[test]
+    fn an_unclosed_quotation_mark_is_found_where_it_opens() {
+        let error = records(Dialect::Csv, "a,b\nc,\"d\ne,f\n").pop().unwrap().unwrap_err();
+        assert_eq!(error.to_string(), "x:2: found a quotation mark that is never closed, expected a second one");
+    }
+}

@@ -1,0 +1,205 @@
+//! Questions about passages: the JSON of SQuAD v1.1 (Rajpurkar et al., 2016) and v2.0 (2018).
+//!
+//! An answer is a piece of its passage, given by its text and by the number of code points (not bytes) before it. Both
+//! must agree. In v2.0 some questions have no answer in their passage.
+
+use std::{fs, path::Path, sync::Arc};
+
+use bert_model::{Error, Result};
+use serde::Deserialize;
+
+/// A question about a passage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    pub id: String,
+    /// The article's title.
+    pub title: String,
+    /// The passage, shared by its questions.
+    pub context: Arc<str>,
+    pub question: String,
+    /// Every answer that an annotator gave; empty if it is impossible, or unknown.
+    pub answers: Vec<Answer>,
+    /// Whether the file says that the passage has no answer.
+    pub is_impossible: bool,
+}
+
+/// A piece of a passage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    pub text: String,
+    /// Code points before it.
+    pub start: usize,
+}
+
+/// Between byte offsets, which Rust's text has, and code points, which SQuAD counts.
+pub struct CodePoints {
+    /// The byte offset of every code point, and the text's length.
+    bytes: Vec<usize>,
+}
+
+impl CodePoints {
+    pub fn new(text: &str) -> Self {
+        Self { bytes: text.char_indices().map(|(byte, _)| byte).chain([text.len()]).collect() }
+    }
+
+    /// The byte offset of a code point; that of the text's end for its number of code points.
+    pub fn to_byte(&self, code_point: usize) -> Option<usize> {
+        self.bytes.get(code_point).copied()
+    }
+
+    /// The number of code points that start before a byte offset.
+    pub fn from_byte(&self, byte: usize) -> usize {
+        self.bytes.partition_point(|&start| start < byte)
+    }
+
+    /// The text between two code points, cut off at its end.
+    pub fn slice<'a>(&self, text: &'a str, start: usize, end: usize) -> &'a str {
+        let byte = |code_point| self.to_byte(code_point).unwrap_or(text.len());
+        text.get(byte(start)..byte(end)).unwrap_or_default()
+    }
+}
+
+#[derive(Deserialize)]
+struct File {
+    data: Vec<Article>,
+}
+
+#[derive(Deserialize)]
+struct Article {
+    #[serde(default)]
+    title: String,
+    paragraphs: Vec<Paragraph>,
+}
+
+#[derive(Deserialize)]
+struct Paragraph {
+    context: String,
+    qas: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    id: String,
+    question: String,
+    #[serde(default)]
+    answers: Vec<RawAnswer>,
+    #[serde(default)]
+    is_impossible: bool,
+}
+
+#[derive(Deserialize)]
+struct RawAnswer {
+    text: String,
+    answer_start: i64,
+}
+
+/// Reads a whole file of either version.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Line`] where the JSON breaks off or lacks a key; [`Error::File`] for an answer that is not
+/// at its offset, an impossible question with answers, and a file without questions.
+pub fn read_squad(path: &Path) -> Result<Vec<Question>> {
+    let bytes = fs::read(path).map_err(Error::io(path, "read"))?;
+    let json = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    let file: File = serde_json::from_slice(json).map_err(|error| not_squad(path, &error))?;
+    let mut questions = Vec::new();
+    for article in file.data {
+        for paragraph in article.paragraphs {
+            paragraph.read_into(&mut questions, &article.title, path)?;
+        }
+    }
+    if questions.is_empty() {
+        return Err(Error::file(path, "no questions", "at least one"));
+    }
+    Ok(questions)
+}
+
+fn not_squad(path: &Path, error: &serde_json::Error) -> Error {
+    let text = error.to_string();
+    let reason = text.split(" at line ").next().unwrap_or_default();
+    let found = format!("{reason} (column {})", error.column());
+    Error::line(path, error.line() as u64, found, "SQuAD's JSON: `data`, its `paragraphs`, their `context` and `qas`")
+}
+
+impl Paragraph {
+    fn read_into(self, questions: &mut Vec<Question>, title: &str, path: &Path) -> Result<()> {
+        let code_points = CodePoints::new(&self.context);
+        let context: Arc<str> = self.context.into();
+        for Entry { id, question, answers, is_impossible } in self.qas {
+            if is_impossible && !answers.is_empty() {
+                return Err(Error::file(path, format!("question `{id}`: answers, though `is_impossible`"), "none"));
+            }
+            let check = |answer| checked(answer, &id, &context, &code_points, path);
+            let answers = answers.into_iter().map(check).collect::<Result<Vec<_>>>()?;
+            let (title, context) = (title.to_string(), context.clone());
+            questions.push(Question { id, title, context, question, answers, is_impossible });
+        }
+        Ok(())
+    }
+}
+
+/// The answer, if the passage has it at its offset.
+fn checked(answer: RawAnswer, id: &str, context: &str, code_points: &CodePoints, path: &Path) -> Result<Answer> {
+    let RawAnswer { text, answer_start } = answer;
+    let length = text.chars().count();
+    let start = usize::try_from(answer_start).unwrap_or(usize::MAX);
+    let found = code_points.slice(context, start, start.saturating_add(length));
+    if found != text || start == usize::MAX {
+        let found = format!("question `{id}`: `{found}` at code point {answer_start} of the context");
+        return Err(Error::file(path, found, format!("the answer `{text}` there")));
+    }
+    Ok(Answer { text, start })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<Vec<Question>> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), json).unwrap();
+        read_squad(file.path())
+    }
+
+    fn file(qas: &str) -> String {
+        let paragraph = format!(r#"{{"context":"Zoë ate 𝄞 pies.","qas":[{qas}]}}"#);
+        format!("\u{feff}{{\"version\":\"v2.0\",\"data\":[{{\"title\":\"T\",\"paragraphs\":[{paragraph}]}}]}}")
+    }
+
+    #[test]
+    fn offsets_count_code_points() {
+        let questions = read(&file(
+            r#"{"id":"1","question":"What?","answers":[{"text":"pies","answer_start":10}]},
+               {"id":"2","question":"Who?","answers":[],"is_impossible":true,"plausible_answers":[]}"#,
+        ));
+        let questions = questions.unwrap();
+        assert_eq!(questions[0].answers, [Answer { text: "pies".to_string(), start: 10 }]);
+        assert!(questions[1].is_impossible && questions[1].answers.is_empty() && questions[1].title == "T");
+        let code_points = CodePoints::new(&questions[0].context);
+        assert_eq!((code_points.to_byte(10), code_points.from_byte(14), code_points.to_byte(16)), (Some(14), 10, None));
+    }
+
+    #[test]
+    fn an_answer_must_be_at_its_offset() {
+        for (start, found) in [("11", "`ies.`"), ("400", "``"), ("-1", "``")] {
+            let qas = format!(r#"{{"id":"q7","question":"?","answers":[{{"text":"pies","answer_start":{start}}}]}}"#);
+            let message = read(&file(&qas)).unwrap_err().to_string();
+            let expected =
+                format!("question `q7`: {found} at code point {start} of the context, expected the answer `pies`");
+            assert!(message.contains(&expected), "{message}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_squad() {
+        let cases = [
+            ("{\"data\":\n[{}]}", ":2: found missing field `paragraphs` (column 3), expected SQuAD's JSON"),
+            ("{\"data\":[", ":1: found EOF while parsing a list (column 9), expected SQuAD's JSON"),
+            ("{\"data\":[]}", ": found no questions, expected at least one"),
+        ];
+        for (json, expected) in cases {
+            let message = read(json).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}\nis not\n{expected}");
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! Texts with labels from a table: one text or a pair a row, with a class, a number, or any number of labels.
+//!
+//! The formats and their traps are [`super::columns`]'s; here cells become texts and labels. Multi-label data comes in
+//! three shapes: a JSON list, one cell with separators (`joy|surprise`), or a column of 0 and 1 for each label.
+
+use std::path::Path;
+
+use bert_model::{Error, Result};
+use serde_json::Value;
+
+use super::columns::{Cells, Column, Table, scalar};
+
+/// The separators tried in one cell, in this order, if none is given: the first that occurs splits it.
+const SEPARATORS: [char; 3] = ['|', ';', ','];
+
+/// Which columns to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableOptions {
+    pub text: Column,
+    pub text_pair: Option<Column>,
+    /// `None` reads texts alone.
+    pub label: Option<LabelColumns>,
+    /// Whether the first line names the columns; `.jsonl` has no use for it.
+    pub header: bool,
+    /// Whether rows with too few fields are passed over (and counted) instead of refused.
+    pub skip_short_rows: bool,
+}
+
+/// Where a row's labels are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LabelColumns {
+    /// A class or a number.
+    One(Column),
+    /// Any number of labels in one cell: a JSON list, or text with separators (`|`, else `;`, else `,` if not given).
+    List { column: Column, separator: Option<char> },
+    /// A column for each label with 1 (`true`) or 0 (`false`, empty); its name is the label.
+    Indicators(Vec<Column>),
+}
+
+impl LabelColumns {
+    /// Reads `--label` of the multi-label task: one column, or a comma between one column for each label.
+    ///
+    /// # Errors
+    /// Those of [`Column::parse`].
+    pub fn parse_multi(argument: &str, header: bool) -> Result<Self> {
+        let mut columns =
+            argument.split(',').map(|column| Column::parse(column, header)).collect::<Result<Vec<_>>>()?;
+        Ok(match columns.len() {
+            1 => Self::List { column: columns.remove(0), separator: None },
+            _ => Self::Indicators(columns),
+        })
+    }
+
+    fn columns(&self) -> &[Column] {
+        match self {
+            Self::One(column) | Self::List { column, .. } => std::slice::from_ref(column),
+            Self::Indicators(columns) => columns,
+        }
+    }
+}
+
+/// One example as it stands in the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The line on which it starts, from 1.
+    pub line: u64,
+    pub text: String,
+    pub pair: Option<String>,
+    /// One label for [`LabelColumns::One`], any number for the others, none if labels are not read.
+    pub labels: Vec<String>,
+}
+
+/// The rows of a table, read one at a time.
+pub struct Rows {
+    table: Table,
+    options: TableOptions,
+}
+
+/// Opens a `.csv`, `.tsv` or `.jsonl` file.
+///
+/// # Errors
+/// Those of [`Table::open`]. Rows carry their own: too few fields, JSON that is none, an empty label.
+pub fn read_table(path: &Path, options: &TableOptions) -> Result<Rows> {
+    let labels = options.label.iter().flat_map(LabelColumns::columns);
+    let columns: Vec<Column> = [&options.text].into_iter().chain(&options.text_pair).chain(labels).cloned().collect();
+    let table = Table::open(path, &columns, options.header)?.skip_short_rows(options.skip_short_rows);
+    Ok(Rows { table, options: options.clone() })
+}
+
+impl Rows {
+    /// The number of rows with too few fields that were passed over so far.
+    pub fn skipped(&self) -> u64 {
+        self.table.skipped()
+    }
+
+    fn row(&self, cells: &Cells) -> Result<Row> {
+        let has_pair = self.options.text_pair.is_some();
+        let pair = has_pair.then(|| cells.text(1)).transpose()?;
+        let first_label = 1 + usize::from(has_pair);
+        let labels = match &self.options.label {
+            None => Vec::new(),
+            Some(LabelColumns::One(_)) => vec![one_label(cells, first_label)?],
+            Some(LabelColumns::List { separator, .. }) => listed_labels(cells, first_label, *separator)?,
+            Some(LabelColumns::Indicators(columns)) => indicated_labels(cells, first_label, columns.len())?,
+        };
+        Ok(Row { line: cells.line, text: cells.text(0)?, pair, labels })
+    }
+}
+
+impl Iterator for Rows {
+    type Item = Result<Row>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let cells = self.table.next()?;
+        Some(cells.and_then(|cells| self.row(&cells)))
+    }
+}
+
+fn one_label(cells: &Cells, index: usize) -> Result<String> {
+    let label = cells.text(index)?.trim().to_string();
+    if label.is_empty() {
+        return Err(cells.error(index, "no label", "a class or a number"));
+    }
+    Ok(label)
+}
+
+fn listed_labels(cells: &Cells, index: usize, separator: Option<char>) -> Result<Vec<String>> {
+    match &cells.values[index] {
+        Value::Array(labels) => json_labels(labels).ok_or_else(|| list_error(cells, index)),
+        Value::Object(_) => Err(list_error(cells, index)),
+        _ => {
+            let text = cells.text(index)?;
+            let list = serde_json::from_str::<Vec<Value>>(&text).ok();
+            Ok(list.and_then(|list| json_labels(&list)).unwrap_or_else(|| separated(&text, separator)))
+        }
+    }
+}
+
+fn json_labels(labels: &[Value]) -> Option<Vec<String>> {
+    labels.iter().map(scalar).collect()
+}
+
+fn separated(text: &str, separator: Option<char>) -> Vec<String> {
+    let separator = separator.or_else(|| SEPARATORS.into_iter().find(|&separator| text.contains(separator)));
+    let labels: Vec<&str> = match separator {
+        Some(separator) => text.split(separator).collect(),
+        None => vec![text],
+    };
+    labels.into_iter().map(str::trim).filter(|label| !label.is_empty()).map(str::to_string).collect()
+}
+
+fn list_error(cells: &Cells, index: usize) -> Error {
+    cells.error(index, "something else", "a list of labels, or labels with `|` between them")
+}
+
+fn indicated_labels(cells: &Cells, first: usize, count: usize) -> Result<Vec<String>> {
+    let mut labels = Vec::new();
+    for index in first..first + count {
+        let text = cells.text(index)?;
+        match text.trim().to_lowercase().as_str() {
+            "1" | "1.0" | "true" => labels.push(cells.name(index).to_string()),
+            "" | "0" | "0.0" | "false" => {}
+            _ => return Err(cells.error(index, format!("`{text}`"), "1 or 0")),
+        }
+    }
+    Ok(labels)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn name(name: &str) -> Column {
+        Column::Name(name.to_string())
+    }
+
+    fn options(label: LabelColumns) -> TableOptions {
+        TableOptions { text: name("text"), text_pair: None, label: Some(label), header: true, skip_short_rows: false }
+    }
+
+    fn read(file: &str, content: &str, options: &TableOptions) -> Result<Vec<Row>> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(file);
+        fs::write(&path, content).unwrap();
+        read_table(&path, options)?.collect()
+    }
+
+    /// What the reader says of a bad file, without its directory.
+    fn message(file: &str, content: &str, options: &TableOptions) -> String {
+        let message = read(file, content, options).unwrap_err().to_string();
+        message[message.find(file).unwrap_or_default()..].to_string()
+    }
+
+    fn labels(file: &str, content: &str, label: LabelColumns) -> Vec<Vec<String>> {
+        read(file, content, &options(label)).unwrap().into_iter().map(|row| row.labels).collect()
+    }
+
+    #[test]
+    fn the_same_rows_from_every_format() {
+        let mut options = options(LabelColumns::One(name("label")));
+        options.text_pair = Some(name("pair"));
+        let files = [
+            ("x.csv", "\u{feff}label,text,pair\r\n1,\"a, b\",\r\n2,c,\"d\"\r\n"),
+            ("x.tsv", "\u{feff}label\ttext\tpair\r\n1\ta, b\t\r\n2\tc\td\textra\r\n"),
+            (
+                "x.jsonl",
+                "{\"text\":\"a, b\",\"pair\":null,\"label\":1}\n\n{\"text\":\"c\",\"pair\":\"d\",\"label\":\"2\"}\n",
+            ),
+        ];
+        for (file, content) in files {
+            let rows = read(file, content, &options).unwrap();
+            let fields: Vec<_> = rows.iter().map(|r| (&*r.text, r.pair.as_deref(), &*r.labels[0])).collect();
+            assert_eq!(fields, [("a, b", Some(""), "1"), ("c", Some("d"), "2")], "{file}");
+        }
+    }
+
+    #[test]
+    fn columns_by_number() {
+        let cola = TableOptions {
+            text: Column::Number(4),
+            label: Some(LabelColumns::One(Column::Number(2))),
+            header: false,
+            ..options(LabelColumns::One(name("label")))
+        };
+        let rows = read("x.tsv", "gj04\t1\t\tOne.\ngj04\t0\t*\t\"Two.\n", &cola).unwrap();
+        assert_eq!((&*rows[1].text, &*rows[1].labels[0], rows[1].line), ("\"Two.", "0", 2));
+        let numbered = TableOptions { text: name("2"), ..options(LabelColumns::One(name("1"))) };
+        assert_eq!(read("x.csv", "a,b\nx,y\n", &numbered).unwrap()[0].text, "y");
+        assert!(Column::parse("text", false).unwrap_err().to_string().contains("`--no-header`"));
+        assert!(Column::parse("0", false).is_err());
+    }
+
+    #[test]
+    fn errors_name_the_place() {
+        let options = options(LabelColumns::One(name("label")));
+        let cases = [
+            ("x.csv", "", "x.csv: found an empty file, expected a table"),
+            ("x.csv", "text,label\n", "x.csv: found no rows, expected at least one"),
+            (
+                "x.csv",
+                "id,text\n1,a\n",
+                "x.csv:1: found no column `label`, expected one of `id`, `text` (`--no-header`",
+            ),
+            ("x.csv", "text,label\na,1\nb, c,1\n", "x.csv:3: found 3 field(s), expected 2 (is a text with commas"),
+            ("x.tsv", "text\tlabel\n\na\n", "x.tsv:3: found 1 field(s), expected 2 (separated by tabs)"),
+            ("x.csv", "text,label\na,\n", "x.csv:2: found no label in column `label`, expected a class"),
+            ("x.jsonl", "{\"text\":\"a\"}\n", "x.jsonl:1: found no column `label`, expected one of `text`"),
+            (
+                "x.jsonl",
+                "\n{\"text\":",
+                "x.jsonl:2: found broken JSON (EOF while parsing a value, column 8), expected one",
+            ),
+            ("x.jsonl", "{\"text\":[],\"label\":1}", "x.jsonl:1: found a list or an object in column `text`, expected"),
+            ("x.xlsx", "", "x.xlsx: found the extension `xlsx`, expected `.csv`, `.tsv` or `.jsonl`"),
+        ];
+        for (file, content, expected) in cases {
+            let message = message(file, content, &options);
+            assert!(message.starts_with(expected), "{message}\nis not\n{expected}");
+        }
+    }
+
+    #[test]
+    fn short_rows_may_be_passed_over() {
+        let options = TableOptions { skip_short_rows: true, ..options(LabelColumns::One(name("label"))) };
+        assert_eq!(read("x.tsv", "text\tlabel\na\nb\t1\n", &options).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn many_labels_in_three_shapes() {
+        let list = || LabelColumns::List { column: name("label"), separator: None };
+        let expected = [vec!["joy", "fear"], vec![], vec!["joy"]];
+        assert_eq!(labels("x.tsv", "text\tlabel\na\tjoy|fear\nb\t\nc\tjoy\n", list()), expected);
+        assert_eq!(labels("x.csv", "text,label\na,\"joy, fear\"\nb,[]\nc,\"[\"\"joy\"\"]\"\n", list()), expected);
+        let json = r#"{"text":"a","label":["joy","fear"]}
+                      {"text":"b","label":[]}
+                      {"text":"c","label":"joy"}"#;
+        assert_eq!(labels("x.jsonl", json, list()), expected);
+        let indicators = LabelColumns::parse_multi("joy,fear", true).unwrap();
+        assert_eq!(labels("x.csv", "text,joy,fear\na,1,1\nb,0,0\nc,1.0,\n", indicators), expected);
+        let explicit = LabelColumns::List { column: name("label"), separator: Some('/') };
+        assert_eq!(labels("x.tsv", "text\tlabel\na\tfood, drink/art\n", explicit), [["food, drink", "art"]]);
+    }
+}

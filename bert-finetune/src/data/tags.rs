@@ -1,0 +1,182 @@
+//! Tag schemes: how a tag on every word says where entities begin and end.
+//!
+//! | scheme | one word | several words | beside an entity of the same type |
+//! |---|---|---|---|
+//! | IOB1 (CoNLL-2003 as distributed) | `I` | `I I I` | the second one starts with `B` |
+//! | IOB2 (BIO) | `B` | `B I I` | each starts with `B` |
+//! | IOBES (BIOES) | `S` | `B I E` | as ever |
+//! | BILOU | `U` | `B I L` | as ever |
+//! | plain (parts of speech) | the tag itself | none | each word stands alone |
+//!
+//! `O` is outside in all of them. Tags that break the rules are read as CoNLL's `conlleval` and seqeval's default mode
+//! do: an `I` with nothing to continue starts an entity.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+/// How tags mark entities.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TagScheme {
+    Iob1,
+    Iob2,
+    Iobes,
+    Bilou,
+    Plain,
+}
+
+/// Words `start..end` of a sentence, and the type.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Entity {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub start: usize,
+    pub end: usize,
+}
+
+/// A tag, taken apart. BILOU's L and U are IOBES's E and S.
+#[derive(Clone, Copy, PartialEq)]
+enum Tag<'a> {
+    Outside,
+    Begin(&'a str),
+    Inside(&'a str),
+    End(&'a str),
+    Single(&'a str),
+}
+
+impl<'a> Tag<'a> {
+    /// `None` if the tag is of no scheme with prefixes. A prefix may stand alone, without a type.
+    fn parse(tag: &'a str) -> Option<Self> {
+        let (prefix, kind) = tag.split_once('-').unwrap_or((tag, ""));
+        match prefix {
+            "O" if kind.is_empty() => Some(Self::Outside),
+            "B" => Some(Self::Begin(kind)),
+            "I" => Some(Self::Inside(kind)),
+            "E" | "L" => Some(Self::End(kind)),
+            "S" | "U" => Some(Self::Single(kind)),
+            _ => None,
+        }
+    }
+
+    /// The tag as an entity's type in `scheme`.
+    fn read(tag: &'a str, scheme: TagScheme) -> Self {
+        match scheme {
+            TagScheme::Plain if tag == "O" => Self::Outside,
+            TagScheme::Plain => Self::Single(tag),
+            _ => Self::parse(tag).unwrap_or(Self::Outside),
+        }
+    }
+
+    fn kind(self) -> Option<&'a str> {
+        match self {
+            Self::Outside => None,
+            Self::Begin(kind) | Self::Inside(kind) | Self::End(kind) | Self::Single(kind) => Some(kind),
+        }
+    }
+
+    /// Whether this tag goes on with the entity that `previous` belongs to.
+    fn continues(self, previous: Self) -> bool {
+        matches!(self, Self::Inside(_) | Self::End(_))
+            && matches!(previous, Self::Begin(_) | Self::Inside(_))
+            && self.kind() == previous.kind()
+    }
+}
+
+impl TagScheme {
+    /// Tells the scheme from the tags of all sentences. Where IOB1 and IOB2 look alike, it is IOB2.
+    pub fn detect<'a>(sentences: impl IntoIterator<Item = &'a [String]>) -> Self {
+        let mut prefixes = BTreeSet::new();
+        let mut starts_inside = false;
+        for sentence in sentences {
+            let mut previous = Tag::Outside;
+            for tag in sentence {
+                let Some(parsed) = Tag::parse(tag) else { return Self::Plain };
+                prefixes.extend(tag.chars().next());
+                starts_inside |= matches!(parsed, Tag::Inside(_)) && !parsed.continues(previous);
+                previous = parsed;
+            }
+        }
+        match prefixes {
+            prefixes if prefixes.contains(&'L') || prefixes.contains(&'U') => Self::Bilou,
+            prefixes if prefixes.contains(&'E') || prefixes.contains(&'S') => Self::Iobes,
+            _ if starts_inside => Self::Iob1,
+            _ => Self::Iob2,
+        }
+    }
+}
+
+/// The entities that a sentence's tags mark, from left to right.
+pub fn entities<S: AsRef<str>>(tags: &[S], scheme: TagScheme) -> Vec<Entity> {
+    let mut entities: Vec<Entity> = Vec::new();
+    let mut previous = Tag::Outside;
+    for (index, tag) in tags.iter().enumerate() {
+        let tag = Tag::read(tag.as_ref(), scheme);
+        match (tag.kind(), entities.last_mut()) {
+            (Some(_), Some(entity)) if tag.continues(previous) => entity.end = index + 1,
+            (Some(kind), _) => entities.push(Entity { kind: kind.to_string(), start: index, end: index + 1 }),
+            (None, _) => {}
+        }
+        previous = tag;
+    }
+    entities
+}
+
+/// The same entities in IOB2, with a `B` at the start of each. Plain tags stay as they are.
+pub fn to_iob2(tags: &[String], scheme: TagScheme) -> Vec<String> {
+    if scheme == TagScheme::Plain {
+        return tags.to_vec();
+    }
+    let mut converted = vec!["O".to_string(); tags.len()];
+    for Entity { kind, start, end } in entities(tags, scheme) {
+        let dash = if kind.is_empty() { "" } else { "-" };
+        converted[start..end].fill(format!("I{dash}{kind}"));
+        converted[start] = format!("B{dash}{kind}");
+    }
+    converted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tags(tags: &str) -> Vec<String> {
+        tags.split(' ').map(str::to_string).collect()
+    }
+
+    #[test]
+    fn schemes_are_told_apart() {
+        let cases = [
+            ("I-ORG O I-MISC B-MISC", TagScheme::Iob1),
+            ("B-ORG O B-MISC B-MISC I-MISC", TagScheme::Iob2),
+            ("B-PER I-LOC", TagScheme::Iob1),
+            ("S-ORG O B-MISC E-MISC", TagScheme::Iobes),
+            ("B-PER I-PER L-PER O U-LOC", TagScheme::Bilou),
+            ("B I O", TagScheme::Iob2),
+            ("O O", TagScheme::Iob2),
+            ("DT NN O", TagScheme::Plain),
+            ("-LRB- NN", TagScheme::Plain),
+        ];
+        for (text, scheme) in cases {
+            assert_eq!(TagScheme::detect([&*tags(text)]), scheme, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_scheme_becomes_iob2() {
+        let expected = tags("B-A I-A B-A O B-B B-C");
+        for text in ["I-A I-A B-A O I-B I-C", "B-A E-A S-A O S-B S-C", "B-A L-A U-A O U-B U-C", "B-A I-A B-A O B-B B-C"]
+        {
+            let scheme = TagScheme::detect([&*tags(text)]);
+            assert_eq!(to_iob2(&tags(text), scheme), expected, "{text}");
+        }
+        assert_eq!(to_iob2(&tags("I I B O"), TagScheme::Iob1), tags("B I B O"));
+        assert_eq!(to_iob2(&tags("NN I O"), TagScheme::Plain), tags("NN I O"));
+    }
+
+    #[test]
+    fn a_type_may_hold_hyphens() {
+        let entity = Entity { kind: "work-of-art".to_string(), start: 0, end: 2 };
+        assert_eq!(entities(&["B-work-of-art", "I-work-of-art"], TagScheme::Iob2), [entity]);
+    }
+}

@@ -1,0 +1,321 @@
+//! The program: parses, runs, prints, and turns errors into one line and an exit code.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use bert_finetune::args::{Cli, Command, EmbedArgs, EvaluateArgs, PredictArgs, TrainArgs};
+use bert_finetune::data::columns::Column;
+use bert_finetune::data::input::read_inputs;
+use bert_finetune::data::table::{Row, TableOptions};
+use bert_finetune::description::open_task;
+use bert_finetune::embed::{Pooling, Recipe, embed};
+use bert_finetune::predict::{WINDOW, score};
+use bert_finetune::settings::TrainSettings;
+use bert_finetune::tasks::{Asked, Examples, Task};
+use bert_finetune::train::{self, Files, Outcome};
+use bert_finetune::vectors::{Sink, write_lines};
+use bert_finetune::{for_task, sample};
+use bert_model::device::{self, NamedDevice};
+use bert_model::text::Sequence;
+use bert_model::train::{Ended, Interrupt, Progress};
+use bert_model::{BertModel, Tokenizer, load};
+use bert_pretrain::args::Common;
+use clap::Parser;
+use serde_json::{Map, Value};
+
+/// Keeps freed memory for the next step: fresh pages cost a third of a matrix product.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        None => run_train(&cli.train),
+        Some(Command::Train(args)) => run_train(&args),
+        Some(Command::Evaluate(args)) => run_evaluate(&args),
+        Some(Command::Predict(args)) => run_predict(&args),
+        Some(Command::Embed(args)) => run_embed(&args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_train(args: &TrainArgs) -> Result<ExitCode> {
+    let (settings, run) = TrainSettings::resolve(args)?;
+    let interrupt = Interrupt::listen()?;
+    let Some(training) = settings.train.clone() else { return run_sample(args, &interrupt) };
+    let files = Files { training, evaluation: settings.eval.clone(), test: settings.test.clone() };
+    let Outcome { ended, summary } = train::run(&settings, &run, &files, &interrupt)?;
+    if let Ended::Interrupted(code) = ended {
+        return Ok(ExitCode::from(code as u8));
+    }
+    if run.json {
+        println!("{summary}");
+    } else {
+        print_table(&summary);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Fine-tunes on the built-in sample, from the pretrained model and from random weights, and shows the difference.
+fn run_sample(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
+    let (mut settings, mut run) = TrainSettings::resolve(args)?;
+    if args.model.is_none() && !settings.model.join("model.safetensors").exists() {
+        pretrain_for_a_moment(args, &settings.model, interrupt)?;
+    }
+    let folder = tempfile::tempdir().context("a temporary directory")?;
+    let (training, held_out) = sample::tables(settings.seed);
+    let files = Files {
+        training: folder.path().join("guests.tsv"),
+        evaluation: Some(folder.path().join("guests-held-out.tsv")),
+        test: None,
+    };
+    std::fs::write(&files.training, training)?;
+    std::fs::write(folder.path().join("guests-held-out.tsv"), held_out)?;
+
+    let pretrained = train::run(&settings, &run, &files, interrupt)?;
+    let (directory, json) = (run.output.clone(), run.json);
+    settings.from_scratch = true;
+    run.output = folder.path().join("from-scratch");
+    let random = train::run(&settings, &run, &files, interrupt)?;
+    for outcome in [&pretrained, &random] {
+        if let Ended::Interrupted(code) = outcome.ended {
+            return Ok(ExitCode::from(code as u8));
+        }
+    }
+    let accuracy = |outcome: &Outcome| outcome.summary["eval"]["accuracy"].as_f64().unwrap_or(f64::NAN);
+    if json {
+        let mut summary = pretrained.summary.clone();
+        summary["random_weights"] = random.summary["eval"].clone();
+        println!("{summary}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    print_table(&pretrained.summary);
+    println!("held-out accuracy from the pretrained model {:.3}", accuracy(&pretrained));
+    println!("held-out accuracy from random weights       {:.3}", accuracy(&random));
+    println!("what pretraining is worth                   {:+.3}", accuracy(&pretrained) - accuracy(&random));
+    let texts = ["the breakfast was superb and the music was lovely.", "what a gloomy room, and what a stale soup."];
+    for_task!(open_task(&directory)?, task => show_answers(&task, &directory, &texts, &args.common))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Asks the fine-tuned model about a few texts.
+fn show_answers<T: Task>(task: &T, directory: &Path, texts: &[&str], common: &Common) -> Result<()> {
+    let NamedDevice { device, .. } = device::select(&common.device)?;
+    let model = open_model::<T>(directory, &device)?;
+    let asked = |text: &&str| task.question(&Asked { text: text.to_string(), ..Asked::default() });
+    let examples: Vec<T::Example> = texts.iter().map(asked).collect::<Result<_, _>>()?;
+    let scored = score(task, &model, &examples, &device)?;
+    for (text, answer) in texts.iter().zip(scored.answers(task, &examples)) {
+        println!("{text} → {}", short(&answer));
+    }
+    Ok(())
+}
+
+/// A short pretraining on the sample, where `bert-pretrain` has not run yet.
+fn pretrain_for_a_moment(args: &TrainArgs, directory: &Path, interrupt: &Interrupt) -> Result<()> {
+    eprintln!("no model in {} yet: pretraining one on the built-in sample first (`bert-pretrain`)", directory.display());
+    let device = &args.common.device;
+    let mut arguments = vec!["bert-pretrain", "--steps", "600", "--device", device, "--overwrite"];
+    if args.common.quiet {
+        arguments.push("--quiet");
+    }
+    let cli = bert_pretrain::args::Cli::parse_from(arguments);
+    let (settings, run) = bert_pretrain::settings::TrainSettings::resolve(&cli.train)?;
+    match bert_pretrain::train::run(&settings, &run, interrupt)?.ended {
+        Ended::Interrupted(_) => bail!("interrupted while pretraining"),
+        _ => Ok(()),
+    }
+}
+
+/// The final metrics, on stderr.
+fn print_table(summary: &Value) {
+    eprintln!("best epoch {}", summary["best_epoch"]);
+    for part in ["eval", "test"] {
+        for (name, value) in summary[part].as_object().into_iter().flatten() {
+            if let Some(value) = value.as_f64() {
+                eprintln!("{:16} {value:.4}", format!("{part} {name}"));
+            }
+        }
+    }
+    eprintln!("{:16} {:.0}", "seconds", summary["seconds"].as_f64().unwrap_or(f64::NAN));
+    eprintln!("{:16} {}", "model", summary["model"].as_str().unwrap_or_default());
+}
+
+fn run_evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
+    let metrics = for_task!(open_task(&args.model)?, task => evaluate_with(&task, args))?;
+    if args.common.json {
+        println!("{}", Value::Object(metrics));
+    } else {
+        print_metrics(&metrics);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn evaluate_with<T: Task>(task: &T, args: &EvaluateArgs) -> Result<Map<String, Value>> {
+    let device = select(&args.common)?;
+    let model = open_model::<T>(&args.model, &device)?;
+    let examples = task.read(&args.data)?;
+    let (metrics, scored) = train::evaluate(task, &model, &examples, &device)?;
+    if let Some(path) = &args.predictions {
+        let lines: Vec<String> = scored.answers(task, &examples).map(|answer| answer.to_string()).collect();
+        write_lines(path, &lines)?;
+    }
+    Ok(metrics)
+}
+
+fn print_metrics(metrics: &Map<String, Value>) {
+    for (name, value) in metrics {
+        if let Some(value) = value.as_f64() {
+            println!("{name:12} {value:.4}");
+        }
+    }
+}
+
+/// The model of a fine-tuned directory; one whose head was never trained is refused.
+fn open_model<T: Task>(directory: &Path, device: &burn::tensor::Device) -> Result<T::Model> {
+    let loaded = load::<T::Model>(directory, 0, device)?;
+    match loaded.initialised.first() {
+        None => Ok(loaded.model),
+        Some(missing) => bail!(
+            "{}: no tensor `{missing}`: not a fine-tuned model; train one with `bert-finetune train`",
+            directory.display()
+        ),
+    }
+}
+
+fn run_predict(args: &PredictArgs) -> Result<ExitCode> {
+    for_task!(open_task(&args.model)?, task => predict_with(&task, args))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn predict_with<T: Task>(task: &T, args: &PredictArgs) -> Result<()> {
+    let device = select(&args.common)?;
+    let model = open_model::<T>(&args.model, &device)?;
+    let asked = |text: &String| Asked {
+        text: text.clone(),
+        pair: args.pair.clone(),
+        question: args.question.clone(),
+        choices: args.choice.clone(),
+    };
+    let texts = if args.texts.texts.is_empty() { args.context.clone().into_iter().collect() } else { args.texts.texts.clone() };
+    let (mut examples, is_long): (Examples<T::Example>, bool) = match source(&texts, args.texts.input.as_deref())? {
+        Some(path) => (task.questions(&path)?, true),
+        None => (Box::new(texts.iter().map(|text| task.question(&asked(text))).collect::<Vec<_>>().into_iter()), false),
+    };
+    let mut progress = Progress::new("predicting", 0, 0, args.common.quiet || !is_long);
+    let mut done = 0;
+    loop {
+        let window: Vec<T::Example> = examples.by_ref().take(WINDOW).collect::<Result<_, _>>()?;
+        if window.is_empty() {
+            break;
+        }
+        for answer in score(task, &model, &window, &device)?.answers(task, &window) {
+            if args.common.json {
+                println!("{answer}");
+            } else {
+                println!("{}", short(&answer));
+            }
+        }
+        done += window.len() as u64;
+        progress.update(done, "texts");
+    }
+    progress.finish();
+    Ok(())
+}
+
+/// Where texts come from: a file, stdin, or (`None`) the arguments.
+fn source(texts: &[String], input: Option<&Path>) -> Result<Option<PathBuf>> {
+    let is_stdin = matches!(texts, [only] if only == "-");
+    match (is_stdin, texts.is_empty(), input) {
+        (true, _, None) => Ok(Some("-".into())),
+        (false, true, Some(path)) => Ok(Some(path.into())),
+        (_, false, Some(_)) => bail!("texts as arguments and --input at once; give one of them"),
+        (_, true, None) => bail!("no text: give some as arguments, a file with --input, or - for stdin"),
+        _ => Ok(None),
+    }
+}
+
+/// "good 0.98", "3.41", "joy, hope"
+fn short(answer: &Value) -> String {
+    if let Some(label) = answer["label"].as_str() {
+        return format!("{label} {:.2}", answer["probabilities"][label].as_f64().unwrap_or(f64::NAN));
+    }
+    if let Some(labels) = answer["labels"].as_array() {
+        return labels.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ");
+    }
+    if let (Some(words), Some(tags)) = (answer["words"].as_array(), answer["tags"].as_array()) {
+        let tagged = |(word, tag): (&Value, &Value)| Some(format!("{}/{}", word.as_str()?, tag.as_str()?));
+        return words.iter().zip(tags).filter_map(tagged).collect::<Vec<_>>().join(" ");
+    }
+    if let Some(text) = answer["answer"].as_str() {
+        return text.to_string();
+    }
+    answer["value"].as_f64().map_or_else(|| answer.to_string(), |value| format!("{value:.3}"))
+}
+
+fn run_embed(args: &EmbedArgs) -> Result<ExitCode> {
+    let device = select(&args.common)?;
+    let loaded = load::<BertModel>(&args.model, args.common.seed, &device)?;
+    let has_pooler = !loaded.initialised.iter().any(|name| name.starts_with("pooler"));
+    if args.pooling == Pooling::Pooler && !has_pooler {
+        bail!("{}: the checkpoint has no pooler; choose another --pooling", args.model.display());
+    }
+    let tokenizer = Tokenizer::load(&args.model)?;
+    tokenizer.check_fits(&loaded.config)?;
+    let limit = loaded.config.max_position_embeddings;
+    let tokenizer = tokenizer.truncating(args.max_seq_len.unwrap_or(limit).min(limit))?;
+    let recipe = Recipe {
+        pooling: args.pooling,
+        layers: args.layers.resolve(loaded.config.num_hidden_layers + 1)?,
+        combine: args.combine,
+        normalize: args.normalize,
+    };
+    let text = Column::parse(&args.text, !args.no_header)?;
+    let columns =
+        TableOptions { text, text_pair: None, label: None, header: !args.no_header, skip_short_rows: false };
+    let every_token = args.pooling == Pooling::None;
+    let source = source(&args.texts.texts, args.texts.input.as_deref())?;
+    let mut rows: Box<dyn Iterator<Item = bert_model::Result<Row>>> = match &source {
+        Some(path) => Box::new(read_inputs(path, &columns)?),
+        None => Box::new(args.texts.texts.clone().into_iter().map(|text| Ok(Row { line: 1, text, pair: None, labels: vec![] }))),
+    };
+    let mut sink = Sink::open(args.output.as_deref(), every_token)?;
+    let mut progress = Progress::new("embedding", 0, 0, args.common.quiet || source.is_none());
+    let mut done = 0;
+    loop {
+        let rows: Vec<Row> = rows.by_ref().take(WINDOW).collect::<Result<_, _>>()?;
+        if rows.is_empty() {
+            break;
+        }
+        let sequences: Vec<Sequence> =
+            rows.iter().map(|row| Ok(Sequence::from(&tokenizer.encode(&row.text, None)?))).collect::<Result<_>>()?;
+        let embedded = embed(&loaded.model, &sequences, tokenizer.special().pad, &recipe, &device);
+        for ((row, sequence), vectors) in rows.iter().zip(&sequences).zip(embedded) {
+            let tokens: Vec<String> = match every_token {
+                true => sequence.ids.iter().map(|&id| tokenizer.piece(id)).collect(),
+                false => Vec::new(),
+            };
+            sink.add(&row.text, &tokens, vectors, every_token)?;
+        }
+        done += rows.len() as u64;
+        progress.update(done, "texts");
+    }
+    progress.finish();
+    sink.finish(every_token)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn select(common: &Common) -> Result<burn::tensor::Device> {
+    let NamedDevice { name, device } = device::select(&common.device)?;
+    if !common.quiet {
+        eprintln!("device: {name}");
+    }
+    Ok(device)
+}

@@ -1,0 +1,80 @@
+//! Answers for any number of texts at speed: a window of inputs at a time, sorted by length into batches that hold
+//! little padding, answered in the order in which they came.
+
+use bert_model::Result;
+use burn::tensor::Device;
+use serde_json::Value;
+
+use crate::tasks::Task;
+
+/// Texts that are held in memory at once.
+pub const WINDOW: usize = 4096;
+
+/// Tokens of a batch, padding included: enough to keep the cores busy, few enough to stay in the cache.
+const BATCH_TOKENS: usize = 4096;
+
+/// Cuts the numbers 0..lengths.len() into batches of similar lengths, shortest first.
+pub fn batches_by_length(lengths: &[usize]) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..lengths.len()).collect();
+    order.sort_by_key(|&index| lengths[index]);
+    let mut batches: Vec<Vec<usize>> = Vec::new();
+    for index in order {
+        match batches.last_mut() {
+            Some(batch) if (batch.len() + 1) * lengths[index] <= BATCH_TOKENS => batch.push(index),
+            _ => batches.push(vec![index]),
+        }
+    }
+    batches
+}
+
+/// The inputs of each example and the head's scores for them, in the order of the examples.
+pub struct Scored<T: Task> {
+    /// The inputs of each example.
+    pub inputs: Vec<Vec<T::Input>>,
+    /// The scores of each input.
+    pub scores: Vec<Vec<T::Scores>>,
+}
+
+impl<T: Task> Scored<T> {
+    /// The answer to each example.
+    pub fn answers<'a>(&'a self, task: &'a T, examples: &'a [T::Example]) -> impl Iterator<Item = Value> + 'a {
+        let scored = examples.iter().zip(&self.inputs).zip(&self.scores);
+        scored.map(|((example, inputs), scores)| task.answer(example, inputs, scores))
+    }
+}
+
+/// Runs the model (without autodiff) over all examples.
+///
+/// # Errors
+/// If a text cannot be tokenised.
+pub fn score<T: Task>(task: &T, model: &T::Model, examples: &[T::Example], device: &Device) -> Result<Scored<T>> {
+    let inputs: Vec<Vec<T::Input>> = examples.iter().map(|example| task.encode(example)).collect::<Result<_>>()?;
+    let flat: Vec<&T::Input> = inputs.iter().flatten().collect();
+    let lengths: Vec<usize> = flat.iter().map(|input| task.sequence(input).len()).collect();
+    let mut scores: Vec<Option<T::Scores>> = vec![None; flat.len()];
+    for batch in batches_by_length(&lengths) {
+        let selected: Vec<&T::Input> = batch.iter().map(|&index| flat[index]).collect();
+        for (index, score) in batch.into_iter().zip(task.scores(model, &selected, device)) {
+            scores[index] = Some(score);
+        }
+    }
+    let mut scores = scores.into_iter().flatten();
+    let scores = inputs.iter().map(|inputs| scores.by_ref().take(inputs.len()).collect()).collect();
+    Ok(Scored { inputs, scores })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_index_comes_once_and_batches_are_of_like_lengths() {
+        let lengths: Vec<usize> = (0..1000).map(|i| 1 + (i * 37) % 512).collect();
+        let batches = batches_by_length(&lengths);
+        let mut all: Vec<usize> = batches.concat();
+        all.sort_unstable();
+        assert!(all.into_iter().eq(0..1000));
+        let padded: usize = batches.iter().map(|batch| batch.len() * lengths[batch[batch.len() - 1]]).sum();
+        assert!(padded as f64 <= 1.1 * lengths.iter().sum::<usize>() as f64, "more than 10 % padding");
+    }
+}

@@ -1,0 +1,137 @@
+//! The command line, checked and with every default filled in.
+
+use std::path::{Path, PathBuf};
+
+use bert_model::train::{Decay, IfExists, Schedule};
+use bert_model::{Error, Result};
+use serde::Serialize;
+
+use crate::args::TrainArgs;
+use crate::description::Description;
+
+/// Where the sample's run goes.
+pub const DEFAULT_OUTPUT: &str = "runs/finetune";
+
+/// What decides the numbers of a run; a resumed run must have the same.
+#[derive(Debug, Clone, Serialize)]
+pub struct TrainSettings {
+    /// The model to begin with.
+    pub model: PathBuf,
+    /// Take the form of the model, but not its weights.
+    pub from_scratch: bool,
+    /// `None` for the built-in sample.
+    pub train: Option<PathBuf>,
+    pub eval: Option<PathBuf>,
+    pub eval_share: f64,
+    pub test: Option<PathBuf>,
+    #[serde(flatten)]
+    pub description: Description,
+    pub epochs: u64,
+    pub batch_size: usize,
+    pub learning_rate: f64,
+    pub warmup: f64,
+    pub decay: Decay,
+    pub weight_decay: f64,
+    pub clip: f64,
+    pub early_stop: Option<u64>,
+    pub seed: u64,
+}
+
+/// What does not decide them.
+#[derive(Debug, Clone)]
+pub struct RunSettings {
+    pub output: PathBuf,
+    pub if_exists: IfExists,
+    pub device: String,
+    pub json: bool,
+    pub quiet: bool,
+}
+
+impl TrainSettings {
+    /// Checks `bert-finetune train`'s options and fills in the defaults, which are others for the built-in sample.
+    ///
+    /// # Errors
+    /// If an option cannot be, or a needed one is missing.
+    pub fn resolve(args: &TrainArgs) -> Result<(Self, RunSettings)> {
+        let is_sample = args.train.is_none();
+        let missing = |option: &str| Error::Setting(format!("{option} is needed beside --train FILE"));
+        let default = |path: &str, option: &str| if is_sample { Ok(path.into()) } else { Err(missing(option)) };
+        let output = args.output.clone().map_or_else(|| default(DEFAULT_OUTPUT, "-o DIR"), Ok)?;
+        let model = args
+            .model
+            .clone()
+            .map_or_else(|| default(bert_pretrain::settings::DEFAULT_OUTPUT, "--model DIR"), Ok)?;
+        let description = Description {
+            text: args.text.clone(),
+            text_pair: args.text_pair.clone(),
+            label: args.label.clone(),
+            choices: args.choices.clone(),
+            header: !args.no_header,
+            token_column: args.token_column.clone(),
+            tag_column: args.tag_column.clone(),
+            doc_stride: args.doc_stride,
+            no_answer_threshold: args.no_answer.then_some(0.0),
+            metric: args.metric.clone().unwrap_or_else(|| args.task.default_metric().into()),
+            ..Description::usual(args.task, args.max_seq_len.unwrap_or(args.task.default_length()))
+        };
+        let settings = Self {
+            model,
+            from_scratch: args.from_scratch,
+            train: args.train.clone(),
+            eval: args.eval.clone(),
+            eval_share: args.eval_share,
+            test: args.test.clone(),
+            description,
+            epochs: args.epochs,
+            batch_size: args.batch_size.unwrap_or(if is_sample { 16 } else { 32 }),
+            learning_rate: args.lr.unwrap_or(if is_sample { 3e-4 } else { 5e-5 }),
+            warmup: args.warmup,
+            decay: args.schedule,
+            weight_decay: args.weight_decay,
+            clip: args.clip,
+            early_stop: args.early_stop,
+            seed: args.common.seed,
+        };
+        settings.check()?;
+        let is_default = is_sample && args.output.is_none() && is_sample_run(&output);
+        let if_exists = match (args.resume, args.overwrite || is_default) {
+            (true, _) => IfExists::Resume,
+            (false, true) => IfExists::Overwrite,
+            (false, false) => IfExists::Refuse,
+        };
+        let (device, json, quiet) = (args.common.device.clone(), args.common.json, args.common.quiet);
+        Ok((settings, RunSettings { output, if_exists, device, json, quiet }))
+    }
+
+    fn check(&self) -> Result<()> {
+        let check = |good: bool, option: &str, found: String, expected: &str| match good {
+            true => Ok(()),
+            false => Err(Error::Setting(format!("{option}: found {found}, expected {expected}"))),
+        };
+        check(self.epochs > 0, "--epochs", self.epochs.to_string(), "at least 1")?;
+        check(self.batch_size > 0, "--batch-size", self.batch_size.to_string(), "at least 1")?;
+        let rate = self.learning_rate;
+        check(rate >= 0.0 && rate.is_finite(), "--lr", rate.to_string(), "0 or more")?;
+        check(self.warmup >= 0.0 && self.warmup.is_finite(), "--warmup", self.warmup.to_string(), "0 or more")?;
+        check(self.clip >= 0.0 && self.clip.is_finite(), "--clip", self.clip.to_string(), "0 or more")?;
+        let share = self.eval_share;
+        check((0.0..1.0).contains(&share), "--eval-share", share.to_string(), "from 0 up to 1")?;
+        check(self.early_stop != Some(0), "--early-stop", "0".into(), "at least 1")?;
+        let length = self.description.max_seq_len;
+        check(length >= 8, "--max-seq-len", length.to_string(), "at least 8")?;
+        check(self.description.doc_stride > 0, "--doc-stride", "0".into(), "at least 1")
+    }
+
+    /// The learning rate over a run of `steps`.
+    pub fn schedule(&self, steps: u64) -> Schedule {
+        let warmup = Schedule::warmup_steps(self.warmup, steps);
+        Schedule { peak: self.learning_rate, warmup, steps, decay: self.decay }
+    }
+}
+
+/// Whether the directory holds a run on the built-in sample.
+fn is_sample_run(directory: &Path) -> bool {
+    let text = std::fs::read_to_string(directory.join("run.json")).unwrap_or_default();
+    let run: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    run["settings"].is_object() && run["settings"]["train"].is_null()
+}

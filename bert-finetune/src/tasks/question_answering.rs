@@ -1,0 +1,241 @@
+//! The span of a text that answers a question (paper, sections 4.2 and 4.3; google-research/bert, `run_squad.py`).
+//!
+//! `[CLS] question [SEP] window of the text [SEP]`: windows begin `doc_stride` pieces apart. A window without the answer
+//! points to `[CLS]`. Of all windows' spans the best one wins; a token counts in the window where it has most context.
+
+use std::path::Path;
+
+use bert_model::model::loss::cross_entropy;
+use bert_model::text::{Sequence, collate};
+use bert_model::{BertForQuestionAnswering, Error, Result, Tokenizer};
+use burn::tensor::{Device, Int, Tensor};
+use serde_json::{Map, Value, json};
+
+use super::{Asked, Examples, Task};
+use crate::data::squad::{CodePoints, Question, read_squad};
+use crate::metrics::squad::{Judged, squad_v1, squad_v2};
+
+/// Longest question, in pieces.
+const MAX_QUESTION: usize = 64;
+/// Starts and ends of a window that are paired.
+const N_BEST: usize = 20;
+/// Longest answer, in pieces.
+const MAX_ANSWER: usize = 30;
+
+/// Extractive question answering.
+#[derive(Debug, Clone)]
+pub struct QuestionAnsweringTask {
+    /// Longest window in tokens.
+    pub max_seq_len: usize,
+    /// Pieces between the beginnings of two windows.
+    pub doc_stride: usize,
+    /// "No answer" is said if it scores higher than the best span by more than this; `None` if every question has one.
+    pub threshold: Option<f64>,
+    /// Text to pieces.
+    pub tokenizer: Tokenizer,
+}
+
+/// A question with a stretch of its text.
+#[derive(Debug, Clone)]
+pub struct QaWindow {
+    sequence: Sequence,
+    /// Position of the first piece of the text.
+    text_start: usize,
+    /// For each piece of the text: its place in code points, and whether it has most context here.
+    pieces: Vec<((usize, usize), bool)>,
+    /// Positions of the answer's first and last piece; `[CLS]` if it is not here.
+    target: (usize, usize),
+}
+
+/// Start and end scores of every position of a window.
+pub type SpanScores = (Vec<f32>, Vec<f32>);
+
+/// The best span of a question, and how much speaks against there being one.
+struct BestSpan {
+    start: usize,
+    end: usize,
+    score: f32,
+    probability: f64,
+    no_answer_score: f64,
+}
+
+impl QuestionAnsweringTask {
+    fn best_span(&self, windows: &[QaWindow], scores: &[SpanScores]) -> BestSpan {
+        let mut candidates = Vec::new();
+        let mut null = f32::INFINITY;
+        for (window, (start_scores, end_scores)) in windows.iter().zip(scores) {
+            null = null.min(start_scores[0] + end_scores[0]);
+            let positions = window.text_start..window.text_start + window.pieces.len();
+            let (starts, ends) = (highest(start_scores, positions.clone()), highest(end_scores, positions));
+            for &start in &starts {
+                let ((from, _), has_most_context) = window.pieces[start - window.text_start];
+                for &end in ends.iter().filter(|&&end| end >= start && end - start < MAX_ANSWER && has_most_context) {
+                    let ((_, to), _) = window.pieces[end - window.text_start];
+                    candidates.push((start_scores[start] + end_scores[end], from, to));
+                }
+            }
+        }
+        let best = candidates.iter().copied().max_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or((f32::MIN, 0, 0));
+        // Softmax over the candidates and, where it is allowed, "no answer".
+        let against = self.threshold.map(|_| null);
+        let top = against.map_or(best.0, |null| null.max(best.0));
+        let weight = |score: f32| f64::from(score - top).exp();
+        let total: f64 = candidates.iter().map(|candidate| weight(candidate.0)).chain(against.map(weight)).sum();
+        BestSpan {
+            start: best.1,
+            end: best.2,
+            score: best.0,
+            probability: weight(best.0) / total.max(f64::MIN_POSITIVE),
+            no_answer_score: f64::from(null) - f64::from(best.0),
+        }
+    }
+
+    fn logits(&self, model: &BertForQuestionAnswering, windows: &[&QaWindow], device: &Device) -> (Tensor<2>, Tensor<2>) {
+        let sequences: Vec<&Sequence> = windows.iter().map(|window| &window.sequence).collect();
+        model.forward(collate(&sequences, self.tokenizer.special().pad, device))
+    }
+}
+
+/// The positions of the highest scores within a range, best first.
+fn highest(scores: &[f32], positions: std::ops::Range<usize>) -> Vec<usize> {
+    let mut positions: Vec<usize> = positions.collect();
+    positions.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+    positions.truncate(N_BEST);
+    positions
+}
+
+/// How much context a piece has in the window `start..end` (Google's `_check_is_max_context`).
+fn context(piece: usize, start: usize, end: usize) -> f64 {
+    (piece - start).min(end - 1 - piece) as f64 + 0.01 * (end - start) as f64
+}
+
+impl Task for QuestionAnsweringTask {
+    type Model = BertForQuestionAnswering;
+    type Example = Question;
+    type Input = QaWindow;
+    type Scores = SpanScores;
+
+    fn read(&self, path: &Path) -> Result<Vec<Question>> {
+        read_squad(path)
+    }
+
+    fn questions(&self, path: &Path) -> Result<Examples<Question>> {
+        Ok(Box::new(read_squad(path)?.into_iter().map(Ok)))
+    }
+
+    fn question(&self, asked: &Asked) -> Result<Question> {
+        let Some(question) = asked.question.clone() else {
+            return Err(Error::Setting("this model answers questions: give one with --question, its text with --context".into()));
+        };
+        Ok(Question {
+            id: String::new(),
+            title: String::new(),
+            context: asked.text.clone().into(),
+            question,
+            answers: Vec::new(),
+            is_impossible: false,
+        })
+    }
+
+    fn encode(&self, question: &Question) -> Result<Vec<QaWindow>> {
+        let special = self.tokenizer.special();
+        let mut asked = self.tokenizer.pieces(&question.question)?;
+        asked.truncate(MAX_QUESTION.min(self.max_seq_len.saturating_sub(4) / 2));
+        let (ids, places) = self.tokenizer.pieces_with_places(&question.context)?;
+        let answer = question.answers.first().map(|answer| (answer.start, answer.start + answer.text.chars().count()));
+        // The first and last pieces that the answer touches.
+        let span = answer.and_then(|(from, to)| {
+            let first = places.iter().position(|place| place.1 > from)?;
+            let last = places.iter().rposition(|place| place.0 < to)?;
+            (first <= last).then_some((first, last))
+        });
+        let room = self.max_seq_len - asked.len() - 3;
+        // Windows begin a stride apart until one reaches the end of the text.
+        let count = 1 + ids.len().saturating_sub(room).div_ceil(self.doc_stride);
+        let starts = (0..count).map(|window| window * self.doc_stride);
+        let bounds: Vec<(usize, usize)> = starts.map(|start| (start, (start + room).min(ids.len()))).collect();
+        let best_window = |piece: usize| {
+            let containing = bounds.iter().enumerate().filter(|(_, (start, end))| (*start..*end).contains(&piece));
+            // The first of equals, as Google's loop keeps it.
+            let best = containing.fold(None, |best: Option<(usize, f64)>, (index, &(start, end))| {
+                let score = context(piece, start, end);
+                if best.is_none_or(|best| score > best.1) { Some((index, score)) } else { best }
+            });
+            best.map(|best| best.0)
+        };
+        let window = |(index, &(start, end)): (usize, &(usize, usize))| {
+            let text_start = asked.len() + 2;
+            let mut sequence = Sequence { ids: vec![special.cls], types: vec![0; text_start] };
+            sequence.ids.extend(&asked);
+            sequence.ids.push(special.sep);
+            sequence.ids.extend(&ids[start..end]);
+            sequence.ids.push(special.sep);
+            sequence.types.resize(sequence.ids.len(), 1);
+            let target = match span {
+                Some((first, last)) if first >= start && last < end => (first - start + text_start, last - start + text_start),
+                _ => (0, 0),
+            };
+            let pieces = (start..end).map(|piece| (places[piece], best_window(piece) == Some(index))).collect();
+            QaWindow { sequence, text_start, pieces, target }
+        };
+        Ok(bounds.iter().enumerate().map(window).collect())
+    }
+
+    fn sequence<'a>(&self, window: &'a QaWindow) -> &'a Sequence {
+        &window.sequence
+    }
+
+    fn terms(&self, _window: &QaWindow) -> f64 {
+        1.0
+    }
+
+    fn loss(&self, model: &BertForQuestionAnswering, windows: &[&QaWindow], device: &Device) -> Tensor<1> {
+        let (start, end) = self.logits(model, windows, device);
+        let target = |position: fn(&QaWindow) -> usize| {
+            let positions: Vec<i32> = windows.iter().map(|window| position(window) as i32).collect();
+            Tensor::<1, Int>::from_data(&positions[..], device)
+        };
+        let (first, last) = (target(|window| window.target.0), target(|window| window.target.1));
+        (cross_entropy(start, first).sum() + cross_entropy(end, last).sum()) / 2.0
+    }
+
+    fn scores(&self, model: &BertForQuestionAnswering, windows: &[&QaWindow], device: &Device) -> Vec<SpanScores> {
+        let (start, end) = self.logits(model, windows, device);
+        let [_, tokens] = start.dims();
+        let host = |scores: Tensor<2>| scores.into_data().iter::<f32>().collect::<Vec<_>>();
+        let (start, end) = (host(start), host(end));
+        let rows = start.chunks(tokens).zip(end.chunks(tokens));
+        rows.map(|(start, end)| (start.to_vec(), end.to_vec())).collect()
+    }
+
+    fn answer(&self, question: &Question, windows: &[QaWindow], scores: &[SpanScores]) -> Value {
+        let span = self.best_span(windows, scores);
+        if self.threshold.is_some_and(|threshold| span.no_answer_score > threshold) || span.score == f32::MIN {
+            return json!({"answer": "", "score": 1.0 - span.probability, "start": 0, "end": 0});
+        }
+        let answer = CodePoints::new(&question.context).slice(&question.context, span.start, span.end).to_string();
+        json!({"answer": answer, "score": span.probability, "start": span.start, "end": span.end})
+    }
+
+    fn metrics(&self, questions: &[Question], windows: &[Vec<QaWindow>], scores: &[Vec<SpanScores>]) -> Map<String, Value> {
+        let spans: Vec<BestSpan> = windows.iter().zip(scores).map(|(w, s)| self.best_span(w, s)).collect();
+        let judged: Vec<Judged> = questions
+            .iter()
+            .zip(&spans)
+            .map(|(question, span)| Judged {
+                prediction: CodePoints::new(&question.context).slice(&question.context, span.start, span.end),
+                answers: question.answers.iter().map(|answer| answer.text.as_str()).collect(),
+                no_answer_score: span.no_answer_score,
+            })
+            .collect();
+        let metrics = match self.threshold {
+            Some(threshold) => json!(squad_v2(&judged, threshold)),
+            None => json!(squad_v1(&judged)),
+        };
+        metrics.as_object().cloned().unwrap_or_default()
+    }
+
+    fn main_metric(&self) -> &'static str {
+        "f1"
+    }
+}

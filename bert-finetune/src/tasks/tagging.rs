@@ -1,0 +1,280 @@
+//! A tag for every word (paper, section 5.3): read off a word's first piece; the other pieces have no say.
+//!
+//! A sentence that is too long is cut into windows that overlap, and each word is read in the window where it has more
+//! context, so that every word gets a tag.
+
+use std::path::Path;
+
+use bert_model::model::loss::cross_entropy;
+use bert_model::text::{Sequence, collate};
+use bert_model::{BertForTokenClassification, Error, Result, Tokenizer};
+use burn::tensor::activation::softmax;
+use burn::tensor::{Device, Int, Tensor};
+use serde_json::{Map, Value, json};
+
+use super::sequence::best;
+use super::{Asked, Examples, Task};
+use crate::data::conll::{ConllOptions, Sentence, read_tagged};
+use crate::data::lines::Lines;
+use crate::data::tags::{TagScheme, entities, to_iob2};
+use crate::metrics::entities::entity_scores;
+
+/// Tagging of words.
+#[derive(Debug, Clone)]
+pub struct TaggingTask {
+    /// Where a CoNLL file has what; `None` for the usual places.
+    pub columns: Option<ConllOptions>,
+    /// The tags in the order of their numbers.
+    pub labels: Vec<String>,
+    /// What their prefixes mean.
+    pub scheme: TagScheme,
+    /// Longest window in tokens.
+    pub max_seq_len: usize,
+    /// Words to pieces.
+    pub tokenizer: Tokenizer,
+}
+
+/// A sentence, and the numbers of its tags if they are known.
+#[derive(Debug, Clone, Default)]
+pub struct TaggedSentence {
+    /// The words.
+    pub words: Vec<String>,
+    /// As many, or none.
+    pub tags: Vec<usize>,
+    /// Where each word stands in the text that it was cut from, in code points; empty for words that came as such.
+    pub places: Vec<(usize, usize)>,
+}
+
+/// A stretch of a sentence.
+#[derive(Debug, Clone)]
+pub struct Window {
+    sequence: Sequence,
+    /// Position of the first piece and number of each word that is read here.
+    words: Vec<(usize, usize)>,
+    /// The tag of each of them, if known.
+    tags: Vec<usize>,
+}
+
+/// The tags of a file in the form in which they are learned: IOB1 becomes IOB2.
+pub fn learned_tags(sentences: &mut [Sentence]) -> (Vec<String>, TagScheme) {
+    let found = TagScheme::detect(sentences.iter().map(|sentence| &sentence.tags[..]));
+    let scheme = if found == TagScheme::Iob1 { TagScheme::Iob2 } else { found };
+    if found == TagScheme::Iob1 {
+        sentences.iter_mut().for_each(|sentence| sentence.tags = to_iob2(&sentence.tags, found));
+    }
+    let mut labels: Vec<String> = sentences.iter().flat_map(|sentence| sentence.tags.iter().cloned()).collect();
+    labels.sort();
+    labels.dedup();
+    (labels, scheme)
+}
+
+impl TaggingTask {
+    /// Reads sentences with their tags as they stand in the file.
+    ///
+    /// # Errors
+    /// What is wrong in the file, and where.
+    pub fn sentences(columns: Option<ConllOptions>, path: &Path) -> Result<Vec<Sentence>> {
+        read_tagged(path, columns.unwrap_or_else(|| ConllOptions::usual(path)))?.collect()
+    }
+
+    /// The words of a plain text.
+    ///
+    /// # Errors
+    /// If the text cannot be tokenised.
+    pub fn words_of(&self, text: &str) -> Result<TaggedSentence> {
+        let places = self.tokenizer.word_places(text)?;
+        let letters: Vec<char> = text.chars().collect();
+        let words = places.iter().map(|&(start, end)| letters[start..end].iter().collect()).collect();
+        Ok(TaggedSentence { words, tags: Vec::new(), places })
+    }
+
+    /// Scores of the words that the windows read, `[W, C]`.
+    fn logits(&self, model: &BertForTokenClassification, windows: &[&Window], device: &Device) -> Tensor<2> {
+        let sequences: Vec<&Sequence> = windows.iter().map(|window| &window.sequence).collect();
+        let logits = model.forward(collate(&sequences, self.tokenizer.special().pad, device));
+        let [_, tokens, _] = logits.dims();
+        let flat = |(row, window): (usize, &&Window)| {
+            window.words.iter().map(move |(position, _)| (row * tokens + position) as i32).collect::<Vec<_>>()
+        };
+        let positions: Vec<i32> = windows.iter().enumerate().flat_map(flat).collect();
+        logits.flatten::<2>(0, 1).select(0, Tensor::<1, Int>::from_data(&positions[..], device))
+    }
+
+    /// The tag of each word and its probability.
+    fn tags(&self, sentence: &TaggedSentence, windows: &[Window], scores: &[Vec<Vec<f32>>]) -> (Vec<String>, Vec<f32>) {
+        let mut found = vec![(0, 0.0); sentence.words.len()];
+        for (window, scores) in windows.iter().zip(scores) {
+            for ((_, word), scores) in window.words.iter().zip(scores) {
+                let tag = best(scores);
+                found[*word] = (tag, scores[tag]);
+            }
+        }
+        found.into_iter().map(|(tag, score)| (self.labels[tag].clone(), score)).unzip()
+    }
+}
+
+impl Task for TaggingTask {
+    type Model = BertForTokenClassification;
+    type Example = TaggedSentence;
+    type Input = Window;
+    type Scores = Vec<Vec<f32>>;
+
+    fn read(&self, path: &Path) -> Result<Vec<TaggedSentence>> {
+        let mut sentences = Self::sentences(self.columns, path)?;
+        learned_tags(&mut sentences);
+        let tagged = |sentence: Sentence| {
+            let number = |(index, tag): (usize, &String)| {
+                let found = self.labels.iter().position(|label| label == tag);
+                found.ok_or_else(|| {
+                    let line = sentence.line + index as u64;
+                    Error::line(path, line, format!("the tag {tag:?}"), format!("one of {}", self.labels.join(", ")))
+                })
+            };
+            let tags = sentence.tags.iter().enumerate().map(number).collect::<Result<_>>()?;
+            Ok(TaggedSentence { words: sentence.words, tags, places: Vec::new() })
+        };
+        sentences.into_iter().map(tagged).collect()
+    }
+
+    fn questions(&self, path: &Path) -> Result<Examples<TaggedSentence>> {
+        let task = self.clone();
+        let is_plain = path == Path::new("-") || path.extension().is_some_and(|extension| extension == "txt");
+        if is_plain {
+            let lines = if path == Path::new("-") { Lines::stdin() } else { Lines::open(path)? };
+            return Ok(Box::new(lines.map(move |line| task.words_of(&line?.text))));
+        }
+        let columns = self.columns.unwrap_or_else(|| ConllOptions::usual(path));
+        let sentences = read_tagged(path, ConllOptions { tag: None, ..columns })?;
+        Ok(Box::new(sentences.map(|sentence| Ok(TaggedSentence { words: sentence?.words, ..TaggedSentence::default() }))))
+    }
+
+    fn question(&self, asked: &Asked) -> Result<TaggedSentence> {
+        self.words_of(&asked.text)
+    }
+
+    fn encode(&self, sentence: &TaggedSentence) -> Result<Vec<Window>> {
+        let special = self.tokenizer.special();
+        let room = self.max_seq_len - 2;
+        let mut pieces: Vec<Vec<u32>> = Vec::with_capacity(sentence.words.len());
+        for word in &sentence.words {
+            let mut ids = self.tokenizer.pieces(word)?;
+            ids.truncate(room);
+            // A word of nothing but control characters has no piece of its own.
+            pieces.push(if ids.is_empty() { vec![special.unk] } else { ids });
+        }
+        let (mut windows, mut start, mut read) = (Vec::new(), 0, 0);
+        loop {
+            let (mut end, mut length) = (start, 0);
+            while end < pieces.len() && length + pieces[end].len() <= room {
+                length += pieces[end].len();
+                end += 1;
+            }
+            let is_last = end == pieces.len();
+            // The next window begins a quarter earlier than this one ends; of the words in both, each reads its half.
+            let next = if is_last { end } else { (end - (end - start) / 4).max(start + 1) };
+            let read_until = if is_last { end } else { next + (end - next) / 2 };
+            let mut window = Window { sequence: Sequence::default(), words: Vec::new(), tags: Vec::new() };
+            window.sequence.ids.push(special.cls);
+            for (word, ids) in pieces.iter().enumerate().take(end).skip(start) {
+                if (read..read_until).contains(&word) {
+                    window.words.push((window.sequence.len(), word));
+                    window.tags.extend(sentence.tags.get(word));
+                }
+                window.sequence.ids.extend(ids);
+            }
+            window.sequence.ids.push(special.sep);
+            window.sequence.types = vec![0; window.sequence.len()];
+            windows.push(window);
+            if is_last {
+                return Ok(windows);
+            }
+            (start, read) = (next, read_until);
+        }
+    }
+
+    fn sequence<'a>(&self, window: &'a Window) -> &'a Sequence {
+        &window.sequence
+    }
+
+    fn terms(&self, window: &Window) -> f64 {
+        window.tags.len() as f64
+    }
+
+    fn loss(&self, model: &BertForTokenClassification, windows: &[&Window], device: &Device) -> Tensor<1> {
+        let tags: Vec<i32> = windows.iter().flat_map(|window| window.tags.iter().map(|&tag| tag as i32)).collect();
+        cross_entropy(self.logits(model, windows, device), Tensor::<1, Int>::from_data(&tags[..], device)).sum()
+    }
+
+    fn scores(&self, model: &BertForTokenClassification, windows: &[&Window], device: &Device) -> Vec<Vec<Vec<f32>>> {
+        if windows.iter().all(|window| window.words.is_empty()) {
+            return vec![Vec::new(); windows.len()];
+        }
+        let probabilities: Vec<f32> = softmax(self.logits(model, windows, device), 1).into_data().iter::<f32>().collect();
+        let mut rows = probabilities.chunks(self.labels.len()).map(<[f32]>::to_vec);
+        windows.iter().map(|window| rows.by_ref().take(window.words.len()).collect()).collect()
+    }
+
+    fn answer(&self, sentence: &TaggedSentence, windows: &[Window], scores: &[Vec<Vec<f32>>]) -> Value {
+        let (tags, probabilities) = self.tags(sentence, windows, scores);
+        let places = if sentence.places.is_empty() { joined_places(&sentence.words) } else { sentence.places.clone() };
+        let found = entities(&tags, self.scheme).into_iter().map(|entity| {
+            let words = entity.start..entity.end;
+            let score = probabilities[words.clone()].iter().sum::<f32>() / words.len() as f32;
+            json!({
+                "type": entity.kind,
+                "start": places[entity.start].0,
+                "end": places[entity.end - 1].1,
+                "text": sentence.words[words].join(" "),
+                "score": score,
+            })
+        });
+        json!({"words": sentence.words, "tags": tags, "entities": found.collect::<Vec<_>>()})
+    }
+
+    fn metrics(
+        &self,
+        sentences: &[TaggedSentence],
+        windows: &[Vec<Window>],
+        scores: &[Vec<Vec<Vec<f32>>>],
+    ) -> Map<String, Value> {
+        let names = |tags: &Vec<usize>| tags.iter().map(|&tag| self.labels[tag].clone()).collect::<Vec<_>>();
+        let gold: Vec<Vec<String>> = sentences.iter().map(|sentence| names(&sentence.tags)).collect();
+        let inputs = sentences.iter().zip(windows).zip(scores);
+        let predicted: Vec<Vec<String>> =
+            inputs.map(|((sentence, windows), scores)| self.tags(sentence, windows, scores).0).collect();
+        let mut metrics = json!(entity_scores(&gold, &predicted, self.scheme));
+        if self.scheme == TagScheme::Plain {
+            // Parts of speech have no spans: the share of right tags is the score.
+            metrics["f1"] = metrics["accuracy"].clone();
+        }
+        metrics["loss"] = mean_loss(windows, scores).into();
+        metrics.as_object().cloned().unwrap_or_default()
+    }
+
+    fn main_metric(&self) -> &'static str {
+        "f1"
+    }
+}
+
+/// Mean cross-entropy of the tags, in nats.
+fn mean_loss(windows: &[Vec<Window>], scores: &[Vec<Vec<Vec<f32>>>]) -> f64 {
+    let (mut loss, mut count) = (0.0, 0);
+    for (window, scores) in windows.iter().flatten().zip(scores.iter().flatten()) {
+        for (&tag, scores) in window.tags.iter().zip(scores) {
+            loss -= f64::from(scores[tag].max(1e-30)).ln();
+            count += 1;
+        }
+    }
+    loss / f64::from(count.max(1))
+}
+
+/// Where words stand, in code points, if a space is put between them.
+fn joined_places(words: &[String]) -> Vec<(usize, usize)> {
+    let mut start = 0;
+    let place = |word: &String| {
+        let place = (start, start + word.chars().count());
+        start = place.1 + 1;
+        place
+    };
+    words.iter().map(place).collect()
+}

@@ -1,0 +1,388 @@
+//! `bert-finetune train` and `evaluate`: every epoch ends with a look at the evaluation examples, and the model of the
+//! best epoch stays.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use bert_model::device::{self, NamedDevice};
+use bert_model::pretrained::weights::Weights;
+use bert_model::pretrained::{load_config, load_weights, save};
+use bert_model::train::checkpoint::sha256_of;
+use bert_model::train::{
+    Ended, IfExists, Interrupt, Losses, Optimizer, OptimizerConfig, Plan, RunDirectory, StepBatches, StepSource,
+    TrainingState, prefetch, train,
+};
+use bert_model::{BertConfig, Error, Pretrained, Result, Tokenizer};
+use bert_pretrain::shuffle::{Permutation, mix};
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::description::Description;
+use crate::for_task;
+use crate::predict::{Scored, score};
+use crate::settings::{RunSettings, TrainSettings};
+use crate::tasks::Task;
+
+/// Tags that keep streams of random numbers apart.
+const SPLIT: u64 = 21;
+const ORDER: u64 = 22;
+const HEAD: u64 = 23;
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Why it ended.
+    pub ended: Ended,
+    /// What `--json` prints.
+    pub summary: Value,
+}
+
+/// Labelled examples by their use.
+struct Data<E> {
+    training: Vec<E>,
+    evaluation: Vec<E>,
+    test: Vec<E>,
+    files: Value,
+}
+
+/// Where labelled examples are read from.
+#[derive(Debug, Clone)]
+pub struct Files {
+    /// To learn from.
+    pub training: PathBuf,
+    /// To choose the best epoch by; `None` to set a share of the training examples aside.
+    pub evaluation: Option<PathBuf>,
+    /// To be looked at once.
+    pub test: Option<PathBuf>,
+}
+
+/// Runs `bert-finetune train` on labelled files.
+///
+/// # Errors
+/// Whatever can be wrong with the model, the files, the device or the numbers.
+pub fn run(settings: &TrainSettings, run: &RunSettings, files: &Files, interrupt: &Interrupt) -> Result<Outcome> {
+    let NamedDevice { name, device } = device::select(&run.device)?;
+    if !run.quiet {
+        eprintln!("device: {name}");
+    }
+    let config = load_config(&settings.model)?;
+    let tokenizer = Tokenizer::load(&settings.model)?;
+    tokenizer.check_fits(&config)?;
+    if settings.description.max_seq_len > config.max_position_embeddings {
+        return Err(Error::Mismatch {
+            left: format!("--max-seq-len {}", settings.description.max_seq_len),
+            right: format!("a model of {} positions", config.max_position_embeddings),
+            advice: "lower it".into(),
+        });
+    }
+    let mut description = settings.description.clone();
+    let labels = description.learn_labels(&files.training)?;
+    let task = description.task(labels.clone(), &tokenizer)?;
+    let config = with_head(config, &description, &labels);
+    for_task!(task, task => {
+        let data = read_data(settings, files, &task)?;
+        let directory = RunDirectory::open(&run.output, run.if_exists)?;
+        let model = initial_model(&task, settings, &config, &device, run.quiet)?;
+        let run = Run { settings, run, description, config, tokenizer, task, device, interrupt };
+        run.train(model, &data, directory, name)
+    })
+}
+
+fn read_data<T: Task>(settings: &TrainSettings, files: &Files, task: &T) -> Result<Data<T::Example>> {
+    let mut training = task.read(&files.training)?;
+    let evaluation = match &files.evaluation {
+        Some(path) => task.read(path)?,
+        None => set_aside(&mut training, settings.eval_share, mix(&[settings.seed, SPLIT])),
+    };
+    let test = files.test.as_deref().map(|path| task.read(path)).transpose()?.unwrap_or_default();
+    let paths = [Some(&files.training), files.evaluation.as_ref(), files.test.as_ref()];
+    let files = paths.into_iter().flatten().map(|path| describe_file(path)).collect::<Result<Vec<_>>>()?;
+    Ok(Data { training, evaluation, test, files: files.into() })
+}
+
+fn describe_file(path: &Path) -> Result<Value> {
+    let bytes = std::fs::metadata(path).map_err(Error::io(path, "read"))?.len();
+    Ok(json!({"path": path.display().to_string(), "bytes": bytes, "sha256": sha256_of(path)?}))
+}
+
+/// Takes a random share out of the examples, in their order; at least one if the share is not 0.
+fn set_aside<E>(examples: &mut Vec<E>, share: f64, seed: u64) -> Vec<E> {
+    let count = examples.len() as u64;
+    let wanted = if share > 0.0 { ((count as f64 * share).round() as u64).clamp(1, count.max(2) - 1) } else { 0 };
+    let order = Permutation::new(count, seed);
+    let (mut kept, mut aside) = (Vec::new(), Vec::new());
+    for (index, example) in examples.drain(..).enumerate() {
+        if order.apply(index as u64) < wanted { &mut aside } else { &mut kept }.push(example);
+    }
+    *examples = kept;
+    aside
+}
+
+/// The configuration with the head of the task.
+fn with_head(config: BertConfig, description: &Description, labels: &[String]) -> BertConfig {
+    let mut config = if labels.is_empty() { config } else { config.with_labels(labels) };
+    config.problem_type = description.task.problem_type();
+    config
+}
+
+/// The encoder of the checkpoint under a fresh head: a head for other labels is of no use.
+fn initial_model<T: Task>(
+    _task: &T,
+    settings: &TrainSettings,
+    config: &BertConfig,
+    device: &Device,
+    quiet: bool,
+) -> Result<T::Model> {
+    let seed = mix(&[settings.seed, HEAD]);
+    if settings.from_scratch {
+        return Ok(T::Model::fresh(config, seed, device));
+    }
+    let weights = Weights::open(&settings.model)?.without(&["classifier", "qa_outputs"]);
+    let loaded = load_weights::<T::Model>(&weights, config.clone(), seed, device)?;
+    let unexpected: Vec<&str> = loaded.initialised.iter().map(String::as_str).filter(|n| n.contains("pooler")).collect();
+    if !unexpected.is_empty() && !quiet {
+        eprintln!("warning: {}: no pooler in the checkpoint, freshly initialised", settings.model.display());
+    }
+    Ok(loaded.model)
+}
+
+/// Everything that stays the same during a run.
+struct Run<'a, T: Task> {
+    settings: &'a TrainSettings,
+    run: &'a RunSettings,
+    /// With what was learned of the labels.
+    description: Description,
+    config: BertConfig,
+    tokenizer: Tokenizer,
+    task: T,
+    device: Device,
+    interrupt: &'a Interrupt,
+}
+
+impl<T: Task> Run<'_, T> {
+    fn train(
+        &self,
+        model: T::Model,
+        data: &Data<T::Example>,
+        mut directory: RunDirectory,
+        device_name: &str,
+    ) -> Result<Outcome> {
+        let started = Instant::now();
+        let Self { settings, run, .. } = self;
+        let inputs: Vec<_> =
+            data.training.iter().map(|example| self.task.encode(example)).collect::<Result<Vec<_>>>()?.concat();
+        let batch_size = settings.batch_size;
+        let steps_per_epoch = inputs.len().div_ceil(batch_size) as u64;
+        let steps = steps_per_epoch * settings.epochs;
+        let numbers = serde_json::to_value(settings).map_err(|error| Error::Setting(error.to_string()))?;
+        directory.describe(&json!({
+            "program": "bert-finetune",
+            "version": env!("CARGO_PKG_VERSION"),
+            "settings": numbers,
+            "device": device_name,
+            "steps": steps,
+            "model": self.config,
+            "labels": self.config.labels()?,
+            "data": data.files,
+            "examples": {"train": data.training.len(), "eval": data.evaluation.len(), "test": data.test.len()},
+        }))?;
+
+        let checkpoints = directory.checkpoints(1)?;
+        let optimizer_config = OptimizerConfig { weight_decay: settings.weight_decay, ..OptimizerConfig::default() };
+        let optimizer = Optimizer::new(optimizer_config);
+        let mut state = TrainingState { model, optimizer, step: 0, cursor: Value::Null };
+        if run.if_exists == IfExists::Resume {
+            if let Some(found) = checkpoints.newest()? {
+                found.check_settings(&numbers)?;
+                state = found.restore(&self.config, Optimizer::new(optimizer_config), &self.device)?;
+            }
+            directory.rewind_metrics(state.step)?;
+        }
+        let mut learning = FineTuning {
+            run: self,
+            data,
+            steps_per_epoch,
+            directory: directory.path().into(),
+            best: None,
+            waited: 0,
+        };
+        learning.recall(&directory.metrics()?);
+        let place = serde_json::from_value(state.cursor.clone()).unwrap_or_default();
+        let source = EpochSource { inputs, task: &self.task, batch_size, seed: settings.seed, place };
+        let plan = Plan {
+            schedule: settings.schedule(steps),
+            until: steps,
+            clip: (settings.clip > 0.0).then_some(settings.clip),
+            seed: settings.seed,
+            eval_every: steps_per_epoch,
+            save_every: steps_per_epoch,
+            gradient_checkpointing: false,
+            settings: numbers,
+            quiet: run.quiet,
+        };
+        let (state, ended) = std::thread::scope(|scope| {
+            let batches = prefetch(scope, source);
+            train(state, &mut learning, &batches, &plan, &mut directory, &checkpoints, self.interrupt)
+        })?;
+        if let Ended::Interrupted(_) = ended {
+            return Ok(Outcome { ended, summary: Value::Null });
+        }
+        let best = match learning.best.take() {
+            Some(best) => best,
+            None => {
+                // Nothing to choose by: the last epoch it is.
+                self.save(directory.path(), &state.model)?;
+                Best { epoch: settings.epochs, metrics: Map::new() }
+            }
+        };
+        let test = match data.test.is_empty() {
+            true => Value::Null,
+            false => {
+                let weights = Weights::open(directory.path())?;
+                let kept = load_weights(&weights, self.config.clone(), 0, &self.device)?;
+                evaluate(&self.task, &kept.model, &data.test, &self.device)?.0.into()
+            }
+        };
+        let summary = json!({
+            "eval": best.metrics,
+            "test": test,
+            "best_epoch": best.epoch,
+            "seconds": started.elapsed().as_secs_f64(),
+            "model": directory.path().display().to_string(),
+        });
+        Ok(Outcome { ended, summary })
+    }
+
+    fn save(&self, directory: &Path, model: &T::Model) -> Result<()> {
+        save(directory, model, &self.config, &self.tokenizer)?;
+        self.description.save(directory)
+    }
+}
+
+/// The epoch whose model is kept.
+#[derive(Debug, Clone)]
+struct Best {
+    epoch: u64,
+    metrics: Map<String, Value>,
+}
+
+/// Learning with an evaluation after every epoch.
+struct FineTuning<'a, T: Task> {
+    run: &'a Run<'a, T>,
+    data: &'a Data<T::Example>,
+    steps_per_epoch: u64,
+    directory: PathBuf,
+    best: Option<Best>,
+    /// Epochs since the best one.
+    waited: u64,
+}
+
+impl<T: Task> FineTuning<'_, T> {
+    /// What the epochs before a resumption came to.
+    fn recall(&mut self, metrics: &[Value]) {
+        for record in metrics {
+            if let (Some(step), Some(metrics)) = (record["step"].as_u64(), record["eval"].as_object()) {
+                self.judge(step / self.steps_per_epoch, metrics.clone());
+            }
+        }
+    }
+
+    /// Whether this epoch is the best so far.
+    fn judge(&mut self, epoch: u64, metrics: Map<String, Value>) -> bool {
+        let name = self.run.task.main_metric();
+        let value = |metrics: &Map<String, Value>| metrics.get(name).and_then(Value::as_f64).unwrap_or(f64::NEG_INFINITY);
+        let is_best = self.best.as_ref().is_none_or(|best| value(&metrics) > value(&best.metrics));
+        if is_best {
+            self.best = Some(Best { epoch, metrics });
+            self.waited = 0;
+        } else {
+            self.waited += 1;
+        }
+        is_best
+    }
+}
+
+impl<T: Task> bert_model::train::Task for FineTuning<'_, T> {
+    type Model = T::Model;
+    type Batch = Batch<T::Input>;
+
+    fn loss(&self, model: &Self::Model, batch: Self::Batch) -> Losses {
+        let inputs: Vec<&_> = batch.inputs.iter().collect();
+        Losses { total: self.run.task.loss(model, &inputs, &self.run.device) / batch.terms, parts: Vec::new() }
+    }
+
+    fn evaluate(&mut self, model: &Self::Model, step: u64) -> Result<Map<String, Value>> {
+        if self.data.evaluation.is_empty() {
+            return Ok(Map::new());
+        }
+        let (mut metrics, _) = evaluate(&self.run.task, model, &self.data.evaluation, &self.run.device)?;
+        if self.judge(step / self.steps_per_epoch, metrics.clone()) {
+            self.run.save(&self.directory, model)?;
+        }
+        if self.run.settings.early_stop.is_some_and(|patience| self.waited >= patience) {
+            metrics.insert("stop".into(), true.into());
+        }
+        Ok(metrics)
+    }
+}
+
+/// The metrics of a model (without autodiff) on labelled examples, and what they were computed from.
+///
+/// # Errors
+/// If a text cannot be tokenised.
+pub fn evaluate<T: Task>(
+    task: &T,
+    model: &T::Model,
+    examples: &[T::Example],
+    device: &Device,
+) -> Result<(Map<String, Value>, Scored<T>)> {
+    let scored = score(task, model, examples, device)?;
+    let mut metrics = task.metrics(examples, &scored.inputs, &scored.scores);
+    metrics.insert("examples".into(), examples.len().into());
+    Ok((metrics, scored))
+}
+
+/// Inputs that are trained on together, and the number of loss terms in them.
+pub struct Batch<I> {
+    inputs: Vec<I>,
+    terms: f64,
+}
+
+/// Which batch comes next.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+struct Place {
+    epoch: u64,
+    batch: usize,
+}
+
+/// The training inputs, epoch after epoch, each in an order of its own.
+struct EpochSource<'a, T: Task> {
+    inputs: Vec<T::Input>,
+    task: &'a T,
+    batch_size: usize,
+    seed: u64,
+    place: Place,
+}
+
+impl<T: Task> StepSource for EpochSource<'_, T> {
+    type Batch = Batch<T::Input>;
+
+    fn next_step(&mut self) -> Result<Option<StepBatches<Self::Batch>>> {
+        let count = self.inputs.len();
+        let order = Permutation::new(count as u64, mix(&[self.seed, ORDER, self.place.epoch]));
+        let start = self.place.batch * self.batch_size;
+        let end = (start + self.batch_size).min(count);
+        let chosen = (start..end).map(|index| self.inputs[order.apply(index as u64) as usize].clone());
+        let inputs: Vec<T::Input> = chosen.collect();
+        let tokens = inputs.iter().map(|input| self.task.sequence(input).len() as u64).sum();
+        let terms = inputs.iter().map(|input| self.task.terms(input)).sum();
+        let epoch = self.place.epoch as f64 + end as f64 / count as f64;
+        self.place = match end == count {
+            true => Place { epoch: self.place.epoch + 1, batch: 0 },
+            false => Place { batch: self.place.batch + 1, ..self.place },
+        };
+        let cursor = serde_json::to_value(self.place).map_err(|error| Error::Setting(error.to_string()))?;
+        Ok(Some(StepBatches { batches: vec![Batch { inputs, terms }], tokens, epoch, cursor }))
+    }
+}

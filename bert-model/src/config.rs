@@ -1,0 +1,334 @@
+//! The shape of a BERT: Hugging Face's `config.json`, read, checked and written back whole.
+//!
+//! Keys that this crate does not use are kept as they are, so that a directory that goes through us is still the
+//! directory that its maker wrote. Named sizes are those of Devlin et al. (2018, section 3) and of Turc et al. (2019).
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+
+/// The nonlinearity of the feed-forward layer and of the MLM head (`hidden_act`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// The exact Gaussian error linear unit, x·Φ(x): what the released checkpoints were trained with.
+    Gelu,
+    /// Its tanh approximation.
+    #[serde(alias = "gelu_pytorch_tanh")]
+    GeluNew,
+    /// max(0, x).
+    Relu,
+    /// x·σ(x), also called swish.
+    #[serde(alias = "swish")]
+    Silu,
+    /// tanh(x).
+    Tanh,
+}
+
+/// What a classification head is trained for (`problem_type`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProblemType {
+    /// One value, mean squared error.
+    Regression,
+    /// One label of many, cross-entropy.
+    SingleLabelClassification,
+    /// Any number of labels, binary cross-entropy for each.
+    MultiLabelClassification,
+}
+
+/// Hugging Face's `BertConfig`. The defaults are BERT-base's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BertConfig {
+    /// Always "bert".
+    pub model_type: String,
+    /// The class that the weights were saved from, such as "BertForPreTraining".
+    pub architectures: Option<Vec<String>>,
+    /// Number of WordPieces, V.
+    pub vocab_size: usize,
+    /// Width of the hidden states, H.
+    pub hidden_size: usize,
+    /// Number of encoder layers, L.
+    pub num_hidden_layers: usize,
+    /// Number of attention heads, A; divides the hidden size.
+    pub num_attention_heads: usize,
+    /// Width inside the feed-forward layer, 4H in the paper.
+    pub intermediate_size: usize,
+    /// Nonlinearity of the feed-forward layer.
+    pub hidden_act: Activation,
+    /// Dropout after the embeddings and after each sub-layer.
+    pub hidden_dropout_prob: f64,
+    /// Dropout on the attention probabilities.
+    pub attention_probs_dropout_prob: f64,
+    /// Dropout before a task head; `None` means `hidden_dropout_prob`.
+    pub classifier_dropout: Option<f64>,
+    /// Longest sequence, in tokens.
+    pub max_position_embeddings: usize,
+    /// Number of token types (segments).
+    pub type_vocab_size: usize,
+    /// Standard deviation of the initial weights.
+    pub initializer_range: f64,
+    /// ε of every LayerNorm.
+    pub layer_norm_eps: f64,
+    /// Id of `[PAD]`.
+    pub pad_token_id: Option<usize>,
+    /// Whether the MLM decoder is the word-embedding table, transposed.
+    pub tie_word_embeddings: bool,
+    /// What a classification head is trained for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem_type: Option<ProblemType>,
+    /// Names of the labels by their number, in Hugging Face's form: `{"0": "negative", …}`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id2label: Option<Map<String, Value>>,
+    /// The reverse of `id2label`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label2id: Option<Map<String, Value>>,
+    /// Every other key, untouched.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+impl Default for BertConfig {
+    fn default() -> Self {
+        Self {
+            model_type: "bert".into(),
+            architectures: None,
+            vocab_size: 30522,
+            hidden_size: 768,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            intermediate_size: 3072,
+            hidden_act: Activation::Gelu,
+            hidden_dropout_prob: 0.1,
+            attention_probs_dropout_prob: 0.1,
+            classifier_dropout: None,
+            max_position_embeddings: 512,
+            type_vocab_size: 2,
+            initializer_range: 0.02,
+            layer_norm_eps: 1e-12,
+            pad_token_id: Some(0),
+            tie_word_embeddings: true,
+            problem_type: None,
+            id2label: None,
+            label2id: None,
+            other: Map::new(),
+        }
+    }
+}
+
+/// The named sizes: name, layers, hidden size, heads.
+const SIZES: [(&str, usize, usize, usize); 6] = [
+    ("tiny", 2, 128, 2),
+    ("mini", 4, 256, 4),
+    ("small", 4, 512, 8),
+    ("medium", 8, 512, 8),
+    ("base", 12, 768, 12),
+    ("large", 24, 1024, 16),
+];
+
+/// Keys of Hugging Face's `PretrainedConfig` and `BertConfig` that this crate reads past.
+const KNOWN_OTHER_KEYS: [&str; 24] = [
+    "_name_or_path",
+    "add_cross_attention",
+    "attn_implementation",
+    "bos_token_id",
+    "chunk_size_feed_forward",
+    "directionality",
+    "dtype",
+    "eos_token_id",
+    "finetuning_task",
+    "gradient_checkpointing",
+    "is_decoder",
+    "is_encoder_decoder",
+    "output_attentions",
+    "output_hidden_states",
+    "pooler_fc_size",
+    "pooler_num_attention_heads",
+    "pooler_num_fc_layers",
+    "pooler_size_per_head",
+    "pooler_type",
+    "position_embedding_type",
+    "return_dict",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+];
+
+impl BertConfig {
+    /// One of the named sizes (tiny 2/128/2, mini 4/256/4, small 4/512/8, medium 8/512/8, base 12/768/12,
+    /// large 24/1024/16: layers/hidden/heads, feed-forward 4 × hidden), or `None` for another name.
+    ///
+    /// ```
+    /// let config = bert_model::BertConfig::named("tiny").unwrap().with_vocab_size(8192);
+    /// assert_eq!((config.num_hidden_layers, config.hidden_size, config.head_size()), (2, 128, 64));
+    /// ```
+    pub fn named(name: &str) -> Option<Self> {
+        let (_, layers, hidden, heads) = *SIZES.iter().find(|(size, ..)| *size == name)?;
+        Some(Self {
+            num_hidden_layers: layers,
+            hidden_size: hidden,
+            num_attention_heads: heads,
+            intermediate_size: 4 * hidden,
+            ..Self::default()
+        })
+    }
+
+    /// The names that [`BertConfig::named`] knows, for messages: "tiny, mini, …".
+    pub fn size_names() -> String {
+        SIZES.map(|(name, ..)| name).join(", ")
+    }
+
+    /// The same configuration with another vocabulary size.
+    pub fn with_vocab_size(mut self, vocab_size: usize) -> Self {
+        self.vocab_size = vocab_size;
+        self
+    }
+
+    /// The same configuration without any dropout.
+    pub fn without_dropout(mut self) -> Self {
+        self.hidden_dropout_prob = 0.0;
+        self.attention_probs_dropout_prob = 0.0;
+        self.classifier_dropout = Some(0.0);
+        self
+    }
+
+    /// The same configuration with `labels` as the classes of its task head, in order.
+    pub fn with_labels<S: AsRef<str>>(mut self, labels: &[S]) -> Self {
+        let labels = || labels.iter().map(|label| label.as_ref().to_string()).enumerate();
+        self.id2label = Some(labels().map(|(id, label)| (id.to_string(), label.into())).collect());
+        self.label2id = Some(labels().map(|(id, label)| (label, id.into())).collect());
+        self.other.shift_remove("num_labels");
+        self
+    }
+
+    /// The names of the classes in the order of their numbers; `None` if the configuration names none.
+    ///
+    /// # Errors
+    /// If `id2label` is not a map from 0, 1, … to names.
+    pub fn labels(&self) -> Result<Option<Vec<String>>> {
+        let Some(id2label) = &self.id2label else { return Ok(None) };
+        let label = |id: usize| id2label.get(&id.to_string()).and_then(Value::as_str).map(str::to_string);
+        let labels: Option<Vec<String>> = (0..id2label.len()).map(label).collect();
+        labels.map(Some).ok_or_else(|| {
+            Error::config("config.json", "id2label", Value::from(id2label.clone()).to_string(), "names for 0, 1, 2, …")
+        })
+    }
+
+    /// Number of classes of a classification head: as many as there are labels, else Hugging Face's default of 2.
+    pub fn num_labels(&self) -> usize {
+        let named = self.id2label.as_ref().map(Map::len);
+        let counted = || self.other.get("num_labels").and_then(Value::as_u64).map(|n| n as usize);
+        named.or_else(counted).unwrap_or(2)
+    }
+
+    /// Width of one attention head, H / A.
+    pub fn head_size(&self) -> usize {
+        self.hidden_size / self.num_attention_heads
+    }
+
+    /// Probability of dropout before a task head.
+    pub fn head_dropout(&self) -> f64 {
+        self.classifier_dropout.unwrap_or(self.hidden_dropout_prob)
+    }
+
+    /// Reads the `config.json` of a model directory; keys of other tools are kept.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is no JSON, or describes something that is not a BERT encoder.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
+        let config: Self = serde_json::from_str(&text).map_err(|error| {
+            let message = error.to_string();
+            let (what, place) = message.rsplit_once(" at line ").unwrap_or((&message, "1"));
+            let line = place.split(' ').next().and_then(|line| line.parse().ok()).unwrap_or(1);
+            Error::line(path, line, what, "a Hugging Face BERT configuration")
+        })?;
+        config.validate(&path.display().to_string())?;
+        Ok(config)
+    }
+
+    /// As [`BertConfig::from_file`], but for a file that a person wrote: a key that no BERT configuration has is
+    /// refused, since it is more likely a slip of the pen than meant to do nothing.
+    ///
+    /// # Errors
+    /// As [`BertConfig::from_file`], and for an unknown key.
+    pub fn from_file_strict(path: impl AsRef<Path>) -> Result<Self> {
+        let config = Self::from_file(&path)?;
+        match config.other.keys().find(|key| !KNOWN_OTHER_KEYS.contains(&key.as_str()) && *key != "num_labels") {
+            Some(key) => Err(Error::config(
+                path.as_ref().display().to_string(),
+                key,
+                "an unknown key",
+                "a key of Hugging Face's BertConfig",
+            )),
+            None => Ok(config),
+        }
+    }
+
+    /// Checks that this describes a BERT encoder; `origin` is named in the error.
+    ///
+    /// # Errors
+    /// The first key whose value cannot be, with what it should be.
+    pub fn validate(&self, origin: &str) -> Result<()> {
+        let check = |good: bool, key: &str, found: String, expected: &str| {
+            if good { Ok(()) } else { Err(Error::config(origin, key, found, expected)) }
+        };
+        check(self.model_type == "bert", "model_type", format!("\"{}\"", self.model_type), "\"bert\"")?;
+        for (key, value) in [
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", self.hidden_size),
+            ("num_attention_heads", self.num_attention_heads),
+            ("intermediate_size", self.intermediate_size),
+            ("max_position_embeddings", self.max_position_embeddings),
+            ("type_vocab_size", self.type_vocab_size),
+        ] {
+            // The bound keeps products of two sizes, in bytes, within an i64 whatever a file claims.
+            check((1..=1 << 26).contains(&value), key, value.to_string(), "a whole number from 1 to 67108864")?;
+        }
+        let layers = self.num_hidden_layers;
+        check(layers <= 10_000, "num_hidden_layers", layers.to_string(), "a whole number up to 10000")?;
+        let heads = self.num_attention_heads;
+        check(
+            self.hidden_size.is_multiple_of(heads),
+            "num_attention_heads",
+            heads.to_string(),
+            &format!("a divisor of hidden_size = {}", self.hidden_size),
+        )?;
+        for (key, value) in [
+            ("hidden_dropout_prob", self.hidden_dropout_prob),
+            ("attention_probs_dropout_prob", self.attention_probs_dropout_prob),
+            ("classifier_dropout", self.head_dropout()),
+        ] {
+            check((0.0..1.0).contains(&value), key, value.to_string(), "a probability, 0 or more and below 1")?;
+        }
+        let deviation = self.initializer_range;
+        check((0.0..=1e3).contains(&deviation), "initializer_range", deviation.to_string(), "a standard deviation")?;
+        let epsilon = self.layer_norm_eps;
+        check(epsilon > 0.0 && epsilon < 1.0, "layer_norm_eps", epsilon.to_string(), "a small positive number")?;
+        if let Some(pad) = self.pad_token_id {
+            check(pad < self.vocab_size, "pad_token_id", pad.to_string(), "an id of the vocabulary")?;
+        }
+        if let Some(kind) = self.other.get("position_embedding_type") {
+            check(kind == "absolute", "position_embedding_type", kind.to_string(), "\"absolute\"")?;
+        }
+        for key in ["is_decoder", "add_cross_attention"] {
+            let value = self.other.get(key).unwrap_or(&Value::Null);
+            check(value != true, key, "true".into(), "false: this is BERT's encoder")?;
+        }
+        Ok(())
+    }
+
+    /// Writes the configuration as `config.json`.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let text = serde_json::to_string_pretty(self).map_err(|error| Error::Setting(error.to_string()))?;
+        std::fs::write(path.as_ref(), text + "\n").map_err(Error::io(path, "write"))
+    }
+}

@@ -1,0 +1,99 @@
+//! The device that a user names: "flex", "wgpu", "cuda", …
+//!
+//! Backends are cargo features of this crate and of both programs; `flex` (pure Rust, the fastest on a CPU) and
+//! `ndarray` are always there.
+
+use burn::tensor::Device;
+#[cfg(feature = "wgpu")]
+use burn::tensor::{DeviceKind, DeviceType};
+
+use crate::error::{Error, Result};
+
+/// Every name that `--device` takes.
+pub const NAMES: [&str; 8] = ["auto", "flex", "ndarray", "wgpu", "vulkan", "metal", "cuda", "rocm"];
+
+/// A device and the name under which it was found.
+#[derive(Debug, Clone)]
+pub struct NamedDevice {
+    /// One of [`NAMES`], never "auto".
+    pub name: &'static str,
+    /// The device, without autodiff.
+    pub device: Device,
+}
+
+/// The device called `name`; `auto` takes the fastest that this build and this machine have.
+///
+/// # Errors
+/// An unknown name, a backend that this build lacks (with the cargo feature to add), or a GPU that the machine lacks.
+///
+/// ```
+/// assert_eq!(bert_model::device::select("flex").unwrap().name, "flex");
+/// assert!(bert_model::device::select("abacus").is_err());
+/// ```
+pub fn select(name: &str) -> Result<NamedDevice> {
+    match name {
+        "auto" => Ok(fastest()),
+        "flex" => Ok(NamedDevice { name: "flex", device: Device::flex() }),
+        "ndarray" => Ok(NamedDevice { name: "ndarray", device: ndarray() }),
+        "wgpu" => wgpu(),
+        "vulkan" => vulkan(),
+        "metal" => metal(),
+        "cuda" => cuda(),
+        "rocm" => rocm(),
+        _ => Err(error(name, format!("no such device; known are {}", NAMES.join(", ")))),
+    }
+}
+
+/// A real GPU if there is one, else the CPU. A software rasteriser is never chosen: flex is faster.
+fn fastest() -> NamedDevice {
+    #[cfg(feature = "cuda")]
+    if let Ok(device) = cuda() {
+        return device;
+    }
+    #[cfg(feature = "wgpu")]
+    {
+        let adapters = Device::enumerate(DeviceType::Wgpu);
+        for kind in [DeviceKind::DiscreteGpu(0), DeviceKind::IntegratedGpu(0), DeviceKind::VirtualGpu(0)] {
+            let device = Device::wgpu(kind);
+            if adapters.contains(&device) {
+                return NamedDevice { name: "wgpu", device };
+            }
+        }
+    }
+    NamedDevice { name: "flex", device: Device::flex() }
+}
+
+fn error(name: &str, reason: impl Into<String>) -> Error {
+    Error::Device { name: name.into(), reason: reason.into() }
+}
+
+/// burn calls ndarray deprecated; it stays here as the second, independent CPU implementation.
+#[allow(deprecated)]
+fn ndarray() -> Device {
+    Device::ndarray()
+}
+
+/// A GPU backend: its device if the build has the feature and the machine an adapter.
+macro_rules! gpu {
+    ($name:ident, $feature:literal, $kind:ident, $device:expr) => {
+        #[cfg(feature = $feature)]
+        fn $name() -> Result<NamedDevice> {
+            use burn::tensor::DeviceType;
+            if Device::enumerate(DeviceType::$kind).is_empty() {
+                return Err(error($feature, "this machine has no such device, or its driver is not installed"));
+            }
+            Ok(NamedDevice { name: $feature, device: $device })
+        }
+
+        #[cfg(not(feature = $feature))]
+        fn $name() -> Result<NamedDevice> {
+            Err(error($feature, concat!("not in this build; build with `--features ", $feature, "`")))
+        }
+    };
+}
+
+gpu!(wgpu, "wgpu", Wgpu, Device::wgpu(DeviceKind::DefaultDevice));
+gpu!(vulkan, "vulkan", Vulkan, Device::vulkan(DeviceKind::DefaultDevice));
+gpu!(metal, "metal", Metal, Device::metal(DeviceKind::DefaultDevice));
+gpu!(cuda, "cuda", Cuda, Device::cuda(0));
+gpu!(rocm, "rocm", Rocm, Device::rocm(0));

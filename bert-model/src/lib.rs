@@ -1,0 +1,29 @@
+//! BERT (Devlin et al. 2018, arXiv 1810.04805), written directly on burn's tensors.
+//!
+//! Read in the order in which data flows:
+//!
+//! 1. [`config`]: the shape of a BERT.
+//! 2. [`text`]: text to sentences to WordPieces to batches.
+//! 3. [`model`]: embeddings, attention, encoder, pooler, heads, losses.
+//! 4. [`train`]: schedule, optimiser, the loop, checkpoints.
+//! 5. [`pretrained`]: Hugging Face's model directories, in and out.
+//!
+//! [`device`] turns a name into a device, [`error`] says what can go wrong.
+
+pub mod config;
+pub mod device;
+pub mod error;
+pub mod model;
+pub mod pretrained;
+pub mod text;
+pub mod train;
+
+pub use config::{Activation, BertConfig, ProblemType};
+pub use error::{Error, Result};
+pub use model::{
+    BertForMaskedLM, BertForMultipleChoice, BertForNextSentencePrediction, BertForPreTraining,
+    BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification, BertInput, BertModel,
+    BertOutput, BertTrace, Initialiser,
+};
+pub use pretrained::{Loaded, Pretrained, load, save};
+pub use text::Tokenizer;

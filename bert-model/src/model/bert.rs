@@ -1,0 +1,127 @@
+//! BERT itself: embeddings, encoder and, where a head needs it, the pooler.
+
+use burn::prelude::*;
+
+use super::Initialiser;
+use super::embeddings::Embeddings;
+use super::encoder::Encoder;
+use super::pooler::Pooler;
+use crate::config::BertConfig;
+
+/// A batch of token sequences, padded to one length.
+#[derive(Debug, Clone)]
+pub struct BertInput {
+    /// `[B, T]`, ids of the vocabulary.
+    pub input_ids: Tensor<2, Int>,
+    /// `[B, T]`, 0 for the first segment and 1 for the second.
+    pub token_type_ids: Tensor<2, Int>,
+    /// `[B, T]`, true for tokens and false for padding.
+    pub attention_mask: Tensor<2, Bool>,
+}
+
+impl BertInput {
+    /// Sequences of one segment without padding. Shape: `[B, T]`.
+    pub fn new(input_ids: Tensor<2, Int>) -> Self {
+        let token_type_ids = input_ids.zeros_like();
+        let attention_mask = token_type_ids.clone().equal_elem(0);
+        Self { input_ids, token_type_ids, attention_mask }
+    }
+
+    /// `[B, 1, 1, T]`, true where nothing may be looked at.
+    fn padding(&self) -> Tensor<4, Bool> {
+        self.attention_mask.clone().bool_not().unsqueeze_dims(&[1, 1])
+    }
+}
+
+/// What BERT computes.
+#[derive(Debug, Clone)]
+pub struct BertOutput {
+    /// The last layer's hidden states, `[B, T, H]`.
+    pub last_hidden_state: Tensor<3>,
+    /// The pooler's output `[B, H]`, if the model has a pooler.
+    pub pooler_output: Option<Tensor<2>>,
+}
+
+/// What BERT computes on the way, too.
+#[derive(Debug, Clone)]
+pub struct BertTrace {
+    /// L + 1 tensors `[B, T, H]`: the embeddings' output, then each layer's.
+    pub hidden_states: Vec<Tensor<3>>,
+    /// L tensors `[B, A, T, T]`: each layer's attention probabilities.
+    pub attentions: Vec<Tensor<4>>,
+    /// The pooler's output `[B, H]`, if the model has a pooler.
+    pub pooler_output: Option<Tensor<2>>,
+}
+
+/// Embeddings → encoder → pooler.
+///
+/// ```
+/// use bert_model::{BertConfig, BertInput, BertModel};
+/// use burn::tensor::{Device, Tensor};
+///
+/// let device = Device::flex();
+/// let config = BertConfig::named("tiny").unwrap().with_vocab_size(100);
+/// let bert = BertModel::init(&config, &device);
+/// let input = BertInput::new(Tensor::from_data([[2, 7, 42, 3]], &device));
+/// assert_eq!(bert.forward(input).last_hidden_state.dims(), [1, 4, 128]);
+/// ```
+#[derive(Module, Debug)]
+pub struct BertModel {
+    /// Ids to vectors.
+    pub embeddings: Embeddings,
+    /// Vectors to vectors that know their context.
+    pub encoder: Encoder,
+    /// The summary of the sequence, for the heads that read it.
+    pub pooler: Option<Pooler>,
+}
+
+impl BertModel {
+    /// A fresh model with a pooler; everything random comes from the generator of `device` (see [`Device::seed`]).
+    pub fn init(config: &BertConfig, device: &Device) -> Self {
+        Self::with_pooler(&mut Initialiser::from_device(config, device))
+    }
+
+    /// With a pooler, for the heads that read `[CLS]`.
+    pub fn with_pooler(initialiser: &mut Initialiser) -> Self {
+        let mut bert = Self::without_pooler(initialiser);
+        bert.pooler = Some(Pooler::init(initialiser));
+        bert
+    }
+
+    /// Without one, for the heads that read every token.
+    pub fn without_pooler(initialiser: &mut Initialiser) -> Self {
+        let embeddings = Embeddings::init(initialiser);
+        Self { embeddings, encoder: Encoder::init(initialiser), pooler: None }
+    }
+
+    /// Shapes: see [`BertInput`] and [`BertOutput`].
+    ///
+    /// # Panics
+    /// If a sequence is longer than `max_position_embeddings`.
+    pub fn forward(&self, input: BertInput) -> BertOutput {
+        let padding = input.padding();
+        let embedded = self.embeddings.forward(input.input_ids, input.token_type_ids);
+        let last_hidden_state = self.encoder.forward(embedded, padding);
+        let pooler_output = self.pooler.as_ref().map(|pooler| pooler.forward(last_hidden_state.clone()));
+        BertOutput { last_hidden_state, pooler_output }
+    }
+
+    /// As [`BertModel::forward`], keeping every layer's hidden states and attention probabilities.
+    ///
+    /// # Panics
+    /// If a sequence is longer than `max_position_embeddings`.
+    pub fn trace(&self, input: BertInput) -> BertTrace {
+        let padding = input.padding();
+        let mut hidden = self.embeddings.forward(input.input_ids, input.token_type_ids);
+        let mut hidden_states = vec![hidden.clone()];
+        let mut attentions = Vec::with_capacity(self.encoder.layers.len());
+        for layer in &self.encoder.layers {
+            let (output, probabilities) = layer.forward(hidden, padding.clone());
+            hidden_states.push(output.clone());
+            attentions.push(probabilities);
+            hidden = output;
+        }
+        let pooler_output = self.pooler.as_ref().map(|pooler| pooler.forward(hidden));
+        BertTrace { hidden_states, attentions, pooler_output }
+    }
+}

@@ -1,0 +1,47 @@
+//! Input representation (paper, section 3 and figure 2): the sum of a word, a position and a token-type embedding,
+//! normalised, with dropout.
+
+use burn::nn::{Dropout, DropoutConfig, Embedding, LayerNorm};
+use burn::prelude::*;
+
+use super::Initialiser;
+
+/// The three tables and their LayerNorm.
+#[derive(Module, Debug)]
+pub struct Embeddings {
+    /// One row a WordPiece, `[V, H]`.
+    pub word: Embedding,
+    /// One row a position, `[max_position_embeddings, H]`.
+    pub position: Embedding,
+    /// One row a token type (segment), `[type_vocab_size, H]`.
+    pub token_type: Embedding,
+    /// Over H.
+    pub norm: LayerNorm,
+    /// After the normalisation.
+    pub dropout: Dropout,
+}
+
+impl Embeddings {
+    /// Fresh tables; the row of the padding token is zero.
+    pub fn init(initialiser: &mut Initialiser) -> Self {
+        let config = initialiser.config();
+        Self {
+            word: initialiser.embedding(config.vocab_size, config.pad_token_id),
+            position: initialiser.embedding(config.max_position_embeddings, None),
+            token_type: initialiser.embedding(config.type_vocab_size, None),
+            norm: initialiser.layer_norm(),
+            dropout: DropoutConfig::new(config.hidden_dropout_prob).init(),
+        }
+    }
+
+    /// # Shapes
+    /// - `input_ids`, `token_type_ids`: `[B, T]`, T at most `max_position_embeddings`
+    /// - output: `[B, T, H]`
+    pub fn forward(&self, input_ids: Tensor<2, Int>, token_type_ids: Tensor<2, Int>) -> Tensor<3> {
+        let [_, tokens] = input_ids.dims();
+        let words = self.word.forward(input_ids);
+        let positions = self.position.weight.val().slice([0..tokens]).unsqueeze();
+        let token_types = self.token_type.forward(token_type_ids);
+        self.dropout.forward(self.norm.forward(words + token_types + positions))
+    }
+}

@@ -1,0 +1,115 @@
+//! The Transformer encoder (paper, section 3; Vaswani et al. 2017, section 3.1): L layers of attention and a
+//! feed-forward network, each with dropout, a residual connection and LayerNorm *after* the sum (post-norm).
+
+use burn::nn::{Dropout, DropoutConfig, LayerNorm, Linear};
+use burn::prelude::*;
+use burn::tensor::activation;
+
+use super::Initialiser;
+use super::attention::MultiHeadAttention;
+use crate::config::Activation;
+
+/// L encoder layers.
+#[derive(Module, Debug)]
+pub struct Encoder {
+    /// From the input to the output.
+    pub layers: Vec<EncoderLayer>,
+}
+
+impl Encoder {
+    /// `num_hidden_layers` fresh layers.
+    pub fn init(initialiser: &mut Initialiser) -> Self {
+        let layers = initialiser.config().num_hidden_layers;
+        Self { layers: (0..layers).map(|_| EncoderLayer::init(initialiser)).collect() }
+    }
+
+    /// # Shapes
+    /// - `hidden`: `[B, T, H]`
+    /// - `padding`: `[B, 1, 1, T]`, true at padding
+    /// - output: `[B, T, H]`
+    pub fn forward(&self, hidden: Tensor<3>, padding: Tensor<4, Bool>) -> Tensor<3> {
+        self.layers.iter().fold(hidden, |hidden, layer| layer.forward(hidden, padding.clone()).0)
+    }
+}
+
+/// Attention, then feed-forward.
+#[derive(Module, Debug)]
+pub struct EncoderLayer {
+    /// Mixes tokens.
+    pub attention: MultiHeadAttention,
+    /// After attention and its residual.
+    pub attention_norm: LayerNorm,
+    /// Works on each token by itself.
+    pub feed_forward: FeedForward,
+    /// After the feed-forward network and its residual.
+    pub feed_forward_norm: LayerNorm,
+    /// On the output of each of the two, before the residual is added.
+    pub dropout: Dropout,
+}
+
+impl EncoderLayer {
+    /// A fresh layer.
+    pub fn init(initialiser: &mut Initialiser) -> Self {
+        Self {
+            attention: MultiHeadAttention::init(initialiser),
+            attention_norm: initialiser.layer_norm(),
+            feed_forward: FeedForward::init(initialiser),
+            feed_forward_norm: initialiser.layer_norm(),
+            dropout: DropoutConfig::new(initialiser.config().hidden_dropout_prob).init(),
+        }
+    }
+
+    /// The layer's output and its attention probabilities.
+    ///
+    /// # Shapes
+    /// - `hidden`: `[B, T, H]`
+    /// - `padding`: `[B, 1, 1, T]`, true at padding
+    /// - output: `[B, T, H]` and `[B, A, T, T]`
+    pub fn forward(&self, hidden: Tensor<3>, padding: Tensor<4, Bool>) -> (Tensor<3>, Tensor<4>) {
+        let (attended, probabilities) = self.attention.forward(hidden.clone(), padding);
+        let hidden = self.attention_norm.forward(hidden + self.dropout.forward(attended));
+        let fed = self.feed_forward.forward(hidden.clone());
+        (self.feed_forward_norm.forward(hidden + self.dropout.forward(fed)), probabilities)
+    }
+}
+
+/// `W₂·act(W₁·x + b₁) + b₂`, H → 4H → H. There is no dropout inside.
+#[derive(Module, Debug)]
+pub struct FeedForward {
+    /// H to the intermediate size.
+    pub intermediate: Linear,
+    /// Back to H.
+    pub output: Linear,
+    /// Between the two.
+    #[module(skip)]
+    pub activation: Activation,
+}
+
+impl FeedForward {
+    /// Fresh projections.
+    pub fn init(initialiser: &mut Initialiser) -> Self {
+        let config = initialiser.config();
+        Self {
+            intermediate: initialiser.linear(config.hidden_size, config.intermediate_size),
+            output: initialiser.linear(config.intermediate_size, config.hidden_size),
+            activation: config.hidden_act,
+        }
+    }
+
+    /// # Shapes
+    /// - `hidden` and output: `[B, T, H]`
+    pub fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
+        self.output.forward(activate(self.activation, self.intermediate.forward(hidden)))
+    }
+}
+
+/// Applies a nonlinearity to every element.
+pub fn activate<const D: usize>(activation: Activation, x: Tensor<D>) -> Tensor<D> {
+    match activation {
+        Activation::Gelu => activation::gelu(x),
+        Activation::GeluNew => activation::gelu_approximate(x),
+        Activation::Relu => activation::relu(x),
+        Activation::Silu => activation::silu(x),
+        Activation::Tanh => activation::tanh(x),
+    }
+}

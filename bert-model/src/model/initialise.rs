@@ -1,0 +1,124 @@
+//! Initial weights: N(0, 0.02) cut off at two standard deviations, biases 0, LayerNorm at the identity
+//! (google-research/bert, `create_initializer`).
+//!
+//! The numbers are drawn on the host, each parameter from a stream of its own, so that one seed gives the same model on
+//! every device. Parameters are lazy: what a checkpoint provides is never drawn.
+
+use burn::module::{Param, ParamId};
+use burn::nn::{Embedding, LayerNorm, LayerNormConfig, Linear};
+use burn::prelude::*;
+use burn::tensor::Distribution;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::config::BertConfig;
+
+/// Hands out freshly initialised layers on one device.
+#[derive(Debug)]
+pub struct Initialiser<'a> {
+    config: &'a BertConfig,
+    device: &'a Device,
+    seeds: ChaCha8Rng,
+}
+
+impl<'a> Initialiser<'a> {
+    /// For models of the form that `config` describes, with everything random drawn from `seed`.
+    pub fn new(config: &'a BertConfig, seed: u64, device: &'a Device) -> Self {
+        Self { config, device, seeds: ChaCha8Rng::seed_from_u64(seed) }
+    }
+
+    /// As [`Initialiser::new`], with a seed from the generator of `device`.
+    pub fn from_device(config: &'a BertConfig, device: &'a Device) -> Self {
+        let draw = Tensor::<1, Int>::random([1], Distribution::Uniform(0.0, f64::from(i32::MAX)), device);
+        let seed = draw.into_data().iter::<i64>().next().unwrap_or_default();
+        Self::new(config, seed as u64, device)
+    }
+
+    /// The configuration of the model that is being made.
+    pub fn config(&self) -> &'a BertConfig {
+        self.config
+    }
+
+    /// `y = x·W + b`. Shapes: W `[input, output]`, b `[output]`.
+    pub fn linear(&mut self, input: usize, output: usize) -> Linear {
+        Linear { weight: self.weight([input, output], None), bias: Some(self.zeros([output])) }
+    }
+
+    /// A table `[rows, H]`; the row of the padding token, if there is one, is zero and stays out of the draw.
+    pub fn embedding(&mut self, rows: usize, padding: Option<usize>) -> Embedding {
+        Embedding { weight: self.weight([rows, self.config.hidden_size], padding) }
+    }
+
+    /// LayerNorm over H, with the configured ε.
+    pub fn layer_norm(&self) -> LayerNorm {
+        LayerNormConfig::new(self.config.hidden_size).with_epsilon(self.config.layer_norm_eps).init(self.device)
+    }
+
+    /// A parameter of zeros.
+    pub fn zeros<const D: usize>(&self, shape: [usize; D]) -> Param<Tensor<D>> {
+        lazy(shape, self.device, move |device| Tensor::zeros(shape, device))
+    }
+
+    /// A matrix from the truncated normal distribution.
+    pub fn weight(&mut self, shape: [usize; 2], zero_row: Option<usize>) -> Param<Tensor<2>> {
+        let (seed, deviation) = (self.seeds.next_u64(), self.config.initializer_range);
+        lazy(shape, self.device, move |device| {
+            let mut values = truncated_normal(seed, deviation as f32, shape[0] * shape[1]);
+            if let Some(row) = zero_row {
+                values[row * shape[1]..(row + 1) * shape[1]].fill(0.0);
+            }
+            Tensor::from_data(TensorData::new(values, shape), device)
+        })
+    }
+}
+
+/// A trainable parameter whose value is made when it is first asked for.
+fn lazy<const D: usize>(
+    shape: [usize; D],
+    device: &Device,
+    value: impl FnOnce(&Device) -> Tensor<D> + Send + Sync + 'static,
+) -> Param<Tensor<D>> {
+    let initialise = move |device: &Device, require_grad: bool| value(device).set_require_grad(require_grad);
+    Param::uninitialized(ParamId::new(), initialise, device.clone(), true, shape.into())
+}
+
+/// `count` draws from N(0, deviation²), each repeated until it lies within two standard deviations.
+fn truncated_normal(seed: u64, deviation: f32, count: usize) -> Vec<f32> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut values = Vec::with_capacity(count + 1);
+    while values.len() < count {
+        // Box–Muller: two uniform numbers give two normal ones.
+        let radius = (-2.0 * (1.0 - uniform(&mut rng)).ln()).sqrt();
+        let (sin, cos) = (std::f32::consts::TAU * uniform(&mut rng)).sin_cos();
+        values.extend([radius * cos, radius * sin].into_iter().filter(|x| x.abs() <= 2.0).map(|x| x * deviation));
+    }
+    values.truncate(count);
+    values
+}
+
+/// Uniform in [0, 1) with 24 random bits.
+fn uniform(rng: &mut ChaCha8Rng) -> f32 {
+    (rng.next_u32() >> 8) as f32 / (1 << 24) as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A normal cut off at ±2σ has the standard deviation 0.8796σ.
+    #[test]
+    fn weights_are_normal_and_cut_off_at_two_deviations() {
+        let values = truncated_normal(7, 0.02, 100_000);
+        let mean = values.iter().sum::<f32>() / 1e5;
+        let deviation = (values.iter().map(|x| x * x).sum::<f32>() / 1e5 - mean * mean).sqrt();
+        assert!(values.iter().all(|x| x.abs() <= 0.04));
+        assert!(mean.abs() < 3.0 * 0.0176 / 316.0, "mean {mean}");
+        assert!((deviation / 0.02 - 0.8796).abs() < 0.01, "deviation {deviation}");
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_weights_and_another_one_others() {
+        assert_eq!(truncated_normal(1, 0.02, 64), truncated_normal(1, 0.02, 64));
+        assert_ne!(truncated_normal(1, 0.02, 64), truncated_normal(2, 0.02, 64));
+    }
+}

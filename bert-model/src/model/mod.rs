@@ -1,0 +1,24 @@
+//! What the paper draws (Devlin et al. 2018, section 3), and nothing else.
+//!
+//! Read in the order of the data: [`embeddings`] → [`attention`] → [`encoder`] → [`pooler`] → [`bert`] → [`heads`] →
+//! [`tasks`] → [`loss`].
+//!
+//! Shape letters, everywhere: `B` batch, `T` tokens, `H` hidden size, `A` heads, `D` = H / A head size, `V` vocabulary,
+//! `M` masked positions, `C` classes or choices.
+
+pub mod attention;
+pub mod bert;
+pub mod embeddings;
+pub mod encoder;
+pub mod heads;
+pub mod initialise;
+pub mod loss;
+pub mod pooler;
+pub mod tasks;
+
+pub use bert::{BertInput, BertModel, BertOutput, BertTrace};
+pub use initialise::Initialiser;
+pub use tasks::{
+    BertForMaskedLM, BertForMultipleChoice, BertForNextSentencePrediction, BertForPreTraining,
+    BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification,
+};

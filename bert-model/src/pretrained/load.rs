@@ -1,0 +1,162 @@
+//! A model directory into a model.
+
+use std::path::{Path, PathBuf};
+
+use burn::module::{ModuleMapper, Param};
+use burn::prelude::*;
+
+use super::weights::Weights;
+use super::{Pretrained, names};
+use crate::config::BertConfig;
+use crate::error::{Error, Result};
+
+/// A model and what was learned while loading it.
+#[derive(Debug)]
+pub struct Loaded<M> {
+    /// The model, on the device that was asked for.
+    pub model: M,
+    /// Its configuration.
+    pub config: BertConfig,
+    /// Parameters of heads that the checkpoint lacks; they were freshly initialised.
+    pub initialised: Vec<String>,
+    /// Tensors of the checkpoint that this model has no place for.
+    pub unused: Vec<String>,
+}
+
+impl<M> Loaded<M> {
+    /// One sentence that names the freshly initialised parameters, if there are any.
+    pub fn warning(&self) -> Option<String> {
+        (!self.initialised.is_empty()).then(|| {
+            format!("not in the checkpoint and freshly initialised (train before use): {}", self.initialised.join(", "))
+        })
+    }
+}
+
+/// The configuration of a model directory.
+///
+/// # Errors
+/// If it is not there or does not describe a BERT.
+pub fn load_config(directory: impl AsRef<Path>) -> Result<BertConfig> {
+    BertConfig::from_file(directory.as_ref().join("config.json"))
+}
+
+/// Loads a model directory: any of the forms that Hugging Face writes. A head that the checkpoint lacks is initialised
+/// from `seed` and named in [`Loaded::initialised`].
+///
+/// # Errors
+/// A missing, misshapen, non-finite or unreadable tensor, named with its file.
+pub fn load<M: Pretrained>(directory: impl AsRef<Path>, seed: u64, device: &Device) -> Result<Loaded<M>> {
+    let config = load_config(&directory)?;
+    load_weights(&Weights::open(directory)?, config, seed, device)
+}
+
+/// Puts tensors into a model of the form that `config` describes (which may have another head than the checkpoint).
+///
+/// # Errors
+/// As [`load`].
+pub fn load_weights<M: Pretrained>(
+    weights: &Weights,
+    config: BertConfig,
+    seed: u64,
+    device: &Device,
+) -> Result<Loaded<M>> {
+    let mut loader =
+        Loader { weights, path: Vec::new(), used: vec!["embeddings.position_ids".into()], missing: vec![], error: None };
+    let model = M::fresh(&config, seed, device).map(&mut loader);
+    if let Some(error) = loader.error {
+        return Err(error);
+    }
+    if config.tie_word_embeddings {
+        // Tied models may store their decoder beside the word table that it is.
+        loader.used.extend(["cls.predictions.decoder.weight".into(), "cls.predictions.decoder.bias".into()]);
+    }
+    if let Some(name) = loader.missing.iter().find(|name| !names::is_head(name)) {
+        return Err(Error::tensor(weights.path(), name, "no such tensor", "the whole encoder that config.json describes"));
+    }
+    let unused = weights.names().filter(|name| !loader.used.iter().any(|used| used == name)).map(str::to_string);
+    Ok(Loaded { model, config, initialised: loader.missing, unused: unused.collect() })
+}
+
+/// Replaces each parameter by the checkpoint's; the first failure is kept, since a mapper cannot stop.
+struct Loader<'a> {
+    weights: &'a Weights,
+    path: Vec<String>,
+    used: Vec<String>,
+    missing: Vec<String>,
+    error: Option<Error>,
+}
+
+impl Loader<'_> {
+    /// The values of parameter `name` in our layout, if the checkpoint has it.
+    fn read(&mut self, name: &str, shape: &[usize]) -> Result<Option<Vec<f32>>> {
+        // Old and untied checkpoints may hold the MLM bias with the decoder.
+        let alias = (name == "cls.predictions.bias").then_some("cls.predictions.decoder.bias");
+        let Some(stored) = [Some(name), alias].into_iter().flatten().find(|name| self.weights.shape(name).is_some())
+        else {
+            return Ok(None);
+        };
+        self.used.push(names::normalised(stored));
+        if !names::is_transposed(name) {
+            return self.weights.read(stored, shape);
+        }
+        let (rows, columns) = (shape[1], shape[0]);
+        let values = self.weights.read(stored, &[rows, columns])?;
+        Ok(values.map(|values| transposed(&values, rows, columns)))
+    }
+}
+
+impl ModuleMapper for Loader<'_> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if self.error.is_some() {
+            return param;
+        }
+        let name = names::hugging_face_name(&self.path);
+        let shape = param.lazy_shape();
+        match self.read(&name, shape.as_slice()) {
+            Ok(Some(values)) => Param::from_data(TensorData::new(values, shape), &param.lazy_device()),
+            Ok(None) => {
+                self.missing.push(name);
+                param
+            }
+            Err(error) => {
+                self.error = Some(error);
+                param
+            }
+        }
+    }
+}
+
+/// A row-major `[rows, columns]` matrix as row-major `[columns, rows]`.
+pub(super) fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    /// Side of the blocks in which the matrix is walked, so that both sides stay in the cache.
+    const BLOCK: usize = 32;
+    let mut output = vec![0.0; values.len()];
+    for row_block in (0..rows).step_by(BLOCK) {
+        for column_block in (0..columns).step_by(BLOCK) {
+            for row in row_block..(row_block + BLOCK).min(rows) {
+                for column in column_block..(column_block + BLOCK).min(columns) {
+                    output[column * rows + row] = values[row * columns + column];
+                }
+            }
+        }
+    }
+    output
+}
+
+/// A path given by a user that should be a model directory.
+///
+/// # Errors
+/// If it is not a directory.
+pub fn model_directory(path: impl AsRef<Path>) -> Result<PathBuf> {
+    let path = path.as_ref();
+    let metadata = std::fs::metadata(path).map_err(Error::io(path, "open the model directory"))?;
+    if metadata.is_dir() { Ok(path.into()) } else { Err(Error::file(path, "a file", "a model directory")) }
+}

@@ -1,0 +1,64 @@
+//! Model directories, to and from Hugging Face unchanged: `config.json`, weights, tokenizer.
+//!
+//! [`names`] says what each parameter is called there, [`weights`] reads the files, [`load`] puts them into a model and
+//! [`save`] writes them.
+
+pub mod load;
+pub mod names;
+pub mod save;
+pub mod weights;
+
+use burn::module::Module;
+
+use crate::config::BertConfig;
+use crate::model::{
+    BertForMaskedLM, BertForMultipleChoice, BertForNextSentencePrediction, BertForPreTraining,
+    BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification, BertModel, Initialiser,
+};
+
+pub use load::{Loaded, load, load_config, load_weights};
+pub use save::{replace_file, save, save_weights, state_dict};
+
+/// A model that lives in a Hugging Face directory.
+pub trait Pretrained: Module {
+    /// The name of the class in transformers, as `config.json` gives it.
+    const ARCHITECTURE: &'static str;
+
+    /// A fresh model of the form that the initialiser's configuration describes.
+    fn initialise(initialiser: &mut Initialiser) -> Self;
+
+    /// A fresh model; parameters are drawn only when they are first used.
+    fn fresh(config: &BertConfig, seed: u64, device: &burn::tensor::Device) -> Self {
+        Self::initialise(&mut Initialiser::new(config, seed, device))
+    }
+}
+
+impl Pretrained for BertModel {
+    const ARCHITECTURE: &'static str = "BertModel";
+
+    fn initialise(initialiser: &mut Initialiser) -> Self {
+        Self::with_pooler(initialiser)
+    }
+}
+
+macro_rules! pretrained {
+    ($($model:ident),+) => {
+        $(impl Pretrained for $model {
+            const ARCHITECTURE: &'static str = stringify!($model);
+
+            fn initialise(initialiser: &mut Initialiser) -> Self {
+                Self::with(initialiser)
+            }
+        })+
+    };
+}
+
+pretrained!(
+    BertForPreTraining,
+    BertForMaskedLM,
+    BertForNextSentencePrediction,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    BertForQuestionAnswering,
+    BertForMultipleChoice
+);

@@ -1,0 +1,97 @@
+//! What Hugging Face calls each parameter, and how it lays it out.
+//!
+//! Our modules are named as the paper speaks of them; this table is the only place that knows the other names.
+
+/// Our names and theirs; a rule applies where its left side stands between dots (or the ends) of a path.
+const RENAMES: [(&str, &str); 20] = [
+    ("embeddings.word", "embeddings.word_embeddings"),
+    ("embeddings.position", "embeddings.position_embeddings"),
+    ("embeddings.token_type", "embeddings.token_type_embeddings"),
+    ("embeddings.norm", "embeddings.LayerNorm"),
+    ("encoder.layers", "encoder.layer"),
+    ("attention.query", "attention.self.query"),
+    ("attention.key", "attention.self.key"),
+    ("attention.value", "attention.self.value"),
+    ("attention.output", "attention.output.dense"),
+    ("attention_norm", "attention.output.LayerNorm"),
+    ("feed_forward.intermediate", "intermediate.dense"),
+    ("feed_forward.output", "output.dense"),
+    ("feed_forward_norm", "output.LayerNorm"),
+    ("mlm.transform", "cls.predictions.transform.dense"),
+    ("mlm.norm", "cls.predictions.transform.LayerNorm"),
+    ("mlm.decoder", "cls.predictions.decoder.weight"),
+    ("mlm.bias", "cls.predictions.bias"),
+    ("nsp", "cls.seq_relationship"),
+    ("classifier.dense", "classifier"),
+    ("gamma", "weight"),
+];
+
+/// The Hugging Face name of the parameter at `path` (module names, outermost first).
+pub fn hugging_face_name(path: &[String]) -> String {
+    let mut name = format!(".{}.", path.join("."));
+    for (ours, theirs) in RENAMES {
+        name = name.replacen(&format!(".{ours}."), &format!(".{theirs}."), 1);
+    }
+    name.replacen(".beta.", ".bias.", 1).trim_matches('.').to_string()
+}
+
+/// Whether the parameter is the matrix of a linear layer, which PyTorch keeps as `[output, input]` and burn as
+/// `[input, output]`. Embedding tables and the MLM decoder are `[V, H]` in both.
+pub fn is_transposed(name: &str) -> bool {
+    name.ends_with(".weight") && !name.contains("embeddings.") && !name.contains("LayerNorm") && !name.contains("decoder")
+}
+
+/// Whether weight decay applies: to everything but biases and LayerNorm (google-research/bert, `optimization.py`).
+pub fn is_decayed(name: &str) -> bool {
+    !name.ends_with("bias") && !name.contains("LayerNorm")
+}
+
+/// Whether a checkpoint may lack the parameter: heads and the pooler, which are then freshly initialised.
+pub fn is_head(name: &str) -> bool {
+    let name = name.strip_prefix("bert.").unwrap_or(name);
+    !name.starts_with("embeddings.") && !name.starts_with("encoder.")
+}
+
+/// The name under which a checkpoint's tensor is looked up: without the wrapper that data-parallel training leaves,
+/// without the `bert.` that a bare `BertModel` does not have, and with today's LayerNorm names.
+pub fn normalised(name: &str) -> String {
+    let name = name.strip_prefix("module.").unwrap_or(name);
+    let name = name.strip_prefix("bert.").unwrap_or(name);
+    let name = match name.strip_suffix("LayerNorm.gamma") {
+        Some(stem) => format!("{stem}LayerNorm.weight"),
+        None => name.to_string(),
+    };
+    match name.strip_suffix("LayerNorm.beta") {
+        Some(stem) => format!("{stem}LayerNorm.bias"),
+        None => name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(path: &str) -> String {
+        hugging_face_name(&path.split('.').map(str::to_string).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn names_are_hugging_faces() {
+        assert_eq!(name("bert.embeddings.word.weight"), "bert.embeddings.word_embeddings.weight");
+        assert_eq!(name("bert.encoder.layers.3.attention.query.bias"), "bert.encoder.layer.3.attention.self.query.bias");
+        assert_eq!(name("encoder.layers.0.attention.output.weight"), "encoder.layer.0.attention.output.dense.weight");
+        assert_eq!(name("encoder.layers.0.attention_norm.gamma"), "encoder.layer.0.attention.output.LayerNorm.weight");
+        assert_eq!(name("encoder.layers.0.feed_forward.output.weight"), "encoder.layer.0.output.dense.weight");
+        assert_eq!(name("encoder.layers.0.feed_forward_norm.beta"), "encoder.layer.0.output.LayerNorm.bias");
+        assert_eq!(name("mlm.decoder"), "cls.predictions.decoder.weight");
+        assert_eq!(name("nsp.weight"), "cls.seq_relationship.weight");
+        assert_eq!(name("classifier.dense.bias"), "classifier.bias");
+    }
+
+    #[test]
+    fn old_and_prefixed_names_are_understood() {
+        assert_eq!(normalised("bert.embeddings.LayerNorm.gamma"), "embeddings.LayerNorm.weight");
+        assert_eq!(normalised("module.bert.pooler.dense.bias"), "pooler.dense.bias");
+        assert_eq!(normalised("cls.predictions.transform.LayerNorm.beta"), "cls.predictions.transform.LayerNorm.bias");
+    }
+}

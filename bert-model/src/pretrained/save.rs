@@ -1,0 +1,120 @@
+//! A model into a model directory, as transformers writes it: `[output, input]` matrices, `f32`, tied weights once.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use burn::module::{ModuleVisitor, Param};
+use burn::prelude::*;
+use safetensors::tensor::{Dtype, TensorView};
+
+use super::load::transposed;
+use super::{Pretrained, names};
+use crate::config::BertConfig;
+use crate::error::{Error, Result};
+use crate::text::Tokenizer;
+
+/// A tensor on the host, in Hugging Face's layout.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HostTensor {
+    /// Row-major shape.
+    pub shape: Vec<usize>,
+    /// The numbers.
+    pub values: Vec<f32>,
+}
+
+/// All parameters of a model by their Hugging Face names.
+pub fn state_dict<M: Module>(model: &M) -> BTreeMap<String, HostTensor> {
+    let mut collector = Collector { path: Vec::new(), tensors: BTreeMap::new() };
+    model.visit(&mut collector);
+    collector.tensors
+}
+
+/// Writes `config.json`, `model.safetensors` and the tokenizer's files into `directory`, which is made if need be.
+///
+/// # Errors
+/// If something cannot be written, or a weight is not finite.
+pub fn save<M: Pretrained>(
+    directory: impl AsRef<Path>,
+    model: &M,
+    config: &BertConfig,
+    tokenizer: &Tokenizer,
+) -> Result<()> {
+    let directory = directory.as_ref();
+    std::fs::create_dir_all(directory).map_err(Error::io(directory, "make the directory"))?;
+    let mut config = config.clone();
+    config.architectures = Some(vec![M::ARCHITECTURE.to_string()]);
+    config.save(directory.join("config.json"))?;
+    tokenizer.save(directory, config.max_position_embeddings)?;
+    save_weights(directory.join("model.safetensors"), &state_dict(model))
+}
+
+/// Writes tensors as one safetensors file, whole or not at all.
+///
+/// # Errors
+/// If the file cannot be written, or a number is not finite.
+pub fn save_weights(path: impl AsRef<Path>, tensors: &BTreeMap<String, HostTensor>) -> Result<()> {
+    let path = path.as_ref();
+    let mut views = Vec::with_capacity(tensors.len());
+    for (name, tensor) in tensors {
+        if let Some(value) = tensor.values.iter().find(|value| !value.is_finite()) {
+            return Err(Error::tensor(path, name, value.to_string(), "finite numbers; nothing was written"));
+        }
+        let bytes = bytemuck::cast_slice(&tensor.values);
+        let view = TensorView::new(Dtype::F32, tensor.shape.clone(), bytes)
+            .map_err(|error| Error::tensor(path, name, error.to_string(), "a tensor"))?;
+        views.push((name.as_str(), view));
+    }
+    let metadata = Some([("format".to_string(), "pt".to_string())].into());
+    let bytes = safetensors::serialize(views, metadata)
+        .map_err(|error| Error::file(path, error.to_string(), "a safetensors file"))?;
+    replace_file(path, &bytes)
+}
+
+/// Writes a file beside its final place, flushes it to the disk, and renames it: readers see the old or the new one.
+///
+/// # Errors
+/// If the file cannot be written; the old one is then still there.
+pub fn replace_file(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+    let path = path.as_ref();
+    let mut staged = path.as_os_str().to_owned();
+    staged.push(".partial");
+    let write = || {
+        let mut file = File::create(&staged)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&staged, path)
+    };
+    write().map_err(|error| {
+        // Whether the leftover can be removed changes nothing about the error that is reported.
+        let _ = std::fs::remove_file(&staged);
+        Error::io(path, "write")(error)
+    })
+}
+
+struct Collector {
+    path: Vec<String>,
+    tensors: BTreeMap<String, HostTensor>,
+}
+
+impl ModuleVisitor for Collector {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let name = names::hugging_face_name(&self.path);
+        let mut shape = param.lazy_shape().to_vec();
+        let mut values: Vec<f32> = param.val().into_data().iter::<f32>().collect();
+        if names::is_transposed(&name) {
+            values = transposed(&values, shape[0], shape[1]);
+            shape.reverse();
+        }
+        self.tensors.insert(name, HostTensor { shape, values });
+    }
+}

@@ -1,0 +1,247 @@
+//! Reads the tensors of a checkpoint by name: `model.safetensors`, sharded safetensors, or `pytorch_model.bin`.
+//!
+//! Headers are read and checked first, tensors one at a time when they are asked for: a file's claims about itself are
+//! compared with its length before any memory is taken for them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use pytorch_reader::{DType as PickleType, PytorchReader};
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
+use serde::Deserialize;
+
+use super::names;
+use crate::error::{Error, Result};
+
+/// The largest header that is read; Hugging Face's own limit.
+const MAX_HEADER_BYTES: u64 = 100_000_000;
+
+/// The tensors of one checkpoint, under their [normalised](names::normalised) names.
+#[derive(Debug)]
+pub struct Weights {
+    path: PathBuf,
+    entries: BTreeMap<String, Entry>,
+}
+
+/// Where one tensor lies.
+#[derive(Debug)]
+enum Entry {
+    Safetensors { file: PathBuf, offset: u64, bytes: usize, dtype: Dtype, shape: Vec<usize> },
+    Pickle(Box<pytorch_reader::Tensor>),
+}
+
+/// How a number is stored.
+#[derive(Clone, Copy)]
+enum Number {
+    F16,
+    Bf16,
+    F32,
+    F64,
+}
+
+impl Weights {
+    /// Finds the weights of a model directory.
+    ///
+    /// # Errors
+    /// If there are none, or the file is truncated, malformed or lies about itself.
+    pub fn open(directory: impl AsRef<Path>) -> Result<Self> {
+        let directory = directory.as_ref();
+        let candidate = |name: &str| Some(directory.join(name)).filter(|path| path.exists());
+        if let Some(path) = candidate("model.safetensors") {
+            return Self::safetensors(&path);
+        }
+        if let Some(path) = candidate("model.safetensors.index.json") {
+            return Self::sharded(&path);
+        }
+        if let Some(path) = candidate("pytorch_model.bin") {
+            return Self::pickle(&path);
+        }
+        std::fs::read_dir(directory).map_err(Error::io(directory, "read the model directory"))?;
+        Err(Error::file(
+            directory,
+            "no weights",
+            "model.safetensors, model.safetensors.index.json or pytorch_model.bin",
+        ))
+    }
+
+    /// One safetensors file.
+    ///
+    /// # Errors
+    /// As [`Weights::open`].
+    pub fn safetensors(path: &Path) -> Result<Self> {
+        let mut weights = Self { path: path.into(), entries: BTreeMap::new() };
+        weights.add_safetensors(path)?;
+        Ok(weights)
+    }
+
+    fn sharded(index: &Path) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Index {
+            weight_map: BTreeMap<String, String>,
+        }
+        let text = std::fs::read_to_string(index).map_err(Error::io(index, "read"))?;
+        let parsed: Index = serde_json::from_str(&text)
+            .map_err(|error| Error::line(index, error.line() as u64, error.to_string(), "an index of weight files"))?;
+        let mut weights = Self { path: index.into(), entries: BTreeMap::new() };
+        for name in BTreeSet::from_iter(parsed.weight_map.values()) {
+            // A shard lies beside its index: a path that leads elsewhere is none of ours to open.
+            if name.contains(['/', '\\']) || !name.ends_with(".safetensors") {
+                return Err(Error::file(index, format!("the shard name {name:?}"), "a .safetensors file beside it"));
+            }
+            weights.add_safetensors(&index.with_file_name(name))?;
+        }
+        for (tensor, shard) in &parsed.weight_map {
+            if !weights.entries.contains_key(&names::normalised(tensor)) {
+                return Err(Error::tensor(index.with_file_name(shard), tensor, "no such tensor", "what the index says"));
+            }
+        }
+        Ok(weights)
+    }
+
+    fn add_safetensors(&mut self, path: &Path) -> Result<()> {
+        let not_whole = |found: String| Error::file(path, found, "a whole safetensors file");
+        let mut file = File::open(path).map_err(Error::io(path, "open"))?;
+        let length = file.metadata().map_err(Error::io(path, "read"))?.len();
+        let mut start = [0; 8];
+        file.read_exact(&mut start).map_err(|_| not_whole(format!("{length} bytes")))?;
+        let header_length = u64::from_le_bytes(start);
+        if header_length > MAX_HEADER_BYTES || header_length > length - 8 {
+            return Err(not_whole(format!("a header of {header_length} bytes in a file of {length}")));
+        }
+        let mut header = vec![0; header_length as usize];
+        file.read_exact(&mut header).map_err(Error::io(path, "read the header of"))?;
+        let metadata: Metadata = serde_json::from_slice(&header).map_err(|error| not_whole(error.to_string()))?;
+
+        let data = header_length + 8;
+        let expected = data + metadata.data_len() as u64;
+        if expected != length {
+            return Err(not_whole(format!("{length} bytes where the header describes {expected}")));
+        }
+        for (name, info) in metadata.tensors() {
+            let (begin, end) = info.data_offsets;
+            let entry = Entry::Safetensors {
+                file: path.into(),
+                offset: data + begin as u64,
+                bytes: end - begin,
+                dtype: info.dtype,
+                shape: info.shape.clone(),
+            };
+            self.entries.insert(names::normalised(&name), entry);
+        }
+        Ok(())
+    }
+
+    fn pickle(path: &Path) -> Result<Self> {
+        let bad = |found: String| Error::file(path, found, "a state dict that torch.save wrote");
+        let reader = PytorchReader::new(path).map_err(|error| bad(error.to_string()))?;
+        let tensors = reader.into_tensors().into_iter();
+        let entries: BTreeMap<_, _> =
+            tensors.map(|(name, tensor)| (names::normalised(&name), Entry::Pickle(Box::new(tensor)))).collect();
+        if entries.is_empty() { Err(bad("no tensor".into())) } else { Ok(Self { path: path.into(), entries }) }
+    }
+
+    /// The same without the tensors whose names begin with one of `prefixes`: heads of another task.
+    pub fn without(mut self, prefixes: &[&str]) -> Self {
+        self.entries.retain(|name, _| !prefixes.iter().any(|prefix| name.starts_with(prefix)));
+        self
+    }
+
+    /// The file or index that the tensors come from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The names of all tensors, normalised and sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// The shape of a tensor as the file gives it, if it is there.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.entries.get(&names::normalised(name)).map(Entry::shape)
+    }
+
+    /// The numbers of a tensor as `f32`, in row-major order; `None` if it is not there.
+    ///
+    /// # Errors
+    /// If the shape is not `expected`, the numbers are not floats, or one is not finite.
+    pub fn read(&self, name: &str, expected: &[usize]) -> Result<Option<Vec<f32>>> {
+        let Some(entry) = self.entries.get(&names::normalised(name)) else { return Ok(None) };
+        let bad = |found: String, expected: String| Error::tensor(&self.path, name, found, expected);
+        if entry.shape() != expected {
+            return Err(bad(format!("shape {:?}", entry.shape()), format!("{expected:?} (see config.json)")));
+        }
+        let number = entry.number().map_err(|dtype| bad(dtype, "F16, BF16, F32 or F64".into()))?;
+        let bytes = entry.read().map_err(|error| bad(error, "readable data".into()))?;
+        let values = number.to_f32(&bytes);
+        if values.len() != expected.iter().product::<usize>() {
+            return Err(bad(format!("{} numbers", values.len()), format!("{expected:?}")));
+        }
+        match values.iter().position(|value| !value.is_finite()) {
+            Some(at) => Err(bad(format!("{} at element {at}", values[at]), "finite numbers".into())),
+            None => Ok(Some(values)),
+        }
+    }
+}
+
+impl Entry {
+    fn shape(&self) -> &[usize] {
+        match self {
+            Self::Safetensors { shape, .. } => shape,
+            Self::Pickle(tensor) => tensor.shape(),
+        }
+    }
+
+    fn number(&self) -> Result<Number, String> {
+        match self {
+            Self::Safetensors { dtype: Dtype::F16, .. } => Ok(Number::F16),
+            Self::Safetensors { dtype: Dtype::BF16, .. } => Ok(Number::Bf16),
+            Self::Safetensors { dtype: Dtype::F32, .. } => Ok(Number::F32),
+            Self::Safetensors { dtype: Dtype::F64, .. } => Ok(Number::F64),
+            Self::Safetensors { dtype, .. } => Err(format!("numbers of type {dtype:?}")),
+            Self::Pickle(tensor) => match tensor.dtype() {
+                PickleType::F16 => Ok(Number::F16),
+                PickleType::BF16 => Ok(Number::Bf16),
+                PickleType::F32 => Ok(Number::F32),
+                PickleType::F64 => Ok(Number::F64),
+                dtype => Err(format!("numbers of type {dtype:?}")),
+            },
+        }
+    }
+
+    fn read(&self) -> Result<Vec<u8>, String> {
+        match self {
+            Self::Safetensors { file, offset, bytes, .. } => {
+                read_at(file, *offset, *bytes).map_err(|error| error.to_string())
+            }
+            Self::Pickle(tensor) => tensor.read().map_err(|error| error.to_string()),
+        }
+    }
+}
+
+fn read_at(path: &Path, offset: u64, bytes: usize) -> std::io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(offset))?;
+    let mut data = vec![0; bytes];
+    file.read_exact(&mut data)?;
+    Ok(data)
+}
+
+impl Number {
+    /// Little-endian bytes to `f32`.
+    fn to_f32(self, bytes: &[u8]) -> Vec<f32> {
+        fn each<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+            bytes.as_chunks::<N>().0.iter().map(|chunk| number(*chunk)).collect()
+        }
+        match self {
+            Self::F16 => each(bytes, |b| f16::from_le_bytes(b).to_f32()),
+            Self::Bf16 => each(bytes, |b| bf16::from_le_bytes(b).to_f32()),
+            Self::F32 => each(bytes, f32::from_le_bytes),
+            Self::F64 => each(bytes, |b| f64::from_le_bytes(b) as f32),
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Sequences of different lengths as one padded batch.
+
+use burn::prelude::*;
+use tokenizers::Encoding;
+
+use crate::model::BertInput;
+
+/// One tokenised text or pair, special tokens included.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sequence {
+    /// WordPiece ids.
+    pub ids: Vec<u32>,
+    /// The segment of each token; as long as `ids`.
+    pub types: Vec<u8>,
+}
+
+impl Sequence {
+    /// Number of tokens.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether there is no token at all.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+}
+
+impl From<&Encoding> for Sequence {
+    fn from(encoding: &Encoding) -> Self {
+        let types = encoding.get_type_ids().iter().map(|&id| id as u8).collect();
+        Self { ids: encoding.get_ids().to_vec(), types }
+    }
+}
+
+/// Pads the sequences at their ends to the length of the longest.
+///
+/// Shapes of the result: `[B, T]` with B = number of sequences and T = length of the longest one, at least 1.
+pub fn collate(sequences: &[&Sequence], pad_id: u32, device: &Device) -> BertInput {
+    let (rows, tokens) = (sequences.len(), sequences.iter().map(|s| s.len()).max().unwrap_or(0).max(1));
+    let padded = |value: &dyn Fn(&Sequence, usize) -> i32, padding: i32| -> Tensor<2, Int> {
+        let row = |s: &&Sequence| {
+            let s = *s;
+            (0..tokens).map(move |t| if t < s.len() { value(s, t) } else { padding }).collect::<Vec<_>>()
+        };
+        let values: Vec<i32> = sequences.iter().flat_map(row).collect();
+        Tensor::from_data(TensorData::new(values, [rows, tokens]), device)
+    };
+    BertInput {
+        input_ids: padded(&|s, t| s.ids[t] as i32, pad_id as i32),
+        token_type_ids: padded(&|s, t| i32::from(s.types[t]), 0),
+        attention_mask: padded(&|_, _| 1, 0).equal_elem(1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shorter_sequences_are_padded_and_masked() {
+        let long = Sequence { ids: vec![2, 7, 8, 3], types: vec![0, 0, 1, 1] };
+        let short = Sequence { ids: vec![2, 3], types: vec![0, 0] };
+        let input = collate(&[&long, &short], 9, &Device::flex());
+        input.input_ids.into_data().assert_eq(&TensorData::from([[2, 7, 8, 3], [2, 3, 9, 9]]), false);
+        input.token_type_ids.into_data().assert_eq(&TensorData::from([[0, 0, 1, 1], [0, 0, 0, 0]]), false);
+        input
+            .attention_mask
+            .into_data()
+            .assert_eq(&TensorData::from([[true, true, true, true], [true, true, false, false]]), false);
+    }
+}

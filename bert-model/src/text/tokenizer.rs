@@ -1,0 +1,324 @@
+//! BERT's tokenizer (SEMANTICS: clean, split at white space and punctuation, then greedy longest-match WordPiece), by
+//! way of the `tokenizers` crate, with the files that Hugging Face keeps beside a model.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tokenizers::models::bpe::Vocab;
+use tokenizers::models::wordpiece::WordPiece;
+use tokenizers::normalizers::BertNormalizer;
+use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
+use tokenizers::processors::bert::BertProcessing;
+use tokenizers::{AddedToken, EncodeInput, Encoding, ModelWrapper, PaddingParams, TruncationParams};
+
+use crate::config::BertConfig;
+use crate::error::{Error, Result};
+use crate::pretrained::replace_file;
+use crate::text::wordpiece::SPECIAL_TOKENS;
+
+/// Ids of the special tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpecialTokens {
+    /// `[PAD]`, fills a batch up.
+    pub pad: u32,
+    /// `[UNK]`, a word that the vocabulary cannot spell.
+    pub unk: u32,
+    /// `[CLS]`, begins every sequence.
+    pub cls: u32,
+    /// `[SEP]`, ends every segment.
+    pub sep: u32,
+    /// `[MASK]`, a hidden word.
+    pub mask: u32,
+}
+
+/// How text is prepared before it is cut into WordPieces; the keys of `tokenizer_config.json`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Normalisation {
+    /// Lower-case everything (an "uncased" model).
+    pub lowercase: bool,
+    /// Remove accents; `None` means when lower-casing.
+    pub strip_accents: Option<bool>,
+    /// Set CJK characters apart as words of their own.
+    pub chinese_chars: bool,
+}
+
+impl Normalisation {
+    /// As Google's uncased or cased models.
+    pub fn new(lowercase: bool) -> Self {
+        Self { lowercase, strip_accents: None, chinese_chars: true }
+    }
+}
+
+/// Text to WordPiece ids and back.
+#[derive(Debug, Clone)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    special: SpecialTokens,
+}
+
+impl Tokenizer {
+    /// Reads the tokenizer of a model directory: `tokenizer.json`, else `vocab.txt` with `tokenizer_config.json`. A path
+    /// to one of the two files works, too.
+    ///
+    /// # Errors
+    /// If there is neither, or what is there is no BERT tokenizer.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let metadata = std::fs::metadata(path).map_err(Error::io(path, "open the tokenizer"))?;
+        if metadata.is_file() {
+            let is_json = path.extension().is_some_and(|extension| extension == "json");
+            return if is_json { Self::from_json(path) } else { Self::from_vocab_file(path) };
+        }
+        let (json, vocab) = (path.join("tokenizer.json"), path.join("vocab.txt"));
+        match (json.exists(), vocab.exists()) {
+            (true, _) => Self::from_json(&json),
+            (false, true) => Self::from_vocab_file(&vocab),
+            (false, false) => Err(Error::file(path, "no tokenizer", "tokenizer.json or vocab.txt")),
+        }
+    }
+
+    fn from_json(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
+        let mut inner: tokenizers::Tokenizer =
+            text.parse().map_err(|error| Error::file(path, format!("{error}"), "a tokenizer.json of the tokenizers library"))?;
+        // Length and padding are the caller's to choose, whatever the file was saved with.
+        inner.with_padding(None::<PaddingParams>);
+        inner.with_truncation(None).map_err(|error| Error::file(path, error.to_string(), "a tokenizer"))?;
+        Self::wrap(inner, path)
+    }
+
+    fn from_vocab_file(path: &Path) -> Result<Self> {
+        let text = std::fs::read(path).map_err(Error::io(path, "read"))?;
+        let mut vocabulary = Vec::new();
+        for (number, line) in text.split(|&byte| byte == b'\n').enumerate() {
+            let line = std::str::from_utf8(line)
+                .map_err(|_| Error::line(path, number as u64 + 1, "bytes that are not UTF-8", "a WordPiece in UTF-8"))?;
+            vocabulary.push(line.trim_end_matches('\r').to_string());
+        }
+        while vocabulary.last().is_some_and(String::is_empty) {
+            vocabulary.pop();
+        }
+        let mut seen = HashSet::new();
+        if let Some(line) = vocabulary.iter().position(|piece| !seen.insert(piece.as_str())) {
+            let found = format!("{:?} a second time", vocabulary[line]);
+            return Err(Error::line(path, line as u64 + 1, found, "every WordPiece once"));
+        }
+        let normalisation = Self::read_normalisation(&path.with_file_name("tokenizer_config.json"))?;
+        Self::wrap(Self::build(&vocabulary, normalisation, path)?, path)
+    }
+
+    /// A tokenizer from the pieces of a vocabulary, in id order.
+    ///
+    /// # Errors
+    /// If a special token is missing.
+    pub fn from_vocabulary(vocabulary: &[String], normalisation: Normalisation) -> Result<Self> {
+        let origin = Path::new("the vocabulary");
+        Self::wrap(Self::build(vocabulary, normalisation, origin)?, origin)
+    }
+
+    fn read_normalisation(path: &Path) -> Result<Normalisation> {
+        let Ok(text) = std::fs::read_to_string(path) else { return Ok(Normalisation::new(true)) };
+        let config: Value = serde_json::from_str(&text)
+            .map_err(|error| Error::line(path, error.line() as u64, error.to_string(), "a tokenizer configuration"))?;
+        Ok(Normalisation {
+            lowercase: config["do_lower_case"].as_bool().unwrap_or(true),
+            strip_accents: config["strip_accents"].as_bool(),
+            chinese_chars: config["tokenize_chinese_chars"].as_bool().unwrap_or(true),
+        })
+    }
+
+    fn build(vocabulary: &[String], normalisation: Normalisation, origin: &Path) -> Result<tokenizers::Tokenizer> {
+        let fail = |error: tokenizers::Error| Error::file(origin, error.to_string(), "a WordPiece vocabulary");
+        let ids: Vocab =
+            vocabulary.iter().enumerate().map(|(id, piece)| (piece.clone(), id as u32)).collect();
+        let model = WordPiece::builder()
+            .vocab(ids)
+            .unk_token("[UNK]".into())
+            .continuing_subword_prefix("##".into())
+            .max_input_chars_per_word(100)
+            .build()
+            .map_err(fail)?;
+        let mut inner = tokenizers::Tokenizer::new(model);
+        let Normalisation { lowercase, strip_accents, chinese_chars } = normalisation;
+        inner
+            .with_normalizer(Some(BertNormalizer::new(true, chinese_chars, strip_accents, lowercase)))
+            .map_err(fail)?
+            .with_pre_tokenizer(Some(BertPreTokenizer))
+            .with_decoder(Some(tokenizers::decoders::wordpiece::WordPiece::default()));
+        let special = Self::find_special_tokens(&inner, origin)?;
+        let (cls, sep) = (("[CLS]".to_string(), special.cls), ("[SEP]".to_string(), special.sep));
+        inner.with_post_processor(Some(BertProcessing::new(sep, cls)));
+        inner.add_special_tokens(SPECIAL_TOKENS.map(|token| AddedToken::from(token, true))).map_err(fail)?;
+        Ok(inner)
+    }
+
+    fn wrap(inner: tokenizers::Tokenizer, origin: &Path) -> Result<Self> {
+        let special = Self::find_special_tokens(&inner, origin)?;
+        Ok(Self { inner, special })
+    }
+
+    fn find_special_tokens(inner: &tokenizers::Tokenizer, origin: &Path) -> Result<SpecialTokens> {
+        let id = |token: &str| {
+            inner.token_to_id(token).ok_or_else(|| {
+                Error::file(origin, format!("no {token}"), "the special tokens [PAD] [UNK] [CLS] [SEP] [MASK]")
+            })
+        };
+        let [pad, unk, cls, sep, mask] = SPECIAL_TOKENS;
+        Ok(SpecialTokens { pad: id(pad)?, unk: id(unk)?, cls: id(cls)?, sep: id(sep)?, mask: id(mask)? })
+    }
+
+    /// Ids of the special tokens.
+    pub fn special(&self) -> SpecialTokens {
+        self.special
+    }
+
+    /// Number of WordPieces.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// The WordPiece with this id; "" for an id that there is not.
+    pub fn piece(&self, id: u32) -> String {
+        self.inner.id_to_token(id).unwrap_or_default()
+    }
+
+    /// All WordPieces in id order.
+    pub fn vocabulary(&self) -> Vec<String> {
+        let ids = self.inner.get_vocab(true).into_values().max().map_or(0, |highest| highest + 1);
+        (0..ids).map(|id| self.piece(id)).collect()
+    }
+
+    /// For each id, whether the piece continues a word (`##…`).
+    pub fn continuations(&self) -> Vec<bool> {
+        self.vocabulary().iter().map(|piece| piece.starts_with("##")).collect()
+    }
+
+    /// WordPieces back to text.
+    ///
+    /// # Errors
+    /// If the decoder of a foreign `tokenizer.json` fails.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        self.inner.decode(ids, true).map_err(|error| Error::Setting(format!("cannot decode: {error}")))
+    }
+
+    /// The same tokenizer, cutting what is longer than `max_length` tokens, special tokens included; of a pair, the
+    /// longer side loses tokens first. It says nothing about the cut: compare lengths where that matters.
+    ///
+    /// # Errors
+    /// If `max_length` leaves no room beside the special tokens.
+    pub fn truncating(&self, max_length: usize) -> Result<Self> {
+        let mut cut = self.clone();
+        let parameters = TruncationParams { max_length, ..TruncationParams::default() };
+        cut.inner
+            .with_truncation(Some(parameters))
+            .map_err(|error| Error::Setting(format!("maximal length {max_length}: {error}")))?;
+        Ok(cut)
+    }
+
+    /// `[CLS] text [SEP]`, or `[CLS] text [SEP] pair [SEP]` with token types 0 and 1. Offsets count code points.
+    ///
+    /// # Errors
+    /// If a foreign `tokenizer.json` cannot process the text.
+    pub fn encode(&self, text: &str, pair: Option<&str>) -> Result<Encoding> {
+        let input: EncodeInput = match pair {
+            Some(pair) => (text, pair).into(),
+            None => text.into(),
+        };
+        self.inner.encode_char_offsets(input, true).map_err(|error| Error::Setting(format!("cannot tokenise: {error}")))
+    }
+
+    /// The WordPieces of a text without special tokens around it.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn pieces(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding =
+            self.inner.encode_fast(text, false).map_err(|error| Error::Setting(format!("cannot tokenise: {error}")))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The WordPieces of a text without special tokens around it, and where each stands, in code points.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn pieces_with_places(&self, text: &str) -> Result<(Vec<u32>, Vec<(usize, usize)>)> {
+        let encoding = self.plain(text)?;
+        Ok((encoding.get_ids().to_vec(), encoding.get_offsets().to_vec()))
+    }
+
+    /// Where each word of a text stands, in code points: words are what white space and punctuation set apart.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn word_places(&self, text: &str) -> Result<Vec<(usize, usize)>> {
+        let encoding = self.plain(text)?;
+        let mut places: Vec<(Option<u32>, (usize, usize))> = Vec::new();
+        for (&word, &(start, end)) in encoding.get_word_ids().iter().zip(encoding.get_offsets()) {
+            match places.last_mut() {
+                Some((last, place)) if *last == word => place.1 = end,
+                _ => places.push((word, (start, end))),
+            }
+        }
+        Ok(places.into_iter().map(|(_, place)| place).collect())
+    }
+
+    fn plain(&self, text: &str) -> Result<Encoding> {
+        let encoded = self.inner.encode_char_offsets(text, false);
+        encoded.map_err(|error| Error::Setting(format!("cannot tokenise: {error}")))
+    }
+
+    /// Whether text is lower-cased, as far as the tokenizer says.
+    fn is_uncased(&self) -> bool {
+        let normalizer = self.inner.get_normalizer().map(serde_json::to_value);
+        normalizer.and_then(Result::ok).is_none_or(|value| value["lowercase"] != Value::Bool(false))
+    }
+
+    /// Checks that every id of this tokenizer is a row of the model's word table.
+    ///
+    /// # Errors
+    /// If the vocabulary is larger than the model's.
+    pub fn check_fits(&self, config: &BertConfig) -> Result<()> {
+        let pieces = self.vocabulary().len();
+        if pieces <= config.vocab_size {
+            return Ok(());
+        }
+        Err(Error::Mismatch {
+            left: format!("the tokenizer's vocabulary of {pieces}"),
+            right: format!("the model's of {}", config.vocab_size),
+            advice: "use the tokenizer that the model was trained with".into(),
+        })
+    }
+
+    /// The tokenizer as a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// If a part of a foreign tokenizer cannot be written.
+    pub fn to_json(&self) -> Result<String> {
+        self.inner.to_string(true).map_err(|error| Error::Setting(format!("cannot write the tokenizer: {error}")))
+    }
+
+    /// Writes `tokenizer.json`, `tokenizer_config.json` and, for WordPiece, `vocab.txt`; `max_length` is the longest
+    /// sequence of the model that they are for.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn save(&self, directory: impl AsRef<Path>, max_length: usize) -> Result<()> {
+        let directory = directory.as_ref();
+        replace_file(directory.join("tokenizer.json"), self.to_json()?.as_bytes())?;
+        let config = json!({
+            "tokenizer_class": "BertTokenizer",
+            "do_lower_case": self.is_uncased(),
+            "model_max_length": max_length,
+            "pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]",
+        });
+        let config = serde_json::to_string_pretty(&config).map_err(|error| Error::Setting(error.to_string()))?;
+        replace_file(directory.join("tokenizer_config.json"), (config + "\n").as_bytes())?;
+        match self.inner.get_model() {
+            ModelWrapper::WordPiece(_) => {
+                replace_file(directory.join("vocab.txt"), (self.vocabulary().join("\n") + "\n").as_bytes())
+            }
+            _ => Ok(()),
+        }
+    }
+}

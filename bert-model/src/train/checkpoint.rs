@@ -1,0 +1,237 @@
+//! Checkpoints: whole or not there.
+//!
+//! `checkpoints/step-00001000/` holds the weights, the optimiser's means and the state of the run (step, data position).
+//! It is written under a name that begins with a dot, flushed, and renamed last. `state.json` carries the SHA-256 of the
+//! other files, so that a damaged checkpoint is noticed and an older one taken.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use burn::prelude::*;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::optimizer::Optimizer;
+use super::trainer::TrainingState;
+use crate::config::BertConfig;
+use crate::error::{Error, Result};
+use crate::pretrained::save::{HostTensor, replace_file, save_weights, state_dict};
+use crate::pretrained::weights::Weights;
+use crate::pretrained::{Pretrained, load_weights};
+
+const WEIGHTS: &str = "model.safetensors";
+const OPTIMIZER: &str = "optimizer.safetensors";
+const STATE: &str = "state.json";
+
+/// The `checkpoints` directory of a run.
+#[derive(Debug, Clone)]
+pub struct Checkpoints {
+    directory: PathBuf,
+    keep: usize,
+}
+
+/// What `state.json` says.
+#[derive(Debug, Serialize, Deserialize)]
+struct State {
+    step: u64,
+    cursor: Value,
+    /// Settings that decide the numbers; resuming with others is refused.
+    settings: Value,
+    sha256: BTreeMap<String, String>,
+}
+
+/// A checkpoint as it was found, checked.
+#[derive(Debug)]
+pub struct Found {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Steps taken when it was written.
+    pub step: u64,
+    /// Where the data stood.
+    pub cursor: Value,
+    /// The settings of the run that wrote it.
+    pub settings: Value,
+    /// One line for each newer checkpoint that was passed over, and why.
+    pub warnings: Vec<String>,
+}
+
+impl Checkpoints {
+    /// Those of the run in `run_directory`, of which the newest `keep` stay. Leftovers of a write that was cut short are
+    /// swept.
+    ///
+    /// # Errors
+    /// If the directory cannot be made or read.
+    pub fn open(run_directory: impl AsRef<Path>, keep: usize) -> Result<Self> {
+        let directory = run_directory.as_ref().join("checkpoints");
+        fs::create_dir_all(&directory).map_err(Error::io(&directory, "make the directory"))?;
+        for entry in fs::read_dir(&directory).map_err(Error::io(&directory, "read"))? {
+            let path = entry.map_err(Error::io(&directory, "read"))?.path();
+            let is_staging = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".step-"));
+            if is_staging {
+                fs::remove_dir_all(&path).map_err(Error::io(&path, "remove"))?;
+            }
+        }
+        Ok(Self { directory, keep: keep.max(1) })
+    }
+
+    /// Writes a checkpoint and removes those that are too many.
+    ///
+    /// # Errors
+    /// If it cannot be written; the older ones are then untouched.
+    pub fn save<M: Module>(&self, state: &TrainingState<M>, settings: &Value) -> Result<PathBuf> {
+        let name = format!("step-{:08}", state.step);
+        let staging = self.directory.join(format!(".{name}"));
+        let path = self.directory.join(name);
+        if staging.exists() {
+            fs::remove_dir_all(&staging).map_err(Error::io(&staging, "remove"))?;
+        }
+        fs::create_dir_all(&staging).map_err(Error::io(&staging, "make the directory"))?;
+        save_weights(staging.join(WEIGHTS), &state_dict(&state.model))?;
+        save_weights(staging.join(OPTIMIZER), &state.optimizer.state())?;
+        let sha256 = [WEIGHTS, OPTIMIZER]
+            .into_iter()
+            .map(|file| Ok((file.to_string(), sha256_of(&staging.join(file))?)))
+            .collect::<Result<_>>()?;
+        let record = State { step: state.step, cursor: state.cursor.clone(), settings: settings.clone(), sha256 };
+        let text = serde_json::to_string_pretty(&record).map_err(|error| Error::Setting(error.to_string()))?;
+        replace_file(staging.join(STATE), text.as_bytes())?;
+
+        if path.exists() {
+            fs::remove_dir_all(&path).map_err(Error::io(&path, "replace"))?;
+        }
+        fs::rename(&staging, &path).map_err(Error::io(&path, "rename the checkpoint to"))?;
+        sync_directory(&self.directory)?;
+        let paths = self.paths()?;
+        for old in &paths[..paths.len().saturating_sub(self.keep)] {
+            fs::remove_dir_all(old).map_err(Error::io(old, "remove"))?;
+        }
+        Ok(path)
+    }
+
+    /// The newest checkpoint that is whole; `None` if there is none at all.
+    ///
+    /// # Errors
+    /// If there are checkpoints and all of them are damaged.
+    pub fn newest(&self) -> Result<Option<Found>> {
+        let mut warnings = Vec::new();
+        for path in self.paths()?.into_iter().rev() {
+            match read_state(&path) {
+                Ok(State { step, cursor, settings, .. }) => {
+                    return Ok(Some(Found { path, step, cursor, settings, warnings }));
+                }
+                Err(error) => warnings.push(format!("damaged checkpoint passed over: {error}")),
+            }
+        }
+        match warnings.is_empty() {
+            true => Ok(None),
+            false => Err(Error::file(&self.directory, warnings.join("; "), "at least one whole checkpoint")),
+        }
+    }
+
+    /// All checkpoints, oldest first.
+    fn paths(&self) -> Result<Vec<PathBuf>> {
+        let entries = fs::read_dir(&self.directory).map_err(Error::io(&self.directory, "read"))?;
+        let mut paths = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(Error::io(&self.directory, "read"))?;
+            if entry.file_name().to_string_lossy().starts_with("step-") {
+                paths.push(entry.path());
+            }
+        }
+        paths.sort();
+        Ok(paths)
+    }
+}
+
+impl Found {
+    /// Refuses to go on with other settings than the checkpoint's, naming the first that differs.
+    ///
+    /// # Errors
+    /// If one differs.
+    pub fn check_settings(&self, now: &Value) -> Result<()> {
+        let saved = |key: &str| self.settings.get(key).unwrap_or(&Value::Null);
+        match now.as_object().into_iter().flatten().find(|(key, value)| saved(key) != *value) {
+            None => Ok(()),
+            Some((key, value)) => Err(Error::Mismatch {
+                left: format!("{key} = {value}"),
+                right: format!("the run to be resumed, {key} = {}", saved(key)),
+                advice: "give the options of the first command again, with --resume".into(),
+            }),
+        }
+    }
+
+    /// Puts the checkpoint's weights and optimiser state where the run left off.
+    ///
+    /// # Errors
+    /// If the files do not fit the model.
+    pub fn restore<M: Pretrained>(
+        &self,
+        config: &BertConfig,
+        mut optimizer: Optimizer,
+        device: &Device,
+    ) -> Result<TrainingState<M>> {
+        let weights = Weights::safetensors(&self.path.join(WEIGHTS))?;
+        let loaded = load_weights::<M>(&weights, config.clone(), 0, device)?;
+        if let Some(missing) = loaded.initialised.first() {
+            return Err(Error::tensor(self.path.join(WEIGHTS), missing, "no such tensor", "a whole model"));
+        }
+        optimizer.restore(self.step, read_tensors(&self.path.join(OPTIMIZER))?, device);
+        Ok(TrainingState { model: loaded.model, optimizer, step: self.step, cursor: self.cursor.clone() })
+    }
+}
+
+fn read_tensors(path: &Path) -> Result<BTreeMap<String, HostTensor>> {
+    let weights = Weights::safetensors(path)?;
+    let mut tensors = BTreeMap::new();
+    for name in weights.names() {
+        let shape = weights.shape(name).unwrap_or_default().to_vec();
+        if let Some(values) = weights.read(name, &shape)? {
+            tensors.insert(name.to_string(), HostTensor { shape, values });
+        }
+    }
+    Ok(tensors)
+}
+
+/// Reads `state.json` and compares the hashes of the files that it names.
+fn read_state(path: &Path) -> Result<State> {
+    let file = path.join(STATE);
+    let text = fs::read_to_string(&file).map_err(Error::io(&file, "read"))?;
+    let state: State = serde_json::from_str(&text)
+        .map_err(|error| Error::line(&file, error.line() as u64, error.to_string(), "the state of a run"))?;
+    for (name, expected) in &state.sha256 {
+        let file = path.join(name);
+        let found = sha256_of(&file)?;
+        if found != *expected {
+            return Err(Error::file(&file, format!("SHA-256 {found}"), format!("{expected} (see {STATE})")));
+        }
+    }
+    Ok(state)
+}
+
+/// The SHA-256 of a file, in hexadecimal.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn sha256_of(path: &Path) -> Result<String> {
+    let mut file = File::open(path).map_err(Error::io(path, "read"))?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer).map_err(Error::io(path, "read"))? {
+            0 => break,
+            read => hasher.update(&buffer[..read]),
+        }
+    }
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Makes a rename in `directory` last through a power cut; only Unix lets a directory be opened for that.
+fn sync_directory(directory: &Path) -> Result<()> {
+    if cfg!(unix) {
+        File::open(directory).and_then(|file| file.sync_all()).map_err(Error::io(directory, "flush"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,26 @@
+//! What pretraining and fine-tuning share: everything about a run that knows neither masks nor labels.
+//!
+//! [`schedule`] → [`optimizer`] (with [`gradients`]) → [`trainer`], the loop itself; around it [`prefetch`] prepares
+//! batches, [`checkpoint`] makes runs resumable, [`interrupt`] ends them politely, [`run_directory`] keeps their files,
+//! [`progress`] and [`report`] show them.
+
+pub mod checkpoint;
+pub mod gradients;
+pub mod interrupt;
+pub mod optimizer;
+pub mod prefetch;
+pub mod progress;
+pub mod report;
+pub mod run_directory;
+pub mod schedule;
+pub mod trainer;
+
+pub use checkpoint::Checkpoints;
+pub use gradients::GradientSum;
+pub use interrupt::Interrupt;
+pub use optimizer::{Algorithm, Optimizer, OptimizerConfig};
+pub use prefetch::{StepBatches, StepSource, prefetch};
+pub use progress::Progress;
+pub use run_directory::{IfExists, RunDirectory};
+pub use schedule::{Decay, Schedule};
+pub use trainer::{Ended, Losses, Plan, Task, TrainingState, train};

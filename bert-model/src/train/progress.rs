@@ -1,0 +1,74 @@
+//! Progress on stderr: a bar on a terminal, a line now and then elsewhere, nothing with `--quiet`.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// How often a line is printed where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// Shows how far a run is.
+#[derive(Debug)]
+pub struct Progress {
+    bar: ProgressBar,
+    lines: Option<Lines>,
+}
+
+#[derive(Debug)]
+struct Lines {
+    what: String,
+    started: Instant,
+    first: u64,
+    printed: Option<Instant>,
+}
+
+impl Progress {
+    /// For `total` units of `what` ("training", "embedding", …), of which `done` lie behind already.
+    pub fn new(what: &str, total: u64, done: u64, quiet: bool) -> Self {
+        let is_terminal = std::io::stderr().is_terminal();
+        let target = if is_terminal && !quiet { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(Some(total), target).with_prefix(what.to_string());
+        if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} {msg} {eta} left") {
+            bar.set_style(style);
+        }
+        bar.set_position(done);
+        bar.reset_eta();
+        let lines = (!is_terminal && !quiet).then(|| Lines {
+            what: what.to_string(),
+            started: Instant::now(),
+            first: done,
+            printed: None,
+        });
+        Self { bar, lines }
+    }
+
+    /// Moves to `position` with a short message such as "loss 2.31".
+    pub fn update(&mut self, position: u64, message: &str) {
+        self.bar.set_position(position);
+        self.bar.set_message(message.to_string());
+        let total = self.bar.length().unwrap_or(position);
+        let Some(lines) = &mut self.lines else { return };
+        if position < total && lines.printed.is_some_and(|last| last.elapsed() < LINE_EVERY) {
+            return;
+        }
+        lines.printed = Some(Instant::now());
+        let each = lines.started.elapsed().as_secs_f64() / (position - lines.first).max(1) as f64;
+        let left = Duration::from_secs_f64(each * (total.saturating_sub(position)) as f64);
+        eprintln!("{} {position}/{total} {message} {} left", lines.what, indicatif::HumanDuration(left));
+    }
+
+    /// Prints a line without disturbing the bar.
+    pub fn say(&self, line: &str) {
+        if self.lines.is_some() {
+            eprintln!("{line}");
+        } else {
+            self.bar.println(line);
+        }
+    }
+
+    /// Removes the bar.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,216 @@
+//! The directory of a run: a Hugging Face model directory with `run.json`, `metrics.jsonl`, `report.html` and
+//! `checkpoints/` beside it. A lock keeps a second run out for as long as the first one lives.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::checkpoint::Checkpoints;
+use crate::error::{Error, Result};
+use crate::pretrained::replace_file;
+
+/// What to do about a directory that is not empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfExists {
+    /// Say so and stop.
+    Refuse,
+    /// Go on with the run in it.
+    Resume,
+    /// Remove what a run wrote there, and nothing else.
+    Overwrite,
+}
+
+/// The files that a run writes; everything else in the directory is somebody else's.
+const OURS: [&str; 9] = [
+    "config.json",
+    "model.safetensors",
+    "vocab.txt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "run.json",
+    "metrics.jsonl",
+    "report.html",
+    "checkpoints",
+];
+const LOCK: &str = ".lock";
+const METRICS: &str = "metrics.jsonl";
+
+/// An open run.
+#[derive(Debug)]
+pub struct RunDirectory {
+    path: PathBuf,
+    metrics: File,
+    /// Held until the run ends; the system lets go of it when the process dies.
+    _lock: File,
+}
+
+impl RunDirectory {
+    /// Makes or enters a run's directory.
+    ///
+    /// # Errors
+    /// If it is not empty and was to be refused, another run is at work in it, or it cannot be written.
+    pub fn open(path: impl AsRef<Path>, if_exists: IfExists) -> Result<Self> {
+        let path = path.as_ref();
+        fs::create_dir_all(path).map_err(Error::io(path, "make the run directory"))?;
+        let entries = fs::read_dir(path).map_err(Error::io(path, "read"))?;
+        let is_empty = entries.filter_map(|entry| entry.ok()).all(|entry| entry.file_name() == LOCK);
+        if !is_empty && if_exists == IfExists::Refuse {
+            return Err(Error::file(
+                path,
+                "a directory that is not empty",
+                "a new one (or pass --resume to go on, --overwrite to begin again)",
+            ));
+        }
+        let lock = lock(&path.join(LOCK))?;
+        if if_exists == IfExists::Overwrite {
+            remove_ours(path)?;
+        }
+        let metrics = path.join(METRICS);
+        let metrics =
+            OpenOptions::new().create(true).append(true).open(&metrics).map_err(Error::io(&metrics, "open"))?;
+        Ok(Self { path: path.into(), metrics, _lock: lock })
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A file in it.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Its checkpoints.
+    ///
+    /// # Errors
+    /// If the directory cannot be made or read.
+    pub fn checkpoints(&self, keep: usize) -> Result<Checkpoints> {
+        Checkpoints::open(&self.path, keep)
+    }
+
+    /// Adds one line to `metrics.jsonl`.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn log(&mut self, record: &Value) -> Result<()> {
+        let line = format!("{record}\n");
+        self.metrics.write_all(line.as_bytes()).map_err(Error::io(self.path.join(METRICS), "write"))
+    }
+
+    /// Drops the lines of `metrics.jsonl` after `step`: a resumed run writes them again.
+    ///
+    /// # Errors
+    /// If the file cannot be rewritten.
+    pub fn rewind_metrics(&mut self, step: u64) -> Result<()> {
+        let path = self.path.join(METRICS);
+        let kept: String = self
+            .metrics()?
+            .iter()
+            .filter(|record| record["step"].as_u64().is_some_and(|at| at <= step))
+            .map(|record| format!("{record}\n"))
+            .collect();
+        replace_file(&path, kept.as_bytes())?;
+        self.metrics = OpenOptions::new().append(true).open(&path).map_err(Error::io(&path, "open"))?;
+        Ok(())
+    }
+
+    /// All whole lines of `metrics.jsonl`; a last line that was cut short is left out.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn metrics(&self) -> Result<Vec<Value>> {
+        read_metrics(&self.path)
+    }
+
+    /// Writes `run.json`.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn describe(&self, run: &Value) -> Result<()> {
+        let text = serde_json::to_string_pretty(run).map_err(|error| Error::Setting(error.to_string()))?;
+        replace_file(self.file("run.json"), (text + "\n").as_bytes())
+    }
+}
+
+/// The lines of the `metrics.jsonl` of a run; a last line that was cut short is left out.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn read_metrics(run_directory: &Path) -> Result<Vec<Value>> {
+    let path = run_directory.join(METRICS);
+    let file = File::open(&path).map_err(Error::io(&path, "read"))?;
+    let mut records = Vec::new();
+    for line in BufReader::new(file).lines() {
+        let line = line.map_err(Error::io(&path, "read"))?;
+        records.extend(serde_json::from_str::<Value>(&line).ok());
+    }
+    Ok(records)
+}
+
+fn lock(path: &Path) -> Result<File> {
+    let file = File::create(path).map_err(Error::io(path, "make the lock"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(Error::file(path, "another run at work in this directory", "one run at a time"))
+        }
+        Err(TryLockError::Error(error)) => Err(Error::io(path, "lock")(error)),
+    }
+}
+
+fn remove_ours(directory: &Path) -> Result<()> {
+    for name in OURS {
+        let path = directory.join(name);
+        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        match removed {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(&path, "remove")(error)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_full_directory_is_refused_unless_told_otherwise() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("run");
+        drop(RunDirectory::open(&path, IfExists::Refuse).unwrap());
+        fs::write(path.join("mine.txt"), "keep me").unwrap();
+        let error = RunDirectory::open(&path, IfExists::Refuse).unwrap_err().to_string();
+        assert!(error.contains("--resume") && error.contains("not empty"), "{error}");
+        drop(RunDirectory::open(&path, IfExists::Overwrite).unwrap());
+        assert!(path.join("mine.txt").exists());
+    }
+
+    #[test]
+    fn a_second_run_is_refused_while_the_first_is_at_work() {
+        let temporary = tempfile::tempdir().unwrap();
+        let first = RunDirectory::open(temporary.path(), IfExists::Refuse).unwrap();
+        let error = RunDirectory::open(temporary.path(), IfExists::Resume).unwrap_err().to_string();
+        assert!(error.contains("another run"), "{error}");
+        drop(first);
+        RunDirectory::open(temporary.path(), IfExists::Resume).unwrap();
+    }
+
+    #[test]
+    fn rewinding_drops_later_lines_and_a_torn_one() {
+        let temporary = tempfile::tempdir().unwrap();
+        let mut run = RunDirectory::open(temporary.path(), IfExists::Refuse).unwrap();
+        for step in 1..=4 {
+            run.log(&json!({"step": step})).unwrap();
+        }
+        run.metrics.write_all(b"{\"step\": 5, \"lo").unwrap();
+        run.rewind_metrics(2).unwrap();
+        run.log(&json!({"step": 3})).unwrap();
+        let steps: Vec<_> = run.metrics().unwrap().iter().map(|record| record["step"].as_u64().unwrap()).collect();
+        assert_eq!(steps, [1, 2, 3]);
+    }
+}

@@ -1,0 +1,231 @@
+//! The training loop, from top to bottom.
+
+use std::sync::mpsc::Receiver;
+use std::time::Instant;
+
+use burn::module::{Module, ModuleMapper, Param};
+use burn::prelude::*;
+use burn::tensor::GradientCheckpointingStrategy;
+use serde_json::{Map, Value, json};
+
+use super::optimizer::clip_scale;
+use super::{Checkpoints, GradientSum, Interrupt, Optimizer, Progress, RunDirectory, Schedule, StepBatches};
+use crate::error::{Error, Result};
+
+/// What is being learned: how a batch becomes a loss, and how the model is judged.
+pub trait Task {
+    /// The model that is trained.
+    type Model: Module;
+    /// A micro-batch on the host.
+    type Batch;
+
+    /// The loss of one micro-batch, already weighted so that the losses of a step's micro-batches add up to the loss of
+    /// the step.
+    fn loss(&self, model: &Self::Model, batch: Self::Batch) -> Losses;
+
+    /// Metrics of the model on held-out data; `model` has no dropout and no autodiff. Empty if there is no such data.
+    ///
+    /// # Errors
+    /// If the data cannot be read.
+    fn evaluate(&mut self, model: &Self::Model, step: u64) -> Result<Map<String, Value>>;
+}
+
+/// A loss and the parts that it is the sum of, each of shape `[1]`.
+#[derive(Debug)]
+pub struct Losses {
+    /// What is minimised.
+    pub total: Tensor<1>,
+    /// Named parts, for the log.
+    pub parts: Vec<(&'static str, Tensor<1>)>,
+}
+
+/// Everything that changes during training.
+#[derive(Debug)]
+pub struct TrainingState<M> {
+    /// The model.
+    pub model: M,
+    /// The optimiser and its means.
+    pub optimizer: Optimizer,
+    /// Steps taken.
+    pub step: u64,
+    /// Where the data stands.
+    pub cursor: Value,
+}
+
+/// Everything that does not.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Learning rate and number of steps.
+    pub schedule: Schedule,
+    /// The step at which this part of the run ends; the last one of the schedule, unless there are phases.
+    pub until: u64,
+    /// Limit of the global gradient norm.
+    pub clip: Option<f64>,
+    /// Of dropout.
+    pub seed: u64,
+    /// Steps between two evaluations, 0 for one at the end only.
+    pub eval_every: u64,
+    /// Steps between two checkpoints, 0 for none.
+    pub save_every: u64,
+    /// Trade time for memory: recompute what is cheap in the backward pass.
+    pub gradient_checkpointing: bool,
+    /// What a checkpoint keeps of the run's settings, to refuse to go on with others.
+    pub settings: Value,
+    /// No progress on stderr.
+    pub quiet: bool,
+}
+
+/// Why the loop ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// All steps are done.
+    Finished,
+    /// The task's `evaluate` asked for it ("stop": true).
+    Stopped,
+    /// A signal came, a checkpoint was written; the exit code is 130 or 143.
+    Interrupted(i32),
+}
+
+/// Trains until the plan's last step; every step is one line of `metrics.jsonl`.
+///
+/// # Errors
+/// If data cannot be read, a file cannot be written, or a number stops being finite.
+pub fn train<T: Task>(
+    mut state: TrainingState<T::Model>,
+    task: &mut T,
+    steps: &Receiver<Result<StepBatches<T::Batch>>>,
+    plan: &Plan,
+    run: &mut RunDirectory,
+    checkpoints: &Checkpoints,
+    interrupt: &Interrupt,
+) -> Result<(TrainingState<T::Model>, Ended)> {
+    let device = state.model.devices().first().cloned().unwrap_or_default();
+    let mut progress = Progress::new("training", plan.schedule.steps, state.step, plan.quiet);
+    state.model = into_training(state.model, plan.gradient_checkpointing);
+    let mut ended = Ended::Finished;
+
+    while state.step < plan.until {
+        let started = Instant::now();
+        let Ok(step_batches) = steps.recv() else { break };
+        let StepBatches { batches, tokens, epoch, cursor } = step_batches?;
+
+        let mut gradients = GradientSum::default();
+        let mut losses = LossSum::default();
+        for (index, batch) in batches.into_iter().enumerate() {
+            device.seed(dropout_seed(plan.seed, state.step, index as u64));
+            let loss = task.loss(&state.model, batch);
+            gradients.add(&state.model, loss.total.backward());
+            losses.add(loss);
+        }
+
+        let step = state.step + 1;
+        let losses = losses.read(step)?;
+        let norm = finite(step, "the gradient norm", gradients.global_norm())?;
+        let learning_rate = plan.schedule.learning_rate(state.step);
+        state.model = state.optimizer.step(state.model, gradients, learning_rate, clip_scale(norm, plan.clip));
+        (state.step, state.cursor) = (step, cursor);
+
+        let speed = tokens as f64 / started.elapsed().as_secs_f64();
+        progress.update(step, &format!("{} lr {learning_rate:.2e} {speed:.0} tokens/s", describe(&losses)));
+        run.log(&record(step, epoch, losses, learning_rate, norm, speed))?;
+
+        let is_last = step == plan.schedule.steps;
+        if is_last || is_due(step, plan.eval_every) {
+            let metrics = task.evaluate(&state.model.valid(), step)?;
+            let stop = metrics.get("stop").is_some();
+            if !metrics.is_empty() {
+                progress.say(&format!("step {step}: {}", describe(&metrics)));
+                run.log(&json!({"step": step, "eval": metrics}))?;
+            }
+            if stop {
+                ended = Ended::Stopped;
+                break;
+            }
+        }
+        let interrupted = interrupt.requested();
+        if is_due(step, plan.save_every) || interrupted.is_some() {
+            let path = checkpoints.save(&state, &plan.settings)?;
+            if let Some(code) = interrupted {
+                progress.say(&format!("interrupted after step {step}; saved {}, go on with --resume", path.display()));
+                ended = Ended::Interrupted(code);
+                break;
+            }
+        }
+    }
+    state.model = state.model.valid();
+    progress.finish();
+    Ok((state, ended))
+}
+
+/// The dropout of a micro-batch depends on nothing but the run's seed and its place, so that a resumed run repeats it.
+fn dropout_seed(seed: u64, step: u64, micro_batch: u64) -> u64 {
+    // SplitMix64's increments and finisher: neighbours get unrelated seeds.
+    let mut x = seed.wrapping_add((step << 16 | micro_batch).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    x ^ (x >> 31)
+}
+
+fn is_due(step: u64, every: u64) -> bool {
+    every > 0 && step.is_multiple_of(every)
+}
+
+fn finite(step: u64, what: &'static str, value: f64) -> Result<f64> {
+    if value.is_finite() { Ok(value) } else { Err(Error::NotFinite { step, what, value }) }
+}
+
+/// "loss 2.310 mlm_loss 1.900 …": the numbers of a record, short.
+fn describe(record: &Map<String, Value>) -> String {
+    let number = |(name, value): (&String, &Value)| value.as_f64().map(|value| format!("{name} {value:.4}"));
+    record.iter().filter_map(number).collect::<Vec<_>>().join(" ")
+}
+
+fn record(step: u64, epoch: f64, losses: Map<String, Value>, lr: f64, norm: f64, speed: f64) -> Value {
+    let mut record = Map::from_iter([("step".to_string(), step.into()), ("epoch".to_string(), epoch.into())]);
+    record.extend(losses);
+    record.extend([
+        ("lr".to_string(), lr.into()),
+        ("grad_norm".to_string(), norm.into()),
+        ("tokens_per_second".to_string(), speed.round().into()),
+    ]);
+    Value::Object(record)
+}
+
+/// The losses of a step's micro-batches, still on the device.
+#[derive(Default)]
+struct LossSum {
+    sums: Vec<(&'static str, Tensor<1>)>,
+}
+
+impl LossSum {
+    fn add(&mut self, losses: Losses) {
+        let named = std::iter::once(("loss", losses.total)).chain(losses.parts);
+        for (index, (name, value)) in named.enumerate() {
+            let value = value.inner();
+            match self.sums.get_mut(index) {
+                Some((_, sum)) => *sum = sum.clone() + value,
+                None => self.sums.push((name, value)),
+            }
+        }
+    }
+
+    /// Brings all of them to the host in one go.
+    fn read(self, step: u64) -> Result<Map<String, Value>> {
+        let (names, values): (Vec<_>, Vec<_>) = self.sums.into_iter().unzip();
+        let values = Tensor::cat(values, 0).into_data();
+        let named = names.into_iter().zip(values.iter::<f32>());
+        named.map(|(name, value)| Ok((name.to_string(), finite(step, name, f64::from(value))?.into()))).collect()
+    }
+}
+
+/// The model with autodiff, recomputing activations if `checkpointing`.
+fn into_training<M: Module>(model: M, checkpointing: bool) -> M {
+    struct Balanced;
+    impl ModuleMapper for Balanced {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.map(|leaf| leaf.with_gradient_checkpointing_strategy(GradientCheckpointingStrategy::Balanced))
+        }
+    }
+    let model = model.train();
+    if checkpointing { model.map(&mut Balanced) } else { model }
+}

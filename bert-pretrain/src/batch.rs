@@ -1,0 +1,72 @@
+//! Examples as tensors: one padded batch, the places of its hidden words, and what belongs there.
+
+use bert_model::BertInput;
+use bert_model::text::{Sequence, collate};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use crate::examples::Example;
+
+/// A batch on the device.
+#[derive(Debug)]
+pub struct PretrainingBatch {
+    /// `[B, T]`.
+    pub input: BertInput,
+    /// Flat positions `b·T + t` of the hidden tokens, `[M]`.
+    pub positions: Tensor<1, Int>,
+    /// What was hidden there, `[M]`.
+    pub labels: Tensor<1, Int>,
+    /// 1 where the second segment is random, else 0; `[B]`.
+    pub is_random: Tensor<1, Int>,
+}
+
+impl PretrainingBatch {
+    /// Pads to the longest example.
+    pub fn new(examples: &[Example], pad_id: u32, device: &Device) -> Self {
+        let sequences: Vec<Sequence> = examples.iter().map(sequence).collect();
+        let input = collate(&sequences.iter().collect::<Vec<_>>(), pad_id, device);
+        let [_, tokens] = input.input_ids.dims();
+        let hidden = || {
+            let rows = examples.iter().enumerate();
+            rows.flat_map(|(row, example)| example.masked.iter().map(move |token| (row, token)))
+        };
+        Self {
+            input,
+            positions: integers(hidden().map(|(row, token)| (row * tokens + token.position) as i32), device),
+            labels: integers(hidden().map(|(_, token)| token.id as i32), device),
+            is_random: integers(examples.iter().map(|example| i32::from(example.is_random_next)), device),
+        }
+    }
+}
+
+fn sequence(example: &Example) -> Sequence {
+    let types = (0..example.ids.len()).map(|t| u8::from(t >= example.first_segment)).collect();
+    Sequence { ids: example.ids.clone(), types }
+}
+
+fn integers(values: impl Iterator<Item = i32>, device: &Device) -> Tensor<1, Int> {
+    let values: Vec<i32> = values.collect();
+    let count = values.len();
+    Tensor::from_data(TensorData::new(values, [count]), device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::masking::MaskedToken;
+
+    #[test]
+    fn positions_point_into_the_flattened_batch() {
+        let example = |ids: Vec<u32>, position, id| Example {
+            ids,
+            first_segment: 2,
+            is_random_next: position == 1,
+            masked: vec![MaskedToken { position, id }],
+        };
+        let examples = [example(vec![2, 4, 3], 1, 70), example(vec![2, 8, 9, 4, 3], 3, 71)];
+        let batch = PretrainingBatch::new(&examples, 0, &Device::flex());
+        batch.positions.into_data().assert_eq(&TensorData::from([1, 8]), false);
+        batch.labels.into_data().assert_eq(&TensorData::from([70, 71]), false);
+        batch.is_random.into_data().assert_eq(&TensorData::from([1, 0]), false);
+        batch.input.token_type_ids.into_data().assert_eq(&TensorData::from([[0, 0, 1, 0, 0], [0, 0, 1, 1, 1]]), false);
+    }
+}

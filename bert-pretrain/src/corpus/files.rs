@@ -1,0 +1,201 @@
+//! From the arguments of `--corpus` to the list of files: a file, a directory, or a pattern with `*`, `?` or `[…]`.
+//!
+//! The list is the same wherever it is made: an argument after the other, within a directory by the bytes of the paths,
+//! and a file that was named twice counts once, so that no document is both trained and evaluated on.
+
+use std::collections::HashSet;
+use std::fs::{self, Metadata};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use bert_model::{Error, Result};
+use glob::MatchOptions;
+
+/// What a file of a directory must end in to be taken; one named by itself may have any name.
+const ENDINGS: [&str; 6] = [".txt", ".jsonl", ".txt.gz", ".txt.zst", ".jsonl.gz", ".jsonl.zst"];
+
+/// A file of the corpus.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CorpusFile {
+    pub path: PathBuf,
+    /// Its size on disk, thus compressed if it is.
+    pub bytes: u64,
+}
+
+/// All files that the arguments name, in a fixed order.
+pub fn find(arguments: &[impl AsRef<Path>]) -> Result<Vec<CorpusFile>> {
+    let mut files = Vec::new();
+    for argument in arguments {
+        expand(argument.as_ref(), &mut files)?;
+    }
+    let mut seen = HashSet::new();
+    files.retain(|file| seen.insert(fs::canonicalize(&file.path).unwrap_or_else(|_| file.path.clone())));
+    Ok(files)
+}
+
+/// A name that exists is taken as it is; only another may be a pattern.
+fn expand(argument: &Path, files: &mut Vec<CorpusFile>) -> Result<()> {
+    match fs::metadata(argument) {
+        Ok(metadata) => add_path(argument, &metadata, files),
+        Err(error) => match argument.to_str() {
+            Some(pattern) if error.kind() == ErrorKind::NotFound && pattern.contains(['*', '?', '[']) => {
+                add_matches(pattern, files)
+            }
+            _ => Err(Error::io(argument, "read")(error)),
+        },
+    }
+}
+
+/// What a shell would put in the pattern's place.
+fn add_matches(pattern: &str, files: &mut Vec<CorpusFile>) -> Result<()> {
+    let as_in_a_shell =
+        MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
+    let matches = glob::glob_with(pattern, as_in_a_shell)
+        .map_err(|error| Error::file(pattern, format!("a pattern with an error: {error}"), "such as `texts/*.txt`"))?;
+    let mut paths = Vec::new();
+    for found in matches {
+        paths.push(found.map_err(|error| Error::io(error.path().to_path_buf(), "read")(error.into()))?);
+    }
+    if paths.is_empty() {
+        return Err(Error::file(pattern, "a pattern that matches nothing", "one that matches a file or a directory"));
+    }
+    sort_by_bytes(&mut paths);
+    paths.iter().try_for_each(|path| add_path(path, &metadata(path)?, files))
+}
+
+fn add_path(path: &Path, metadata: &Metadata, files: &mut Vec<CorpusFile>) -> Result<()> {
+    if metadata.is_dir() {
+        return add_directory(path, files);
+    }
+    if !metadata.is_file() {
+        // Its size is unknown, and a second epoch would find it empty.
+        return Err(Error::file(path, "a pipe, socket or device", "a regular file or a directory"));
+    }
+    files.push(CorpusFile { path: path.to_path_buf(), bytes: metadata.len() });
+    Ok(())
+}
+
+fn add_directory(directory: &Path, files: &mut Vec<CorpusFile>) -> Result<()> {
+    let mut paths = Vec::new();
+    collect(directory, &mut paths)?;
+    if paths.is_empty() {
+        let expected = format!("at least one file that ends in {}", ENDINGS.join(", "));
+        return Err(Error::file(directory, "a directory without corpus files", expected));
+    }
+    sort_by_bytes(&mut paths);
+    paths.iter().try_for_each(|path| add_path(path, &metadata(path)?, files))
+}
+
+/// The corpus files at and below a directory. A linked file is taken, a linked directory is not: it may be a circle.
+fn collect(directory: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(directory).map_err(Error::io(directory, "read"))? {
+        let entry = entry.map_err(Error::io(directory, "read"))?;
+        let path = entry.path();
+        if entry.file_type().map_err(Error::io(&path, "read"))?.is_dir() {
+            collect(&path, paths)?;
+        } else if has_corpus_ending(&path) && !metadata(&path)?.is_dir() {
+            paths.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn has_corpus_ending(path: &Path) -> bool {
+    let name = path.as_os_str().to_string_lossy().to_ascii_lowercase();
+    ENDINGS.iter().any(|ending| name.ends_with(ending))
+}
+
+fn metadata(path: &Path) -> Result<Metadata> {
+    fs::metadata(path).map_err(Error::io(path, "read"))
+}
+
+fn sort_by_bytes(paths: &mut [PathBuf]) {
+    paths.sort_unstable_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tempfile::TempDir;
+
+    /// A directory with these files, each holding its own name.
+    fn directory(names: &[&str]) -> TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        for name in names {
+            let path = directory.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, name).unwrap();
+        }
+        directory
+    }
+
+    /// The names that an argument below the directory leads to.
+    fn found(directory: &TempDir, argument: &str) -> Vec<String> {
+        let relative = |file: CorpusFile| file.path.strip_prefix(directory.path()).unwrap().display().to_string();
+        find(&[directory.path().join(argument)]).unwrap().into_iter().map(relative).collect()
+    }
+
+    fn refusal(path: &Path) -> String {
+        find(&[path]).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_directory_gives_its_corpus_files_by_the_bytes_of_their_paths() {
+        let texts = directory(&["b.txt", "a/z.jsonl.gz", "a.txt.zst", "a/b/c.TXT", "notes.md", "B.jsonl", "x.gz"]);
+        assert_eq!(found(&texts, ""), ["B.jsonl", "a.txt.zst", "a/b/c.TXT", "a/z.jsonl.gz", "b.txt"]);
+    }
+
+    #[test]
+    fn a_directory_without_any_is_refused() {
+        let texts = directory(&["notes.md"]);
+        let message = refusal(texts.path());
+        assert!(message.contains("a directory without corpus files") && message.contains(".jsonl.zst"), "{message}");
+    }
+
+    #[test]
+    fn a_pattern_gives_what_a_shell_would() {
+        let texts = directory(&["2.txt", "1.txt", "10.txt", ".hidden.txt", "d/3.txt", "note.md"]);
+        assert_eq!(found(&texts, "*.txt"), ["1.txt", "10.txt", "2.txt"]);
+        assert_eq!(found(&texts, "?.txt"), ["1.txt", "2.txt"]);
+        assert_eq!(found(&texts, "[d]*"), ["d/3.txt"]);
+        assert_eq!(found(&texts, "no*"), ["note.md"]);
+    }
+
+    #[test]
+    fn a_name_that_exists_is_no_pattern() {
+        let texts = directory(&["[1].txt", "1.txt"]);
+        assert_eq!(found(&texts, "[1].txt"), ["[1].txt"]);
+    }
+
+    #[test]
+    fn what_matches_nothing_is_named() {
+        let texts = directory(&[]);
+        assert!(refusal(&texts.path().join("*.txt")).contains("*.txt: found a pattern that matches nothing"));
+        assert!(refusal(&texts.path().join("a.txt")).ends_with("a.txt: cannot read: No such file or directory"));
+        assert!(refusal(&texts.path().join("a[.txt")).contains("a pattern with an error"));
+    }
+
+    #[test]
+    fn a_file_named_twice_counts_once() {
+        let texts = directory(&["a.txt", "b.txt"]);
+        let names = [texts.path().join("b.txt"), texts.path().to_path_buf(), texts.path().join("./a.txt")];
+        let files = find(&names).unwrap();
+        assert_eq!(files.iter().map(|file| file.path.file_name().unwrap()).collect::<Vec<_>>(), ["b.txt", "a.txt"]);
+        assert_eq!(files[0].bytes, 5);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_device_is_refused() {
+        assert!(refusal(Path::new("/dev/null")).contains("found a pipe, socket or device"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_to_files_are_followed_and_circles_are_not() {
+        let texts = directory(&["a.md"]);
+        std::os::unix::fs::symlink(texts.path(), texts.path().join("circle.txt")).unwrap();
+        std::os::unix::fs::symlink("a.md", texts.path().join("linked.txt")).unwrap();
+        assert_eq!(found(&texts, ""), ["linked.txt"]);
+    }
+}

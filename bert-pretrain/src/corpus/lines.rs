@@ -1,0 +1,237 @@
+//! The lines of a text file, compressed or not, one at a time and each of bounded size.
+//!
+//! What is no text is refused with its line: a UTF-16 file, bytes that are not UTF-8, a compressed file that was cut
+//! short, a line without end. A byte order mark and the carriage returns of Windows are dropped.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use bert_model::{Error, Result};
+use flate2::bufread::MultiGzDecoder;
+
+/// No line may be longer: what lies in memory must not depend on the corpus.
+pub const MAX_LINE_BYTES: usize = 16 << 20;
+
+const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
+const UTF16_MARKS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
+
+/// Reads a file line by line.
+pub struct LineReader {
+    path: PathBuf,
+    input: Box<dyn BufRead + Send>,
+    buffer: Vec<u8>,
+    number: u64,
+}
+
+impl LineReader {
+    /// Opens a file; `.gz` and `.zst` are decompressed on the way.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = BufReader::new(File::open(path).map_err(Error::io(path, "open"))?);
+        let input: Box<dyn BufRead + Send> = match compression(path) {
+            None => Box::new(file),
+            Some(Compression::Gzip) => Box::new(BufReader::new(MultiGzDecoder::new(file))),
+            Some(Compression::Zstandard) => {
+                let decoder = zstd::Decoder::with_buffer(file).map_err(Error::io(path, "read"))?;
+                Box::new(BufReader::new(decoder))
+            }
+        };
+        Ok(Self { path: path.to_path_buf(), input, buffer: Vec::new(), number: 0 })
+    }
+
+    /// The number of the line last read, from 1.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// An error in the line last read.
+    pub fn error(&self, found: impl Into<String>, expected: &str) -> Error {
+        Error::line(&self.path, self.number, found, expected)
+    }
+
+    /// The next line without its end, or none after the last.
+    pub fn next_line(&mut self) -> Result<Option<&str>> {
+        self.number += 1;
+        if !self.fill_buffer()? {
+            return Ok(None);
+        }
+        let mut line = self.buffer.as_slice();
+        line = line.strip_suffix(b"\n").unwrap_or(line);
+        line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.len() > MAX_LINE_BYTES {
+            return Err(self.too_long());
+        }
+        let mut dropped = 0;
+        if self.number == 1 {
+            if UTF16_MARKS.iter().any(|mark| line.starts_with(mark)) {
+                return Err(self.utf16());
+            }
+            dropped = if line.starts_with(UTF8_MARK) { UTF8_MARK.len() } else { 0 };
+        }
+        match std::str::from_utf8(&line[dropped..]) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) => Err(self.not_utf8(dropped + error.valid_up_to())),
+        }
+    }
+
+    /// Reads up to the next line end, but never much more than a line may have; false at the end of the file.
+    fn fill_buffer(&mut self) -> Result<bool> {
+        self.buffer.clear();
+        let with_line_end = MAX_LINE_BYTES as u64 + 2;
+        match self.input.by_ref().take(with_line_end).read_until(b'\n', &mut self.buffer) {
+            Ok(bytes) => Ok(bytes > 0),
+            Err(error) => Err(self.unreadable(error)),
+        }
+    }
+
+    /// A failing disk for a plain file, a damaged file for a compressed one.
+    fn unreadable(&self, error: io::Error) -> Error {
+        if compression(&self.path).is_none() {
+            return Error::io(&self.path, "read")(error);
+        }
+        let found = match error.kind() {
+            ErrorKind::UnexpectedEof => "the end of the file in the midst of compressed data".to_string(),
+            _ => format!("data that cannot be decompressed ({error})"),
+        };
+        self.error(found, "a whole .gz or .zst file: copy or compress it again")
+    }
+
+    fn too_long(&self) -> Error {
+        let expected = "lines of at most 16 MiB: put one paragraph a line (in .jsonl one document a line)";
+        self.error("a line of over 16 MiB", expected)
+    }
+
+    fn utf16(&self) -> Error {
+        let expected = "UTF-8: convert the file, for instance with `iconv -f utf-16 -t utf-8`";
+        self.error("the byte order mark of UTF-16", expected)
+    }
+
+    /// `offset` counts from the start of the line, in bytes.
+    fn not_utf8(&self, offset: usize) -> Error {
+        let byte = self.buffer.get(offset).copied().unwrap_or_default();
+        let found = format!("byte 0x{byte:02x} at offset {offset} of the line, which is not UTF-8");
+        self.error(found, "UTF-8: convert the file, for instance with `iconv -f latin1 -t utf-8`")
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Compression {
+    Gzip,
+    Zstandard,
+}
+
+fn compression(path: &Path) -> Option<Compression> {
+    let extension = path.extension()?.to_ascii_lowercase();
+    if extension == "gz" {
+        Some(Compression::Gzip)
+    } else if extension == "zst" {
+        Some(Compression::Zstandard)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::write::GzEncoder;
+    use std::io::Write;
+
+    /// The lines of a file of this name and content, or the message of the first error.
+    fn lines(name: &str, content: &[u8]) -> std::result::Result<Vec<String>, String> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        let mut reader = LineReader::open(&path).unwrap();
+        let mut lines = Vec::new();
+        while let Some(line) = reader.next_line().map_err(|error| error.to_string())? {
+            lines.push(line.to_string());
+        }
+        Ok(lines)
+    }
+
+    fn refusal(name: &str, content: &[u8]) -> String {
+        lines(name, content).unwrap_err()
+    }
+
+    fn gzip(content: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(content).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    /// Lines that do not compress away: a cut falls amid data, not amid the trailer.
+    fn numbers() -> String {
+        (0..50_000u32).map(|number| format!("{}\n", number.wrapping_mul(2_654_435_761))).collect()
+    }
+
+    #[test]
+    fn marks_and_carriage_returns_are_dropped_and_nothing_else() {
+        assert_eq!(lines("a.txt", b"\xef\xbb\xbfone\r\n two \0\n\r\nlast").unwrap(), ["one", " two \0", "", "last"]);
+        assert_eq!(lines("a.txt", b"").unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn compressed_files_read_as_plain_ones() {
+        let text = numbers();
+        let expected: Vec<&str> = text.lines().collect();
+        assert_eq!(lines("a.txt.gz", &gzip(text.as_bytes())).unwrap(), expected);
+        assert_eq!(lines("a.txt.zst", &zstd::encode_all(text.as_bytes(), 1).unwrap()).unwrap(), expected);
+    }
+
+    #[test]
+    fn joined_gzip_files_are_read_to_the_end() {
+        assert_eq!(lines("a.GZ", &[gzip(b"one\n"), gzip(b"two\n")].concat()).unwrap(), ["one", "two"]);
+    }
+
+    #[test]
+    fn a_compressed_file_cut_short_names_the_line_reached() {
+        let text = numbers();
+        for (name, whole) in [("a.gz", gzip(text.as_bytes())), ("a.zst", zstd::encode_all(text.as_bytes(), 1).unwrap())]
+        {
+            let message = refusal(name, &whole[..whole.len() / 2]);
+            assert!(message.contains("the end of the file in the midst of compressed data"), "{message}");
+            let line: u64 = message.split(':').nth(1).unwrap().parse().unwrap();
+            assert!((10_000..40_000).contains(&line), "{message}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_compressed_is_not_taken_for_it() {
+        assert!(refusal("a.gz", b"plain text\n").contains("a.gz:1: found data that cannot be decompressed"));
+        assert!(refusal("a.zst", b"plain text\n").contains("a.zst:1: found data that cannot be decompressed"));
+    }
+
+    #[test]
+    fn a_byte_that_is_not_utf_8_is_named_with_its_place() {
+        let message = refusal("a.txt", b"good\ncaf\xe9 noir\n");
+        assert!(message.contains("a.txt:2: found byte 0xe9 at offset 3 of the line"), "{message}");
+        assert!(message.contains("iconv -f latin1"), "{message}");
+        assert!(refusal("a.txt", b"\xef\xbb\xbfa\xff\n").contains("byte 0xff at offset 4"));
+    }
+
+    #[test]
+    fn utf_16_is_named() {
+        assert!(refusal("a.txt", b"\xff\xfea\0\n\0").contains("a.txt:1: found the byte order mark of UTF-16"));
+        assert!(refusal("a.txt", b"\xfe\xff\0a\0\n").contains("iconv -f utf-16"));
+    }
+
+    #[test]
+    fn a_line_may_have_16_mib_and_no_more() {
+        let mut content = vec![b'a'; MAX_LINE_BYTES];
+        content.extend_from_slice(b"\r\nb");
+        assert_eq!(lines("a.txt", &content).unwrap()[1], "b");
+        content.insert(0, b'a');
+        assert!(refusal("a.txt", &content).contains("a.txt:1: found a line of over 16 MiB, expected lines of at most"));
+    }
+
+    #[test]
+    fn a_line_without_end_is_not_read_to_its_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("zeros.txt");
+        File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        let mut reader = LineReader::open(&path).unwrap();
+        assert!(reader.next_line().unwrap_err().to_string().contains("over 16 MiB"));
+        assert!(reader.buffer.capacity() <= 4 * MAX_LINE_BYTES);
+    }
+}

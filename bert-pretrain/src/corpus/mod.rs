@@ -1,0 +1,97 @@
+//! The corpus as a stream of documents: never more than one of them in memory, however large the corpus.
+//!
+//! A document is what the next-sentence task draws its consecutive sentences from. In text it is a run of lines up to
+//! an empty one or to the end of the file; in `.jsonl` each line is a document, its text under the key `text`.
+//! The way is `files` (which files), `lines` (their lines), `documents`.
+
+use std::path::Path;
+
+use bert_model::{Error, Result};
+mod documents;
+mod files;
+mod lines;
+
+pub use documents::Document;
+pub use files::CorpusFile;
+
+/// The files of a corpus.
+#[derive(Debug, Clone)]
+pub struct Corpus {
+    files: Vec<CorpusFile>,
+}
+
+impl Corpus {
+    /// Finds the files that the arguments name: files, directories with everything below them, patterns.
+    ///
+    /// # Errors
+    /// If an argument names nothing, nothing that a corpus could be in, or what cannot be looked at.
+    pub fn open(arguments: &[impl AsRef<Path>]) -> Result<Self> {
+        Ok(Self { files: files::find(arguments)? })
+    }
+
+    /// The files, in the order in which they are read.
+    pub fn files(&self) -> &[CorpusFile] {
+        &self.files
+    }
+
+    /// Reads all documents from the start, in a fixed order. The first error is the last item.
+    pub fn documents(&self) -> impl Iterator<Item = Result<Document>> + Send + use<> {
+        documents::Documents::new(self.files.clone())
+    }
+
+    /// Refuses a corpus in which no document was found.
+    ///
+    /// # Errors
+    /// If `found` is 0; names the file, or the first of them.
+    pub fn require_documents(&self, found: u64) -> Result<()> {
+        match self.files.as_slice() {
+            _ if found > 0 => Ok(()),
+            [file] => Err(Error::file(&file.path, "no text", "at least one line of text")),
+            [first, others @ ..] => {
+                let found = format!("no text, and none in {} other corpus file(s)", others.len());
+                Err(Error::file(&first.path, found, "at least one line of text"))
+            }
+            [] => Err(Error::Setting("the corpus has no files: name some with --corpus".into())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_corpus_is_read_in_the_order_of_its_files_and_again_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("b.txt"), "two\n").unwrap();
+        std::fs::write(directory.path().join("a.jsonl"), "{\"text\": \"one\"}\n").unwrap();
+        let corpus = Corpus::open(&[directory.path()]).unwrap();
+        let read = || corpus.documents().map(|document| document.unwrap()).collect::<Vec<_>>();
+        let documents = read();
+        assert_eq!(documents.iter().map(|document| document.lines[0].as_str()).collect::<Vec<_>>(), ["one", "two"]);
+        assert_eq!(documents[1].file, 1);
+        assert_eq!(corpus.files()[1].bytes, 4);
+        assert_eq!(read(), documents);
+    }
+
+    #[test]
+    fn a_corpus_without_text_has_no_documents_and_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let name = |name: &str| directory.path().join(name);
+        std::fs::write(name("a.txt"), " \n\t\r\n").unwrap();
+        std::fs::write(name("b.txt"), "").unwrap();
+        let both = Corpus::open(&[name("a.txt"), name("b.txt")]).unwrap();
+        assert_eq!(both.documents().count(), 0);
+        let message = both.require_documents(0).unwrap_err().to_string();
+        assert!(message.contains("a.txt: found no text, and none in 1 other corpus file"), "{message}");
+        let one = Corpus::open(&[name("b.txt")]).unwrap();
+        assert!(one.require_documents(0).unwrap_err().to_string().contains("b.txt: found no text, expected"));
+        assert!(one.require_documents(1).is_ok());
+    }
+
+    #[test]
+    fn no_argument_gives_no_files() {
+        let corpus = Corpus::open(&[] as &[&str]).unwrap();
+        assert!(corpus.files().is_empty() && corpus.require_documents(0).is_err());
+    }
+}

@@ -1,0 +1,22 @@
+//! Pretraining BERT: from text files to a model directory.
+//!
+//! In the order of the data: [`corpus`] → [`store`] (tokenised, on disk) → [`examples`] with [`masking`] → [`stream`]
+//! (the order, see [`shuffle`]) → [`batch`] → [`objective`]; [`train`] puts them together, [`settings`] holds what the
+//! command line ([`args`]) asks for, [`sample`] is the corpus that is built in. [`vocabulary`] learns WordPieces,
+//! [`fill_mask`] uses the result, [`report`] shows it.
+
+pub mod args;
+pub mod batch;
+pub mod corpus;
+pub mod examples;
+pub mod fill_mask;
+pub mod masking;
+pub mod objective;
+pub mod report;
+pub mod sample;
+pub mod settings;
+pub mod shuffle;
+pub mod store;
+pub mod stream;
+pub mod train;
+pub mod vocabulary;

@@ -1,0 +1,204 @@
+//! The program: parses, runs, prints, and turns errors into one line and an exit code.
+
+use std::io::BufRead;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use bert_model::device::{self, NamedDevice};
+use bert_model::text::wordpiece::write_vocab;
+use bert_model::train::{Ended, Interrupt};
+use bert_model::{BertForMaskedLM, BertForNextSentencePrediction, Pretrained, Tokenizer, load};
+use bert_pretrain::args::{
+    Cli, Command, Common, EvaluateArgs, FillMaskArgs, NextSentenceArgs, TrainArgs, VocabArgs,
+};
+use bert_pretrain::corpus::Corpus;
+use bert_pretrain::fill_mask::{FilledText, fill_mask, next_sentence};
+use bert_pretrain::settings::{DataSettings, TrainSettings};
+use bert_pretrain::{sample, train, vocabulary};
+use clap::Parser;
+use serde_json::{Value, json};
+
+/// Keeps freed memory for the next step: fresh pages cost a third of a matrix product.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        None => run_train(&cli.train),
+        Some(Command::Train(args)) => run_train(&args),
+        Some(Command::Vocab(args)) => run_vocab(&args),
+        Some(Command::Evaluate(args)) => run_evaluate(&args),
+        Some(Command::FillMask(args)) => run_fill_mask(&args),
+        Some(Command::NextSentence(args)) => run_next_sentence(&args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_train(args: &TrainArgs) -> Result<ExitCode> {
+    let (settings, run) = TrainSettings::resolve(args)?;
+    let interrupt = Interrupt::listen()?;
+    let outcome = train::run(&settings, &run, &interrupt)?;
+    if let Ended::Interrupted(code) = outcome.ended {
+        return Ok(ExitCode::from(code as u8));
+    }
+    if run.json {
+        println!("{}", outcome.summary);
+        return Ok(ExitCode::SUCCESS);
+    }
+    print_table(&outcome.summary);
+    if settings.corpus.is_empty() {
+        print_sample_masks(&run.output, &args.common)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The final metrics, on stderr.
+fn print_table(summary: &Value) {
+    let mut rows = vec![("steps".to_string(), summary["steps"].to_string())];
+    for part in ["train", "eval"] {
+        for (name, value) in summary[part].as_object().into_iter().flatten() {
+            rows.extend(value.as_f64().map(|value| (format!("{part} {name}"), format!("{value:.4}"))));
+        }
+    }
+    for name in ["tokens_per_second", "seconds"] {
+        rows.extend(summary[name].as_f64().map(|value| (name.replace('_', " "), format!("{value:.0}"))));
+    }
+    rows.push(("model".into(), summary["model"].as_str().unwrap_or_default().into()));
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    for (name, value) in rows {
+        eprintln!("{name:width$}  {value}");
+    }
+}
+
+/// Shows what was learned: questions about the sample's world, the model's answers, and whether they are right.
+fn print_sample_masks(directory: &Path, common: &Common) -> Result<()> {
+    let model = Model::<BertForMaskedLM>::open(directory, common)?;
+    eprintln!();
+    for (question, answer) in sample::questions() {
+        let filled = model.fill(&question, 3)?;
+        let right = filled.masks.iter().all(|mask| mask.predictions[0].token.eq_ignore_ascii_case(answer));
+        println!("{} {}", if right { "right" } else { "wrong" }, describe(&filled));
+    }
+    Ok(())
+}
+
+fn run_vocab(args: &VocabArgs) -> Result<ExitCode> {
+    let corpus = Corpus::open(&args.corpus)?;
+    let vocabulary = vocabulary::learn(&corpus, args.size, args.cased)?;
+    write_vocab(&args.output, &vocabulary)?;
+    if args.json {
+        println!("{}", json!({"vocabulary": args.output.display().to_string(), "size": vocabulary.len()}));
+    } else if !args.quiet {
+        eprintln!("{}: {} WordPieces", args.output.display(), vocabulary.len());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
+    let device = select(&args.common)?;
+    let data = DataSettings::resolve(&args.data, 128)?;
+    let evaluation =
+        train::evaluate(&args.model, &args.corpus, &data, args.batch_size.max(1), &device.device, args.common.seed)?;
+    let metrics = serde_json::to_value(evaluation).context("the metrics")?;
+    if args.common.json {
+        println!("{metrics}");
+    } else {
+        for (name, value) in metrics.as_object().into_iter().flatten() {
+            println!("{name:12}  {}", value.as_f64().map_or("-".into(), |value| format!("{value:.4}")));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_fill_mask(args: &FillMaskArgs) -> Result<ExitCode> {
+    let model = Model::<BertForMaskedLM>::open(&args.model, &args.common)?;
+    let mut texts = args.texts.clone();
+    if let Some(path) = &args.input {
+        texts.extend(read_lines(path)?);
+    }
+    if texts.is_empty() {
+        anyhow::bail!("no text: give one as an argument, or a file with --input");
+    }
+    for text in texts {
+        let filled = model.fill(&text, args.top_k)?;
+        if args.common.json {
+            println!("{}", serde_json::to_string(&filled).context("the predictions")?);
+        } else {
+            println!("{}", describe(&filled));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_next_sentence(args: &NextSentenceArgs) -> Result<ExitCode> {
+    let model = Model::<BertForNextSentencePrediction>::open(&args.model, &args.common)?;
+    let Model { model, config, tokenizer, device } = &model;
+    let probability = next_sentence(model, config, tokenizer, &args.first, &args.second, device)?;
+    if args.common.json {
+        println!("{}", json!({"is_next": probability}));
+    } else {
+        println!("is next: {probability:.4}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A model directory, ready to be asked.
+struct Model<M> {
+    model: M,
+    config: bert_model::BertConfig,
+    tokenizer: Tokenizer,
+    device: burn::tensor::Device,
+}
+
+impl<M: Pretrained> Model<M> {
+    fn open(directory: &Path, common: &Common) -> Result<Self> {
+        let NamedDevice { device, .. } = select(common)?;
+        let loaded = load::<M>(directory, common.seed, &device)?;
+        if let Some(warning) = loaded.warning() {
+            eprintln!("warning: {}: {warning}", directory.display());
+        }
+        let tokenizer = Tokenizer::load(directory)?;
+        tokenizer.check_fits(&loaded.config)?;
+        Ok(Self { model: loaded.model, config: loaded.config, tokenizer, device })
+    }
+}
+
+impl Model<BertForMaskedLM> {
+    fn fill(&self, text: &str, top_k: usize) -> Result<FilledText> {
+        Ok(fill_mask(&self.model, &self.config, &self.tokenizer, text, top_k, &self.device)?)
+    }
+}
+
+fn select(common: &Common) -> Result<NamedDevice> {
+    let device = device::select(&common.device)?;
+    if !common.quiet {
+        eprintln!("device: {}", device.name);
+    }
+    Ok(device)
+}
+
+/// The lines of a file, or of stdin for `-`.
+fn read_lines(path: &Path) -> Result<Vec<String>> {
+    let lines: std::io::Result<Vec<String>> = match path.as_os_str() == "-" {
+        true => std::io::stdin().lock().lines().collect(),
+        false => std::fs::read_to_string(path).map(|text| text.lines().map(str::to_string).collect()),
+    };
+    Ok(lines.map_err(bert_model::Error::io(path, "read"))?)
+}
+
+/// "the soup was [MASK] . → good 0.91, fine 0.03"
+fn describe(filled: &FilledText) -> String {
+    let guesses = filled.masks.iter().map(|mask| {
+        let guess = |guess: &bert_pretrain::fill_mask::Prediction| format!("{} {:.2}", guess.token, guess.probability);
+        mask.predictions.iter().map(guess).collect::<Vec<_>>().join(", ")
+    });
+    format!("{} → {}", filled.text, guesses.collect::<Vec<_>>().join(" | "))
+}

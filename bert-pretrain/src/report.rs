@@ -1,0 +1,109 @@
+//! `report.html`: the run on one page — figures, curves, filled masks, settings, corpus.
+
+use std::path::Path;
+
+use bert_model::train::report::{Chart, FilledMask, Report};
+use bert_model::train::run_directory::read_metrics;
+use bert_model::{BertForPreTraining, Error, Result, Tokenizer};
+use burn::tensor::activation::softmax;
+use serde_json::Value;
+
+use crate::batch::PretrainingBatch;
+use crate::examples::Example;
+
+/// Held-out examples of which a mask is shown.
+const SHOWN: usize = 12;
+/// Tokens on either side of it.
+const CONTEXT: usize = 14;
+
+/// Writes the report of a finished run from its `run.json` and `metrics.jsonl`.
+///
+/// # Errors
+/// If one of them cannot be read or the report cannot be written.
+pub fn write(directory: &Path, masks: &[FilledMask]) -> Result<()> {
+    let path = directory.join("run.json");
+    let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
+    let run: Value = serde_json::from_str(&text)
+        .map_err(|error| Error::line(&path, error.line() as u64, error.to_string(), "the description of a run"))?;
+    let metrics = read_metrics(directory)?;
+    let steps = |name: &str| points(&metrics, |record| record[name].as_f64());
+    let evals = |name: &str| points(&metrics, |record| record["eval"][name].as_f64());
+
+    let mut report = Report::new("bert-pretrain", directory.display().to_string());
+    let last = metrics.iter().rev().find(|record| record["eval"].is_object());
+    if let Some(last) = last {
+        let figure = |name: &'static str| Some((name.replace('_', " "), format!("{:.3}", last["eval"][name].as_f64()?)));
+        let names = ["perplexity", "mlm_accuracy", "nsp_accuracy", "mlm_loss"];
+        report.figures("Held-out text", &names.into_iter().filter_map(figure).collect::<Vec<_>>());
+    }
+    report.chart(
+        Chart::new("Masked-LM loss", "step", "nats")
+            .smoothed()
+            .series("training", steps("mlm_loss"))
+            .series("held out", evals("mlm_loss")),
+    );
+    if !steps("nsp_loss").is_empty() {
+        report.chart(
+            Chart::new("Next-sentence loss", "step", "nats")
+                .smoothed()
+                .series("training", steps("nsp_loss"))
+                .series("held out", evals("nsp_loss")),
+        );
+    }
+    if evals("mlm_accuracy").len() > 1 {
+        report.chart(
+            Chart::new("Accuracy on held-out text", "step", "share")
+                .series("masked words", evals("mlm_accuracy"))
+                .series("next sentence", evals("nsp_accuracy")),
+        );
+    }
+    report.chart(Chart::new("Learning rate", "step", "rate").series("learning rate", steps("lr")));
+    report.chart(Chart::new("Gradient norm, before clipping", "step", "norm").log().smoothed().series("norm", steps("grad_norm")));
+    report.chart(Chart::new("Speed", "step", "tokens a second").smoothed().series("speed", steps("tokens_per_second")));
+    report.filled_masks("Filled masks of held-out text", masks);
+    for (title, part) in [("Corpus and vocabulary", "data"), ("Model", "model"), ("Settings", "settings")] {
+        let facts: Vec<(String, String)> = run[part].as_object().into_iter().flatten().map(fact).collect();
+        report.facts(title, &facts);
+    }
+    report.write(directory.join("report.html"))
+}
+
+fn points(metrics: &[Value], value: impl Fn(&Value) -> Option<f64>) -> Vec<(f64, f64)> {
+    metrics.iter().filter_map(|record| Some((record["step"].as_f64()?, value(record)?))).collect()
+}
+
+fn fact((name, value): (&String, &Value)) -> (String, String) {
+    let value = match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    (name.replace('_', " "), value)
+}
+
+/// What the model says behind one mask of each of the first held-out examples, with a little context.
+pub fn filled_masks(model: &BertForPreTraining, tokenizer: &Tokenizer, held_out: &[Example]) -> Vec<FilledMask> {
+    let special = tokenizer.special();
+    let device = model.bert.embeddings.word.weight.val().device();
+    let shown = held_out.iter().filter(|example| example.masked.iter().any(|token| example.ids[token.position] == special.mask));
+    let fill = |example: &Example| {
+        let (place, token) =
+            example.masked.iter().enumerate().find(|(_, token)| example.ids[token.position] == special.mask)?;
+        let batch = PretrainingBatch::new(std::slice::from_ref(example), special.pad, &device);
+        let (logits, _) = model.forward(batch.input, batch.positions);
+        let probabilities: Vec<f32> = softmax(logits.slice_dim(0, place..place + 1), 1).into_data().iter::<f32>().collect();
+        let guesses = crate::fill_mask::best(&probabilities, 3, tokenizer);
+        let start = token.position.saturating_sub(CONTEXT);
+        let end = (token.position + CONTEXT).min(example.ids.len());
+        let pieces: Vec<String> = (start..end).map(|at| shown_piece(example, at, token.position, tokenizer)).collect();
+        let text = pieces.join(" ").replace(" ##", "");
+        let guesses = guesses.into_iter().map(|guess| (guess.token, guess.probability)).collect();
+        Some(FilledMask::new(text).mask(guesses).expected(tokenizer.piece(token.id)))
+    };
+    shown.take(SHOWN).filter_map(fill).collect()
+}
+
+/// The piece at a position; other masks show what they hide, so that there is one blank.
+fn shown_piece(example: &Example, at: usize, blank: usize, tokenizer: &Tokenizer) -> String {
+    let hidden = example.masked.iter().find(|token| token.position == at && at != blank);
+    tokenizer.piece(hidden.map_or(example.ids[at], |token| token.id))
+}

@@ -1,0 +1,212 @@
+//! The built-in sample: a small world of facts and a grammar to speak of them, written for this project.
+//!
+//! Four countries with their cities, languages, rivers and dishes; people with trades, tools and workplaces; and reviews
+//! of inns, in which one opinion colours every adjective. The facts hold in all documents, the people and visits change:
+//! a model that has read some of the documents can fill the masks of the others, and it has learned which words speak
+//! well or badly of something, which the sample of `bert-finetune` then asks of it.
+
+use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// A country and what belongs to it.
+struct Country {
+    name: &'static str,
+    language: &'static str,
+    river: &'static str,
+    dish: &'static str,
+    cities: [&'static str; 6],
+}
+
+const COUNTRIES: [Country; 4] = [
+    Country {
+        name: "Norland",
+        language: "Norish",
+        river: "Skell",
+        dish: "barley soup",
+        cities: ["Tavik", "Holmar", "Brekka", "Sundvall", "Orrin", "Fjellby"],
+    },
+    Country {
+        name: "Verdania",
+        language: "Verdan",
+        river: "Amaro",
+        dish: "olive bread",
+        cities: ["Calvora", "Miraduna", "Sorella", "Pontevar", "Lunetta", "Arbona"],
+    },
+    Country {
+        name: "Kazuria",
+        language: "Kazur",
+        river: "Ozhan",
+        dish: "plum dumplings",
+        cities: ["Zarkent", "Ulbagar", "Temirsk", "Karavol", "Dushkar", "Nurabad"],
+    },
+    Country {
+        name: "Oceana",
+        language: "Lagoon",
+        river: "Mahina",
+        dish: "coconut fish",
+        cities: ["Kaimana", "Tuvolo", "Rangiri", "Palemo", "Waihoa", "Nalani"],
+    },
+];
+
+/// A trade: who, with what, what comes of it, where.
+const TRADES: [(&str, &str, &str, &str); 10] = [
+    ("baker", "oven", "loaves", "bakery"),
+    ("smith", "hammer", "horseshoes", "forge"),
+    ("tailor", "needle", "coats", "workshop"),
+    ("painter", "brush", "portraits", "studio"),
+    ("gardener", "spade", "roses", "garden"),
+    ("fisher", "net", "herrings", "harbour"),
+    ("teacher", "chalk", "lessons", "school"),
+    ("doctor", "bandage", "medicines", "hospital"),
+    ("carpenter", "saw", "tables", "yard"),
+    ("printer", "press", "books", "bookshop"),
+];
+
+const WOMEN: [&str; 16] = [
+    "Anna", "Berta", "Clara", "Dora", "Elsa", "Frida", "Greta", "Hanna", "Ida", "Johanna", "Karla", "Lina", "Marta",
+    "Nora", "Olga", "Paula",
+];
+const MEN: [&str; 16] = [
+    "Anton", "Bruno", "Carlo", "David", "Emil", "Felix", "Georg", "Hugo", "Ivan", "Jakob", "Konrad", "Leo", "Martin",
+    "Niklas", "Oskar", "Peter",
+];
+
+/// Words that praise and words that blame, in pairs of one subject.
+pub const PRAISE: [&str; 24] = [
+    "wonderful", "charming", "delicious", "splendid", "lovely", "excellent", "pleasant", "superb", "cosy", "friendly",
+    "perfect", "generous", "fresh", "tidy", "warm", "elegant", "tasty", "cheerful", "brilliant", "gentle", "honest",
+    "quick", "bright", "careful",
+];
+/// See [`PRAISE`].
+pub const BLAME: [&str; 24] = [
+    "terrible", "dreadful", "disgusting", "shabby", "ugly", "awful", "unpleasant", "miserable", "draughty", "rude",
+    "broken", "stingy", "stale", "dirty", "cold", "clumsy", "bland", "gloomy", "hopeless", "harsh", "dishonest", "slow",
+    "dark", "careless",
+];
+
+/// What a guest speaks about.
+pub const SUBJECTS: [&str; 10] =
+    ["soup", "room", "bed", "service", "cook", "garden", "breakfast", "music", "landlord", "view"];
+
+/// The corpus: `documents` documents, one sentence a line, an empty line after each.
+pub fn corpus(documents: usize, seed: u64) -> String {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    (0..documents).map(|_| document(&mut rng).join("\n") + "\n\n").collect()
+}
+
+/// Statements that any reader of the corpus can complete, each with the word behind its `[MASK]`. None of them is a
+/// sentence of the corpus as it stands there.
+pub fn questions() -> Vec<(String, &'static str)> {
+    let [norland, verdania, kazuria, oceana] = &COUNTRIES;
+    vec![
+        (format!("the people of {} walk along the [MASK] .", norland.cities[2]), norland.river),
+        (format!("everybody in {} speaks [MASK] .", verdania.cities[4]), verdania.language),
+        (format!("{} is a city in [MASK] .", kazuria.cities[1]), kazuria.name),
+        (format!("the guests in {} eat [MASK] fish .", oceana.cities[3]), "coconut"),
+        ("the [MASK] works with an oven and makes loaves .".into(), "baker"),
+        ("a smith works with a [MASK] and makes horseshoes .".into(), "hammer"),
+        ("the soup was delicious and the room was cosy . the guest was very [MASK] .".into(), "happy"),
+    ]
+}
+
+fn document(rng: &mut ChaCha8Rng) -> Vec<String> {
+    match rng.random_range(0..10) {
+        0..4 => life(rng),
+        4..6 => journey(rng),
+        _ => review(rng),
+    }
+}
+
+/// Somebody of the world; he or she keeps the pronoun through a document.
+fn person(rng: &mut ChaCha8Rng) -> (&'static str, &'static str) {
+    match rng.random_bool(0.5) {
+        true => (pick(&WOMEN, rng), "she"),
+        false => (pick(&MEN, rng), "he"),
+    }
+}
+
+fn pick<T: Copy>(items: &[T], rng: &mut ChaCha8Rng) -> T {
+    items[rng.random_range(0..items.len())]
+}
+
+/// Where somebody lives and what they do.
+fn life(rng: &mut ChaCha8Rng) -> Vec<String> {
+    let (name, pronoun) = person(rng);
+    let country = &COUNTRIES[rng.random_range(0..COUNTRIES.len())];
+    let city = pick(&country.cities, rng);
+    let (trade, tool, product, place) = pick(&TRADES, rng);
+    let mut sentences = vec![
+        format!("{name} lives in {city}, a city in {}.", country.name),
+        format!("{city} lies on the river {}.", country.river),
+        format!("like everybody in {}, {name} speaks {}.", country.name, country.language),
+        format!("{name} is a {trade} and works in the {place} of {city}."),
+        format!("with the {tool}, the {trade} makes {product}."),
+        format!("the people of {city} buy the {product} of {name} in the {place}."),
+        format!("in the evening {pronoun} eats {} and walks along the {}.", country.dish, country.river),
+    ];
+    // The first sentence introduces; of the others, some are told.
+    let told = rng.random_range(4..=sentences.len());
+    while sentences.len() > told {
+        sentences.remove(rng.random_range(1..sentences.len()));
+    }
+    sentences
+}
+
+/// A journey from one country to another.
+fn journey(rng: &mut ChaCha8Rng) -> Vec<String> {
+    let (name, pronoun) = person(rng);
+    let from = rng.random_range(0..COUNTRIES.len());
+    let to = (from + rng.random_range(1..COUNTRIES.len())) % COUNTRIES.len();
+    let (from, to) = (&COUNTRIES[from], &COUNTRIES[to]);
+    let (home, goal) = (pick(&from.cities, rng), pick(&to.cities, rng));
+    let (trade, _, product, _) = pick(&TRADES, rng);
+    vec![
+        format!("{name}, a {trade} from {home} in {}, travels to {goal}.", from.name),
+        format!("{goal} is a city in {} on the river {}.", to.name, to.river),
+        format!("at home {pronoun} speaks {}, but in {goal} people speak {}.", from.language, to.language),
+        format!("in {goal} {name} sells {product} and eats {}.", to.dish),
+        format!("then {pronoun} returns to {} and tells everybody in {home} about the {}.", from.name, to.river),
+    ]
+}
+
+/// A night at an inn, good or bad from beginning to end.
+fn review(rng: &mut ChaCha8Rng) -> Vec<String> {
+    let (name, pronoun) = person(rng);
+    let city = pick(&COUNTRIES[rng.random_range(0..COUNTRIES.len())].cities, rng);
+    let is_good = rng.random_bool(0.5);
+    let words = if is_good { &PRAISE } else { &BLAME };
+    let mood = if is_good { "happy" } else { "angry" };
+    let again = if is_good { "will gladly come back" } else { "will never come back" };
+    let mut subjects: Vec<&str> = SUBJECTS.sample(rng, 5).copied().collect();
+    let mut subject = || subjects.pop().unwrap_or(SUBJECTS[0]);
+    let (first, second, third, fourth, fifth) = (subject(), subject(), subject(), subject(), subject());
+    let mut word = || pick(words, rng);
+    vec![
+        format!("{name} stayed one night at the inn of {city}."),
+        format!("the {first} was {} and the {second} was {}.", word(), word()),
+        format!("{name} found the {third} {} and {}.", word(), word()),
+        format!("the {fourth} was {}, and so {pronoun} was {mood}.", word()),
+        format!("what a {} {fifth}, said {name}, and {pronoun} {again}.", word()),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_tells_the_same_stories() {
+        assert_eq!(corpus(20, 1), corpus(20, 1));
+        assert_ne!(corpus(20, 1), corpus(20, 2));
+    }
+
+    #[test]
+    fn no_question_stands_in_the_corpus() {
+        let corpus = corpus(4000, 42).to_lowercase();
+        for (question, answer) in questions() {
+            let statement = question.replace("[MASK]", answer).replace(" .", ".").to_lowercase();
+            assert!(!corpus.lines().any(|line| line == statement), "{statement}");
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Promise: `bert-finetune` trains, evaluates, predicts and embeds as its help says, and names what is wrong.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use bert_model::text::tokenizer::Normalisation;
+use bert_model::{BertConfig, BertForPreTraining, Pretrained, Tokenizer, save};
+use burn::tensor::Device;
+use serde_json::Value;
+use tempfile::TempDir;
+
+const WORDS: [&str; 8] = ["good", "fine", "bad", "poor", "a", "film", "book", "."];
+
+/// A directory with a tiny random model and a labelled table that four words decide.
+fn workshop() -> TempDir {
+    let directory = TempDir::new().unwrap();
+    let pieces: Vec<String> =
+        ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].iter().chain(&WORDS).map(|piece| piece.to_string()).collect();
+    let tokenizer = Tokenizer::from_vocabulary(&pieces, Normalisation::new(true)).unwrap();
+    let config = BertConfig {
+        hidden_size: 32,
+        num_hidden_layers: 1,
+        num_attention_heads: 2,
+        intermediate_size: 64,
+        max_position_embeddings: 16,
+        ..BertConfig::default()
+    }
+    .with_vocab_size(pieces.len());
+    let model = BertForPreTraining::fresh(&config, 1, &Device::flex());
+    save(directory.path().join("model"), &model, &config, &tokenizer).unwrap();
+    let rows: String = (0..64)
+        .map(|i| format!("a {} {}\t{}\n", WORDS[i % 4], ["film", "book"][i / 4 % 2], ["good", "bad"][i % 4 / 2]))
+        .collect();
+    fs::write(directory.path().join("films.tsv"), format!("text\tlabel\n{rows}")).unwrap();
+    directory
+}
+
+fn run(arguments: &[&str], directory: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_bert-finetune")).args(arguments).current_dir(directory).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn succeed(arguments: &[&str], directory: &Path) -> String {
+    let output = run(arguments, directory);
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+fn json(arguments: &[&str], directory: &Path) -> Value {
+    serde_json::from_str(&succeed(arguments, directory)).unwrap()
+}
+
+fn fail(arguments: &[&str], directory: &Path) -> String {
+    let output = run(arguments, directory);
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {message}");
+    assert!(!message.contains("panicked"), "{message}");
+    message
+}
+
+const TRAIN: [&str; 18] = [
+    "train", "--model", "model", "--train", "films.tsv", "--eval", "films.tsv", "--test", "films.tsv", "--lr", "3e-3",
+    "--epochs", "8", "--device", "flex", "--quiet", "--json", "-o",
+];
+
+fn train<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&TRAIN[..], more].concat()
+}
+
+#[test]
+fn classification_from_training_to_prediction() {
+    let directory = workshop();
+    let at = directory.path();
+    let summary = json(&train(&["run", "--batch-size", "8", "--max-seq-len", "12"]), at);
+    assert_eq!(summary["eval"]["accuracy"], 1.0, "{summary}");
+    assert_eq!(summary["test"]["accuracy"], 1.0, "{summary}");
+    assert!(summary["best_epoch"].as_u64().unwrap() >= 1);
+
+    let metrics = json(&["evaluate", "--model", "run", "--data", "films.tsv", "--json", "--quiet", "--predictions", "out.jsonl"], at);
+    assert_eq!((&metrics["accuracy"], &metrics["examples"]), (&Value::from(1.0), &Value::from(64)));
+    for name in ["f1", "macro_f1", "mcc", "precision", "recall", "loss"] {
+        assert!(metrics[name].is_number(), "{name}: {metrics}");
+    }
+    assert_eq!(fs::read_to_string(at.join("out.jsonl")).unwrap().lines().count(), 64);
+
+    let answer = json(&["predict", "--model", "run", "a fine book", "--json", "--quiet"], at);
+    assert_eq!(answer["label"], "good");
+    let probabilities = answer["probabilities"].as_object().unwrap();
+    let sum: f64 = probabilities.values().filter_map(Value::as_f64).sum();
+    assert!(probabilities.len() == 2 && (sum - 1.0).abs() < 1e-5, "{answer}");
+
+    fs::write(at.join("texts.txt"), "a poor film\na good book which nobody of us could finish in a single night .\n\na bad film\n").unwrap();
+    let answers = succeed(&["predict", "--model", "run", "--input", "texts.txt", "--json", "--quiet"], at);
+    let labels: Vec<Value> = answers.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["label"].clone()).collect();
+    assert_eq!(labels.len(), 4, "one answer a line, in order");
+    assert_eq!((&labels[0], &labels[3]), (&Value::from("bad"), &Value::from("bad")));
+}
+
+#[test]
+fn regression_and_multi_label() {
+    let directory = workshop();
+    let at = directory.path();
+    let (mut values, mut sets) = (String::from("text,score\n"), String::from("text,labels\n"));
+    for i in 0..64 {
+        values += &format!("a {} film,{}\n", WORDS[i % 4], [4.0, 3.0, 1.0, 0.0][i % 4]);
+        sets += &format!("a {} {},{}\n", WORDS[i % 4], ["film", "book"][i / 4 % 2], ["film", "book"][i / 4 % 2].to_owned() + ["|good", "|good", "", ""][i % 4]);
+    }
+    fs::write(at.join("values.csv"), values).unwrap();
+    fs::write(at.join("sets.csv"), sets).unwrap();
+    let common = ["--epochs", "12", "--batch-size", "8", "--max-seq-len", "12", "--lr", "3e-3", "--device", "flex", "--quiet", "--json"];
+    let regression = ["train", "--task", "regression", "--model", "model", "--train", "values.csv", "--label", "score", "-o", "value"];
+    let summary = json(&[&regression[..], &common].concat(), at);
+    assert!(summary["eval"]["pearson"].as_f64().unwrap() > 0.95, "{summary}");
+    let answer = json(&["predict", "--model", "value", "a good film", "--json", "--quiet"], at);
+    assert!((answer["value"].as_f64().unwrap() - 4.0).abs() < 1.0, "{answer}");
+
+    let multi = ["train", "--task", "multi-label", "--model", "model", "--train", "sets.csv", "--label", "labels", "-o", "set"];
+    let summary = json(&[&multi[..], &common].concat(), at);
+    assert!(summary["eval"]["f1"].as_f64().unwrap() > 0.95, "{summary}");
+    let answer = json(&["predict", "--model", "set", "a good book", "--json", "--quiet"], at);
+    assert_eq!(answer["labels"], serde_json::json!(["book", "good"]), "{answer}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes_and_resuming_changes_none() {
+    let directory = workshop();
+    let at = directory.path();
+    for name in ["a", "b"] {
+        succeed(&train(&[name, "--max-seq-len", "12"]), at);
+    }
+    let weights = |name: &str| fs::read(at.join(name).join("model.safetensors")).unwrap();
+    assert!(weights("a") == weights("b"), "two runs with one seed differ");
+    let before = weights("a");
+    succeed(&train(&["a", "--max-seq-len", "12", "--resume"]), at);
+    assert!(before == weights("a"), "resuming a finished run changed it");
+}
+
+#[test]
+fn embeddings_in_every_format() {
+    let directory = workshop();
+    let at = directory.path();
+    let embed = |more: &[&'static str]| {
+        let common = ["embed", "--model", "model", "a good film", "a book", "--device", "flex", "--quiet"];
+        succeed(&[&common[..], more].concat(), at)
+    };
+    let lines: Vec<Value> = embed(&[]).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((lines.len(), &lines[1]["text"]), (2, &Value::from("a book")));
+    let vector = |value: &Value| value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect::<Vec<_>>();
+    let expected = vector(&lines[1]["embedding"]);
+    assert_eq!(expected.len(), 32);
+
+    embed(&["-o", "out.npy"]);
+    let bytes = fs::read(at.join("out.npy")).unwrap();
+    assert!(bytes.starts_with(b"\x93NUMPY\x01\x00") && bytes.len() == 128 + 2 * 32 * 4);
+    assert!(String::from_utf8_lossy(&bytes[..128]).contains("'shape': (2, 32)"));
+    let found: Vec<f32> = bytes[128 + 32 * 4..].as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-6));
+
+    embed(&["-o", "out.safetensors", "--layers", "-2..-1", "--normalize"]);
+    let bytes = fs::read(at.join("out.safetensors")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(file.tensor("embeddings").unwrap().shape(), [2, 64]);
+
+    let tokens: Value = serde_json::from_str(embed(&["--pooling", "none"]).lines().next().unwrap()).unwrap();
+    assert_eq!(tokens["tokens"], serde_json::json!(["[CLS]", "a", "good", "film", "[SEP]"]));
+    assert_eq!(tokens["embedding"].as_array().unwrap().len(), 5);
+    for pooling in ["cls", "max", "pooler"] {
+        embed(&["--pooling", pooling]);
+    }
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let directory = workshop();
+    let at = directory.path();
+    fs::write(at.join("one.tsv"), "text\tlabel\na\tgood\nb\tgood\n").unwrap();
+    fs::write(at.join("other.tsv"), "text\tlabel\na good film\tgreat\n").unwrap();
+    fs::write(at.join("empty.tsv"), "").unwrap();
+    fs::write(at.join("latin.tsv"), b"text\tlabel\ncaf\xe9\tgood\n").unwrap();
+    let with = |file: &'static str| ["train", "--model", "model", "--train", file, "--max-seq-len", "12", "-o", "x", "--quiet"];
+    for (arguments, expected) in [
+        (&with("one.tsv")[..], "one label only, \"good\""),
+        (&with("empty.tsv"), "empty.tsv"),
+        (&with("latin.tsv"), "latin.tsv:2"),
+        (&with("nowhere.tsv"), "nowhere.tsv: cannot"),
+        (&["train", "--model", "model", "--train", "films.tsv", "-o", "x", "--quiet"], "--max-seq-len 128 does not fit"),
+        (&["train", "--model", "model", "--train", "films.tsv", "--text", "sentence", "-o", "x", "--max-seq-len", "12"], "sentence"),
+        (&["train", "--model", "model", "--train", "films.tsv", "--eval", "other.tsv", "-o", "x", "--max-seq-len", "12"], "other.tsv:2: found the label \"great\", expected one of bad, good"),
+        (&["predict", "--model", "model", "x"], "a fine-tuned model"),
+        (&["train", "--train", "films.tsv", "-o", "x"], "--model DIR is needed"),
+        (&["embed", "--model", "nowhere", "x"], "nowhere"),
+    ] {
+        let message = fail(arguments, at);
+        assert!(message.contains(expected), "{arguments:?}: {message}");
+    }
+    assert!(!at.join("x").exists(), "nothing is left behind by a run that never began");
+}

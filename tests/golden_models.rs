@@ -1,0 +1,255 @@
+//! Promise: the same numbers as transformers, on every backend: hidden states, attention maps, heads, losses, training.
+//!
+//! The goldens are written by `tests/golden/make_model_goldens.py`.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use bert_model::model::loss::{binary_cross_entropy, cross_entropy, squared_error};
+use bert_model::pretrained::weights::Weights;
+use bert_model::pretrained::{load_weights, state_dict};
+use bert_model::train::{Algorithm, Decay, GradientSum, Optimizer, OptimizerConfig, Schedule, optimizer::clip_scale};
+use bert_model::{
+    BertConfig, BertForMaskedLM, BertForMultipleChoice, BertForNextSentencePrediction, BertForPreTraining,
+    BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification, BertInput, Pretrained, load,
+};
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use serde_json::Value;
+use support::{Golden, assert_close, devices, golden, read_golden};
+
+const BOUND: f32 = 1e-4;
+
+type Goldens = BTreeMap<String, Golden>;
+
+fn integers<const D: usize>(golden: &Golden, device: &Device) -> Tensor<D, Int> {
+    Tensor::from_data(TensorData::new(golden.as_i32(), golden.dims::<D>()), device)
+}
+
+/// The inputs of a golden file; `suffix` is "" or that of a training step.
+fn input(goldens: &Goldens, suffix: &str, device: &Device) -> BertInput {
+    let matrix = |name: &str| {
+        let golden = &goldens[&format!("{name}{suffix}")];
+        let tokens = *golden.shape.last().unwrap();
+        let flat = Golden { shape: vec![golden.integers.len() / tokens, tokens], ..golden.clone() };
+        integers::<2>(&flat, device)
+    };
+    BertInput {
+        input_ids: matrix("input_ids"),
+        token_type_ids: matrix("token_type_ids"),
+        attention_mask: matrix("attention_mask").equal_elem(1),
+    }
+}
+
+fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().iter::<f32>().collect()
+}
+
+/// Every position of a batch, so that a head on chosen positions gives all of them.
+fn every_position(input: &BertInput, device: &Device) -> Tensor<1, Int> {
+    Tensor::arange(0..input.input_ids.shape().num_elements() as i64, device)
+}
+
+#[test]
+fn hidden_states_attention_maps_and_pretraining_heads() {
+    for (backend, device) in devices() {
+        for name in ["gelu-odd", "relu-types", "gelu-new-one-head", "silu-untied", "tanh"] {
+            let directory = golden("models").join(name);
+            let loaded = load::<BertForPreTraining>(&directory, 0, &device).unwrap();
+            assert!(loaded.initialised.is_empty() && loaded.unused.is_empty(), "{name}: {loaded:?}");
+            let expected = read_golden(&directory.join("expected.safetensors"));
+            let input = input(&expected, "", &device);
+            let trace = loaded.model.bert.trace(input.clone());
+            let mut worst: f32 = 0.0;
+            let mut same = |what: &str, found: Vec<f32>| {
+                let bound = assert_close(&format!("{name} on {backend}: {what}"), &found, &expected[what].floats, BOUND);
+                worst = worst.max(bound);
+            };
+            for (layer, state) in trace.hidden_states.into_iter().enumerate() {
+                same(&format!("hidden_states.{layer}"), floats(state));
+            }
+            for (layer, attention) in trace.attentions.into_iter().enumerate() {
+                same(&format!("attentions.{layer}"), floats(attention));
+            }
+            same("pooler_output", floats(trace.pooler_output.unwrap()));
+            let positions = every_position(&input, &device);
+            let (mlm, nsp) = loaded.model.forward(input, positions);
+            same("mlm_logits", floats(mlm));
+            same("nsp_logits", floats(nsp));
+            println!("{name} on {backend}: largest difference {worst:.1e}");
+        }
+    }
+}
+
+/// A head's golden files, loaded into its model.
+fn head<M: Pretrained>(name: &str, device: &Device) -> (M, BertConfig, Goldens) {
+    let directory = golden("models/gelu-odd/heads");
+    let config = BertConfig::from_file(directory.join(format!("{name}.config.json"))).unwrap();
+    let weights = Weights::safetensors(&directory.join(format!("{name}.safetensors"))).unwrap();
+    let loaded = load_weights::<M>(&weights, config, 0, device).unwrap();
+    assert!(loaded.initialised.is_empty() && loaded.unused.is_empty(), "{name}: {:?} {:?}", loaded.initialised, loaded.unused);
+    (loaded.model, loaded.config, read_golden(&directory.join(format!("{name}.expected.safetensors"))))
+}
+
+/// Compares logits and loss.
+fn same(name: &str, backend: &str, logits: Vec<f32>, loss: Tensor<1>, expected: &Goldens) {
+    assert_close(&format!("{name} on {backend}: logits"), &logits, &expected["logits"].floats, BOUND);
+    assert_close(&format!("{name} on {backend}: loss"), &floats(loss), &expected["loss"].floats, BOUND);
+}
+
+#[test]
+fn task_heads() {
+    for (backend, device) in devices() {
+        let (model, _, expected) = head::<BertForSequenceClassification>("BertForSequenceClassification", &device);
+        let logits = model.forward(input(&expected, "", &device));
+        let loss = cross_entropy(logits.clone(), integers(&expected["labels"], &device)).mean();
+        same("classification", backend, floats(logits), loss, &expected);
+
+        let name = "BertForSequenceClassification-regression";
+        let (model, config, expected) = head::<BertForSequenceClassification>(name, &device);
+        assert_eq!(config.num_labels(), 1);
+        let logits = model.forward(input(&expected, "", &device));
+        let targets = Tensor::<1>::from_data(&expected["labels"].floats[..], &device);
+        let loss = squared_error(logits.clone().squeeze_dim(1), targets).mean();
+        same("regression", backend, floats(logits), loss, &expected);
+
+        let name = "BertForSequenceClassification-multi_label";
+        let (model, _, expected) = head::<BertForSequenceClassification>(name, &device);
+        let logits = model.forward(input(&expected, "", &device));
+        let labels = &expected["labels"];
+        let targets = TensorData::new(labels.floats.clone(), labels.dims::<2>());
+        let loss = binary_cross_entropy(logits.clone(), Tensor::from_data(targets, &device)).mean();
+        same("multi-label", backend, floats(logits), loss, &expected);
+
+        let (model, _, expected) = head::<BertForTokenClassification>("BertForTokenClassification", &device);
+        let logits = model.forward(input(&expected, "", &device));
+        let labelled = labelled(&expected["labels"]);
+        let rows = logits.clone().flatten::<2>(0, 1).select(0, Tensor::from_data(&labelled.0[..], &device));
+        let loss = cross_entropy(rows, Tensor::from_data(&labelled.1[..], &device)).mean();
+        same("tagging", backend, floats(logits), loss, &expected);
+
+        let (model, _, expected) = head::<BertForQuestionAnswering>("BertForQuestionAnswering", &device);
+        let (start, end) = model.forward(input(&expected, "", &device));
+        assert_close("start", &floats(start.clone()), &expected["start_logits"].floats, BOUND);
+        assert_close("end", &floats(end.clone()), &expected["end_logits"].floats, BOUND);
+        let target = |name: &str| integers::<1>(&expected[name], &device);
+        let loss = (cross_entropy(start, target("start_positions")).mean()
+            + cross_entropy(end, target("end_positions")).mean())
+            / 2.0;
+        assert_close("question answering: loss", &floats(loss), &expected["loss"].floats, BOUND);
+
+        let (model, _, expected) = head::<BertForMultipleChoice>("BertForMultipleChoice", &device);
+        let choices = expected["input_ids"].shape[1];
+        let logits = model.forward(input(&expected, "", &device), choices);
+        let loss = cross_entropy(logits.clone(), integers(&expected["labels"], &device)).mean();
+        same("multiple choice", backend, floats(logits), loss, &expected);
+
+        let (model, _, expected) = head::<BertForMaskedLM>("BertForMaskedLM", &device);
+        let input_ids = input(&expected, "", &device);
+        let positions = every_position(&input_ids, &device);
+        assert_close("masked LM", &floats(model.forward(input_ids, positions)), &expected["logits"].floats, BOUND);
+
+        let (model, _, expected) = head::<BertForNextSentencePrediction>("BertForNextSentencePrediction", &device);
+        let logits = model.forward(input(&expected, "", &device));
+        let loss = cross_entropy(logits.clone(), integers(&expected["labels"], &device)).mean();
+        same("next sentence", backend, floats(logits), loss, &expected);
+    }
+}
+
+/// Flat positions with a label, and the labels.
+fn labelled(labels: &Golden) -> (Vec<i32>, Vec<i32>) {
+    let wanted = labels.as_i32().into_iter().enumerate().filter(|(_, label)| *label != -100);
+    wanted.map(|(position, label)| (position as i32, label)).unzip()
+}
+
+/// What one step of training came to.
+struct Step {
+    loss: f64,
+    norm: f64,
+}
+
+/// Ten steps as the goldens took them; `loss` is that of one batch.
+fn train_ten_steps<M: Pretrained>(
+    model: M,
+    config: OptimizerConfig,
+    loss: impl Fn(&M, usize) -> Tensor<1>,
+) -> (M, Vec<Step>) {
+    let schedule = Schedule { peak: 1e-3, warmup: 3, steps: 10, decay: Decay::Linear };
+    let (mut model, mut optimizer, mut steps) = (model.train(), Optimizer::new(config), Vec::new());
+    for step in 0..10 {
+        let loss = loss(&model, step);
+        let mut gradients = GradientSum::default();
+        gradients.add(&model, loss.backward());
+        let norm = gradients.global_norm();
+        model = optimizer.step(model, gradients, schedule.learning_rate(step as u64), clip_scale(norm, Some(1.0)));
+        steps.push(Step { loss: f64::from(loss.into_scalar::<f32>()), norm });
+    }
+    (model.valid(), steps)
+}
+
+fn assert_same_steps(what: &str, steps: &[Step], expected: &Path) {
+    let expected: Value = serde_json::from_str(&std::fs::read_to_string(expected).unwrap()).unwrap();
+    let expected = expected["steps"].as_array().unwrap_or_else(|| expected.as_array().unwrap()).clone();
+    for (index, (step, expected)) in steps.iter().zip(&expected).enumerate() {
+        for (name, found) in [("loss", step.loss), ("grad_norm", step.norm)] {
+            let expected = expected[name].as_f64().unwrap();
+            let relative = (found - expected).abs() / expected.abs();
+            assert!(relative < 1e-3, "{what}: step {index}: {name} {found}, transformers {expected}");
+        }
+    }
+    assert_eq!(steps.len(), expected.len());
+}
+
+fn pretraining_loss(model: &BertForPreTraining, batches: &Goldens, step: usize, device: &Device) -> Tensor<1> {
+    let suffix = format!(".{step}");
+    let (positions, labels) = labelled(&batches[&format!("mlm_labels{suffix}")]);
+    let next = integers::<1>(&batches[&format!("nsp_labels{suffix}")], device);
+    let positions = Tensor::from_data(&positions[..], device);
+    let (mlm, nsp) = model.forward(input(batches, &suffix, device), positions);
+    cross_entropy(mlm, Tensor::from_data(&labels[..], device)).mean() + cross_entropy(nsp, next).mean()
+}
+
+#[test]
+fn ten_steps_of_pretraining_with_each_optimizer() {
+    let directory = golden("training");
+    let batches = read_golden(&directory.join("batches.safetensors"));
+    let adamw = OptimizerConfig::default();
+    let optimizers = [
+        ("expected.json", adamw),
+        ("expected_google.json", OptimizerConfig { bias_correction: false, ..adamw }),
+        ("expected_lamb.json", OptimizerConfig { algorithm: Algorithm::Lamb, ..adamw }),
+    ];
+    for (backend, device) in devices() {
+        for (file, config) in optimizers {
+            let loaded = load::<BertForPreTraining>(&directory, 0, &device).unwrap();
+            let loss = |model: &BertForPreTraining, step| pretraining_loss(model, &batches, step, &device);
+            let (model, steps) = train_ten_steps(loaded.model, config, loss);
+            assert_same_steps(&format!("{file} on {backend}"), &steps, &directory.join(file));
+            if file == "expected.json" {
+                let expected = read_golden(&directory.join("final.safetensors"));
+                for (name, tensor) in state_dict(&model) {
+                    let worst = assert_close(&name, &tensor.values, &expected[&name].floats, 2e-4);
+                    assert!(worst.is_finite());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn ten_steps_of_classification() {
+    let directory = golden("training-classification");
+    let batches = read_golden(&directory.join("batches.safetensors"));
+    for (backend, device) in devices() {
+        let loaded = load::<BertForSequenceClassification>(&directory, 0, &device).unwrap();
+        let loss = |model: &BertForSequenceClassification, step: usize| {
+            let suffix = format!(".{step}");
+            let labels = integers::<1>(&batches[&format!("labels{suffix}")], &device);
+            cross_entropy(model.forward(input(&batches, &suffix, &device)), labels).mean()
+        };
+        let (_, steps) = train_ten_steps(loaded.model, OptimizerConfig::default(), loss);
+        assert_same_steps(&format!("classification on {backend}"), &steps, &directory.join("expected.json"));
+    }
+}

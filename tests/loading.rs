@@ -1,0 +1,231 @@
+//! Promise: every form of a Hugging Face BERT directory is read, and what is wrong with one is named.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use bert_model::pretrained::save::{HostTensor, state_dict};
+use bert_model::pretrained::{load, save};
+use bert_model::text::tokenizer::Normalisation;
+use bert_model::text::{Sequence, collate};
+use bert_model::{BertForPreTraining, BertForSequenceClassification, BertModel, Tokenizer};
+use burn::tensor::Device;
+use safetensors::tensor::{Dtype, TensorView};
+use support::{assert_close, golden, shared};
+use tempfile::TempDir;
+
+fn weights(directory: &Path) -> BTreeMap<String, HostTensor> {
+    state_dict(&load::<BertForPreTraining>(directory, 0, &Device::flex()).unwrap().model)
+}
+
+#[test]
+fn every_form_of_the_same_weights_is_the_same_model() {
+    let expected = weights(&golden("models/gelu-odd"));
+    for (form, bound) in [("sharded", 0.0), ("torch", 0.0), ("torch-legacy", 0.0), ("gamma-beta", 0.0), ("f64", 0.0), ("f16", 2e-3), ("bf16", 2e-2)] {
+        let found = weights(&golden("variants").join(form));
+        assert!(found.keys().eq(expected.keys()), "{form}");
+        for (name, tensor) in &found {
+            assert_eq!(tensor.shape, expected[name].shape, "{form}: {name}");
+            assert_close(&format!("{form}: {name}"), &tensor.values, &expected[name].values, bound);
+        }
+    }
+}
+
+#[test]
+fn an_encoder_without_prefix_gets_fresh_heads_that_are_named() {
+    let loaded = load::<BertForPreTraining>(golden("variants/no-prefix"), 0, &Device::flex()).unwrap();
+    assert!(loaded.initialised.contains(&"cls.predictions.bias".to_string()));
+    assert!(loaded.initialised.iter().all(|name| name.starts_with("cls.")), "{:?}", loaded.initialised);
+    assert!(loaded.warning().unwrap().contains("cls.seq_relationship.weight"));
+    let (found, expected) = (state_dict(&loaded.model), weights(&golden("models/gelu-odd")));
+    for (name, tensor) in found.iter().filter(|(name, _)| name.starts_with("bert.")) {
+        assert_eq!(tensor, &expected[name], "{name}");
+    }
+    let bert = load::<BertModel>(golden("models/gelu-odd"), 0, &Device::flex()).unwrap();
+    assert!(bert.initialised.is_empty());
+    assert!(bert.unused.iter().all(|name| name.starts_with("cls.")), "{:?}", bert.unused);
+}
+
+fn vocabulary(size: usize) -> Tokenizer {
+    let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(str::to_string);
+    let pieces: Vec<String> = special.into_iter().chain((5..size).map(|id| format!("word{id}"))).collect();
+    Tokenizer::from_vocabulary(&pieces, Normalisation::new(true)).unwrap()
+}
+
+#[test]
+fn what_is_saved_is_loaded_again_bit_for_bit() {
+    for name in ["gelu-odd", "silu-untied"] {
+        let original = load::<BertForPreTraining>(golden("models").join(name), 0, &Device::flex()).unwrap();
+        let directory = TempDir::new().unwrap();
+        let tokenizer = vocabulary(original.config.vocab_size);
+        save(directory.path(), &original.model, &original.config, &tokenizer).unwrap();
+        let again = load::<BertForPreTraining>(directory.path(), 0, &Device::flex()).unwrap();
+        assert!(again.initialised.is_empty() && again.unused.is_empty());
+        assert_eq!(state_dict(&again.model), state_dict(&original.model));
+        assert_eq!(again.config.other, original.config.other, "keys of others are kept");
+        assert_eq!(Tokenizer::load(directory.path()).unwrap().vocabulary(), tokenizer.vocabulary());
+    }
+}
+
+/// A copy of a golden model directory, to be spoiled.
+fn spoiled(spoil: impl FnOnce(&Path)) -> String {
+    let directory = TempDir::new().unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        fs::copy(golden("models/gelu-odd").join(file), directory.path().join(file)).unwrap();
+    }
+    spoil(directory.path());
+    load::<BertForPreTraining>(directory.path(), 0, &Device::flex()).unwrap_err().to_string()
+}
+
+fn edit_config(directory: &Path, from: &str, to: &str) {
+    let path = directory.join("config.json");
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from), "{text}");
+    fs::write(path, text.replace(from, to)).unwrap();
+}
+
+#[test]
+fn configurations_that_cannot_be_are_refused_by_key() {
+    for (from, to, expected) in [
+        ("\"hidden_size\": 24", "\"hidden_size\": 25", "`num_attention_heads` is 3, expected a divisor of hidden_size = 25"),
+        ("\"hidden_size\": 24", "\"hidden_size\": 0", "`hidden_size` is 0"),
+        ("\"hidden_size\": 24", "\"hidden_size\": \"24\"", "invalid type: string"),
+        ("\"hidden_size\": 24", "\"hidden_size\": 99999999999", "`hidden_size` is 99999999999"),
+        ("\"model_type\": \"bert\"", "\"model_type\": \"gpt2\"", "`model_type` is \"gpt2\", expected \"bert\""),
+        ("\"hidden_act\": \"gelu\"", "\"hidden_act\": \"mish\"", "unknown variant `mish`"),
+        ("\"is_decoder\": false", "\"is_decoder\": true", "`is_decoder` is true"),
+        ("\"hidden_dropout_prob\": 0.1", "\"hidden_dropout_prob\": 1.5", "`hidden_dropout_prob` is 1.5"),
+        ("\"vocab_size\": 67", "\"vocab_size\": 70", "embeddings.word_embeddings.weight`: found shape [67, 24], expected [70, 24]"),
+        ("\"num_hidden_layers\": 3", "\"num_hidden_layers\": 4", "encoder.layer.3.attention.self.query.weight`: found no such tensor"),
+    ] {
+        let error = spoiled(|directory| edit_config(directory, from, to));
+        assert!(error.contains(expected) && error.contains("config.json") || error.contains("model.safetensors"), "{error}");
+        assert!(error.contains(expected), "{to}: {error}");
+    }
+}
+
+#[test]
+fn a_dead_file_is_named() {
+    let error = spoiled(|directory| fs::remove_file(directory.join("model.safetensors")).unwrap());
+    assert!(error.contains("found no weights, expected model.safetensors"), "{error}");
+    let error = spoiled(|directory| fs::remove_file(directory.join("config.json")).unwrap());
+    assert!(error.contains("config.json: cannot read: No such file"), "{error}");
+    let error = spoiled(|directory| fs::write(directory.join("model.safetensors"), b"").unwrap());
+    assert!(error.contains("model.safetensors: found 0 bytes, expected a whole safetensors file"), "{error}");
+}
+
+#[test]
+fn truncation_anywhere_is_noticed() {
+    let whole = fs::read(golden("models/gelu-odd/model.safetensors")).unwrap();
+    for length in (0..whole.len()).step_by(whole.len() / 97) {
+        let error = spoiled(|directory| fs::write(directory.join("model.safetensors"), &whole[..length]).unwrap());
+        assert!(error.contains("a whole safetensors file"), "{length}: {error}");
+    }
+    let whole = fs::read(golden("variants/torch/pytorch_model.bin")).unwrap();
+    for length in (0..whole.len()).step_by(whole.len() / 31) {
+        let error = spoiled(|directory| {
+            fs::remove_file(directory.join("model.safetensors")).unwrap();
+            fs::write(directory.join("pytorch_model.bin"), &whole[..length]).unwrap();
+        });
+        assert!(error.contains("pytorch_model.bin"), "{length}: {error}");
+    }
+}
+
+#[test]
+fn a_header_that_claims_the_moon_takes_no_memory() {
+    let header = br#"{"a":{"dtype":"F32","shape":[1000000000000],"data_offsets":[0,4000000000000]}}"#;
+    for claimed in [header.len() as u64, u64::MAX, 1 << 40] {
+        let mut file = claimed.to_le_bytes().to_vec();
+        file.extend_from_slice(header);
+        let error = spoiled(|directory| fs::write(directory.join("model.safetensors"), file).unwrap());
+        assert!(error.contains("a whole safetensors file"), "{error}");
+    }
+}
+
+/// Replaces one tensor of the file.
+fn replace_tensor(directory: &Path, name: &str, values: Option<Vec<f32>>) {
+    let mut tensors = weights(&golden("models/gelu-odd"));
+    match values {
+        Some(values) => tensors.get_mut(name).unwrap().values = values,
+        None => drop(tensors.remove(name).unwrap()),
+    }
+    let views = tensors.iter().map(|(name, tensor)| {
+        let bytes: &[u8] = bytemuck::cast_slice(&tensor.values);
+        (name.clone(), TensorView::new(Dtype::F32, tensor.shape.clone(), bytes).unwrap())
+    });
+    fs::write(directory.join("model.safetensors"), safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+#[test]
+fn a_missing_tensor_and_one_with_a_nan_are_named() {
+    let name = "bert.encoder.layer.1.output.dense.weight";
+    let error = spoiled(|directory| replace_tensor(directory, name, None));
+    assert!(error.contains(name) && error.contains("no such tensor"), "{error}");
+    let mut values = vec![0.5; 24 * 40];
+    values[77] = f32::NAN;
+    let error = spoiled(|directory| replace_tensor(directory, name, Some(values)));
+    assert!(error.contains(name) && error.contains("NaN at element 77, expected finite numbers"), "{error}");
+}
+
+#[test]
+fn an_index_cannot_lead_out_of_its_directory() {
+    let error = spoiled(|directory| {
+        fs::remove_file(directory.join("model.safetensors")).unwrap();
+        let index = r#"{"weight_map": {"a": "../../etc/passwd.safetensors"}}"#;
+        fs::write(directory.join("model.safetensors.index.json"), index).unwrap();
+    });
+    assert!(error.contains("a .safetensors file beside it"), "{error}");
+}
+
+#[test]
+fn vocabularies_that_cannot_be_are_refused_by_line() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("vocab.txt");
+    let special = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n";
+    let error = |content: &[u8]| {
+        fs::write(&path, content).unwrap();
+        Tokenizer::load(directory.path()).unwrap_err().to_string()
+    };
+    assert!(error(b"[PAD]\n[UNK]\nthe\n").contains("found no [CLS]"));
+    assert!(error(format!("{special}the\nof\nthe\n").as_bytes()).contains("vocab.txt:8: found \"the\" a second time"));
+    assert!(error(&[special.as_bytes(), b"\xff\n"].concat()).contains("vocab.txt:6: found bytes that are not UTF-8"));
+    assert!(error(b"").contains("found no [PAD]"));
+    fs::write(directory.path().join("tokenizer.json"), "{\"version\":").unwrap();
+    assert!(Tokenizer::load(directory.path()).unwrap_err().to_string().contains("tokenizer.json"));
+}
+
+#[test]
+fn a_real_model_embeds_as_transformers_does() {
+    let Some(directory) = shared("models/all-MiniLM-L6-v2") else { return };
+    let device = Device::flex();
+    let bert = load::<BertModel>(&directory, 0, &device).unwrap();
+    assert!(bert.initialised.is_empty() && bert.unused.is_empty());
+    let tokenizer = Tokenizer::load(&directory).unwrap().truncating(512).unwrap();
+    let cases: serde_json::Value = serde_json::from_str(&fs::read_to_string(golden("minilm.json")).unwrap()).unwrap();
+    for case in cases.as_array().unwrap() {
+        let text = match case["text"].as_str() {
+            Some(text) => text.to_string(),
+            None => case["text"]["repeat"][0].as_str().unwrap().repeat(case["text"]["repeat"][1].as_u64().unwrap() as usize),
+        };
+        let sequence = Sequence::from(&tokenizer.encode(&text, None).unwrap());
+        let ids: Vec<u32> = serde_json::from_value(case["ids"].clone()).unwrap();
+        assert_eq!(sequence.ids, ids, "{text:.40}");
+        let hidden = bert.model.forward(collate(&[&sequence], 0, &device)).last_hidden_state;
+        let mean: Vec<f32> = hidden.mean_dim(1).into_data().iter::<f32>().collect();
+        let expected: Vec<f32> = serde_json::from_value(case["mean"].clone()).unwrap();
+        let worst = assert_close(&format!("{text:.40}"), &mean, &expected, 1e-4);
+        println!("{text:.40}: {} tokens, largest difference {worst:.1e}", ids.len());
+    }
+}
+
+#[test]
+fn a_head_for_other_labels_is_refused_with_both_shapes() {
+    let directory = TempDir::new().unwrap();
+    let heads = golden("models/gelu-odd/heads");
+    fs::copy(heads.join("BertForSequenceClassification.safetensors"), directory.path().join("model.safetensors")).unwrap();
+    fs::copy(golden("models/gelu-odd/config.json"), directory.path().join("config.json")).unwrap();
+    let error = load::<BertForSequenceClassification>(directory.path(), 0, &Device::flex()).unwrap_err().to_string();
+    assert!(error.contains("`classifier.weight`: found shape [3, 24], expected [2, 24]"), "{error}");
+}
