@@ -15,7 +15,6 @@ use bert_model::{
     BertConfig, BertForMaskedLM, BertForMultipleChoice, BertForNextSentencePrediction, BertForPreTraining,
     BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification, BertInput, Pretrained, load,
 };
-use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde_json::Value;
 use support::{Golden, assert_close, devices, golden, read_golden};
@@ -58,7 +57,7 @@ fn hidden_states_attention_maps_and_pretraining_heads() {
         for name in ["gelu-odd", "relu-types", "gelu-new-one-head", "silu-untied", "tanh"] {
             let directory = golden("models").join(name);
             let loaded = load::<BertForPreTraining>(&directory, 0, &device).unwrap();
-            assert!(loaded.initialised.is_empty() && loaded.unused.is_empty(), "{name}: {loaded:?}");
+            assert!(loaded.initialised.is_empty() && loaded.unused.is_empty(), "{name}: {:?}", loaded.unused);
             let expected = read_golden(&directory.join("expected.safetensors"));
             let input = input(&expected, "", &device);
             let trace = loaded.model.bert.trace(input.clone());

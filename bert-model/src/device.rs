@@ -51,7 +51,7 @@ fn fastest() -> NamedDevice {
         return device;
     }
     #[cfg(feature = "wgpu")]
-    {
+    if may_have_gpu() {
         let adapters = Device::enumerate(DeviceType::Wgpu);
         for kind in [DeviceKind::DiscreteGpu(0), DeviceKind::IntegratedGpu(0), DeviceKind::VirtualGpu(0)] {
             let device = Device::wgpu(kind);
@@ -61,6 +61,13 @@ fn fastest() -> NamedDevice {
         }
     }
     NamedDevice { name: "flex", device: Device::flex() }
+}
+
+/// Whether looking for adapters is worth it: the drivers' libraries take their time and write to stderr.
+#[cfg(feature = "wgpu")]
+fn may_have_gpu() -> bool {
+    let nodes = ["/dev/dri", "/dev/nvidiactl", "/dev/dxg"];
+    !cfg!(target_os = "linux") || nodes.iter().any(|node| std::path::Path::new(node).exists())
 }
 
 fn error(name: &str, reason: impl Into<String>) -> Error {

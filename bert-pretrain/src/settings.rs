@@ -151,6 +151,7 @@ impl TrainSettings {
             seed: args.common.seed,
         };
         settings.check()?;
+        settings.model_config()?;
         // The sample's own default directory is ours to write anew; any other one has to be named for that.
         let is_default = is_sample && args.output.is_none() && is_sample_run(&output);
         let if_exists = match (args.resume, args.overwrite || is_default) {

@@ -59,6 +59,12 @@ pub fn run(settings: &TrainSettings, run: &RunSettings, interrupt: &Interrupt) -
     if !run.quiet {
         eprintln!("device: {name}");
     }
+    // What is wrong with the inputs is said before anything is written.
+    for paths in [&settings.corpus, &settings.eval_corpus] {
+        if !paths.is_empty() {
+            Corpus::open(paths)?;
+        }
+    }
     let if_exists = run.if_exists.unwrap_or(IfExists::Refuse);
     let mut directory = RunDirectory::open(&run.output, if_exists)?;
     let data = prepare(settings, &directory, run.quiet)?;

@@ -10,6 +10,8 @@ use super::{Pretrained, names};
 use crate::config::BertConfig;
 use crate::error::{Error, Result};
 
+const DECODER_BIAS: &str = "cls.predictions.decoder.bias";
+
 /// A model and what was learned while loading it.
 #[derive(Debug)]
 pub struct Loaded<M> {
@@ -60,16 +62,20 @@ pub fn load_weights<M: Pretrained>(
     seed: u64,
     device: &Device,
 ) -> Result<Loaded<M>> {
-    let mut loader =
-        Loader { weights, path: Vec::new(), used: vec!["embeddings.position_ids".into()], missing: vec![], error: None };
+    let mut loader = Loader {
+        weights,
+        is_tied: config.tie_word_embeddings,
+        path: Vec::new(),
+        used: vec!["embeddings.position_ids".into()],
+        missing: Vec::new(),
+        error: None,
+    };
     let model = M::fresh(&config, seed, device).map(&mut loader);
     if let Some(error) = loader.error {
         return Err(error);
     }
-    if config.tie_word_embeddings {
-        // Tied models may store their decoder beside the word table that it is.
-        loader.used.extend(["cls.predictions.decoder.weight".into(), "cls.predictions.decoder.bias".into()]);
-    }
+    // Tied models may store their decoder beside the word table that it is, untied ones a second bias.
+    loader.used.extend(["cls.predictions.decoder.weight", DECODER_BIAS, "cls.predictions.bias"].map(str::to_string));
     if let Some(name) = loader.missing.iter().find(|name| !names::is_head(name)) {
         return Err(Error::tensor(weights.path(), name, "no such tensor", "the whole encoder that config.json describes"));
     }
@@ -80,6 +86,7 @@ pub fn load_weights<M: Pretrained>(
 /// Replaces each parameter by the checkpoint's; the first failure is kept, since a mapper cannot stop.
 struct Loader<'a> {
     weights: &'a Weights,
+    is_tied: bool,
     path: Vec<String>,
     used: Vec<String>,
     missing: Vec<String>,
@@ -89,12 +96,13 @@ struct Loader<'a> {
 impl Loader<'_> {
     /// The values of parameter `name` in our layout, if the checkpoint has it.
     fn read(&mut self, name: &str, shape: &[usize]) -> Result<Option<Vec<f32>>> {
-        // Old and untied checkpoints may hold the MLM bias with the decoder.
-        let alias = (name == "cls.predictions.bias").then_some("cls.predictions.decoder.bias");
-        let Some(stored) = [Some(name), alias].into_iter().flatten().find(|name| self.weights.shape(name).is_some())
-        else {
-            return Ok(None);
+        let candidates: &[&str] = match (name, self.is_tied) {
+            ("cls.predictions.bias", true) => &[name, DECODER_BIAS],
+            // A decoder of its own brings its own bias, and transformers then leaves the other one aside.
+            ("cls.predictions.bias", false) => &[DECODER_BIAS, name],
+            _ => &[name],
         };
+        let Some(&stored) = candidates.iter().find(|name| self.weights.shape(name).is_some()) else { return Ok(None) };
         self.used.push(names::normalised(stored));
         if !names::is_transposed(name) {
             return self.weights.read(stored, shape);

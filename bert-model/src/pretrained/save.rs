@@ -28,7 +28,14 @@ pub struct HostTensor {
 pub fn state_dict<M: Module>(model: &M) -> BTreeMap<String, HostTensor> {
     let mut collector = Collector { path: Vec::new(), tensors: BTreeMap::new() };
     model.visit(&mut collector);
-    collector.tensors
+    let mut tensors = collector.tensors;
+    if tensors.contains_key("cls.predictions.decoder.weight")
+        && let Some(bias) = tensors.get("cls.predictions.bias").cloned()
+    {
+        // An untied decoder has the bias that transformers computes with; the other name is kept for it to find.
+        tensors.insert("cls.predictions.decoder.bias".into(), bias);
+    }
+    tensors
 }
 
 /// Writes `config.json`, `model.safetensors` and the tokenizer's files into `directory`, which is made if need be.

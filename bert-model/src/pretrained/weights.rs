@@ -24,6 +24,8 @@ const MAX_HEADER_BYTES: u64 = 100_000_000;
 #[derive(Debug)]
 pub struct Weights {
     path: PathBuf,
+    /// What a name is looked up as.
+    key: fn(&str) -> String,
     entries: BTreeMap<String, Entry>,
 }
 
@@ -73,7 +75,19 @@ impl Weights {
     /// # Errors
     /// As [`Weights::open`].
     pub fn safetensors(path: &Path) -> Result<Self> {
-        let mut weights = Self { path: path.into(), entries: BTreeMap::new() };
+        Self::one_file(path, names::normalised)
+    }
+
+    /// One safetensors file of anything, whose names are taken as they are.
+    ///
+    /// # Errors
+    /// As [`Weights::open`].
+    pub fn verbatim(path: &Path) -> Result<Self> {
+        Self::one_file(path, str::to_string)
+    }
+
+    fn one_file(path: &Path, key: fn(&str) -> String) -> Result<Self> {
+        let mut weights = Self { path: path.into(), key, entries: BTreeMap::new() };
         weights.add_safetensors(path)?;
         Ok(weights)
     }
@@ -86,7 +100,7 @@ impl Weights {
         let text = std::fs::read_to_string(index).map_err(Error::io(index, "read"))?;
         let parsed: Index = serde_json::from_str(&text)
             .map_err(|error| Error::line(index, error.line() as u64, error.to_string(), "an index of weight files"))?;
-        let mut weights = Self { path: index.into(), entries: BTreeMap::new() };
+        let mut weights = Self { path: index.into(), key: names::normalised, entries: BTreeMap::new() };
         for name in BTreeSet::from_iter(parsed.weight_map.values()) {
             // A shard lies beside its index: a path that leads elsewhere is none of ours to open.
             if name.contains(['/', '\\']) || !name.ends_with(".safetensors") {
@@ -130,7 +144,7 @@ impl Weights {
                 dtype: info.dtype,
                 shape: info.shape.clone(),
             };
-            self.entries.insert(names::normalised(&name), entry);
+            self.entries.insert((self.key)(&name), entry);
         }
         Ok(())
     }
@@ -141,7 +155,7 @@ impl Weights {
         let tensors = reader.into_tensors().into_iter();
         let entries: BTreeMap<_, _> =
             tensors.map(|(name, tensor)| (names::normalised(&name), Entry::Pickle(Box::new(tensor)))).collect();
-        if entries.is_empty() { Err(bad("no tensor".into())) } else { Ok(Self { path: path.into(), entries }) }
+        if entries.is_empty() { Err(bad("no tensor".into())) } else { Ok(Self { path: path.into(), key: names::normalised, entries }) }
     }
 
     /// The same without the tensors whose names begin with one of `prefixes`: heads of another task.
@@ -162,7 +176,7 @@ impl Weights {
 
     /// The shape of a tensor as the file gives it, if it is there.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.entries.get(&names::normalised(name)).map(Entry::shape)
+        self.entries.get(&(self.key)(name)).map(Entry::shape)
     }
 
     /// The numbers of a tensor as `f32`, in row-major order; `None` if it is not there.
@@ -170,7 +184,7 @@ impl Weights {
     /// # Errors
     /// If the shape is not `expected`, the numbers are not floats, or one is not finite.
     pub fn read(&self, name: &str, expected: &[usize]) -> Result<Option<Vec<f32>>> {
-        let Some(entry) = self.entries.get(&names::normalised(name)) else { return Ok(None) };
+        let Some(entry) = self.entries.get(&(self.key)(name)) else { return Ok(None) };
         let bad = |found: String, expected: String| Error::tensor(&self.path, name, found, expected);
         if entry.shape() != expected {
             return Err(bad(format!("shape {:?}", entry.shape()), format!("{expected:?} (see config.json)")));

@@ -184,7 +184,7 @@ impl Found {
 }
 
 fn read_tensors(path: &Path) -> Result<BTreeMap<String, HostTensor>> {
-    let weights = Weights::safetensors(path)?;
+    let weights = Weights::verbatim(path)?;
     let mut tensors = BTreeMap::new();
     for name in weights.names() {
         let shape = weights.shape(name).unwrap_or_default().to_vec();
