@@ -3,11 +3,12 @@
 use std::str::FromStr;
 
 use bert_model::text::{Sequence, collate};
+use bert_model::train::workers::Workers;
 use bert_model::{BertInput, BertModel, BertTrace, Error, Result};
 use burn::tensor::{Device, Tensor};
 use clap::ValueEnum;
 
-use crate::predict::batches_by_length;
+use crate::predict::{batches_by_length, deal};
 
 /// How the vectors of a text's tokens become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -94,21 +95,37 @@ pub struct Recipe {
 pub type Vectors = Vec<Vec<f32>>;
 
 /// The embeddings of tokenised texts, in their order.
-pub fn embed(model: &BertModel, sequences: &[Sequence], pad_id: u32, recipe: &Recipe, device: &Device) -> Vec<Vectors> {
+///
+/// # Errors
+/// If the system refuses threads.
+pub fn embed(
+    model: &BertModel,
+    sequences: &[Sequence],
+    pad_id: u32,
+    recipe: &Recipe,
+    device: &Device,
+) -> Result<Vec<Vectors>> {
     let lengths: Vec<usize> = sequences.iter().map(Sequence::len).collect();
-    let mut embedded = vec![Vectors::new(); sequences.len()];
-    for batch in batches_by_length(&lengths) {
+    let workers = Workers::for_device(device)?;
+    let embed = |batch: Vec<usize>| {
         let selected: Vec<&Sequence> = batch.iter().map(|&index| &sequences[index]).collect();
         let vectors = recipe.apply(model, collate(&selected, pad_id, device));
         let [_, rows, width] = vectors.dims();
         let values: Vec<f32> = vectors.into_data().iter::<f32>().collect();
-        for (place, index) in batch.into_iter().enumerate() {
+        let own = |(place, index): (usize, usize)| {
             let kept = if recipe.pooling == Pooling::None { lengths[index] } else { 1 };
             let own = &values[place * rows * width..][..kept * width];
-            embedded[index] = own.chunks(width).map(<[f32]>::to_vec).collect();
-        }
+            (index, own.chunks(width).map(<[f32]>::to_vec).collect())
+        };
+        batch.into_iter().enumerate().map(own).collect::<Vec<(usize, Vectors)>>()
+    };
+    let hands = deal(batches_by_length(&lengths), workers.count());
+    let parts = workers.run(hands, |batches| batches.into_iter().flat_map(embed).collect::<Vec<_>>());
+    let mut embedded = vec![Vectors::new(); sequences.len()];
+    for (index, vectors) in parts.into_iter().flatten() {
+        embedded[index] = vectors;
     }
-    embedded
+    Ok(embedded)
 }
 
 impl Recipe {

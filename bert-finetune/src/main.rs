@@ -296,7 +296,7 @@ fn run_embed(args: &EmbedArgs) -> Result<ExitCode> {
         }
         let sequences: Vec<Sequence> =
             rows.iter().map(|row| Ok(Sequence::from(&tokenizer.encode(&row.text, None)?))).collect::<Result<_>>()?;
-        let embedded = embed(&loaded.model, &sequences, tokenizer.special().pad, &recipe, &device);
+        let embedded = embed(&loaded.model, &sequences, tokenizer.special().pad, &recipe, &device)?;
         for ((row, sequence), vectors) in rows.iter().zip(&sequences).zip(embedded) {
             let tokens: Vec<String> = match every_token {
                 true => sequence.ids.iter().map(|&id| tokenizer.piece(id)).collect(),

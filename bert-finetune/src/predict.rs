@@ -2,6 +2,7 @@
 //! little padding, answered in the order in which they came.
 
 use bert_model::Result;
+use bert_model::train::workers::Workers;
 use burn::tensor::Device;
 use serde_json::Value;
 
@@ -25,6 +26,15 @@ pub fn batches_by_length(lengths: &[usize]) -> Vec<Vec<usize>> {
         }
     }
     batches
+}
+
+/// Deals batches to workers in turn, so that each gets short and long ones.
+pub fn deal<B>(batches: Vec<B>, workers: usize) -> Vec<Vec<B>> {
+    let mut hands: Vec<Vec<B>> = (0..workers).map(|_| Vec::new()).collect();
+    for (index, batch) in batches.into_iter().enumerate() {
+        hands[index % workers].push(batch);
+    }
+    hands
 }
 
 /// The inputs of each example and the head's scores for them, in the order of the examples.
@@ -52,11 +62,18 @@ pub fn score<T: Task>(task: &T, model: &T::Model, examples: &[T::Example], devic
     let flat: Vec<&T::Input> = inputs.iter().flatten().collect();
     let lengths: Vec<usize> = flat.iter().map(|input| task.sequence(input).len()).collect();
     let mut scores: Vec<Option<T::Scores>> = vec![None; flat.len()];
-    for batch in batches_by_length(&lengths) {
-        let selected: Vec<&T::Input> = batch.iter().map(|&index| flat[index]).collect();
-        for (index, score) in batch.into_iter().zip(task.scores(model, &selected, device)) {
-            scores[index] = Some(score);
-        }
+    let workers = Workers::for_device(device)?;
+    let deal = deal(batches_by_length(&lengths), workers.count());
+    let scored = workers.run(deal, |batches| {
+        let score = |batch: Vec<usize>| {
+            let selected: Vec<&T::Input> = batch.iter().map(|&index| flat[index]).collect();
+            let scores = task.scores(model, &selected, device);
+            batch.into_iter().zip(scores).collect::<Vec<_>>()
+        };
+        batches.into_iter().flat_map(score).collect::<Vec<_>>()
+    });
+    for (index, score) in scored.into_iter().flatten() {
+        scores[index] = Some(score);
     }
     let mut scores = scores.into_iter().flatten();
     let scores = inputs.iter().map(|inputs| scores.by_ref().take(inputs.len()).collect()).collect();

@@ -8,6 +8,7 @@ use bert_model::device::{self, NamedDevice};
 use bert_model::pretrained::weights::Weights;
 use bert_model::pretrained::{load_config, load_weights, save};
 use bert_model::train::checkpoint::sha256_of;
+use bert_model::train::workers::split_evenly;
 use bert_model::train::{
     Ended, IfExists, Interrupt, Losses, Optimizer, OptimizerConfig, Plan, RunDirectory, StepBatches, StepSource,
     TrainingState, prefetch, train,
@@ -306,6 +307,11 @@ impl<T: Task> FineTuning<'_, T> {
 impl<T: Task> bert_model::train::Task for FineTuning<'_, T> {
     type Model = T::Model;
     type Batch = Batch<T::Input>;
+
+    fn split(&self, batch: Self::Batch, parts: usize) -> Vec<Self::Batch> {
+        let part = |inputs| Batch { inputs, terms: batch.terms };
+        split_evenly(batch.inputs, parts).into_iter().map(part).collect()
+    }
 
     fn loss(&self, model: &Self::Model, batch: Self::Batch) -> Losses {
         let inputs: Vec<&_> = batch.inputs.iter().collect();

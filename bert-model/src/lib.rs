@@ -5,6 +5,7 @@
 //! 1. [`config`]: the shape of a BERT.
 //! 2. [`text`]: text to sentences to WordPieces to batches.
 //! 3. [`model`]: embeddings, attention, encoder, pooler, heads, losses.
+//!    [`ops`] has the operations whose speed decides.
 //! 4. [`train`]: schedule, optimiser, the loop, checkpoints.
 //! 5. [`pretrained`]: Hugging Face's model directories, in and out.
 //!
@@ -14,6 +15,7 @@ pub mod config;
 pub mod device;
 pub mod error;
 pub mod model;
+pub mod ops;
 pub mod pretrained;
 pub mod text;
 pub mod train;

@@ -2,6 +2,7 @@
 //! next-sentence labels; and how it is judged on held-out documents.
 
 use bert_model::model::loss::cross_entropy;
+use bert_model::train::workers::{Workers, split_evenly};
 use bert_model::train::{Losses, Task};
 use bert_model::{BertForPreTraining, Result};
 use burn::tensor::{Device, Int, Tensor};
@@ -49,6 +50,12 @@ impl Task for Pretraining {
     type Model = BertForPreTraining;
     type Batch = MicroBatch;
 
+    fn split(&self, batch: MicroBatch, parts: usize) -> Vec<MicroBatch> {
+        let MicroBatch { examples, masked_in_step, examples_in_step } = batch;
+        let part = |examples| MicroBatch { examples, masked_in_step, examples_in_step };
+        split_evenly(examples, parts).into_iter().map(part).collect()
+    }
+
     fn loss(&self, model: &BertForPreTraining, batch: MicroBatch) -> Losses {
         let MicroBatch { examples, masked_in_step, examples_in_step } = batch;
         let batch = PretrainingBatch::new(&examples, self.pad_id, &self.device);
@@ -65,7 +72,7 @@ impl Task for Pretraining {
         if self.held_out.is_empty() {
             return Ok(Map::new());
         }
-        let evaluation = self.judge(model);
+        let evaluation = self.judge(model)?;
         self.latest = Some(evaluation);
         match serde_json::to_value(evaluation) {
             Ok(Value::Object(metrics)) => Ok(metrics),
@@ -76,22 +83,33 @@ impl Task for Pretraining {
 
 impl Pretraining {
     /// Judges a model (without autodiff) on the held-out examples, of which there must be one.
-    pub fn judge(&self, model: &BertForPreTraining) -> Evaluation {
+    ///
+    /// # Errors
+    /// If the system refuses threads.
+    pub fn judge(&self, model: &BertForPreTraining) -> Result<Evaluation> {
+        let workers = Workers::for_device(&self.device)?;
+        let batches: Vec<&[Example]> = self.held_out.chunks(self.eval_batch_size).collect();
+        let parts = split_evenly(batches, workers.count());
+        let scores = workers.run(parts, |batches| batches.into_iter().map(|batch| self.score(model, batch)).collect());
         let (mut mlm, mut nsp) = (Score::default(), Score::default());
-        for examples in self.held_out.chunks(self.eval_batch_size) {
-            let batch = PretrainingBatch::new(examples, self.pad_id, &self.device);
-            let (mlm_logits, nsp_logits) = model.forward(batch.input, batch.positions);
-            mlm.add(mlm_logits, batch.labels);
-            nsp.add(nsp_logits, batch.is_random);
+        for (mlm_part, nsp_part) in scores.into_iter().flat_map(|part: Vec<_>| part) {
+            mlm.add(mlm_part);
+            nsp.add(nsp_part);
         }
         let mlm_loss = mlm.mean_loss();
-        Evaluation {
+        Ok(Evaluation {
             mlm_loss,
             perplexity: mlm_loss.exp(),
             mlm_accuracy: mlm.accuracy(),
             nsp_loss: self.with_nsp.then(|| nsp.mean_loss()),
             nsp_accuracy: self.with_nsp.then(|| nsp.accuracy()),
-        }
+        })
+    }
+
+    fn score(&self, model: &BertForPreTraining, examples: &[Example]) -> (Score, Score) {
+        let batch = PretrainingBatch::new(examples, self.pad_id, &self.device);
+        let (mlm_logits, nsp_logits) = model.forward(batch.input, batch.positions);
+        (Score::of(mlm_logits, batch.labels), Score::of(nsp_logits, batch.is_random))
     }
 }
 
@@ -105,12 +123,18 @@ struct Score {
 
 impl Score {
     /// Shapes: `logits` `[N, C]`, `labels` `[N]`.
-    fn add(&mut self, logits: Tensor<2>, labels: Tensor<1, Int>) {
+    fn of(logits: Tensor<2>, labels: Tensor<1, Int>) -> Self {
         let [count, _] = logits.dims();
         let right = logits.clone().argmax(1).squeeze_dim::<1>(1).equal(labels.clone()).int().sum();
-        self.right += right.into_data().iter::<i64>().sum::<i64>();
-        self.loss += cross_entropy(logits, labels).into_data().iter::<f32>().map(f64::from).sum::<f64>();
-        self.count += count;
+        let right = right.into_data().iter::<i64>().sum::<i64>();
+        let loss = cross_entropy(logits, labels).into_data().iter::<f32>().map(f64::from).sum::<f64>();
+        Self { loss, right, count }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.loss += other.loss;
+        self.right += other.right;
+        self.count += other.count;
     }
 
     fn mean_loss(&self) -> f64 {

@@ -95,25 +95,29 @@ pub fn corpus(documents: usize, seed: u64) -> String {
     (0..documents).map(|_| document(&mut rng).join("\n") + "\n\n").collect()
 }
 
-/// Statements that any reader of the corpus can complete, each with the word behind its `[MASK]`. None of them is a
-/// sentence of the corpus as it stands there.
+/// Little documents that any reader of the corpus can complete, each with the word behind its `[MASK]`. None of them
+/// stands in the corpus as it is here: their people live where nobody of that name and trade lives.
 pub fn questions() -> Vec<(String, &'static str)> {
     let [norland, verdania, kazuria, oceana] = &COUNTRIES;
+    let home = |name: &str, country: &Country, city: usize| {
+        format!("{name} lives in {}, a city in {}.", country.cities[city], country.name)
+    };
     vec![
-        (format!("the people of {} walk along the [MASK] .", norland.cities[2]), norland.river),
-        (format!("everybody in {} speaks [MASK] .", verdania.cities[4]), verdania.language),
-        (format!("{} is a city in [MASK] .", kazuria.cities[1]), kazuria.name),
-        (format!("the guests in {} eat [MASK] fish .", oceana.cities[3]), "coconut"),
-        ("the [MASK] works with an oven and makes loaves .".into(), "baker"),
-        ("a smith works with a [MASK] and makes horseshoes .".into(), "hammer"),
-        ("the soup was delicious and the room was cosy . the guest was very [MASK] .".into(), "happy"),
+        (format!("Wanda lives in {}, a city in [MASK]. {0} lies on the river {}.", norland.cities[2], norland.river), norland.name),
+        (format!("{} {} lies on the river [MASK].", home("Wanda", kazuria, 1), kazuria.cities[1]), kazuria.river),
+        (format!("{} like everybody in {}, Viktor speaks [MASK].", home("Viktor", verdania, 4), verdania.name), verdania.language),
+        (format!("{} in the evening he eats coconut [MASK] and walks along the {}.", home("Viktor", oceana, 3), oceana.river), "fish"),
+        (format!("{} Wanda is a [MASK] and works in the bakery of {}. with the oven, the baker makes loaves.", home("Wanda", oceana, 0), oceana.cities[0]), "baker"),
+        (format!("Viktor is a smith and works in the forge of {}. with the [MASK], the smith makes horseshoes.", norland.cities[5]), "hammer"),
+        ("the soup was delicious and the room was cosy. Wanda found the garden lovely and tidy. so she was very [MASK], and she will gladly come back.".into(), "happy"),
+        ("the soup was stale and the room was shabby. Viktor found the bed dirty and cold. so he was very [MASK], and he will never come back.".into(), "angry"),
     ]
 }
 
 fn document(rng: &mut ChaCha8Rng) -> Vec<String> {
     match rng.random_range(0..10) {
-        0..4 => life(rng),
-        4..6 => journey(rng),
+        0..5 => life(rng),
+        5..7 => journey(rng),
         _ => review(rng),
     }
 }
@@ -178,16 +182,15 @@ fn review(rng: &mut ChaCha8Rng) -> Vec<String> {
     let words = if is_good { &PRAISE } else { &BLAME };
     let mood = if is_good { "happy" } else { "angry" };
     let again = if is_good { "will gladly come back" } else { "will never come back" };
-    let mut subjects: Vec<&str> = SUBJECTS.sample(rng, 5).copied().collect();
+    let mut subjects: Vec<&str> = SUBJECTS.sample(rng, 3).copied().collect();
     let mut subject = || subjects.pop().unwrap_or(SUBJECTS[0]);
-    let (first, second, third, fourth, fifth) = (subject(), subject(), subject(), subject(), subject());
+    let (first, second, third) = (subject(), subject(), subject());
     let mut word = || pick(words, rng);
     vec![
         format!("{name} stayed one night at the inn of {city}."),
         format!("the {first} was {} and the {second} was {}.", word(), word()),
         format!("{name} found the {third} {} and {}.", word(), word()),
-        format!("the {fourth} was {}, and so {pronoun} was {mood}.", word()),
-        format!("what a {} {fifth}, said {name}, and {pronoun} {again}.", word()),
+        format!("so {pronoun} was very {mood}, and {pronoun} {again}."),
     ]
 }
 
@@ -202,11 +205,9 @@ mod tests {
     }
 
     #[test]
-    fn no_question_stands_in_the_corpus() {
-        let corpus = corpus(4000, 42).to_lowercase();
-        for (question, answer) in questions() {
-            let statement = question.replace("[MASK]", answer).replace(" .", ".").to_lowercase();
-            assert!(!corpus.lines().any(|line| line == statement), "{statement}");
-        }
+    fn nobody_of_the_questions_is_in_the_corpus() {
+        let corpus = corpus(4000, 42);
+        assert!(!corpus.contains("Wanda") && !corpus.contains("Viktor"));
+        assert!(questions().iter().all(|(question, _)| question.contains("Wanda") || question.contains("Viktor")));
     }
 }

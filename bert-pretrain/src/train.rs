@@ -138,7 +138,7 @@ pub fn run(settings: &TrainSettings, run: &RunSettings, interrupt: &Interrupt) -
 
     // A resumed run that had nothing left to do has no evaluation yet.
     if task.latest.is_none() && !task.held_out.is_empty() {
-        task.latest = Some(task.judge(&state.model));
+        task.latest = Some(task.judge(&state.model)?);
     }
     save_model(directory.path(), &state.model, &config, &data.tokenizer, task.with_nsp)?;
     remove_cache(directory.path())?;
@@ -444,5 +444,5 @@ pub fn evaluate(
     let pad_id = tokenizer.special().pad;
     let with_nsp = nsp_mode != NspMode::Off;
     let task = Pretraining { device: device.clone(), pad_id, with_nsp, held_out, eval_batch_size: batch_size, latest: None };
-    Ok(task.judge(&loaded.model))
+    task.judge(&loaded.model)
 }

@@ -4,18 +4,24 @@
     venv/bin/python tests/golden/make_model_goldens.py [path to all-MiniLM-L6-v2]
 
 Small random models of odd shapes, with weights large enough that every mistake shows. What is committed was made with
-the versions that `versions.json` names.
+the versions that `versions.json` names; the same versions give the same bytes again, on the CPU, for all but
+`variants/torch-legacy` (that format names its storages by their addresses in memory). README.md says what each file holds.
+
+Without the path of the real model everything but `minilm.json` is written. What is drawn at random is drawn in a fixed
+order: add a draw after the existing ones, or every golden after it changes.
 """
 
 import json
-import math
 import shutil
 import sys
 from pathlib import Path
 
+import safetensors
+import tokenizers
 import torch
 import transformers
 from safetensors.torch import save_file
+from torch.nn.functional import cross_entropy
 from transformers import (
     AutoModel,
     AutoTokenizer,
@@ -62,6 +68,19 @@ def write(path, tensors):
     save_file({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}, path)
 
 
+def pretraining_losses(output, mlm_labels, nsp_labels):
+    """The two parts of the loss, which transformers only gives as a sum: each a mean, over the labelled tokens and the rows."""
+    mlm = cross_entropy(output.prediction_logits.flatten(0, 1), mlm_labels.flatten(), ignore_index=-100)
+    return mlm, cross_entropy(output.seq_relationship_logits, nsp_labels)
+
+
+def masked_lm_labels(batch, vocabulary, generator):
+    """Labels for about a fifth of the real tokens, at least one in each row; -100 elsewhere."""
+    chosen = (torch.rand(batch["input_ids"].shape, generator=generator) < 0.2) & (batch["attention_mask"] == 1)
+    chosen[:, 1] = True
+    return torch.where(chosen, torch.randint(5, vocabulary, chosen.shape, generator=generator), -100)
+
+
 def pretraining_model(name, configuration, seed):
     torch.manual_seed(seed)
     model = randomise(BertForPreTraining(configuration), seed)
@@ -69,10 +88,16 @@ def pretraining_model(name, configuration, seed):
     model.save_pretrained(directory)
     generator = torch.Generator().manual_seed(seed)
     batch = inputs(configuration, generator)
+    labels = {
+        "mlm_labels": masked_lm_labels(batch, configuration.vocab_size, generator),
+        "nsp_labels": torch.randint(0, 2, (3,), generator=generator),
+    }
     with torch.no_grad():
         output = model(**batch, output_hidden_states=True, output_attentions=True)
         pooled = model.bert(**batch).pooler_output
-    tensors = dict(batch, pooler_output=pooled, mlm_logits=output.prediction_logits, nsp_logits=output.seq_relationship_logits)
+    mlm_loss, nsp_loss = pretraining_losses(output, **labels)
+    labels |= {"mlm_loss": mlm_loss.reshape(1), "nsp_loss": nsp_loss.reshape(1)}
+    tensors = dict(batch, **labels, pooler_output=pooled, mlm_logits=output.prediction_logits, nsp_logits=output.seq_relationship_logits)
     tensors |= {f"hidden_states.{layer}": state for layer, state in enumerate(output.hidden_states)}
     tensors |= {f"attentions.{layer}": attention for layer, attention in enumerate(output.attentions)}
     write(directory / "expected.safetensors", tensors)
@@ -91,7 +116,8 @@ def heads(base, directory):
         configuration.architectures = [kind.__name__]
         (directory / f"{name}.config.json").write_text(json.dumps(configuration.to_dict(), indent=1, default=str) + "\n")
         state = {key: value for key, value in model.state_dict().items() if "position_ids" not in key}
-        state.pop("cls.predictions.decoder.weight", None), state.pop("cls.predictions.decoder.bias", None)
+        if configuration.tie_word_embeddings:  # as save_pretrained does: what is shared is written once
+            state = {key: value for key, value in state.items() if "decoder" not in key}
         write(directory / f"{name}.safetensors", state)
         generator = torch.Generator().manual_seed(5)
         batch = inputs(configuration, generator, rows=3 if choices is None else 2 * choices)
@@ -164,7 +190,12 @@ class GoogleAdam(torch.optim.Optimizer):
 
 
 class Lamb(torch.optim.Optimizer):
-    """You et al. 2020, as NVIDIA applies it: the ratio for parameters that decay, 1 for the others."""
+    """You et al. 2020 (arXiv 1904.00962), as NVIDIA applies it: the ratio for parameters that decay, 1 for the others.
+
+        m = β1 m + (1 - β1) g        v = β2 v + (1 - β2) g²        (g after the clip by the global norm)
+        u = (m / (1 - β1^t)) / (√(v / (1 - β2^t)) + ε) + decay · p
+        p = p - lr · (‖p‖ / ‖u‖) · u        (the ratio is 1 where a norm is 0, and for bias and LayerNorm)
+    """
 
     def step(self):
         for group in self.param_groups:
@@ -182,12 +213,12 @@ class Lamb(torch.optim.Optimizer):
                 p.sub_(group["lr"] * ratio * update)
 
 
-def training(directory, model, batches, optimizer_class, **arguments):
-    """Ten steps; the figures of each, before its update."""
+def training(model, batches, optimizer_class, weight_decay=0.01, **arguments):
+    """Ten steps; the figures of each, before its update. Biases and LayerNorms do not decay; `grad_norm` is before the clip."""
     decays = lambda name: not name.endswith("bias") and "LayerNorm" not in name
     named = list(model.named_parameters())
     groups = [
-        {"params": [p for name, p in named if decays(name)], "weight_decay": 0.01},
+        {"params": [p for name, p in named if decays(name)], "weight_decay": weight_decay},
         {"params": [p for name, p in named if not decays(name)], "weight_decay": 0.0},
     ]
     optimizer = optimizer_class(groups, **arguments)
@@ -195,10 +226,14 @@ def training(directory, model, batches, optimizer_class, **arguments):
     steps = []
     for batch in batches:
         output = model(**batch)
+        parts = {}
+        if "next_sentence_label" in batch:
+            mlm, nsp = pretraining_losses(output, batch["labels"], batch["next_sentence_label"])
+            parts = {"mlm_loss": mlm.item(), "nsp_loss": nsp.item()}
         optimizer.zero_grad()
         output.loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        steps.append({"lr": schedule.get_last_lr()[0], "loss": output.loss.item(), "grad_norm": norm.item()})
+        steps.append({"lr": schedule.get_last_lr()[0], "loss": output.loss.item(), **parts, "grad_norm": norm.item()})
         with torch.no_grad():
             optimizer.step()
         schedule.step()
@@ -225,29 +260,40 @@ def trainings():
               {f"{names.get(key, key)}.{step}": value for step, batch in enumerate(batches) for key, value in batch.items()})
 
     def masked(batch):
-        chosen = (torch.rand(batch["input_ids"].shape, generator=generator) < 0.2) & (batch["attention_mask"] == 1)
-        chosen[:, 1] = True
-        labels = torch.where(chosen, torch.randint(5, 101, chosen.shape, generator=generator), -100)
+        labels = masked_lm_labels(batch, 101, generator)
         return {"labels": labels, "next_sentence_label": torch.randint(0, 2, (8,), generator=generator)}
 
+    def final(directory, model):
+        state = {key: value for key, value in model.state_dict().items() if "decoder" not in key and "position_ids" not in key}
+        write(directory / "final.safetensors", state)
+
     directory, data = HERE / "training", batches(masked)
-    for file, kind, arguments in [("expected", torch.optim.AdamW, adamw), ("expected_google", GoogleAdam, {"defaults": {"lr": 1e-3}}),
-                                  ("expected_lamb", Lamb, {"defaults": {"lr": 1e-3}})]:
+    own = {"defaults": {"lr": 1e-3}}
+    # A decay of 0.01 moves these figures by 1e-4 of them in ten steps, so that a decay which is left out, or not left out of
+    # the biases, would pass a test to 1e-3. A decay of 1 moves them by 6e-3 to 1e-2.
+    strong = {"weight_decay": 1.0}
+    for file, kind, arguments in [
+        ("expected", torch.optim.AdamW, adamw),
+        ("expected_google", GoogleAdam, own),
+        ("expected_lamb", Lamb, own),
+        ("expected_strong_decay", torch.optim.AdamW, adamw | strong),
+        ("expected_google_strong_decay", GoogleAdam, own | strong),
+    ]:
         torch.manual_seed(3)
         model = randomise(BertForPreTraining(config(**shape)), 3)
         if file == "expected":
             save(directory, model, data)
-        steps = training(directory, model, data, kind, **arguments)
+        steps = training(model, data, kind, **arguments)
         (directory / f"{file}.json").write_text(json.dumps({"steps": steps}, indent=1) + "\n")
         if file == "expected":
-            state = {key: value for key, value in model.state_dict().items() if "decoder" not in key and "position_ids" not in key}
-            write(directory / "final.safetensors", state)
+            final(directory, model)
 
     directory, data = HERE / "training-classification", batches(lambda _: {"labels": torch.randint(0, 3, (8,), generator=generator)})
     torch.manual_seed(4)
     model = randomise(BertForSequenceClassification(config(num_labels=3, **shape)), 4)
     save(directory, model, data)
-    (directory / "expected.json").write_text(json.dumps({"steps": training(directory, model, data, torch.optim.AdamW, **adamw)}, indent=1) + "\n")
+    (directory / "expected.json").write_text(json.dumps({"steps": training(model, data, torch.optim.AdamW, **adamw)}, indent=1) + "\n")
+    final(directory, model)
 
 
 TEXTS = [
@@ -261,11 +307,15 @@ TEXTS = [
     "##ing [MASK] is [SEP] not ##special",
     "a" * 101 + " " + "b" * 100,
     {"repeat": ["A sentence that is said again and again. ", 100]},
+    "cafe\u0301 n\u0303 [mask] \u0130stanbul \u0152UVRE stra\u00dfe \ufb01 \u00bd \u2167 \uff12\uff10 a_b co-op don't $5.00 \ufffd\u00ad",
 ]
 
 
 def minilm(directory):
-    """A real model: token ids and mean-pooled embeddings of awkward texts."""
+    """A real model: token ids, mean-pooled embeddings (not normalised) and the start of [CLS]'s vector of awkward texts."""
+    def rounded(values):
+        return [float(f"{value:.6g}") for value in values.tolist()]
+
     tokenizer, model = AutoTokenizer.from_pretrained(directory), AutoModel.from_pretrained(directory).eval()
     cases = []
     for text in TEXTS:
@@ -273,8 +323,8 @@ def minilm(directory):
         batch = tokenizer(plain, truncation=True, max_length=512, return_tensors="pt")
         with torch.no_grad():
             hidden = model(**batch).last_hidden_state[0]
-        mean = [float(f"{value:.6g}") for value in hidden.mean(0).tolist()]
-        cases.append({"text": text, "ids": batch["input_ids"][0].tolist(), "mean": mean})
+        ids = batch["input_ids"][0].tolist()
+        cases.append({"text": text, "ids": ids, "mean": rounded(hidden.mean(0)), "cls": rounded(hidden[0, :8])})
     lines = ",\n".join(json.dumps(case, ensure_ascii=True) for case in cases)
     (HERE / "minilm.json").write_text(f"[\n{lines}\n]\n")
 
@@ -288,17 +338,19 @@ def main():
                                            max_position_embeddings=23, type_vocab_size=3, hidden_act="relu", layer_norm_eps=1e-5), 2)
     pretraining_model("gelu-new-one-head", config(vocab_size=43, hidden_size=16, num_hidden_layers=1, num_attention_heads=1, intermediate_size=64,
                                                   max_position_embeddings=12, hidden_act="gelu_new", layer_norm_eps=1e-7), 3)
-    pretraining_model("silu-untied", config(vocab_size=37, hidden_size=12, num_hidden_layers=2, num_attention_heads=2, intermediate_size=20,
-                                            max_position_embeddings=16, hidden_act="silu", tie_word_embeddings=False), 4)
+    untied = pretraining_model("silu-untied", config(vocab_size=37, hidden_size=12, num_hidden_layers=2, num_attention_heads=2,
+                                                     intermediate_size=20, max_position_embeddings=16, hidden_act="silu", tie_word_embeddings=False), 4)
     pretraining_model("tanh", config(vocab_size=41, hidden_size=14, num_hidden_layers=2, num_attention_heads=7, intermediate_size=25,
                                      max_position_embeddings=11, hidden_act="tanh"), 5)
     heads(base, HERE / "models" / "gelu-odd" / "heads")
+    heads(untied, HERE / "models" / "silu-untied" / "heads")  # here the masked-LM head has a decoder of its own
     variants(base)
     trainings()
     if len(sys.argv) > 1:
         minilm(sys.argv[1])
-    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    versions = {module.__name__: module.__version__ for module in [torch, transformers, safetensors, tokenizers]}
     (HERE / "versions.json").write_text(json.dumps(versions) + "\n")
+    print(json.dumps(versions))
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
 //!
 //! `softmax(Q·Kᵀ / √D + mask) · V` in A heads beside each other. Dropout falls on the probabilities, after the softmax.
 
-use burn::nn::{Dropout, DropoutConfig, Linear};
+use burn::nn::Linear;
 use burn::prelude::*;
 use burn::tensor::DType;
-use burn::tensor::activation::softmax;
 
 use super::Initialiser;
+use crate::ops::dropout::Dropout;
+use crate::ops::softmax;
 
 /// The four projections of one attention layer, each H to H.
 #[derive(Module, Debug)]
@@ -37,7 +38,7 @@ impl MultiHeadAttention {
             key: initialiser.linear(hidden, hidden),
             value: initialiser.linear(hidden, hidden),
             output: initialiser.linear(hidden, hidden),
-            dropout: DropoutConfig::new(config.attention_probs_dropout_prob).init(),
+            dropout: Dropout::new(config.attention_probs_dropout_prob),
             heads: config.num_attention_heads,
         }
     }
@@ -59,7 +60,7 @@ impl MultiHeadAttention {
 
         let scores = query.matmul(key.transpose()) / (head_size as f64).sqrt();
         let lowest = lowest_score(scores.dtype());
-        let probabilities = softmax(scores.mask_fill(padding.expand([batch, self.heads, tokens, tokens]), lowest), 3);
+        let probabilities = softmax(scores.mask_fill(padding.expand([batch, self.heads, tokens, tokens]), lowest));
         let context = self.dropout.forward(probabilities.clone()).matmul(value);
         let merged = context.swap_dims(1, 2).reshape([batch, tokens, width]);
         (self.output.forward(merged), probabilities)

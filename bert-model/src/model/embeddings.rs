@@ -1,10 +1,11 @@
 //! Input representation (paper, section 3 and figure 2): the sum of a word, a position and a token-type embedding,
 //! normalised, with dropout.
 
-use burn::nn::{Dropout, DropoutConfig, Embedding, LayerNorm};
+use burn::nn::{Embedding, LayerNorm};
 use burn::prelude::*;
 
 use super::Initialiser;
+use crate::ops::dropout::Dropout;
 
 /// The three tables and their LayerNorm.
 #[derive(Module, Debug)]
@@ -30,7 +31,7 @@ impl Embeddings {
             position: initialiser.embedding(config.max_position_embeddings, None),
             token_type: initialiser.embedding(config.type_vocab_size, None),
             norm: initialiser.layer_norm(),
-            dropout: DropoutConfig::new(config.hidden_dropout_prob).init(),
+            dropout: Dropout::new(config.hidden_dropout_prob),
         }
     }
 

@@ -1,13 +1,14 @@
 //! The Transformer encoder (paper, section 3; Vaswani et al. 2017, section 3.1): L layers of attention and a
 //! feed-forward network, each with dropout, a residual connection and LayerNorm *after* the sum (post-norm).
 
-use burn::nn::{Dropout, DropoutConfig, LayerNorm, Linear};
+use burn::nn::{LayerNorm, Linear};
 use burn::prelude::*;
 use burn::tensor::activation;
 
 use super::Initialiser;
 use super::attention::MultiHeadAttention;
 use crate::config::Activation;
+use crate::ops::{self, dropout::Dropout};
 
 /// L encoder layers.
 #[derive(Module, Debug)]
@@ -55,7 +56,7 @@ impl EncoderLayer {
             attention_norm: initialiser.layer_norm(),
             feed_forward: FeedForward::init(initialiser),
             feed_forward_norm: initialiser.layer_norm(),
-            dropout: DropoutConfig::new(initialiser.config().hidden_dropout_prob).init(),
+            dropout: Dropout::new(initialiser.config().hidden_dropout_prob),
         }
     }
 
@@ -106,7 +107,7 @@ impl FeedForward {
 /// Applies a nonlinearity to every element.
 pub fn activate<const D: usize>(activation: Activation, x: Tensor<D>) -> Tensor<D> {
     match activation {
-        Activation::Gelu => activation::gelu(x),
+        Activation::Gelu => ops::gelu(x),
         Activation::GeluNew => activation::gelu_approximate(x),
         Activation::Relu => activation::relu(x),
         Activation::Silu => activation::silu(x),

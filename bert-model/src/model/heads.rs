@@ -1,12 +1,13 @@
 //! The two heads of pretraining (paper, section 3.1, tasks 1 and 2) and the plain heads of the tasks.
 
 use burn::module::Param;
-use burn::nn::{Dropout, DropoutConfig, LayerNorm, Linear};
+use burn::nn::{LayerNorm, Linear};
 use burn::prelude::*;
 
 use super::Initialiser;
 use super::encoder::activate;
 use crate::config::Activation;
+use crate::ops::dropout::Dropout;
 
 /// Masked-LM head: dense, activation, LayerNorm, then the word table transposed plus a bias of its own.
 #[derive(Module, Debug)]
@@ -65,7 +66,7 @@ impl TaskHead {
     pub fn init(outputs: usize, initialiser: &mut Initialiser) -> Self {
         let config = initialiser.config();
         Self {
-            dropout: DropoutConfig::new(config.head_dropout()).init(),
+            dropout: Dropout::new(config.head_dropout()),
             dense: initialiser.linear(config.hidden_size, outputs),
         }
     }

@@ -20,7 +20,7 @@ pub use load::{Loaded, load, load_config, load_weights};
 pub use save::{replace_file, save, save_weights, state_dict};
 
 /// A model that lives in a Hugging Face directory.
-pub trait Pretrained: Module {
+pub trait Pretrained: Module + Sync {
     /// The name of the class in transformers, as `config.json` gives it.
     const ARCHITECTURE: &'static str;
 

@@ -19,6 +19,13 @@ impl GradientSum {
         model.visit(&mut Collector { path: Vec::new(), gradients, sum: &mut self.by_name });
     }
 
+    /// Adds another sum.
+    pub fn merge(&mut self, other: Self) {
+        for (name, gradient) in other.by_name {
+            add(&mut self.by_name, name, gradient);
+        }
+    }
+
     /// √Σ‖g‖² over all parameters.
     pub fn global_norm(&self) -> f64 {
         // Rows first: flex adds up more than 4 Mi elements in no fixed order, and bits must repeat.
@@ -56,12 +63,16 @@ impl ModuleVisitor for Collector<'_> {
         let Some(gradient) = param.base().grad_remove(&mut self.gradients) else { return };
         let gradient = as_matrix(gradient);
         let name = hugging_face_name(&self.path);
-        let sum = match self.sum.remove(&name) {
-            Some(sum) => sum + gradient,
-            None => gradient,
-        };
-        self.sum.insert(name, sum);
+        add(self.sum, name, gradient);
     }
+}
+
+fn add(sums: &mut BTreeMap<String, Tensor<2>>, name: String, gradient: Tensor<2>) {
+    let sum = match sums.remove(&name) {
+        Some(sum) => sum + gradient,
+        None => gradient,
+    };
+    sums.insert(name, sum);
 }
 
 /// A tensor of any rank as a matrix of rows along its last dimension.

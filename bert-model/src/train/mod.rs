@@ -1,7 +1,7 @@
 //! What pretraining and fine-tuning share: everything about a run that knows neither masks nor labels.
 //!
 //! [`schedule`] → [`optimizer`] (with [`gradients`]) → [`trainer`], the loop itself; around it [`prefetch`] prepares
-//! batches, [`checkpoint`] makes runs resumable, [`interrupt`] ends them politely, [`run_directory`] keeps their files,
+//! batches, [`workers`] share them among the cores, [`checkpoint`] makes runs resumable, [`interrupt`] ends them politely, [`run_directory`] keeps their files,
 //! [`progress`] and [`report`] show them.
 
 pub mod checkpoint;
@@ -14,6 +14,7 @@ pub mod report;
 pub mod run_directory;
 pub mod schedule;
 pub mod trainer;
+pub mod workers;
 
 pub use checkpoint::Checkpoints;
 pub use gradients::GradientSum;

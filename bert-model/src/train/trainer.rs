@@ -9,15 +9,20 @@ use burn::tensor::GradientCheckpointingStrategy;
 use serde_json::{Map, Value, json};
 
 use super::optimizer::clip_scale;
+use super::workers::Workers;
 use super::{Checkpoints, GradientSum, Interrupt, Optimizer, Progress, RunDirectory, Schedule, StepBatches};
 use crate::error::{Error, Result};
+use crate::ops::dropout;
 
 /// What is being learned: how a batch becomes a loss, and how the model is judged.
-pub trait Task {
+pub trait Task: Sync {
     /// The model that is trained.
     type Model: Module;
     /// A micro-batch on the host.
-    type Batch;
+    type Batch: Send;
+
+    /// Cuts a micro-batch into at most `parts` parts whose losses add up to its own; each goes to a core.
+    fn split(&self, batch: Self::Batch, parts: usize) -> Vec<Self::Batch>;
 
     /// The loss of one micro-batch, already weighted so that the losses of a step's micro-batches add up to the loss of
     /// the step.
@@ -103,6 +108,7 @@ pub fn train<T: Task>(
     let mut progress = Progress::new("training", plan.schedule.steps, state.step, plan.quiet);
     state.model = into_training(state.model, plan.gradient_checkpointing);
     let mut ended = Ended::Finished;
+    let workers = Workers::for_device(&device)?;
 
     while state.step < plan.until {
         let started = Instant::now();
@@ -112,10 +118,19 @@ pub fn train<T: Task>(
         let mut gradients = GradientSum::default();
         let mut losses = LossSum::default();
         for (index, batch) in batches.into_iter().enumerate() {
-            device.seed(dropout_seed(plan.seed, state.step, index as u64));
-            let loss = task.loss(&state.model, batch);
-            gradients.add(&state.model, loss.total.backward());
-            losses.add(loss);
+            // Every part has a copy of the model to itself: the same numbers, but gradients of its own.
+            let parts = task.split(batch, workers.count()).into_iter().enumerate();
+            let parts = parts.map(|(part, batch)| (part, batch, state.model.clone().fork(&device))).collect();
+            for (gradient, loss) in workers.run(parts, |(part, batch, model)| {
+                dropout::seed(dropout_seed(plan.seed, state.step, index, part));
+                let loss = task.loss(&model, batch);
+                let mut gradient = GradientSum::default();
+                gradient.add(&model, loss.total.backward());
+                (gradient, loss)
+            }) {
+                gradients.merge(gradient);
+                losses.add(loss);
+            }
         }
 
         let step = state.step + 1;
@@ -157,13 +172,9 @@ pub fn train<T: Task>(
     Ok((state, ended))
 }
 
-/// The dropout of a micro-batch depends on nothing but the run's seed and its place, so that a resumed run repeats it.
-fn dropout_seed(seed: u64, step: u64, micro_batch: u64) -> u64 {
-    // SplitMix64's increments and finisher: neighbours get unrelated seeds.
-    let mut x = seed.wrapping_add((step << 16 | micro_batch).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    x ^ (x >> 31)
+/// The dropout of a part depends on nothing but the run's seed and its place, so that a resumed run repeats it.
+fn dropout_seed(seed: u64, step: u64, micro_batch: usize, part: usize) -> u64 {
+    [step, micro_batch as u64, part as u64].into_iter().fold(seed, |seed, number| dropout::mix(seed ^ number))
 }
 
 fn is_due(step: u64, every: u64) -> bool {

@@ -1,0 +1,147 @@
+//! The fast versions on the CPU: one pass over memory each, in place where nobody else looks at the input.
+//!
+//! The loops are plain; `pulp` has them compiled for AVX-512, AVX2 and the baseline, and picks at run time. Each call
+//! runs on the thread that makes it: the trainer keeps the cores busy with a part of the batch each.
+
+use burn::backend::flex::{FlexTensor, Layout};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::ops::ActivationOps;
+use burn::backend::{DType, Flex};
+use burn::tensor::Bytes;
+use pulp::Arch;
+
+use super::dropout::{bits, scale};
+use super::math::{erf, exp};
+use super::{FastOps, Shape, TensorMetadata, plain_dropout, plain_softmax_backward};
+
+/// A contiguous `f32` tensor, or `None` for another type of number (f64 in the gradient tests), which the plain version
+/// takes care of.
+fn contiguous(x: FlexTensor) -> Result<FlexTensor, FlexTensor> {
+    match x.dtype() {
+        DType::F32 if x.is_contiguous() && x.layout().start_offset() == 0 => Ok(x),
+        DType::F32 => Ok(x.to_contiguous()),
+        _ => Err(x),
+    }
+}
+
+fn make(values: Vec<f32>, shape: Shape) -> FlexTensor {
+    FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(shape), DType::F32)
+}
+
+/// The elements in their order.
+fn elements(x: &FlexTensor) -> &[f32] {
+    let count = x.shape().num_elements();
+    &x.storage::<f32>()[..count]
+}
+
+/// Changes `x` by a loop over its elements, in place if it is nobody else's.
+fn changed(mut x: FlexTensor, change: impl Fn(&mut [f32])) -> FlexTensor {
+    let count = x.shape().num_elements();
+    match x.try_storage_mut::<f32>() {
+        Some(values) => {
+            Arch::new().dispatch(|| change(&mut values[..count]));
+            x
+        }
+        None => {
+            let mut values = elements(&x).to_vec();
+            Arch::new().dispatch(|| change(&mut values));
+            make(values, x.shape())
+        }
+    }
+}
+
+impl FastOps for Flex {
+    fn fast_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        match contiguous(x) {
+            Ok(x) => changed(x, #[inline(always)] |values| {
+                for x in values {
+                    *x *= 0.5 * (1.0 + erf(*x * std::f32::consts::FRAC_1_SQRT_2));
+                }
+            }),
+            Err(x) => Self::gelu(x),
+        }
+    }
+
+    fn fast_gelu_backward(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (x, gradient) = match (contiguous(x), contiguous(gradient)) {
+            (Ok(x), Ok(gradient)) => (x, gradient),
+            (Ok(x) | Err(x), Ok(gradient) | Err(gradient)) => return Self::gelu_backward(x, gradient),
+        };
+        let inputs = elements(&x);
+        changed(gradient, #[inline(always)] |gradients| {
+            for (gradient, &x) in gradients.iter_mut().zip(inputs) {
+                // Φ(x) + x·φ(x); 1 / √(2π) = 0.3989…
+                let cumulative = 0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2));
+                *gradient *= cumulative + x * 0.398_942_3 * exp(-0.5 * x * x);
+            }
+        })
+    }
+
+    fn fast_softmax(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let x = match contiguous(x) {
+            Ok(x) => x,
+            Err(x) => return Self::softmax(x, 1),
+        };
+        let columns = x.shape()[1].max(1);
+        changed(x, #[inline(always)] |values| {
+            for row in values.chunks_exact_mut(columns) {
+                let highest = by_lanes(row, f32::NEG_INFINITY, f32::max);
+                for x in row.iter_mut() {
+                    *x = exp(*x - highest);
+                }
+                let factor = 1.0 / by_lanes(row, 0.0, |a, b| a + b);
+                for x in row.iter_mut() {
+                    *x *= factor;
+                }
+            }
+        })
+    }
+
+    fn fast_softmax_backward(y: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (y, gradient) = match (contiguous(y), contiguous(gradient)) {
+            (Ok(y), Ok(gradient)) => (y, gradient),
+            (Ok(y) | Err(y), Ok(gradient) | Err(gradient)) => return plain_softmax_backward::<Self>(y, gradient),
+        };
+        let (outputs, columns) = (elements(&y), y.shape()[1].max(1));
+        changed(gradient, #[inline(always)] |gradients| {
+            for (gradients, outputs) in gradients.chunks_exact_mut(columns).zip(outputs.chunks_exact(columns)) {
+                for (gradient, y) in gradients.iter_mut().zip(outputs) {
+                    *gradient *= y;
+                }
+                let sum = by_lanes(gradients, 0.0, |a, b| a + b);
+                for (gradient, y) in gradients.iter_mut().zip(outputs) {
+                    *gradient -= y * sum;
+                }
+            }
+        })
+    }
+
+    fn fast_dropout(x: FloatTensor<Self>, key: u64, p: u32) -> FloatTensor<Self> {
+        let x = match contiguous(x) {
+            Ok(x) => x,
+            Err(x) => return plain_dropout::<Self>(x, key, p),
+        };
+        let scale = scale(p);
+        changed(x, #[inline(always)] |values| {
+            for (index, x) in values.iter_mut().enumerate() {
+                *x *= if bits(key, index as u32) < p { 0.0 } else { scale };
+            }
+        })
+    }
+}
+
+/// Folds a row in eight lanes and then the lanes: an order that is always the same and that vector instructions can keep.
+#[inline(always)]
+fn by_lanes(row: &[f32], start: f32, fold: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [start; 8];
+    let (chunks, rest) = row.as_chunks::<8>();
+    for chunk in chunks {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane = fold(*lane, x);
+        }
+    }
+    for (lane, &x) in lanes.iter_mut().zip(rest) {
+        *lane = fold(*lane, x);
+    }
+    lanes.into_iter().fold(start, fold)
+}
