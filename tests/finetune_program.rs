@@ -63,8 +63,24 @@ fn fail(arguments: &[&str], directory: &Path) -> String {
 }
 
 const TRAIN: [&str; 18] = [
-    "train", "--model", "model", "--train", "films.tsv", "--eval", "films.tsv", "--test", "films.tsv", "--lr", "3e-3",
-    "--epochs", "8", "--device", "flex", "--quiet", "--json", "-o",
+    "train",
+    "--model",
+    "model",
+    "--train",
+    "films.tsv",
+    "--eval",
+    "films.tsv",
+    "--test",
+    "films.tsv",
+    "--lr",
+    "3e-3",
+    "--epochs",
+    "8",
+    "--device",
+    "flex",
+    "--quiet",
+    "--json",
+    "-o",
 ];
 
 fn train<'a>(more: &[&'a str]) -> Vec<&'a str> {
@@ -80,7 +96,10 @@ fn classification_from_training_to_prediction() {
     assert_eq!(summary["test"]["accuracy"], 1.0, "{summary}");
     assert!(summary["best_epoch"].as_u64().unwrap() >= 1);
 
-    let metrics = json(&["evaluate", "--model", "run", "--data", "films.tsv", "--json", "--quiet", "--predictions", "out.jsonl"], at);
+    let metrics = json(
+        &["evaluate", "--model", "run", "--data", "films.tsv", "--json", "--quiet", "--predictions", "out.jsonl"],
+        at,
+    );
     assert_eq!((&metrics["accuracy"], &metrics["examples"]), (&Value::from(1.0), &Value::from(64)));
     for name in ["f1", "macro_f1", "mcc", "precision", "recall", "loss"] {
         assert!(metrics[name].is_number(), "{name}: {metrics}");
@@ -93,9 +112,14 @@ fn classification_from_training_to_prediction() {
     let sum: f64 = probabilities.values().filter_map(Value::as_f64).sum();
     assert!(probabilities.len() == 2 && (sum - 1.0).abs() < 1e-5, "{answer}");
 
-    fs::write(at.join("texts.txt"), "a poor film\na good book which nobody of us could finish in a single night .\n\na bad film\n").unwrap();
+    fs::write(
+        at.join("texts.txt"),
+        "a poor film\na good book which nobody of us could finish in a single night .\n\na bad film\n",
+    )
+    .unwrap();
     let answers = succeed(&["predict", "--model", "run", "--input", "texts.txt", "--json", "--quiet"], at);
-    let labels: Vec<Value> = answers.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["label"].clone()).collect();
+    let labels: Vec<Value> =
+        answers.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["label"].clone()).collect();
     assert_eq!(labels.len(), 4, "one answer a line, in order");
     assert_eq!((&labels[0], &labels[3]), (&Value::from("bad"), &Value::from("bad")));
 }
@@ -107,18 +131,49 @@ fn regression_and_multi_label() {
     let (mut values, mut sets) = (String::from("text,score\n"), String::from("text,labels\n"));
     for i in 0..64 {
         values += &format!("a {} film,{}\n", WORDS[i % 4], [1.0, 0.5, -0.5, -1.0][i % 4]);
-        sets += &format!("a {} {},{}\n", WORDS[i % 4], ["film", "book"][i / 4 % 2], ["film", "book"][i / 4 % 2].to_owned() + ["|good", "|good", "", ""][i % 4]);
+        sets += &format!(
+            "a {} {},{}\n",
+            WORDS[i % 4],
+            ["film", "book"][i / 4 % 2],
+            ["film", "book"][i / 4 % 2].to_owned() + ["|good", "|good", "", ""][i % 4]
+        );
     }
     fs::write(at.join("values.csv"), values).unwrap();
     fs::write(at.join("sets.csv"), sets).unwrap();
-    let common = ["--epochs", "12", "--batch-size", "8", "--max-seq-len", "12", "--lr", "3e-3", "--device", "flex", "--quiet", "--json"];
-    let regression = ["train", "--task", "regression", "--model", "model", "--train", "values.csv", "--label", "score", "-o", "value"];
+    let common = [
+        "--epochs",
+        "12",
+        "--batch-size",
+        "8",
+        "--max-seq-len",
+        "12",
+        "--lr",
+        "3e-3",
+        "--device",
+        "flex",
+        "--quiet",
+        "--json",
+    ];
+    let regression = [
+        "train",
+        "--task",
+        "regression",
+        "--model",
+        "model",
+        "--train",
+        "values.csv",
+        "--label",
+        "score",
+        "-o",
+        "value",
+    ];
     let summary = json(&[&regression[..], &common].concat(), at);
     assert!(summary["eval"]["pearson"].as_f64().unwrap() > 0.95, "{summary}");
     let answer = json(&["predict", "--model", "value", "a good film", "--json", "--quiet"], at);
     assert!((answer["value"].as_f64().unwrap() - 1.0).abs() < 0.5, "{answer}");
 
-    let multi = ["train", "--task", "multi-label", "--model", "model", "--train", "sets.csv", "--label", "labels", "-o", "set"];
+    let multi =
+        ["train", "--task", "multi-label", "--model", "model", "--train", "sets.csv", "--label", "labels", "-o", "set"];
     let summary = json(&[&multi[..], &common].concat(), at);
     assert!(summary["eval"]["f1"].as_f64().unwrap() > 0.95, "{summary}");
     let answer = json(&["predict", "--model", "set", "a good book", "--json", "--quiet"], at);
@@ -149,7 +204,8 @@ fn embeddings_in_every_format() {
     };
     let lines: Vec<Value> = embed(&[]).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!((lines.len(), &lines[1]["text"]), (2, &Value::from("a book")));
-    let vector = |value: &Value| value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect::<Vec<_>>();
+    let vector =
+        |value: &Value| value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect::<Vec<_>>();
     let expected = vector(&lines[1]["embedding"]);
     assert_eq!(expected.len(), 32);
 
@@ -181,15 +237,50 @@ fn what_is_wrong_is_named() {
     fs::write(at.join("other.tsv"), "text\tlabel\na good film\tgreat\n").unwrap();
     fs::write(at.join("empty.tsv"), "").unwrap();
     fs::write(at.join("latin.tsv"), b"text\tlabel\ncaf\xe9\tgood\n").unwrap();
-    let with = |file: &'static str| ["train", "--model", "model", "--train", file, "--max-seq-len", "12", "-o", "x", "--quiet"];
+    let with = |file: &'static str| {
+        ["train", "--model", "model", "--train", file, "--max-seq-len", "12", "-o", "x", "--quiet"]
+    };
     for (arguments, expected) in [
         (&with("one.tsv")[..], "one label only, \"good\""),
         (&with("empty.tsv"), "empty.tsv"),
         (&with("latin.tsv"), "latin.tsv:2"),
         (&with("nowhere.tsv"), "nowhere.tsv: cannot"),
-        (&["train", "--model", "model", "--train", "films.tsv", "-o", "x", "--quiet"], "--max-seq-len 128 does not fit"),
-        (&["train", "--model", "model", "--train", "films.tsv", "--text", "sentence", "-o", "x", "--max-seq-len", "12"], "sentence"),
-        (&["train", "--model", "model", "--train", "films.tsv", "--eval", "other.tsv", "-o", "x", "--max-seq-len", "12"], "other.tsv:2: found the label \"great\", expected one of bad, good"),
+        (
+            &["train", "--model", "model", "--train", "films.tsv", "-o", "x", "--quiet"],
+            "--max-seq-len 128 does not fit",
+        ),
+        (
+            &[
+                "train",
+                "--model",
+                "model",
+                "--train",
+                "films.tsv",
+                "--text",
+                "sentence",
+                "-o",
+                "x",
+                "--max-seq-len",
+                "12",
+            ],
+            "sentence",
+        ),
+        (
+            &[
+                "train",
+                "--model",
+                "model",
+                "--train",
+                "films.tsv",
+                "--eval",
+                "other.tsv",
+                "-o",
+                "x",
+                "--max-seq-len",
+                "12",
+            ],
+            "other.tsv:2: found the label \"great\", expected one of bad, good",
+        ),
         (&["predict", "--model", "model", "x"], "a fine-tuned model"),
         (&["train", "--train", "films.tsv", "-o", "x"], "--model DIR is needed"),
         (&["embed", "--model", "nowhere", "x"], "nowhere"),

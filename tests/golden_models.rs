@@ -63,7 +63,8 @@ fn hidden_states_attention_maps_and_pretraining_heads() {
             let trace = loaded.model.bert.trace(input.clone());
             let mut worst: f32 = 0.0;
             let mut same = |what: &str, found: Vec<f32>| {
-                let bound = assert_close(&format!("{name} on {backend}: {what}"), &found, &expected[what].floats, BOUND);
+                let bound =
+                    assert_close(&format!("{name} on {backend}: {what}"), &found, &expected[what].floats, BOUND);
                 worst = worst.max(bound);
             };
             for (layer, state) in trace.hidden_states.into_iter().enumerate() {
@@ -83,12 +84,17 @@ fn hidden_states_attention_maps_and_pretraining_heads() {
 }
 
 /// A head's golden files, loaded into its model.
-fn head<M: Pretrained>(name: &str, device: &Device) -> (M, BertConfig, Goldens) {
-    let directory = golden("models/gelu-odd/heads");
+fn head<M: Pretrained>(base: &str, name: &str, device: &Device) -> (M, BertConfig, Goldens) {
+    let directory = golden("models").join(base).join("heads");
     let config = BertConfig::from_file(directory.join(format!("{name}.config.json"))).unwrap();
     let weights = Weights::safetensors(&directory.join(format!("{name}.safetensors"))).unwrap();
     let loaded = load_weights::<M>(&weights, config, 0, device).unwrap();
-    assert!(loaded.initialised.is_empty() && loaded.unused.is_empty(), "{name}: {:?} {:?}", loaded.initialised, loaded.unused);
+    assert!(
+        loaded.initialised.is_empty() && loaded.unused.is_empty(),
+        "{name}: {:?} {:?}",
+        loaded.initialised,
+        loaded.unused
+    );
     (loaded.model, loaded.config, read_golden(&directory.join(format!("{name}.expected.safetensors"))))
 }
 
@@ -101,60 +107,66 @@ fn same(name: &str, backend: &str, logits: Vec<f32>, loss: Tensor<1>, expected: 
 #[test]
 fn task_heads() {
     for (backend, device) in devices() {
-        let (model, _, expected) = head::<BertForSequenceClassification>("BertForSequenceClassification", &device);
-        let logits = model.forward(input(&expected, "", &device));
-        let loss = cross_entropy(logits.clone(), integers(&expected["labels"], &device)).mean();
-        same("classification", backend, floats(logits), loss, &expected);
-
-        let name = "BertForSequenceClassification-regression";
-        let (model, config, expected) = head::<BertForSequenceClassification>(name, &device);
-        assert_eq!(config.num_labels(), 1);
-        let logits = model.forward(input(&expected, "", &device));
-        let targets = Tensor::<1>::from_data(&expected["labels"].floats[..], &device);
-        let loss = squared_error(logits.clone().squeeze_dim(1), targets).mean();
-        same("regression", backend, floats(logits), loss, &expected);
-
-        let name = "BertForSequenceClassification-multi_label";
-        let (model, _, expected) = head::<BertForSequenceClassification>(name, &device);
-        let logits = model.forward(input(&expected, "", &device));
-        let labels = &expected["labels"];
-        let targets = TensorData::new(labels.floats.clone(), labels.dims::<2>());
-        let loss = binary_cross_entropy(logits.clone(), Tensor::from_data(targets, &device)).mean();
-        same("multi-label", backend, floats(logits), loss, &expected);
-
-        let (model, _, expected) = head::<BertForTokenClassification>("BertForTokenClassification", &device);
-        let logits = model.forward(input(&expected, "", &device));
-        let labelled = labelled(&expected["labels"]);
-        let rows = logits.clone().flatten::<2>(0, 1).select(0, Tensor::from_data(&labelled.0[..], &device));
-        let loss = cross_entropy(rows, Tensor::from_data(&labelled.1[..], &device)).mean();
-        same("tagging", backend, floats(logits), loss, &expected);
-
-        let (model, _, expected) = head::<BertForQuestionAnswering>("BertForQuestionAnswering", &device);
-        let (start, end) = model.forward(input(&expected, "", &device));
-        assert_close("start", &floats(start.clone()), &expected["start_logits"].floats, BOUND);
-        assert_close("end", &floats(end.clone()), &expected["end_logits"].floats, BOUND);
-        let target = |name: &str| integers::<1>(&expected[name], &device);
-        let loss = (cross_entropy(start, target("start_positions")).mean()
-            + cross_entropy(end, target("end_positions")).mean())
-            / 2.0;
-        assert_close("question answering: loss", &floats(loss), &expected["loss"].floats, BOUND);
-
-        let (model, _, expected) = head::<BertForMultipleChoice>("BertForMultipleChoice", &device);
-        let choices = expected["input_ids"].shape[1];
-        let logits = model.forward(input(&expected, "", &device), choices);
-        let loss = cross_entropy(logits.clone(), integers(&expected["labels"], &device)).mean();
-        same("multiple choice", backend, floats(logits), loss, &expected);
-
-        let (model, _, expected) = head::<BertForMaskedLM>("BertForMaskedLM", &device);
-        let input_ids = input(&expected, "", &device);
-        let positions = every_position(&input_ids, &device);
-        assert_close("masked LM", &floats(model.forward(input_ids, positions)), &expected["logits"].floats, BOUND);
-
-        let (model, _, expected) = head::<BertForNextSentencePrediction>("BertForNextSentencePrediction", &device);
-        let logits = model.forward(input(&expected, "", &device));
-        let loss = cross_entropy(logits.clone(), integers(&expected["labels"], &device)).mean();
-        same("next sentence", backend, floats(logits), loss, &expected);
+        for base in ["gelu-odd", "silu-untied"] {
+            every_head(base, backend, &device);
+        }
     }
+}
+
+fn every_head(base: &str, backend: &str, device: &Device) {
+    let (model, _, expected) = head::<BertForSequenceClassification>(base, "BertForSequenceClassification", device);
+    let logits = model.forward(input(&expected, "", device));
+    let loss = cross_entropy(logits.clone(), integers(&expected["labels"], device)).mean();
+    same("classification", backend, floats(logits), loss, &expected);
+
+    let name = "BertForSequenceClassification-regression";
+    let (model, config, expected) = head::<BertForSequenceClassification>(base, name, device);
+    assert_eq!(config.num_labels(), 1);
+    let logits = model.forward(input(&expected, "", device));
+    let targets = Tensor::<1>::from_data(&expected["labels"].floats[..], device);
+    let loss = squared_error(logits.clone().squeeze_dim(1), targets).mean();
+    same("regression", backend, floats(logits), loss, &expected);
+
+    let name = "BertForSequenceClassification-multi_label";
+    let (model, _, expected) = head::<BertForSequenceClassification>(base, name, device);
+    let logits = model.forward(input(&expected, "", device));
+    let labels = &expected["labels"];
+    let targets = TensorData::new(labels.floats.clone(), labels.dims::<2>());
+    let loss = binary_cross_entropy(logits.clone(), Tensor::from_data(targets, device)).mean();
+    same("multi-label", backend, floats(logits), loss, &expected);
+
+    let (model, _, expected) = head::<BertForTokenClassification>(base, "BertForTokenClassification", device);
+    let logits = model.forward(input(&expected, "", device));
+    let labelled = labelled(&expected["labels"]);
+    let rows = logits.clone().flatten::<2>(0, 1).select(0, Tensor::from_data(&labelled.0[..], device));
+    let loss = cross_entropy(rows, Tensor::from_data(&labelled.1[..], device)).mean();
+    same("tagging", backend, floats(logits), loss, &expected);
+
+    let (model, _, expected) = head::<BertForQuestionAnswering>(base, "BertForQuestionAnswering", device);
+    let (start, end) = model.forward(input(&expected, "", device));
+    assert_close("start", &floats(start.clone()), &expected["start_logits"].floats, BOUND);
+    assert_close("end", &floats(end.clone()), &expected["end_logits"].floats, BOUND);
+    let target = |name: &str| integers::<1>(&expected[name], device);
+    let loss = (cross_entropy(start, target("start_positions")).mean()
+        + cross_entropy(end, target("end_positions")).mean())
+        / 2.0;
+    assert_close("question answering: loss", &floats(loss), &expected["loss"].floats, BOUND);
+
+    let (model, _, expected) = head::<BertForMultipleChoice>(base, "BertForMultipleChoice", device);
+    let choices = expected["input_ids"].shape[1];
+    let logits = model.forward(input(&expected, "", device), choices);
+    let loss = cross_entropy(logits.clone(), integers(&expected["labels"], device)).mean();
+    same("multiple choice", backend, floats(logits), loss, &expected);
+
+    let (model, _, expected) = head::<BertForMaskedLM>(base, "BertForMaskedLM", device);
+    let input_ids = input(&expected, "", device);
+    let positions = every_position(&input_ids, device);
+    assert_close("masked LM", &floats(model.forward(input_ids, positions)), &expected["logits"].floats, BOUND);
+
+    let (model, _, expected) = head::<BertForNextSentencePrediction>(base, "BertForNextSentencePrediction", device);
+    let logits = model.forward(input(&expected, "", device));
+    let loss = cross_entropy(logits.clone(), integers(&expected["labels"], device)).mean();
+    same("next sentence", backend, floats(logits), loss, &expected);
 }
 
 /// Flat positions with a label, and the labels.
@@ -195,7 +207,7 @@ fn assert_same_steps(what: &str, steps: &[Step], expected: &Path) {
         for (name, found) in [("loss", step.loss), ("grad_norm", step.norm)] {
             let expected = expected[name].as_f64().unwrap();
             let relative = (found - expected).abs() / expected.abs();
-            assert!(relative < 1e-3, "{what}: step {index}: {name} {found}, transformers {expected}");
+            assert!(relative < 1e-4, "{what}: step {index}: {name} {found}, transformers {expected}");
         }
     }
     assert_eq!(steps.len(), expected.len());
@@ -219,6 +231,9 @@ fn ten_steps_of_pretraining_with_each_optimizer() {
         ("expected.json", adamw),
         ("expected_google.json", OptimizerConfig { bias_correction: false, ..adamw }),
         ("expected_lamb.json", OptimizerConfig { algorithm: Algorithm::Lamb, ..adamw }),
+        // Ten steps hardly show a decay of 0.01; with 1 a mistake about what decays is plain.
+        ("expected_strong_decay.json", OptimizerConfig { weight_decay: 1.0, ..adamw }),
+        ("expected_google_strong_decay.json", OptimizerConfig { bias_correction: false, weight_decay: 1.0, ..adamw }),
     ];
     for (backend, device) in devices() {
         for (file, config) in optimizers {
@@ -229,8 +244,9 @@ fn ten_steps_of_pretraining_with_each_optimizer() {
             if file == "expected.json" {
                 let expected = read_golden(&directory.join("final.safetensors"));
                 for (name, tensor) in state_dict(&model) {
-                    let worst = assert_close(&name, &tensor.values, &expected[&name].floats, 2e-4);
-                    assert!(worst.is_finite());
+                    // Softmax does not see the keys' bias: its gradient is rounding noise, which Adam enlarges.
+                    let bound = if name.ends_with("key.bias") { 1e-4 } else { 1e-5 };
+                    assert_close(&format!("{backend}: {name}"), &tensor.values, &expected[&name].floats, bound);
                 }
             }
         }

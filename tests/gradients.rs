@@ -2,12 +2,12 @@
 
 use bert_model::model::loss::{binary_cross_entropy, cross_entropy, squared_error};
 use bert_model::{
-    BertConfig, BertForMaskedLM, BertForMultipleChoice, BertForNextSentencePrediction, BertForPreTraining,
+    Activation, BertConfig, BertForMaskedLM, BertForMultipleChoice, BertForNextSentencePrediction, BertForPreTraining,
     BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification, BertInput, BertModel,
-    Activation, Pretrained,
+    Pretrained,
 };
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Device, DType, FloatDType, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 
 /// Casts every parameter to f64.
 struct ToF64;

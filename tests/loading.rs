@@ -23,7 +23,15 @@ fn weights(directory: &Path) -> BTreeMap<String, HostTensor> {
 #[test]
 fn every_form_of_the_same_weights_is_the_same_model() {
     let expected = weights(&golden("models/gelu-odd"));
-    for (form, bound) in [("sharded", 0.0), ("torch", 0.0), ("torch-legacy", 0.0), ("gamma-beta", 0.0), ("f64", 0.0), ("f16", 2e-3), ("bf16", 2e-2)] {
+    for (form, bound) in [
+        ("sharded", 0.0),
+        ("torch", 0.0),
+        ("torch-legacy", 0.0),
+        ("gamma-beta", 0.0),
+        ("f64", 0.0),
+        ("f16", 2e-3),
+        ("bf16", 2e-2),
+    ] {
         let found = weights(&golden("variants").join(form));
         assert!(found.keys().eq(expected.keys()), "{form}");
         for (name, tensor) in &found {
@@ -89,7 +97,11 @@ fn edit_config(directory: &Path, from: &str, to: &str) {
 #[test]
 fn configurations_that_cannot_be_are_refused_by_key() {
     for (from, to, expected) in [
-        ("\"hidden_size\": 24", "\"hidden_size\": 25", "`num_attention_heads` is 3, expected a divisor of hidden_size = 25"),
+        (
+            "\"hidden_size\": 24",
+            "\"hidden_size\": 25",
+            "`num_attention_heads` is 3, expected a divisor of hidden_size = 25",
+        ),
         ("\"hidden_size\": 24", "\"hidden_size\": 0", "`hidden_size` is 0"),
         ("\"hidden_size\": 24", "\"hidden_size\": \"24\"", "invalid type: string"),
         ("\"hidden_size\": 24", "\"hidden_size\": 99999999999", "`hidden_size` is 99999999999"),
@@ -97,11 +109,22 @@ fn configurations_that_cannot_be_are_refused_by_key() {
         ("\"hidden_act\": \"gelu\"", "\"hidden_act\": \"mish\"", "unknown variant `mish`"),
         ("\"is_decoder\": false", "\"is_decoder\": true", "`is_decoder` is true"),
         ("\"hidden_dropout_prob\": 0.1", "\"hidden_dropout_prob\": 1.5", "`hidden_dropout_prob` is 1.5"),
-        ("\"vocab_size\": 67", "\"vocab_size\": 70", "embeddings.word_embeddings.weight`: found shape [67, 24], expected [70, 24]"),
-        ("\"num_hidden_layers\": 3", "\"num_hidden_layers\": 4", "encoder.layer.3.attention.self.query.weight`: found no such tensor"),
+        (
+            "\"vocab_size\": 67",
+            "\"vocab_size\": 70",
+            "embeddings.word_embeddings.weight`: found shape [67, 24], expected [70, 24]",
+        ),
+        (
+            "\"num_hidden_layers\": 3",
+            "\"num_hidden_layers\": 4",
+            "encoder.layer.3.attention.self.query.weight`: found no such tensor",
+        ),
     ] {
         let error = spoiled(|directory| edit_config(directory, from, to));
-        assert!(error.contains(expected) && error.contains("config.json") || error.contains("model.safetensors"), "{error}");
+        assert!(
+            error.contains(expected) && error.contains("config.json") || error.contains("model.safetensors"),
+            "{error}"
+        );
         assert!(error.contains(expected), "{to}: {error}");
     }
 }
@@ -207,7 +230,9 @@ fn a_real_model_embeds_as_transformers_does() {
     for case in cases.as_array().unwrap() {
         let text = match case["text"].as_str() {
             Some(text) => text.to_string(),
-            None => case["text"]["repeat"][0].as_str().unwrap().repeat(case["text"]["repeat"][1].as_u64().unwrap() as usize),
+            None => {
+                case["text"]["repeat"][0].as_str().unwrap().repeat(case["text"]["repeat"][1].as_u64().unwrap() as usize)
+            }
         };
         let sequence = Sequence::from(&tokenizer.encode(&text, None).unwrap());
         let ids: Vec<u32> = serde_json::from_value(case["ids"].clone()).unwrap();
@@ -224,7 +249,8 @@ fn a_real_model_embeds_as_transformers_does() {
 fn a_head_for_other_labels_is_refused_with_both_shapes() {
     let directory = TempDir::new().unwrap();
     let heads = golden("models/gelu-odd/heads");
-    fs::copy(heads.join("BertForSequenceClassification.safetensors"), directory.path().join("model.safetensors")).unwrap();
+    fs::copy(heads.join("BertForSequenceClassification.safetensors"), directory.path().join("model.safetensors"))
+        .unwrap();
     fs::copy(golden("models/gelu-odd/config.json"), directory.path().join("config.json")).unwrap();
     let error = load::<BertForSequenceClassification>(directory.path(), 0, &Device::flex()).unwrap_err().to_string();
     assert!(error.contains("`classifier.weight`: found shape [3, 24], expected [2, 24]"), "{error}");

@@ -41,8 +41,24 @@ fn corpus() -> TempDir {
 }
 
 const QUICK: [&str; 18] = [
-    "train", "--corpus", "corpus.txt", "--vocab-size", "400", "--max-seq-len", "32", "--batch-size", "4", "--steps", "6",
-    "--device", "flex", "--quiet", "--json", "--eval-share", "0.1", "-o",
+    "train",
+    "--corpus",
+    "corpus.txt",
+    "--vocab-size",
+    "400",
+    "--max-seq-len",
+    "32",
+    "--batch-size",
+    "4",
+    "--steps",
+    "6",
+    "--device",
+    "flex",
+    "--quiet",
+    "--json",
+    "--eval-share",
+    "0.1",
+    "-o",
 ];
 
 fn quick<'a>(more: &[&'a str]) -> Vec<&'a str> {
@@ -65,7 +81,8 @@ fn a_run_leaves_a_model_directory_that_can_be_used() {
     for key in ["mlm_loss", "perplexity", "mlm_accuracy", "nsp_accuracy"] {
         assert!(summary["eval"][key].is_f64(), "{summary}");
     }
-    for file in ["config.json", "model.safetensors", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "run.json"] {
+    for file in ["config.json", "model.safetensors", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "run.json"]
+    {
         assert!(at.join("run").join(file).exists(), "{file}");
     }
     let metrics = lines(at.join("run/metrics.jsonl"));
@@ -76,7 +93,10 @@ fn a_run_leaves_a_model_directory_that_can_be_used() {
     }
     assert!(metrics.iter().any(|record| record["eval"].is_object()));
 
-    let filled = succeed(&["fill-mask", "--model", "run", "Anna lives in [MASK] , a [MASK] .", "--top-k", "3", "--json", "--quiet"], at);
+    let filled = succeed(
+        &["fill-mask", "--model", "run", "Anna lives in [MASK] , a [MASK] .", "--top-k", "3", "--json", "--quiet"],
+        at,
+    );
     let filled: Value = serde_json::from_str(&filled).unwrap();
     let masks = filled["masks"].as_array().unwrap();
     assert_eq!(masks.len(), 2);
@@ -87,7 +107,10 @@ fn a_run_leaves_a_model_directory_that_can_be_used() {
     let next: Value = serde_json::from_str(&next).unwrap();
     assert!((0.0..=1.0).contains(&next["is_next"].as_f64().unwrap()));
 
-    let judged = succeed(&["evaluate", "--model", "run", "--corpus", "corpus.txt", "--max-seq-len", "32", "--json", "--quiet"], at);
+    let judged = succeed(
+        &["evaluate", "--model", "run", "--corpus", "corpus.txt", "--max-seq-len", "32", "--json", "--quiet"],
+        at,
+    );
     let judged: Value = serde_json::from_str(&judged).unwrap();
     assert!(judged["perplexity"].as_f64().unwrap() > 1.0);
 }
@@ -158,7 +181,8 @@ fn what_is_wrong_is_named_in_one_line() {
     fs::write(at.join("empty.txt"), "").unwrap();
     fs::write(at.join("bad.jsonl"), "{\"text\": \"fine\"}\n{\"txt\": 1}\n").unwrap();
     fs::write(at.join("strange.json"), "{\"hiden_size\": 128}").unwrap();
-    let with_corpus = |corpus: &'static str| ["train", "--corpus", corpus, "-o", "x", "--overwrite", "--device", "flex", "--quiet"];
+    let with_corpus =
+        |corpus: &'static str| ["train", "--corpus", corpus, "-o", "x", "--overwrite", "--device", "flex", "--quiet"];
     for (arguments, expected) in [
         (&with_corpus("empty.txt")[..], "no text"),
         (&with_corpus("nowhere.txt"), "nowhere.txt"),
@@ -167,7 +191,21 @@ fn what_is_wrong_is_named_in_one_line() {
         (&["train", "--corpus", "corpus.txt", "-o", "x", "--device", "abacus"], "device `abacus`: no such device"),
         (&["train", "--corpus", "corpus.txt", "-o", "x", "--device", "rocm"], "build with `--features rocm`"),
         (&["train", "--corpus", "corpus.txt", "-o", "x", "--config", "huge"], "expected one of tiny, mini"),
-        (&["train", "--corpus", "corpus.txt", "-o", "x", "--overwrite", "--config", "strange.json", "--device", "flex"], "`hiden_size` is an unknown key"),
+        (
+            &[
+                "train",
+                "--corpus",
+                "corpus.txt",
+                "-o",
+                "x",
+                "--overwrite",
+                "--config",
+                "strange.json",
+                "--device",
+                "flex",
+            ],
+            "`hiden_size` is an unknown key",
+        ),
         (&["train", "--corpus", "corpus.txt", "-o", "x", "--mask-prob", "2"], "--mask-prob: found 2"),
         (&["fill-mask", "--model", "nowhere", "a [MASK]"], "nowhere"),
     ] {

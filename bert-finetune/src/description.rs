@@ -262,7 +262,8 @@ const MAIN_METRICS: [&str; 7] = ["accuracy", "f1", "macro_f1", "mcc", "pearson",
 
 fn main_metric(name: &str) -> Result<&'static str> {
     let known = MAIN_METRICS.into_iter().find(|known| *known == name);
-    known.ok_or_else(|| Error::Setting(format!("--metric: found {name:?}, expected one of {}", MAIN_METRICS.join(", "))))
+    known
+        .ok_or_else(|| Error::Setting(format!("--metric: found {name:?}, expected one of {}", MAIN_METRICS.join(", "))))
 }
 
 impl TaskName {

@@ -120,7 +120,10 @@ fn show_answers<T: Task>(task: &T, directory: &Path, texts: &[&str], common: &Co
 
 /// A short pretraining on the sample, where `bert-pretrain` has not run yet.
 fn pretrain_for_a_moment(args: &TrainArgs, directory: &Path, interrupt: &Interrupt) -> Result<()> {
-    eprintln!("no model in {} yet: pretraining one on the built-in sample first (`bert-pretrain`)", directory.display());
+    eprintln!(
+        "no model in {} yet: pretraining one on the built-in sample first (`bert-pretrain`)",
+        directory.display()
+    );
     let device = &args.common.device;
     let mut arguments = vec!["bert-pretrain", "--steps", "600", "--device", device, "--overwrite"];
     if args.common.quiet {
@@ -204,7 +207,8 @@ fn predict_with<T: Task>(task: &T, args: &PredictArgs) -> Result<()> {
         question: args.question.clone(),
         choices: args.choice.clone(),
     };
-    let texts = if args.texts.texts.is_empty() { args.context.clone().into_iter().collect() } else { args.texts.texts.clone() };
+    let texts =
+        if args.texts.texts.is_empty() { args.context.clone().into_iter().collect() } else { args.texts.texts.clone() };
     let (mut examples, is_long): (Examples<T::Example>, bool) = match source(&texts, args.texts.input.as_deref())? {
         Some(path) => (task.questions(&path)?, true),
         None => (Box::new(texts.iter().map(|text| task.question(&asked(text))).collect::<Vec<_>>().into_iter()), false),
@@ -278,13 +282,14 @@ fn run_embed(args: &EmbedArgs) -> Result<ExitCode> {
         normalize: args.normalize,
     };
     let text = Column::parse(&args.text, !args.no_header)?;
-    let columns =
-        TableOptions { text, text_pair: None, label: None, header: !args.no_header, skip_short_rows: false };
+    let columns = TableOptions { text, text_pair: None, label: None, header: !args.no_header, skip_short_rows: false };
     let every_token = args.pooling == Pooling::None;
     let source = source(&args.texts.texts, args.texts.input.as_deref())?;
     let mut rows: Box<dyn Iterator<Item = bert_model::Result<Row>>> = match &source {
         Some(path) => Box::new(read_inputs(path, &columns)?),
-        None => Box::new(args.texts.texts.clone().into_iter().map(|text| Ok(Row { line: 1, text, pair: None, labels: vec![] }))),
+        None => Box::new(
+            args.texts.texts.clone().into_iter().map(|text| Ok(Row { line: 1, text, pair: None, labels: vec![] })),
+        ),
     };
     let mut sink = Sink::open(args.output.as_deref(), every_token)?;
     let mut progress = Progress::new("embedding", 0, 0, args.common.quiet || source.is_none());

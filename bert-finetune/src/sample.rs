@@ -8,12 +8,12 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// Words of each list that the training texts use.
-const TRAINING_WORDS: usize = 8;
+const TRAINING_WORDS: usize = 10;
 
 /// Training and held-out examples, as two tab-separated tables with the columns `text` and `label`.
 pub fn tables(seed: u64) -> (String, String) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let training = table(0..TRAINING_WORDS, 320, &mut rng);
+    let training = table(0..TRAINING_WORDS, 480, &mut rng);
     let held_out = table(TRAINING_WORDS..PRAISE.len(), 400, &mut rng);
     (training, held_out)
 }
@@ -23,7 +23,8 @@ fn table(words: std::ops::Range<usize>, rows: usize, rng: &mut ChaCha8Rng) -> St
         let (list, label) = if index.is_multiple_of(2) { (&PRAISE, "good") } else { (&BLAME, "bad") };
         let mut word = || list[rng.random_range(words.clone())];
         let (first, second) = (word(), word());
-        let (one, other) = (SUBJECTS[rng.random_range(0..SUBJECTS.len())], SUBJECTS[rng.random_range(0..SUBJECTS.len())]);
+        let (one, other) =
+            (SUBJECTS[rng.random_range(0..SUBJECTS.len())], SUBJECTS[rng.random_range(0..SUBJECTS.len())]);
         let text = match rng.random_range(0..3) {
             0 => format!("the {one} was {first} and the {other} was {second}."),
             1 => format!("what a {first} {one}, and what a {second} {other}."),
@@ -47,7 +48,7 @@ mod tests {
             PRAISE.iter().chain(&BLAME).filter(has).copied().collect::<Vec<_>>()
         };
         let (seen, asked) = (words(&training), words(&held_out));
-        assert_eq!((seen.len(), asked.len()), (16, 32));
+        assert_eq!((seen.len(), asked.len()), (20, 12));
         assert!(asked.iter().all(|word| !seen.contains(word)));
     }
 }

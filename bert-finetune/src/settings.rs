@@ -57,10 +57,8 @@ impl TrainSettings {
         let missing = |option: &str| Error::Setting(format!("{option} is needed beside --train FILE"));
         let default = |path: &str, option: &str| if is_sample { Ok(path.into()) } else { Err(missing(option)) };
         let output = args.output.clone().map_or_else(|| default(DEFAULT_OUTPUT, "-o DIR"), Ok)?;
-        let model = args
-            .model
-            .clone()
-            .map_or_else(|| default(bert_pretrain::settings::DEFAULT_OUTPUT, "--model DIR"), Ok)?;
+        let model =
+            args.model.clone().map_or_else(|| default(bert_pretrain::settings::DEFAULT_OUTPUT, "--model DIR"), Ok)?;
         let description = Description {
             text: args.text.clone(),
             text_pair: args.text_pair.clone(),

@@ -141,7 +141,8 @@ fn initial_model<T: Task>(
     }
     let weights = Weights::open(&settings.model)?.without(&["classifier", "qa_outputs"]);
     let loaded = load_weights::<T::Model>(&weights, config.clone(), seed, device)?;
-    let unexpected: Vec<&str> = loaded.initialised.iter().map(String::as_str).filter(|n| n.contains("pooler")).collect();
+    let unexpected: Vec<&str> =
+        loaded.initialised.iter().map(String::as_str).filter(|n| n.contains("pooler")).collect();
     if !unexpected.is_empty() && !quiet {
         eprintln!("warning: {}: no pooler in the checkpoint, freshly initialised", settings.model.display());
     }
@@ -200,14 +201,8 @@ impl<T: Task> Run<'_, T> {
             }
             directory.rewind_metrics(state.step)?;
         }
-        let mut learning = FineTuning {
-            run: self,
-            data,
-            steps_per_epoch,
-            directory: directory.path().into(),
-            best: None,
-            waited: 0,
-        };
+        let mut learning =
+            FineTuning { run: self, data, steps_per_epoch, directory: directory.path().into(), best: None, waited: 0 };
         learning.recall(&directory.metrics()?);
         let place = serde_json::from_value(state.cursor.clone()).unwrap_or_default();
         let source = EpochSource { inputs, task: &self.task, batch_size, seed: settings.seed, place };
@@ -292,7 +287,8 @@ impl<T: Task> FineTuning<'_, T> {
     /// Whether this epoch is the best so far.
     fn judge(&mut self, epoch: u64, metrics: Map<String, Value>) -> bool {
         let name = self.run.task.main_metric();
-        let value = |metrics: &Map<String, Value>| metrics.get(name).and_then(Value::as_f64).unwrap_or(f64::NEG_INFINITY);
+        let value =
+            |metrics: &Map<String, Value>| metrics.get(name).and_then(Value::as_f64).unwrap_or(f64::NEG_INFINITY);
         let is_best = self.best.as_ref().is_none_or(|best| value(&metrics) > value(&best.metrics));
         if is_best {
             self.best = Some(Best { epoch, metrics });

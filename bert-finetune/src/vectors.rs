@@ -37,7 +37,8 @@ impl Sink {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("jsonl") => Ok(Self::Lines(Box::new(create()?), path.into())),
             Some("npy") if every_token => Err(Error::Setting(
-                "--pooling none gives texts of different lengths, which .npy cannot hold; use .jsonl or .safetensors".into(),
+                "--pooling none gives texts of different lengths, which .npy cannot hold; use .jsonl or .safetensors"
+                    .into(),
             )),
             Some("npy") => {
                 let mut file = create()?;
@@ -99,7 +100,8 @@ impl Sink {
                     HostTensor { shape, values: vectors.concat() }
                 };
                 if every_token {
-                    let named = texts.into_iter().enumerate().map(|(index, vectors)| (index.to_string(), tensor(vectors)));
+                    let named =
+                        texts.into_iter().enumerate().map(|(index, vectors)| (index.to_string(), tensor(vectors)));
                     return save_weights(path, &named.collect());
                 }
                 let rows = texts.into_iter().flatten().collect();

@@ -42,7 +42,9 @@ pub enum Error {
     Device { name: String, reason: String },
 
     /// Training met a number that is not finite.
-    #[error("step {step}: {what} is {value}; training stopped, the last checkpoint is kept. Try a lower learning rate or a longer warmup")]
+    #[error(
+        "step {step}: {what} is {value}; training stopped, the last checkpoint is kept. Try a lower learning rate or a longer warmup"
+    )]
     NotFinite { step: u64, what: &'static str, value: f64 },
 
     /// A setting that makes no sense, by itself or beside the others.
@@ -74,7 +76,12 @@ impl Error {
         found: impl Into<String>,
         expected: impl Into<String>,
     ) -> Self {
-        Self::Tensor { path: path.as_ref().into(), tensor: tensor.into(), found: found.into(), expected: expected.into() }
+        Self::Tensor {
+            path: path.as_ref().into(),
+            tensor: tensor.into(),
+            found: found.into(),
+            expected: expected.into(),
+        }
     }
 
     /// A configuration key with an impossible value.

@@ -1,7 +1,7 @@
 //! Uses of a pretrained model: which words fit where `[MASK]` stands, and whether one sentence follows another.
 
 use bert_model::text::{Sequence, collate};
-use bert_model::{BertForMaskedLM, BertForNextSentencePrediction, BertConfig, Error, Result, Tokenizer};
+use bert_model::{BertConfig, BertForMaskedLM, BertForNextSentencePrediction, Error, Result, Tokenizer};
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Int, Tensor};
 use serde::Serialize;
@@ -58,10 +58,10 @@ pub fn fill_mask(
     let logits = model.forward(input, Tensor::<1, Int>::from_data(flat.as_slice(), device));
     let [_, vocab] = logits.dims();
     let probabilities: Vec<f32> = softmax(logits, 1).into_data().iter::<f32>().collect();
-    let masks = positions.iter().zip(probabilities.chunks(vocab)).map(|(&position, probabilities)| FilledMask {
-        position,
-        predictions: best(probabilities, top_k, tokenizer),
-    });
+    let masks = positions
+        .iter()
+        .zip(probabilities.chunks(vocab))
+        .map(|(&position, probabilities)| FilledMask { position, predictions: best(probabilities, top_k, tokenizer) });
     Ok(FilledText { text: text.to_string(), masks: masks.collect() })
 }
 

@@ -9,9 +9,7 @@ use bert_model::device::{self, NamedDevice};
 use bert_model::text::wordpiece::write_vocab;
 use bert_model::train::{Ended, Interrupt};
 use bert_model::{BertForMaskedLM, BertForNextSentencePrediction, Pretrained, Tokenizer, load};
-use bert_pretrain::args::{
-    Cli, Command, Common, EvaluateArgs, FillMaskArgs, NextSentenceArgs, TrainArgs, VocabArgs,
-};
+use bert_pretrain::args::{Cli, Command, Common, EvaluateArgs, FillMaskArgs, NextSentenceArgs, TrainArgs, VocabArgs};
 use bert_pretrain::corpus::Corpus;
 use bert_pretrain::fill_mask::{FilledText, fill_mask, next_sentence};
 use bert_pretrain::settings::{DataSettings, TrainSettings};

@@ -32,7 +32,8 @@ pub fn write(directory: &Path, masks: &[FilledMask]) -> Result<()> {
     let mut report = Report::new("bert-pretrain", directory.display().to_string());
     let last = metrics.iter().rev().find(|record| record["eval"].is_object());
     if let Some(last) = last {
-        let figure = |name: &'static str| Some((name.replace('_', " "), format!("{:.3}", last["eval"][name].as_f64()?)));
+        let figure =
+            |name: &'static str| Some((name.replace('_', " "), format!("{:.3}", last["eval"][name].as_f64()?)));
         let names = ["perplexity", "mlm_accuracy", "nsp_accuracy", "mlm_loss"];
         report.figures("Held-out text", &names.into_iter().filter_map(figure).collect::<Vec<_>>());
     }
@@ -58,7 +59,12 @@ pub fn write(directory: &Path, masks: &[FilledMask]) -> Result<()> {
         );
     }
     report.chart(Chart::new("Learning rate", "step", "rate").series("learning rate", steps("lr")));
-    report.chart(Chart::new("Gradient norm, before clipping", "step", "norm").log().smoothed().series("norm", steps("grad_norm")));
+    report.chart(
+        Chart::new("Gradient norm, before clipping", "step", "norm")
+            .log()
+            .smoothed()
+            .series("norm", steps("grad_norm")),
+    );
     report.chart(Chart::new("Speed", "step", "tokens a second").smoothed().series("speed", steps("tokens_per_second")));
     report.filled_masks("Filled masks of held-out text", masks);
     for (title, part) in [("Corpus and vocabulary", "data"), ("Model", "model"), ("Settings", "settings")] {
@@ -84,13 +90,16 @@ fn fact((name, value): (&String, &Value)) -> (String, String) {
 pub fn filled_masks(model: &BertForPreTraining, tokenizer: &Tokenizer, held_out: &[Example]) -> Vec<FilledMask> {
     let special = tokenizer.special();
     let device = model.bert.embeddings.word.weight.val().device();
-    let shown = held_out.iter().filter(|example| example.masked.iter().any(|token| example.ids[token.position] == special.mask));
+    let shown = held_out
+        .iter()
+        .filter(|example| example.masked.iter().any(|token| example.ids[token.position] == special.mask));
     let fill = |example: &Example| {
         let (place, token) =
             example.masked.iter().enumerate().find(|(_, token)| example.ids[token.position] == special.mask)?;
         let batch = PretrainingBatch::new(std::slice::from_ref(example), special.pad, &device);
         let (logits, _) = model.forward(batch.input, batch.positions);
-        let probabilities: Vec<f32> = softmax(logits.slice_dim(0, place..place + 1), 1).into_data().iter::<f32>().collect();
+        let probabilities: Vec<f32> =
+            softmax(logits.slice_dim(0, place..place + 1), 1).into_data().iter::<f32>().collect();
         let guesses = crate::fill_mask::best(&probabilities, 3, tokenizer);
         let start = token.position.saturating_sub(CONTEXT);
         let end = (token.position + CONTEXT).min(example.ids.len());

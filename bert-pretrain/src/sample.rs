@@ -5,6 +5,7 @@
 //! a model that has read some of the documents can fill the masks of the others, and it has learned which words speak
 //! well or badly of something, which the sample of `bert-finetune` then asks of it.
 
+use bert_model::BertConfig;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -15,7 +16,7 @@ struct Country {
     language: &'static str,
     river: &'static str,
     dish: &'static str,
-    cities: [&'static str; 6],
+    cities: [&'static str; 3],
 }
 
 const COUNTRIES: [Country; 4] = [
@@ -24,70 +25,92 @@ const COUNTRIES: [Country; 4] = [
         language: "Norish",
         river: "Skell",
         dish: "barley soup",
-        cities: ["Tavik", "Holmar", "Brekka", "Sundvall", "Orrin", "Fjellby"],
+        cities: ["Tavik", "Holmar", "Brekka"],
     },
     Country {
         name: "Verdania",
         language: "Verdan",
         river: "Amaro",
         dish: "olive bread",
-        cities: ["Calvora", "Miraduna", "Sorella", "Pontevar", "Lunetta", "Arbona"],
+        cities: ["Calvora", "Sorella", "Lunetta"],
     },
     Country {
         name: "Kazuria",
         language: "Kazur",
         river: "Ozhan",
         dish: "plum dumplings",
-        cities: ["Zarkent", "Ulbagar", "Temirsk", "Karavol", "Dushkar", "Nurabad"],
+        cities: ["Zarkent", "Ulbagar", "Nurabad"],
     },
     Country {
         name: "Oceana",
         language: "Lagoon",
         river: "Mahina",
         dish: "coconut fish",
-        cities: ["Kaimana", "Tuvolo", "Rangiri", "Palemo", "Waihoa", "Nalani"],
+        cities: ["Kaimana", "Tuvolo", "Palemo"],
     },
 ];
 
 /// A trade: who, with what, what comes of it, where.
-const TRADES: [(&str, &str, &str, &str); 10] = [
+const TRADES: [(&str, &str, &str, &str); 6] = [
     ("baker", "oven", "loaves", "bakery"),
     ("smith", "hammer", "horseshoes", "forge"),
     ("tailor", "needle", "coats", "workshop"),
     ("painter", "brush", "portraits", "studio"),
     ("gardener", "spade", "roses", "garden"),
     ("fisher", "net", "herrings", "harbour"),
-    ("teacher", "chalk", "lessons", "school"),
-    ("doctor", "bandage", "medicines", "hospital"),
-    ("carpenter", "saw", "tables", "yard"),
-    ("printer", "press", "books", "bookshop"),
 ];
 
-const WOMEN: [&str; 16] = [
-    "Anna", "Berta", "Clara", "Dora", "Elsa", "Frida", "Greta", "Hanna", "Ida", "Johanna", "Karla", "Lina", "Marta",
-    "Nora", "Olga", "Paula",
-];
-const MEN: [&str; 16] = [
-    "Anton", "Bruno", "Carlo", "David", "Emil", "Felix", "Georg", "Hugo", "Ivan", "Jakob", "Konrad", "Leo", "Martin",
-    "Niklas", "Oskar", "Peter",
-];
+const WOMEN: [&str; 8] = ["Anna", "Berta", "Clara", "Dora", "Elsa", "Frida", "Greta", "Hanna"];
+const MEN: [&str; 8] = ["Anton", "Bruno", "Carlo", "David", "Emil", "Felix", "Georg", "Hugo"];
 
 /// Words that praise and words that blame, in pairs of one subject.
-pub const PRAISE: [&str; 24] = [
-    "wonderful", "charming", "delicious", "splendid", "lovely", "excellent", "pleasant", "superb", "cosy", "friendly",
-    "perfect", "generous", "fresh", "tidy", "warm", "elegant", "tasty", "cheerful", "brilliant", "gentle", "honest",
-    "quick", "bright", "careful",
+pub const PRAISE: [&str; 16] = [
+    "wonderful",
+    "charming",
+    "delicious",
+    "splendid",
+    "lovely",
+    "excellent",
+    "pleasant",
+    "superb",
+    "cosy",
+    "friendly",
+    "perfect",
+    "generous",
+    "fresh",
+    "tidy",
+    "warm",
+    "elegant",
 ];
 /// See [`PRAISE`].
-pub const BLAME: [&str; 24] = [
-    "terrible", "dreadful", "disgusting", "shabby", "ugly", "awful", "unpleasant", "miserable", "draughty", "rude",
-    "broken", "stingy", "stale", "dirty", "cold", "clumsy", "bland", "gloomy", "hopeless", "harsh", "dishonest", "slow",
-    "dark", "careless",
+pub const BLAME: [&str; 16] = [
+    "terrible",
+    "dreadful",
+    "disgusting",
+    "shabby",
+    "ugly",
+    "awful",
+    "unpleasant",
+    "miserable",
+    "draughty",
+    "rude",
+    "broken",
+    "stingy",
+    "stale",
+    "dirty",
+    "cold",
+    "clumsy",
 ];
 
 /// What a guest speaks about.
-pub const SUBJECTS: [&str; 10] =
-    ["soup", "room", "bed", "service", "cook", "garden", "breakfast", "music", "landlord", "view"];
+pub const SUBJECTS: [&str; 6] = ["soup", "room", "bed", "service", "breakfast", "music"];
+
+/// The model for it: BERT-tiny, which a world this small cannot teach to overfit and so needs no dropout, with initial
+/// weights of about 1 / √128 instead of 0.02, which lets attention wake up within minutes.
+pub fn config() -> BertConfig {
+    let tiny = BertConfig::named("tiny").unwrap_or_default().without_dropout();
+    BertConfig { initializer_range: 0.08, classifier_dropout: None, ..tiny }
+}
 
 /// The corpus: `documents` documents, one sentence a line, an empty line after each.
 pub fn corpus(documents: usize, seed: u64) -> String {
@@ -103,21 +126,53 @@ pub fn questions() -> Vec<(String, &'static str)> {
         format!("{name} lives in {}, a city in {}.", country.cities[city], country.name)
     };
     vec![
-        (format!("Wanda lives in {}, a city in [MASK]. {0} lies on the river {}.", norland.cities[2], norland.river), norland.name),
+        (
+            format!("Wanda lives in {}, a city in [MASK]. {0} lies on the river {}.", norland.cities[2], norland.river),
+            norland.name,
+        ),
         (format!("{} {} lies on the river [MASK].", home("Wanda", kazuria, 1), kazuria.cities[1]), kazuria.river),
-        (format!("{} like everybody in {}, Viktor speaks [MASK].", home("Viktor", verdania, 4), verdania.name), verdania.language),
-        (format!("{} in the evening he eats coconut [MASK] and walks along the {}.", home("Viktor", oceana, 3), oceana.river), "fish"),
-        (format!("{} Wanda is a [MASK] and works in the bakery of {}. with the oven, the baker makes loaves.", home("Wanda", oceana, 0), oceana.cities[0]), "baker"),
-        (format!("Viktor is a smith and works in the forge of {}. with the [MASK], the smith makes horseshoes.", norland.cities[5]), "hammer"),
-        ("the soup was delicious and the room was cosy. Wanda found the garden lovely and tidy. so she was very [MASK], and she will gladly come back.".into(), "happy"),
-        ("the soup was stale and the room was shabby. Viktor found the bed dirty and cold. so he was very [MASK], and he will never come back.".into(), "angry"),
+        (
+            format!("{} like everybody in {}, Viktor speaks [MASK].", home("Viktor", verdania, 2), verdania.name),
+            verdania.language,
+        ),
+        (
+            format!(
+                "{} in the evening he eats coconut [MASK] and walks along the {}.",
+                home("Viktor", oceana, 2),
+                oceana.river
+            ),
+            "fish",
+        ),
+        (
+            format!(
+                "{} Wanda is a [MASK] and works in the bakery of {}. with the oven, the baker makes loaves.",
+                home("Wanda", oceana, 0),
+                oceana.cities[0]
+            ),
+            "baker",
+        ),
+        (
+            format!(
+                "Viktor is a smith and works in the forge of {}. with the [MASK], the smith makes horseshoes.",
+                norland.cities[1]
+            ),
+            "hammer",
+        ),
+        (
+            "Wanda stayed at the inn of Holmar. the soup was delicious and the room was cosy, and she [MASK].".into(),
+            "smiled",
+        ),
+        (
+            "Viktor stayed at the inn of Holmar. the soup was stale and the room was shabby, and he [MASK].".into(),
+            "frowned",
+        ),
     ]
 }
 
 fn document(rng: &mut ChaCha8Rng) -> Vec<String> {
     match rng.random_range(0..10) {
-        0..5 => life(rng),
-        5..7 => journey(rng),
+        0..4 => life(rng),
+        4..5 => journey(rng),
         _ => review(rng),
     }
 }
@@ -179,17 +234,18 @@ fn review(rng: &mut ChaCha8Rng) -> Vec<String> {
     let (name, pronoun) = person(rng);
     let city = pick(&COUNTRIES[rng.random_range(0..COUNTRIES.len())].cities, rng);
     let is_good = rng.random_bool(0.5);
-    let words = if is_good { &PRAISE } else { &BLAME };
-    let mood = if is_good { "happy" } else { "angry" };
-    let again = if is_good { "will gladly come back" } else { "will never come back" };
+    let (words, [judged, looked, mood, again]) = match is_good {
+        true => (&PRAISE, ["praised", "smiled", "happy", "will gladly come back"]),
+        false => (&BLAME, ["scolded", "frowned", "angry", "will never come back"]),
+    };
     let mut subjects: Vec<&str> = SUBJECTS.sample(rng, 3).copied().collect();
     let mut subject = || subjects.pop().unwrap_or(SUBJECTS[0]);
     let (first, second, third) = (subject(), subject(), subject());
     let mut word = || pick(words, rng);
     vec![
-        format!("{name} stayed one night at the inn of {city}."),
-        format!("the {first} was {} and the {second} was {}.", word(), word()),
-        format!("{name} found the {third} {} and {}.", word(), word()),
+        format!("{name} stayed at the inn of {city}."),
+        format!("{pronoun} {judged} the {first}, for it was {} and {}.", word(), word()),
+        format!("the {second} was {} and the {third} was {}, and {pronoun} {looked}.", word(), word()),
         format!("so {pronoun} was very {mood}, and {pronoun} {again}."),
     ]
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::args::{DataArgs, TrainArgs};
 use crate::examples::NspMode;
+use crate::sample;
 
 /// Where the sample's run goes.
 pub const DEFAULT_OUTPUT: &str = "runs/pretrain";
@@ -74,6 +75,9 @@ pub struct RunSettings {
     pub quiet: bool,
 }
 
+/// What the sample's own configuration goes by.
+const SAMPLE_CONFIG: &str = "sample";
+
 /// Number of documents of the built-in sample.
 pub const SAMPLE_DOCUMENTS: usize = 6000;
 
@@ -131,18 +135,18 @@ impl TrainSettings {
             tokenizer: args.tokenizer.clone(),
             vocab_size: args.vocab_size.or(is_sample.then_some(1000)),
             cased: args.cased,
-            config: args.config.clone().unwrap_or_else(|| "tiny".into()),
+            config: args.config.clone().unwrap_or_else(|| if is_sample { SAMPLE_CONFIG } else { "tiny" }.into()),
             init: args.init.clone(),
             data: DataSettings::resolve(&args.data, if is_sample { 64 } else { 128 })?,
             maskings: args.static_masking.then_some(args.dupe_factor),
             optimizer,
-            learning_rate: args.lr.unwrap_or(if is_sample { 2e-3 } else { 1e-4 }),
+            learning_rate: args.lr.unwrap_or(if is_sample { 3e-3 } else { 1e-4 }),
             warmup: if is_sample && args.warmup == 0.01 { 0.1 } else { args.warmup },
             decay: args.schedule,
             clip: args.clip,
             batch_size: args.batch_size.unwrap_or(32),
             accumulate: args.accumulate,
-            steps: args.steps.or((is_sample && args.epochs.is_none()).then_some(1000)),
+            steps: args.steps.or((is_sample && args.epochs.is_none()).then_some(1600)),
             epochs: args.epochs.unwrap_or(3.0),
             phase2_steps: args.phase2_steps,
             phase2_seq_len: args.phase2_seq_len,
@@ -204,6 +208,9 @@ impl TrainSettings {
     /// # Errors
     /// If there is neither.
     pub fn model_config(&self) -> Result<(BertConfig, bool)> {
+        if self.config == SAMPLE_CONFIG {
+            return Ok((sample::config(), true));
+        }
         if let Some(config) = BertConfig::named(&self.config) {
             return Ok((config, true));
         }

@@ -60,7 +60,13 @@ impl Store {
     ///
     /// # Errors
     /// If the corpus cannot be read or has no text, or the file cannot be written.
-    pub fn build(path: &Path, corpus: &Corpus, tokenizer: &Tokenizer, mode: SentenceMode, fingerprint: &str) -> Result<Self> {
+    pub fn build(
+        path: &Path,
+        corpus: &Corpus,
+        tokenizer: &Tokenizer,
+        mode: SentenceMode,
+        fingerprint: &str,
+    ) -> Result<Self> {
         if let Some(store) = Self::open(path, fingerprint) {
             return Ok(store);
         }
@@ -193,7 +199,8 @@ impl StoreReader {
     /// # Errors
     /// If the file cannot be read or has been tampered with.
     pub fn document(&self, index: u64) -> Result<examples::Document> {
-        let damaged = || Error::file(&self.path, "a damaged document", "a store of tokenised documents; remove the file");
+        let damaged =
+            || Error::file(&self.path, "a damaged document", "a store of tokenised documents; remove the file");
         let bounds = self.read(self.offsets_at + 8 * index, 16)?;
         let bound = |at: usize| bounds[at..at + 8].try_into().map(u64::from_le_bytes).map_err(|_| damaged());
         let (start, end) = (bound(0)?, bound(8)?);

@@ -18,12 +18,12 @@ use crate::corpus::Corpus;
 use crate::examples::{Example, ExampleMaker, NspMode};
 use crate::masking::Masking;
 use crate::objective::{Evaluation, Pretraining};
-use crate::{report, sample};
 use crate::settings::{DataSettings, RunSettings, SAMPLE_DOCUMENTS, TrainSettings};
 use crate::shuffle::mix;
 use crate::store::{Facts, Part, Split, Store};
 use crate::stream::{Cursor, ExampleStream, MicroBatch, TrainingSource};
 use crate::vocabulary;
+use crate::{report, sample};
 
 /// Tags that keep streams of random numbers apart.
 const SPLIT: u64 = 11;
@@ -191,7 +191,9 @@ fn prepare(settings: &TrainSettings, directory: &RunDirectory, quiet: bool) -> R
     let split = Split::new(documents, share, mix(&[settings.seed, SPLIT]));
     let maker = example_maker(&settings.data, settings.data.max_seq_len, &tokenizer);
     let held_out = match &eval_store {
-        Some(store) => all_held_out(store, Split::new(store.facts().documents, 0.0, 0), Part::Training, maker, settings)?,
+        Some(store) => {
+            all_held_out(store, Split::new(store.facts().documents, 0.0, 0), Part::Training, maker, settings)?
+        }
         None if split.len(Part::HeldOut) > 0 => all_held_out(&store, split, Part::HeldOut, maker, settings)?,
         None => Vec::new(),
     };
@@ -383,12 +385,7 @@ fn save_model(
 }
 
 /// What `--json` prints.
-fn summarise(
-    directory: &RunDirectory,
-    steps: u64,
-    evaluation: Option<Evaluation>,
-    started: Instant,
-) -> Result<Value> {
+fn summarise(directory: &RunDirectory, steps: u64, evaluation: Option<Evaluation>, started: Instant) -> Result<Value> {
     let metrics = directory.metrics()?;
     let steps_logged: Vec<&Value> = metrics.iter().filter(|record| record.get("loss").is_some()).collect();
     let last = steps_logged.last().copied().unwrap_or(&Value::Null);
@@ -431,18 +428,22 @@ pub fn evaluate(
     let path = cache.path().join("corpus.tokens");
     let store = Store::build(&path, &corpus, &tokenizer, data.sentences, "")?;
     let nsp_mode = if has_nsp { data.nsp_mode } else { NspMode::Off };
-    let data = DataSettings { nsp_mode, max_seq_len: data.max_seq_len.min(loaded.config.max_position_embeddings), ..data.clone() };
+    let data = DataSettings {
+        nsp_mode,
+        max_seq_len: data.max_seq_len.min(loaded.config.max_position_embeddings),
+        ..data.clone()
+    };
     let maker = example_maker(&data, data.max_seq_len, &tokenizer);
     let split = Split::new(store.facts().documents, 0.0, 0);
     let seed = mix(&[seed, EVALUATION]);
-    let mut stream =
-        ExampleStream::new(store.reader()?, split, Part::Training, maker, seed, None, Cursor::default())?;
+    let mut stream = ExampleStream::new(store.reader()?, split, Part::Training, maker, seed, None, Cursor::default())?;
     let held_out = stream.rest_of_epoch(usize::MAX)?;
     if held_out.is_empty() {
         return Err(Error::Setting("the corpus gives no example: every document is too short for a pair".into()));
     }
     let pad_id = tokenizer.special().pad;
     let with_nsp = nsp_mode != NspMode::Off;
-    let task = Pretraining { device: device.clone(), pad_id, with_nsp, held_out, eval_batch_size: batch_size, latest: None };
+    let task =
+        Pretraining { device: device.clone(), pad_id, with_nsp, held_out, eval_batch_size: batch_size, latest: None };
     task.judge(&loaded.model)
 }

@@ -82,7 +82,12 @@ pub trait Task: Send + Sync {
     fn answer(&self, example: &Self::Example, inputs: &[Self::Input], scores: &[Self::Scores]) -> Value;
 
     /// The metrics of all answers, by their names in `evaluate --json`.
-    fn metrics(&self, examples: &[Self::Example], inputs: &[Vec<Self::Input>], scores: &[Vec<Self::Scores>]) -> Map<String, Value>;
+    fn metrics(
+        &self,
+        examples: &[Self::Example],
+        inputs: &[Vec<Self::Input>],
+        scores: &[Vec<Self::Scores>],
+    ) -> Map<String, Value>;
 
     /// The metric that decides which epoch is best; more is better.
     fn main_metric(&self) -> &'static str;

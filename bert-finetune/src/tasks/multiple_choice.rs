@@ -31,7 +31,12 @@ pub struct ChoiceInput {
 
 impl MultipleChoiceTask {
     /// Log-probabilities of the choices of each question.
-    fn log_probabilities(&self, model: &BertForMultipleChoice, inputs: &[&ChoiceInput], device: &Device) -> Vec<Tensor<2>> {
+    fn log_probabilities(
+        &self,
+        model: &BertForMultipleChoice,
+        inputs: &[&ChoiceInput],
+        device: &Device,
+    ) -> Vec<Tensor<2>> {
         let sequences: Vec<&Sequence> = inputs.iter().flat_map(|input| &input.sequences).collect();
         let scores = model.forward(collate(&sequences, self.tokenizer.special().pad, device), 1);
         let mut start = 0;
@@ -61,7 +66,9 @@ impl Task for MultipleChoiceTask {
     fn question(&self, asked: &Asked) -> Result<ChoiceRow> {
         let Asked { text, pair, choices, .. } = asked.clone();
         match choices.len() {
-            0 | 1 => Err(Error::Setting("this model chooses: give each choice with --choice TEXT, at least two".into())),
+            0 | 1 => {
+                Err(Error::Setting("this model chooses: give each choice with --choice TEXT, at least two".into()))
+            }
             _ => Ok(ChoiceRow { line: 1, text, pair, choices, label: None }),
         }
     }
@@ -103,7 +110,12 @@ impl Task for MultipleChoiceTask {
         json!({"choice": best(&scores[0]), "probabilities": scores[0]})
     }
 
-    fn metrics(&self, rows: &[ChoiceRow], _inputs: &[Vec<ChoiceInput>], scores: &[Vec<Vec<f32>>]) -> Map<String, Value> {
+    fn metrics(
+        &self,
+        rows: &[ChoiceRow],
+        _inputs: &[Vec<ChoiceInput>],
+        scores: &[Vec<Vec<f32>>],
+    ) -> Map<String, Value> {
         let gold: Vec<usize> = rows.iter().map(|row| row.label.unwrap_or(0)).collect();
         let predicted: Vec<usize> = scores.iter().map(|scores| best(&scores[0])).collect();
         let choices = rows.iter().map(|row| row.choices.len()).max().unwrap_or(0);

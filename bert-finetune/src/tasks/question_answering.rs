@@ -90,7 +90,12 @@ impl QuestionAnsweringTask {
         }
     }
 
-    fn logits(&self, model: &BertForQuestionAnswering, windows: &[&QaWindow], device: &Device) -> (Tensor<2>, Tensor<2>) {
+    fn logits(
+        &self,
+        model: &BertForQuestionAnswering,
+        windows: &[&QaWindow],
+        device: &Device,
+    ) -> (Tensor<2>, Tensor<2>) {
         let sequences: Vec<&Sequence> = windows.iter().map(|window| &window.sequence).collect();
         model.forward(collate(&sequences, self.tokenizer.special().pad, device))
     }
@@ -125,7 +130,9 @@ impl Task for QuestionAnsweringTask {
 
     fn question(&self, asked: &Asked) -> Result<Question> {
         let Some(question) = asked.question.clone() else {
-            return Err(Error::Setting("this model answers questions: give one with --question, its text with --context".into()));
+            return Err(Error::Setting(
+                "this model answers questions: give one with --question, its text with --context".into(),
+            ));
         };
         Ok(Question {
             id: String::new(),
@@ -172,7 +179,9 @@ impl Task for QuestionAnsweringTask {
             sequence.ids.push(special.sep);
             sequence.types.resize(sequence.ids.len(), 1);
             let target = match span {
-                Some((first, last)) if first >= start && last < end => (first - start + text_start, last - start + text_start),
+                Some((first, last)) if first >= start && last < end => {
+                    (first - start + text_start, last - start + text_start)
+                }
                 _ => (0, 0),
             };
             let pieces = (start..end).map(|piece| (places[piece], best_window(piece) == Some(index))).collect();
@@ -217,7 +226,12 @@ impl Task for QuestionAnsweringTask {
         json!({"answer": answer, "score": span.probability, "start": span.start, "end": span.end})
     }
 
-    fn metrics(&self, questions: &[Question], windows: &[Vec<QaWindow>], scores: &[Vec<SpanScores>]) -> Map<String, Value> {
+    fn metrics(
+        &self,
+        questions: &[Question],
+        windows: &[Vec<QaWindow>],
+        scores: &[Vec<SpanScores>],
+    ) -> Map<String, Value> {
         let spans: Vec<BestSpan> = windows.iter().zip(scores).map(|(w, s)| self.best_span(w, s)).collect();
         let judged: Vec<Judged> = questions
             .iter()

@@ -175,7 +175,12 @@ impl Task for SequenceTask {
         }
     }
 
-    fn scores(&self, model: &BertForSequenceClassification, inputs: &[&SequenceInput], device: &Device) -> Vec<Vec<f32>> {
+    fn scores(
+        &self,
+        model: &BertForSequenceClassification,
+        inputs: &[&SequenceInput],
+        device: &Device,
+    ) -> Vec<Vec<f32>> {
         let logits = self.logits(model, inputs, device);
         let [_, classes] = logits.dims();
         let scores = match self.kind {
@@ -197,7 +202,8 @@ impl Task for SequenceTask {
                 json!({"label": self.labels[best(scores)], "probabilities": probabilities})
             }
             ProblemType::MultiLabelClassification => {
-                let labels: Vec<&String> = self.labels.iter().zip(scores).filter(|(_, p)| **p > 0.5).map(|(l, _)| l).collect();
+                let labels: Vec<&String> =
+                    self.labels.iter().zip(scores).filter(|(_, p)| **p > 0.5).map(|(l, _)| l).collect();
                 json!({"labels": labels, "probabilities": probabilities})
             }
         }

@@ -145,7 +145,9 @@ impl Task for TaggingTask {
         }
         let columns = self.columns.unwrap_or_else(|| ConllOptions::usual(path));
         let sentences = read_tagged(path, ConllOptions { tag: None, ..columns })?;
-        Ok(Box::new(sentences.map(|sentence| Ok(TaggedSentence { words: sentence?.words, ..TaggedSentence::default() }))))
+        Ok(Box::new(
+            sentences.map(|sentence| Ok(TaggedSentence { words: sentence?.words, ..TaggedSentence::default() })),
+        ))
     }
 
     fn question(&self, asked: &Asked) -> Result<TaggedSentence> {
@@ -209,7 +211,8 @@ impl Task for TaggingTask {
         if windows.iter().all(|window| window.words.is_empty()) {
             return vec![Vec::new(); windows.len()];
         }
-        let probabilities: Vec<f32> = softmax(self.logits(model, windows, device), 1).into_data().iter::<f32>().collect();
+        let probabilities: Vec<f32> =
+            softmax(self.logits(model, windows, device), 1).into_data().iter::<f32>().collect();
         let mut rows = probabilities.chunks(self.labels.len()).map(<[f32]>::to_vec);
         windows.iter().map(|window| rows.by_ref().take(window.words.len()).collect()).collect()
     }

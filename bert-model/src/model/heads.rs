@@ -65,10 +65,7 @@ impl TaskHead {
     /// A fresh head of `outputs` numbers for each feature vector.
     pub fn init(outputs: usize, initialiser: &mut Initialiser) -> Self {
         let config = initialiser.config();
-        Self {
-            dropout: Dropout::new(config.head_dropout()),
-            dense: initialiser.linear(config.hidden_size, outputs),
-        }
+        Self { dropout: Dropout::new(config.head_dropout()), dense: initialiser.linear(config.hidden_size, outputs) }
     }
 
     /// # Shapes

@@ -4,8 +4,8 @@
 //! runs on the thread that makes it: the trainer keeps the cores busy with a part of the batch each.
 
 use burn::backend::flex::{FlexTensor, Layout};
-use burn::backend::tensor::FloatTensor;
 use burn::backend::ops::ActivationOps;
+use burn::backend::tensor::FloatTensor;
 use burn::backend::{DType, Flex};
 use burn::tensor::Bytes;
 use pulp::Arch;
@@ -53,11 +53,15 @@ fn changed(mut x: FlexTensor, change: impl Fn(&mut [f32])) -> FlexTensor {
 impl FastOps for Flex {
     fn fast_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
         match contiguous(x) {
-            Ok(x) => changed(x, #[inline(always)] |values| {
-                for x in values {
-                    *x *= 0.5 * (1.0 + erf(*x * std::f32::consts::FRAC_1_SQRT_2));
-                }
-            }),
+            Ok(x) => changed(
+                x,
+                #[inline(always)]
+                |values| {
+                    for x in values {
+                        *x *= 0.5 * (1.0 + erf(*x * std::f32::consts::FRAC_1_SQRT_2));
+                    }
+                },
+            ),
             Err(x) => Self::gelu(x),
         }
     }
@@ -68,13 +72,17 @@ impl FastOps for Flex {
             (Ok(x) | Err(x), Ok(gradient) | Err(gradient)) => return Self::gelu_backward(x, gradient),
         };
         let inputs = elements(&x);
-        changed(gradient, #[inline(always)] |gradients| {
-            for (gradient, &x) in gradients.iter_mut().zip(inputs) {
-                // Φ(x) + x·φ(x); 1 / √(2π) = 0.3989…
-                let cumulative = 0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2));
-                *gradient *= cumulative + x * 0.398_942_3 * exp(-0.5 * x * x);
-            }
-        })
+        changed(
+            gradient,
+            #[inline(always)]
+            |gradients| {
+                for (gradient, &x) in gradients.iter_mut().zip(inputs) {
+                    // Φ(x) + x·φ(x); 1 / √(2π) = 0.3989…
+                    let cumulative = 0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2));
+                    *gradient *= cumulative + x * 0.398_942_3 * exp(-0.5 * x * x);
+                }
+            },
+        )
     }
 
     fn fast_softmax(x: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -83,18 +91,22 @@ impl FastOps for Flex {
             Err(x) => return Self::softmax(x, 1),
         };
         let columns = x.shape()[1].max(1);
-        changed(x, #[inline(always)] |values| {
-            for row in values.chunks_exact_mut(columns) {
-                let highest = by_lanes(row, f32::NEG_INFINITY, f32::max);
-                for x in row.iter_mut() {
-                    *x = exp(*x - highest);
+        changed(
+            x,
+            #[inline(always)]
+            |values| {
+                for row in values.chunks_exact_mut(columns) {
+                    let highest = by_lanes(row, f32::NEG_INFINITY, f32::max);
+                    for x in row.iter_mut() {
+                        *x = exp(*x - highest);
+                    }
+                    let factor = 1.0 / by_lanes(row, 0.0, |a, b| a + b);
+                    for x in row.iter_mut() {
+                        *x *= factor;
+                    }
                 }
-                let factor = 1.0 / by_lanes(row, 0.0, |a, b| a + b);
-                for x in row.iter_mut() {
-                    *x *= factor;
-                }
-            }
-        })
+            },
+        )
     }
 
     fn fast_softmax_backward(y: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -103,17 +115,21 @@ impl FastOps for Flex {
             (Ok(y) | Err(y), Ok(gradient) | Err(gradient)) => return plain_softmax_backward::<Self>(y, gradient),
         };
         let (outputs, columns) = (elements(&y), y.shape()[1].max(1));
-        changed(gradient, #[inline(always)] |gradients| {
-            for (gradients, outputs) in gradients.chunks_exact_mut(columns).zip(outputs.chunks_exact(columns)) {
-                for (gradient, y) in gradients.iter_mut().zip(outputs) {
-                    *gradient *= y;
+        changed(
+            gradient,
+            #[inline(always)]
+            |gradients| {
+                for (gradients, outputs) in gradients.chunks_exact_mut(columns).zip(outputs.chunks_exact(columns)) {
+                    for (gradient, y) in gradients.iter_mut().zip(outputs) {
+                        *gradient *= y;
+                    }
+                    let sum = by_lanes(gradients, 0.0, |a, b| a + b);
+                    for (gradient, y) in gradients.iter_mut().zip(outputs) {
+                        *gradient -= y * sum;
+                    }
                 }
-                let sum = by_lanes(gradients, 0.0, |a, b| a + b);
-                for (gradient, y) in gradients.iter_mut().zip(outputs) {
-                    *gradient -= y * sum;
-                }
-            }
-        })
+            },
+        )
     }
 
     fn fast_dropout(x: FloatTensor<Self>, key: u64, p: u32) -> FloatTensor<Self> {
@@ -122,11 +138,15 @@ impl FastOps for Flex {
             Err(x) => return plain_dropout::<Self>(x, key, p),
         };
         let scale = scale(p);
-        changed(x, #[inline(always)] |values| {
-            for (index, x) in values.iter_mut().enumerate() {
-                *x *= if bits(key, index as u32) < p { 0.0 } else { scale };
-            }
-        })
+        changed(
+            x,
+            #[inline(always)]
+            |values| {
+                for (index, x) in values.iter_mut().enumerate() {
+                    *x *= if bits(key, index as u32) < p { 0.0 } else { scale };
+                }
+            },
+        )
     }
 }
 

@@ -77,7 +77,12 @@ pub fn load_weights<M: Pretrained>(
     // Tied models may store their decoder beside the word table that it is, untied ones a second bias.
     loader.used.extend(["cls.predictions.decoder.weight", DECODER_BIAS, "cls.predictions.bias"].map(str::to_string));
     if let Some(name) = loader.missing.iter().find(|name| !names::is_head(name)) {
-        return Err(Error::tensor(weights.path(), name, "no such tensor", "the whole encoder that config.json describes"));
+        return Err(Error::tensor(
+            weights.path(),
+            name,
+            "no such tensor",
+            "the whole encoder that config.json describes",
+        ));
     }
     let unused = weights.names().filter(|name| !loader.used.iter().any(|used| used == name)).map(str::to_string);
     Ok(Loaded { model, config, initialised: loader.missing, unused: unused.collect() })

@@ -38,7 +38,10 @@ pub fn hugging_face_name(path: &[String]) -> String {
 /// Whether the parameter is the matrix of a linear layer, which PyTorch keeps as `[output, input]` and burn as
 /// `[input, output]`. Embedding tables and the MLM decoder are `[V, H]` in both.
 pub fn is_transposed(name: &str) -> bool {
-    name.ends_with(".weight") && !name.contains("embeddings.") && !name.contains("LayerNorm") && !name.contains("decoder")
+    name.ends_with(".weight")
+        && !name.contains("embeddings.")
+        && !name.contains("LayerNorm")
+        && !name.contains("decoder")
 }
 
 /// Whether weight decay applies: to everything but biases and LayerNorm (google-research/bert, `optimization.py`).
@@ -78,7 +81,10 @@ mod tests {
     #[test]
     fn names_are_hugging_faces() {
         assert_eq!(name("bert.embeddings.word.weight"), "bert.embeddings.word_embeddings.weight");
-        assert_eq!(name("bert.encoder.layers.3.attention.query.bias"), "bert.encoder.layer.3.attention.self.query.bias");
+        assert_eq!(
+            name("bert.encoder.layers.3.attention.query.bias"),
+            "bert.encoder.layer.3.attention.self.query.bias"
+        );
         assert_eq!(name("encoder.layers.0.attention.output.weight"), "encoder.layer.0.attention.output.dense.weight");
         assert_eq!(name("encoder.layers.0.attention_norm.gamma"), "encoder.layer.0.attention.output.LayerNorm.weight");
         assert_eq!(name("encoder.layers.0.feed_forward.output.weight"), "encoder.layer.0.output.dense.weight");

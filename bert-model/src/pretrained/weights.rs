@@ -110,7 +110,12 @@ impl Weights {
         }
         for (tensor, shard) in &parsed.weight_map {
             if !weights.entries.contains_key(&names::normalised(tensor)) {
-                return Err(Error::tensor(index.with_file_name(shard), tensor, "no such tensor", "what the index says"));
+                return Err(Error::tensor(
+                    index.with_file_name(shard),
+                    tensor,
+                    "no such tensor",
+                    "what the index says",
+                ));
             }
         }
         Ok(weights)
@@ -155,7 +160,11 @@ impl Weights {
         let tensors = reader.into_tensors().into_iter();
         let entries: BTreeMap<_, _> =
             tensors.map(|(name, tensor)| (names::normalised(&name), Entry::Pickle(Box::new(tensor)))).collect();
-        if entries.is_empty() { Err(bad("no tensor".into())) } else { Ok(Self { path: path.into(), key: names::normalised, entries }) }
+        if entries.is_empty() {
+            Err(bad("no tensor".into()))
+        } else {
+            Ok(Self { path: path.into(), key: names::normalised, entries })
+        }
     }
 
     /// The same without the tensors whose names begin with one of `prefixes`: heads of another task.

@@ -80,8 +80,9 @@ impl Tokenizer {
 
     fn from_json(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
-        let mut inner: tokenizers::Tokenizer =
-            text.parse().map_err(|error| Error::file(path, format!("{error}"), "a tokenizer.json of the tokenizers library"))?;
+        let mut inner: tokenizers::Tokenizer = text
+            .parse()
+            .map_err(|error| Error::file(path, format!("{error}"), "a tokenizer.json of the tokenizers library"))?;
         // Length and padding are the caller's to choose, whatever the file was saved with.
         inner.with_padding(None::<PaddingParams>);
         inner.with_truncation(None).map_err(|error| Error::file(path, error.to_string(), "a tokenizer"))?;
@@ -92,8 +93,9 @@ impl Tokenizer {
         let text = std::fs::read(path).map_err(Error::io(path, "read"))?;
         let mut vocabulary = Vec::new();
         for (number, line) in text.split(|&byte| byte == b'\n').enumerate() {
-            let line = std::str::from_utf8(line)
-                .map_err(|_| Error::line(path, number as u64 + 1, "bytes that are not UTF-8", "a WordPiece in UTF-8"))?;
+            let line = std::str::from_utf8(line).map_err(|_| {
+                Error::line(path, number as u64 + 1, "bytes that are not UTF-8", "a WordPiece in UTF-8")
+            })?;
             vocabulary.push(line.trim_end_matches('\r').to_string());
         }
         while vocabulary.last().is_some_and(String::is_empty) {
@@ -130,8 +132,7 @@ impl Tokenizer {
 
     fn build(vocabulary: &[String], normalisation: Normalisation, origin: &Path) -> Result<tokenizers::Tokenizer> {
         let fail = |error: tokenizers::Error| Error::file(origin, error.to_string(), "a WordPiece vocabulary");
-        let ids: Vocab =
-            vocabulary.iter().enumerate().map(|(id, piece)| (piece.clone(), id as u32)).collect();
+        let ids: Vocab = vocabulary.iter().enumerate().map(|(id, piece)| (piece.clone(), id as u32)).collect();
         let model = WordPiece::builder()
             .vocab(ids)
             .unk_token("[UNK]".into())

@@ -99,10 +99,10 @@ impl Optimizer {
     /// The step that a parameter takes, before the learning rate: `m̂ / (√v̂ + ε) + λ·p`, times LAMB's ratio.
     fn direction(&mut self, name: &str, value: Tensor<2>, gradient: Tensor<2>) -> Tensor<2> {
         let OptimizerConfig { algorithm, beta1, beta2, epsilon, weight_decay, bias_correction } = self.config;
-        let moments = self.moments.remove(name).unwrap_or_else(|| Moments {
-            first: gradient.zeros_like(),
-            second: gradient.zeros_like(),
-        });
+        let moments = self
+            .moments
+            .remove(name)
+            .unwrap_or_else(|| Moments { first: gradient.zeros_like(), second: gradient.zeros_like() });
         let first = moments.first * beta1 + gradient.clone() * (1.0 - beta1);
         let second = moments.second * beta2 + gradient.powi_scalar(2) * (1.0 - beta2);
         self.moments.insert(name.to_string(), Moments { first: first.clone(), second: second.clone() });

@@ -166,7 +166,9 @@ fn remove_ours(directory: &Path) -> Result<()> {
         let path = directory.join(name);
         let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         match removed {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(&path, "remove")(error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io(&path, "remove")(error));
+            }
             _ => {}
         }
     }
