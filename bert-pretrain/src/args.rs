@@ -31,7 +31,7 @@ pub enum Command {
     Vocab(VocabArgs),
     /// Measure a model on a corpus: MLM loss, perplexity, masked and NSP accuracy
     Evaluate(EvaluateArgs),
-    /// Guess the words behind [MASK]
+    /// Guess the words behind `[MASK]`
     FillMask(FillMaskArgs),
     /// The probability that one sentence follows another
     NextSentence(NextSentenceArgs),
@@ -239,7 +239,7 @@ pub struct FillMaskArgs {
     /// A model directory
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Texts with [MASK]
+    /// Texts with `[MASK]`
     pub texts: Vec<String>,
     /// A file of texts, one a line; - for stdin
     #[arg(long, value_name = "FILE")]

@@ -41,7 +41,7 @@ impl Embeddings {
     pub fn forward(&self, input_ids: Tensor<2, Int>, token_type_ids: Tensor<2, Int>) -> Tensor<3> {
         let [_, tokens] = input_ids.dims();
         let words = self.word.forward(input_ids);
-        let positions = self.position.weight.val().slice([0..tokens]).unsqueeze();
+        let positions = self.position.weight.val().slice_dim(0, 0..tokens).unsqueeze();
         let token_types = self.token_type.forward(token_type_ids);
         self.dropout.forward(self.norm.forward(words + token_types + positions))
     }

@@ -1,6 +1,6 @@
 //! The few operations whose speed decides on a CPU, each with its own gradient.
 //!
-//! Every backend has the plain version, written with burn's own operations; `flex` has a fast one in [`flex`]. The tests
+//! Every backend has the plain version, written with burn's own operations; `flex` has a fast one in `flex.rs`. The tests
 //! compare the two, values and gradients. The model calls the functions at the end of this file.
 
 // burn calls ndarray deprecated; here it is the second, independent CPU implementation.
@@ -180,7 +180,7 @@ pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     by_rows(x, |x| Tensor::from_dispatch(Dispatch::fast_softmax(x.into_dispatch())))
 }
 
-/// Zeroes elements with probability `p` and scales the others by 1 / (1 − p); see [`dropout`] for which ones.
+/// Zeroes elements with probability `p` and scales the others by 1 / (1 − p); see [`mod@dropout`] for which ones.
 pub fn dropout<const D: usize>(x: Tensor<D>, p: f64) -> Tensor<D> {
     let (key, p) = (dropout::next_key(), dropout::threshold(p));
     by_rows(x, |x| Tensor::from_dispatch(Dispatch::fast_dropout(x.into_dispatch(), key, p)))

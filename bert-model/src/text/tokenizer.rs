@@ -17,6 +17,9 @@ use crate::error::{Error, Result};
 use crate::pretrained::replace_file;
 use crate::text::wordpiece::SPECIAL_TOKENS;
 
+/// Where a piece or a word stands in a text: start and end, in code points.
+pub type Place = (usize, usize);
+
 /// Ids of the special tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpecialTokens {
@@ -243,7 +246,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
-    pub fn pieces_with_places(&self, text: &str) -> Result<(Vec<u32>, Vec<(usize, usize)>)> {
+    pub fn pieces_with_places(&self, text: &str) -> Result<(Vec<u32>, Vec<Place>)> {
         let encoding = self.plain(text)?;
         Ok((encoding.get_ids().to_vec(), encoding.get_offsets().to_vec()))
     }
@@ -252,7 +255,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
-    pub fn word_places(&self, text: &str) -> Result<Vec<(usize, usize)>> {
+    pub fn word_places(&self, text: &str) -> Result<Vec<Place>> {
         let encoding = self.plain(text)?;
         let mut places: Vec<(Option<u32>, (usize, usize))> = Vec::new();
         for (&word, &(start, end)) in encoding.get_word_ids().iter().zip(encoding.get_offsets()) {

@@ -31,7 +31,7 @@ pub struct WordPieceTrainer {
     pub vocab_size: usize,
     /// How often a pair must occur to become a piece.
     pub min_frequency: u64,
-    /// How many different characters get a piece; words with a rarer one will be [UNK].
+    /// How many different characters get a piece; words with a rarer one will be `[UNK]`.
     pub alphabet_limit: usize,
 }
 

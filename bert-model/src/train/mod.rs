@@ -1,6 +1,6 @@
 //! What pretraining and fine-tuning share: everything about a run that knows neither masks nor labels.
 //!
-//! [`schedule`] → [`optimizer`] (with [`gradients`]) → [`trainer`], the loop itself; around it [`prefetch`] prepares
+//! [`schedule`] → [`optimizer`] (with [`gradients`]) → [`trainer`], the loop itself; around it [`mod@prefetch`] prepares
 //! batches, [`workers`] share them among the cores, [`checkpoint`] makes runs resumable, [`interrupt`] ends them politely, [`run_directory`] keeps their files,
 //! [`progress`] and [`report`] show them.
 
