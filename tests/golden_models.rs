@@ -268,3 +268,29 @@ fn ten_steps_of_classification() {
         assert_same_steps(&format!("classification on {backend}"), &steps, &directory.join("expected.json"));
     }
 }
+
+/// The fast operations of flex against burn's plain ones on ndarray: values and gradients, odd sizes and all.
+#[test]
+fn fast_operations_are_the_plain_ones() {
+    use bert_model::ops;
+    let values: Vec<f32> = (0..37 * 19).map(|i| ((i * 7919) % 1000) as f32 / 90.0 - 5.5).collect();
+    let weights: Vec<f32> = (0..37 * 19).map(|i| (i as f32 * 0.37).sin()).collect();
+    let run = |device: &Device, operation: &dyn Fn(Tensor<2>) -> Tensor<2>| {
+        let tensor = |values: &Vec<f32>| Tensor::<2>::from_data(TensorData::new(values.clone(), [37, 19]), device);
+        let x = tensor(&values).autodiff().require_grad();
+        ops::dropout::seed(11);
+        let y = operation(x.clone());
+        let gradients = (y.clone() * tensor(&weights)).sum().backward();
+        (floats(y.inner()), floats(x.grad(&gradients).unwrap()))
+    };
+    let operations: [(&str, &dyn Fn(Tensor<2>) -> Tensor<2>); 3] =
+        [("gelu", &ops::gelu), ("softmax", &ops::softmax), ("dropout", &|x| ops::dropout(x, 0.3))];
+    for (name, operation) in operations {
+        let expected = run(&devices()[1].1, operation);
+        for (backend, device) in devices() {
+            let found = run(&device, operation);
+            assert_close(&format!("{name} on {backend}"), &found.0, &expected.0, 3e-6);
+            assert_close(&format!("gradient of {name} on {backend}"), &found.1, &expected.1, 3e-6);
+        }
+    }
+}

@@ -12,7 +12,7 @@ use pulp::Arch;
 
 use super::dropout::{bits, scale};
 use super::math::{erf, exp};
-use super::{FastOps, Shape, TensorMetadata, plain_dropout, plain_softmax_backward};
+use super::{FastOps, Shape, TensorMetadata, plain_dropout, plain_gelu_backward, plain_softmax_backward};
 
 /// A contiguous `f32` tensor, or `None` for another type of number (f64 in the gradient tests), which the plain version
 /// takes care of.
@@ -69,7 +69,7 @@ impl FastOps for Flex {
     fn fast_gelu_backward(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
         let (x, gradient) = match (contiguous(x), contiguous(gradient)) {
             (Ok(x), Ok(gradient)) => (x, gradient),
-            (Ok(x) | Err(x), Ok(gradient) | Err(gradient)) => return Self::gelu_backward(x, gradient),
+            (Ok(x) | Err(x), Ok(gradient) | Err(gradient)) => return plain_gelu_backward::<Self>(x, gradient),
         };
         let inputs = elements(&x);
         changed(

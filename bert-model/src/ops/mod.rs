@@ -31,7 +31,7 @@ pub trait FastOps: Backend {
 
     /// The gradient of [`FastOps::fast_gelu`].
     fn fast_gelu_backward(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
-        Self::gelu_backward(x, gradient)
+        plain_gelu_backward::<Self>(x, gradient)
     }
 
     /// Softmax of every row.
@@ -49,6 +49,17 @@ pub trait FastOps: Backend {
     fn fast_dropout(x: FloatTensor<Self>, key: u64, p: u32) -> FloatTensor<Self> {
         plain_dropout::<Self>(x, key, p)
     }
+}
+
+/// `g·(Φ(x) + x·φ(x))`; burn's own `gelu_backward` is the derivative of the tanh approximation.
+fn plain_gelu_backward<B: Backend>(x: FloatTensor<B>, gradient: FloatTensor<B>) -> FloatTensor<B> {
+    let scaled = |x: FloatTensor<B>, factor: f64| B::float_mul_scalar(x, factor.into());
+    let erf = B::float_erf(scaled(x.clone(), std::f64::consts::FRAC_1_SQRT_2));
+    let cumulative = scaled(B::float_add_scalar(erf, 1.0.into()), 0.5);
+    let square = B::float_mul(x.clone(), x.clone());
+    // φ(x) = exp(−x² / 2) / √(2π)
+    let density = scaled(B::float_exp(scaled(square, -0.5)), 0.398_942_280_401_432_7);
+    B::float_mul(gradient, B::float_add(cumulative, B::float_mul(x, density)))
 }
 
 fn plain_softmax_backward<B: Backend>(y: FloatTensor<B>, gradient: FloatTensor<B>) -> FloatTensor<B> {
