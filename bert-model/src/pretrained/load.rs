@@ -1,6 +1,6 @@
 //! A model directory into a model.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::module::{ModuleMapper, Param};
 use burn::prelude::*;
@@ -162,14 +162,4 @@ pub(super) fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32
         }
     }
     output
-}
-
-/// A path given by a user that should be a model directory.
-///
-/// # Errors
-/// If it is not a directory.
-pub fn model_directory(path: impl AsRef<Path>) -> Result<PathBuf> {
-    let path = path.as_ref();
-    let metadata = std::fs::metadata(path).map_err(Error::io(path, "open the model directory"))?;
-    if metadata.is_dir() { Ok(path.into()) } else { Err(Error::file(path, "a file", "a model directory")) }
 }
