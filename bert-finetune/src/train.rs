@@ -84,7 +84,7 @@ pub fn run(settings: &TrainSettings, run: &RunSettings, files: &Files, interrupt
     for_task!(task, task => {
         let data = read_data(settings, files, &task)?;
         let directory = RunDirectory::open(&run.output, run.if_exists)?;
-        let model = initial_model(&task, settings, &config, &device, run.quiet)?;
+        let model = initial_model(settings, &config, &device, run.quiet)?;
         let run = Run { settings, run, description, config, tokenizer, task, device, interrupt };
         run.train(model, &data, directory, name)
     })
@@ -128,19 +128,18 @@ fn with_head(config: BertConfig, description: &Description, labels: &[String]) -
 }
 
 /// The encoder of the checkpoint under a fresh head: a head for other labels is of no use.
-fn initial_model<T: Task>(
-    _task: &T,
+fn initial_model<M: Pretrained>(
     settings: &TrainSettings,
     config: &BertConfig,
     device: &Device,
     quiet: bool,
-) -> Result<T::Model> {
+) -> Result<M> {
     let seed = mix(&[settings.seed, HEAD]);
     if settings.from_scratch {
-        return Ok(T::Model::fresh(config, seed, device));
+        return Ok(M::fresh(config, seed, device));
     }
     let weights = Weights::open(&settings.model)?.without(&["classifier", "qa_outputs"]);
-    let loaded = load_weights::<T::Model>(&weights, config.clone(), seed, device)?;
+    let loaded = load_weights::<M>(&weights, config.clone(), seed, device)?;
     let unexpected: Vec<&str> =
         loaded.initialised.iter().map(String::as_str).filter(|n| n.contains("pooler")).collect();
     if !unexpected.is_empty() && !quiet {

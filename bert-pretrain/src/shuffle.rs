@@ -3,6 +3,8 @@
 //! A Feistel network permutes the numbers of an even count of bits; a result beyond n is permuted again until it is not
 //! ("cycle walking"; Black and Rogaway 2002). A corpus of any size is shuffled whole this way.
 
+use bert_model::ops::dropout;
+
 /// Four rounds give a pseudorandom permutation (Luby and Rackoff 1988); a few more cost nothing here.
 const ROUNDS: u64 = 6;
 
@@ -42,12 +44,7 @@ impl Permutation {
 
 /// One well-mixed number from several: SplitMix64's finisher over each in turn.
 pub fn mix(parts: &[u64]) -> u64 {
-    parts.iter().fold(0x9E37_79B9_7F4A_7C15, |state, part| {
-        let mut x = (state ^ part).wrapping_add(0x9E37_79B9_7F4A_7C15);
-        x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        x ^ (x >> 31)
-    })
+    parts.iter().fold(0x9E37_79B9_7F4A_7C15, |state, part| dropout::mix(state ^ part))
 }
 
 #[cfg(test)]
