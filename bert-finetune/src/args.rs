@@ -1,13 +1,15 @@
 //! The command line, as it is typed.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use bert_model::train::Decay;
 use bert_pretrain::args::Common;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::description::TaskName;
 use crate::embed::{Combine, Layers, Pooling};
+use crate::presets::Preset;
 
 /// Fine-tune BERT on a labelled file, predict, and embed.
 ///
@@ -34,14 +36,20 @@ pub enum Command {
     Predict(PredictArgs),
     /// Contextual embeddings of texts
     Embed(EmbedArgs),
+    /// Write a run's report.html again
+    Report(ReportArgs),
 }
 
 /// `bert-finetune train`
 #[derive(Debug, Clone, Args)]
 pub struct TrainArgs {
-    /// What the model is asked for
-    #[arg(long, value_enum, default_value = "classification")]
-    pub task: TaskName,
+    /// What the model is asked for [default: the preset's, else classification]
+    #[arg(long, value_enum)]
+    pub task: Option<TaskName>,
+    /// Task, columns and metric of a known data set: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli, conll2003,
+    /// ud-pos, squad, squad2, sick, copa, cosmosqa
+    #[arg(long, value_name = "NAME")]
+    pub preset: Option<Preset>,
     /// The model directory to begin with [default: runs/pretrain for the sample]
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
@@ -69,15 +77,15 @@ pub struct TrainArgs {
     /// Remove the run in the output directory first
     #[arg(long)]
     pub overwrite: bool,
-    /// Column of the text, a name or a number
-    #[arg(long, default_value = "text", value_name = "COL")]
-    pub text: String,
+    /// Column of the text, a name or a number [default: text]
+    #[arg(long, value_name = "COL")]
+    pub text: Option<String>,
     /// Column of the second text of a pair
     #[arg(long, value_name = "COL")]
     pub text_pair: Option<String>,
-    /// Column of the label
-    #[arg(long, default_value = "label", value_name = "COL")]
-    pub label: String,
+    /// Column of the label [default: label]
+    #[arg(long, value_name = "COL")]
+    pub label: Option<String>,
     /// Columns of the choices, with commas between
     #[arg(long, value_delimiter = ',', value_name = "COL")]
     pub choices: Vec<String>,
@@ -93,9 +101,6 @@ pub struct TrainArgs {
     /// Pieces between the beginnings of two windows of a long text (question answering)
     #[arg(long, default_value_t = 128, value_name = "N")]
     pub doc_stride: usize,
-    /// Questions may have no answer (SQuAD v2.0)
-    #[arg(long)]
-    pub no_answer: bool,
     /// The metric that decides: accuracy, f1, macro_f1, mcc, pearson, spearman [default: the task's own]
     #[arg(long, value_name = "NAME")]
     pub metric: Option<String>,
@@ -105,7 +110,7 @@ pub struct TrainArgs {
     /// Examples of a step [default: 32]
     #[arg(long, value_name = "N")]
     pub batch_size: Option<usize>,
-    /// The highest learning rate [default: 5e-5]
+    /// The highest learning rate [default: 5e-5; 5e-4 for --lora, 1e-3 for --freeze encoder]
     #[arg(long)]
     pub lr: Option<f64>,
     /// A share of the steps (below 1) or a number of steps
@@ -123,6 +128,18 @@ pub struct TrainArgs {
     /// Longest sequence in tokens [default: 128; 384 for question answering]
     #[arg(long, value_name = "N")]
     pub max_seq_len: Option<usize>,
+    /// Weigh classes against their number in the training examples
+    #[arg(long, value_name = "balanced")]
+    pub class_weights: Option<ClassWeights>,
+    /// What does not learn: encoder (which then runs once for each text), embeddings, or the embeddings and N layers
+    #[arg(long, value_name = "encoder|embeddings|N")]
+    pub freeze: Option<Freeze>,
+    /// Learn low-rank adapters of the encoder's matrices, and the head; they are merged in the end
+    #[arg(long, value_name = "RANK", conflicts_with = "freeze")]
+    pub lora: Option<usize>,
+    /// Run with this many seeds, from --seed on; tell mean and spread, keep the best
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub seeds: u64,
     /// Stop when the metric has not improved for N epochs
     #[arg(long, value_name = "N")]
     pub early_stop: Option<u64>,
@@ -220,4 +237,44 @@ pub struct EmbedArgs {
     /// Options of every command
     #[command(flatten)]
     pub common: Common,
+}
+
+/// `bert-finetune report`
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// A run directory
+    #[arg(long, value_name = "DIR")]
+    pub run: PathBuf,
+}
+
+/// How classes are weighed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ClassWeights {
+    /// Against their number.
+    Balanced,
+}
+
+/// What does not learn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freeze {
+    /// The embeddings and all layers.
+    Encoder,
+    /// The embeddings and this many layers.
+    Layers(usize),
+}
+
+impl FromStr for Freeze {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "encoder" => Ok(Self::Encoder),
+            "embeddings" => Ok(Self::Layers(0)),
+            number => {
+                let number =
+                    number.parse().map_err(|_| format!("`{name}` is none of encoder, embeddings, a number"))?;
+                Ok(Self::Layers(number))
+            }
+        }
+    }
 }

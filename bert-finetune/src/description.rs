@@ -1,6 +1,7 @@
 //! `finetune.json`: what a head needs to be used again — the task, the columns of its files, the longest sequence — so
 //! that `evaluate` and `predict` need no flags. A directory from elsewhere is understood by its `config.json`.
 
+use std::fmt;
 use std::path::Path;
 
 use bert_model::pretrained::replace_file;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::choices::ChoiceOptions;
 use crate::data::columns::Column;
 use crate::data::conll::{ConllOptions, TagColumn};
+use crate::data::squad::read_squad;
 use crate::data::table::{LabelColumns, Row, TableOptions, read_table};
 use crate::data::tags::TagScheme;
 use crate::tasks::multiple_choice::MultipleChoiceTask;
@@ -54,6 +56,9 @@ pub struct Description {
     pub choices: Vec<String>,
     /// Whether tables begin with a header.
     pub header: bool,
+    /// Whether rows with too few fields are passed over, as GLUE's own readers do for QQP.
+    #[serde(default)]
+    pub skip_short_rows: bool,
     /// Column of the word in a CoNLL file; none for the usual one.
     pub token_column: Option<String>,
     /// Column of the tag in a CoNLL file; none for the usual one.
@@ -141,6 +146,7 @@ impl Description {
             label: "label".into(),
             choices: Vec::new(),
             header: true,
+            skip_short_rows: false,
             token_column: None,
             tag_column: None,
             tag_scheme: TagScheme::Iob2,
@@ -171,7 +177,7 @@ impl Description {
             text_pair: self.text_pair.as_deref().map(|name| self.column(name)).transpose()?,
             label: Some(label),
             header: self.header,
-            skip_short_rows: false,
+            skip_short_rows: self.skip_short_rows,
         })
     }
 
@@ -190,14 +196,20 @@ impl Description {
         Ok(Some(ConllOptions { token: token.unwrap_or(usual.token), tag: tag.or(usual.tag) }))
     }
 
-    /// Learns the labels of a training file (and, for tags, what their prefixes mean).
+    /// Learns the labels of a training file; for tags what their prefixes mean, for questions whether some have no
+    /// answer.
     ///
     /// # Errors
     /// What is wrong in the file, or if it leaves nothing to learn.
     pub fn learn_labels(&mut self, training: &Path) -> Result<Vec<String>> {
         let labels = match self.task {
             TaskName::Regression => return Ok(vec!["value".into()]),
-            TaskName::QuestionAnswering | TaskName::MultipleChoice => return Ok(Vec::new()),
+            TaskName::QuestionAnswering => {
+                let can_be_impossible = read_squad(training)?.iter().any(|question| question.is_impossible);
+                self.no_answer_threshold = can_be_impossible.then_some(0.0);
+                return Ok(Vec::new());
+            }
+            TaskName::MultipleChoice => return Ok(Vec::new()),
             TaskName::Classification | TaskName::MultiLabel => {
                 let rows: Vec<Row> = read_table(training, &self.table()?)?.collect::<Result<_>>()?;
                 label_names(&rows)
@@ -229,6 +241,7 @@ impl Description {
                 labels,
                 tokenizer: tokenizer.truncating(self.max_seq_len)?,
                 main_metric: main_metric(&self.metric)?,
+                class_weights: Vec::new(),
             }),
             TaskName::Tagging => AnyTask::Tagging(TaggingTask {
                 columns: self.conll(None)?,
@@ -236,6 +249,7 @@ impl Description {
                 scheme: self.tag_scheme,
                 max_seq_len: self.max_seq_len,
                 tokenizer: tokenizer.clone(),
+                tag_weights: Vec::new(),
             }),
             TaskName::QuestionAnswering => AnyTask::QuestionAnswering(QuestionAnsweringTask {
                 max_seq_len: self.max_seq_len,
@@ -264,6 +278,13 @@ fn main_metric(name: &str) -> Result<&'static str> {
     let known = MAIN_METRICS.into_iter().find(|known| *known == name);
     known
         .ok_or_else(|| Error::Setting(format!("--metric: found {name:?}, expected one of {}", MAIN_METRICS.join(", "))))
+}
+
+impl fmt::Display for TaskName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value();
+        f.write_str(value.as_ref().map_or("task", |value| value.get_name()))
+    }
 }
 
 impl TaskName {

@@ -1,16 +1,21 @@
 //! Fine-tuning BERT: from a model directory and a labelled file to a model that answers.
 //!
-//! [`data`] reads files, [`tasks`] turn their rows into inputs, losses and answers, [`metrics`] count how good these are;
-//! [`train`] learns, [`predict`] answers, [`embed`] gives vectors. [`description`] is what a model directory says of its
-//! head, [`sample`] the labelled file that is built in, [`args`] and [`settings`] the command line.
+//! [`data`] reads files, [`tasks`] turn their rows into inputs, losses and answers, [`features`] are what the heads read,
+//! [`metrics`] count how good the answers are; [`train`] learns (with several [`seeds`], if asked), [`predict`] answers,
+//! [`embed`] gives vectors, [`report`] shows a run. [`description`] is what a model directory says of its head, [`sample`]
+//! the labelled file that is built in, [`args`] with its [`presets`] and [`settings`] the command line.
 
 pub mod args;
 pub mod data;
 pub mod description;
 pub mod embed;
+pub mod features;
 pub mod metrics;
 pub mod predict;
+pub mod presets;
+pub mod report;
 pub mod sample;
+pub mod seeds;
 pub mod settings;
 pub mod tasks;
 pub mod train;

@@ -4,18 +4,19 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use bert_finetune::args::{Cli, Command, EmbedArgs, EvaluateArgs, PredictArgs, TrainArgs};
+use bert_finetune::args::{Cli, Command, EmbedArgs, EvaluateArgs, PredictArgs, ReportArgs, TrainArgs};
 use bert_finetune::data::columns::Column;
 use bert_finetune::data::input::read_inputs;
 use bert_finetune::data::table::{Row, TableOptions};
 use bert_finetune::description::open_task;
 use bert_finetune::embed::{Pooling, Recipe, embed};
+use bert_finetune::features::Encoded;
 use bert_finetune::predict::{WINDOW, score};
 use bert_finetune::settings::TrainSettings;
 use bert_finetune::tasks::{Asked, Examples, Task};
 use bert_finetune::train::{self, Files, Outcome};
 use bert_finetune::vectors::{Sink, write_lines};
-use bert_finetune::{for_task, sample};
+use bert_finetune::{for_task, report, sample};
 use bert_model::device::{self, NamedDevice};
 use bert_model::text::Sequence;
 use bert_model::train::{Ended, Interrupt, Progress};
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Some(Command::Evaluate(args)) => run_evaluate(&args),
         Some(Command::Predict(args)) => run_predict(&args),
         Some(Command::Embed(args)) => run_embed(&args),
+        Some(Command::Report(args)) => run_report(&args),
     };
     match result {
         Ok(code) => code,
@@ -111,8 +113,8 @@ fn show_answers<T: Task>(task: &T, directory: &Path, texts: &[&str], common: &Co
     let model = open_model::<T>(directory, &device)?;
     let asked = |text: &&str| task.question(&Asked { text: text.to_string(), ..Asked::default() });
     let examples: Vec<T::Example> = texts.iter().map(asked).collect::<Result<_, _>>()?;
-    let scored = score(task, &model, &examples, &device)?;
-    for (text, answer) in texts.iter().zip(scored.answers(task, &examples)) {
+    let encoded = Encoded::new(task, &examples)?;
+    for (text, answer) in texts.iter().zip(score(task, &model, &encoded, &device)?.answers(task, &examples)) {
         println!("{text} → {}", short(&answer));
     }
     Ok(())
@@ -137,6 +139,12 @@ fn pretrain_for_a_moment(args: &TrainArgs, directory: &Path, interrupt: &Interru
     }
 }
 
+fn run_report(args: &ReportArgs) -> Result<ExitCode> {
+    report::write(&args.run)?;
+    println!("{}", args.run.join("report.html").display());
+    Ok(ExitCode::SUCCESS)
+}
+
 /// The final metrics, on stderr.
 fn print_table(summary: &Value) {
     eprintln!("best epoch {}", summary["best_epoch"]);
@@ -146,6 +154,11 @@ fn print_table(summary: &Value) {
                 eprintln!("{:16} {value:.4}", format!("{part} {name}"));
             }
         }
+    }
+    for (name, mean) in summary["mean"]["eval"].as_object().into_iter().flatten() {
+        let spread = &summary["spread"]["eval"][name];
+        let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
+        eprintln!("{:16} {:.4} ± {:.4}", format!("mean {name}"), number(mean), number(spread));
     }
     eprintln!("{:16} {:.0}", "seconds", summary["seconds"].as_f64().unwrap_or(f64::NAN));
     eprintln!("{:16} {}", "model", summary["model"].as_str().unwrap_or_default());
@@ -165,7 +178,8 @@ fn evaluate_with<T: Task>(task: &T, args: &EvaluateArgs) -> Result<Map<String, V
     let device = select(&args.common)?;
     let model = open_model::<T>(&args.model, &device)?;
     let examples = task.read(&args.data)?;
-    let (metrics, scored) = train::evaluate(task, &model, &examples, &device)?;
+    let encoded = Encoded::new(task, &examples)?;
+    let (metrics, scored) = train::evaluate(task, &model, &examples, &encoded, &device)?;
     if let Some(path) = &args.predictions {
         let lines: Vec<String> = scored.answers(task, &examples).map(|answer| answer.to_string()).collect();
         write_lines(path, &lines)?;
@@ -220,7 +234,8 @@ fn predict_with<T: Task>(task: &T, args: &PredictArgs) -> Result<()> {
         if window.is_empty() {
             break;
         }
-        for answer in score(task, &model, &window, &device)?.answers(task, &window) {
+        let encoded = Encoded::new(task, &window)?;
+        for answer in score(task, &model, &encoded, &device)?.answers(task, &window) {
             if args.common.json {
                 println!("{answer}");
             } else {

@@ -2,10 +2,10 @@
 //! little padding, answered in the order in which they came.
 
 use bert_model::Result;
-use bert_model::train::workers::Workers;
 use burn::tensor::Device;
 use serde_json::Value;
 
+use crate::features::{Encoded, for_each_input, hidden_states};
 use crate::tasks::Task;
 
 /// Texts that are held in memory at once.
@@ -38,17 +38,17 @@ pub fn deal<B>(batches: Vec<B>, workers: usize) -> Vec<Vec<B>> {
 }
 
 /// The inputs of each example and the head's scores for them, in the order of the examples.
-pub struct Scored<T: Task> {
+pub struct Scored<'a, T: Task> {
     /// The inputs of each example.
-    pub inputs: Vec<Vec<T::Input>>,
+    pub inputs: &'a [Vec<T::Input>],
     /// The scores of each input.
     pub scores: Vec<Vec<T::Scores>>,
 }
 
-impl<T: Task> Scored<T> {
+impl<T: Task> Scored<'_, T> {
     /// The answer to each example.
     pub fn answers<'a>(&'a self, task: &'a T, examples: &'a [T::Example]) -> impl Iterator<Item = Value> + 'a {
-        let scored = examples.iter().zip(&self.inputs).zip(&self.scores);
+        let scored = examples.iter().zip(self.inputs).zip(&self.scores);
         scored.map(|((example, inputs), scores)| task.answer(example, inputs, scores))
     }
 }
@@ -56,28 +56,21 @@ impl<T: Task> Scored<T> {
 /// Runs the model (without autodiff) over all examples.
 ///
 /// # Errors
-/// If a text cannot be tokenised.
-pub fn score<T: Task>(task: &T, model: &T::Model, examples: &[T::Example], device: &Device) -> Result<Scored<T>> {
-    let inputs: Vec<Vec<T::Input>> = examples.iter().map(|example| task.encode(example)).collect::<Result<_>>()?;
-    let flat: Vec<&T::Input> = inputs.iter().flatten().collect();
-    let lengths: Vec<usize> = flat.iter().map(|input| task.sequence(input).len()).collect();
-    let mut scores: Vec<Option<T::Scores>> = vec![None; flat.len()];
-    let workers = Workers::for_device(device)?;
-    let deal = deal(batches_by_length(&lengths), workers.count());
-    let scored = workers.run(deal, |batches| {
-        let score = |batch: Vec<usize>| {
-            let selected: Vec<&T::Input> = batch.iter().map(|&index| flat[index]).collect();
-            let scores = task.scores(model, &selected, device);
-            batch.into_iter().zip(scores).collect::<Vec<_>>()
-        };
-        batches.into_iter().flat_map(score).collect::<Vec<_>>()
-    });
-    for (index, score) in scored.into_iter().flatten() {
-        scores[index] = Some(score);
-    }
-    let mut scores = scores.into_iter().flatten();
-    let scores = inputs.iter().map(|inputs| scores.by_ref().take(inputs.len()).collect()).collect();
-    Ok(Scored { inputs, scores })
+/// If the system refuses threads.
+pub fn score<'a, T: Task>(
+    task: &T,
+    model: &T::Model,
+    encoded: &'a Encoded<T>,
+    device: &Device,
+) -> Result<Scored<'a, T>> {
+    let scores = for_each_input(task, &encoded.items(), device, |items| {
+        let hidden = hidden_states(task, model, items, device);
+        let inputs: Vec<&T::Input> = items.iter().map(|item| item.input).collect();
+        task.scores(model, hidden, &inputs)
+    })?;
+    let mut scores = scores.into_iter();
+    let scores = encoded.inputs.iter().map(|inputs| scores.by_ref().take(inputs.len()).collect()).collect();
+    Ok(Scored { inputs: &encoded.inputs, scores })
 }
 
 #[cfg(test)]

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use bert_model::train::{Decay, IfExists, Schedule};
+use bert_model::train::{Adaptation, Decay, IfExists, Schedule};
 use bert_model::{Error, Result};
 use serde::Serialize;
 
-use crate::args::TrainArgs;
-use crate::description::Description;
+use crate::args::{Freeze, TrainArgs};
+use crate::description::{Description, TaskName};
 
 /// Where the sample's run goes.
 pub const DEFAULT_OUTPUT: &str = "runs/finetune";
@@ -34,6 +34,10 @@ pub struct TrainSettings {
     pub weight_decay: f64,
     pub clip: f64,
     pub early_stop: Option<u64>,
+    /// Whether rare classes count as much as frequent ones.
+    pub class_weights: bool,
+    /// What learns.
+    pub adaptation: Adaptation,
     pub seed: u64,
 }
 
@@ -41,6 +45,8 @@ pub struct TrainSettings {
 #[derive(Debug, Clone)]
 pub struct RunSettings {
     pub output: PathBuf,
+    /// Runs, each with the next seed.
+    pub seeds: u64,
     pub if_exists: IfExists,
     pub device: String,
     pub json: bool,
@@ -59,18 +65,41 @@ impl TrainSettings {
         let output = args.output.clone().map_or_else(|| default(DEFAULT_OUTPUT, "-o DIR"), Ok)?;
         let model =
             args.model.clone().map_or_else(|| default(bert_pretrain::settings::DEFAULT_OUTPUT, "--model DIR"), Ok)?;
+        let task = match (args.task, args.preset) {
+            (Some(task), Some(preset)) if task != preset.task => {
+                return Err(Error::Setting(format!(
+                    "--task {task}: the preset {} is for {}",
+                    preset.name, preset.task
+                )));
+            }
+            (task, preset) => task.or(preset.map(|preset| preset.task)).unwrap_or(TaskName::Classification),
+        };
+        let length = args.max_seq_len.unwrap_or(task.default_length());
+        let usual = args.preset.map_or_else(|| Description::usual(task, length), |preset| preset.description(length));
+        // What is said beside a preset counts more.
         let description = Description {
-            text: args.text.clone(),
-            text_pair: args.text_pair.clone(),
-            label: args.label.clone(),
-            choices: args.choices.clone(),
-            header: !args.no_header,
+            text: args.text.clone().unwrap_or(usual.text),
+            text_pair: args.text_pair.clone().or(usual.text_pair),
+            label: args.label.clone().unwrap_or(usual.label),
+            choices: if args.choices.is_empty() { usual.choices } else { args.choices.clone() },
+            header: usual.header && !args.no_header,
             token_column: args.token_column.clone(),
             tag_column: args.tag_column.clone(),
             doc_stride: args.doc_stride,
-            no_answer_threshold: args.no_answer.then_some(0.0),
-            metric: args.metric.clone().unwrap_or_else(|| args.task.default_metric().into()),
-            ..Description::usual(args.task, args.max_seq_len.unwrap_or(args.task.default_length()))
+            metric: args.metric.clone().unwrap_or(usual.metric),
+            ..usual
+        };
+        let adaptation = match (args.freeze, args.lora) {
+            (_, Some(rank)) => Adaptation::Lora { rank },
+            (Some(Freeze::Encoder), None) => Adaptation::FrozenEncoder,
+            (Some(Freeze::Layers(count)), None) => Adaptation::FrozenLayers(count),
+            (None, None) => Adaptation::Full,
+        };
+        let usual_rate = match adaptation {
+            _ if is_sample => 3e-4,
+            Adaptation::Lora { .. } => 5e-4,
+            Adaptation::FrozenEncoder => 1e-3,
+            _ => 5e-5,
         };
         let settings = Self {
             model,
@@ -82,12 +111,14 @@ impl TrainSettings {
             description,
             epochs: args.epochs,
             batch_size: args.batch_size.unwrap_or(if is_sample { 16 } else { 32 }),
-            learning_rate: args.lr.unwrap_or(if is_sample { 3e-4 } else { 5e-5 }),
+            learning_rate: args.lr.unwrap_or(usual_rate),
             warmup: args.warmup,
             decay: args.schedule,
             weight_decay: args.weight_decay,
             clip: args.clip,
             early_stop: args.early_stop,
+            class_weights: args.class_weights.is_some(),
+            adaptation,
             seed: args.common.seed,
         };
         settings.check()?;
@@ -98,7 +129,7 @@ impl TrainSettings {
             (false, false) => IfExists::Refuse,
         };
         let (device, json, quiet) = (args.common.device.clone(), args.common.json, args.common.quiet);
-        Ok((settings, RunSettings { output, if_exists, device, json, quiet }))
+        Ok((settings, RunSettings { output, seeds: args.seeds, if_exists, device, json, quiet }))
     }
 
     fn check(&self) -> Result<()> {
@@ -117,7 +148,8 @@ impl TrainSettings {
         check(self.early_stop != Some(0), "--early-stop", "0".into(), "at least 1")?;
         let length = self.description.max_seq_len;
         check(length >= 8, "--max-seq-len", length.to_string(), "at least 8")?;
-        check(self.description.doc_stride > 0, "--doc-stride", "0".into(), "at least 1")
+        check(self.description.doc_stride > 0, "--doc-stride", "0".into(), "at least 1")?;
+        check(self.adaptation != Adaptation::Lora { rank: 0 }, "--lora", "0".into(), "at least 1")
     }
 
     /// The learning rate over a run of `steps`.

@@ -1,5 +1,5 @@
 //! `bert-finetune train` and `evaluate`: every epoch ends with a look at the evaluation examples, and the model of the
-//! best epoch stays.
+//! best epoch stays. Several seeds are several runs.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -10,18 +10,22 @@ use bert_model::pretrained::{load_config, load_weights, save};
 use bert_model::train::checkpoint::sha256_of;
 use bert_model::train::workers::split_evenly;
 use bert_model::train::{
-    Ended, IfExists, Interrupt, Losses, Optimizer, OptimizerConfig, Plan, RunDirectory, StepBatches, StepSource,
-    TrainingState, prefetch, train,
+    Adaptation, Ended, IfExists, Interrupt, Losses, Optimizer, OptimizerConfig, Plan, RunDirectory, StepBatches,
+    StepSource, TrainingState, prefetch, train,
 };
 use bert_model::{BertConfig, Error, Pretrained, Result, Tokenizer};
 use bert_pretrain::shuffle::{Permutation, mix};
+use burn::module::Module;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::description::Description;
+use crate::features::{Encoded, Item, hidden_states};
 use crate::for_task;
 use crate::predict::{Scored, score};
+use crate::report::{self, EvaluationRecord};
+use crate::seeds;
 use crate::settings::{RunSettings, TrainSettings};
 use crate::tasks::Task;
 
@@ -29,6 +33,7 @@ use crate::tasks::Task;
 const SPLIT: u64 = 21;
 const ORDER: u64 = 22;
 const HEAD: u64 = 23;
+const ADAPTERS: u64 = 24;
 
 /// What a run came to.
 #[derive(Debug)]
@@ -40,10 +45,10 @@ pub struct Outcome {
 }
 
 /// Labelled examples by their use.
-struct Data<E> {
-    training: Vec<E>,
-    evaluation: Vec<E>,
-    test: Vec<E>,
+struct Data<T: Task> {
+    training: Vec<T::Example>,
+    evaluation: Vec<T::Example>,
+    test: Vec<T::Example>,
     files: Value,
 }
 
@@ -63,6 +68,17 @@ pub struct Files {
 /// # Errors
 /// Whatever can be wrong with the model, the files, the device or the numbers.
 pub fn run(settings: &TrainSettings, run: &RunSettings, files: &Files, interrupt: &Interrupt) -> Result<Outcome> {
+    match run.seeds {
+        1 => run_once(settings, run, files, interrupt),
+        _ => seeds::run_all(settings, run, files, interrupt),
+    }
+}
+
+/// One run with one seed.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_once(settings: &TrainSettings, run: &RunSettings, files: &Files, interrupt: &Interrupt) -> Result<Outcome> {
     let NamedDevice { name, device } = device::select(&run.device)?;
     if !run.quiet {
         eprintln!("device: {name}");
@@ -82,7 +98,11 @@ pub fn run(settings: &TrainSettings, run: &RunSettings, files: &Files, interrupt
     let task = description.task(labels.clone(), &tokenizer)?;
     let config = with_head(config, &description, &labels);
     for_task!(task, task => {
+        let mut task = task;
         let data = read_data(settings, files, &task)?;
+        if settings.class_weights {
+            task.balance(&data.training)?;
+        }
         let directory = RunDirectory::open(&run.output, run.if_exists)?;
         let model = initial_model(settings, &config, &device, run.quiet)?;
         let run = Run { settings, run, description, config, tokenizer, task, device, interrupt };
@@ -90,7 +110,7 @@ pub fn run(settings: &TrainSettings, run: &RunSettings, files: &Files, interrupt
     })
 }
 
-fn read_data<T: Task>(settings: &TrainSettings, files: &Files, task: &T) -> Result<Data<T::Example>> {
+fn read_data<T: Task>(settings: &TrainSettings, files: &Files, task: &T) -> Result<Data<T>> {
     let mut training = task.read(&files.training)?;
     let evaluation = match &files.evaluation {
         Some(path) => task.read(path)?,
@@ -162,19 +182,18 @@ struct Run<'a, T: Task> {
 }
 
 impl<T: Task> Run<'_, T> {
-    fn train(
-        &self,
-        model: T::Model,
-        data: &Data<T::Example>,
-        mut directory: RunDirectory,
-        device_name: &str,
-    ) -> Result<Outcome> {
+    fn train(&self, model: T::Model, data: &Data<T>, directory: RunDirectory, device_name: &str) -> Result<Outcome> {
         let started = Instant::now();
-        let Self { settings, run, .. } = self;
-        let inputs: Vec<_> =
-            data.training.iter().map(|example| self.task.encode(example)).collect::<Result<Vec<_>>>()?.concat();
-        let batch_size = settings.batch_size;
-        let steps_per_epoch = inputs.len().div_ceil(batch_size) as u64;
+        let Self { settings, run, task, device, .. } = self;
+        let mut directory = directory;
+        let mut training = Encoded::new(task, &data.training)?;
+        let mut evaluation = Encoded::new(task, &data.evaluation)?;
+        if settings.adaptation == Adaptation::FrozenEncoder {
+            // The encoder will never say anything else.
+            training.run_encoder(task, &model, device)?;
+            evaluation.run_encoder(task, &model, device)?;
+        }
+        let steps_per_epoch = training.items().len().div_ceil(settings.batch_size) as u64;
         let steps = steps_per_epoch * settings.epochs;
         let numbers = serde_json::to_value(settings).map_err(|error| Error::Setting(error.to_string()))?;
         directory.describe(&json!({
@@ -191,20 +210,24 @@ impl<T: Task> Run<'_, T> {
 
         let checkpoints = directory.checkpoints(1)?;
         let optimizer_config = OptimizerConfig { weight_decay: settings.weight_decay, ..OptimizerConfig::default() };
+        let model = settings.adaptation.prepare(model, mix(&[settings.seed, ADAPTERS]), device);
         let optimizer = Optimizer::new(optimizer_config);
         let mut state = TrainingState { model, optimizer, step: 0, cursor: Value::Null };
         if run.if_exists == IfExists::Resume {
             if let Some(found) = checkpoints.newest()? {
                 found.check_settings(&numbers)?;
-                state = found.restore(&self.config, Optimizer::new(optimizer_config), &self.device)?;
+                state = found.restore(state.model, &self.config, Optimizer::new(optimizer_config), device)?;
+                state.model = settings.adaptation.freeze(state.model);
             }
             directory.rewind_metrics(state.step)?;
         }
+        let path = directory.path().to_path_buf();
         let mut learning =
-            FineTuning { run: self, data, steps_per_epoch, directory: directory.path().into(), best: None, waited: 0 };
+            FineTuning { run: self, data, evaluation, steps_per_epoch, directory: path.clone(), best: None, waited: 0 };
         learning.recall(&directory.metrics()?);
         let place = serde_json::from_value(state.cursor.clone()).unwrap_or_default();
-        let source = EpochSource { inputs, task: &self.task, batch_size, seed: settings.seed, place };
+        let source =
+            EpochSource { items: training.items(), task, batch_size: settings.batch_size, seed: settings.seed, place };
         let plan = Plan {
             schedule: settings.schedule(steps),
             until: steps,
@@ -227,31 +250,36 @@ impl<T: Task> Run<'_, T> {
             Some(best) => best,
             None => {
                 // Nothing to choose by: the last epoch it is.
-                self.save(directory.path(), &state.model)?;
+                self.save(&path, &state.model, &Map::new())?;
                 Best { epoch: settings.epochs, metrics: Map::new() }
             }
         };
         let test = match data.test.is_empty() {
             true => Value::Null,
             false => {
-                let weights = Weights::open(directory.path())?;
-                let kept = load_weights(&weights, self.config.clone(), 0, &self.device)?;
-                evaluate(&self.task, &kept.model, &data.test, &self.device)?.0.into()
+                let kept = load_weights(&Weights::open(&path)?, self.config.clone(), 0, device)?;
+                let mut task = task.clone();
+                task.tune(&best.metrics);
+                evaluate(&task, &kept.model, &data.test, &Encoded::new(&task, &data.test)?, device)?.0.into()
             }
         };
+        report::write(&path)?;
         let summary = json!({
             "eval": best.metrics,
             "test": test,
             "best_epoch": best.epoch,
             "seconds": started.elapsed().as_secs_f64(),
-            "model": directory.path().display().to_string(),
+            "model": path.display().to_string(),
         });
         Ok(Outcome { ended, summary })
     }
 
-    fn save(&self, directory: &Path, model: &T::Model) -> Result<()> {
-        save(directory, model, &self.config, &self.tokenizer)?;
-        self.description.save(directory)
+    /// Writes the model, adapters merged, with what was chosen by `metrics`.
+    fn save(&self, directory: &Path, model: &T::Model, metrics: &Map<String, Value>) -> Result<()> {
+        save(directory, &model.clone().materialize(), &self.config, &self.tokenizer)?;
+        let threshold = metrics.get("best_f1_threshold").and_then(Value::as_f64);
+        let no_answer_threshold = self.description.no_answer_threshold.map(|usual| threshold.unwrap_or(usual));
+        Description { no_answer_threshold, ..self.description.clone() }.save(directory)
     }
 }
 
@@ -265,7 +293,8 @@ struct Best {
 /// Learning with an evaluation after every epoch.
 struct FineTuning<'a, T: Task> {
     run: &'a Run<'a, T>,
-    data: &'a Data<T::Example>,
+    data: &'a Data<T>,
+    evaluation: Encoded<T>,
     steps_per_epoch: u64,
     directory: PathBuf,
     best: Option<Best>,
@@ -299,29 +328,40 @@ impl<T: Task> FineTuning<'_, T> {
     }
 }
 
-impl<T: Task> bert_model::train::Task for FineTuning<'_, T> {
+impl<'a, T: Task> bert_model::train::Task for FineTuning<'a, T> {
     type Model = T::Model;
-    type Batch = Batch<T::Input>;
+    type Batch = Batch<'a, T::Input>;
 
     fn split(&self, batch: Self::Batch, parts: usize) -> Vec<Self::Batch> {
-        let part = |inputs| Batch { inputs, terms: batch.terms };
-        split_evenly(batch.inputs, parts).into_iter().map(part).collect()
+        let part = |items| Batch { items, terms: batch.terms };
+        split_evenly(batch.items, parts).into_iter().map(part).collect()
     }
 
     fn loss(&self, model: &Self::Model, batch: Self::Batch) -> Losses {
-        let inputs: Vec<&_> = batch.inputs.iter().collect();
-        Losses { total: self.run.task.loss(model, &inputs, &self.run.device) / batch.terms, parts: Vec::new() }
+        let Run { task, device, .. } = self.run;
+        let hidden = hidden_states(task, model, &batch.items, &device.clone().autodiff());
+        let inputs: Vec<&T::Input> = batch.items.iter().map(|item| item.input).collect();
+        Losses { total: task.loss(model, hidden, &inputs) / batch.terms, parts: Vec::new() }
     }
 
     fn evaluate(&mut self, model: &Self::Model, step: u64) -> Result<Map<String, Value>> {
-        if self.data.evaluation.is_empty() {
+        let examples = &self.data.evaluation;
+        if examples.is_empty() {
             return Ok(Map::new());
         }
-        let (mut metrics, _) = evaluate(&self.run.task, model, &self.data.evaluation, &self.run.device)?;
-        if self.judge(step / self.steps_per_epoch, metrics.clone()) {
-            self.run.save(&self.directory, model)?;
+        let Run { device, settings, .. } = self.run;
+        let mut task = self.run.task.clone();
+        let (mut metrics, scored) = evaluate(&task, model, examples, &self.evaluation, device)?;
+        if task.tune(&metrics) {
+            metrics = metrics_of(&task, examples, &scored);
         }
-        if self.run.settings.early_stop.is_some_and(|patience| self.waited >= patience) {
+        let epoch = step / self.steps_per_epoch;
+        let mistakes = task.mistakes(examples, scored.inputs, &scored.scores);
+        if self.judge(epoch, metrics.clone()) {
+            self.run.save(&self.directory, model, &metrics)?;
+            EvaluationRecord { epoch, metrics: metrics.clone(), mistakes }.save(&self.directory)?;
+        }
+        if settings.early_stop.is_some_and(|patience| self.waited >= patience) {
             metrics.insert("stop".into(), true.into());
         }
         Ok(metrics)
@@ -331,22 +371,27 @@ impl<T: Task> bert_model::train::Task for FineTuning<'_, T> {
 /// The metrics of a model (without autodiff) on labelled examples, and what they were computed from.
 ///
 /// # Errors
-/// If a text cannot be tokenised.
-pub fn evaluate<T: Task>(
+/// If the system refuses threads.
+pub fn evaluate<'a, T: Task>(
     task: &T,
     model: &T::Model,
     examples: &[T::Example],
+    encoded: &'a Encoded<T>,
     device: &Device,
-) -> Result<(Map<String, Value>, Scored<T>)> {
-    let scored = score(task, model, examples, device)?;
-    let mut metrics = task.metrics(examples, &scored.inputs, &scored.scores);
+) -> Result<(Map<String, Value>, Scored<'a, T>)> {
+    let scored = score(task, model, encoded, device)?;
+    Ok((metrics_of(task, examples, &scored), scored))
+}
+
+fn metrics_of<T: Task>(task: &T, examples: &[T::Example], scored: &Scored<T>) -> Map<String, Value> {
+    let mut metrics = task.metrics(examples, scored.inputs, &scored.scores);
     metrics.insert("examples".into(), examples.len().into());
-    Ok((metrics, scored))
+    metrics
 }
 
 /// Inputs that are trained on together, and the number of loss terms in them.
-pub struct Batch<I> {
-    inputs: Vec<I>,
+pub struct Batch<'a, I> {
+    items: Vec<Item<'a, I>>,
     terms: f64,
 }
 
@@ -359,31 +404,31 @@ struct Place {
 
 /// The training inputs, epoch after epoch, each in an order of its own.
 struct EpochSource<'a, T: Task> {
-    inputs: Vec<T::Input>,
+    items: Vec<Item<'a, T::Input>>,
     task: &'a T,
     batch_size: usize,
     seed: u64,
     place: Place,
 }
 
-impl<T: Task> StepSource for EpochSource<'_, T> {
-    type Batch = Batch<T::Input>;
+impl<'a, T: Task> StepSource for EpochSource<'a, T> {
+    type Batch = Batch<'a, T::Input>;
 
     fn next_step(&mut self) -> Result<Option<StepBatches<Self::Batch>>> {
-        let count = self.inputs.len();
+        let count = self.items.len();
         let order = Permutation::new(count as u64, mix(&[self.seed, ORDER, self.place.epoch]));
         let start = self.place.batch * self.batch_size;
         let end = (start + self.batch_size).min(count);
-        let chosen = (start..end).map(|index| self.inputs[order.apply(index as u64) as usize].clone());
-        let inputs: Vec<T::Input> = chosen.collect();
-        let tokens = inputs.iter().map(|input| self.task.sequence(input).len() as u64).sum();
-        let terms = inputs.iter().map(|input| self.task.terms(input)).sum();
+        let items: Vec<Item<T::Input>> =
+            (start..end).map(|index| self.items[order.apply(index as u64) as usize]).collect();
+        let tokens = items.iter().map(|item| self.task.tokens(item.input) as u64).sum();
+        let terms = items.iter().map(|item| self.task.terms(item.input)).sum();
         let epoch = self.place.epoch as f64 + end as f64 / count as f64;
         self.place = match end == count {
             true => Place { epoch: self.place.epoch + 1, batch: 0 },
             false => Place { batch: self.place.batch + 1, ..self.place },
         };
         let cursor = serde_json::to_value(self.place).map_err(|error| Error::Setting(error.to_string()))?;
-        Ok(Some(StepBatches { batches: vec![Batch { inputs, terms }], tokens, epoch, cursor }))
+        Ok(Some(StepBatches { batches: vec![Batch { items, terms }], tokens, epoch, cursor }))
     }
 }

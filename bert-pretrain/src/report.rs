@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bert_model::train::report::{Chart, FilledMask, Report};
+use bert_model::train::report::{Chart, FilledMask, Report, fact, points};
 use bert_model::train::run_directory::read_metrics;
 use bert_model::{BertForPreTraining, Error, Result, Tokenizer};
 use burn::tensor::activation::softmax;
@@ -72,18 +72,6 @@ pub fn write(directory: &Path, masks: &[FilledMask]) -> Result<()> {
         report.facts(title, &facts);
     }
     report.write(directory.join("report.html"))
-}
-
-fn points(metrics: &[Value], value: impl Fn(&Value) -> Option<f64>) -> Vec<(f64, f64)> {
-    metrics.iter().filter_map(|record| Some((record["step"].as_f64()?, value(record)?))).collect()
-}
-
-fn fact((name, value): (&String, &Value)) -> (String, String) {
-    let value = match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    (name.replace('_', " "), value)
 }
 
 /// What the model says behind one mask of each of the first held-out examples, with a little context.

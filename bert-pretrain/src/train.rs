@@ -91,7 +91,7 @@ pub fn run(settings: &TrainSettings, run: &RunSettings, interrupt: &Interrupt) -
             Some(found) => {
                 found.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
                 found.check_settings(&numbers)?;
-                state = found.restore(&config, Optimizer::new(settings.optimizer), &device)?;
+                state = found.restore(state.model, &config, Optimizer::new(settings.optimizer), &device)?;
             }
             None => eprintln!("no checkpoint in {}; beginning at step 0", run.output.display()),
         }

@@ -128,12 +128,19 @@ impl Table {
         let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
         let dialect = match extension.as_str() {
             "csv" => Dialect::Csv,
-            "tsv" => Dialect::Tsv,
+            // SICK's files are tables with tabs, too.
+            "tsv" | "txt" => Dialect::Tsv,
             "jsonl" => {
                 let names = columns.iter().map(Column::to_string).collect();
                 return Ok(Self::new(path, names, Source::Json(Lines::open(path)?)));
             }
-            _ => return Err(Error::file(path, format!("the extension `{extension}`"), "`.csv`, `.tsv` or `.jsonl`")),
+            _ => {
+                return Err(Error::file(
+                    path,
+                    format!("the extension `{extension}`"),
+                    "`.csv`, `.tsv`, `.txt` (tabs) or `.jsonl`",
+                ));
+            }
         };
         let mut records = Records { lines: Lines::open(path)?, dialect };
         match records.next().transpose()? {

@@ -11,9 +11,11 @@ pub mod tagging;
 use std::path::Path;
 
 use bert_model::text::Sequence;
-use bert_model::{Pretrained, Result};
-use burn::tensor::{Device, Tensor};
+use bert_model::{BertModel, Error, Pretrained, Result};
+use burn::tensor::Tensor;
 use serde_json::{Map, Value};
+
+use crate::report::Mistake;
 
 /// Examples, one at a time.
 pub type Examples<E> = Box<dyn Iterator<Item = Result<E>>>;
@@ -32,15 +34,18 @@ pub struct Asked {
 }
 
 /// One way of asking BERT.
-pub trait Task: Send + Sync {
+pub trait Task: Clone + Send + Sync {
     /// BERT with the head that answers.
     type Model: Pretrained;
     /// What a data file holds.
     type Example: Clone + Send + Sync + 'static;
     /// What the model sees at once; an example may become several (windows of a long text).
-    type Input: Clone + Send + Sync;
+    type Input: Send + Sync;
     /// The head's numbers for one input, on the host.
     type Scores: Clone + Send;
+
+    /// Whether the head reads the hidden state of `[CLS]` alone.
+    const READS_CLS_ALONE: bool;
 
     /// Reads labelled examples.
     ///
@@ -66,17 +71,36 @@ pub trait Task: Send + Sync {
     /// If the text cannot be tokenised.
     fn encode(&self, example: &Self::Example) -> Result<Vec<Self::Input>>;
 
-    /// The tokens of an input.
-    fn sequence<'a>(&self, input: &'a Self::Input) -> &'a Sequence;
+    /// The token sequences of an input; one, unless there are choices.
+    fn sequences<'a>(&self, input: &'a Self::Input) -> Vec<&'a Sequence>;
 
-    /// How many loss terms an input has (labelled words, say).
+    /// Tokens of the longest sequence of an input.
+    fn tokens(&self, input: &Self::Input) -> usize {
+        self.sequences(input).into_iter().map(Sequence::len).max().unwrap_or_default()
+    }
+
+    /// The id that fills batches up.
+    fn pad_id(&self) -> u32;
+
+    /// The encoder of a model.
+    fn bert<'a>(&self, model: &'a Self::Model) -> &'a BertModel;
+
+    /// Weighs classes against their number in the training examples, so that rare ones count as much as frequent ones.
+    ///
+    /// # Errors
+    /// If the task has no classes.
+    fn balance(&mut self, _examples: &[Self::Example]) -> Result<()> {
+        Err(Error::Setting("--class-weights: only classification and tagging have classes to weigh".into()))
+    }
+
+    /// How many loss terms an input has (labelled words, say), weighted.
     fn terms(&self, input: &Self::Input) -> f64;
 
-    /// The sum of the loss terms of a batch, shape `[1]`.
-    fn loss(&self, model: &Self::Model, inputs: &[&Self::Input], device: &Device) -> Tensor<1>;
+    /// The sum of the loss terms of a batch, shape `[1]`, from the encoder's hidden states `[S, T, H]`.
+    fn loss(&self, model: &Self::Model, hidden: Tensor<3>, inputs: &[&Self::Input]) -> Tensor<1>;
 
-    /// The head's numbers for each input.
-    fn scores(&self, model: &Self::Model, inputs: &[&Self::Input], device: &Device) -> Vec<Self::Scores>;
+    /// The head's numbers for each input, from the encoder's hidden states `[S, T, H]`.
+    fn scores(&self, model: &Self::Model, hidden: Tensor<3>, inputs: &[&Self::Input]) -> Vec<Self::Scores>;
 
     /// The answer to one example from the scores of its inputs, as `predict --json` prints it.
     fn answer(&self, example: &Self::Example, inputs: &[Self::Input], scores: &[Self::Scores]) -> Value;
@@ -89,6 +113,56 @@ pub trait Task: Send + Sync {
         scores: &[Vec<Self::Scores>],
     ) -> Map<String, Value>;
 
+    /// Sets what is chosen on held-out examples (the threshold of "no answer") by their metrics; whether it did.
+    fn tune(&mut self, _metrics: &Map<String, Value>) -> bool {
+        false
+    }
+
+    /// The worst mistakes, worst first, for the report.
+    fn mistakes(
+        &self,
+        examples: &[Self::Example],
+        inputs: &[Vec<Self::Input>],
+        scores: &[Vec<Self::Scores>],
+    ) -> Vec<Mistake>;
+
     /// The metric that decides which epoch is best; more is better.
     fn main_metric(&self) -> &'static str;
+}
+
+/// The weights that make classes count alike: examples / (classes · examples of the class), as scikit-learn's "balanced";
+/// 1 for a class that has no example.
+fn balanced(classes: impl Iterator<Item = usize>, count: usize) -> Vec<f32> {
+    let mut examples = vec![0_u32; count];
+    classes.for_each(|class| examples[class] += 1);
+    let (total, present) = (examples.iter().sum::<u32>(), examples.iter().filter(|&&n| n > 0).count());
+    let weight = |&n: &u32| if n == 0 { 1.0 } else { total as f32 / (present as f32 * n as f32) };
+    examples.iter().map(weight).collect()
+}
+
+/// A class's weight; 1 if none are set.
+fn weight_of(weights: &[f32], class: usize) -> f32 {
+    weights.get(class).copied().unwrap_or(1.0)
+}
+
+/// The sum of losses `[N]`, each times the weight of its class.
+fn weighted_sum(losses: Tensor<1>, weights: &[f32], classes: &[i32]) -> Tensor<1> {
+    if weights.is_empty() {
+        return losses.sum();
+    }
+    let weights: Vec<f32> = classes.iter().map(|&class| weight_of(weights, class as usize)).collect();
+    let device = losses.device();
+    (losses * Tensor::from_data(&weights[..], &device)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn balanced_weights_are_scikit_learns() {
+        // compute_class_weight("balanced", classes=[0, 1, 2], y=[0, 0, 0, 1, 2, 2])
+        let weights = balanced([0, 0, 0, 1, 2, 2].into_iter(), 3);
+        assert_eq!(weights, [6.0 / 9.0, 2.0, 1.0]);
+    }
 }

@@ -2,16 +2,17 @@
 
 use std::path::Path;
 
-use bert_model::text::{Sequence, collate};
-use bert_model::{BertForMultipleChoice, Error, Result, Tokenizer};
+use bert_model::text::Sequence;
+use bert_model::{BertForMultipleChoice, BertModel, Error, Result, Tokenizer};
 use burn::tensor::activation::log_softmax;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Int, Tensor};
 use serde_json::{Map, Value, json};
 
 use super::sequence::best;
 use super::{Asked, Examples, Task};
 use crate::data::choices::{ChoiceOptions, ChoiceRow, read_choices};
 use crate::metrics::classification::classification;
+use crate::report::{Mistake, worst};
 
 /// Choosing among texts.
 #[derive(Debug, Clone)]
@@ -34,11 +35,10 @@ impl MultipleChoiceTask {
     fn log_probabilities(
         &self,
         model: &BertForMultipleChoice,
+        hidden: Tensor<3>,
         inputs: &[&ChoiceInput],
-        device: &Device,
     ) -> Vec<Tensor<2>> {
-        let sequences: Vec<&Sequence> = inputs.iter().flat_map(|input| &input.sequences).collect();
-        let scores = model.forward(collate(&sequences, self.tokenizer.special().pad, device), 1);
+        let scores = model.head(hidden);
         let mut start = 0;
         let question = |input: &&ChoiceInput| {
             let choices = input.sequences.len();
@@ -54,6 +54,8 @@ impl Task for MultipleChoiceTask {
     type Example = ChoiceRow;
     type Input = ChoiceInput;
     type Scores = Vec<f32>;
+
+    const READS_CLS_ALONE: bool = true;
 
     fn read(&self, path: &Path) -> Result<Vec<ChoiceRow>> {
         read_choices(path, &self.columns)?.collect()
@@ -83,26 +85,33 @@ impl Task for MultipleChoiceTask {
         Ok(vec![ChoiceInput { sequences, label: row.label.unwrap_or(0) }])
     }
 
-    fn sequence<'a>(&self, input: &'a ChoiceInput) -> &'a Sequence {
-        let longest = input.sequences.iter().max_by_key(|sequence| sequence.len());
-        longest.unwrap_or(&input.sequences[0])
+    fn sequences<'a>(&self, input: &'a ChoiceInput) -> Vec<&'a Sequence> {
+        input.sequences.iter().collect()
+    }
+
+    fn pad_id(&self) -> u32 {
+        self.tokenizer.special().pad
+    }
+
+    fn bert<'a>(&self, model: &'a BertForMultipleChoice) -> &'a BertModel {
+        &model.bert
     }
 
     fn terms(&self, _input: &ChoiceInput) -> f64 {
         1.0
     }
 
-    fn loss(&self, model: &BertForMultipleChoice, inputs: &[&ChoiceInput], device: &Device) -> Tensor<1> {
-        let log_probabilities = self.log_probabilities(model, inputs, device);
+    fn loss(&self, model: &BertForMultipleChoice, hidden: Tensor<3>, inputs: &[&ChoiceInput]) -> Tensor<1> {
+        let log_probabilities = self.log_probabilities(model, hidden, inputs);
         let right = log_probabilities.into_iter().zip(inputs).map(|(log_probabilities, input)| {
-            let label = Tensor::<2, Int>::from_data([[input.label as i32]], device);
+            let label = Tensor::<2, Int>::from_data([[input.label as i32]], &log_probabilities.device());
             log_probabilities.gather(1, label).reshape([1])
         });
         Tensor::cat(right.collect(), 0).sum().neg()
     }
 
-    fn scores(&self, model: &BertForMultipleChoice, inputs: &[&ChoiceInput], device: &Device) -> Vec<Vec<f32>> {
-        let log_probabilities = self.log_probabilities(model, inputs, device);
+    fn scores(&self, model: &BertForMultipleChoice, hidden: Tensor<3>, inputs: &[&ChoiceInput]) -> Vec<Vec<f32>> {
+        let log_probabilities = self.log_probabilities(model, hidden, inputs);
         log_probabilities.into_iter().map(|row| row.exp().into_data().iter::<f32>().collect()).collect()
     }
 
@@ -123,6 +132,22 @@ impl Task for MultipleChoiceTask {
         let mut metrics = json!(classification(&gold, &predicted, choices));
         metrics["loss"] = (loss / gold.len().max(1) as f64).into();
         metrics.as_object().cloned().unwrap_or_default()
+    }
+
+    fn mistakes(&self, rows: &[ChoiceRow], _inputs: &[Vec<ChoiceInput>], scores: &[Vec<Vec<f32>>]) -> Vec<Mistake> {
+        let mistake = |(row, scores): (&ChoiceRow, &Vec<Vec<f32>>)| {
+            let (gold, found) = (row.label.unwrap_or(0), best(&scores[0]));
+            let probability = f64::from(scores[0][found]);
+            let mistake = Mistake::Label {
+                text: row.text.clone(),
+                parts: row.pair.iter().map(|pair| ("second text".to_string(), pair.clone())).collect(),
+                expected: row.choices[gold].clone(),
+                predicted: row.choices[found].clone(),
+                probability: Some(probability),
+            };
+            (gold != found).then_some((probability, mistake))
+        };
+        worst(rows.iter().zip(scores).filter_map(mistake).collect())
     }
 
     fn main_metric(&self) -> &'static str {

@@ -6,14 +6,16 @@
 use std::path::Path;
 
 use bert_model::model::loss::cross_entropy;
-use bert_model::text::{Sequence, collate};
-use bert_model::{BertForQuestionAnswering, Error, Result, Tokenizer};
-use burn::tensor::{Device, Int, Tensor};
+use bert_model::text::Sequence;
+use bert_model::train::report::Mark;
+use bert_model::{BertForQuestionAnswering, BertModel, Error, Result, Tokenizer};
+use burn::tensor::{Int, Tensor};
 use serde_json::{Map, Value, json};
 
 use super::{Asked, Examples, Task};
 use crate::data::squad::{CodePoints, Question, read_squad};
-use crate::metrics::squad::{Judged, squad_v1, squad_v2};
+use crate::metrics::squad::{Judged, normalize, squad_v1, squad_v2};
+use crate::report::{Mistake, worst};
 
 /// Longest question, in pieces.
 const MAX_QUESTION: usize = 64;
@@ -60,6 +62,11 @@ struct BestSpan {
 }
 
 impl QuestionAnsweringTask {
+    /// Whether "no answer" is the answer.
+    fn says_none(&self, span: &BestSpan) -> bool {
+        span.score == f32::MIN || self.threshold.is_some_and(|threshold| span.no_answer_score > threshold)
+    }
+
     fn best_span(&self, windows: &[QaWindow], scores: &[SpanScores]) -> BestSpan {
         let mut candidates = Vec::new();
         let mut null = f32::INFINITY;
@@ -89,16 +96,6 @@ impl QuestionAnsweringTask {
             no_answer_score: f64::from(null) - f64::from(best.0),
         }
     }
-
-    fn logits(
-        &self,
-        model: &BertForQuestionAnswering,
-        windows: &[&QaWindow],
-        device: &Device,
-    ) -> (Tensor<2>, Tensor<2>) {
-        let sequences: Vec<&Sequence> = windows.iter().map(|window| &window.sequence).collect();
-        model.forward(collate(&sequences, self.tokenizer.special().pad, device))
-    }
 }
 
 /// The positions of the highest scores within a range, best first.
@@ -119,6 +116,8 @@ impl Task for QuestionAnsweringTask {
     type Example = Question;
     type Input = QaWindow;
     type Scores = SpanScores;
+
+    const READS_CLS_ALONE: bool = false;
 
     fn read(&self, path: &Path) -> Result<Vec<Question>> {
         read_squad(path)
@@ -190,26 +189,35 @@ impl Task for QuestionAnsweringTask {
         Ok(bounds.iter().enumerate().map(window).collect())
     }
 
-    fn sequence<'a>(&self, window: &'a QaWindow) -> &'a Sequence {
-        &window.sequence
+    fn sequences<'a>(&self, window: &'a QaWindow) -> Vec<&'a Sequence> {
+        vec![&window.sequence]
+    }
+
+    fn pad_id(&self) -> u32 {
+        self.tokenizer.special().pad
+    }
+
+    fn bert<'a>(&self, model: &'a BertForQuestionAnswering) -> &'a BertModel {
+        &model.bert
     }
 
     fn terms(&self, _window: &QaWindow) -> f64 {
         1.0
     }
 
-    fn loss(&self, model: &BertForQuestionAnswering, windows: &[&QaWindow], device: &Device) -> Tensor<1> {
-        let (start, end) = self.logits(model, windows, device);
+    fn loss(&self, model: &Self::Model, hidden: Tensor<3>, windows: &[&QaWindow]) -> Tensor<1> {
+        let (start, end) = model.head(hidden);
+        let device = start.device();
         let target = |position: fn(&QaWindow) -> usize| {
             let positions: Vec<i32> = windows.iter().map(|window| position(window) as i32).collect();
-            Tensor::<1, Int>::from_data(&positions[..], device)
+            Tensor::<1, Int>::from_data(&positions[..], &device)
         };
         let (first, last) = (target(|window| window.target.0), target(|window| window.target.1));
         (cross_entropy(start, first).sum() + cross_entropy(end, last).sum()) / 2.0
     }
 
-    fn scores(&self, model: &BertForQuestionAnswering, windows: &[&QaWindow], device: &Device) -> Vec<SpanScores> {
-        let (start, end) = self.logits(model, windows, device);
+    fn scores(&self, model: &Self::Model, hidden: Tensor<3>, _windows: &[&QaWindow]) -> Vec<SpanScores> {
+        let (start, end) = model.head(hidden);
         let [_, tokens] = start.dims();
         let host = |scores: Tensor<2>| scores.into_data().iter::<f32>().collect::<Vec<_>>();
         let (start, end) = (host(start), host(end));
@@ -219,7 +227,7 @@ impl Task for QuestionAnsweringTask {
 
     fn answer(&self, question: &Question, windows: &[QaWindow], scores: &[SpanScores]) -> Value {
         let span = self.best_span(windows, scores);
-        if self.threshold.is_some_and(|threshold| span.no_answer_score > threshold) || span.score == f32::MIN {
+        if self.says_none(&span) {
             return json!({"answer": "", "score": 1.0 - span.probability, "start": 0, "end": 0});
         }
         let answer = CodePoints::new(&question.context).slice(&question.context, span.start, span.end).to_string();
@@ -249,7 +257,40 @@ impl Task for QuestionAnsweringTask {
         metrics.as_object().cloned().unwrap_or_default()
     }
 
+    fn mistakes(&self, questions: &[Question], windows: &[Vec<QaWindow>], scores: &[Vec<SpanScores>]) -> Vec<Mistake> {
+        let mistake = |((question, windows), scores): ((&Question, &Vec<QaWindow>), &Vec<SpanScores>)| {
+            let span = self.best_span(windows, scores);
+            let is_none = self.says_none(&span);
+            let found = CodePoints::new(&question.context).slice(&question.context, span.start, span.end);
+            let is_right = match question.answers.is_empty() {
+                true => is_none,
+                false => !is_none && question.answers.iter().any(|answer| normalize(&answer.text) == normalize(found)),
+            };
+            let gold = question.answers.first().map(|answer| {
+                (answer.start, answer.start + answer.text.chars().count(), "answer".to_string(), Mark::Missed)
+            });
+            let predicted = (!is_none).then(|| (span.start, span.end, "predicted".to_string(), Mark::Spurious));
+            let lead = match is_none {
+                true => format!("{} — said to have no answer", question.question),
+                false => question.question.clone(),
+            };
+            let (text, spans) = (question.context.to_string(), gold.into_iter().chain(predicted).collect());
+            (!is_right).then_some((span.probability, Mistake::Spans { lead: Some(lead), text, spans }))
+        };
+        worst(questions.iter().zip(windows).zip(scores).filter_map(mistake).collect())
+    }
+
     fn main_metric(&self) -> &'static str {
         "f1"
+    }
+
+    fn tune(&mut self, metrics: &Map<String, Value>) -> bool {
+        match (self.threshold, metrics.get("best_f1_threshold").and_then(Value::as_f64)) {
+            (Some(_), Some(best)) => {
+                self.threshold = Some(best);
+                true
+            }
+            _ => false,
+        }
     }
 }

@@ -3,18 +3,19 @@
 use std::path::Path;
 
 use bert_model::model::loss::{binary_cross_entropy, cross_entropy, squared_error};
-use bert_model::text::{Sequence, collate};
-use bert_model::{BertForSequenceClassification, Error, ProblemType, Result, Tokenizer};
+use bert_model::text::Sequence;
+use bert_model::{BertForSequenceClassification, BertModel, Error, ProblemType, Result, Tokenizer};
 use burn::tensor::activation::{sigmoid, softmax};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData};
 use serde_json::{Map, Value, json};
 
-use super::{Asked, Examples, Task};
+use super::{Asked, Examples, Task, balanced, weight_of, weighted_sum};
 use crate::data::input::read_inputs;
 use crate::data::table::{Row, TableOptions, read_table};
 use crate::metrics::classification::classification;
 use crate::metrics::multi_label::multi_label;
 use crate::metrics::regression::regression;
+use crate::report::{Mistake, worst};
 
 /// Classification, multi-label classification or regression of texts and pairs.
 #[derive(Debug, Clone)]
@@ -29,6 +30,8 @@ pub struct SequenceTask {
     pub tokenizer: Tokenizer,
     /// The metric that decides.
     pub main_metric: &'static str,
+    /// Of each class; empty if all count alike.
+    pub class_weights: Vec<f32>,
 }
 
 /// What the head should say.
@@ -91,12 +94,6 @@ impl SequenceTask {
         };
         Ok(SequenceExample { line: row.line, text: row.text, pair: row.pair, target })
     }
-
-    /// The head's scores, `[N, C]`.
-    fn logits(&self, model: &BertForSequenceClassification, inputs: &[&SequenceInput], device: &Device) -> Tensor<2> {
-        let sequences: Vec<&Sequence> = inputs.iter().map(|input| &input.sequence).collect();
-        model.forward(collate(&sequences, self.tokenizer.special().pad, device))
-    }
 }
 
 /// The classes of a data file in a stable order: numbers by value, else names by their letters.
@@ -115,6 +112,8 @@ impl Task for SequenceTask {
     type Example = SequenceExample;
     type Input = SequenceInput;
     type Scores = Vec<f32>;
+
+    const READS_CLS_ALONE: bool = true;
 
     fn read(&self, path: &Path) -> Result<Vec<SequenceExample>> {
         read_table(path, &self.columns)?.map(|row| self.example(path, row?)).collect()
@@ -135,24 +134,39 @@ impl Task for SequenceTask {
         Ok(vec![SequenceInput { sequence: Sequence::from(&encoding), target: example.target.clone() }])
     }
 
-    fn sequence<'a>(&self, input: &'a SequenceInput) -> &'a Sequence {
-        &input.sequence
+    fn sequences<'a>(&self, input: &'a SequenceInput) -> Vec<&'a Sequence> {
+        vec![&input.sequence]
     }
 
-    fn terms(&self, _input: &SequenceInput) -> f64 {
-        1.0
+    fn pad_id(&self) -> u32 {
+        self.tokenizer.special().pad
     }
 
-    fn loss(&self, model: &BertForSequenceClassification, inputs: &[&SequenceInput], device: &Device) -> Tensor<1> {
-        let logits = self.logits(model, inputs, device);
+    fn bert<'a>(&self, model: &'a BertForSequenceClassification) -> &'a BertModel {
+        &model.bert
+    }
+
+    fn balance(&mut self, examples: &[SequenceExample]) -> Result<()> {
+        if self.kind != ProblemType::SingleLabelClassification {
+            return Err(Error::Setting("--class-weights: only one-label classes can be weighed".into()));
+        }
+        let classes = examples.iter().map(|example| class_of(&example.target));
+        self.class_weights = balanced(classes, self.labels.len());
+        Ok(())
+    }
+
+    fn terms(&self, input: &SequenceInput) -> f64 {
+        f64::from(weight_of(&self.class_weights, class_of(&input.target)))
+    }
+
+    fn loss(&self, model: &Self::Model, hidden: Tensor<3>, inputs: &[&SequenceInput]) -> Tensor<1> {
+        let logits = model.head(hidden);
+        let device = logits.device();
         match self.kind {
             ProblemType::SingleLabelClassification => {
-                let class = |input: &&SequenceInput| match input.target {
-                    Target::Class(class) => class as i32,
-                    _ => 0,
-                };
-                let classes: Vec<i32> = inputs.iter().map(class).collect();
-                cross_entropy(logits, Tensor::<1, Int>::from_data(&classes[..], device)).sum()
+                let classes: Vec<i32> = inputs.iter().map(|input| class_of(&input.target) as i32).collect();
+                let losses = cross_entropy(logits, Tensor::<1, Int>::from_data(&classes[..], &device));
+                weighted_sum(losses, &self.class_weights, &classes)
             }
             ProblemType::MultiLabelClassification => {
                 let flags = |input: &&SequenceInput| match &input.target {
@@ -160,28 +174,19 @@ impl Task for SequenceTask {
                     _ => vec![0.0; self.labels.len()],
                 };
                 let flags: Vec<f32> = inputs.iter().flat_map(flags).collect();
-                let flags = Tensor::from_data(TensorData::new(flags, [inputs.len(), self.labels.len()]), device);
+                let flags = Tensor::from_data(TensorData::new(flags, [inputs.len(), self.labels.len()]), &device);
                 // The mean over the labels, as torch's BCEWithLogitsLoss takes it.
                 binary_cross_entropy(logits, flags).sum() / self.labels.len() as f64
             }
             ProblemType::Regression => {
-                let value = |input: &&SequenceInput| match input.target {
-                    Target::Value(value) => value,
-                    _ => 0.0,
-                };
-                let values: Vec<f32> = inputs.iter().map(value).collect();
-                squared_error(logits.squeeze_dim(1), Tensor::from_data(&values[..], device)).sum()
+                let values: Vec<f32> = inputs.iter().map(|input| value_of(&input.target) as f32).collect();
+                squared_error(logits.squeeze_dim(1), Tensor::from_data(&values[..], &device)).sum()
             }
         }
     }
 
-    fn scores(
-        &self,
-        model: &BertForSequenceClassification,
-        inputs: &[&SequenceInput],
-        device: &Device,
-    ) -> Vec<Vec<f32>> {
-        let logits = self.logits(model, inputs, device);
+    fn scores(&self, model: &Self::Model, hidden: Tensor<3>, _inputs: &[&SequenceInput]) -> Vec<Vec<f32>> {
+        let logits = model.head(hidden);
         let [_, classes] = logits.dims();
         let scores = match self.kind {
             ProblemType::SingleLabelClassification => softmax(logits, 1),
@@ -241,6 +246,45 @@ impl Task for SequenceTask {
             Value::Object(metrics) => metrics,
             _ => Map::new(),
         }
+    }
+
+    fn mistakes(
+        &self,
+        examples: &[SequenceExample],
+        _inputs: &[Vec<SequenceInput>],
+        scores: &[Vec<Vec<f32>>],
+    ) -> Vec<Mistake> {
+        let mistake = |(example, scores): (&SequenceExample, &Vec<Vec<f32>>)| {
+            let scores = &scores[0];
+            let names = |flags: &[bool]| {
+                let names: Vec<&str> =
+                    self.labels.iter().zip(flags).filter(|(_, flag)| **flag).map(|(name, _)| name.as_str()).collect();
+                if names.is_empty() { "none".to_string() } else { names.join(", ") }
+            };
+            let (expected, predicted, weight, probability) = match self.kind {
+                ProblemType::SingleLabelClassification => {
+                    let (gold, found) = (class_of(&example.target), best(scores));
+                    let probability = f64::from(scores[found]);
+                    (self.labels[gold].clone(), self.labels[found].clone(), probability, Some(probability))
+                }
+                ProblemType::MultiLabelClassification => {
+                    let gold = flags_of(&example.target);
+                    let found: Vec<bool> = scores.iter().map(|&p| p > 0.5).collect();
+                    let off = |(&gold, &p): (&bool, &f32)| f64::from((f32::from(u8::from(gold)) - p).abs());
+                    let weight = gold.iter().zip(scores).map(off).fold(0.0, f64::max);
+                    (names(&gold), names(&found), weight, None)
+                }
+                ProblemType::Regression => {
+                    let (gold, found) = (value_of(&example.target), f64::from(scores[0]));
+                    (format!("{gold:.2}"), format!("{found:.2}"), (gold - found).abs(), None)
+                }
+            };
+            let parts = example.pair.iter().map(|pair| ("second text".to_string(), pair.clone())).collect();
+            let text = example.text.clone();
+            (expected != predicted)
+                .then_some((weight, Mistake::Label { text, parts, expected, predicted, probability }))
+        };
+        worst(examples.iter().zip(scores).filter_map(mistake).collect())
     }
 
     fn main_metric(&self) -> &'static str {

@@ -6,18 +6,20 @@
 use std::path::Path;
 
 use bert_model::model::loss::cross_entropy;
-use bert_model::text::{Sequence, collate};
-use bert_model::{BertForTokenClassification, Error, Result, Tokenizer};
+use bert_model::text::Sequence;
+use bert_model::train::report::Mark;
+use bert_model::{BertForTokenClassification, BertModel, Error, Result, Tokenizer};
 use burn::tensor::activation::softmax;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Int, Tensor};
 use serde_json::{Map, Value, json};
 
 use super::sequence::best;
-use super::{Asked, Examples, Task};
+use super::{Asked, Examples, Task, balanced, weight_of, weighted_sum};
 use crate::data::conll::{ConllOptions, Sentence, read_tagged};
 use crate::data::lines::Lines;
-use crate::data::tags::{TagScheme, entities, to_iob2};
+use crate::data::tags::{Entity, TagScheme, entities, to_iob2};
 use crate::metrics::entities::entity_scores;
+use crate::report::{Mistake, worst};
 
 /// Tagging of words.
 #[derive(Debug, Clone)]
@@ -32,6 +34,8 @@ pub struct TaggingTask {
     pub max_seq_len: usize,
     /// Words to pieces.
     pub tokenizer: Tokenizer,
+    /// Of each tag; empty if all count alike.
+    pub tag_weights: Vec<f32>,
 }
 
 /// A sentence, and the numbers of its tags if they are known.
@@ -89,15 +93,14 @@ impl TaggingTask {
     }
 
     /// Scores of the words that the windows read, `[W, C]`.
-    fn logits(&self, model: &BertForTokenClassification, windows: &[&Window], device: &Device) -> Tensor<2> {
-        let sequences: Vec<&Sequence> = windows.iter().map(|window| &window.sequence).collect();
-        let logits = model.forward(collate(&sequences, self.tokenizer.special().pad, device));
-        let [_, tokens, _] = logits.dims();
+    fn logits(&self, model: &BertForTokenClassification, hidden: Tensor<3>, windows: &[&Window]) -> Tensor<2> {
+        let logits = model.head(hidden);
+        let ([_, tokens, _], device) = (logits.dims(), logits.device());
         let flat = |(row, window): (usize, &&Window)| {
             window.words.iter().map(move |(position, _)| (row * tokens + position) as i32).collect::<Vec<_>>()
         };
         let positions: Vec<i32> = windows.iter().enumerate().flat_map(flat).collect();
-        logits.flatten::<2>(0, 1).select(0, Tensor::<1, Int>::from_data(&positions[..], device))
+        logits.flatten::<2>(0, 1).select(0, Tensor::<1, Int>::from_data(&positions[..], &device))
     }
 
     /// The tag of each word and its probability.
@@ -118,6 +121,8 @@ impl Task for TaggingTask {
     type Example = TaggedSentence;
     type Input = Window;
     type Scores = Vec<Vec<f32>>;
+
+    const READS_CLS_ALONE: bool = false;
 
     fn read(&self, path: &Path) -> Result<Vec<TaggedSentence>> {
         let mut sentences = Self::sentences(self.columns, path)?;
@@ -194,25 +199,42 @@ impl Task for TaggingTask {
         }
     }
 
-    fn sequence<'a>(&self, window: &'a Window) -> &'a Sequence {
-        &window.sequence
+    fn sequences<'a>(&self, window: &'a Window) -> Vec<&'a Sequence> {
+        vec![&window.sequence]
+    }
+
+    fn pad_id(&self) -> u32 {
+        self.tokenizer.special().pad
+    }
+
+    fn bert<'a>(&self, model: &'a BertForTokenClassification) -> &'a BertModel {
+        &model.bert
+    }
+
+    fn balance(&mut self, sentences: &[TaggedSentence]) -> Result<()> {
+        let tags = sentences.iter().flat_map(|sentence| sentence.tags.iter().copied());
+        self.tag_weights = balanced(tags, self.labels.len());
+        Ok(())
     }
 
     fn terms(&self, window: &Window) -> f64 {
-        window.tags.len() as f64
+        window.tags.iter().map(|&tag| f64::from(weight_of(&self.tag_weights, tag))).sum()
     }
 
-    fn loss(&self, model: &BertForTokenClassification, windows: &[&Window], device: &Device) -> Tensor<1> {
+    fn loss(&self, model: &Self::Model, hidden: Tensor<3>, windows: &[&Window]) -> Tensor<1> {
         let tags: Vec<i32> = windows.iter().flat_map(|window| window.tags.iter().map(|&tag| tag as i32)).collect();
-        cross_entropy(self.logits(model, windows, device), Tensor::<1, Int>::from_data(&tags[..], device)).sum()
+        let logits = self.logits(model, hidden, windows);
+        let device = logits.device();
+        let losses = cross_entropy(logits, Tensor::<1, Int>::from_data(&tags[..], &device));
+        weighted_sum(losses, &self.tag_weights, &tags)
     }
 
-    fn scores(&self, model: &BertForTokenClassification, windows: &[&Window], device: &Device) -> Vec<Vec<Vec<f32>>> {
+    fn scores(&self, model: &Self::Model, hidden: Tensor<3>, windows: &[&Window]) -> Vec<Vec<Vec<f32>>> {
         if windows.iter().all(|window| window.words.is_empty()) {
             return vec![Vec::new(); windows.len()];
         }
         let probabilities: Vec<f32> =
-            softmax(self.logits(model, windows, device), 1).into_data().iter::<f32>().collect();
+            softmax(self.logits(model, hidden, windows), 1).into_data().iter::<f32>().collect();
         let mut rows = probabilities.chunks(self.labels.len()).map(<[f32]>::to_vec);
         windows.iter().map(|window| rows.by_ref().take(window.words.len()).collect()).collect()
     }
@@ -252,6 +274,32 @@ impl Task for TaggingTask {
         }
         metrics["loss"] = mean_loss(windows, scores).into();
         metrics.as_object().cloned().unwrap_or_default()
+    }
+
+    fn mistakes(
+        &self,
+        sentences: &[TaggedSentence],
+        windows: &[Vec<Window>],
+        scores: &[Vec<Vec<Vec<f32>>>],
+    ) -> Vec<Mistake> {
+        let mistake = |((sentence, windows), scores): ((&TaggedSentence, &Vec<Window>), &Vec<Vec<Vec<f32>>>)| {
+            let (found, probabilities) = self.tags(sentence, windows, scores);
+            let gold: Vec<String> = sentence.tags.iter().map(|&tag| self.labels[tag].clone()).collect();
+            let (gold, found) = (entities(&gold, self.scheme), entities(&found, self.scheme));
+            let places = joined_places(&sentence.words);
+            let span =
+                |entity: &Entity, mark| (places[entity.start].0, places[entity.end - 1].1, entity.kind.clone(), mark);
+            let mut spans: Vec<_> = found
+                .iter()
+                .map(|entity| span(entity, if gold.contains(entity) { Mark::Correct } else { Mark::Spurious }))
+                .collect();
+            spans.extend(gold.iter().filter(|entity| !found.contains(entity)).map(|entity| span(entity, Mark::Missed)));
+            let surest = found.iter().filter(|entity| !gold.contains(entity)).map(|entity| probabilities[entity.start]);
+            let weight = surest.fold(0.0, f32::max);
+            let is_wrong = spans.iter().any(|span| span.3 != Mark::Correct);
+            is_wrong.then(|| (f64::from(weight), Mistake::Spans { lead: None, text: sentence.words.join(" "), spans }))
+        };
+        worst(sentences.iter().zip(windows).zip(scores).filter_map(mistake).collect())
     }
 
     fn main_metric(&self) -> &'static str {

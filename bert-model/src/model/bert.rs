@@ -99,11 +99,27 @@ impl BertModel {
     /// # Panics
     /// If a sequence is longer than `max_position_embeddings`.
     pub fn forward(&self, input: BertInput) -> BertOutput {
-        let padding = input.padding();
-        let embedded = self.embeddings.forward(input.input_ids, input.token_type_ids);
-        let last_hidden_state = self.encoder.forward(embedded, padding);
+        let last_hidden_state = self.encode(input);
         let pooler_output = self.pooler.as_ref().map(|pooler| pooler.forward(last_hidden_state.clone()));
         BertOutput { last_hidden_state, pooler_output }
+    }
+
+    /// The last layer's hidden states alone, `[B, T, H]`.
+    ///
+    /// # Panics
+    /// If a sequence is longer than `max_position_embeddings`.
+    pub fn encode(&self, input: BertInput) -> Tensor<3> {
+        let padding = input.padding();
+        self.encoder.forward(self.embeddings.forward(input.input_ids, input.token_type_ids), padding)
+    }
+
+    /// What the heads for whole sequences read, `[B, H]`: the pooler's output for hidden states `[B, T, H]`, of which
+    /// only the first of each row is looked at. Without a pooler that hidden state itself.
+    pub fn pool(&self, hidden: Tensor<3>) -> Tensor<2> {
+        match &self.pooler {
+            Some(pooler) => pooler.forward(hidden),
+            None => hidden.slice_dim(1, 0..1).squeeze_dim(1),
+        }
     }
 
     /// As [`BertModel::forward`], keeping every layer's hidden states and attention probabilities.

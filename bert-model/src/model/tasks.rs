@@ -7,17 +7,12 @@ use burn::nn::Linear;
 use burn::prelude::*;
 
 use super::heads::{MaskedLmHead, TaskHead};
-use super::{BertInput, BertModel, BertOutput, Initialiser};
+use super::{BertInput, BertModel, Initialiser};
 use crate::config::BertConfig;
 
 /// The hidden states `[M, H]` at flat positions `b·T + t`, the only ones that the masked-LM head needs to see.
 fn gather_positions(hidden: Tensor<3>, positions: Tensor<1, Int>) -> Tensor<2> {
     hidden.flatten::<2>(0, 1).select(0, positions)
-}
-
-/// The pooled output of a model that was made with a pooler.
-fn pooled(output: BertOutput) -> Tensor<2> {
-    output.pooler_output.expect("this head is only ever built on a model with a pooler")
 }
 
 /// `model_for!(Name, doc, head: Type = init)`: a struct of BERT and its head, with both ways to make one.
@@ -83,10 +78,10 @@ impl BertForPreTraining {
     /// - `positions`: `[M]`
     /// - output: `[M, V]` and `[B, 2]`
     pub fn forward(&self, input: BertInput, positions: Tensor<1, Int>) -> (Tensor<2>, Tensor<2>) {
-        let output = self.bert.forward(input);
-        let masked = gather_positions(output.last_hidden_state.clone(), positions);
+        let hidden = self.bert.encode(input);
+        let masked = gather_positions(hidden.clone(), positions);
         let mlm_logits = self.mlm.forward(masked, self.bert.embeddings.word.weight.val());
-        (mlm_logits, self.nsp.forward(pooled(output)))
+        (mlm_logits, self.nsp.forward(self.bert.pool(hidden)))
     }
 }
 
@@ -105,7 +100,7 @@ impl BertForMaskedLM {
     /// - `positions`: `[M]`
     /// - output: `[M, V]`
     pub fn forward(&self, input: BertInput, positions: Tensor<1, Int>) -> Tensor<2> {
-        let masked = gather_positions(self.bert.forward(input).last_hidden_state, positions);
+        let masked = gather_positions(self.bert.encode(input), positions);
         self.mlm.forward(masked, self.bert.embeddings.word.weight.val())
     }
 }
@@ -121,7 +116,7 @@ bert_with! {
 impl BertForNextSentencePrediction {
     /// Output: `[B, 2]`.
     pub fn forward(&self, input: BertInput) -> Tensor<2> {
-        self.nsp.forward(pooled(self.bert.forward(input)))
+        self.nsp.forward(self.bert.pool(self.bert.encode(input)))
     }
 }
 
@@ -136,7 +131,12 @@ bert_with! {
 impl BertForSequenceClassification {
     /// Output: `[B, C]`.
     pub fn forward(&self, input: BertInput) -> Tensor<2> {
-        self.classifier.forward(pooled(self.bert.forward(input)))
+        self.head(self.bert.encode(input))
+    }
+
+    /// The scores `[B, C]` from the encoder's output `[B, T, H]`, of which only `[CLS]`'s is read.
+    pub fn head(&self, hidden: Tensor<3>) -> Tensor<2> {
+        self.classifier.forward(self.bert.pool(hidden))
     }
 }
 
@@ -151,7 +151,12 @@ bert_with! {
 impl BertForTokenClassification {
     /// Output: `[B, T, C]`.
     pub fn forward(&self, input: BertInput) -> Tensor<3> {
-        self.classifier.forward(self.bert.forward(input).last_hidden_state)
+        self.head(self.bert.encode(input))
+    }
+
+    /// The scores `[B, T, C]` from the encoder's output `[B, T, H]`.
+    pub fn head(&self, hidden: Tensor<3>) -> Tensor<3> {
+        self.classifier.forward(hidden)
     }
 }
 
@@ -166,7 +171,12 @@ bert_with! {
 impl BertForQuestionAnswering {
     /// Start scores and end scores, each `[B, T]`.
     pub fn forward(&self, input: BertInput) -> (Tensor<2>, Tensor<2>) {
-        let logits = self.qa_outputs.forward(self.bert.forward(input).last_hidden_state);
+        self.head(self.bert.encode(input))
+    }
+
+    /// Start and end scores, each `[B, T]`, from the encoder's output `[B, T, H]`.
+    pub fn head(&self, hidden: Tensor<3>) -> (Tensor<2>, Tensor<2>) {
+        let logits = self.qa_outputs.forward(hidden);
         let column = |index: usize| logits.clone().slice_dim(2, index..index + 1).squeeze_dim(2);
         (column(0), column(1))
     }
@@ -185,8 +195,13 @@ impl BertForMultipleChoice {
     /// - `input`: `[B·C, T]`, the choices of one example behind each other
     /// - output: `[B, C]`
     pub fn forward(&self, input: BertInput, choices: usize) -> Tensor<2> {
-        let scores = self.classifier.forward(pooled(self.bert.forward(input)));
+        let scores = self.head(self.bert.encode(input));
         let [rows, _] = scores.dims();
         scores.reshape([rows / choices, choices])
+    }
+
+    /// The score `[B·C, 1]` of each text from the encoder's output `[B·C, T, H]`, of which only `[CLS]`'s is read.
+    pub fn head(&self, hidden: Tensor<3>) -> Tensor<2> {
+        self.classifier.forward(self.bert.pool(hidden))
     }
 }

@@ -62,6 +62,15 @@ pub fn load_weights<M: Pretrained>(
     seed: u64,
     device: &Device,
 ) -> Result<Loaded<M>> {
+    let model = M::fresh(&config, seed, device);
+    fill(weights, model, config)
+}
+
+/// Puts tensors into `model`, which has the form that `config` describes.
+///
+/// # Errors
+/// As [`load`].
+pub fn fill<M: Module>(weights: &Weights, model: M, config: BertConfig) -> Result<Loaded<M>> {
     let mut loader = Loader {
         weights,
         is_tied: config.tie_word_embeddings,
@@ -70,7 +79,7 @@ pub fn load_weights<M: Pretrained>(
         missing: Vec::new(),
         error: None,
     };
-    let model = M::fresh(&config, seed, device).map(&mut loader);
+    let model = model.map(&mut loader);
     if let Some(error) = loader.error {
         return Err(error);
     }

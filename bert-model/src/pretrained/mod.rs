@@ -16,7 +16,7 @@ use crate::model::{
     BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification, BertModel, Initialiser,
 };
 
-pub use load::{Loaded, load, load_config, load_weights};
+pub use load::{Loaded, fill, load, load_config, load_weights};
 pub use save::{replace_file, save, save_weights, state_dict};
 
 /// A model that lives in a Hugging Face directory.

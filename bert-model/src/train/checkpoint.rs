@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use burn::module::Module;
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -18,9 +19,9 @@ use super::optimizer::Optimizer;
 use super::trainer::TrainingState;
 use crate::config::BertConfig;
 use crate::error::{Error, Result};
+use crate::pretrained::fill;
 use crate::pretrained::save::{HostTensor, replace_file, save_weights, state_dict};
 use crate::pretrained::weights::Weights;
-use crate::pretrained::{Pretrained, load_weights};
 
 const WEIGHTS: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
@@ -163,18 +164,19 @@ impl Found {
         }
     }
 
-    /// Puts the checkpoint's weights and optimiser state where the run left off.
+    /// Puts the checkpoint's weights into `model` and its means into `optimizer`: where the run left off.
     ///
     /// # Errors
     /// If the files do not fit the model.
-    pub fn restore<M: Pretrained>(
+    pub fn restore<M: Module>(
         &self,
+        model: M,
         config: &BertConfig,
         mut optimizer: Optimizer,
         device: &Device,
     ) -> Result<TrainingState<M>> {
         let weights = Weights::safetensors(&self.path.join(WEIGHTS))?;
-        let loaded = load_weights::<M>(&weights, config.clone(), 0, device)?;
+        let loaded = fill(&weights, model, config.clone())?;
         if let Some(missing) = loaded.initialised.first() {
             return Err(Error::tensor(self.path.join(WEIGHTS), missing, "no such tensor", "a whole model"));
         }

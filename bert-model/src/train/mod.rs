@@ -1,9 +1,10 @@
 //! What pretraining and fine-tuning share: everything about a run that knows neither masks nor labels.
 //!
 //! [`schedule`] → [`optimizer`] (with [`gradients`]) → [`trainer`], the loop itself; around it [`mod@prefetch`] prepares
-//! batches, [`workers`] share them among the cores, [`checkpoint`] makes runs resumable, [`interrupt`] ends them politely, [`run_directory`] keeps their files,
-//! [`progress`] and [`report`] show them.
+//! batches, [`workers`] share them among the cores, [`adaptation`] says what learns, [`checkpoint`] makes runs resumable,
+//! [`interrupt`] ends them politely, [`run_directory`] keeps their files, [`progress`] and [`report`] show them.
 
+pub mod adaptation;
 pub mod checkpoint;
 pub mod gradients;
 pub mod interrupt;
@@ -16,6 +17,7 @@ pub mod schedule;
 pub mod trainer;
 pub mod workers;
 
+pub use adaptation::Adaptation;
 pub use checkpoint::Checkpoints;
 pub use gradients::GradientSum;
 pub use interrupt::Interrupt;

@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use super::escape::{escape, folded_list, inline};
 use super::scale::grouped;
 
@@ -16,7 +18,8 @@ const LONGEST_PLAIN: usize = 500;
 const KEPT: usize = 200;
 
 /// What a span is, beside what it should be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Mark {
     /// Found, and rightly.
     Correct,

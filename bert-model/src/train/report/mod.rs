@@ -15,6 +15,8 @@ mod table;
 
 use std::path::Path;
 
+use serde_json::Value;
+
 pub use chart::Chart;
 pub use example::{Example, FilledMask};
 pub use marked::{Mark, MarkedText};
@@ -141,6 +143,20 @@ impl Report {
     pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
         replace_file(path, self.to_html().as_bytes())
     }
+}
+
+/// A curve from the records of `metrics.jsonl`: each record's step, and the value where it has one.
+pub fn points(metrics: &[Value], value: impl Fn(&Value) -> Option<f64>) -> Vec<(f64, f64)> {
+    metrics.iter().filter_map(|record| Some((record["step"].as_f64()?, value(record)?))).collect()
+}
+
+/// An entry of `run.json` as a row of [`Report::facts`].
+pub fn fact((name, value): (&String, &Value)) -> (String, String) {
+    let value = match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    (name.replace('_', " "), value)
 }
 
 #[cfg(test)]

@@ -1,0 +1,180 @@
+//! `evaluation.json`, what the best epoch came to, and `report.html`, the run on one page that is written from it,
+//! `run.json` and `metrics.jsonl`.
+
+use std::path::Path;
+
+use bert_model::pretrained::replace_file;
+use bert_model::train::report::{Cell, Chart, Example, Mark, MarkedText, Report, fact, points};
+use bert_model::train::run_directory::read_metrics;
+use bert_model::{Error, Result};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+const EVALUATION: &str = "evaluation.json";
+/// Mistakes that are kept.
+const KEPT: usize = 50;
+
+/// An answer that is wrong.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mistake {
+    /// A label, a value or a choice.
+    Label {
+        /// The text.
+        text: String,
+        /// Further texts, each with its name.
+        parts: Vec<(String, String)>,
+        /// What it should be.
+        expected: String,
+        /// What the model says.
+        predicted: String,
+        /// How sure it is.
+        probability: Option<f64>,
+    },
+    /// Spans of a text.
+    Spans {
+        /// A line above it, such as the question.
+        lead: Option<String>,
+        /// The text.
+        text: String,
+        /// From and to, in code points, the name, and whether it is right.
+        spans: Vec<(usize, usize, String, Mark)>,
+    },
+}
+
+/// The mistakes with the greatest weights, worst first.
+pub fn worst(mut mistakes: Vec<(f64, Mistake)>) -> Vec<Mistake> {
+    mistakes.sort_by(|a, b| b.0.total_cmp(&a.0));
+    mistakes.into_iter().take(KEPT).map(|(_, mistake)| mistake).collect()
+}
+
+/// What the best epoch came to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EvaluationRecord {
+    /// The epoch, from 1.
+    pub epoch: u64,
+    /// As `evaluate --json` gives them.
+    pub metrics: Map<String, Value>,
+    /// The worst mistakes, worst first.
+    pub mistakes: Vec<Mistake>,
+}
+
+impl EvaluationRecord {
+    /// Writes it into the run directory.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn save(&self, directory: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self).map_err(|error| Error::Setting(error.to_string()))?;
+        replace_file(directory.join(EVALUATION), text.as_bytes())
+    }
+}
+
+fn read<T: DeserializeOwned>(path: &Path, what: &str) -> Result<T> {
+    let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
+    serde_json::from_str(&text).map_err(|error| Error::line(path, error.line() as u64, error.to_string(), what))
+}
+
+/// Writes `report.html` of the run in `directory`.
+///
+/// # Errors
+/// If one of the files that it is made from cannot be read, or the page cannot be written.
+pub fn write(directory: &Path) -> Result<()> {
+    let run: Value = read(&directory.join("run.json"), "the description of a run")?;
+    let log = read_metrics(directory)?;
+    let evaluation: Option<EvaluationRecord> = match directory.join(EVALUATION) {
+        path if path.exists() => Some(read(&path, "the evaluation of a run")?),
+        _ => None,
+    };
+    let mut report = Report::new("bert-finetune", directory.display().to_string());
+    if let Some(evaluation) = &evaluation {
+        let number =
+            |(name, value): (&String, &Value)| Some((name.replace('_', " "), format!("{:.4}", value.as_f64()?)));
+        let mut figures = vec![("best epoch".to_string(), evaluation.epoch.to_string())];
+        figures.extend(evaluation.metrics.iter().filter(|(name, _)| *name != "examples").filter_map(number).take(9));
+        report.figures("Held-out examples", &figures);
+    }
+    charts(&mut report, &log, run["settings"]["metric"].as_str().unwrap_or("accuracy"));
+    if let Some(evaluation) = evaluation {
+        let labels: Vec<String> = serde_json::from_value(run["labels"].clone()).unwrap_or_default();
+        details(&mut report, &evaluation, &labels);
+    }
+    for (title, part) in [("Data", "examples"), ("Settings", "settings"), ("Model", "model")] {
+        let facts: Vec<(String, String)> = run[part].as_object().into_iter().flatten().map(fact).collect();
+        report.facts(title, &facts);
+    }
+    report.write(directory.join("report.html"))
+}
+
+fn charts(report: &mut Report, log: &[Value], metric: &str) {
+    let steps = |name: &str| points(log, |record| record[name].as_f64());
+    let evals = |name: &str| points(log, |record| record["eval"][name].as_f64());
+    let mut loss = Chart::new("Loss", "step", "loss").smoothed().series("training", steps("loss"));
+    if !evals("loss").is_empty() {
+        loss = loss.series("held out", evals("loss"));
+    }
+    report.chart(loss);
+    if evals(metric).len() > 1 {
+        report.chart(Chart::new("Metric on held-out examples", "step", metric).series(metric, evals(metric)));
+    }
+    report.chart(Chart::new("Learning rate", "step", "rate").series("learning rate", steps("lr")));
+    report.chart(
+        Chart::new("Gradient norm, before clipping", "step", "norm")
+            .log()
+            .smoothed()
+            .series("norm", steps("grad_norm")),
+    );
+}
+
+/// Confusion matrix, a row for each class, and the worst mistakes.
+fn details(report: &mut Report, evaluation: &EvaluationRecord, labels: &[String]) {
+    let metrics = &evaluation.metrics;
+    let confusion: Vec<Vec<u64>> =
+        metrics.get("confusion").and_then(|counts| serde_json::from_value(counts.clone()).ok()).unwrap_or_default();
+    if confusion.len() == labels.len() && labels.len() > 1 {
+        report.matrix("Confusion matrix", labels, &confusion);
+    }
+    let by_number = metrics.get("per_class").or(metrics.get("per_label")).and_then(Value::as_array);
+    let by_number = by_number
+        .into_iter()
+        .flatten()
+        .enumerate()
+        .map(|(index, scores)| (labels.get(index).cloned().unwrap_or_else(|| index.to_string()), scores));
+    let by_type = metrics.get("per_type").and_then(Value::as_object);
+    let by_type = by_type.into_iter().flatten().map(|(name, scores)| (name.clone(), scores));
+    let row = |(name, scores): (String, &Value)| {
+        let number = |key: &str| Cell::from(scores[key].as_f64().unwrap_or(f64::NAN));
+        let support = Cell::from(scores["support"].as_u64().unwrap_or_default());
+        vec![Cell::from(name), number("precision"), number("recall"), number("f1"), support]
+    };
+    let rows: Vec<Vec<Cell>> = by_number.chain(by_type).map(row).collect();
+    if !rows.is_empty() {
+        report.table("Classes", &["class", "precision", "recall", "F1", "examples"], rows);
+    }
+    let (mut labelled, mut marked) = (Vec::new(), Vec::new());
+    for mistake in &evaluation.mistakes {
+        match mistake {
+            Mistake::Label { text, parts, expected, predicted, probability } => {
+                let mut example = Example::new(text, expected, predicted);
+                if let Some(probability) = probability {
+                    example = example.probability(*probability);
+                }
+                labelled.push(parts.iter().fold(example, |example, (name, text)| example.part(name, text)));
+            }
+            Mistake::Spans { lead, text, spans } => {
+                let text = lead.iter().fold(MarkedText::new(text), |text, lead| text.lead(lead));
+                let add = |text: MarkedText, (start, end, label, mark): &(usize, usize, String, Mark)| {
+                    text.span(*start, *end, label, *mark)
+                };
+                marked.push(spans.iter().fold(text, add));
+            }
+        }
+    }
+    if !labelled.is_empty() {
+        report.examples("The worst mistakes", &labelled);
+    }
+    if !marked.is_empty() {
+        report.marked("The worst mistakes", &marked);
+    }
+}
