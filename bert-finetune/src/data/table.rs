@@ -253,7 +253,7 @@ mod tests {
                 "x.jsonl:2: found broken JSON (EOF while parsing a value, column 8), expected one",
             ),
             ("x.jsonl", "{\"text\":[],\"label\":1}", "x.jsonl:1: found a list or an object in column `text`, expected"),
-            ("x.xlsx", "", "x.xlsx: found the extension `xlsx`, expected `.csv`, `.tsv` or `.jsonl`"),
+            ("x.xlsx", "", "x.xlsx: found the extension `xlsx`, expected `.csv`, `.tsv`, `.txt` (tabs) or `.jsonl`"),
         ];
         for (file, content, expected) in cases {
             let message = message(file, content, &options);

@@ -27,9 +27,9 @@ impl BertInput {
         Self { input_ids, token_type_ids, attention_mask }
     }
 
-    /// `[B, 1, 1, T]`, true where nothing may be looked at.
-    fn padding(&self) -> Tensor<4, Bool> {
-        self.attention_mask.clone().bool_not().unsqueeze_dims(&[1, 1])
+    /// `[B, T]`, true where nothing may be looked at.
+    fn padding(&self) -> Tensor<2, Bool> {
+        self.attention_mask.clone().bool_not()
     }
 }
 
@@ -132,10 +132,9 @@ impl BertModel {
         let mut hidden_states = vec![hidden.clone()];
         let mut attentions = Vec::with_capacity(self.encoder.layers.len());
         for layer in &self.encoder.layers {
-            let (output, probabilities) = layer.forward(hidden, padding.clone());
-            hidden_states.push(output.clone());
-            attentions.push(probabilities);
-            hidden = output;
+            attentions.push(layer.attention.probabilities(hidden.clone(), padding.clone()));
+            hidden = layer.forward(hidden, padding.clone());
+            hidden_states.push(hidden.clone());
         }
         let pooler_output = self.pooler.as_ref().map(|pooler| pooler.forward(hidden));
         BertTrace { hidden_states, attentions, pooler_output }

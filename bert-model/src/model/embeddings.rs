@@ -1,10 +1,11 @@
 //! Input representation (paper, section 3 and figure 2): the sum of a word, a position and a token-type embedding,
 //! normalised, with dropout.
 
-use burn::nn::{Embedding, LayerNorm};
+use burn::nn::Embedding;
 use burn::prelude::*;
 
 use super::Initialiser;
+use super::layer_norm::LayerNorm;
 use crate::ops::dropout::Dropout;
 
 /// The three tables and their LayerNorm.

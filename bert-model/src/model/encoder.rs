@@ -1,12 +1,13 @@
 //! The Transformer encoder (paper, section 3; Vaswani et al. 2017, section 3.1): L layers of attention and a
 //! feed-forward network, each with dropout, a residual connection and LayerNorm *after* the sum (post-norm).
 
-use burn::nn::{LayerNorm, Linear};
+use burn::nn::Linear;
 use burn::prelude::*;
 use burn::tensor::activation;
 
 use super::Initialiser;
 use super::attention::MultiHeadAttention;
+use super::layer_norm::LayerNorm;
 use crate::config::Activation;
 use crate::ops::{self, dropout::Dropout};
 
@@ -26,10 +27,10 @@ impl Encoder {
 
     /// # Shapes
     /// - `hidden`: `[B, T, H]`
-    /// - `padding`: `[B, 1, 1, T]`, true at padding
+    /// - `padding`: `[B, T]`, true at padding
     /// - output: `[B, T, H]`
-    pub fn forward(&self, hidden: Tensor<3>, padding: Tensor<4, Bool>) -> Tensor<3> {
-        self.layers.iter().fold(hidden, |hidden, layer| layer.forward(hidden, padding.clone()).0)
+    pub fn forward(&self, hidden: Tensor<3>, padding: Tensor<2, Bool>) -> Tensor<3> {
+        self.layers.iter().fold(hidden, |hidden, layer| layer.forward(hidden, padding.clone()))
     }
 }
 
@@ -60,17 +61,14 @@ impl EncoderLayer {
         }
     }
 
-    /// The layer's output and its attention probabilities.
-    ///
     /// # Shapes
-    /// - `hidden`: `[B, T, H]`
-    /// - `padding`: `[B, 1, 1, T]`, true at padding
-    /// - output: `[B, T, H]` and `[B, A, T, T]`
-    pub fn forward(&self, hidden: Tensor<3>, padding: Tensor<4, Bool>) -> (Tensor<3>, Tensor<4>) {
-        let (attended, probabilities) = self.attention.forward(hidden.clone(), padding);
+    /// - `hidden` and output: `[B, T, H]`
+    /// - `padding`: `[B, T]`, true at padding
+    pub fn forward(&self, hidden: Tensor<3>, padding: Tensor<2, Bool>) -> Tensor<3> {
+        let attended = self.attention.forward(hidden.clone(), padding);
         let hidden = self.attention_norm.forward(hidden + self.dropout.forward(attended));
         let fed = self.feed_forward.forward(hidden.clone());
-        (self.feed_forward_norm.forward(hidden + self.dropout.forward(fed)), probabilities)
+        self.feed_forward_norm.forward(hidden + self.dropout.forward(fed))
     }
 }
 

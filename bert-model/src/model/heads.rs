@@ -1,11 +1,12 @@
 //! The two heads of pretraining (paper, section 3.1, tasks 1 and 2) and the plain heads of the tasks.
 
 use burn::module::Param;
-use burn::nn::{LayerNorm, Linear};
+use burn::nn::Linear;
 use burn::prelude::*;
 
 use super::Initialiser;
 use super::encoder::activate;
+use super::layer_norm::LayerNorm;
 use crate::config::Activation;
 use crate::ops::dropout::Dropout;
 

@@ -5,12 +5,13 @@
 //! every device. Parameters are lazy: what a checkpoint provides is never drawn.
 
 use burn::module::{Param, ParamId};
-use burn::nn::{Embedding, LayerNorm, LayerNormConfig, Linear};
+use burn::nn::{Embedding, Linear};
 use burn::prelude::*;
 use burn::tensor::Distribution;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::layer_norm::LayerNorm;
 use crate::config::BertConfig;
 
 /// Hands out freshly initialised layers on one device.
@@ -51,7 +52,12 @@ impl<'a> Initialiser<'a> {
 
     /// LayerNorm over H, with the configured ε.
     pub fn layer_norm(&self) -> LayerNorm {
-        LayerNormConfig::new(self.config.hidden_size).with_epsilon(self.config.layer_norm_eps).init(self.device)
+        let size = self.config.hidden_size;
+        LayerNorm {
+            gamma: lazy([size], self.device, move |device| Tensor::ones([size], device)),
+            beta: self.zeros([size]),
+            epsilon: self.config.layer_norm_eps,
+        }
     }
 
     /// A parameter of zeros.

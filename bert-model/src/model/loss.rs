@@ -3,17 +3,9 @@
 //! all that they hold.
 
 use burn::prelude::*;
-use burn::tensor::activation::{log_softmax, softplus};
+use burn::tensor::activation::softplus;
 
-/// Cross-entropy of each row, `−log softmax(logits)[target]`.
-///
-/// # Shapes
-/// - `logits`: `[N, C]`
-/// - `targets`: `[N]`, each in 0..C
-/// - output: `[N]`, in nats
-pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
-    log_softmax(logits, 1).gather(1, targets.unsqueeze_dim(1)).squeeze_dim::<1>(1).neg()
-}
+pub use crate::ops::cross_entropy;
 
 /// Binary cross-entropy of each element, from scores: `softplus(x) − x·y`.
 ///

@@ -7,7 +7,7 @@
 use std::cell::Cell;
 
 use burn::module::{Flag, Module, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
 thread_local! {
     /// The seed of the step, and how many times dropout was applied since.
@@ -78,10 +78,16 @@ impl Dropout {
 
     /// Output: the shape of the input.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        match self.training.is_enabled() && x.device().is_autodiff() && self.probability > 0.0 {
-            true => super::dropout(x, self.probability),
-            false => x,
+        match self.active(&x.device()) {
+            Some(p) => super::dropout(x, p),
+            None => x,
         }
+    }
+
+    /// The probability, if there is to be dropout on this device.
+    pub fn active(&self, device: &Device) -> Option<f64> {
+        let is_active = self.training.is_enabled() && device.is_autodiff() && self.probability > 0.0;
+        is_active.then_some(self.probability)
     }
 }
 

@@ -11,31 +11,32 @@ use burn::tensor::Bytes;
 use pulp::Arch;
 
 use super::dropout::{bits, scale};
-use super::math::{erf, exp};
+use super::math::{erf, exp, exp_or_zero};
 use super::{FastOps, Shape, TensorMetadata, plain_dropout, plain_gelu_backward, plain_softmax_backward};
 
-/// A contiguous `f32` tensor, or `None` for another type of number (f64 in the gradient tests), which the plain version
-/// takes care of.
-fn contiguous(x: FlexTensor) -> Result<FlexTensor, FlexTensor> {
-    match x.dtype() {
-        DType::F32 if x.is_contiguous() && x.layout().start_offset() == 0 => Ok(x),
-        DType::F32 => Ok(x.to_contiguous()),
-        _ => Err(x),
-    }
+/// An `f32` tensor with its elements behind each other, or the tensor as it is if it has another type of number (f64 in
+/// the gradient tests), which the plain version takes care of.
+fn contiguous_f32(x: FlexTensor) -> Result<FlexTensor, FlexTensor> {
+    if x.dtype() == DType::F32 { Ok(contiguous(x)) } else { Err(x) }
 }
 
-fn make(values: Vec<f32>, shape: Shape) -> FlexTensor {
+/// A tensor with its elements behind each other, from the start of its storage.
+pub(super) fn contiguous(x: FlexTensor) -> FlexTensor {
+    if x.is_contiguous() && x.layout().start_offset() == 0 { x } else { x.to_contiguous() }
+}
+
+pub(super) fn make(values: Vec<f32>, shape: Shape) -> FlexTensor {
     FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(shape), DType::F32)
 }
 
 /// The elements in their order.
-fn elements(x: &FlexTensor) -> &[f32] {
+pub(super) fn elements(x: &FlexTensor) -> &[f32] {
     let count = x.shape().num_elements();
     &x.storage::<f32>()[..count]
 }
 
 /// Changes `x` by a loop over its elements, in place if it is nobody else's.
-fn changed(mut x: FlexTensor, change: impl Fn(&mut [f32])) -> FlexTensor {
+pub(super) fn changed(mut x: FlexTensor, change: impl Fn(&mut [f32])) -> FlexTensor {
     let count = x.shape().num_elements();
     match x.try_storage_mut::<f32>() {
         Some(values) => {
@@ -52,7 +53,7 @@ fn changed(mut x: FlexTensor, change: impl Fn(&mut [f32])) -> FlexTensor {
 
 impl FastOps for Flex {
     fn fast_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        match contiguous(x) {
+        match contiguous_f32(x) {
             Ok(x) => changed(
                 x,
                 #[inline(always)]
@@ -67,7 +68,7 @@ impl FastOps for Flex {
     }
 
     fn fast_gelu_backward(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
-        let (x, gradient) = match (contiguous(x), contiguous(gradient)) {
+        let (x, gradient) = match (contiguous_f32(x), contiguous_f32(gradient)) {
             (Ok(x), Ok(gradient)) => (x, gradient),
             (Ok(x) | Err(x), Ok(gradient) | Err(gradient)) => return plain_gelu_backward::<Self>(x, gradient),
         };
@@ -86,7 +87,7 @@ impl FastOps for Flex {
     }
 
     fn fast_softmax(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        let x = match contiguous(x) {
+        let x = match contiguous_f32(x) {
             Ok(x) => x,
             Err(x) => return Self::softmax(x, 1),
         };
@@ -98,9 +99,9 @@ impl FastOps for Flex {
                 for row in values.chunks_exact_mut(columns) {
                     let highest = by_lanes(row, f32::NEG_INFINITY, f32::max);
                     for x in row.iter_mut() {
-                        *x = exp(*x - highest);
+                        *x = exp_or_zero(*x - highest);
                     }
-                    let factor = 1.0 / by_lanes(row, 0.0, |a, b| a + b);
+                    let factor = 1.0 / sum_of(row, |x| x);
                     for x in row.iter_mut() {
                         *x *= factor;
                     }
@@ -110,7 +111,7 @@ impl FastOps for Flex {
     }
 
     fn fast_softmax_backward(y: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
-        let (y, gradient) = match (contiguous(y), contiguous(gradient)) {
+        let (y, gradient) = match (contiguous_f32(y), contiguous_f32(gradient)) {
             (Ok(y), Ok(gradient)) => (y, gradient),
             (Ok(y) | Err(y), Ok(gradient) | Err(gradient)) => return plain_softmax_backward::<Self>(y, gradient),
         };
@@ -123,7 +124,7 @@ impl FastOps for Flex {
                     for (gradient, y) in gradients.iter_mut().zip(outputs) {
                         *gradient *= y;
                     }
-                    let sum = by_lanes(gradients, 0.0, |a, b| a + b);
+                    let sum = sum_of(gradients, |x| x);
                     for (gradient, y) in gradients.iter_mut().zip(outputs) {
                         *gradient -= y * sum;
                     }
@@ -133,7 +134,7 @@ impl FastOps for Flex {
     }
 
     fn fast_dropout(x: FloatTensor<Self>, key: u64, p: u32) -> FloatTensor<Self> {
-        let x = match contiguous(x) {
+        let x = match contiguous_f32(x) {
             Ok(x) => x,
             Err(x) => return plain_dropout::<Self>(x, key, p),
         };
@@ -152,7 +153,7 @@ impl FastOps for Flex {
 
 /// Folds a row in eight lanes and then the lanes: an order that is always the same and that vector instructions can keep.
 #[inline(always)]
-fn by_lanes(row: &[f32], start: f32, fold: impl Fn(f32, f32) -> f32) -> f32 {
+pub(super) fn by_lanes(row: &[f32], start: f32, fold: impl Fn(f32, f32) -> f32) -> f32 {
     let mut lanes = [start; 8];
     let (chunks, rest) = row.as_chunks::<8>();
     for chunk in chunks {
@@ -164,4 +165,36 @@ fn by_lanes(row: &[f32], start: f32, fold: impl Fn(f32, f32) -> f32) -> f32 {
         *lane = fold(*lane, x);
     }
     lanes.into_iter().fold(start, fold)
+}
+
+/// The sum of `term` over a row, in eight lanes.
+#[inline(always)]
+pub(super) fn sum_of(row: &[f32], term: impl Fn(f32) -> f32) -> f32 {
+    let mut lanes = [0.0; 8];
+    let (chunks, rest) = row.as_chunks::<8>();
+    for chunk in chunks {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane += term(x);
+        }
+    }
+    for (lane, &x) in lanes.iter_mut().zip(rest) {
+        *lane += term(x);
+    }
+    lanes.into_iter().sum()
+}
+
+/// The scalar product of two rows, in eight lanes.
+#[inline(always)]
+pub(super) fn sum_of_products(left: &[f32], right: &[f32]) -> f32 {
+    let mut lanes = [0.0; 8];
+    let ((left, left_rest), (right, right_rest)) = (left.as_chunks::<8>(), right.as_chunks::<8>());
+    for (left, right) in left.iter().zip(right) {
+        for ((lane, x), y) in lanes.iter_mut().zip(left).zip(right) {
+            *lane += x * y;
+        }
+    }
+    for ((lane, x), y) in lanes.iter_mut().zip(left_rest).zip(right_rest) {
+        *lane += x * y;
+    }
+    lanes.into_iter().sum()
 }

@@ -20,6 +20,12 @@ pub(super) fn exp(x: f32) -> f32 {
     (p * r * r + r + 1.0) * power
 }
 
+/// eˣ, and exactly 0 below −80: a product with so small a number would be denormal, and those are slow.
+#[inline(always)]
+pub(super) fn exp_or_zero(x: f32) -> f32 {
+    if x < -80.0 { 0.0 } else { exp(x) }
+}
+
 /// The error function to about 3·10⁻⁷; a rational approximation on ±4.
 #[inline(always)]
 pub(super) fn erf(x: f32) -> f32 {

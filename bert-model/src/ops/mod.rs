@@ -1,13 +1,18 @@
 //! The few operations whose speed decides on a CPU, each with its own gradient.
 //!
-//! Every backend has the plain version, written with burn's own operations; `flex` has a fast one in `flex.rs`. The tests
-//! compare the two, values and gradients. The model calls the functions at the end of this file.
+//! Every backend has the plain version, written with burn's own operations; `flex` has a fast one, for the elementwise
+//! operations in `flex.rs`, for the others in the file of their name. The tests compare the two, values and gradients.
+//! The model calls [`attention()`], [`layer_norm()`], [`cross_entropy()`] and the functions at the end of this file.
 
 // burn calls ndarray deprecated; here it is the second, independent CPU implementation.
 #![allow(deprecated)]
 
+pub mod adam;
+pub mod attention;
+pub mod cross_entropy;
 pub mod dropout;
 mod flex;
+pub mod layer_norm;
 mod math;
 
 #[cfg(feature = "cube")]
@@ -19,7 +24,11 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, NdArray, TensorMetadata, backend_extension};
 
-use burn::tensor::{Shape, Tensor, TensorData};
+use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
+
+pub use attention::attention;
+pub use cross_entropy::cross_entropy;
+pub use layer_norm::layer_norm;
 
 /// Operations with a plain version for every backend. All tensors are contiguous matrices `[rows, columns]`.
 #[backend_extension(Flex, NdArray, Cube: cfg(feature = "cube"), Autodiff)]
@@ -174,6 +183,11 @@ impl<B: FastOps, C: CheckpointStrategy> FastOps for Autodiff<B, C> {
     }
 }
 
+/// Whether the tensor is where the fast versions work: `f32` on flex.
+pub fn is_fast<const D: usize>(x: &Tensor<D>) -> bool {
+    x.dtype() == DType::F32 && x.device().inner() == Device::flex()
+}
+
 /// A tensor of any rank as a matrix along its last dimension, changed by `f`, in its own shape again.
 fn by_rows<const D: usize>(x: Tensor<D>, f: impl FnOnce(Tensor<2>) -> Tensor<2>) -> Tensor<D> {
     let shape: Shape = x.shape();
@@ -193,6 +207,10 @@ pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 
 /// Zeroes elements with probability `p` and scales the others by 1 / (1 − p); see [`mod@dropout`] for which ones.
 pub fn dropout<const D: usize>(x: Tensor<D>, p: f64) -> Tensor<D> {
-    let (key, p) = (dropout::next_key(), dropout::threshold(p));
+    dropout_with(x, dropout::next_key(), dropout::threshold(p))
+}
+
+/// Dropout with a given key; `p` in units of 2⁻³².
+fn dropout_with<const D: usize>(x: Tensor<D>, key: u64, p: u32) -> Tensor<D> {
     by_rows(x, |x| Tensor::from_dispatch(Dispatch::fast_dropout(x.into_dispatch(), key, p)))
 }

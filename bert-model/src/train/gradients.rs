@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor};
 
+use crate::ops;
 use crate::pretrained::names::hugging_face_name;
 
 /// The sum of the gradients of some micro-batches, each as a matrix (a vector is one row).
@@ -28,9 +29,7 @@ impl GradientSum {
 
     /// √Σ‖g‖² over all parameters.
     pub fn global_norm(&self) -> f64 {
-        // Rows first: flex adds up more than 4 Mi elements in no fixed order, and bits must repeat.
-        let squares = self.by_name.values().map(|gradient| gradient.clone().powi_scalar(2).sum_dim(1).sum());
-        let squares: Vec<Tensor<1>> = squares.collect();
+        let squares: Vec<Tensor<1>> = self.by_name.values().cloned().map(sum_of_squares).collect();
         if squares.is_empty() {
             return 0.0;
         }
@@ -69,10 +68,19 @@ impl ModuleVisitor for Collector<'_> {
 
 fn add(sums: &mut BTreeMap<String, Tensor<2>>, name: String, gradient: Tensor<2>) {
     let sum = match sums.remove(&name) {
+        Some(sum) if ops::is_fast(&sum) => ops::adam::accumulate(sum, gradient),
         Some(sum) => sum + gradient,
         None => gradient,
     };
     sums.insert(name, sum);
+}
+
+/// Shape: `[1]`.
+fn sum_of_squares(gradient: Tensor<2>) -> Tensor<1> {
+    match ops::is_fast(&gradient) {
+        true => ops::adam::sum_of_squares(gradient),
+        false => gradient.powi_scalar(2).sum_dim(1).sum(),
+    }
 }
 
 /// A tensor of any rank as a matrix of rows along its last dimension.

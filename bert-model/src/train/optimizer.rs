@@ -13,6 +13,7 @@ use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::gradients::{GradientSum, as_matrix};
+use crate::ops::{self, adam::AdamStep, adam::adam};
 use crate::pretrained::names::{hugging_face_name, is_decayed};
 use crate::pretrained::save::HostTensor;
 
@@ -96,28 +97,48 @@ impl Optimizer {
         model.map(&mut Update { optimizer: self, gradients, learning_rate, scale, path: Vec::new() })
     }
 
-    /// The step that a parameter takes, before the learning rate: `m̂ / (√v̂ + ε) + λ·p`, times LAMB's ratio.
-    fn direction(&mut self, name: &str, value: Tensor<2>, gradient: Tensor<2>) -> Tensor<2> {
-        let OptimizerConfig { algorithm, beta1, beta2, epsilon, weight_decay, bias_correction } = self.config;
-        let moments = self
+    /// A parameter after its step.
+    fn moved(
+        &mut self,
+        name: &str,
+        value: Tensor<2>,
+        gradient: Tensor<2>,
+        scale: f64,
+        learning_rate: f64,
+    ) -> Tensor<2> {
+        let Moments { first, second } = self
             .moments
             .remove(name)
             .unwrap_or_else(|| Moments { first: gradient.zeros_like(), second: gradient.zeros_like() });
-        let first = moments.first * beta1 + gradient.clone() * (1.0 - beta1);
-        let second = moments.second * beta2 + gradient.powi_scalar(2) * (1.0 - beta2);
-        self.moments.insert(name.to_string(), Moments { first: first.clone(), second: second.clone() });
-
+        let OptimizerConfig { algorithm, beta1, beta2, epsilon, weight_decay, bias_correction } = self.config;
         let correction = |beta: f64| if bias_correction { 1.0 - beta.powf(self.steps as f64) } else { 1.0 };
+        let weight_decay = if is_decayed(name) { weight_decay } else { 0.0 };
+        if algorithm == Algorithm::AdamW && ops::is_fast(&value) {
+            let step = AdamStep {
+                gradient_scale: scale as f32,
+                beta1: beta1 as f32,
+                beta2: beta2 as f32,
+                correction1: correction(beta1) as f32,
+                correction2: correction(beta2) as f32,
+                epsilon: epsilon as f32,
+                weight_decay: weight_decay as f32,
+                learning_rate: learning_rate as f32,
+            };
+            let [value, first, second] = adam(value, first, second, gradient, step);
+            self.moments.insert(name.to_string(), Moments { first, second });
+            return value;
+        }
+        let gradient = gradient * scale;
+        let first = first * beta1 + gradient.clone() * (1.0 - beta1);
+        let second = second * beta2 + gradient.powi_scalar(2) * (1.0 - beta2);
+        self.moments.insert(name.to_string(), Moments { first: first.clone(), second: second.clone() });
         let root = (second / correction(beta2)).sqrt() + epsilon;
-        let step = first / correction(beta1) / root;
-        if !is_decayed(name) {
-            return step;
-        }
-        let step = step + value.clone() * weight_decay;
-        match algorithm {
-            Algorithm::AdamW => step,
-            Algorithm::Lamb => step.clone() * trust_ratio(value, step),
-        }
+        let step = first / correction(beta1) / root + value.clone() * weight_decay;
+        let step = match algorithm {
+            Algorithm::Lamb if is_decayed(name) => step.clone() * trust_ratio(value.clone(), step),
+            _ => step,
+        };
+        value - step * learning_rate
     }
 
     /// The state, for a checkpoint: `NAME.first` and `NAME.second`.
@@ -184,14 +205,12 @@ impl ModuleMapper for Update<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let name = hugging_face_name(&self.path);
         let Some(gradient) = self.gradients.remove(&name) else { return param };
-        let gradient = if self.scale == 1.0 { gradient } else { gradient * self.scale };
         param.map(|leaf| {
             let strategy = leaf.gradient_checkpointing_strategy();
             let value = leaf.inner();
             let shape = value.shape();
-            let matrix = as_matrix(value);
-            let direction = self.optimizer.direction(&name, matrix.clone(), gradient);
-            let moved = Tensor::from_inner((matrix - direction * self.learning_rate).reshape(shape));
+            let moved = self.optimizer.moved(&name, as_matrix(value), gradient, self.scale, self.learning_rate);
+            let moved = Tensor::from_inner(moved.reshape(shape));
             let moved = match strategy {
                 Some(strategy) => moved.with_gradient_checkpointing_strategy(strategy),
                 None => moved,

@@ -1,0 +1,431 @@
+//! Scaled dot-product attention (Vaswani et al. 2017, section 3.2.1): `softmax(Q·Kᵀ / √D + mask) · V` in A heads beside
+//! each other, with dropout on the probabilities.
+//!
+//! [`plain`] is the formula in burn's operations. On flex one kernel goes through a head at a time: its scores stay in
+//! the cache, and nothing of the size `[B, A, T, T]` is ever written to memory; the gradient computes the probabilities
+//! again rather than keep them.
+
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn::prelude::*;
+use burn::tensor::DType;
+use gemm::Parallelism;
+use pulp::Arch;
+use rayon::prelude::*;
+
+use super::dropout::{self, bits, scale};
+use super::flex::{by_lanes, contiguous, elements, make, sum_of};
+use super::math::exp_or_zero;
+use super::{TensorMetadata, is_fast, softmax};
+
+/// The attended values.
+///
+/// # Shapes
+/// - `query`, `key`, `value` and output: `[B, T, H]`, the heads beside each other in H
+/// - `padding`: `[B, T]`, true where a token must not be looked at
+/// - `dropout`: the probability of zeroing an attention probability, if there is to be dropout
+pub fn attention(
+    query: Tensor<3>,
+    key: Tensor<3>,
+    value: Tensor<3>,
+    padding: Tensor<2, Bool>,
+    heads: usize,
+    dropout: Option<f64>,
+) -> Tensor<3> {
+    let dropout = dropout.map(|p| (dropout::next_key(), dropout::threshold(p)));
+    if !is_fast(&query) {
+        return plain(query, key, value, padding, heads, dropout);
+    }
+    let mask = padding.float() * lowest_score(DType::F32);
+    let (dropout_key, p) = dropout.unwrap_or_default();
+    Tensor::from_dispatch(Dispatch::fast_attention(
+        query.into_dispatch(),
+        key.into_dispatch(),
+        value.into_dispatch(),
+        mask.into_dispatch(),
+        heads,
+        dropout_key,
+        p,
+    ))
+}
+
+/// The formula, for every backend.
+fn plain(
+    query: Tensor<3>,
+    key: Tensor<3>,
+    value: Tensor<3>,
+    padding: Tensor<2, Bool>,
+    heads: usize,
+    dropout: Option<(u64, u32)>,
+) -> Tensor<3> {
+    let [batch, tokens, width] = query.dims();
+    let mut probabilities = probabilities(query, key, padding, heads);
+    if let Some((key, p)) = dropout {
+        probabilities = super::dropout_with(probabilities, key, p);
+    }
+    let context = probabilities.matmul(split(value, heads));
+    context.swap_dims(1, 2).reshape([batch, tokens, width])
+}
+
+/// What each token looks at, before dropout: `[B, A, T, T]` (from, to). Shapes of the inputs: see [`attention`].
+pub fn probabilities(query: Tensor<3>, key: Tensor<3>, padding: Tensor<2, Bool>, heads: usize) -> Tensor<4> {
+    let [batch, tokens, width] = query.dims();
+    let head_size = (width / heads) as f64;
+    let scores = split(query, heads).matmul(split(key, heads).transpose()) / head_size.sqrt();
+    let lowest = lowest_score(scores.dtype());
+    let padding = padding.unsqueeze_dims::<4>(&[1, 1]).expand([batch, heads, tokens, tokens]);
+    softmax(scores.mask_fill(padding, lowest))
+}
+
+/// `[B, T, H]` as `[B, A, T, D]`.
+fn split(x: Tensor<3>, heads: usize) -> Tensor<4> {
+    let [batch, tokens, width] = x.dims();
+    x.reshape([batch, tokens, heads, width / heads]).swap_dims(1, 2)
+}
+
+/// The score of a token that must not be looked at. It is finite, so that a row in which every token is padding
+/// becomes uniform, as in Hugging Face's BERT, and not NaN.
+fn lowest_score(dtype: DType) -> f64 {
+    match dtype {
+        DType::F16 => -6e4,
+        _ => -1e30,
+    }
+}
+
+/// The fast version; `mask` `[B, T]` is added to the scores.
+#[backend_extension(Flex, Autodiff)]
+pub trait AttentionOps: Backend {
+    /// Output: `[B, T, H]`.
+    fn fast_attention(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        mask: FloatTensor<Self>,
+        heads: usize,
+        dropout_key: u64,
+        p: u32,
+    ) -> FloatTensor<Self>;
+
+    /// The gradients of query, key and value.
+    #[allow(clippy::too_many_arguments)]
+    fn fast_attention_backward(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        mask: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        heads: usize,
+        dropout_key: u64,
+        p: u32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+}
+
+impl AttentionOps for Flex {
+    fn fast_attention(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        mask: FloatTensor<Self>,
+        heads: usize,
+        dropout_key: u64,
+        p: u32,
+    ) -> FloatTensor<Self> {
+        let [query, key, value, mask] = [query, key, value, mask].map(contiguous);
+        let kernel = Kernel::new(&query.shape(), heads, dropout_key, p);
+        let (q, k, v, m) = (elements(&query), elements(&key), elements(&value), elements(&mask));
+        let mut output = vec![0.0; q.len()];
+        let row = kernel.tokens * kernel.width;
+        output.par_chunks_mut(row.max(1)).enumerate().for_each_init(Vec::new, |scratch, (batch, output)| {
+            for head in 0..heads {
+                kernel.forward(batch, head, [q, k, v, m], output, scratch);
+            }
+        });
+        make(output, query.shape())
+    }
+
+    fn fast_attention_backward(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        mask: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        heads: usize,
+        dropout_key: u64,
+        p: u32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let [query, key, value, mask, gradient] = [query, key, value, mask, gradient].map(contiguous);
+        let kernel = Kernel::new(&query.shape(), heads, dropout_key, p);
+        let (q, k, v, m, g) =
+            (elements(&query), elements(&key), elements(&value), elements(&mask), elements(&gradient));
+        let [mut dq, mut dk, mut dv] = [(); 3].map(|()| vec![0.0; q.len()]);
+        let row = (kernel.tokens * kernel.width).max(1);
+        let rows = dq.par_chunks_mut(row).zip(dk.par_chunks_mut(row)).zip(dv.par_chunks_mut(row)).enumerate();
+        rows.for_each_init(Vec::new, |scratch, (batch, ((dq, dk), dv))| {
+            for head in 0..heads {
+                kernel.backward(batch, head, [q, k, v, m, g], [&mut *dq, &mut *dk, &mut *dv], scratch);
+            }
+        });
+        let shape = query.shape();
+        (make(dq, shape.clone()), make(dk, shape.clone()), make(dv, shape))
+    }
+}
+
+/// The sizes of one call.
+struct Kernel {
+    tokens: usize,
+    width: usize,
+    heads: usize,
+    head_size: usize,
+    scale: f32,
+    dropout_key: u64,
+    p: u32,
+}
+
+/// A matrix within a slice: its first element, the distance of rows and that of columns.
+#[derive(Clone, Copy)]
+struct View {
+    start: usize,
+    row: usize,
+    column: usize,
+}
+
+impl View {
+    fn transposed(self) -> Self {
+        Self { row: self.column, column: self.row, ..self }
+    }
+
+    /// Whether all elements of a matrix of this size lie within a slice.
+    fn fits(self, rows: usize, columns: usize, length: usize) -> bool {
+        rows == 0 || columns == 0 || self.start + (rows - 1) * self.row + (columns - 1) * self.column < length
+    }
+}
+
+/// `output = left · right`, with `[rows, inner]` and `[inner, columns]`.
+fn product(
+    [rows, columns, inner]: [usize; 3],
+    (output, o): (&mut [f32], View),
+    (left, l): (&[f32], View),
+    (right, r): (&[f32], View),
+) {
+    assert!(
+        o.fits(rows, columns, output.len()) && l.fits(rows, inner, left.len()) && r.fits(inner, columns, right.len())
+    );
+    // SAFETY: every element that gemm reads or writes is within its slice: asserted above. The output is not read.
+    unsafe {
+        gemm::gemm(
+            rows,
+            columns,
+            inner,
+            output.as_mut_ptr().add(o.start),
+            o.column as isize,
+            o.row as isize,
+            false,
+            left.as_ptr().add(l.start),
+            l.column as isize,
+            l.row as isize,
+            right.as_ptr().add(r.start),
+            r.column as isize,
+            r.row as isize,
+            0.0,
+            1.0,
+            false,
+            false,
+            false,
+            Parallelism::None,
+        );
+    }
+}
+
+impl Kernel {
+    fn new(shape: &Shape, heads: usize, dropout_key: u64, p: u32) -> Self {
+        let (tokens, width) = (shape[1], shape[2]);
+        let head_size = width / heads;
+        Self { tokens, width, heads, head_size, scale: 1.0 / (head_size as f32).sqrt(), dropout_key, p }
+    }
+
+    /// A head within its row of the batch, `[T, D]`.
+    fn head(&self, head: usize) -> View {
+        View { start: head * self.head_size, row: self.width, column: 1 }
+    }
+
+    /// A head within the whole batch.
+    fn head_of(&self, batch: usize, head: usize) -> View {
+        let own = self.head(head);
+        View { start: own.start + batch * self.tokens * self.width, ..own }
+    }
+
+    /// A `[T, T]` matrix of its own.
+    fn square(&self) -> View {
+        View { start: 0, row: self.tokens, column: 1 }
+    }
+
+    /// The attention probabilities of one head, before dropout.
+    fn probabilities(&self, batch: usize, head: usize, q: &[f32], k: &[f32], mask: &[f32], scores: &mut [f32]) {
+        let (t, own) = (self.tokens, self.head_of(batch, head));
+        product([t, t, self.head_size], (scores, self.square()), (q, own), (k, own.transposed()));
+        let (mask, factor) = (&mask[batch * t..][..t], self.scale);
+        Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                for row in scores.chunks_exact_mut(t) {
+                    for (x, &mask) in row.iter_mut().zip(mask) {
+                        *x = *x * factor + mask;
+                    }
+                    let highest = by_lanes(row, f32::NEG_INFINITY, f32::max);
+                    for x in row.iter_mut() {
+                        *x = exp_or_zero(*x - highest);
+                    }
+                    let factor = 1.0 / sum_of(row, |x| x);
+                    for x in row.iter_mut() {
+                        *x *= factor;
+                    }
+                }
+            },
+        );
+    }
+
+    /// The number of the first element of a head's probabilities, for dropout.
+    fn first_index(&self, batch: usize, head: usize) -> u32 {
+        ((batch * self.heads + head) * self.tokens * self.tokens) as u32
+    }
+
+    fn forward(&self, batch: usize, head: usize, inputs: [&[f32]; 4], output: &mut [f32], scratch: &mut Vec<f32>) {
+        let [q, k, v, mask] = inputs;
+        let t = self.tokens;
+        scratch.resize(t * t, 0.0);
+        self.probabilities(batch, head, q, k, mask, scratch);
+        if self.p > 0 {
+            let (key, first, p, scale) = (self.dropout_key, self.first_index(batch, head), self.p, scale(self.p));
+            Arch::new().dispatch(
+                #[inline(always)]
+                || {
+                    for (index, x) in scratch.iter_mut().enumerate() {
+                        *x *= if bits(key, first.wrapping_add(index as u32)) < p { 0.0 } else { scale };
+                    }
+                },
+            );
+        }
+        let context = (output, self.head(head));
+        product([t, self.head_size, t], context, (scratch, self.square()), (v, self.head_of(batch, head)));
+    }
+
+    fn backward(
+        &self,
+        batch: usize,
+        head: usize,
+        inputs: [&[f32]; 5],
+        gradients: [&mut [f32]; 3],
+        scratch: &mut Vec<f32>,
+    ) {
+        let [q, k, v, mask, g] = inputs;
+        let [dq, dk, dv] = gradients;
+        let (t, d) = (self.tokens, self.head_size);
+        let (own, place, square) = (self.head_of(batch, head), self.head(head), self.square());
+        scratch.resize(3 * t * t, 0.0);
+        let (probabilities, rest) = scratch.split_at_mut(t * t);
+        let (dropped, change) = rest.split_at_mut(t * t);
+        self.probabilities(batch, head, q, k, mask, probabilities);
+        // What dropout did to the probabilities, and the gradient of what it left.
+        let (key, first, p) = (self.dropout_key, self.first_index(batch, head), self.p);
+        let scale = if p > 0 { scale(p) } else { 1.0 };
+        product([t, t, d], (&mut *change, square), (g, own), (v, own.transposed()));
+        let softmax_scale = self.scale;
+        Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                let rows =
+                    probabilities.chunks_exact(t).zip(dropped.chunks_exact_mut(t)).zip(change.chunks_exact_mut(t));
+                for (index, ((probabilities, dropped), change)) in rows.enumerate() {
+                    let first = first.wrapping_add((index * t) as u32);
+                    if p > 0 {
+                        for (column, change) in change.iter_mut().enumerate() {
+                            let factor = if bits(key, first.wrapping_add(column as u32)) < p { 0.0 } else { scale };
+                            dropped[column] = probabilities[column] * factor;
+                            *change *= factor * probabilities[column];
+                        }
+                    } else {
+                        dropped.copy_from_slice(probabilities);
+                        for (change, p) in change.iter_mut().zip(probabilities) {
+                            *change *= p;
+                        }
+                    }
+                    // Softmax: p·(g − Σ g·p); `change` is g·p by now.
+                    let sum = sum_of(change, |x| x);
+                    for (change, p) in change.iter_mut().zip(probabilities) {
+                        *change = (*change - p * sum) * softmax_scale;
+                    }
+                }
+            },
+        );
+        product([t, d, t], (dv, place), (dropped, square.transposed()), (g, own));
+        product([t, d, t], (dq, place), (change, square), (k, own));
+        product([t, d, t], (dk, place), (change, square.transposed()), (q, own));
+    }
+}
+
+/// Ties the fast version to burn's autodiff.
+#[derive(Debug)]
+struct AttentionGradient {
+    heads: usize,
+    dropout_key: u64,
+    p: u32,
+}
+
+impl<B: AttentionOps> Backward<B, 3> for AttentionGradient {
+    type State = [FloatTensor<B>; 4];
+
+    fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let ([query, key, value, mask], gradient) = (ops.state, gradients.consume::<B>(&ops.node));
+        let Self { heads, dropout_key, p } = self;
+        let (dq, dk, dv) = B::fast_attention_backward(query, key, value, mask, gradient, heads, dropout_key, p);
+        for (parent, gradient) in ops.parents.into_iter().zip([dq, dk, dv]) {
+            if let Some(parent) = parent {
+                gradients.register::<B>(parent.id, gradient);
+            }
+        }
+    }
+}
+
+impl<B: AttentionOps, C: CheckpointStrategy> AttentionOps for Autodiff<B, C> {
+    fn fast_attention(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        mask: FloatTensor<Self>,
+        heads: usize,
+        dropout_key: u64,
+        p: u32,
+    ) -> FloatTensor<Self> {
+        let nodes = [query.node(), key.node(), value.node()];
+        let inputs = [query, key, value, mask].map(|tensor| tensor.into_primitive());
+        let [query, key, value, mask] = inputs.clone();
+        let context = B::fast_attention(query, key, value, mask, heads, dropout_key, p);
+        let gradient = AttentionGradient { heads, dropout_key, p };
+        match gradient.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish(inputs, context),
+            OpsKind::UnTracked(prepared) => prepared.finish(context),
+        }
+    }
+
+    fn fast_attention_backward(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        mask: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        heads: usize,
+        dropout_key: u64,
+        p: u32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        // A gradient of the gradient is asked for by nobody; the values are right, without a graph.
+        let plain = [query, key, value, mask, gradient].map(|tensor| tensor.into_primitive());
+        let [query, key, value, mask, gradient] = plain;
+        let (dq, dk, dv) = B::fast_attention_backward(query, key, value, mask, gradient, heads, dropout_key, p);
+        let leaf = <Self as burn::backend::AutodiffBackend>::from_inner;
+        (leaf(dq), leaf(dk), leaf(dv))
+    }
+}
