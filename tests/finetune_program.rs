@@ -308,3 +308,169 @@ fn what_is_wrong_is_named() {
     }
     assert!(!at.join("x").exists(), "nothing is left behind by a run that never began");
 }
+
+/// Arguments of a training run on a file, in the workshop.
+fn on_file<'a>(file: &'a str, output: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let usual = ["train", "--model", "model", "--train", file, "--eval", file, "--batch-size", "8"];
+    let rate: &[&str] = if more.contains(&"--lr") { &[] } else { &["--lr", "3e-3"] };
+    [&usual[..], &["--device", "flex", "--quiet", "--json", "-o", output], rate, more].concat()
+}
+
+#[test]
+fn tagging_from_training_to_prediction() {
+    let directory = workshop();
+    let at = directory.path();
+    // IOB1, as CoNLL-2003 has it; a title is "good film" or "fine book", and everything else is outside.
+    let sentence = |i: usize| match i % 3 {
+        0 => "a O\ngood I-TITLE\nfilm I-TITLE\n. O\n\n",
+        1 => "fine I-TITLE\nbook I-TITLE\ngood B-TITLE\nfilm I-TITLE\n\n",
+        _ => "a O\nbad O\nfilm O\n\n",
+    };
+    let text: String = (0..48).map(sentence).collect();
+    fs::write(at.join("titles.conll"), format!("-DOCSTART- O\n\n{text}")).unwrap();
+    let summary = json(&on_file("titles.conll", "tags", &["--task", "tagging", "--epochs", "12"]), at);
+    assert!(summary["eval"]["f1"].as_f64().unwrap() > 0.95, "{summary}");
+
+    let metrics = json(&["evaluate", "--model", "tags", "--data", "titles.conll", "--json", "--quiet"], at);
+    assert_eq!((&metrics["f1"], &metrics["examples"]), (&summary["eval"]["f1"], &Value::from(48)));
+    let answer = json(&["predict", "--model", "tags", "a good film .", "--json", "--quiet"], at);
+    assert_eq!(answer["words"], serde_json::json!(["a", "good", "film", "."]));
+    let entity = &answer["entities"][0];
+    assert_eq!((&entity["type"], &entity["text"]), (&Value::from("TITLE"), &Value::from("good film")), "{answer}");
+    assert_eq!((&entity["start"], &entity["end"]), (&Value::from(2), &Value::from(11)), "{answer}");
+    // A sentence far longer than the model: every word gets a tag.
+    let long = "a good film . ".repeat(30);
+    let answer = json(&["predict", "--model", "tags", &long, "--json", "--quiet"], at);
+    assert_eq!(answer["tags"].as_array().unwrap().len(), 120);
+
+    fs::write(at.join("odd.conll"), "a O\ngood I-BAND\n").unwrap();
+    let message = fail(&["evaluate", "--model", "tags", "--data", "odd.conll", "--quiet"], at);
+    assert!(message.contains("odd.conll:2: found the tag \"B-BAND\"") && message.contains("B-TITLE"), "{message}");
+}
+
+/// A SQuAD file of questions about films; the last of every three has no answer.
+fn questions() -> String {
+    let paragraph = |i: usize| {
+        let word = ["good", "bad", "poor"][i % 3];
+        let answers = match i % 3 {
+            2 => serde_json::json!([]),
+            _ => serde_json::json!([{"text": word, "answer_start": 2}]),
+        };
+        let question = if i % 3 == 2 { "book" } else { "film" };
+        serde_json::json!({"context": format!("a {word} film ."), "qas": [
+            {"id": i.to_string(), "question": question, "answers": answers, "is_impossible": i % 3 == 2}]})
+    };
+    let paragraphs: Vec<Value> = (0..48).map(paragraph).collect();
+    serde_json::json!({"version": "v2.0", "data": [{"title": "films", "paragraphs": paragraphs}]}).to_string()
+}
+
+#[test]
+fn question_answering_from_training_to_prediction() {
+    let directory = workshop();
+    let at = directory.path();
+    fs::write(at.join("questions.json"), questions()).unwrap();
+    let task = ["--task", "question-answering", "--epochs", "25", "--max-seq-len", "16", "--doc-stride", "4"];
+    let summary = json(&on_file("questions.json", "answers", &task), at);
+    assert!(summary["eval"]["f1"].as_f64().unwrap() > 90.0, "{summary}");
+    let metrics = json(&["evaluate", "--model", "answers", "--data", "questions.json", "--json", "--quiet"], at);
+    assert_eq!(metrics["exact_match"], summary["eval"]["exact_match"], "the tuned threshold is kept");
+    let ask = |question: &str, context: &str| {
+        let arguments = ["predict", "--model", "answers", "--question", question, "--context", context];
+        json(&[&arguments[..], &["--json", "--quiet"]].concat(), at)
+    };
+    let answer = ask("film", "a bad film .");
+    assert_eq!(
+        (&answer["answer"], &answer["start"], &answer["end"]),
+        (&"bad".into(), &2.into(), &5.into()),
+        "{answer}"
+    );
+    assert_eq!(ask("book", "a poor film .")["answer"], "");
+
+    let wrong = questions().replacen("\"answer_start\":2", "\"answer_start\":3", 1);
+    fs::write(at.join("wrong.json"), wrong).unwrap();
+    let message = fail(&on_file("wrong.json", "other", &task), at);
+    assert!(message.contains("wrong.json") && message.contains("good"), "{message}");
+}
+
+#[test]
+fn multiple_choice_from_training_to_prediction() {
+    let directory = workshop();
+    let at = directory.path();
+    let row = |i: usize| {
+        let (right, other) = (["good", "fine"][i / 2 % 2], ["bad", "poor"][i / 4 % 2]);
+        let (first, second) = if i.is_multiple_of(2) { (right, other) } else { (other, right) };
+        format!("{{\"premise\":\"a film\",\"one\":\"{first}\",\"two\":\"{second}\",\"label\":{}}}\n", i % 2)
+    };
+    fs::write(at.join("choices.jsonl"), (0..48).map(row).collect::<String>()).unwrap();
+    let task = ["--task", "multiple-choice", "--text", "premise", "--choices", "one,two", "--epochs", "10"];
+    let summary = json(&on_file("choices.jsonl", "chooser", &task), at);
+    assert_eq!(summary["eval"]["accuracy"], 1.0, "{summary}");
+    let arguments =
+        ["predict", "--model", "chooser", "a film", "--choice", "poor", "--choice", "fine", "--json", "--quiet"];
+    assert_eq!(json(&arguments, at)["choice"], 1);
+}
+
+#[test]
+fn features_adapters_weights_and_seeds() {
+    let directory = workshop();
+    let at = directory.path();
+    let before = fs::read(at.join("model/model.safetensors")).unwrap();
+    let encoder = |file: &Path| {
+        let bytes = fs::read(file).unwrap();
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        tensors.tensor("bert.encoder.layer.0.output.dense.weight").unwrap().data().to_vec()
+    };
+    let original = encoder(&at.join("model/model.safetensors"));
+    // (options, does the encoder change?)
+    let cases: [(&str, &[&str], bool); 5] = [
+        ("frozen", &["--freeze", "encoder", "--lr", "3e-2", "--epochs", "30"], false),
+        ("embeddings", &["--freeze", "embeddings", "--epochs", "8"], true),
+        ("layer", &["--freeze", "1", "--lr", "3e-2", "--epochs", "30"], false),
+        ("lora", &["--lora", "4", "--lr", "1e-2", "--epochs", "12"], true),
+        ("weights", &["--class-weights", "balanced", "--epochs", "8"], true),
+    ];
+    for (output, options, changes) in cases {
+        let summary = json(&on_file("films.tsv", output, options), at);
+        assert!(summary["eval"]["accuracy"].as_f64().unwrap() > 0.9, "{output}: {summary}");
+        assert_eq!(encoder(&at.join(output).join("model.safetensors")) != original, changes, "{output}");
+        let metrics = json(&["evaluate", "--model", output, "--data", "films.tsv", "--json", "--quiet"], at);
+        assert_eq!(metrics["accuracy"], summary["eval"]["accuracy"], "{output}: adapters are merged, all is saved");
+    }
+    assert_eq!(fs::read(at.join("model/model.safetensors")).unwrap(), before);
+
+    let summary = json(&on_file("films.tsv", "seeds", &["--seeds", "3", "--epochs", "2"]), at);
+    let runs = summary["seeds"].as_array().unwrap();
+    let accuracies: Vec<f64> = runs.iter().map(|run| run["eval"]["accuracy"].as_f64().unwrap()).collect();
+    let mean = accuracies.iter().sum::<f64>() / 3.0;
+    assert!((summary["mean"]["eval"]["accuracy"].as_f64().unwrap() - mean).abs() < 1e-12, "{summary}");
+    assert!(accuracies.iter().all(|accuracy| *accuracy <= summary["eval"]["accuracy"].as_f64().unwrap()));
+    assert_eq!(runs.iter().map(|run| run["seed"].as_u64().unwrap()).collect::<Vec<_>>(), [42, 43, 44]);
+    json(&["evaluate", "--model", "seeds", "--data", "films.tsv", "--json", "--quiet"], at);
+}
+
+#[test]
+fn the_report_shows_what_happened_and_can_be_written_again() {
+    let directory = workshop();
+    let at = directory.path();
+    json(&on_file("films.tsv", "run", &["--epochs", "1", "--lr", "1e-5"]), at);
+    let page = fs::read_to_string(at.join("run/report.html")).unwrap();
+    for part in ["Confusion matrix", "Classes", "The worst mistakes", "Loss", "Settings", "a good film"] {
+        assert!(page.contains(part), "{part} is not in the report");
+    }
+    fs::remove_file(at.join("run/report.html")).unwrap();
+    succeed(&["report", "--run", "run"], at);
+    assert_eq!(fs::read_to_string(at.join("run/report.html")).unwrap(), page);
+    assert!(fail(&["report", "--run", "nowhere"], at).contains("nowhere"));
+}
+
+#[test]
+fn presets_know_their_files() {
+    let directory = workshop();
+    let at = directory.path();
+    let rows: String = (0..16).map(|i| format!("x\t{}\t\ta {} film\n", i % 2, ["good", "bad"][i % 2])).collect();
+    fs::write(at.join("cola.tsv"), rows).unwrap();
+    let summary = json(&on_file("cola.tsv", "cola", &["--preset", "cola", "--epochs", "8"]), at);
+    assert!(summary["eval"]["mcc"].as_f64().unwrap() > 0.9, "{summary}");
+    let message = fail(&on_file("cola.tsv", "x", &["--preset", "cola", "--task", "tagging"]), at);
+    assert!(message.contains("the preset cola is for classification"), "{message}");
+}

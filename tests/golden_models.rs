@@ -294,3 +294,55 @@ fn fast_operations_are_the_plain_ones() {
         }
     }
 }
+
+/// Operations of several inputs: flex's fast version against the plain one on the other backends, with the gradient of
+/// every input; odd sizes, padding, a row of nothing but padding, and dropout.
+#[test]
+fn fast_operations_of_several_inputs_are_the_plain_ones() {
+    use bert_model::ops;
+    let numbers = |count: usize, seed: usize| -> Vec<f32> {
+        (0..count).map(|i| (((i + 31 * seed) * 7919) % 1013) as f32 / 300.0 - 1.6).collect()
+    };
+    type Operation<'a> = &'a dyn Fn(&[Tensor<3>], &Device) -> Tensor<3>;
+    let attention = |inputs: &[Tensor<3>], device: &Device, dropout: Option<f64>| {
+        // [3, 5] tokens that are there: all of the first row, none of the second, some of the third.
+        let rows = [[false; 5], [true; 5], [false, false, true, true, true]];
+        let padding = Tensor::<2, Int>::from_data(rows.map(|row| row.map(i32::from)), device).equal_elem(1);
+        let [query, key, value] = [0, 1, 2].map(|index: usize| inputs[index].clone());
+        ops::attention(query, key, value, padding, 2, dropout)
+    };
+    let operations: [(&str, Vec<[usize; 3]>, Operation); 4] = [
+        ("attention", vec![[3, 5, 6]; 3], &|inputs, device| attention(inputs, device, None)),
+        ("attention with dropout", vec![[3, 5, 6]; 3], &|inputs, device| attention(inputs, device, Some(0.4))),
+        ("layer norm", vec![[3, 5, 19], [1, 1, 19], [1, 1, 19]], &|inputs, _| {
+            let vector = |index: usize| inputs[index].clone().reshape([19]);
+            ops::layer_norm(inputs[0].clone(), vector(1), vector(2), 1e-12)
+        }),
+        ("cross-entropy", vec![[1, 7, 37]], &|inputs, device| {
+            let targets = Tensor::<1, Int>::from_data([0, 36, 5, 5, 17, 35, 8], device);
+            ops::cross_entropy(inputs[0].clone().squeeze_dim::<2>(0) * 4.0, targets).reshape([1, 7, 1])
+        }),
+    ];
+    for (name, shapes, operation) in operations {
+        let run = |device: &Device| {
+            let input = |(seed, shape): (usize, &[usize; 3])| {
+                let data = TensorData::new(numbers(shape.iter().product(), seed), *shape);
+                Tensor::<3>::from_data(data, device).autodiff().require_grad()
+            };
+            let inputs: Vec<Tensor<3>> = shapes.iter().enumerate().map(input).collect();
+            ops::dropout::seed(11);
+            let output = operation(&inputs, device);
+            let weights = TensorData::new(numbers(output.shape().num_elements(), 9), output.dims());
+            let gradients = (output.clone() * Tensor::from_data(weights, device)).sum().backward();
+            let mut values = vec![floats(output.inner())];
+            values.extend(inputs.iter().map(|input| floats(input.grad(&gradients).unwrap())));
+            values
+        };
+        let expected = run(&devices()[1].1);
+        for (backend, device) in devices() {
+            for (index, (found, expected)) in run(&device).iter().zip(&expected).enumerate() {
+                assert_close(&format!("{name} on {backend}, {index}"), found, expected, 2e-5);
+            }
+        }
+    }
+}

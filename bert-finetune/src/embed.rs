@@ -3,12 +3,10 @@
 use std::str::FromStr;
 
 use bert_model::text::{Sequence, collate};
-use bert_model::train::workers::Workers;
+use bert_model::train::Workers;
 use bert_model::{BertInput, BertModel, BertTrace, Error, Result};
 use burn::tensor::{Device, Tensor};
 use clap::ValueEnum;
-
-use crate::predict::{batches_by_length, deal};
 
 /// How the vectors of a text's tokens become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -106,26 +104,18 @@ pub fn embed(
     device: &Device,
 ) -> Result<Vec<Vectors>> {
     let lengths: Vec<usize> = sequences.iter().map(Sequence::len).collect();
-    let workers = Workers::for_device(device)?;
-    let embed = |batch: Vec<usize>| {
+    let embed = |batch: &[usize]| {
         let selected: Vec<&Sequence> = batch.iter().map(|&index| &sequences[index]).collect();
         let vectors = recipe.apply(model, collate(&selected, pad_id, device));
         let [_, rows, width] = vectors.dims();
         let values: Vec<f32> = vectors.into_data().iter::<f32>().collect();
-        let own = |(place, index): (usize, usize)| {
+        let own = |(place, &index): (usize, &usize)| {
             let kept = if recipe.pooling == Pooling::None { lengths[index] } else { 1 };
-            let own = &values[place * rows * width..][..kept * width];
-            (index, own.chunks(width).map(<[f32]>::to_vec).collect())
+            values[place * rows * width..][..kept * width].chunks(width).map(<[f32]>::to_vec).collect()
         };
-        batch.into_iter().enumerate().map(own).collect::<Vec<(usize, Vectors)>>()
+        batch.iter().enumerate().map(own).collect::<Vec<Vectors>>()
     };
-    let hands = deal(batches_by_length(&lengths), workers.count());
-    let parts = workers.run(hands, |batches| batches.into_iter().flat_map(embed).collect::<Vec<_>>());
-    let mut embedded = vec![Vectors::new(); sequences.len()];
-    for (index, vectors) in parts.into_iter().flatten() {
-        embedded[index] = vectors;
-    }
-    Ok(embedded)
+    Ok(Workers::for_device(device)?.run_by_length(&lengths, embed))
 }
 
 impl Recipe {

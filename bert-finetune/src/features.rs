@@ -8,7 +8,6 @@ use bert_model::text::{Sequence, collate};
 use bert_model::train::workers::Workers;
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::predict::{batches_by_length, deal};
 use crate::tasks::Task;
 
 /// The hidden states of each sequence of an input that the head reads: H numbers for `[CLS]`, or for every token.
@@ -117,16 +116,8 @@ pub fn for_each_input<T: Task, R: Send>(
     work: impl Fn(&[Item<T::Input>]) -> Vec<R> + Sync,
 ) -> Result<Vec<R>> {
     let lengths: Vec<usize> = items.iter().map(|item| task.tokens(item.input)).collect();
-    let workers = Workers::for_device(device)?;
-    let hands = deal(batches_by_length(&lengths), workers.count());
-    let results = workers.run(hands, |batches| {
-        let batch = |batch: Vec<usize>| {
-            let chosen: Vec<Item<T::Input>> = batch.iter().map(|&index| items[index]).collect();
-            batch.into_iter().zip(work(&chosen)).collect::<Vec<_>>()
-        };
-        batches.into_iter().flat_map(batch).collect::<Vec<_>>()
-    });
-    let mut results: Vec<(usize, R)> = results.into_iter().flatten().collect();
-    results.sort_unstable_by_key(|(index, _)| *index);
-    Ok(results.into_iter().map(|(_, result)| result).collect())
+    Ok(Workers::for_device(device)?.run_by_length(&lengths, |batch| {
+        let chosen: Vec<Item<T::Input>> = batch.iter().map(|&index| items[index]).collect();
+        work(&chosen)
+    }))
 }

@@ -21,15 +21,16 @@ use bert_model::device::{self, NamedDevice};
 use bert_model::text::Sequence;
 use bert_model::train::{Ended, Interrupt, Progress};
 use bert_model::{BertModel, Tokenizer, load};
+use bert_pretrain::allocator::keep_memory;
 use bert_pretrain::args::Common;
 use clap::Parser;
 use serde_json::{Map, Value};
 
-/// Keeps freed memory for the next step: fresh pages cost a third of a matrix product.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    keep_memory();
     let cli = Cli::parse();
     let result = match cli.command {
         None => run_train(&cli.train),

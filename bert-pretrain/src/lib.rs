@@ -3,8 +3,9 @@
 //! In the order of the data: [`corpus`] → [`store`] (tokenised, on disk) → [`examples`] with [`masking`] → [`stream`]
 //! (the order, see [`shuffle`]) → [`batch`] → [`objective`]; [`train`] puts them together, [`settings`] holds what the
 //! command line ([`args`]) asks for, [`sample`] is the corpus that is built in. [`vocabulary`] learns WordPieces,
-//! [`fill_mask`] uses the result, [`report`] shows it.
+//! [`fill_mask`] uses the result, [`report`] shows it. [`allocator`] sets up the memory of both programs.
 
+pub mod allocator;
 pub mod args;
 pub mod batch;
 pub mod corpus;

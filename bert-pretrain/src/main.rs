@@ -9,6 +9,7 @@ use bert_model::device::{self, NamedDevice};
 use bert_model::text::wordpiece::write_vocab;
 use bert_model::train::{Ended, Interrupt};
 use bert_model::{BertForMaskedLM, BertForNextSentencePrediction, Pretrained, Tokenizer, load};
+use bert_pretrain::allocator::keep_memory;
 use bert_pretrain::args::{Cli, Command, Common, EvaluateArgs, FillMaskArgs, NextSentenceArgs, TrainArgs, VocabArgs};
 use bert_pretrain::corpus::Corpus;
 use bert_pretrain::fill_mask::{FilledText, fill_mask, next_sentence};
@@ -17,11 +18,11 @@ use bert_pretrain::{sample, train, vocabulary};
 use clap::Parser;
 use serde_json::{Value, json};
 
-/// Keeps freed memory for the next step: fresh pages cost a third of a matrix product.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    keep_memory();
     let cli = Cli::parse();
     let result = match cli.command {
         None => run_train(&cli.train),

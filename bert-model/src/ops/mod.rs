@@ -10,6 +10,7 @@
 pub mod adam;
 pub mod attention;
 pub mod cross_entropy;
+pub mod denormals;
 pub mod dropout;
 mod flex;
 pub mod layer_norm;

@@ -26,4 +26,5 @@ pub use prefetch::{StepBatches, StepSource, prefetch};
 pub use progress::Progress;
 pub use run_directory::{IfExists, RunDirectory};
 pub use schedule::{Decay, Schedule};
-pub use trainer::{Ended, Losses, Plan, Task, TrainingState, train};
+pub use trainer::{Ended, Losses, Plan, Step, Task, TrainingState, take_step, train};
+pub use workers::Workers;

@@ -114,31 +114,11 @@ pub fn train<T: Task>(
         let started = Instant::now();
         let Ok(step_batches) = steps.recv() else { break };
         let StepBatches { batches, tokens, epoch, cursor } = step_batches?;
-
-        let mut gradients = GradientSum::default();
-        let mut losses = LossSum::default();
-        for (index, batch) in batches.into_iter().enumerate() {
-            // Every part has a copy of the model to itself: the same numbers, but gradients of its own.
-            let parts = task.split(batch, workers.count()).into_iter().enumerate();
-            let parts = parts.map(|(part, batch)| (part, batch, state.model.clone().fork(&device))).collect();
-            for (gradient, loss) in workers.run(parts, |(part, batch, model)| {
-                dropout::seed(dropout_seed(plan.seed, state.step, index, part));
-                let loss = task.loss(&model, batch);
-                let mut gradient = GradientSum::default();
-                gradient.add(&model, loss.total.backward());
-                (gradient, loss)
-            }) {
-                gradients.merge(gradient);
-                losses.add(loss);
-            }
-        }
-
-        let step = state.step + 1;
-        let losses = losses.read(step)?;
-        let norm = finite(step, "the gradient norm", gradients.global_norm())?;
-        let learning_rate = plan.schedule.learning_rate(state.step);
-        state.model = state.optimizer.step(state.model, gradients, learning_rate, clip_scale(norm, plan.clip));
-        (state.step, state.cursor) = (step, cursor);
+        let learned;
+        (state, learned) = take_step(state, task, batches, plan, &workers)?;
+        state.cursor = cursor;
+        let Step { losses, norm, learning_rate } = learned;
+        let step = state.step;
 
         let speed = tokens as f64 / started.elapsed().as_secs_f64();
         progress.update(step, &format!("{} lr {learning_rate:.2e} {speed:.0} tokens/s", describe(&losses)));
@@ -170,6 +150,55 @@ pub fn train<T: Task>(
     state.model = state.model.valid();
     progress.finish();
     Ok((state, ended))
+}
+
+/// What one step came to.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// The losses of the step, by name.
+    pub losses: Map<String, Value>,
+    /// The global norm of its gradient, before clipping.
+    pub norm: f64,
+    /// The learning rate that it used.
+    pub learning_rate: f64,
+}
+
+/// One step: forward and backward over all micro-batches, clipping, the optimiser. The model of `state` is on a training
+/// device.
+///
+/// # Errors
+/// If a loss or the gradient stops being finite.
+pub fn take_step<T: Task>(
+    mut state: TrainingState<T::Model>,
+    task: &T,
+    batches: Vec<T::Batch>,
+    plan: &Plan,
+    workers: &Workers,
+) -> Result<(TrainingState<T::Model>, Step)> {
+    let device = state.model.devices().first().cloned().unwrap_or_default();
+    let mut gradients = GradientSum::default();
+    let mut losses = LossSum::default();
+    for (index, batch) in batches.into_iter().enumerate() {
+        // Every part has a copy of the model to itself: the same numbers, but gradients of its own.
+        let parts = task.split(batch, workers.count()).into_iter().enumerate();
+        let parts = parts.map(|(part, batch)| (part, batch, state.model.clone().fork(&device))).collect();
+        for (gradient, loss) in workers.run(parts, |(part, batch, model)| {
+            dropout::seed(dropout_seed(plan.seed, state.step, index, part));
+            let loss = task.loss(&model, batch);
+            let mut gradient = GradientSum::default();
+            gradient.add(&model, loss.total.backward());
+            (gradient, loss)
+        }) {
+            gradients.merge(gradient);
+            losses.add(loss);
+        }
+    }
+    let learning_rate = plan.schedule.learning_rate(state.step);
+    state.step += 1;
+    let losses = losses.read(state.step)?;
+    let norm = finite(state.step, "the gradient norm", gradients.global_norm())?;
+    state.model = state.optimizer.step(state.model, gradients, learning_rate, clip_scale(norm, plan.clip));
+    Ok((state, Step { losses, norm, learning_rate }))
 }
 
 /// The dropout of a part depends on nothing but the run's seed and its place, so that a resumed run repeats it.

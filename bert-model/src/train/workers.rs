@@ -2,12 +2,13 @@
 //!
 //! A CPU is kept busiest by letting every core run the whole model on its own examples: no operation has to be cut up, no
 //! core waits for another, and activations stay in the cache that made them. Each worker's own thread pool has one
-//! thread, so that matrix products inside it do not spread. On a GPU there is one worker, the calling thread.
+//! thread, so that matrix products inside it do not spread, and takes denormal numbers for 0. On a GPU there is one worker, the calling thread.
 
 use burn::tensor::Device;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::{Error, Result};
+use crate::ops::denormals;
 
 /// Runs parts of a batch beside each other.
 #[derive(Debug)]
@@ -24,7 +25,7 @@ impl Workers {
     pub fn for_device(device: &Device) -> Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let count = if device.clone().inner() == Device::flex() && cores > 1 { cores } else { 0 };
-        let pool = |_| ThreadPoolBuilder::new().num_threads(1).build();
+        let pool = |_| ThreadPoolBuilder::new().num_threads(1).start_handler(|_| denormals::flush()).build();
         let pools = (0..count).map(pool).collect::<Result<_, _>>();
         Ok(Self { pools: pools.map_err(|error| Error::Setting(format!("cannot start threads: {error}")))? })
     }
@@ -52,6 +53,43 @@ impl Workers {
             handles.into_iter().map(join).collect()
         })
     }
+
+    /// Applies `work` to items of these lengths (in tokens), given by their numbers, in batches of like lengths that hold
+    /// little padding. `work` answers for each number of its batch; the answers come in the order of the items.
+    pub fn run_by_length<R: Send>(&self, lengths: &[usize], work: impl Fn(&[usize]) -> Vec<R> + Sync) -> Vec<R> {
+        // Dealt in turn, so that every worker gets short and long ones.
+        let mut hands: Vec<Vec<Vec<usize>>> = vec![Vec::new(); self.count()];
+        for (index, batch) in batches_by_length(lengths).into_iter().enumerate() {
+            hands[index % self.pools.len().max(1)].push(batch);
+        }
+        let answers = self.run(hands, |batches| {
+            let answer = |batch: Vec<usize>| {
+                let answers = work(&batch);
+                batch.into_iter().zip(answers).collect::<Vec<_>>()
+            };
+            batches.into_iter().flat_map(answer).collect::<Vec<_>>()
+        });
+        let mut answers: Vec<(usize, R)> = answers.into_iter().flatten().collect();
+        answers.sort_unstable_by_key(|(index, _)| *index);
+        answers.into_iter().map(|(_, answer)| answer).collect()
+    }
+}
+
+/// Tokens of a batch, padding included: enough to keep a core busy, few enough to stay in the cache.
+const BATCH_TOKENS: usize = 4096;
+
+/// Cuts the numbers 0..lengths.len() into batches of similar lengths, shortest first.
+fn batches_by_length(lengths: &[usize]) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..lengths.len()).collect();
+    order.sort_by_key(|&index| lengths[index]);
+    let mut batches: Vec<Vec<usize>> = Vec::new();
+    for index in order {
+        match batches.last_mut() {
+            Some(batch) if (batch.len() + 1) * lengths[index] <= BATCH_TOKENS => batch.push(index),
+            _ => batches.push(vec![index]),
+        }
+    }
+    batches
 }
 
 /// Cuts a list into at most `count` parts of nearly the same length, in order.
@@ -74,6 +112,20 @@ mod tests {
         assert_eq!(split_evenly(vec![1, 2, 3, 4, 5], 2), [vec![1, 2, 3], vec![4, 5]]);
         assert_eq!(split_evenly(vec![1], 4), [vec![1]]);
         assert_eq!(split_evenly(Vec::<u8>::new(), 4), [Vec::<u8>::new()]);
+    }
+
+    #[test]
+    fn every_item_comes_once_in_batches_of_like_lengths() {
+        let lengths: Vec<usize> = (0..1000).map(|i| 1 + (i * 37) % 512).collect();
+        let batches = batches_by_length(&lengths);
+        let mut all: Vec<usize> = batches.concat();
+        all.sort_unstable();
+        assert!(all.into_iter().eq(0..1000));
+        let padded: usize = batches.iter().map(|batch| batch.len() * lengths[batch[batch.len() - 1]]).sum();
+        assert!(padded as f64 <= 1.1 * lengths.iter().sum::<usize>() as f64, "more than 10 % padding");
+        let workers = Workers::for_device(&Device::flex()).unwrap();
+        let answers = workers.run_by_length(&lengths, |batch| batch.iter().map(|&index| lengths[index]).collect());
+        assert_eq!(answers, lengths);
     }
 
     #[test]

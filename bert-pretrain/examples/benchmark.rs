@@ -1,0 +1,157 @@
+//! The worker of `benchmarks/compare.py`: loads a model directory and a batch, then does one piece of work for each line
+//! that it reads (`train`, `encode` or `peak`), and answers with the milliseconds and a number to compare.
+
+use std::io::{BufRead, Write};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use bert_model::model::loss::cross_entropy;
+use bert_model::pretrained::load_config;
+use bert_model::pretrained::weights::Weights;
+use bert_model::text::{Sequence, collate};
+use bert_model::train::workers::split_evenly;
+use bert_model::train::{
+    Decay, Losses, Optimizer, OptimizerConfig, Plan, Schedule, Task, TrainingState, Workers, take_step,
+};
+use bert_model::{BertForMaskedLM, BertModel, pretrained};
+use bert_pretrain::allocator::keep_memory;
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// `batch.json`: token ids, flat positions of the masked ones row by row, and what belongs there.
+#[derive(Deserialize, Clone)]
+struct Row {
+    ids: Vec<u32>,
+    masked: Vec<usize>,
+    labels: Vec<i32>,
+}
+
+struct MaskedLm {
+    device: Device,
+}
+
+/// Some rows, and the number of masked tokens in the whole batch.
+struct Part {
+    rows: Vec<Row>,
+    masked: usize,
+}
+
+impl Task for MaskedLm {
+    type Model = BertForMaskedLM;
+    type Batch = Part;
+
+    fn split(&self, batch: Part, parts: usize) -> Vec<Part> {
+        split_evenly(batch.rows, parts).into_iter().map(|rows| Part { rows, masked: batch.masked }).collect()
+    }
+
+    fn loss(&self, model: &BertForMaskedLM, batch: Part) -> Losses {
+        let sequences: Vec<Sequence> = batch.rows.iter().map(sequence).collect();
+        let input = collate(&sequences.iter().collect::<Vec<_>>(), 0, &self.device);
+        let [_, tokens] = input.input_ids.dims();
+        let position = |(index, row): (usize, &Row)| {
+            row.masked.iter().map(|at| (index * tokens + at) as i32).collect::<Vec<i32>>()
+        };
+        let positions: Vec<i32> = batch.rows.iter().enumerate().flat_map(position).collect();
+        let labels: Vec<i32> = batch.rows.iter().flat_map(|row| row.labels.iter().copied()).collect();
+        let integers = |values: &[i32]| Tensor::<1, Int>::from_data(values, &self.device);
+        let logits = model.forward(input, integers(&positions));
+        Losses { total: cross_entropy(logits, integers(&labels)).sum() / batch.masked as f64, parts: vec![] }
+    }
+
+    fn evaluate(&mut self, _model: &BertForMaskedLM, _step: u64) -> bert_model::Result<Map<String, Value>> {
+        Ok(Map::new())
+    }
+}
+
+fn sequence(row: &Row) -> Sequence {
+    Sequence { ids: row.ids.clone(), types: vec![0; row.ids.len()] }
+}
+
+/// Mean-pooled last hidden states of texts of any lengths. The sum of the absolute values is what is compared.
+fn encode(model: &BertModel, rows: &[Row], workers: &Workers, device: &Device) -> f64 {
+    let lengths: Vec<usize> = rows.iter().map(|row| row.ids.len()).collect();
+    let sums = workers.run_by_length(&lengths, |batch| {
+        let chosen: Vec<Sequence> = batch.iter().map(|&index| sequence(&rows[index])).collect();
+        let input = collate(&chosen.iter().collect::<Vec<_>>(), 0, device);
+        let mask = input.attention_mask.clone().float().unsqueeze_dim::<3>(2);
+        let hidden = model.encode(input) * mask.clone();
+        let pooled = hidden.sum_dim(1) / mask.sum_dim(1);
+        pooled.abs().sum_dim(2).into_data().iter::<f32>().map(f64::from).collect()
+    });
+    sums.into_iter().sum()
+}
+
+fn main() -> Result<()> {
+    keep_memory();
+    let mut arguments = std::env::args().skip(1).map(PathBuf::from);
+    let (Some(directory), Some(batch)) = (arguments.next(), arguments.next()) else {
+        bail!("usage: benchmark MODEL_DIR BATCH.json");
+    };
+    let rows: Vec<Row> = serde_json::from_slice(&std::fs::read(&batch)?).context("batch.json")?;
+    let masked = rows.iter().map(|row| row.masked.len()).sum();
+    let device = Device::flex();
+    let workers = Workers::for_device(&device)?;
+    let config = load_config(&directory)?;
+    let weights = Weights::open(&directory)?;
+    let plan = Plan {
+        schedule: Schedule { peak: 1e-4, warmup: 0, steps: u64::MAX, decay: Decay::Constant },
+        until: u64::MAX,
+        clip: Some(1.0),
+        seed: 1,
+        eval_every: 0,
+        save_every: 0,
+        gradient_checkpointing: false,
+        settings: Value::Null,
+        quiet: true,
+    };
+    let task = MaskedLm { device: device.clone() };
+    let mut training: Option<TrainingState<BertForMaskedLM>> = None;
+    let mut encoder: Option<BertModel> = None;
+    for line in std::io::stdin().lock().lines() {
+        let line = line?;
+        let (started, value) = match line.as_str() {
+            "train" => {
+                let state = match training.take() {
+                    Some(state) => state,
+                    None => {
+                        let loaded = pretrained::load_weights::<BertForMaskedLM>(&weights, config.clone(), 0, &device)?;
+                        let optimizer = Optimizer::new(OptimizerConfig::default());
+                        TrainingState { model: loaded.model.train(), optimizer, step: 0, cursor: Value::Null }
+                    }
+                };
+                let batch = Part { rows: rows.clone(), masked };
+                let started = Instant::now();
+                let (state, step) = take_step(state, &task, vec![batch], &plan, &workers)?;
+                training = Some(state);
+                (started, step.losses["loss"].as_f64().unwrap_or(f64::NAN))
+            }
+            "encode" => {
+                if encoder.is_none() {
+                    encoder = Some(pretrained::load_weights(&weights, config.clone(), 0, &device)?.model);
+                }
+                let Some(model) = &encoder else { bail!("no model") };
+                let started = Instant::now();
+                (started, encode(model, &rows, &workers, &device))
+            }
+            "peak" => (Instant::now(), peak_megabytes()),
+            other => bail!("`{other}` is none of train, encode, peak"),
+        };
+        println!("{}", json!({"ms": started.elapsed().as_secs_f64() * 1e3, "value": value}));
+        std::io::stdout().flush()?;
+    }
+    Ok(())
+}
+
+/// The most memory that this process has held, as Linux counts it.
+fn peak_megabytes() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok());
+    kilobytes.map_or(f64::NAN, |kilobytes| kilobytes / 1024.0)
+}
