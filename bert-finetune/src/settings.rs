@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use bert_model::pretrained::load_config;
 use bert_model::train::{Adaptation, Decay, IfExists, Schedule};
 use bert_model::{Error, Result};
 use serde::Serialize;
@@ -74,7 +75,9 @@ impl TrainSettings {
             }
             (task, preset) => task.or(preset.map(|preset| preset.task)).unwrap_or(TaskName::Classification),
         };
-        let length = args.max_seq_len.unwrap_or(task.default_length());
+        // A default longer than the model has positions would be of no use to anyone.
+        let positions = load_config(&model).map_or(usize::MAX, |config| config.max_position_embeddings);
+        let length = args.max_seq_len.unwrap_or(task.default_length().min(positions));
         let usual = args.preset.map_or_else(|| Description::usual(task, length), |preset| preset.description(length));
         // What is said beside a preset counts more.
         let description = Description {

@@ -277,7 +277,7 @@ impl<T: Task> Run<'_, T> {
     /// Writes the model, adapters merged, with what was chosen by `metrics`.
     fn save(&self, directory: &Path, model: &T::Model, metrics: &Map<String, Value>) -> Result<()> {
         save(directory, &model.clone().materialize(), &self.config, &self.tokenizer)?;
-        let threshold = metrics.get("best_f1_threshold").and_then(Value::as_f64);
+        let threshold = metrics.get("no_answer_threshold").and_then(Value::as_f64);
         let no_answer_threshold = self.description.no_answer_threshold.map(|usual| threshold.unwrap_or(usual));
         Description { no_answer_threshold, ..self.description.clone() }.save(directory)
     }

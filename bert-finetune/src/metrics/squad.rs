@@ -45,6 +45,9 @@ pub struct SquadV2Scores {
     /// The best F1 that any threshold gives, and the threshold.
     pub best_f1: f64,
     pub best_f1_threshold: f64,
+    /// The threshold to use from now on: between the best one, which is a question's own score, and the next higher
+    /// score, so that a rounding error does not turn an answer.
+    pub no_answer_threshold: f64,
 }
 
 /// Scores as `evaluate-v1.1.py` computes them: every question has an answer.
@@ -83,7 +86,14 @@ pub fn squad_v2(judged: &[Judged], threshold: f64) -> SquadV2Scores {
         best_exact_match_threshold,
         best_f1,
         best_f1_threshold,
+        no_answer_threshold: (best_f1_threshold + next_score(judged, best_f1_threshold)) / 2.0,
     }
+}
+
+/// The lowest score above `threshold`, or something above if there is none.
+fn next_score(judged: &[Judged], threshold: f64) -> f64 {
+    let higher = judged.iter().map(|judged| judged.no_answer_score).filter(|score| *score > threshold);
+    higher.min_by(f64::total_cmp).unwrap_or(threshold + 2.0)
 }
 
 impl Judged<'_> {

@@ -285,7 +285,7 @@ impl Task for QuestionAnsweringTask {
     }
 
     fn tune(&mut self, metrics: &Map<String, Value>) -> bool {
-        match (self.threshold, metrics.get("best_f1_threshold").and_then(Value::as_f64)) {
+        match (self.threshold, metrics.get("no_answer_threshold").and_then(Value::as_f64)) {
             (Some(_), Some(best)) => {
                 self.threshold = Some(best);
                 true

@@ -362,6 +362,10 @@ impl Kernel {
             },
         );
         product([t, d, t], (dv, place), (dropped, square.transposed()), (g, own));
+        if mask[batch * t..][..t].iter().all(|&mask| mask < 0.0) {
+            // Nothing may be looked at: the probabilities are uniform, whatever query and key are.
+            change.fill(0.0);
+        }
         product([t, d, t], (dq, place), (change, square), (k, own));
         product([t, d, t], (dk, place), (change, square.transposed()), (q, own));
     }
