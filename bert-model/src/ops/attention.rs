@@ -10,7 +10,7 @@ use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, Flex, backend_extension};
 use burn::prelude::*;
 use burn::tensor::DType;
 use gemm::Parallelism;
@@ -429,7 +429,7 @@ impl<B: AttentionOps, C: CheckpointStrategy> AttentionOps for Autodiff<B, C> {
         let plain = [query, key, value, mask, gradient].map(|tensor| tensor.into_primitive());
         let [query, key, value, mask, gradient] = plain;
         let (dq, dk, dv) = B::fast_attention_backward(query, key, value, mask, gradient, heads, dropout_key, p);
-        let leaf = <Self as burn::backend::AutodiffBackend>::from_inner;
+        let leaf = <Self as AutodiffBackend>::from_inner;
         (leaf(dq), leaf(dk), leaf(dv))
     }
 }

@@ -7,7 +7,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Autodiff, Backend, DType, Dispatch, Flex, backend_extension};
+use burn::backend::{Autodiff, AutodiffBackend, Backend, DType, Dispatch, Flex, backend_extension};
 use burn::prelude::*;
 use burn::tensor::activation::log_softmax;
 use pulp::Arch;
@@ -24,7 +24,8 @@ use super::{TensorMetadata, is_fast};
 /// - output: `[N]`
 pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     if is_fast(&logits) {
-        return Tensor::from_dispatch(Dispatch::fast_cross_entropy(logits.into_dispatch(), targets.into_dispatch()));
+        let (losses, _) = Dispatch::fast_cross_entropy(logits.into_dispatch(), targets.into_dispatch());
+        return Tensor::from_dispatch(losses);
     }
     log_softmax(logits, 1).gather(1, targets.unsqueeze_dim(1)).squeeze_dim::<1>(1).neg()
 }
@@ -32,13 +33,17 @@ pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
 /// The fast version.
 #[backend_extension(Flex, Autodiff)]
 pub trait CrossEntropyOps: Backend {
-    /// Output: `[N]`.
-    fn fast_cross_entropy(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> FloatTensor<Self>;
+    /// Outputs: the losses `[N]`, and the logarithm of each row's sum of exponentials `[N]`, which the gradient needs.
+    fn fast_cross_entropy(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
     /// The gradient of the scores from that of each row's loss: `(softmax(logits) − one_hot(target)) · gradient`.
     fn fast_cross_entropy_backward(
         logits: FloatTensor<Self>,
         targets: IntTensor<Self>,
+        log_sums: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
     ) -> FloatTensor<Self>;
 }
@@ -52,47 +57,46 @@ fn indices(x: &FlexTensor) -> Vec<usize> {
     }
 }
 
-/// The highest of a row, and the sum of e to the power of each element less it.
-#[inline(always)]
-fn highest_and_sum(row: &[f32]) -> (f32, f32) {
-    let highest = by_lanes(row, f32::NEG_INFINITY, f32::max);
-    (highest, sum_of(row, |x| exp_or_zero(x - highest)))
-}
-
 impl CrossEntropyOps for Flex {
-    fn fast_cross_entropy(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> FloatTensor<Self> {
+    fn fast_cross_entropy(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let (logits, targets) = (contiguous(logits), indices(&targets));
         let (values, classes) = (elements(&logits), logits.shape()[1].max(1));
-        let mut losses = Vec::with_capacity(targets.len());
+        let (mut losses, mut log_sums) = (Vec::with_capacity(targets.len()), Vec::with_capacity(targets.len()));
         Arch::new().dispatch(
             #[inline(always)]
             || {
                 for (row, &target) in values.chunks_exact(classes).zip(&targets) {
-                    let (highest, sum) = highest_and_sum(row);
-                    losses.push(highest + sum.ln() - row[target]);
+                    let highest = by_lanes(row, f32::NEG_INFINITY, f32::max);
+                    let log_sum = highest + sum_of(row, |x| exp_or_zero(x - highest)).ln();
+                    losses.push(log_sum - row[target]);
+                    log_sums.push(log_sum);
                 }
             },
         );
-        let count = losses.len();
-        make(losses, Shape::from([count]))
+        let shape = Shape::from([targets.len()]);
+        (make(losses, shape.clone()), make(log_sums, shape))
     }
 
     fn fast_cross_entropy_backward(
         logits: FloatTensor<Self>,
         targets: IntTensor<Self>,
+        log_sums: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
-        let (logits, gradient, targets) = (contiguous(logits), contiguous(gradient), indices(&targets));
-        let (classes, gradients) = (logits.shape()[1].max(1), elements(&gradient));
+        let [logits, log_sums, gradient] = [logits, log_sums, gradient].map(contiguous);
+        let (classes, targets) = (logits.shape()[1].max(1), indices(&targets));
+        let (log_sums, gradients) = (elements(&log_sums), elements(&gradient));
         changed(
             logits,
             #[inline(always)]
             |values| {
-                for ((row, &target), gradient) in values.chunks_exact_mut(classes).zip(&targets).zip(gradients) {
-                    let (highest, sum) = highest_and_sum(row);
-                    let factor = gradient / sum;
+                let rows = values.chunks_exact_mut(classes).zip(&targets).zip(log_sums).zip(gradients);
+                for (((row, &target), &log_sum), &gradient) in rows {
                     for x in row.iter_mut() {
-                        *x = exp_or_zero(*x - highest) * factor;
+                        *x = exp_or_zero(*x - log_sum) * gradient;
                     }
                     row[target] -= gradient;
                 }
@@ -106,35 +110,39 @@ impl CrossEntropyOps for Flex {
 struct CrossEntropyGradient;
 
 impl<B: CrossEntropyOps> Backward<B, 1> for CrossEntropyGradient {
-    type State = (FloatTensor<B>, IntTensor<B>);
+    type State = (FloatTensor<B>, IntTensor<B>, FloatTensor<B>);
 
     fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let ([parent], (logits, targets)) = (ops.parents, ops.state);
+        let ([parent], (logits, targets, log_sums)) = (ops.parents, ops.state);
         let gradient = gradients.consume::<B>(&ops.node);
         if let Some(parent) = parent {
-            gradients.register::<B>(parent.id, B::fast_cross_entropy_backward(logits, targets, gradient));
+            gradients.register::<B>(parent.id, B::fast_cross_entropy_backward(logits, targets, log_sums, gradient));
         }
     }
 }
 
 impl<B: CrossEntropyOps, C: CheckpointStrategy> CrossEntropyOps for Autodiff<B, C> {
-    fn fast_cross_entropy(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> FloatTensor<Self> {
+    fn fast_cross_entropy(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let nodes = [logits.node()];
         let logits = logits.into_primitive();
-        let losses = B::fast_cross_entropy(logits.clone(), targets.clone());
+        let (losses, log_sums) = B::fast_cross_entropy(logits.clone(), targets.clone());
+        let leaf = <Self as AutodiffBackend>::from_inner(log_sums.clone());
         match CrossEntropyGradient.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish((logits, targets), losses),
-            OpsKind::UnTracked(prepared) => prepared.finish(losses),
+            OpsKind::Tracked(prepared) => (prepared.finish((logits, targets, log_sums), losses), leaf),
+            OpsKind::UnTracked(prepared) => (prepared.finish(losses), leaf),
         }
     }
 
     fn fast_cross_entropy_backward(
         logits: FloatTensor<Self>,
         targets: IntTensor<Self>,
+        log_sums: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
-        let (logits, gradient) = (logits.into_primitive(), gradient.into_primitive());
-        let leaf = <Self as burn::backend::AutodiffBackend>::from_inner;
-        leaf(B::fast_cross_entropy_backward(logits, targets, gradient))
+        let [logits, log_sums, gradient] = [logits, log_sums, gradient].map(|tensor| tensor.into_primitive());
+        <Self as AutodiffBackend>::from_inner(B::fast_cross_entropy_backward(logits, targets, log_sums, gradient))
     }
 }

@@ -5,7 +5,7 @@ use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, Flex, backend_extension};
 use burn::prelude::*;
 use pulp::Arch;
 
@@ -159,7 +159,7 @@ impl<B: LayerNormOps, C: CheckpointStrategy> LayerNormOps for Autodiff<B, C> {
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let [x, gamma, gradient] = [x, gamma, gradient].map(|tensor| tensor.into_primitive());
         let (dx, dgamma, dbeta) = B::fast_layer_norm_backward(x, gamma, gradient, epsilon);
-        let leaf = <Self as burn::backend::AutodiffBackend>::from_inner;
+        let leaf = <Self as AutodiffBackend>::from_inner;
         (leaf(dx), leaf(dgamma), leaf(dbeta))
     }
 }

@@ -16,7 +16,8 @@ pub(super) fn exp(x: f32) -> f32 {
     let p = p * r + 4.166_579_6e-2;
     let p = p * r + 1.666_666_5e-1;
     let p = p * r + 0.5;
-    let power = f32::from_bits(((n as i32 + 127) as u32) << 23);
+    // Wrapping, since a check for overflow would keep the loop from becoming vector instructions.
+    let power = f32::from_bits(((n as i32).wrapping_add(127) as u32) << 23);
     (p * r * r + r + 1.0) * power
 }
 
