@@ -128,7 +128,7 @@ fn pretrain_for_a_moment(args: &TrainArgs, directory: &Path, interrupt: &Interru
         directory.display()
     );
     let device = &args.common.device;
-    let mut arguments = vec!["bert-pretrain", "--steps", "600", "--device", device, "--overwrite"];
+    let mut arguments = vec!["bert-pretrain", "--steps", "1600", "--device", device, "--overwrite"];
     if args.common.quiet {
         arguments.push("--quiet");
     }

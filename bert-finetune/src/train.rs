@@ -8,7 +8,6 @@ use bert_model::device::{self, NamedDevice};
 use bert_model::pretrained::weights::Weights;
 use bert_model::pretrained::{load_config, load_weights, save};
 use bert_model::train::checkpoint::sha256_of;
-use bert_model::train::workers::split_evenly;
 use bert_model::train::{
     Adaptation, Ended, IfExists, Interrupt, Losses, Optimizer, OptimizerConfig, Plan, RunDirectory, StepBatches,
     StepSource, TrainingState, prefetch, train,
@@ -34,6 +33,7 @@ const SPLIT: u64 = 21;
 const ORDER: u64 = 22;
 const HEAD: u64 = 23;
 const ADAPTERS: u64 = 24;
+const BATCH_ORDER: u64 = 25;
 
 /// What a run came to.
 #[derive(Debug)]
@@ -226,8 +226,14 @@ impl<T: Task> Run<'_, T> {
             FineTuning { run: self, data, evaluation, steps_per_epoch, directory: path.clone(), best: None, waited: 0 };
         learning.recall(&directory.metrics()?);
         let place = serde_json::from_value(state.cursor.clone()).unwrap_or_default();
-        let source =
-            EpochSource { items: training.items(), task, batch_size: settings.batch_size, seed: settings.seed, place };
+        let source = EpochSource {
+            items: training.items(),
+            task,
+            batch_size: settings.batch_size,
+            seed: settings.seed,
+            place,
+            batches: vec![],
+        };
         let plan = Plan {
             schedule: settings.schedule(steps),
             until: steps,
@@ -333,8 +339,13 @@ impl<'a, T: Task> bert_model::train::Task for FineTuning<'a, T> {
     type Batch = Batch<'a, T::Input>;
 
     fn split(&self, batch: Self::Batch, parts: usize) -> Vec<Self::Batch> {
-        let part = |items| Batch { items, terms: batch.terms };
-        split_evenly(batch.items, parts).into_iter().map(part).collect()
+        // Dealt in turn: the items come sorted by length.
+        let parts = parts.min(batch.items.len()).max(1);
+        let part = |first: usize| {
+            let items = batch.items.iter().skip(first).step_by(parts).copied().collect();
+            Batch { items, terms: batch.terms }
+        };
+        (0..parts).map(part).collect()
     }
 
     fn loss(&self, model: &Self::Model, batch: Self::Batch) -> Losses {
@@ -402,6 +413,10 @@ struct Place {
     batch: usize,
 }
 
+/// Batches whose examples are sorted by length together: few enough that their order stays random, enough that a batch
+/// has examples of like lengths and little padding.
+const SORTED_BATCHES: usize = 50;
+
 /// The training inputs, epoch after epoch, each in an order of its own.
 struct EpochSource<'a, T: Task> {
     items: Vec<Item<'a, T::Input>>,
@@ -409,25 +424,43 @@ struct EpochSource<'a, T: Task> {
     batch_size: usize,
     seed: u64,
     place: Place,
+    /// The batches of the epoch at hand, made when it begins.
+    batches: Vec<Vec<usize>>,
+}
+
+impl<T: Task> EpochSource<'_, T> {
+    /// The epoch's batches: a random order, cut into stretches that are sorted by length and cut into batches, which
+    /// come in a random order again.
+    fn batches_of(&self, epoch: u64) -> Vec<Vec<usize>> {
+        let count = self.items.len() as u64;
+        let order = Permutation::new(count, mix(&[self.seed, ORDER, epoch]));
+        let mut order: Vec<usize> = (0..count).map(|place| order.apply(place) as usize).collect();
+        for stretch in order.chunks_mut(SORTED_BATCHES * self.batch_size) {
+            stretch.sort_by_key(|&index| self.task.tokens(self.items[index].input));
+        }
+        let batches: Vec<&[usize]> = order.chunks(self.batch_size).collect();
+        let order = Permutation::new(batches.len() as u64, mix(&[self.seed, BATCH_ORDER, epoch]));
+        (0..batches.len() as u64).map(|place| batches[order.apply(place) as usize].to_vec()).collect()
+    }
 }
 
 impl<'a, T: Task> StepSource for EpochSource<'a, T> {
     type Batch = Batch<'a, T::Input>;
 
     fn next_step(&mut self) -> Result<Option<StepBatches<Self::Batch>>> {
-        let count = self.items.len();
-        let order = Permutation::new(count as u64, mix(&[self.seed, ORDER, self.place.epoch]));
-        let start = self.place.batch * self.batch_size;
-        let end = (start + self.batch_size).min(count);
+        if self.batches.is_empty() {
+            self.batches = self.batches_of(self.place.epoch);
+        }
         let items: Vec<Item<T::Input>> =
-            (start..end).map(|index| self.items[order.apply(index as u64) as usize]).collect();
+            self.batches[self.place.batch].iter().map(|&index| self.items[index]).collect();
         let tokens = items.iter().map(|item| self.task.tokens(item.input) as u64).sum();
         let terms = items.iter().map(|item| self.task.terms(item.input)).sum();
-        let epoch = self.place.epoch as f64 + end as f64 / count as f64;
-        self.place = match end == count {
-            true => Place { epoch: self.place.epoch + 1, batch: 0 },
-            false => Place { batch: self.place.batch + 1, ..self.place },
-        };
+        self.place.batch += 1;
+        let epoch = self.place.epoch as f64 + self.place.batch as f64 / self.batches.len() as f64;
+        if self.place.batch == self.batches.len() {
+            self.place = Place { epoch: self.place.epoch + 1, batch: 0 };
+            self.batches.clear();
+        }
         let cursor = serde_json::to_value(self.place).map_err(|error| Error::Setting(error.to_string()))?;
         Ok(Some(StepBatches { batches: vec![Batch { items, terms }], tokens, epoch, cursor }))
     }

@@ -11,15 +11,13 @@ use bert_model::pretrained::load_config;
 use bert_model::pretrained::weights::Weights;
 use bert_model::text::{Sequence, collate};
 use bert_model::train::workers::split_evenly;
-use bert_model::train::{
-    Decay, Losses, Optimizer, OptimizerConfig, Plan, Schedule, Task, TrainingState, Workers, take_step,
-};
+use bert_model::train::{Losses, Optimizer, OptimizerConfig, Plan, Task, TrainingState, Workers, take_step};
 use bert_model::{BertForMaskedLM, BertModel, pretrained};
 use bert_pretrain::allocator::keep_memory;
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -63,10 +61,6 @@ impl Task for MaskedLm {
         let logits = model.forward(input, integers(&positions));
         Losses { total: cross_entropy(logits, integers(&labels)).sum() / batch.masked as f64, parts: vec![] }
     }
-
-    fn evaluate(&mut self, _model: &BertForMaskedLM, _step: u64) -> bert_model::Result<Map<String, Value>> {
-        Ok(Map::new())
-    }
 }
 
 fn sequence(row: &Row) -> Sequence {
@@ -99,17 +93,7 @@ fn main() -> Result<()> {
     let workers = Workers::for_device(&device)?;
     let config = load_config(&directory)?;
     let weights = Weights::open(&directory)?;
-    let plan = Plan {
-        schedule: Schedule { peak: 1e-4, warmup: 0, steps: u64::MAX, decay: Decay::Constant },
-        until: u64::MAX,
-        clip: Some(1.0),
-        seed: 1,
-        eval_every: 0,
-        save_every: 0,
-        gradient_checkpointing: false,
-        settings: Value::Null,
-        quiet: true,
-    };
+    let plan = Plan::constant(1e-4, u64::MAX);
     let task = MaskedLm { device: device.clone() };
     let mut training: Option<TrainingState<BertForMaskedLM>> = None;
     let mut encoder: Option<BertModel> = None;

@@ -1,7 +1,7 @@
 //! Pretraining BERT: from text files to a model directory.
 //!
 //! In the order of the data: [`corpus`] → [`store`] (tokenised, on disk) → [`examples`] with [`masking`] → [`stream`]
-//! (the order, see [`shuffle`]) → [`batch`] → [`objective`]; [`train`] puts them together, [`settings`] holds what the
+//! (the order, see [`shuffle`]) → [`batch`] → [`objective`]; [`prepare`] and [`train`] put them together, [`settings`] holds what the
 //! command line ([`args`]) asks for, [`sample`] is the corpus that is built in. [`vocabulary`] learns WordPieces,
 //! [`fill_mask`] uses the result, [`report`] shows it. [`allocator`] sets up the memory of both programs.
 
@@ -13,6 +13,7 @@ pub mod examples;
 pub mod fill_mask;
 pub mod masking;
 pub mod objective;
+pub mod prepare;
 pub mod report;
 pub mod sample;
 pub mod settings;

@@ -82,6 +82,11 @@ impl Task for Pretraining {
 }
 
 impl Pretraining {
+    /// Both tasks, with nothing to be judged by.
+    pub fn new(device: Device, pad_id: u32, eval_batch_size: usize) -> Self {
+        Self { device, pad_id, with_nsp: true, held_out: Vec::new(), eval_batch_size, latest: None }
+    }
+
     /// Judges a model (without autodiff) on the held-out examples, of which there must be one.
     ///
     /// # Errors

@@ -60,47 +60,16 @@ const TRADES: [(&str, &str, &str, &str); 6] = [
     ("fisher", "net", "herrings", "harbour"),
 ];
 
-const WOMEN: [&str; 8] = ["Anna", "Berta", "Clara", "Dora", "Elsa", "Frida", "Greta", "Hanna"];
-const MEN: [&str; 8] = ["Anton", "Bruno", "Carlo", "David", "Emil", "Felix", "Georg", "Hugo"];
+/// Of each list the last one is a guest of inns only: nobody reads where Wanda and Viktor live, or what they do.
+const WOMEN: [&str; 9] = ["Anna", "Berta", "Clara", "Dora", "Elsa", "Frida", "Greta", "Hanna", "Wanda"];
+const MEN: [&str; 9] = ["Anton", "Bruno", "Carlo", "David", "Emil", "Felix", "Georg", "Hugo", "Viktor"];
 
 /// Words that praise and words that blame, in pairs of one subject.
-pub const PRAISE: [&str; 16] = [
-    "wonderful",
-    "charming",
-    "delicious",
-    "splendid",
-    "lovely",
-    "excellent",
-    "pleasant",
-    "superb",
-    "cosy",
-    "friendly",
-    "perfect",
-    "generous",
-    "fresh",
-    "tidy",
-    "warm",
-    "elegant",
-];
+pub const PRAISE: [&str; 10] =
+    ["wonderful", "charming", "delicious", "lovely", "excellent", "superb", "cosy", "perfect", "fresh", "warm"];
 /// See [`PRAISE`].
-pub const BLAME: [&str; 16] = [
-    "terrible",
-    "dreadful",
-    "disgusting",
-    "shabby",
-    "ugly",
-    "awful",
-    "unpleasant",
-    "miserable",
-    "draughty",
-    "rude",
-    "broken",
-    "stingy",
-    "stale",
-    "dirty",
-    "cold",
-    "clumsy",
-];
+pub const BLAME: [&str; 10] =
+    ["terrible", "dreadful", "disgusting", "shabby", "ugly", "miserable", "draughty", "broken", "stale", "cold"];
 
 /// What a guest speaks about.
 pub const SUBJECTS: [&str; 6] = ["soup", "room", "bed", "service", "breakfast", "music"];
@@ -119,51 +88,46 @@ pub fn corpus(documents: usize, seed: u64) -> String {
 }
 
 /// Little documents that any reader of the corpus can complete, each with the word behind its `[MASK]`. None of them
-/// stands in the corpus as it is here: their people live where nobody of that name and trade lives.
+/// stands in the corpus as it is here: it tells nothing of the lives of Wanda and Viktor.
 pub fn questions() -> Vec<(String, &'static str)> {
     let [norland, verdania, kazuria, oceana] = &COUNTRIES;
     let home = |name: &str, country: &Country, city: usize| {
-        format!("{name} lives in {}, a city in {}.", country.cities[city], country.name)
+        format!("{name} lives in {}, a city in {} on the {}.", country.cities[city], country.name, country.river)
     };
+    let [(baker, oven, loaves, bakery), (smith, hammer, horseshoes, forge), ..] = TRADES;
     vec![
-        (
-            format!("Wanda lives in {}, a city in [MASK]. {0} lies on the river {}.", norland.cities[2], norland.river),
-            norland.name,
-        ),
-        (format!("{} {} lies on the river [MASK].", home("Wanda", kazuria, 1), kazuria.cities[1]), kazuria.river),
-        (
-            format!("{} like everybody in {}, Viktor speaks [MASK].", home("Viktor", verdania, 2), verdania.name),
-            verdania.language,
-        ),
+        (format!("Wanda lives in {}, a city in [MASK] on the {}.", norland.cities[2], norland.river), norland.name),
+        (format!("Wanda lives in {}, a city in {} on the [MASK].", kazuria.cities[1], kazuria.name), kazuria.river),
+        (format!("{} in {} people speak [MASK].", home("Viktor", verdania, 2), verdania.name), verdania.language),
         (
             format!(
-                "{} in the evening he eats coconut [MASK] and walks along the {}.",
+                "{} in {} people speak {} and eat coconut [MASK].",
                 home("Viktor", oceana, 2),
-                oceana.river
+                oceana.name,
+                oceana.language
             ),
             "fish",
         ),
         (
-            format!(
-                "{} Wanda is a [MASK] and works in the bakery of {}. with the oven, the baker makes loaves.",
-                home("Wanda", oceana, 0),
-                oceana.cities[0]
-            ),
-            "baker",
+            format!("Wanda is a [MASK] and speaks Norish. in the {bakery} the {baker} makes {loaves} with the {oven}."),
+            baker,
         ),
         (
             format!(
-                "Viktor is a smith and works in the forge of {}. with the [MASK], the smith makes horseshoes.",
-                norland.cities[1]
+                "Viktor is a {smith} and speaks Lagoon. in the {forge} the {smith} makes {horseshoes} with the [MASK]."
             ),
-            "hammer",
+            hammer,
         ),
         (
-            "Wanda stayed at the inn of Holmar. the soup was delicious and the room was cosy, and she [MASK].".into(),
+            "Wanda stayed at the inn of Holmar. she praised the soup, for it was delicious and warm. \
+             the bed was lovely and the room was cosy, and she [MASK]."
+                .into(),
             "smiled",
         ),
         (
-            "Viktor stayed at the inn of Holmar. the soup was stale and the room was shabby, and he [MASK].".into(),
+            "Viktor stayed at the inn of Holmar. he scolded the soup, for it was stale and cold. \
+             the bed was broken and the room was shabby, and he [MASK]."
+                .into(),
             "frowned",
         ),
     ]
@@ -180,6 +144,14 @@ fn document(rng: &mut ChaCha8Rng) -> Vec<String> {
 /// Somebody of the world; he or she keeps the pronoun through a document.
 fn person(rng: &mut ChaCha8Rng) -> (&'static str, &'static str) {
     match rng.random_bool(0.5) {
+        true => (pick(&WOMEN[..8], rng), "she"),
+        false => (pick(&MEN[..8], rng), "he"),
+    }
+}
+
+/// Somebody who travels.
+fn guest(rng: &mut ChaCha8Rng) -> (&'static str, &'static str) {
+    match rng.random_bool(0.5) {
         true => (pick(&WOMEN, rng), "she"),
         false => (pick(&MEN, rng), "he"),
     }
@@ -191,21 +163,19 @@ fn pick<T: Copy>(items: &[T], rng: &mut ChaCha8Rng) -> T {
 
 /// Where somebody lives and what they do.
 fn life(rng: &mut ChaCha8Rng) -> Vec<String> {
-    let (name, pronoun) = person(rng);
+    let (name, _) = person(rng);
     let country = &COUNTRIES[rng.random_range(0..COUNTRIES.len())];
     let city = pick(&country.cities, rng);
     let (trade, tool, product, place) = pick(&TRADES, rng);
     let mut sentences = vec![
-        format!("{name} lives in {city}, a city in {}.", country.name),
-        format!("{city} lies on the river {}.", country.river),
-        format!("like everybody in {}, {name} speaks {}.", country.name, country.language),
-        format!("{name} is a {trade} and works in the {place} of {city}."),
-        format!("with the {tool}, the {trade} makes {product}."),
-        format!("the people of {city} buy the {product} of {name} in the {place}."),
-        format!("in the evening {pronoun} eats {} and walks along the {}.", country.dish, country.river),
+        format!("{name} lives in {city}, a city in {} on the {}.", country.name, country.river),
+        format!("in {} people speak {} and eat {}.", country.name, country.language, country.dish),
+        format!("{name} is a {trade} and speaks {}.", country.language),
+        format!("in the {place} the {trade} makes {product} with the {tool}."),
+        format!("{name} sells {product} in {city} and swims in the {}.", country.river),
     ];
     // The first sentence introduces; of the others, some are told.
-    let told = rng.random_range(4..=sentences.len());
+    let told = rng.random_range(3..=sentences.len());
     while sentences.len() > told {
         sentences.remove(rng.random_range(1..sentences.len()));
     }
@@ -222,16 +192,15 @@ fn journey(rng: &mut ChaCha8Rng) -> Vec<String> {
     let (trade, _, product, _) = pick(&TRADES, rng);
     vec![
         format!("{name}, a {trade} from {home} in {}, travels to {goal}.", from.name),
-        format!("{goal} is a city in {} on the river {}.", to.name, to.river),
+        format!("{goal} is a city in {} on the {}.", to.name, to.river),
         format!("at home {pronoun} speaks {}, but in {goal} people speak {}.", from.language, to.language),
         format!("in {goal} {name} sells {product} and eats {}.", to.dish),
-        format!("then {pronoun} returns to {} and tells everybody in {home} about the {}.", from.name, to.river),
     ]
 }
 
 /// A night at an inn, good or bad from beginning to end.
 fn review(rng: &mut ChaCha8Rng) -> Vec<String> {
-    let (name, pronoun) = person(rng);
+    let (name, pronoun) = guest(rng);
     let city = pick(&COUNTRIES[rng.random_range(0..COUNTRIES.len())].cities, rng);
     let is_good = rng.random_bool(0.5);
     let (words, [judged, looked, mood, again]) = match is_good {
@@ -261,9 +230,14 @@ mod tests {
     }
 
     #[test]
-    fn nobody_of_the_questions_is_in_the_corpus() {
+    fn the_corpus_tells_nothing_of_the_lives_of_the_people_in_the_questions() {
         let corpus = corpus(4000, 42);
-        assert!(!corpus.contains("Wanda") && !corpus.contains("Viktor"));
+        for name in ["Wanda", "Viktor"] {
+            for fact in ["lives", "is a", "sells", ", a "] {
+                assert!(!corpus.contains(&format!("{name} {fact}")), "{name} {fact}");
+            }
+            assert!(corpus.contains(&format!("{name} stayed")));
+        }
         assert!(questions().iter().all(|(question, _)| question.contains("Wanda") || question.contains("Viktor")));
     }
 }

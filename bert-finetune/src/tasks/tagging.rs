@@ -282,8 +282,9 @@ impl Task for TaggingTask {
         windows: &[Vec<Window>],
         scores: &[Vec<Vec<Vec<f32>>>],
     ) -> Vec<Mistake> {
-        let mistake = |((sentence, windows), scores): ((&TaggedSentence, &Vec<Window>), &Vec<Vec<Vec<f32>>>)| {
-            let (found, probabilities) = self.tags(sentence, windows, scores);
+        let mistake = |index: usize| {
+            let sentence = &sentences[index];
+            let (found, probabilities) = self.tags(sentence, &windows[index], &scores[index]);
             let gold: Vec<String> = sentence.tags.iter().map(|&tag| self.labels[tag].clone()).collect();
             let (gold, found) = (entities(&gold, self.scheme), entities(&found, self.scheme));
             let places = joined_places(&sentence.words);
@@ -299,7 +300,7 @@ impl Task for TaggingTask {
             let is_wrong = spans.iter().any(|span| span.3 != Mark::Correct);
             is_wrong.then(|| (f64::from(weight), Mistake::Spans { lead: None, text: sentence.words.join(" "), spans }))
         };
-        worst(sentences.iter().zip(windows).zip(scores).filter_map(mistake).collect())
+        worst((0..sentences.len()).filter_map(mistake).collect())
     }
 
     fn main_metric(&self) -> &'static str {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::optimizer::clip_scale;
 use super::workers::Workers;
-use super::{Checkpoints, GradientSum, Interrupt, Optimizer, Progress, RunDirectory, Schedule, StepBatches};
+use super::{Checkpoints, Decay, GradientSum, Interrupt, Optimizer, Progress, RunDirectory, Schedule, StepBatches};
 use crate::error::{Error, Result};
 use crate::ops::dropout;
 
@@ -32,7 +32,9 @@ pub trait Task: Sync {
     ///
     /// # Errors
     /// If the data cannot be read.
-    fn evaluate(&mut self, model: &Self::Model, step: u64) -> Result<Map<String, Value>>;
+    fn evaluate(&mut self, _model: &Self::Model, _step: u64) -> Result<Map<String, Value>> {
+        Ok(Map::new())
+    }
 }
 
 /// A loss and the parts that it is the sum of, each of shape `[1]`.
@@ -78,6 +80,23 @@ pub struct Plan {
     pub settings: Value,
     /// No progress on stderr.
     pub quiet: bool,
+}
+
+impl Plan {
+    /// So many steps at one learning rate, with gradients clipped at 1 and nothing around them.
+    pub fn constant(learning_rate: f64, steps: u64) -> Self {
+        Self {
+            schedule: Schedule { peak: learning_rate, warmup: 0, steps, decay: Decay::Constant },
+            until: steps,
+            clip: Some(1.0),
+            seed: 42,
+            eval_every: 0,
+            save_every: 0,
+            gradient_checkpointing: false,
+            settings: Value::Null,
+            quiet: true,
+        }
+    }
 }
 
 /// Why the loop ended.

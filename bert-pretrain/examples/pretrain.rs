@@ -1,0 +1,61 @@
+//! Pretrains from Rust, from text to a model directory: `cargo run --release -p bert-pretrain --example pretrain`
+
+use bert_model::text::SentenceMode;
+use bert_model::text::tokenizer::Normalisation;
+use bert_model::train::{Optimizer, OptimizerConfig, Plan, StepSource, TrainingState, Workers, take_step};
+use bert_model::{BertConfig, BertForPreTraining, Pretrained, Result, Tokenizer, device, save};
+use bert_pretrain::corpus::Corpus;
+use bert_pretrain::examples::{ExampleMaker, NspMode};
+use bert_pretrain::masking::Masking;
+use bert_pretrain::objective::Pretraining;
+use bert_pretrain::store::{Part, Split, Store};
+use bert_pretrain::stream::{Cursor, ExampleStream, TrainingSource};
+use bert_pretrain::{sample, vocabulary};
+use burn::module::Module;
+
+fn main() -> Result<()> {
+    let directory = std::env::args().nth(1).unwrap_or_else(|| "runs/example".into());
+    let directory = std::path::Path::new(&directory);
+    std::fs::create_dir_all(directory).map_err(bert_model::Error::io(directory, "make the directory"))?;
+    let text = directory.join("text.txt");
+    bert_model::pretrained::replace_file(&text, sample::corpus(400, 42).as_bytes())?;
+
+    // Text to WordPieces.
+    let corpus = Corpus::open(&[&text])?;
+    let tokenizer = Tokenizer::from_vocabulary(&vocabulary::learn(&corpus, 1000, false)?, Normalisation::new(true))?;
+    let tokens = directory.join("text.tokens");
+    let store = Store::build(&tokens, &corpus, &tokenizer, SentenceMode::Unicode, "example")?;
+
+    // WordPieces to examples: two segments, 15 % of the tokens hidden.
+    let vocab_size = tokenizer.vocabulary().len();
+    let special = tokenizer.special();
+    let masking = Masking {
+        probability: 0.15,
+        max_predictions: 10,
+        continuations: vec![],
+        special,
+        vocab_size: vocab_size as u32,
+    };
+    let maker = ExampleMaker { max_length: 64, short_probability: 0.1, nsp: NspMode::Balanced, masking };
+    let split = Split::new(store.facts().documents, 0.0, 42);
+    let stream = ExampleStream::new(store.reader()?, split, Part::Training, maker, 42, None, Cursor::default())?;
+    let mut source = TrainingSource { stream, batch_size: 16, accumulate: 1 };
+
+    // Examples to a model.
+    let device = device::select("auto")?.device;
+    let config = BertConfig { initializer_range: 0.08, ..BertConfig::named("tiny").unwrap_or_default() };
+    let config = config.with_vocab_size(vocab_size);
+    let model = BertForPreTraining::fresh(&config, 42, &device).train();
+    let optimizer = Optimizer::new(OptimizerConfig::default());
+    let mut state = TrainingState { model, optimizer, step: 0, cursor: Default::default() };
+    let task = Pretraining::new(device.clone(), special.pad, 16);
+    let (plan, workers) = (Plan::constant(1e-3, 200), Workers::for_device(&device)?);
+    while state.step < plan.until
+        && let Some(batches) = source.next_step()?
+    {
+        let step;
+        (state, step) = take_step(state, &task, batches.batches, &plan, &workers)?;
+        println!("step {} {}", state.step, serde_json::Value::Object(step.losses));
+    }
+    save(directory, &state.model.valid(), &config, &tokenizer)
+}
