@@ -1,7 +1,7 @@
 //! Scaled dot-product attention (Vaswani et al. 2017, section 3.2.1): `softmax(Q·Kᵀ / √D + mask) · V` in A heads beside
 //! each other, with dropout on the probabilities.
 //!
-//! [`plain`] is the formula in burn's operations. On flex one kernel goes through a head at a time: its scores stay in
+//! `plain` is the formula in burn's operations. On flex one kernel goes through a head at a time: its scores stay in
 //! the cache, and nothing of the size `[B, A, T, T]` is ever written to memory; the gradient computes the probabilities
 //! again rather than keep them.
 
