@@ -254,3 +254,83 @@ fn sigterm_saves_and_exits_143() {
     let saved = fs::read_dir(at.join("run/checkpoints")).unwrap().count();
     assert_eq!(saved, 1, "one checkpoint, written at the end of the step");
 }
+
+/// The losses of a run's steps.
+fn losses(directory: &Path) -> Vec<f64> {
+    lines(directory.join("metrics.jsonl")).iter().filter_map(|record| record["loss"].as_f64()).collect()
+}
+
+/// A configuration without dropout, so that runs differ in nothing but what is asked about.
+fn without_dropout(directory: &Path) {
+    let config = serde_json::json!({
+        "vocab_size": 400, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
+        "max_position_embeddings": 64, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
+    });
+    fs::write(directory.join("config.json"), config.to_string()).unwrap();
+}
+
+#[test]
+fn accumulated_steps_are_the_steps_of_the_large_batch() {
+    let directory = corpus();
+    let at = directory.path();
+    without_dropout(at);
+    let common = ["train", "--corpus", "corpus.txt", "--config", "config.json", "--vocab-size", "400", "--max-seq-len"];
+    let rest = ["32", "--steps", "5", "--lr", "1e-2", "--device", "flex", "--quiet", "--json"];
+    let base = [&common[..], &rest[..]].concat();
+    succeed(&[&base[..], &["--batch-size", "12", "-o", "large"]].concat(), at);
+    succeed(&[&base[..], &["--batch-size", "4", "--accumulate", "3", "-o", "small"]].concat(), at);
+    succeed(&[&base[..], &["--batch-size", "12", "--gradient-checkpointing", "-o", "checkpointed"]].concat(), at);
+    let large = losses(&at.join("large"));
+    for other in ["small", "checkpointed"] {
+        let other = losses(&at.join(other));
+        assert_eq!(other.len(), 5);
+        for (a, b) in large.iter().zip(&other) {
+            assert!((a - b).abs() < 1e-4 * a, "{large:?} and {other:?}");
+        }
+    }
+}
+
+#[test]
+fn a_second_phase_has_longer_sequences_and_survives_an_interruption_between() {
+    let directory = corpus();
+    let at = directory.path();
+    let phases = ["--phase2-steps", "3", "--phase2-seq-len", "64", "--save-every", "3"];
+    succeed(&[&quick(&["whole"])[..], &phases].concat(), at);
+    assert_eq!(losses(&at.join("whole")).len(), 6);
+    // As if it had been killed at the change of phases: the checkpoint of step 3 is the newest.
+    succeed(&[&quick(&["halves"])[..], &phases].concat(), at);
+    let checkpoints = at.join("halves/checkpoints");
+    if checkpoints.join("step-00000006").exists() {
+        fs::remove_dir_all(checkpoints.join("step-00000006")).unwrap();
+    }
+    assert!(checkpoints.join("step-00000003").exists());
+    succeed(&[&quick(&["halves"])[..], &phases, &["--resume"]].concat(), at);
+    let weights = |run: &str| fs::read(at.join(run).join("model.safetensors")).unwrap();
+    assert!(weights("whole") == weights("halves"), "the second phase is another after a resumption");
+    assert_eq!(losses(&at.join("whole")), losses(&at.join("halves")));
+}
+
+#[test]
+fn pretraining_goes_on_from_weights_and_masks_may_be_static() {
+    let directory = corpus();
+    let at = directory.path();
+    succeed(&[&quick(&["first"])[..], &["--lr", "1e-3"]].concat(), at);
+    let base = ["train", "--corpus", "corpus.txt", "--init", "first", "--max-seq-len", "32", "--batch-size", "8"];
+    let rest = ["--steps", "60", "--lr", "3e-3", "--device", "flex", "--quiet", "--json", "--eval-share", "0.1"];
+    let more = ["--static-masking", "--dupe-factor", "2", "--eval-every", "30", "-o", "second"];
+    succeed(&[&base[..], &rest[..], &more[..]].concat(), at);
+    let metrics = lines(at.join("second/metrics.jsonl"));
+    let judged: Vec<f64> = metrics.iter().filter_map(|record| record["eval"]["mlm_loss"].as_f64()).collect();
+    let before = lines(at.join("first/metrics.jsonl"));
+    let before = before.iter().filter_map(|record| record["eval"]["mlm_loss"].as_f64()).next_back().unwrap();
+    assert!(judged.last().unwrap() < &(before - 0.3), "{before} and then {judged:?}");
+}
+
+#[test]
+fn numbers_that_go_bad_stop_the_run_and_name_the_step() {
+    let directory = corpus();
+    let at = directory.path();
+    let message = fail(&[&quick(&["bad"])[..], &["--lr", "1e38", "--clip", "0", "--save-every", "1"]].concat(), at, 1);
+    assert!(message.contains("step ") && (message.contains("NaN") || message.contains("inf")), "{message}");
+    assert!(!at.join("bad/model.safetensors").exists(), "a model of bad numbers was written");
+}

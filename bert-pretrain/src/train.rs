@@ -87,9 +87,13 @@ pub fn run(settings: &TrainSettings, run: &RunSettings, interrupt: &Interrupt) -
     };
     let first_phase = steps - settings.phase2_steps.min(steps);
     let mut ended = Ended::Finished;
-    for (phase, end) in [(Phase::First, first_phase), (Phase::Second, steps)] {
+    for (phase, start, end) in [(Phase::First, 0, first_phase), (Phase::Second, first_phase, steps)] {
         if state.step >= end || ended != Ended::Finished {
             continue;
+        }
+        if state.step == start {
+            // Whatever came before, a phase begins at the beginning of its data.
+            state.cursor = Value::Null;
         }
         let source = training_source(settings, &data, phase, &state.cursor)?;
         let plan = Plan {
@@ -107,9 +111,6 @@ pub fn run(settings: &TrainSettings, run: &RunSettings, interrupt: &Interrupt) -
             let batches = prefetch(scope, source);
             train(state, &mut task, &batches, &plan, &mut directory, &checkpoints, interrupt)
         })?;
-        if ended == Ended::Finished && end < steps {
-            state.cursor = Value::Null;
-        }
     }
     if let Ended::Interrupted(_) = ended {
         return Ok(Outcome { ended, summary: Value::Null });
