@@ -14,9 +14,8 @@ use bert_pretrain::{sample, vocabulary};
 use burn::module::Module;
 
 fn main() -> Result<()> {
-    let directory = std::env::args().nth(1).unwrap_or_else(|| "runs/example".into());
-    let directory = std::path::Path::new(&directory);
-    std::fs::create_dir_all(directory).map_err(bert_model::Error::io(directory, "make the directory"))?;
+    let directory = std::env::args().nth(1).map_or("runs/example".into(), std::path::PathBuf::from);
+    std::fs::create_dir_all(&directory).map_err(bert_model::Error::io(&directory, "make the directory"))?;
     let text = directory.join("text.txt");
     bert_model::pretrained::replace_file(&text, sample::corpus(400, 42).as_bytes())?;
 
@@ -43,8 +42,7 @@ fn main() -> Result<()> {
 
     // Examples to a model.
     let device = device::select("auto")?.device;
-    let config = BertConfig { initializer_range: 0.08, ..BertConfig::named("tiny").unwrap_or_default() };
-    let config = config.with_vocab_size(vocab_size);
+    let config = BertConfig::named("tiny").unwrap_or_default().with_vocab_size(vocab_size);
     let model = BertForPreTraining::fresh(&config, 42, &device).train();
     let optimizer = Optimizer::new(OptimizerConfig::default());
     let mut state = TrainingState { model, optimizer, step: 0, cursor: Default::default() };
@@ -57,5 +55,5 @@ fn main() -> Result<()> {
         (state, step) = take_step(state, &task, batches.batches, &plan, &workers)?;
         println!("step {} {}", state.step, serde_json::Value::Object(step.losses));
     }
-    save(directory, &state.model.valid(), &config, &tokenizer)
+    save(&directory, &state.model.valid(), &config, &tokenizer)
 }
