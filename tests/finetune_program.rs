@@ -1,14 +1,19 @@
 //! Promise: `bert-finetune` trains, evaluates, predicts and embeds as its help says, and names what is wrong.
 
+#[path = "support/program.rs"]
+mod program;
+
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
 
 use bert_model::text::tokenizer::Normalisation;
 use bert_model::{BertConfig, BertForPreTraining, Pretrained, Tokenizer, save};
 use burn::tensor::Device;
+use program::{json, succeed};
 use serde_json::Value;
 use tempfile::TempDir;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_bert-finetune");
 
 const WORDS: [&str; 8] = ["good", "fine", "bad", "poor", "a", "film", "book", "."];
 
@@ -38,30 +43,9 @@ fn workshop() -> TempDir {
     directory
 }
 
-fn run(arguments: &[&str], directory: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_bert-finetune")).args(arguments).current_dir(directory).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-fn succeed(arguments: &[&str], directory: &Path) -> String {
-    let output = run(arguments, directory);
-    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
-    text(&output.stdout)
-}
-
-fn json(arguments: &[&str], directory: &Path) -> Value {
-    serde_json::from_str(&succeed(arguments, directory)).unwrap()
-}
-
+/// Runs what should fail; gives stderr.
 fn fail(arguments: &[&str], directory: &Path) -> String {
-    let output = run(arguments, directory);
-    let message = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {message}");
-    assert!(!message.contains("panicked"), "{message}");
-    message
+    program::fail(arguments, directory, 1)
 }
 
 const TRAIN: [&str; 18] = [

@@ -1,37 +1,17 @@
 //! Promise: `bert-pretrain` does what its help says, from text files to a model directory, and names what is wrong.
 
+#[path = "support/program.rs"]
+mod program;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 use bert_pretrain::sample;
+use program::{fail, json, succeed};
 use serde_json::Value;
 use tempfile::TempDir;
 
-fn run(arguments: &[&str], directory: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_bert-pretrain")).args(arguments).current_dir(directory).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-/// Runs what should succeed; gives stdout.
-fn succeed(arguments: &[&str], directory: &Path) -> String {
-    let output = run(arguments, directory);
-    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
-    text(&output.stdout)
-}
-
-/// Runs what should fail with `code`; gives stderr, which is one line after the device's.
-fn fail(arguments: &[&str], directory: &Path, code: i32) -> String {
-    let output = run(arguments, directory);
-    let message = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {message}");
-    assert!(output.stdout.is_empty(), "{arguments:?}: wrote to stdout");
-    assert!(!message.contains("panicked") && !message.contains("RUST_BACKTRACE"), "{message}");
-    message
-}
+const PROGRAM: &str = env!("CARGO_BIN_EXE_bert-pretrain");
 
 /// A directory with a corpus, and a run of a few steps on it.
 fn corpus() -> TempDir {
@@ -73,7 +53,7 @@ fn lines(path: PathBuf) -> Vec<Value> {
 fn a_run_leaves_a_model_directory_that_can_be_used() {
     let directory = corpus();
     let at = directory.path();
-    let summary: Value = serde_json::from_str(&succeed(&quick(&["run"]), at)).unwrap();
+    let summary = json(&quick(&["run"]), at);
     assert_eq!(summary["steps"], 6);
     for key in ["loss", "mlm_loss", "nsp_loss"] {
         assert!(summary["train"][key].as_f64().unwrap() > 0.0, "{summary}");
@@ -93,25 +73,20 @@ fn a_run_leaves_a_model_directory_that_can_be_used() {
     }
     assert!(metrics.iter().any(|record| record["eval"].is_object()));
 
-    let filled = succeed(
+    let filled = json(
         &["fill-mask", "--model", "run", "Anna lives in [MASK] , a [MASK] .", "--top-k", "3", "--json", "--quiet"],
         at,
     );
-    let filled: Value = serde_json::from_str(&filled).unwrap();
     let masks = filled["masks"].as_array().unwrap();
     assert_eq!(masks.len(), 2);
     assert_eq!(masks[0]["position"], 4);
     assert_eq!(masks[0]["predictions"].as_array().unwrap().len(), 3);
 
-    let next = succeed(&["next-sentence", "--model", "run", "--first", "a", "--second", "b", "--json", "--quiet"], at);
-    let next: Value = serde_json::from_str(&next).unwrap();
+    let next = json(&["next-sentence", "--model", "run", "--first", "a", "--second", "b", "--json", "--quiet"], at);
     assert!((0.0..=1.0).contains(&next["is_next"].as_f64().unwrap()));
 
-    let judged = succeed(
-        &["evaluate", "--model", "run", "--corpus", "corpus.txt", "--max-seq-len", "32", "--json", "--quiet"],
-        at,
-    );
-    let judged: Value = serde_json::from_str(&judged).unwrap();
+    let judged =
+        json(&["evaluate", "--model", "run", "--corpus", "corpus.txt", "--max-seq-len", "32", "--json", "--quiet"], at);
     assert!(judged["perplexity"].as_f64().unwrap() > 1.0);
 }
 
@@ -125,43 +100,6 @@ fn the_same_seed_gives_the_same_bytes_and_another_one_others() {
     let weights = |name: &str| fs::read(at.join(name).join("model.safetensors")).unwrap();
     assert!(weights("a") == weights("b"), "two runs with one seed differ");
     assert!(weights("a") != weights("c"), "the seed does nothing");
-}
-
-#[test]
-fn a_resumed_run_is_bit_for_bit_the_uninterrupted_one() {
-    let directory = corpus();
-    let at = directory.path();
-    succeed(&quick(&["whole", "--save-every", "2", "--keep", "9", "--accumulate", "2"]), at);
-    succeed(&quick(&["cut", "--save-every", "2", "--keep", "9", "--accumulate", "2"]), at);
-    // As if the run had been killed after step 4, in the middle of writing its metrics.
-    fs::remove_dir_all(at.join("cut/checkpoints/step-00000006")).unwrap();
-    fs::remove_file(at.join("cut/model.safetensors")).unwrap();
-    let more = ["cut", "--save-every", "2", "--keep", "9", "--accumulate", "2", "--resume"];
-    succeed(&quick(&more), at);
-    let weights = |name: &str| fs::read(at.join(name).join("model.safetensors")).unwrap();
-    assert!(weights("whole") == weights("cut"), "weights differ");
-    let losses = |name: &str| {
-        let metrics = lines(at.join(name).join("metrics.jsonl"));
-        metrics.iter().map(|record| (record["step"].clone(), record["loss"].clone())).collect::<Vec<_>>()
-    };
-    assert_eq!(losses("whole"), losses("cut"));
-}
-
-#[test]
-fn a_damaged_checkpoint_is_passed_over_and_other_settings_are_refused() {
-    let directory = corpus();
-    let at = directory.path();
-    succeed(&quick(&["run", "--save-every", "2", "--keep", "3"]), at);
-    let newest = at.join("run/checkpoints/step-00000006/model.safetensors");
-    let mut bytes = fs::read(&newest).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::write(&newest, bytes).unwrap();
-    let output = run(&quick(&["run", "--save-every", "2", "--keep", "3", "--resume"]), at);
-    assert!(output.status.success());
-    assert!(text(&output.stderr).contains("damaged checkpoint passed over"), "{}", text(&output.stderr));
-    let message = fail(&quick(&["run", "--resume", "--lr", "0.5"]), at, 1);
-    assert!(message.contains("learning_rate = 0.5 does not fit the run to be resumed"), "{message}");
 }
 
 #[test]
@@ -230,31 +168,6 @@ fn the_same_corpus_gives_the_same_vocabulary() {
     assert_eq!(vocabulary.iter().filter(|&&byte| byte == b'\n').count(), 300);
 }
 
-#[cfg(unix)]
-#[test]
-fn sigterm_saves_and_exits_143() {
-    let directory = corpus();
-    let at = directory.path();
-    let mut arguments = quick(&["run", "--save-every", "0"]);
-    let steps = arguments.iter().position(|argument| *argument == "6").unwrap();
-    arguments[steps] = "100000";
-    let mut child = Command::new(env!("CARGO_BIN_EXE_bert-pretrain"))
-        .args(&arguments)
-        .current_dir(at)
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    let metrics = at.join("run/metrics.jsonl");
-    while fs::read_to_string(&metrics).unwrap_or_default().lines().count() < 3 {
-        assert!(child.try_wait().unwrap().is_none(), "the run ended by itself");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-    Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(143));
-    let saved = fs::read_dir(at.join("run/checkpoints")).unwrap().count();
-    assert_eq!(saved, 1, "one checkpoint, written at the end of the step");
-}
-
 /// The losses of a run's steps.
 fn losses(directory: &Path) -> Vec<f64> {
     lines(directory.join("metrics.jsonl")).iter().filter_map(|record| record["loss"].as_f64()).collect()
@@ -291,26 +204,6 @@ fn accumulated_steps_are_the_steps_of_the_large_batch() {
 }
 
 #[test]
-fn a_second_phase_has_longer_sequences_and_survives_an_interruption_between() {
-    let directory = corpus();
-    let at = directory.path();
-    let phases = ["--phase2-steps", "3", "--phase2-seq-len", "64", "--save-every", "3"];
-    succeed(&[&quick(&["whole"])[..], &phases].concat(), at);
-    assert_eq!(losses(&at.join("whole")).len(), 6);
-    // As if it had been killed at the change of phases: the checkpoint of step 3 is the newest.
-    succeed(&[&quick(&["halves"])[..], &phases].concat(), at);
-    let checkpoints = at.join("halves/checkpoints");
-    if checkpoints.join("step-00000006").exists() {
-        fs::remove_dir_all(checkpoints.join("step-00000006")).unwrap();
-    }
-    assert!(checkpoints.join("step-00000003").exists());
-    succeed(&[&quick(&["halves"])[..], &phases, &["--resume"]].concat(), at);
-    let weights = |run: &str| fs::read(at.join(run).join("model.safetensors")).unwrap();
-    assert!(weights("whole") == weights("halves"), "the second phase is another after a resumption");
-    assert_eq!(losses(&at.join("whole")), losses(&at.join("halves")));
-}
-
-#[test]
 fn pretraining_goes_on_from_weights_and_masks_may_be_static() {
     let directory = corpus();
     let at = directory.path();
@@ -324,13 +217,4 @@ fn pretraining_goes_on_from_weights_and_masks_may_be_static() {
     let before = lines(at.join("first/metrics.jsonl"));
     let before = before.iter().filter_map(|record| record["eval"]["mlm_loss"].as_f64()).next_back().unwrap();
     assert!(judged.last().unwrap() < &(before - 0.3), "{before} and then {judged:?}");
-}
-
-#[test]
-fn numbers_that_go_bad_stop_the_run_and_name_the_step() {
-    let directory = corpus();
-    let at = directory.path();
-    let message = fail(&[&quick(&["bad"])[..], &["--lr", "1e38", "--clip", "0", "--save-every", "1"]].concat(), at, 1);
-    assert!(message.contains("step ") && (message.contains("NaN") || message.contains("inf")), "{message}");
-    assert!(!at.join("bad/model.safetensors").exists(), "a model of bad numbers was written");
 }

@@ -23,6 +23,7 @@ use bert_model::train::{Ended, Interrupt, Progress};
 use bert_model::{BertModel, Tokenizer, load};
 use bert_pretrain::allocator::keep_memory;
 use bert_pretrain::args::Common;
+use bert_pretrain::program::{exit, print_line, select_device};
 use clap::Parser;
 use serde_json::{Map, Value};
 
@@ -40,13 +41,7 @@ fn main() -> ExitCode {
         Some(Command::Embed(args)) => run_embed(&args),
         Some(Command::Report(args)) => run_report(&args),
     };
-    match result {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit(result)
 }
 
 fn run_train(args: &TrainArgs) -> Result<ExitCode> {
@@ -59,7 +54,7 @@ fn run_train(args: &TrainArgs) -> Result<ExitCode> {
         return Ok(ExitCode::from(code as u8));
     }
     if run.json {
-        println!("{summary}");
+        print_line(&summary)?;
     } else {
         print_table(&summary);
     }
@@ -96,13 +91,14 @@ fn run_sample(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
     if json {
         let mut summary = pretrained.summary.clone();
         summary["random_weights"] = random.summary["eval"].clone();
-        println!("{summary}");
+        print_line(&summary)?;
         return Ok(ExitCode::SUCCESS);
     }
     print_table(&pretrained.summary);
-    println!("held-out accuracy from the pretrained model {:.3}", accuracy(&pretrained));
-    println!("held-out accuracy from random weights       {:.3}", accuracy(&random));
-    println!("what pretraining is worth                   {:+.3}", accuracy(&pretrained) - accuracy(&random));
+    let (pretrained, random) = (accuracy(&pretrained), accuracy(&random));
+    print_line(format_args!("held-out accuracy from the pretrained model {pretrained:.3}"))?;
+    print_line(format_args!("held-out accuracy from random weights       {random:.3}"))?;
+    print_line(format_args!("what pretraining is worth                   {:+.3}", pretrained - random))?;
     let texts = ["the breakfast was superb and the music was lovely.", "what a gloomy room, and what a stale soup."];
     for_task!(open_task(&directory)?, task => show_answers(&task, &directory, &texts, &args.common))?;
     Ok(ExitCode::SUCCESS)
@@ -116,7 +112,7 @@ fn show_answers<T: Task>(task: &T, directory: &Path, texts: &[&str], common: &Co
     let examples: Vec<T::Example> = texts.iter().map(asked).collect::<Result<_, _>>()?;
     let encoded = Encoded::new(task, &examples)?;
     for (text, answer) in texts.iter().zip(score(task, &model, &encoded, &device)?.answers(task, &examples)) {
-        println!("{text} → {}", short(&answer));
+        print_line(format_args!("{text} → {}", short(&answer)))?;
     }
     Ok(())
 }
@@ -142,7 +138,7 @@ fn pretrain_for_a_moment(args: &TrainArgs, directory: &Path, interrupt: &Interru
 
 fn run_report(args: &ReportArgs) -> Result<ExitCode> {
     report::write(&args.run)?;
-    println!("{}", args.run.join("report.html").display());
+    print_line(args.run.join("report.html").display())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -168,15 +164,15 @@ fn print_table(summary: &Value) {
 fn run_evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
     let metrics = for_task!(open_task(&args.model)?, task => evaluate_with(&task, args))?;
     if args.common.json {
-        println!("{}", Value::Object(metrics));
+        print_line(Value::Object(metrics))?;
     } else {
-        print_metrics(&metrics);
+        print_metrics(&metrics)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn evaluate_with<T: Task>(task: &T, args: &EvaluateArgs) -> Result<Map<String, Value>> {
-    let device = select(&args.common)?;
+    let NamedDevice { device, .. } = select_device(&args.common)?;
     let model = open_model::<T>(&args.model, &device)?;
     let examples = task.read(&args.data)?;
     let encoded = Encoded::new(task, &examples)?;
@@ -188,12 +184,13 @@ fn evaluate_with<T: Task>(task: &T, args: &EvaluateArgs) -> Result<Map<String, V
     Ok(metrics)
 }
 
-fn print_metrics(metrics: &Map<String, Value>) {
+fn print_metrics(metrics: &Map<String, Value>) -> Result<()> {
     for (name, value) in metrics {
         if let Some(value) = value.as_f64() {
-            println!("{name:12} {value:.4}");
+            print_line(format_args!("{name:12} {value:.4}"))?;
         }
     }
+    Ok(())
 }
 
 /// The model of a fine-tuned directory; one whose head was never trained is refused.
@@ -214,7 +211,7 @@ fn run_predict(args: &PredictArgs) -> Result<ExitCode> {
 }
 
 fn predict_with<T: Task>(task: &T, args: &PredictArgs) -> Result<()> {
-    let device = select(&args.common)?;
+    let NamedDevice { device, .. } = select_device(&args.common)?;
     let model = open_model::<T>(&args.model, &device)?;
     let asked = |text: &String| Asked {
         text: text.clone(),
@@ -237,10 +234,9 @@ fn predict_with<T: Task>(task: &T, args: &PredictArgs) -> Result<()> {
         }
         let encoded = Encoded::new(task, &window)?;
         for answer in score(task, &model, &encoded, &device)?.answers(task, &window) {
-            if args.common.json {
-                println!("{answer}");
-            } else {
-                println!("{}", short(&answer));
+            match args.common.json {
+                true => print_line(answer)?,
+                false => print_line(short(&answer))?,
             }
         }
         done += window.len() as u64;
@@ -281,7 +277,7 @@ fn short(answer: &Value) -> String {
 }
 
 fn run_embed(args: &EmbedArgs) -> Result<ExitCode> {
-    let device = select(&args.common)?;
+    let NamedDevice { device, .. } = select_device(&args.common)?;
     let loaded = load::<BertModel>(&args.model, args.common.seed, &device)?;
     let has_pooler = !loaded.initialised.iter().any(|name| name.starts_with("pooler"));
     if args.pooling == Pooling::Pooler && !has_pooler {
@@ -331,12 +327,4 @@ fn run_embed(args: &EmbedArgs) -> Result<ExitCode> {
     progress.finish();
     sink.finish(every_token)?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn select(common: &Common) -> Result<burn::tensor::Device> {
-    let NamedDevice { name, device } = device::select(&common.device)?;
-    if !common.quiet {
-        eprintln!("device: {name}");
-    }
-    Ok(device)
 }

@@ -118,13 +118,7 @@ fn charts(report: &mut Report, log: &[Value], metric: &str) {
     if evals(metric).len() > 1 {
         report.chart(Chart::new("Metric on held-out examples", "step", metric).series(metric, evals(metric)));
     }
-    report.chart(Chart::new("Learning rate", "step", "rate").series("learning rate", steps("lr")));
-    report.chart(
-        Chart::new("Gradient norm, before clipping", "step", "norm")
-            .log()
-            .smoothed()
-            .series("norm", steps("grad_norm")),
-    );
+    report.optimiser_charts(log);
 }
 
 /// Confusion matrix, a row for each class, and the worst mistakes.

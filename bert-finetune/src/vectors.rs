@@ -1,12 +1,12 @@
 //! Embeddings into files that others read: JSON lines, NumPy's `.npy`, safetensors.
 
-use std::fs::File;
-use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::io::{BufWriter, Seek, SeekFrom, Stdout, Write};
 use std::path::{Path, PathBuf};
 
 use bert_model::pretrained::save::HostTensor;
-use bert_model::pretrained::{replace_file, save_weights};
+use bert_model::pretrained::{StagedFile, replace_file, save_weights};
 use bert_model::{Error, Result};
+use bert_pretrain::program::STDOUT;
 use serde_json::json;
 
 use crate::embed::Vectors;
@@ -16,10 +16,12 @@ const NPY_HEADER: usize = 128;
 
 /// Where embeddings go.
 pub enum Sink {
+    /// One JSON object a text, on standard output.
+    Stdout(BufWriter<Stdout>),
     /// One JSON object a text.
-    Lines(Box<dyn Write>, PathBuf),
+    Lines { file: StagedFile, path: PathBuf },
     /// A matrix `[texts, width]` of little-endian `f32`.
-    Npy { file: BufWriter<File>, path: PathBuf, rows: usize, width: usize },
+    Npy { file: StagedFile, path: PathBuf, rows: usize, width: usize },
     /// One tensor `embeddings`, or one for each text if every token has a vector.
     Safetensors { path: PathBuf, texts: Vec<Vectors> },
 }
@@ -31,17 +33,16 @@ impl Sink {
     /// If the file cannot be made or its extension is not known.
     pub fn open(path: Option<&Path>, every_token: bool) -> Result<Self> {
         let Some(path) = path else {
-            return Ok(Self::Lines(Box::new(BufWriter::new(std::io::stdout())), "standard output".into()));
+            return Ok(Self::Stdout(BufWriter::new(std::io::stdout())));
         };
-        let create = || File::create(path).map(BufWriter::new).map_err(Error::io(path, "write"));
         match path.extension().and_then(|extension| extension.to_str()) {
-            Some("jsonl") => Ok(Self::Lines(Box::new(create()?), path.into())),
+            Some("jsonl") => Ok(Self::Lines { file: StagedFile::create(path)?, path: path.into() }),
             Some("npy") if every_token => Err(Error::Setting(
                 "--pooling none gives texts of different lengths, which .npy cannot hold; use .jsonl or .safetensors"
                     .into(),
             )),
             Some("npy") => {
-                let mut file = create()?;
+                let mut file = StagedFile::create(path)?;
                 file.write_all(&[0; NPY_HEADER]).map_err(Error::io(path, "write"))?;
                 Ok(Self::Npy { file, path: path.into(), rows: 0, width: 0 })
             }
@@ -55,14 +56,13 @@ impl Sink {
     /// # Errors
     /// If they cannot be written.
     pub fn add(&mut self, text: &str, tokens: &[String], vectors: Vectors, every_token: bool) -> Result<()> {
+        let line = |vectors: Vectors| match every_token {
+            true => json!({"text": text, "tokens": tokens, "embedding": vectors}),
+            false => json!({"text": text, "embedding": vectors.first()}),
+        };
         match self {
-            Self::Lines(writer, path) => {
-                let line = match every_token {
-                    true => json!({"text": text, "tokens": tokens, "embedding": vectors}),
-                    false => json!({"text": text, "embedding": vectors.first()}),
-                };
-                writeln!(writer, "{line}").map_err(Error::io(&*path, "write"))
-            }
+            Self::Stdout(writer) => writeln!(writer, "{}", line(vectors)).map_err(Error::io(STDOUT, "write")),
+            Self::Lines { file, path } => writeln!(file, "{}", line(vectors)).map_err(Error::io(&*path, "write")),
             Self::Npy { file, path, rows, width } => {
                 for vector in vectors {
                     (*rows, *width) = (*rows + 1, vector.len());
@@ -84,15 +84,16 @@ impl Sink {
     /// If it cannot be written.
     pub fn finish(self, every_token: bool) -> Result<()> {
         match self {
-            Self::Lines(mut writer, path) => writer.flush().map_err(Error::io(path, "write")),
+            Self::Stdout(mut writer) => writer.flush().map_err(Error::io(STDOUT, "write")),
+            Self::Lines { file, .. } => file.finish(),
             Self::Npy { mut file, path, rows, width } => {
                 let header = npy_header(rows, width);
                 let mut write = || {
                     file.seek(SeekFrom::Start(0))?;
-                    file.write_all(&header)?;
-                    file.flush()
+                    file.write_all(&header)
                 };
-                write().map_err(Error::io(path, "write"))
+                write().map_err(Error::io(path, "write"))?;
+                file.finish()
             }
             Self::Safetensors { path, texts } => {
                 let tensor = |vectors: Vec<Vec<f32>>| {

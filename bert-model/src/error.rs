@@ -13,9 +13,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operating system refused to read or write a file.
-    #[error("{}: cannot {action}: {}", path.display(), reason(source))]
-    Io { path: PathBuf, action: &'static str, source: std::io::Error },
+    /// The operating system refused to read or write a file. The message holds the `cause`, which therefore is no
+    /// `source` that would be printed a second time.
+    #[error("{}: cannot {action}: {}", path.display(), reason(cause))]
+    Io { path: PathBuf, action: &'static str, cause: std::io::Error },
 
     /// A line of a text file (1-based) is not what its format asks for.
     #[error("{}:{line}: found {found}, expected {expected}", path.display())]
@@ -56,7 +57,7 @@ impl Error {
     /// For `map_err`: wraps an I/O error with the path and what was being done ("read", "write", "open", …).
     pub fn io(path: impl AsRef<Path>, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
-        move |source| Self::Io { path, action, source }
+        move |cause| Self::Io { path, action, cause }
     }
 
     /// A line of a file that is not as its format asks; `line` counts from 1.
@@ -96,8 +97,8 @@ impl Error {
 }
 
 /// What the system said, without its error number.
-fn reason(source: &std::io::Error) -> String {
-    let text = source.to_string();
+fn reason(cause: &std::io::Error) -> String {
+    let text = cause.to_string();
     match text.find(" (os error") {
         Some(end) => text[..end].to_string(),
         None => text,

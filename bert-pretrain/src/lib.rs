@@ -3,7 +3,8 @@
 //! In the order of the data: [`corpus`] → [`store`] (tokenised, on disk) → [`examples`] with [`masking`] → [`stream`]
 //! (the order, see [`shuffle`]) → [`batch`] → [`objective`]; [`prepare`] and [`train`] put them together, [`settings`] holds what the
 //! command line ([`args`]) asks for, [`sample`] is the corpus that is built in. [`vocabulary`] learns WordPieces,
-//! [`fill_mask`] uses the result, [`report`] shows it. [`allocator`] sets up the memory of both programs.
+//! [`fill_mask`] uses the result, [`report`] shows it. [`allocator`] sets up the memory
+//! of both programs, [`program`] their output and exit codes.
 
 pub mod allocator;
 pub mod args;
@@ -14,6 +15,7 @@ pub mod fill_mask;
 pub mod masking;
 pub mod objective;
 pub mod prepare;
+pub mod program;
 pub mod report;
 pub mod sample;
 pub mod settings;

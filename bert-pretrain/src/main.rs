@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use bert_model::device::{self, NamedDevice};
+use bert_model::device::NamedDevice;
 use bert_model::text::wordpiece::write_vocab;
 use bert_model::train::{Ended, Interrupt};
 use bert_model::{BertForMaskedLM, BertForNextSentencePrediction, Pretrained, Tokenizer, load};
@@ -13,6 +13,7 @@ use bert_pretrain::allocator::keep_memory;
 use bert_pretrain::args::{Cli, Command, Common, EvaluateArgs, FillMaskArgs, NextSentenceArgs, TrainArgs, VocabArgs};
 use bert_pretrain::corpus::Corpus;
 use bert_pretrain::fill_mask::{FilledText, fill_mask, next_sentence};
+use bert_pretrain::program::{exit, print_line, select_device};
 use bert_pretrain::settings::{DataSettings, TrainSettings};
 use bert_pretrain::{sample, train, vocabulary};
 use clap::Parser;
@@ -32,13 +33,7 @@ fn main() -> ExitCode {
         Some(Command::FillMask(args)) => run_fill_mask(&args),
         Some(Command::NextSentence(args)) => run_next_sentence(&args),
     };
-    match result {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit(result)
 }
 
 fn run_train(args: &TrainArgs) -> Result<ExitCode> {
@@ -49,7 +44,7 @@ fn run_train(args: &TrainArgs) -> Result<ExitCode> {
         return Ok(ExitCode::from(code as u8));
     }
     if run.json {
-        println!("{}", outcome.summary);
+        print_line(&outcome.summary)?;
         return Ok(ExitCode::SUCCESS);
     }
     print_table(&outcome.summary);
@@ -84,7 +79,7 @@ fn print_sample_masks(directory: &Path, common: &Common) -> Result<()> {
     for (question, answer) in sample::questions() {
         let filled = model.fill(&question, 3)?;
         let right = filled.masks.iter().all(|mask| mask.predictions[0].token.eq_ignore_ascii_case(answer));
-        println!("{} {}", if right { "right" } else { "wrong" }, describe(&filled));
+        print_line(format_args!("{} {}", if right { "right" } else { "wrong" }, describe(&filled)))?;
     }
     Ok(())
 }
@@ -94,7 +89,7 @@ fn run_vocab(args: &VocabArgs) -> Result<ExitCode> {
     let vocabulary = vocabulary::learn(&corpus, args.size, args.cased)?;
     write_vocab(&args.output, &vocabulary)?;
     if args.json {
-        println!("{}", json!({"vocabulary": args.output.display().to_string(), "size": vocabulary.len()}));
+        print_line(json!({"vocabulary": args.output.display().to_string(), "size": vocabulary.len()}))?;
     } else if !args.quiet {
         eprintln!("{}: {} WordPieces", args.output.display(), vocabulary.len());
     }
@@ -102,16 +97,17 @@ fn run_vocab(args: &VocabArgs) -> Result<ExitCode> {
 }
 
 fn run_evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
-    let device = select(&args.common)?;
+    let device = select_device(&args.common)?;
     let data = DataSettings::resolve(&args.data, 128)?;
     let evaluation =
         train::evaluate(&args.model, &args.corpus, &data, args.batch_size.max(1), &device.device, args.common.seed)?;
     let metrics = serde_json::to_value(evaluation).context("the metrics")?;
     if args.common.json {
-        println!("{metrics}");
+        print_line(metrics)?;
     } else {
         for (name, value) in metrics.as_object().into_iter().flatten() {
-            println!("{name:12}  {}", value.as_f64().map_or("-".into(), |value| format!("{value:.4}")));
+            let value = value.as_f64().map_or("-".into(), |value| format!("{value:.4}"));
+            print_line(format_args!("{name:12}  {value}"))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -129,9 +125,9 @@ fn run_fill_mask(args: &FillMaskArgs) -> Result<ExitCode> {
     for text in texts {
         let filled = model.fill(&text, args.top_k)?;
         if args.common.json {
-            println!("{}", serde_json::to_string(&filled).context("the predictions")?);
+            print_line(serde_json::to_string(&filled).context("the predictions")?)?;
         } else {
-            println!("{}", describe(&filled));
+            print_line(describe(&filled))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -142,9 +138,9 @@ fn run_next_sentence(args: &NextSentenceArgs) -> Result<ExitCode> {
     let Model { model, config, tokenizer, device } = &model;
     let probability = next_sentence(model, config, tokenizer, &args.first, &args.second, device)?;
     if args.common.json {
-        println!("{}", json!({"is_next": probability}));
+        print_line(json!({"is_next": probability}))?;
     } else {
-        println!("is next: {probability:.4}");
+        print_line(format_args!("is next: {probability:.4}"))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -159,7 +155,7 @@ struct Model<M> {
 
 impl<M: Pretrained> Model<M> {
     fn open(directory: &Path, common: &Common) -> Result<Self> {
-        let NamedDevice { device, .. } = select(common)?;
+        let NamedDevice { device, .. } = select_device(common)?;
         let loaded = load::<M>(directory, common.seed, &device)?;
         if let Some(warning) = loaded.warning() {
             eprintln!("warning: {}: {warning}", directory.display());
@@ -174,14 +170,6 @@ impl Model<BertForMaskedLM> {
     fn fill(&self, text: &str, top_k: usize) -> Result<FilledText> {
         Ok(fill_mask(&self.model, &self.config, &self.tokenizer, text, top_k, &self.device)?)
     }
-}
-
-fn select(common: &Common) -> Result<NamedDevice> {
-    let device = device::select(&common.device)?;
-    if !common.quiet {
-        eprintln!("device: {}", device.name);
-    }
-    Ok(device)
 }
 
 /// The lines of a file, or of stdin for `-`.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use bert_model::pretrained::replace_file;
+use bert_model::text::SentenceMode;
 use bert_model::text::tokenizer::Normalisation;
 use bert_model::train::checkpoint::sha256_of;
 use bert_model::train::{RunDirectory, StepSource};
@@ -41,6 +42,8 @@ pub struct Data {
     pub held_out: Vec<Example>,
     /// For `run.json`.
     pub facts: Value,
+    /// A hash of the corpora's content and the tokenizer: what a resumed run must find as it was.
+    pub fingerprint: String,
 }
 
 /// The two phases of the paper's pretraining: short sequences, then long ones.
@@ -77,7 +80,11 @@ pub fn prepare(settings: &TrainSettings, directory: &RunDirectory, quiet: bool) 
     say(format!("vocabulary: {} WordPieces", tokenizer.vocab_size()));
 
     let files = describe_files(&corpus)?;
-    let store = tokenised(directory, "corpus.tokens", &corpus, &files, &tokenizer, settings.data.sentences)?;
+    let mut fingerprint = fingerprint_of(&files, &tokenizer, settings.data.sentences)?;
+    let build = |name: &str, corpus: &Corpus, fingerprint: &str| {
+        Store::build(&directory.file(name), corpus, &tokenizer, settings.data.sentences, fingerprint)
+    };
+    let store = build("corpus.tokens", &corpus, &fingerprint)?;
     let Facts { documents, sentences, tokens, unknown } = store.facts();
     say(format!("corpus: {documents} documents, {sentences} sentences, {tokens} tokens, {unknown} of them unknown"));
 
@@ -86,7 +93,9 @@ pub fn prepare(settings: &TrainSettings, directory: &RunDirectory, quiet: bool) 
     } else {
         let corpus = Corpus::open(&settings.eval_corpus)?;
         let files = describe_files(&corpus)?;
-        let store = tokenised(directory, "eval.tokens", &corpus, &files, &tokenizer, settings.data.sentences)?;
+        let own = fingerprint_of(&files, &tokenizer, settings.data.sentences)?;
+        let store = build("eval.tokens", &corpus, &own)?;
+        fingerprint += &own;
         (Some(store), files, 0.0)
     };
     let split = Split::new(documents, share, mix(&[settings.seed, SPLIT]));
@@ -111,7 +120,7 @@ pub fn prepare(settings: &TrainSettings, directory: &RunDirectory, quiet: bool) 
         "unknown_tokens": unknown,
         "vocabulary": tokenizer.vocab_size(),
     });
-    Ok(Data { tokenizer, store, split, held_out, facts })
+    Ok(Data { tokenizer, store, split, held_out, facts, fingerprint })
 }
 
 /// A tokenizer from the corpus; a resumed run finds the one that it learned.
@@ -142,20 +151,15 @@ fn describe_files(corpus: &Corpus) -> Result<Value> {
     corpus.files().iter().map(describe).collect::<Result<Vec<_>>>().map(Value::from)
 }
 
-fn tokenised(
-    directory: &RunDirectory,
-    name: &str,
-    corpus: &Corpus,
-    files: &Value,
-    tokenizer: &Tokenizer,
-    mode: bert_model::text::SentenceMode,
-) -> Result<Store> {
+/// A hash of the content of files, wherever they lie, and of how they are tokenised.
+fn fingerprint_of(files: &Value, tokenizer: &Tokenizer, mode: SentenceMode) -> Result<String> {
     let mut hasher = Sha256::new();
-    hasher.update(files.to_string());
+    for file in files.as_array().into_iter().flatten() {
+        hasher.update(file["sha256"].to_string());
+    }
     hasher.update(tokenizer.to_json()?);
     hasher.update(format!("{mode:?}"));
-    let fingerprint: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Store::build(&directory.file(name), corpus, tokenizer, mode, &fingerprint)
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Removes the tokenised corpus, which a finished run has no use for.

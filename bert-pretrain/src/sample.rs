@@ -141,19 +141,11 @@ fn document(rng: &mut ChaCha8Rng) -> Vec<String> {
     }
 }
 
-/// Somebody of the world; he or she keeps the pronoun through a document.
-fn person(rng: &mut ChaCha8Rng) -> (&'static str, &'static str) {
+/// Somebody of the world, one of the first `known` of each list; he or she keeps the pronoun through a document.
+fn person(known: usize, rng: &mut ChaCha8Rng) -> (&'static str, &'static str) {
     match rng.random_bool(0.5) {
-        true => (pick(&WOMEN[..8], rng), "she"),
-        false => (pick(&MEN[..8], rng), "he"),
-    }
-}
-
-/// Somebody who travels.
-fn guest(rng: &mut ChaCha8Rng) -> (&'static str, &'static str) {
-    match rng.random_bool(0.5) {
-        true => (pick(&WOMEN, rng), "she"),
-        false => (pick(&MEN, rng), "he"),
+        true => (pick(&WOMEN[..known], rng), "she"),
+        false => (pick(&MEN[..known], rng), "he"),
     }
 }
 
@@ -163,7 +155,7 @@ fn pick<T: Copy>(items: &[T], rng: &mut ChaCha8Rng) -> T {
 
 /// Where somebody lives and what they do.
 fn life(rng: &mut ChaCha8Rng) -> Vec<String> {
-    let (name, _) = person(rng);
+    let (name, _) = person(WOMEN.len() - 1, rng);
     let country = &COUNTRIES[rng.random_range(0..COUNTRIES.len())];
     let city = pick(&country.cities, rng);
     let (trade, tool, product, place) = pick(&TRADES, rng);
@@ -184,7 +176,7 @@ fn life(rng: &mut ChaCha8Rng) -> Vec<String> {
 
 /// A journey from one country to another.
 fn journey(rng: &mut ChaCha8Rng) -> Vec<String> {
-    let (name, pronoun) = person(rng);
+    let (name, pronoun) = person(WOMEN.len() - 1, rng);
     let from = rng.random_range(0..COUNTRIES.len());
     let to = (from + rng.random_range(1..COUNTRIES.len())) % COUNTRIES.len();
     let (from, to) = (&COUNTRIES[from], &COUNTRIES[to]);
@@ -200,7 +192,7 @@ fn journey(rng: &mut ChaCha8Rng) -> Vec<String> {
 
 /// A night at an inn, good or bad from beginning to end.
 fn review(rng: &mut ChaCha8Rng) -> Vec<String> {
-    let (name, pronoun) = guest(rng);
+    let (name, pronoun) = person(WOMEN.len(), rng);
     let city = pick(&COUNTRIES[rng.random_range(0..COUNTRIES.len())].cities, rng);
     let is_good = rng.random_bool(0.5);
     let (words, [judged, looked, mood, again]) = match is_good {

@@ -50,7 +50,8 @@ pub fn run(settings: &TrainSettings, run: &RunSettings, interrupt: &Interrupt) -
     let steps = count_steps(settings, &data)?;
     let (model, config) = initial_model(settings, &data.tokenizer, &device)?;
 
-    let numbers = to_value(settings)?;
+    let mut numbers = to_value(settings)?;
+    numbers["data_sha256"] = data.fingerprint.clone().into();
     directory.describe(&json!({
         "program": "bert-pretrain",
         "version": env!("CARGO_PKG_VERSION"),

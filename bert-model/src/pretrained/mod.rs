@@ -1,11 +1,12 @@
 //! Model directories, to and from Hugging Face unchanged: `config.json`, weights, tokenizer.
 //!
 //! [`names`] says what each parameter is called there, [`weights`] reads the files, [`mod@load`] puts them into a model and
-//! [`mod@save`] writes them.
+//! [`mod@save`] writes them, whole or not at all ([`staged`]).
 
 pub mod load;
 pub mod names;
 pub mod save;
+pub mod staged;
 pub mod weights;
 
 use burn::module::Module;
@@ -17,7 +18,8 @@ use crate::model::{
 };
 
 pub use load::{Loaded, fill, load, load_config, load_weights};
-pub use save::{replace_file, save, save_weights, state_dict};
+pub use save::{save, save_weights, state_dict};
+pub use staged::{StagedFile, replace_file};
 
 /// A model that lives in a Hugging Face directory.
 pub trait Pretrained: Module + Sync {

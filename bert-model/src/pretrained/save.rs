@@ -1,8 +1,6 @@
 //! A model into a model directory, as transformers writes it: `[output, input]` matrices, `f32`, tied weights once.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Write;
 use std::path::Path;
 
 use burn::module::{ModuleVisitor, Param};
@@ -10,7 +8,7 @@ use burn::prelude::*;
 use safetensors::tensor::{Dtype, TensorView};
 
 use super::load::transposed;
-use super::{Pretrained, names};
+use super::{Pretrained, names, replace_file};
 use crate::config::BertConfig;
 use crate::error::{Error, Result};
 use crate::text::Tokenizer;
@@ -77,27 +75,6 @@ pub fn save_weights(path: impl AsRef<Path>, tensors: &BTreeMap<String, HostTenso
     let bytes = safetensors::serialize(views, metadata)
         .map_err(|error| Error::file(path, error.to_string(), "a safetensors file"))?;
     replace_file(path, &bytes)
-}
-
-/// Writes a file beside its final place, flushes it to the disk, and renames it: readers see the old or the new one.
-///
-/// # Errors
-/// If the file cannot be written; the old one is then still there.
-pub fn replace_file(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
-    let path = path.as_ref();
-    let mut staged = path.as_os_str().to_owned();
-    staged.push(".partial");
-    let write = || {
-        let mut file = File::create(&staged)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&staged, path)
-    };
-    write().map_err(|error| {
-        // Whether the leftover can be removed changes nothing about the error that is reported.
-        let _ = std::fs::remove_file(&staged);
-        Error::io(path, "write")(error)
-    })
 }
 
 struct Collector {

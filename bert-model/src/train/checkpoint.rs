@@ -19,9 +19,9 @@ use super::optimizer::Optimizer;
 use super::trainer::TrainingState;
 use crate::config::BertConfig;
 use crate::error::{Error, Result};
-use crate::pretrained::fill;
-use crate::pretrained::save::{HostTensor, replace_file, save_weights, state_dict};
+use crate::pretrained::save::{HostTensor, save_weights, state_dict};
 use crate::pretrained::weights::Weights;
+use crate::pretrained::{fill, replace_file};
 
 const WEIGHTS: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
@@ -159,7 +159,7 @@ impl Found {
             Some((key, value)) => Err(Error::Mismatch {
                 left: format!("{key} = {value}"),
                 right: format!("the run to be resumed, {key} = {}", saved(key)),
-                advice: "give the options of the first command again, with --resume".into(),
+                advice: "give the data and the options of the first command again, with --resume".into(),
             }),
         }
     }

@@ -128,7 +128,7 @@ impl Optimizer {
             self.moments.insert(name.to_string(), Moments { first, second });
             return value;
         }
-        let gradient = gradient * scale;
+        let gradient = if scale == 1.0 { gradient } else { gradient * scale };
         let first = first * beta1 + gradient.clone() * (1.0 - beta1);
         let second = second * beta2 + gradient.powi_scalar(2) * (1.0 - beta2);
         self.moments.insert(name.to_string(), Moments { first: first.clone(), second: second.clone() });

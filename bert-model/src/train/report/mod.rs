@@ -76,6 +76,18 @@ impl Report {
         self.add(&chart.title, html)
     }
 
+    /// Learning rate and gradient norm, from the records of `metrics.jsonl`.
+    pub fn optimiser_charts(&mut self, metrics: &[Value]) -> &mut Self {
+        let steps = |name: &str| points(metrics, |record| record[name].as_f64());
+        self.chart(Chart::new("Learning rate", "step", "rate").series("learning rate", steps("lr")));
+        self.chart(
+            Chart::new("Gradient norm, before clipping", "step", "norm")
+                .log()
+                .smoothed()
+                .series("norm", steps("grad_norm")),
+        )
+    }
+
     /// A confusion matrix with `counts[actual][predicted]`.
     pub fn matrix<L: AsRef<str>>(&mut self, title: &str, labels: &[L], counts: &[Vec<u64>]) -> &mut Self {
         self.add(title, matrix::matrix_html(labels, counts))

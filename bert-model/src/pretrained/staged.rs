@@ -1,0 +1,130 @@
+//! Files that are whole or not there: written beside their final place, flushed to the disk, and renamed last.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// A file that takes its place when it is finished; dropped before that, it leaves what was there untouched.
+///
+/// What is no regular file (a terminal, a pipe, `/dev/null`) has no old content to keep and is written as it is; a
+/// symbolic link is followed.
+#[derive(Debug)]
+pub struct StagedFile {
+    writer: BufWriter<File>,
+    path: PathBuf,
+    /// Where it is until it is finished.
+    staged: Option<PathBuf>,
+}
+
+impl StagedFile {
+    /// Begins a file.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn create(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let is_special = fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir());
+        let target = fs::canonicalize(path).unwrap_or_else(|_| path.into());
+        let staged = (!is_special).then(|| {
+            let mut name = target.clone().into_os_string();
+            name.push(".partial");
+            PathBuf::from(name)
+        });
+        let opened = match &staged {
+            Some(staged) => File::create(staged),
+            None => File::options().write(true).open(path),
+        };
+        let file = opened.map_err(Error::io(path, "write"))?;
+        Ok(Self { writer: BufWriter::new(file), path: target, staged })
+    }
+
+    /// Puts the file into its place.
+    ///
+    /// # Errors
+    /// If it could not be written to its end; the old one is then still there.
+    pub fn finish(mut self) -> Result<()> {
+        let mut finish = || {
+            self.writer.flush()?;
+            let Some(staged) = &self.staged else { return Ok(()) };
+            self.writer.get_ref().sync_all()?;
+            fs::rename(staged, &self.path)
+        };
+        finish().map_err(Error::io(&self.path, "write"))?;
+        self.staged = None;
+        Ok(())
+    }
+}
+
+impl Write for StagedFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.writer.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+impl Seek for StagedFile {
+    fn seek(&mut self, place: SeekFrom) -> io::Result<u64> {
+        self.writer.seek(place)
+    }
+}
+
+impl Drop for StagedFile {
+    fn drop(&mut self) {
+        if let Some(staged) = &self.staged {
+            // Whether the leftover can be removed changes nothing about the error that is being reported.
+            let _ = fs::remove_file(staged);
+        }
+    }
+}
+
+/// Writes a whole file: readers see the old or the new one, never a part.
+///
+/// # Errors
+/// If the file cannot be written; the old one is then still there.
+pub fn replace_file(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+    let mut file = StagedFile::create(&path)?;
+    file.write_all(bytes).map_err(Error::io(&path, "write"))?;
+    file.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_not_finished_leaves_the_old_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.txt");
+        replace_file(&path, b"old").unwrap();
+        let mut file = StagedFile::create(&path).unwrap();
+        file.write_all(b"new").unwrap();
+        drop(file);
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "no leftover");
+        replace_file(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn devices_are_written_to_and_links_followed() {
+        use std::os::unix::fs::{FileTypeExt, symlink};
+        replace_file("/dev/null", b"gone").unwrap();
+        assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+        let error = replace_file("/dev/full", b"too much").unwrap_err().to_string();
+        assert_eq!(error, "/dev/full: cannot write: No space left on device");
+
+        let directory = tempfile::tempdir().unwrap();
+        let (file, link) = (directory.path().join("file"), directory.path().join("link"));
+        fs::write(&file, "old").unwrap();
+        symlink(&file, &link).unwrap();
+        replace_file(&link, b"new").unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read(&file).unwrap(), b"new");
+    }
+}
