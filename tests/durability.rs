@@ -244,19 +244,19 @@ fn resident(child: &Child) -> u64 {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn two_thousand_steps_take_no_more_memory_than_a_hundred() {
+fn two_thousand_steps_more_take_no_more_memory() {
     let directory = corpus();
     let at = directory.path();
     let mut child = spawn(&short("run", "100000", &["--save-every", "100"]), at);
-    // With the first checkpoint behind it, which takes memory of its own.
-    wait_for_steps(&mut child, &at.join("run"), 120);
+    // Behind it: the first checkpoints and the first pass over this small corpus, which take memory of their own.
+    wait_for_steps(&mut child, &at.join("run"), 400);
     let early = resident(&child);
-    wait_for_steps(&mut child, &at.join("run"), 2000);
+    wait_for_steps(&mut child, &at.join("run"), 2400);
     let late = resident(&child);
     child.kill().unwrap();
     child.wait().unwrap();
-    println!("{early} KiB after 120 steps, {late} KiB after 2,000");
-    assert!(late as f64 <= early as f64 * 1.05, "{early} KiB after 120 steps, {late} KiB after 2,000");
+    println!("{early} KiB after 400 steps, {late} KiB after 2,400");
+    assert!(late as f64 <= early as f64 * 1.05, "{early} KiB after 400 steps, {late} KiB after 2,400");
 }
 
 #[test]

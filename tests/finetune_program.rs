@@ -458,3 +458,54 @@ fn presets_know_their_files() {
     let message = fail(&on_file("cola.tsv", "x", &["--preset", "cola", "--task", "tagging"]), at);
     assert!(message.contains("the preset cola is for classification"), "{message}");
 }
+
+#[test]
+fn any_bytes_may_come_and_long_texts_are_cut() {
+    let directory = workshop();
+    let at = directory.path();
+    succeed(&train(&["run", "--max-seq-len", "12"]), at);
+    let predict = |file: &'static str| ["predict", "--model", "run", "--input", file, "--json", "--quiet"];
+    let label = |line: &str| serde_json::from_str::<Value>(line).unwrap()["label"].clone();
+
+    // A text of 100,000 words is cut as the training texts were; its neighbours are answered as ever.
+    fs::write(at.join("long.txt"), format!("a good film\n{}\na bad film\n", "a good film ".repeat(33_334))).unwrap();
+    let labels: Vec<Value> = succeed(&predict("long.txt"), at).lines().map(label).collect();
+    assert_eq!(labels, ["good", "good", "bad"]);
+
+    // Marks, line ends of Windows, NULs and control characters, and no end of line at the end.
+    fs::write(at.join("odd.txt"), b"\xef\xbb\xbfa good film\r\n\0\x01\x02\r\n\r\na bad film").unwrap();
+    let labels: Vec<Value> = succeed(&predict("odd.txt"), at).lines().map(label).collect();
+    assert_eq!((labels.len(), &labels[0], &labels[3]), (4, &Value::from("good"), &Value::from("bad")));
+
+    fs::write(at.join("empty.txt"), "").unwrap();
+    assert_eq!(succeed(&predict("empty.txt"), at), "", "no line, no answer");
+    fs::write(at.join("latin.txt"), b"a good film\ncaf\xe9\n").unwrap();
+    assert!(fail(&predict("latin.txt"), at).contains("latin.txt:2: found byte 0xe9"));
+    fs::create_dir(at.join("folder.txt")).unwrap();
+    assert!(fail(&predict("folder.txt"), at).contains("folder.txt: cannot read: Is a directory"));
+    // A line of a gibibyte is not read to its end.
+    fs::File::create(at.join("endless.txt")).unwrap().set_len(1 << 30).unwrap();
+    assert!(fail(&predict("endless.txt"), at).contains("endless.txt:1: found a line of over 16 MiB"));
+    fs::write(at.join("words.csv"), "text,label\n\"a good film,good\n").unwrap();
+    let message = fail(&["evaluate", "--model", "run", "--data", "words.csv", "--quiet"], at);
+    assert!(message.contains("words.csv:2: found a quotation mark that is never closed"), "{message}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_full_disk_leaves_no_half_file() {
+    let directory = workshop();
+    let at = directory.path();
+    fs::write(at.join("texts.txt"), "a good film\n".repeat(2000)).unwrap();
+    for output in ["out.jsonl", "out.npy", "out.safetensors"] {
+        fs::write(at.join(output), "old").unwrap();
+        let arguments =
+            ["embed", "--model", "model", "--input", "texts.txt", "--quiet", "--device", "flex", "-o", output];
+        let message = program::failure(&program::run_with_file_limit(100, &arguments, at), 1);
+        assert!(message.contains(output) && message.contains("cannot write: File too large"), "{message}");
+        assert_eq!(fs::read_to_string(at.join(output)).unwrap(), "old", "{output}");
+        assert!(!at.join(format!("{output}.partial")).exists(), "{output}");
+    }
+    let message = program::failure(&program::run_with_file_limit(20, &train(&["run", "--max-seq-len", "12"]), at), 1);
+    assert!(message.contains("cannot write: File too large"), "{message}");
+}

@@ -5,6 +5,10 @@
 //! [`embed`] gives vectors, [`report`] shows a run. [`description`] is what a model directory says of its head, [`sample`]
 //! the labelled file that is built in, [`args`] with its [`presets`] and [`settings`] the command line.
 
+// Nothing that a user feeds us may panic; there are no exceptions.
+#![deny(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::unreachable)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 pub mod args;
 pub mod data;
 pub mod description;

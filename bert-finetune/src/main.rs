@@ -1,5 +1,7 @@
 //! The program: parses, runs, prints, and turns errors into one line and an exit code.
 
+#![deny(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::unreachable)]
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 

@@ -11,10 +11,15 @@
 //!
 //! [`device`] turns a name into a device, [`error`] says what can go wrong.
 
+// Nothing that a user feeds us may panic; there are no exceptions.
+#![deny(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::unreachable)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 pub mod config;
 pub mod device;
 pub mod error;
 pub mod model;
+#[allow(unsafe_code, reason = "vector registers and disjoint parts of one buffer; each place says why it holds")]
 pub mod ops;
 pub mod pretrained;
 pub mod text;

@@ -1,6 +1,8 @@
 //! Memory that is kept: a training step frees and takes the same large blocks again and again, and pages fresh from the
 //! system cost a third of a matrix product. Both programs allocate with mimalloc and tell it to give nothing back.
 
+#![allow(unsafe_code, reason = "an option of the allocator, which is C")]
+
 use libmimalloc_sys::{mi_option_set, mi_option_t};
 
 /// The number of mimalloc's `mi_option_purge_delay`, which its Rust binding does not name.

@@ -239,10 +239,10 @@ pub struct FillMaskArgs {
     /// A model directory
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Texts with `[MASK]`
+    /// Texts with `[MASK]`; - for one a line from stdin
     pub texts: Vec<String>,
-    /// A file of texts, one a line; - for stdin
-    #[arg(long, value_name = "FILE")]
+    /// A file of texts, one a line
+    #[arg(long, value_name = "FILE", conflicts_with = "texts")]
     pub input: Option<PathBuf>,
     /// Predictions for each mask
     #[arg(long, default_value_t = 5, value_name = "K")]

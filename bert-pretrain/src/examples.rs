@@ -217,3 +217,125 @@ fn cut_pair(first: &mut Vec<u32>, second: &mut Vec<u32>, max_tokens: usize, rng:
         tokens.truncate(kept[side]);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+
+    const SPECIAL: SpecialTokens = SpecialTokens { pad: 0, unk: 1, cls: 2, sep: 3, mask: 4 };
+    const SENTENCES: u32 = 40;
+
+    /// Documents whose tokens tell document and sentence: `10_000 + 100 · document + sentence`, 5 to 14 a sentence.
+    fn documents(count: u32) -> Vec<Document> {
+        let sentence = |document: u32, sentence: u32| {
+            vec![10_000 + 100 * document + sentence; 5 + ((7 * document + 3 * sentence) % 10) as usize]
+        };
+        (0..count).map(|document| (0..SENTENCES).map(|index| sentence(document, index)).collect()).collect()
+    }
+
+    struct Others<'a>(&'a [Document]);
+
+    impl OtherDocuments for Others<'_> {
+        fn draw(&self, not: u64, _: NspMode, rng: &mut dyn Rng) -> Option<Document> {
+            let others = self.0.len() - 1;
+            let index = (others > 0).then(|| rng.random_range(0..others))?;
+            Some(self.0[index + usize::from(index as u64 >= not)].clone())
+        }
+    }
+
+    fn maker(nsp: NspMode, max_length: usize, short_probability: f64) -> ExampleMaker {
+        let masking = Masking {
+            probability: 0.15,
+            max_predictions: 20,
+            continuations: vec![],
+            special: SPECIAL,
+            vocab_size: 20_000,
+        };
+        ExampleMaker { max_length, short_probability, nsp, masking }
+    }
+
+    fn all(maker: &ExampleMaker, documents: &[Document], seed: u64) -> Vec<Example> {
+        let mut debt = Debt::default();
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let of = |(index, document): (usize, &Document)| {
+            maker.examples(index as u64, document, &Others(documents), &mut debt, &mut rng)
+        };
+        documents.iter().enumerate().flat_map(of).collect()
+    }
+
+    /// The two segments as they were before masking, without special tokens.
+    fn segments(example: &Example) -> (Vec<u32>, Vec<u32>) {
+        let mut ids = example.ids.clone();
+        example.masked.iter().for_each(|token| ids[token.position] = token.id);
+        let (first, second) = ids.split_at(example.first_segment);
+        assert_eq!((first[0], first[first.len() - 1]), (SPECIAL.cls, SPECIAL.sep));
+        assert_eq!(second.last(), Some(&SPECIAL.sep));
+        (first[1..first.len() - 1].to_vec(), second[..second.len() - 1].to_vec())
+    }
+
+    #[test]
+    fn half_of_the_pairs_are_random_and_google_has_more() {
+        let documents = documents(200);
+        let share = |nsp, max_length| {
+            let examples = all(&maker(nsp, max_length, 0.1), &documents, 1);
+            let random = examples.iter().filter(|example| example.is_random_next).count();
+            (random as f64 / examples.len() as f64, examples.len() as f64)
+        };
+        for max_length in [24, 64, 128] {
+            let (balanced, count) = share(NspMode::Balanced, max_length);
+            // Four standard deviations of fair coins.
+            assert!((balanced - 0.5).abs() < 2.0 / count.sqrt(), "{max_length}: {balanced} of {count}");
+            let (google, count) = share(NspMode::Google, max_length);
+            assert!(google > 0.5 - 2.0 / count.sqrt(), "{max_length}: {google}");
+        }
+        // Where most chunks are a single sentence, Google's forced case shows.
+        assert!(share(NspMode::Google, 12).0 > 0.6);
+    }
+
+    #[test]
+    fn what_is_called_next_follows_and_what_is_called_random_is_from_elsewhere() {
+        let documents = documents(50);
+        let (document, sentence) = (|id: u32| (id - 10_000) / 100, |id: u32| id % 100);
+        for example in all(&maker(NspMode::Balanced, 64, 0.1), &documents, 2) {
+            let (first, second) = segments(&example);
+            let (end, start) = (first[first.len() - 1], second[0]);
+            assert_eq!(example.is_random_next, document(end) != document(start));
+            for segment in [&first, &second] {
+                let consecutive = |pair: &[u32]| pair[1] == pair[0] || pair[1] == pair[0] + 1;
+                assert!(segment.windows(2).all(consecutive), "sentences out of order: {segment:?}");
+            }
+            if !example.is_random_next {
+                assert!(sentence(start) > sentence(end), "{first:?} {second:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn lengths_are_full_but_for_a_tenth_and_the_ends_of_documents() {
+        let examples = all(&maker(NspMode::Balanced, 64, 0.1), &documents(400), 3);
+        assert!(examples.iter().all(|example| example.ids.len() <= 64 && example.first_segment < example.ids.len()));
+        let full = examples.iter().filter(|example| example.ids.len() == 64).count() as f64 / examples.len() as f64;
+        let always = all(&maker(NspMode::Balanced, 64, 0.0), &documents(400), 3);
+        let full_without = always.iter().filter(|example| example.ids.len() == 64).count() as f64 / always.len() as f64;
+        assert!(full_without > 0.85, "{full_without}");
+        assert!((0.05..0.2).contains(&(full_without - full)), "{full} of all, {full_without} without short ones");
+    }
+
+    #[test]
+    fn a_corpus_of_one_document_has_no_random_pairs() {
+        let examples = all(&maker(NspMode::Balanced, 64, 0.1), &documents(1), 4);
+        assert!(!examples.is_empty() && examples.iter().all(|example| !example.is_random_next));
+    }
+
+    #[test]
+    fn without_pairs_every_token_is_used_once() {
+        let documents = documents(20);
+        let examples = all(&maker(NspMode::Off, 64, 0.1), &documents, 5);
+        assert!(examples.iter().all(|example| !example.is_random_next && example.ids.len() <= 64));
+        let used: usize = examples.iter().map(|example| example.ids.len() - 2).sum();
+        assert_eq!(used, documents.iter().flatten().map(Vec::len).sum::<usize>());
+    }
+}

@@ -1,10 +1,14 @@
 //! Pretraining BERT: from text files to a model directory.
 //!
-//! In the order of the data: [`corpus`] → [`store`] (tokenised, on disk) → [`examples`] with [`masking`] → [`stream`]
+//! In the order of the data: [`lines`] → [`corpus`] → [`store`] (tokenised, on disk) → [`examples`] with [`masking`] → [`stream`]
 //! (the order, see [`shuffle`]) → [`batch`] → [`objective`]; [`prepare`] and [`train`] put them together, [`settings`] holds what the
 //! command line ([`args`]) asks for, [`sample`] is the corpus that is built in. [`vocabulary`] learns WordPieces,
 //! [`fill_mask`] uses the result, [`report`] shows it. [`allocator`] sets up the memory
 //! of both programs, [`program`] their output and exit codes.
+
+// Nothing that a user feeds us may panic; there are no exceptions.
+#![deny(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::unreachable)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod allocator;
 pub mod args;
@@ -12,6 +16,7 @@ pub mod batch;
 pub mod corpus;
 pub mod examples;
 pub mod fill_mask;
+pub mod lines;
 pub mod masking;
 pub mod objective;
 pub mod prepare;

@@ -1,6 +1,7 @@
 //! The program: parses, runs, prints, and turns errors into one line and an exit code.
 
-use std::io::BufRead;
+#![deny(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::unreachable)]
+
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -13,6 +14,7 @@ use bert_pretrain::allocator::keep_memory;
 use bert_pretrain::args::{Cli, Command, Common, EvaluateArgs, FillMaskArgs, NextSentenceArgs, TrainArgs, VocabArgs};
 use bert_pretrain::corpus::Corpus;
 use bert_pretrain::fill_mask::{FilledText, fill_mask, next_sentence};
+use bert_pretrain::lines::LineReader;
 use bert_pretrain::program::{exit, print_line, select_device};
 use bert_pretrain::settings::{DataSettings, TrainSettings};
 use bert_pretrain::{sample, train, vocabulary};
@@ -115,12 +117,10 @@ fn run_evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
 
 fn run_fill_mask(args: &FillMaskArgs) -> Result<ExitCode> {
     let model = Model::<BertForMaskedLM>::open(&args.model, &args.common)?;
-    let mut texts = args.texts.clone();
-    if let Some(path) = &args.input {
-        texts.extend(read_lines(path)?);
-    }
+    let input = if args.texts == ["-"] { Some(Path::new("-")) } else { args.input.as_deref() };
+    let texts = input.map_or_else(|| Ok(args.texts.clone()), read_lines)?;
     if texts.is_empty() {
-        anyhow::bail!("no text: give one as an argument, or a file with --input");
+        anyhow::bail!("no text: give one as an argument, a file with --input, or - for stdin");
     }
     for text in texts {
         let filled = model.fill(&text, args.top_k)?;
@@ -174,11 +174,12 @@ impl Model<BertForMaskedLM> {
 
 /// The lines of a file, or of stdin for `-`.
 fn read_lines(path: &Path) -> Result<Vec<String>> {
-    let lines: std::io::Result<Vec<String>> = match path.as_os_str() == "-" {
-        true => std::io::stdin().lock().lines().collect(),
-        false => std::fs::read_to_string(path).map(|text| text.lines().map(str::to_string).collect()),
-    };
-    Ok(lines.map_err(bert_model::Error::io(path, "read"))?)
+    let mut reader = if path == Path::new("-") { LineReader::stdin() } else { LineReader::open(path)? };
+    let mut lines = Vec::new();
+    while let Some(line) = reader.next_line()? {
+        lines.push(line.to_string());
+    }
+    Ok(lines)
 }
 
 /// "the soup was [MASK] . → good 0.91, fine 0.03"

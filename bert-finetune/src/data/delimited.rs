@@ -107,12 +107,10 @@ impl CsvFields {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     fn records(dialect: Dialect, text: &'static str) -> Vec<Result<Record>> {
-        Records { lines: Lines::new(Path::new("x"), text.as_bytes()), dialect }.collect()
+        Records { lines: Lines::of(text), dialect }.collect()
     }
 
     fn fields(dialect: Dialect, text: &'static str) -> Vec<Vec<String>> {

@@ -2,14 +2,13 @@
 //!
 //! A document is what the next-sentence task draws its consecutive sentences from. In text it is a run of lines up to
 //! an empty one or to the end of the file; in `.jsonl` each line is a document, its text under the key `text`.
-//! The way is `files` (which files), `lines` (their lines), `documents`.
+//! The way is `files` (which files), [`crate::lines`] (their lines), `documents`.
 
 use std::path::Path;
 
 use bert_model::{Error, Result};
 mod documents;
 mod files;
-mod lines;
 
 pub use documents::Document;
 pub use files::CorpusFile;

@@ -26,6 +26,9 @@ pub struct LineReader {
 
 impl LineReader {
     /// Opens a file; `.gz` and `.zst` are decompressed on the way.
+    ///
+    /// # Errors
+    /// If there is no such file or it may not be read.
     pub fn open(path: &Path) -> Result<Self> {
         let file = BufReader::new(File::open(path).map_err(Error::io(path, "open"))?);
         let input: Box<dyn BufRead + Send> = match compression(path) {
@@ -36,7 +39,22 @@ impl LineReader {
                 Box::new(BufReader::new(decoder))
             }
         };
-        Ok(Self { path: path.to_path_buf(), input, buffer: Vec::new(), number: 0 })
+        Ok(Self::new(path, input))
+    }
+
+    /// The standard input; messages call it `<stdin>`.
+    pub fn stdin() -> Self {
+        Self::new(Path::new("<stdin>"), Box::new(BufReader::new(io::stdin())))
+    }
+
+    /// Any text; `path` is its name in messages.
+    pub fn new(path: &Path, input: Box<dyn BufRead + Send>) -> Self {
+        Self { path: path.to_path_buf(), input, buffer: Vec::new(), number: 0 }
+    }
+
+    /// The file's name, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The number of the line last read, from 1.
@@ -50,6 +68,9 @@ impl LineReader {
     }
 
     /// The next line without its end, or none after the last.
+    ///
+    /// # Errors
+    /// If it cannot be read, is too long, or is no UTF-8.
     pub fn next_line(&mut self) -> Result<Option<&str>> {
         self.number += 1;
         if !self.fill_buffer()? {
