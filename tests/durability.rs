@@ -286,11 +286,11 @@ fn a_damaged_checkpoint_is_named_and_passed_over() {
     let truncate = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - 1);
     succeed(&short("run", "6", &save), at);
     let before = fs::read(at.join("run/model.safetensors")).unwrap();
-    let damages: [(&str, &dyn Fn(&mut Vec<u8>)); 4] = [
-        ("model.safetensors", &flip),
-        ("optimizer.safetensors", &truncate),
-        ("state.json", &truncate),
-        ("state.json", &|bytes| bytes.clear()),
+    let damages: [(&str, fn(&mut Vec<u8>)); 4] = [
+        ("model.safetensors", flip),
+        ("optimizer.safetensors", truncate),
+        ("state.json", truncate),
+        ("state.json", Vec::clear),
     ];
     for (name, damage) in damages {
         let mut bytes = fs::read(newest.join(name)).unwrap();

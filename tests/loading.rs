@@ -174,6 +174,10 @@ fn replace_tensor(directory: &Path, name: &str, values: Option<Vec<f32>>) {
         Some(values) => tensors.get_mut(name).unwrap().values = values,
         None => drop(tensors.remove(name).unwrap()),
     }
+    write_tensors(directory, &tensors);
+}
+
+fn write_tensors(directory: &Path, tensors: &BTreeMap<String, HostTensor>) {
     let views = tensors.iter().map(|(name, tensor)| {
         let bytes: &[u8] = bytemuck::cast_slice(&tensor.values);
         (name.clone(), TensorView::new(Dtype::F32, tensor.shape.clone(), bytes).unwrap())
@@ -190,6 +194,17 @@ fn a_missing_tensor_and_one_with_a_nan_are_named() {
     values[77] = f32::NAN;
     let error = spoiled(|directory| replace_tensor(directory, name, Some(values)));
     assert!(error.contains(name) && error.contains("NaN at element 77, expected finite numbers"), "{error}");
+}
+
+#[test]
+fn two_tensors_for_one_parameter_are_refused() {
+    let error = spoiled(|directory| {
+        let mut tensors = weights(&golden("models/gelu-odd"));
+        let second = tensors["bert.pooler.dense.bias"].clone();
+        tensors.insert("pooler.dense.bias".into(), second);
+        write_tensors(directory, &tensors);
+    });
+    assert!(error.contains("pooler.dense.bias`: found a second tensor for this parameter"), "{error}");
 }
 
 #[test]

@@ -119,8 +119,7 @@ fn what_is_wrong_is_named_in_one_line() {
     fs::write(at.join("empty.txt"), "").unwrap();
     fs::write(at.join("bad.jsonl"), "{\"text\": \"fine\"}\n{\"txt\": 1}\n").unwrap();
     fs::write(at.join("strange.json"), "{\"hiden_size\": 128}").unwrap();
-    let with_corpus =
-        |corpus: &'static str| ["train", "--corpus", corpus, "-o", "x", "--overwrite", "--device", "flex", "--quiet"];
+    let with_corpus = |corpus: &'static str| ["train", "--corpus", corpus, "-o", "x", "--device", "flex", "--quiet"];
     for (arguments, expected) in [
         (&with_corpus("empty.txt")[..], "no text"),
         (&with_corpus("nowhere.txt"), "nowhere.txt"),
@@ -130,18 +129,7 @@ fn what_is_wrong_is_named_in_one_line() {
         (&["train", "--corpus", "corpus.txt", "-o", "x", "--device", "rocm"], "build with `--features rocm`"),
         (&["train", "--corpus", "corpus.txt", "-o", "x", "--config", "huge"], "expected one of tiny, mini"),
         (
-            &[
-                "train",
-                "--corpus",
-                "corpus.txt",
-                "-o",
-                "x",
-                "--overwrite",
-                "--config",
-                "strange.json",
-                "--device",
-                "flex",
-            ],
+            &["train", "--corpus", "corpus.txt", "-o", "x", "--config", "strange.json", "--device", "flex"],
             "`hiden_size` is an unknown key",
         ),
         (&["train", "--corpus", "corpus.txt", "-o", "x", "--mask-prob", "2"], "--mask-prob: found 2"),
@@ -149,6 +137,7 @@ fn what_is_wrong_is_named_in_one_line() {
     ] {
         let message = fail(arguments, at, 1);
         assert!(message.contains(expected), "{arguments:?}: {message}");
+        assert!(!at.join("x").exists(), "{arguments:?}: a run that never began left something behind");
     }
     assert!(fail(&["train", "--stepz", "3"], at, 2).contains("--stepz"));
     assert!(fail(&["train", "--optimizer", "sgd"], at, 2).contains("none of adamw, lamb"));

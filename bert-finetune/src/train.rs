@@ -104,7 +104,7 @@ pub fn run_once(settings: &TrainSettings, run: &RunSettings, files: &Files, inte
             task.balance(&data.training)?;
         }
         let directory = RunDirectory::open(&run.output, run.if_exists)?;
-        let model = initial_model(settings, &config, &device, run.quiet)?;
+        let model = directory.prepared(initial_model(settings, &config, &device, run.quiet))?;
         let run = Run { settings, run, description, config, tokenizer, task, device, interrupt };
         run.train(model, &data, directory, name)
     })
@@ -195,7 +195,9 @@ impl<T: Task> Run<'_, T> {
         }
         let steps_per_epoch = training.items().len().div_ceil(settings.batch_size) as u64;
         let steps = steps_per_epoch * settings.epochs;
-        let numbers = serde_json::to_value(settings).map_err(|error| Error::Setting(error.to_string()))?;
+        let mut numbers = serde_json::to_value(settings).map_err(|error| Error::Setting(error.to_string()))?;
+        numbers["data_sha256"] =
+            data.files.as_array().into_iter().flatten().map(|file| file["sha256"].clone()).collect();
         directory.describe(&json!({
             "program": "bert-finetune",
             "version": env!("CARGO_PKG_VERSION"),

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::pretrained::replace_file;
 
 /// The nonlinearity of the feed-forward layer and of the MLM head (`hidden_act`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -329,6 +330,6 @@ impl BertConfig {
     /// If the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let text = serde_json::to_string_pretty(self).map_err(|error| Error::Setting(error.to_string()))?;
-        std::fs::write(path.as_ref(), text + "\n").map_err(Error::io(path, "write"))
+        replace_file(path, (text + "\n").as_bytes())
     }
 }

@@ -46,9 +46,9 @@ pub fn run(settings: &TrainSettings, run: &RunSettings, interrupt: &Interrupt) -
     }
     let if_exists = run.if_exists.unwrap_or(IfExists::Refuse);
     let mut directory = RunDirectory::open(&run.output, if_exists)?;
-    let data = prepare(settings, &directory, run.quiet)?;
-    let steps = count_steps(settings, &data)?;
-    let (model, config) = initial_model(settings, &data.tokenizer, &device)?;
+    let data = directory.prepared(prepare(settings, &directory, run.quiet))?;
+    let steps = directory.prepared(count_steps(settings, &data))?;
+    let (model, config) = directory.prepared(initial_model(settings, &data.tokenizer, &device))?;
 
     let mut numbers = to_value(settings)?;
     numbers["data_sha256"] = data.fingerprint.clone().into();

@@ -149,22 +149,28 @@ impl Weights {
                 dtype: info.dtype,
                 shape: info.shape.clone(),
             };
-            self.entries.insert((self.key)(&name), entry);
+            self.insert(path, &name, entry)?;
         }
         Ok(())
+    }
+
+    /// Takes up a tensor; two that mean the same parameter (`bert.x` and `x`) would make it a matter of chance which
+    /// one is used.
+    fn insert(&mut self, path: &Path, name: &str, entry: Entry) -> Result<()> {
+        match self.entries.insert((self.key)(name), entry) {
+            None => Ok(()),
+            Some(_) => Err(Error::tensor(path, name, "a second tensor for this parameter", "one")),
+        }
     }
 
     fn pickle(path: &Path) -> Result<Self> {
         let bad = |found: String| Error::file(path, found, "a state dict that torch.save wrote");
         let reader = PytorchReader::new(path).map_err(|error| bad(error.to_string()))?;
-        let tensors = reader.into_tensors().into_iter();
-        let entries: BTreeMap<_, _> =
-            tensors.map(|(name, tensor)| (names::normalised(&name), Entry::Pickle(Box::new(tensor)))).collect();
-        if entries.is_empty() {
-            Err(bad("no tensor".into()))
-        } else {
-            Ok(Self { path: path.into(), key: names::normalised, entries })
+        let mut weights = Self { path: path.into(), key: names::normalised, entries: BTreeMap::new() };
+        for (name, tensor) in reader.into_tensors() {
+            weights.insert(path, &name, Entry::Pickle(Box::new(tensor)))?;
         }
+        if weights.entries.is_empty() { Err(bad("no tensor".into())) } else { Ok(weights) }
     }
 
     /// The same without the tensors whose names begin with one of `prefixes`: heads of another task.

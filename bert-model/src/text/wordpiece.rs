@@ -13,6 +13,7 @@ use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::pretrained::replace_file;
 use crate::text::word_counts::WordCounts;
 
 /// The first pieces of every BERT vocabulary, in the order of their ids.
@@ -96,9 +97,8 @@ impl WordPieceTrainer {
 /// # Errors
 /// If the file cannot be written.
 pub fn write_vocab(path: impl AsRef<Path>, vocabulary: &[String]) -> Result<()> {
-    let path = path.as_ref();
     let text: String = vocabulary.iter().flat_map(|piece| [piece, "\n"]).collect();
-    std::fs::write(path, text).map_err(Error::io(path, "write"))
+    replace_file(path, text.as_bytes())
 }
 
 /// The pieces so far, and the id of each.

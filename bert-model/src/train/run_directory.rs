@@ -23,7 +23,10 @@ pub enum IfExists {
 }
 
 /// The files that a run writes; everything else in the directory is somebody else's.
-const OURS: [&str; 9] = [
+const OURS: [&str; 12] = [
+    "corpus.tokens",
+    "eval.tokens",
+    "sample.txt",
     "config.json",
     "model.safetensors",
     "vocab.txt",
@@ -42,6 +45,7 @@ const METRICS: &str = "metrics.jsonl";
 pub struct RunDirectory {
     path: PathBuf,
     metrics: File,
+    was_empty: bool,
     /// Held until the run ends; the system lets go of it when the process dies.
     _lock: File,
 }
@@ -70,12 +74,25 @@ impl RunDirectory {
         let metrics = path.join(METRICS);
         let metrics =
             OpenOptions::new().create(true).append(true).open(&metrics).map_err(Error::io(&metrics, "open"))?;
-        Ok(Self { path: path.into(), metrics, _lock: lock })
+        Ok(Self { path: path.into(), metrics, was_empty: is_empty, _lock: lock })
     }
 
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Hands on what came of preparing a run. If that failed, what was written so far is removed, so that nothing stands
+    /// in the way of the next try; a directory that held something before keeps all of it.
+    ///
+    /// # Errors
+    /// The one that was handed in.
+    pub fn prepared<T>(&self, outcome: Result<T>) -> Result<T> {
+        if outcome.is_err() && self.was_empty && remove_ours(&self.path).is_ok() {
+            // The directory stays if somebody else put something there; nothing depends on its going.
+            let _ = fs::remove_file(self.path.join(LOCK)).and_then(|()| fs::remove_dir(&self.path));
+        }
+        outcome
     }
 
     /// A file in it.
@@ -190,6 +207,21 @@ mod tests {
         assert!(error.contains("--resume") && error.contains("not empty"), "{error}");
         drop(RunDirectory::open(&path, IfExists::Overwrite).unwrap());
         assert!(path.join("mine.txt").exists());
+    }
+
+    #[test]
+    fn a_run_that_never_began_leaves_nothing() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("run");
+        let run = RunDirectory::open(&path, IfExists::Refuse).unwrap();
+        fs::write(path.join("vocab.txt"), "learned").unwrap();
+        assert!(run.prepared(Err::<(), _>(Error::Setting("no".into()))).is_err());
+        drop(run);
+        assert!(!path.exists());
+        RunDirectory::open(&path, IfExists::Refuse).unwrap().describe(&json!({})).unwrap();
+        let run = RunDirectory::open(&path, IfExists::Resume).unwrap();
+        assert!(run.prepared(Err::<(), _>(Error::Setting("no".into()))).is_err());
+        assert!(path.join("run.json").exists(), "what was there before stays");
     }
 
     #[test]
