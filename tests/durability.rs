@@ -286,7 +286,8 @@ fn a_damaged_checkpoint_is_named_and_passed_over() {
     let truncate = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - 1);
     succeed(&short("run", "6", &save), at);
     let before = fs::read(at.join("run/model.safetensors")).unwrap();
-    let damages: [(&str, fn(&mut Vec<u8>)); 4] = [
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [(&str, Damage); 4] = [
         ("model.safetensors", flip),
         ("optimizer.safetensors", truncate),
         ("state.json", truncate),

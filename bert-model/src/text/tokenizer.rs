@@ -83,6 +83,9 @@ impl Tokenizer {
 
     fn from_json(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
+        // The library panics where its own reader would meet bad JSON halfway through.
+        let _: serde::de::IgnoredAny = serde_json::from_str(&text)
+            .map_err(|error| Error::line(path, error.line() as u64, error.to_string(), "a tokenizer.json"))?;
         let mut inner: tokenizers::Tokenizer = text
             .parse()
             .map_err(|error| Error::file(path, format!("{error}"), "a tokenizer.json of the tokenizers library"))?;
