@@ -3,6 +3,8 @@
 //!
 //! `BERT_MUTATIONS=100000 cargo test --release -p bert-model --test hostile` looks longer than the usual few hundred.
 
+#[path = "support/mutation.rs"]
+mod mutation;
 mod support;
 
 use std::fs;
@@ -11,56 +13,16 @@ use std::path::Path;
 use bert_model::text::tokenizer::Normalisation;
 use bert_model::{BertForPreTraining, Tokenizer, load};
 use burn::tensor::Device;
-use rand::{Rng, RngExt, SeedableRng};
+use mutation::{mutated, rounds};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use support::golden;
 use tempfile::TempDir;
 
-/// Numbers that overflow, wrap around or are none.
-const NUMBERS: [&str; 8] =
-    ["-1", "0", "18446744073709551615", "9223372036854775808", "4294967296", "1e308", "99999999999999999999", "null"];
-
-/// The bytes, changed in one to four places of the first `reach`.
-fn mutated(bytes: &[u8], reach: usize, rng: &mut impl Rng) -> Vec<u8> {
-    let mut bytes = bytes.to_vec();
-    for _ in 0..rng.random_range(1..5) {
-        let reach = reach.min(bytes.len());
-        if reach < 2 {
-            break;
-        }
-        let at = rng.random_range(0..reach);
-        let end = (at + rng.random_range(1..64)).min(bytes.len());
-        match rng.random_range(0..7) {
-            0 => bytes[at] ^= 1 << rng.random_range(0..8),
-            1 => bytes[at] = rng.random(),
-            2 => bytes.truncate(at),
-            3 => drop(bytes.drain(at..end)),
-            4 => {
-                let copy = bytes[at..end].to_vec();
-                bytes.splice(at..at, copy);
-            }
-            5 => {
-                let noise: Vec<u8> = (at..end).map(|_| rng.random()).collect();
-                bytes.splice(at..at, noise);
-            }
-            _ => {
-                // The next number becomes another one.
-                let is_digit = |byte: &u8| byte.is_ascii_digit();
-                if let Some(start) = bytes[at..].iter().position(is_digit).map(|skip| at + skip) {
-                    let length = bytes[start..].iter().take_while(|byte| is_digit(byte)).count();
-                    let number = NUMBERS[rng.random_range(0..NUMBERS.len())];
-                    bytes.splice(start..start + length, number.bytes());
-                }
-            }
-        }
-    }
-    bytes
-}
-
 /// Mutates one file of a directory again and again, and loads; gives the number of errors.
 fn attack(directory: &Path, file: &str, reach: usize, load: impl Fn(&Path) -> Result<(), bert_model::Error>) -> usize {
     load(directory).unwrap_or_else(|error| panic!("{file}, untouched: {error}"));
-    let rounds = std::env::var("BERT_MUTATIONS").map_or(300, |rounds| rounds.parse().unwrap());
+    let rounds = rounds();
     let original = fs::read(directory.join(file)).unwrap();
     let mut rng = ChaCha8Rng::seed_from_u64(file.len() as u64);
     let mut errors = 0;

@@ -1,0 +1,103 @@
+//! Promise: any bytes can be a corpus or a data file. Whatever is done to them, reading gives examples, or an error that
+//! names the file; no panic.
+
+#[path = "support/mutation.rs"]
+mod mutation;
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use bert_finetune::data::choices::{ChoiceOptions, read_choices};
+use bert_finetune::data::columns::Column;
+use bert_finetune::data::conll::{ConllOptions, read_tagged};
+use bert_finetune::data::squad::read_squad;
+use bert_finetune::data::table::{LabelColumns, TableOptions, read_table};
+use bert_model::Result;
+use bert_pretrain::corpus::Corpus;
+use mutation::{mutated, rounds};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use tempfile::TempDir;
+
+/// Mutates a file of this name and content again and again, and reads it.
+fn attack(name: &str, content: &[u8], read: impl Fn(&Path) -> Result<()>) {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join(name);
+    fs::write(&path, content).unwrap();
+    read(&path).unwrap_or_else(|error| panic!("{name}, untouched: {error}"));
+    let mut rng = ChaCha8Rng::seed_from_u64(name.len() as u64);
+    let mut errors = 0;
+    for round in 0..rounds() {
+        fs::write(&path, mutated(content, usize::MAX, &mut rng)).unwrap();
+        if let Err(error) = read(&path) {
+            let message = error.to_string();
+            assert!(message.contains(name), "{name}, round {round}: no file named: {message}");
+            errors += 1;
+        }
+    }
+    println!("{name}: {errors} of {} refused", rounds());
+}
+
+#[test]
+fn corpora() {
+    let text = "The soup was good. It was hot.\n\nA river, wide and cold!\r\nIt runs to the sea.\n".repeat(20);
+    let jsonl = "{\"text\": \"One. Two \\u00e9.\", \"id\": 3}\n".repeat(20);
+    let gzip = {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(text.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    };
+    let read = |path: &Path| {
+        let corpus = Corpus::open(&[path])?;
+        let mut found = 0;
+        for document in corpus.documents() {
+            document?;
+            found += 1;
+        }
+        corpus.require_documents(found)
+    };
+    attack("a.txt", text.as_bytes(), read);
+    attack("a.jsonl", jsonl.as_bytes(), read);
+    attack("a.txt.gz", &gzip, read);
+}
+
+#[test]
+fn tables_and_choices() {
+    let name = |name: &str| Column::Name(name.to_string());
+    let options = TableOptions {
+        text: name("text"),
+        text_pair: Some(name("pair")),
+        label: Some(LabelColumns::One(name("label"))),
+        header: true,
+        skip_short_rows: false,
+    };
+    let read = |path: &Path| read_table(path, &options)?.try_for_each(|row| row.map(drop));
+    attack("a.csv", "text,pair,label\n\"a, \"\"b\"\"\nc\",d,1\nx,y,0\n".repeat(9).as_bytes(), read);
+    attack("a.tsv", "text\tpair\tlabel\na \"b\tc\t1\nx\ty\t0\n".repeat(9).as_bytes(), read);
+    attack("a.jsonl", "{\"text\": \"a\", \"pair\": \"b\", \"label\": 1}\n".repeat(9).as_bytes(), read);
+
+    let options = ChoiceOptions {
+        text: name("context"),
+        text_pair: Some(name("question")),
+        choices: vec![name("a"), name("b")],
+        label: Some(name("label")),
+        header: true,
+    };
+    let read = |path: &Path| read_choices(path, &options)?.try_for_each(|row| row.map(drop));
+    attack("b.csv", format!("context,question,a,b,label\n{}", "it rained,why,wet,dry,0\n".repeat(9)).as_bytes(), read);
+}
+
+#[test]
+fn tagged_sentences_and_questions() {
+    let conll = "-DOCSTART- -X- O O\n\nEU NNP I-NP I-ORG\nrejects VBZ I-VP O\n\nBonn NNP I-NP I-LOC\n".repeat(9);
+    let conllu = "# text = a b\n1-2\tab\t_\t_\n1\ta\t_\tX\n2\tb\t_\tY\n8.1\te\t_\tZ\n\n".repeat(9);
+    let read = |path: &Path| read_tagged(path, ConllOptions::usual(path))?.try_for_each(|sentence| sentence.map(drop));
+    attack("a.conll", conll.as_bytes(), read);
+    attack("a.conllu", conllu.as_bytes(), read);
+    let squad = serde_json::json!({"version": "v2.0", "data": [{"title": "t", "paragraphs": [{
+        "context": "Ünïcode the Nile runs north", "qas": [
+            {"id": "1", "question": "Which river?", "answers": [{"text": "Nile", "answer_start": 12}]},
+            {"id": "2", "question": "Why?", "answers": [], "is_impossible": true}]}]}]});
+    attack("a.json", squad.to_string().as_bytes(), |path| read_squad(path).map(drop));
+}
