@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use bert_model::text::{Sequence, collate};
 use bert_model::train::Workers;
-use bert_model::{BertInput, BertModel, BertTrace, Error, Result};
+use bert_model::{BertInput, BertModel, Error, Result};
 use burn::tensor::{Device, Tensor};
 use clap::ValueEnum;
 
@@ -122,34 +122,40 @@ impl Recipe {
     /// Output: `[B, 1, W]`, or `[B, T, W]` without pooling; W is H, times the number of layers if they are concatenated.
     fn apply(&self, model: &BertModel, input: BertInput) -> Tensor<3> {
         let mask = input.attention_mask.clone();
-        let BertTrace { hidden_states, pooler_output, .. } = model.trace(input);
-        let chosen = self.layers.iter().map(|&layer| hidden_states[layer].clone()).collect::<Vec<_>>();
+        let pooled = match self.pooling {
+            Pooling::None => self.token_states(model, input),
+            Pooling::Cls => self.token_states(model, input).slice_dim(1, 0..1),
+            Pooling::Pooler => model.pool(model.encode(input)).unsqueeze_dim(1),
+            Pooling::Mean => {
+                let weights = mask.float().unsqueeze_dim::<3>(2);
+                (self.token_states(model, input) * weights.clone()).sum_dim(1) / weights.sum_dim(1)
+            }
+            Pooling::Max => {
+                let states = self.token_states(model, input);
+                let padding = mask.bool_not().unsqueeze_dim::<3>(2).expand(states.shape());
+                states.mask_fill(padding, f32::MIN).max_dim(1)
+            }
+        };
+        if self.normalize { normalised(pooled) } else { pooled }
+    }
+
+    /// The chosen layers of every token, combined: `[B, T, W]`.
+    fn token_states(&self, model: &BertModel, input: BertInput) -> Tensor<3> {
+        let hidden_states = model.hidden_states(input);
+        let chosen: Vec<Tensor<3>> = self.layers.iter().map(|&layer| hidden_states[layer].clone()).collect();
         let count = chosen.len() as f64;
-        let states = match self.combine {
+        match self.combine {
             Combine::Concat => Tensor::cat(chosen, 2),
             Combine::Sum => Tensor::stack::<4>(chosen, 0).sum_dim(0).squeeze_dim(0),
             Combine::Mean => Tensor::stack::<4>(chosen, 0).sum_dim(0).squeeze_dim::<3>(0) / count,
-        };
-        let pooled = match (self.pooling, pooler_output) {
-            (Pooling::None, _) => states,
-            (Pooling::Pooler, Some(pooled)) => pooled.unsqueeze_dim(1),
-            (Pooling::Mean, _) | (Pooling::Pooler, None) => {
-                let weights = mask.float().unsqueeze_dim::<3>(2);
-                (states * weights.clone()).sum_dim(1) / weights.sum_dim(1)
-            }
-            (Pooling::Max, _) => {
-                let padding = mask.bool_not().unsqueeze_dim::<3>(2);
-                let shape = states.shape();
-                states.mask_fill(padding.expand(shape), f32::MIN).max_dim(1)
-            }
-            (Pooling::Cls, _) => states.slice_dim(1, 0..1),
-        };
-        if !self.normalize {
-            return pooled;
         }
-        let length = pooled.clone().powi_scalar(2).sum_dim(2).sqrt().clamp_min(1e-12);
-        pooled / length
     }
+}
+
+/// Vectors along the last dimension, to length 1.
+fn normalised(vectors: Tensor<3>) -> Tensor<3> {
+    let length = vectors.clone().powi_scalar(2).sum_dim(2).sqrt().clamp_min(1e-12);
+    vectors / length
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use burn::prelude::*;
 
 use super::Initialiser;
 use super::embeddings::Embeddings;
-use super::encoder::Encoder;
+use super::encoder::{Encoder, EncoderLayer};
 use super::pooler::Pooler;
 use crate::config::BertConfig;
 
@@ -122,21 +122,35 @@ impl BertModel {
         }
     }
 
-    /// As [`BertModel::forward`], keeping every layer's hidden states and attention probabilities.
+    /// Every layer's hidden states: L + 1 tensors `[B, T, H]`, the embeddings' output first.
+    ///
+    /// # Panics
+    /// If a sequence is longer than `max_position_embeddings`.
+    pub fn hidden_states(&self, input: BertInput) -> Vec<Tensor<3>> {
+        let padding = input.padding();
+        let mut hidden = self.embeddings.forward(input.input_ids, input.token_type_ids);
+        let mut states = vec![hidden.clone()];
+        for layer in &self.encoder.layers {
+            hidden = layer.forward(hidden, padding.clone());
+            states.push(hidden.clone());
+        }
+        states
+    }
+
+    /// As [`BertModel::forward`], with every layer's hidden states and attention probabilities.
     ///
     /// # Panics
     /// If a sequence is longer than `max_position_embeddings`.
     pub fn trace(&self, input: BertInput) -> BertTrace {
         let padding = input.padding();
-        let mut hidden = self.embeddings.forward(input.input_ids, input.token_type_ids);
-        let mut hidden_states = vec![hidden.clone()];
-        let mut attentions = Vec::with_capacity(self.encoder.layers.len());
-        for layer in &self.encoder.layers {
-            attentions.push(layer.attention.probabilities(hidden.clone(), padding.clone()));
-            hidden = layer.forward(hidden, padding.clone());
-            hidden_states.push(hidden.clone());
-        }
-        let pooler_output = self.pooler.as_ref().map(|pooler| pooler.forward(hidden));
+        let hidden_states = self.hidden_states(input);
+        let layers = self.encoder.layers.iter().zip(&hidden_states);
+        let attention = |(layer, hidden): (&EncoderLayer, &Tensor<3>)| {
+            layer.attention.probabilities(hidden.clone(), padding.clone())
+        };
+        let attentions = layers.map(attention).collect();
+        let last = hidden_states.last().cloned();
+        let pooler_output = self.pooler.as_ref().zip(last).map(|(pooler, last)| pooler.forward(last));
         BertTrace { hidden_states, attentions, pooler_output }
     }
 }

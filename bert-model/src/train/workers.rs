@@ -4,6 +4,8 @@
 //! core waits for another, and activations stay in the cache that made them. Each worker's own thread pool has one
 //! thread, so that matrix products inside it do not spread, and takes denormal numbers for 0. On a GPU there is one worker, the calling thread.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use burn::tensor::Device;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -57,17 +59,17 @@ impl Workers {
     /// Applies `work` to items of these lengths (in tokens), given by their numbers, in batches of like lengths that hold
     /// little padding. `work` answers for each number of its batch; the answers come in the order of the items.
     pub fn run_by_length<R: Send>(&self, lengths: &[usize], work: impl Fn(&[usize]) -> Vec<R> + Sync) -> Vec<R> {
-        // Dealt in turn, so that every worker gets short and long ones.
-        let mut hands: Vec<Vec<Vec<usize>>> = vec![Vec::new(); self.count()];
-        for (index, batch) in batches_by_length(lengths).into_iter().enumerate() {
-            hands[index % self.pools.len().max(1)].push(batch);
-        }
-        let answers = self.run(hands, |batches| {
-            let answer = |batch: Vec<usize>| {
-                let answers = work(&batch);
-                batch.into_iter().zip(answers).collect::<Vec<_>>()
-            };
-            batches.into_iter().flat_map(answer).collect::<Vec<_>>()
+        let share = lengths.iter().sum::<usize>().div_ceil(self.count());
+        let batches = batches_by_length(lengths, share.min(BATCH_TOKENS));
+        // Whoever is free takes the next batch, the longest first, so that nobody waits long for the last one.
+        let taken = AtomicUsize::new(0);
+        let next = || batches.iter().rev().nth(taken.fetch_add(1, Ordering::Relaxed));
+        let answers = self.run(vec![(); self.count().min(batches.len())], |()| {
+            let mut answers = Vec::new();
+            while let Some(batch) = next() {
+                answers.extend(batch.iter().copied().zip(work(batch)));
+            }
+            answers
         });
         let mut answers: Vec<(usize, R)> = answers.into_iter().flatten().collect();
         answers.sort_unstable_by_key(|(index, _)| *index);
@@ -78,14 +80,14 @@ impl Workers {
 /// Tokens of a batch, padding included: enough to keep a core busy, few enough to stay in the cache.
 const BATCH_TOKENS: usize = 4096;
 
-/// Cuts the numbers 0..lengths.len() into batches of similar lengths, shortest first.
-fn batches_by_length(lengths: &[usize]) -> Vec<Vec<usize>> {
+/// Cuts the numbers 0..lengths.len() into batches of similar lengths, shortest first, of at most so many tokens.
+fn batches_by_length(lengths: &[usize], limit: usize) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by_key(|&index| lengths[index]);
     let mut batches: Vec<Vec<usize>> = Vec::new();
     for index in order {
         match batches.last_mut() {
-            Some(batch) if (batch.len() + 1) * lengths[index] <= BATCH_TOKENS => batch.push(index),
+            Some(batch) if (batch.len() + 1) * lengths[index] <= limit => batch.push(index),
             _ => batches.push(vec![index]),
         }
     }
@@ -117,7 +119,7 @@ mod tests {
     #[test]
     fn every_item_comes_once_in_batches_of_like_lengths() {
         let lengths: Vec<usize> = (0..1000).map(|i| 1 + (i * 37) % 512).collect();
-        let batches = batches_by_length(&lengths);
+        let batches = batches_by_length(&lengths, BATCH_TOKENS);
         let mut all: Vec<usize> = batches.concat();
         all.sort_unstable();
         assert!(all.into_iter().eq(0..1000));
