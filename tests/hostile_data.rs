@@ -13,7 +13,11 @@ use bert_finetune::data::columns::Column;
 use bert_finetune::data::conll::{ConllOptions, read_tagged};
 use bert_finetune::data::squad::read_squad;
 use bert_finetune::data::table::{LabelColumns, TableOptions, read_table};
-use bert_model::Result;
+use bert_finetune::description::open_task;
+use bert_finetune::for_task;
+use bert_finetune::tasks::{Asked, Task};
+use bert_model::text::tokenizer::Normalisation;
+use bert_model::{BertConfig, Result, Tokenizer};
 use bert_pretrain::corpus::Corpus;
 use mutation::{mutated, rounds};
 use rand::SeedableRng;
@@ -22,7 +26,10 @@ use tempfile::TempDir;
 
 /// Mutates a file of this name and content again and again, and reads it.
 fn attack(name: &str, content: &[u8], read: impl Fn(&Path) -> Result<()>) {
-    let directory = TempDir::new().unwrap();
+    attack_in(&TempDir::new().unwrap(), name, content, read);
+}
+
+fn attack_in(directory: &TempDir, name: &str, content: &[u8], read: impl Fn(&Path) -> Result<()>) {
     let path = directory.path().join(name);
     fs::write(&path, content).unwrap();
     read(&path).unwrap_or_else(|error| panic!("{name}, untouched: {error}"));
@@ -100,4 +107,35 @@ fn tagged_sentences_and_questions() {
             {"id": "1", "question": "Which river?", "answers": [{"text": "Nile", "answer_start": 12}]},
             {"id": "2", "question": "Why?", "answers": [], "is_impossible": true}]}]}]});
     attack("a.json", squad.to_string().as_bytes(), |path| read_squad(path).map(drop));
+}
+
+#[test]
+fn descriptions_of_fine_tuned_models() {
+    let directory = TempDir::new().unwrap();
+    let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
+    let pieces: Vec<String> = special.into_iter().chain(["a", "good", "film", "."]).map(str::to_string).collect();
+    let tokenizer = Tokenizer::from_vocabulary(&pieces, Normalisation::new(true)).unwrap();
+    tokenizer.save(directory.path(), 16).unwrap();
+    let config = BertConfig { max_position_embeddings: 16, ..BertConfig::default() }.with_vocab_size(pieces.len());
+    config.with_labels(&["B-X", "O"]).save(directory.path().join("config.json")).unwrap();
+    // What opens must also be able to cut a long text into inputs that fit the model.
+    let read = |path: &Path| {
+        for_task!(open_task(path.parent().unwrap())?, task => {
+            let text = "a good film . ".repeat(30);
+            let asked = Asked { text: text.clone(), pair: Some("a".into()), question: Some("film".into()), choices: vec!["a".into(), text] };
+            let example = task.question(&asked)?;
+            for input in task.encode(&example)? {
+                assert!(task.tokens(&input) <= 16, "{} tokens", task.tokens(&input));
+            }
+            Ok(())
+        })
+    };
+    for task in ["classification", "multi-label", "regression", "tagging", "question-answering", "multiple-choice"] {
+        let content = serde_json::json!({
+            "task": task, "text": "text", "text_pair": null, "label": "label", "choices": [], "header": true,
+            "skip_short_rows": false, "token_column": null, "tag_column": null, "tag_scheme": "iob2", "max_seq_len": 16,
+            "doc_stride": 4, "no_answer_threshold": 0.0, "metric": "f1",
+        });
+        attack_in(&directory, "finetune.json", content.to_string().as_bytes(), read);
+    }
 }

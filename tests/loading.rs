@@ -106,6 +106,11 @@ fn configurations_that_cannot_be_are_refused_by_key() {
         ("\"hidden_size\": 24", "\"hidden_size\": \"24\"", "invalid type: string"),
         ("\"hidden_size\": 24", "\"hidden_size\": 99999999999", "`hidden_size` is 99999999999"),
         ("\"model_type\": \"bert\"", "\"model_type\": \"gpt2\"", "`model_type` is \"gpt2\", expected \"bert\""),
+        (
+            "\"is_decoder\": false",
+            "\"num_labels\": 99999999999",
+            "`num_labels` is 99999999999, expected a whole number up to 1000000",
+        ),
         ("\"hidden_act\": \"gelu\"", "\"hidden_act\": \"mish\"", "unknown variant `mish`"),
         ("\"is_decoder\": false", "\"is_decoder\": true", "`is_decoder` is true"),
         ("\"hidden_dropout_prob\": 0.1", "\"hidden_dropout_prob\": 1.5", "`hidden_dropout_prob` is 1.5"),

@@ -22,6 +22,9 @@ use crate::tasks::tagging::{TaggingTask, learned_tags};
 
 const FILE: &str = "finetune.json";
 
+/// Tokens that a sequence must have room for: special tokens, and some of every text of a pair.
+pub const SHORTEST_SEQUENCE: usize = 8;
+
 /// What a model is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -108,11 +111,22 @@ impl Description {
     /// If the directory does not say for what its head was trained.
     pub fn read(directory: &Path, config: &BertConfig) -> Result<Self> {
         let path = directory.join(FILE);
-        match std::fs::read_to_string(&path) {
-            Ok(text) => serde_json::from_str(&text)
-                .map_err(|error| Error::line(&path, error.line() as u64, error.to_string(), "a description of a head")),
-            Err(_) => Self::conclude(directory, config),
+        if !path.exists() {
+            return Self::conclude(directory, config);
         }
+        let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
+        let description: Self = serde_json::from_str(&text)
+            .map_err(|error| Error::line(&path, error.line() as u64, error.to_string(), "a description of a head"))?;
+        let positions = config.max_position_embeddings;
+        let length = description.max_seq_len;
+        let check = |good: bool, key: &str, found: usize, expected: String| match good {
+            true => Ok(()),
+            false => Err(Error::config(path.display().to_string(), key, found.to_string(), expected)),
+        };
+        let lengths = format!("from {SHORTEST_SEQUENCE} to the model's {positions}");
+        check((SHORTEST_SEQUENCE..=positions).contains(&length), "max_seq_len", length, lengths)?;
+        check(description.doc_stride > 0, "doc_stride", description.doc_stride, "at least 1".into())?;
+        Ok(description)
     }
 
     fn conclude(directory: &Path, config: &BertConfig) -> Result<Self> {

@@ -8,7 +8,7 @@ use bert_model::{Error, Result};
 use serde::Serialize;
 
 use crate::args::{Freeze, TrainArgs};
-use crate::description::{Description, TaskName};
+use crate::description::{Description, SHORTEST_SEQUENCE, TaskName};
 
 /// Where the sample's run goes.
 pub const DEFAULT_OUTPUT: &str = "runs/finetune";
@@ -150,7 +150,8 @@ impl TrainSettings {
         check((0.0..1.0).contains(&share), "--eval-share", share.to_string(), "from 0 up to 1")?;
         check(self.early_stop != Some(0), "--early-stop", "0".into(), "at least 1")?;
         let length = self.description.max_seq_len;
-        check(length >= 8, "--max-seq-len", length.to_string(), "at least 8")?;
+        let shortest = format!("at least {SHORTEST_SEQUENCE}");
+        check(length >= SHORTEST_SEQUENCE, "--max-seq-len", length.to_string(), &shortest)?;
         check(self.description.doc_stride > 0, "--doc-stride", "0".into(), "at least 1")?;
         check(self.adaptation != Adaptation::Lora { rank: 0 }, "--lora", "0".into(), "at least 1")
     }

@@ -293,6 +293,8 @@ impl BertConfig {
         }
         let layers = self.num_hidden_layers;
         check(layers <= 10_000, "num_hidden_layers", layers.to_string(), "a whole number up to 10000")?;
+        let labels = self.num_labels();
+        check(labels <= 1_000_000, "num_labels", labels.to_string(), "a whole number up to 1000000")?;
         let heads = self.num_attention_heads;
         check(
             self.hidden_size.is_multiple_of(heads),

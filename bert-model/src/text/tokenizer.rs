@@ -126,7 +126,10 @@ impl Tokenizer {
     }
 
     fn read_normalisation(path: &Path) -> Result<Normalisation> {
-        let Ok(text) = std::fs::read_to_string(path) else { return Ok(Normalisation::new(true)) };
+        if !path.exists() {
+            return Ok(Normalisation::new(true));
+        }
+        let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
         let config: Value = serde_json::from_str(&text)
             .map_err(|error| Error::line(path, error.line() as u64, error.to_string(), "a tokenizer configuration"))?;
         Ok(Normalisation {
