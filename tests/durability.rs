@@ -234,14 +234,21 @@ fn two_runs_cannot_ruin_each_other() {
     succeed(&short("run", "4", &["--overwrite"]), at);
 }
 
-/// The numbers that a Linux process tells of itself, in KiB.
+/// What a process holds in memory now, in KiB, as Linux tells it: the least of several looks, since a checkpoint that is
+/// being written takes some for a moment.
 #[cfg(target_os = "linux")]
 fn resident(child: &Child) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    let look = || -> u64 {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    (0..10).map(|_| look()).min().unwrap()
 }
 
+/// A leak grows in every stretch of 2,000 steps; what the allocator takes when two threads first need their largest at
+/// once, it takes in one. So there must be a flat stretch among the first three.
 #[cfg(target_os = "linux")]
 #[test]
 fn two_thousand_steps_more_take_no_more_memory() {
@@ -250,13 +257,16 @@ fn two_thousand_steps_more_take_no_more_memory() {
     let mut child = spawn(&short("run", "100000", &["--save-every", "100"]), at);
     // Behind it: the first checkpoints and the first pass over this small corpus, which take memory of their own.
     wait_for_steps(&mut child, &at.join("run"), 400);
-    let early = resident(&child);
-    wait_for_steps(&mut child, &at.join("run"), 2400);
-    let late = resident(&child);
+    let mut seen = vec![resident(&child)];
+    let flat = |seen: &[u64]| seen.windows(2).any(|pair| pair[1] as f64 <= pair[0] as f64 * 1.05);
+    while seen.len() < 4 && !flat(&seen) {
+        wait_for_steps(&mut child, &at.join("run"), 400 + 2000 * seen.len());
+        seen.push(resident(&child));
+    }
     child.kill().unwrap();
     child.wait().unwrap();
-    println!("{early} KiB after 400 steps, {late} KiB after 2,400");
-    assert!(late as f64 <= early as f64 * 1.05, "{early} KiB after 400 steps, {late} KiB after 2,400");
+    println!("KiB after 400 steps and every 2,000 more: {seen:?}");
+    assert!(flat(&seen), "KiB after 400 steps and every 2,000 more: {seen:?}");
 }
 
 #[test]
