@@ -141,6 +141,7 @@ fn what_is_wrong_is_named_in_one_line() {
     }
     assert!(fail(&["train", "--stepz", "3"], at, 2).contains("--stepz"));
     assert!(fail(&["train", "--optimizer", "sgd"], at, 2).contains("none of adamw, lamb"));
+    assert!(fail(&["train", "--precision", "f8"], at, 2).contains("none of f32, bf16, f16"));
 }
 
 #[test]
@@ -151,8 +152,10 @@ fn the_same_corpus_gives_the_same_vocabulary() {
         succeed(&["vocab", "--corpus", "corpus.txt", "--size", "300", "-o", name, "--quiet"], at);
         fs::read(at.join(name)).unwrap()
     };
-    let vocabulary = learn("a.txt");
-    assert_eq!(vocabulary, learn("b.txt"));
+    let vocabulary = learn("0.txt");
+    for process in 1..10 {
+        assert_eq!(vocabulary, learn(&format!("{process}.txt")));
+    }
     assert!(vocabulary.starts_with(b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n"));
     assert_eq!(vocabulary.iter().filter(|&&byte| byte == b'\n').count(), 300);
 }
@@ -190,6 +193,36 @@ fn accumulated_steps_are_the_steps_of_the_large_batch() {
             assert!((a - b).abs() < 1e-4 * a, "{large:?} and {other:?}");
         }
     }
+}
+
+#[test]
+fn half_precision_learns_what_single_precision_does() {
+    let directory = corpus();
+    let at = directory.path();
+    without_dropout(at);
+    let common = ["train", "--corpus", "corpus.txt", "--config", "config.json", "--vocab-size", "400", "--max-seq-len"];
+    let rest = ["32", "--steps", "20", "--lr", "3e-3", "--save-every", "10", "--quiet", "--json"];
+    let train = |precision: &str, output: &str, more: &[&str]| {
+        let which = ["--device", "flex", "--batch-size", "4", "--precision", precision, "-o", output];
+        succeed(&[&common[..], &rest, &which, more].concat(), at);
+        losses(&at.join(output))
+    };
+    let single = train("f32", "f32", &[]);
+    assert!(single[19] < single[0] - 0.5, "{single:?}");
+    for (precision, bound) in [("bf16", 0.02), ("f16", 0.01)] {
+        let half = train(precision, precision, &[]);
+        assert_ne!(single, half, "{precision} computes in f32");
+        for (a, b) in single.iter().zip(&half) {
+            assert!((a - b).abs() < bound * a, "{precision}: {single:?} and {half:?}");
+        }
+        // The scale of the loss goes with the checkpoint.
+        fs::remove_dir_all(at.join(precision).join("checkpoints/step-00000020")).unwrap();
+        assert_eq!(half, train(precision, precision, &["--resume"]));
+    }
+    let which = ["--device", "ndarray", "--precision", "bf16", "-o", "ndarray"];
+    let message = fail(&[&common[..], &rest, &which].concat(), at, 1);
+    assert!(message.contains("--precision: found BF16"), "{message}");
+    assert!(!at.join("ndarray").exists());
 }
 
 #[test]

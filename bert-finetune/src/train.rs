@@ -9,8 +9,8 @@ use bert_model::pretrained::weights::Weights;
 use bert_model::pretrained::{load_config, load_weights, save};
 use bert_model::train::checkpoint::sha256_of;
 use bert_model::train::{
-    Adaptation, Ended, IfExists, Interrupt, Losses, Optimizer, OptimizerConfig, Plan, RunDirectory, StepBatches,
-    StepSource, TrainingState, prefetch, train,
+    Adaptation, Ended, IfExists, Interrupt, Losses, Optimizer, OptimizerConfig, Plan, Precision, RunDirectory,
+    StepBatches, StepSource, TrainingState, prefetch, train,
 };
 use bert_model::{BertConfig, Error, Pretrained, Result, Tokenizer};
 use bert_pretrain::shuffle::{Permutation, mix};
@@ -214,7 +214,7 @@ impl<T: Task> Run<'_, T> {
         let optimizer_config = OptimizerConfig { weight_decay: settings.weight_decay, ..OptimizerConfig::default() };
         let model = settings.adaptation.prepare(model, mix(&[settings.seed, ADAPTERS]), device);
         let optimizer = Optimizer::new(optimizer_config);
-        let mut state = TrainingState { model, optimizer, step: 0, cursor: Value::Null };
+        let mut state = TrainingState::new(model, optimizer);
         if run.if_exists == IfExists::Resume {
             if let Some(found) = checkpoints.newest()? {
                 found.check_settings(&numbers)?;
@@ -243,6 +243,7 @@ impl<T: Task> Run<'_, T> {
             seed: settings.seed,
             eval_every: steps_per_epoch,
             save_every: steps_per_epoch,
+            precision: Precision::F32,
             gradient_checkpointing: false,
             settings: numbers,
             quiet: run.quiet,

@@ -41,7 +41,7 @@ fn main() -> Result<()> {
     let model =
         load_weights::<BertForSequenceClassification>(&Weights::open(&directory)?, config.clone(), 42, &device)?;
     let optimizer = Optimizer::new(OptimizerConfig::default());
-    let mut state = TrainingState { model: model.model.train(), optimizer, step: 0, cursor: Default::default() };
+    let mut state = TrainingState::new(model.model.train(), optimizer);
     let encode = |(text, label): (&str, i32)| Ok((Sequence::from(&tokenizer.encode(text, None)?), label));
     let batch: Vec<(Sequence, i32)> = TEXTS.into_iter().map(encode).collect::<Result<_>>()?;
     let (task, plan, workers) = (Reviews(device.clone()), Plan::constant(3e-4, 30), Workers::for_device(&device)?);

@@ -17,7 +17,7 @@ use bert_pretrain::allocator::keep_memory;
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -106,7 +106,7 @@ fn main() -> Result<()> {
                     None => {
                         let loaded = pretrained::load_weights::<BertForMaskedLM>(&weights, config.clone(), 0, &device)?;
                         let optimizer = Optimizer::new(OptimizerConfig::default());
-                        TrainingState { model: loaded.model.train(), optimizer, step: 0, cursor: Value::Null }
+                        TrainingState::new(loaded.model.train(), optimizer)
                     }
                 };
                 let batch = Part { rows: rows.clone(), masked };

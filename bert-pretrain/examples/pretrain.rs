@@ -45,7 +45,7 @@ fn main() -> Result<()> {
     let config = BertConfig::named("tiny").unwrap_or_default().with_vocab_size(vocab_size);
     let model = BertForPreTraining::fresh(&config, 42, &device).train();
     let optimizer = Optimizer::new(OptimizerConfig::default());
-    let mut state = TrainingState { model, optimizer, step: 0, cursor: Default::default() };
+    let mut state = TrainingState::new(model, optimizer);
     let task = Pretraining::new(device.clone(), special.pad, 16);
     let (plan, workers) = (Plan::constant(1e-3, 200), Workers::for_device(&device)?);
     while state.step < plan.until

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use bert_model::text::SentenceMode;
-use bert_model::train::{Algorithm, Decay};
+use bert_model::train::{Algorithm, Decay, Precision};
 use clap::{Args, Parser, Subcommand};
 
 use crate::examples::NspMode;
@@ -163,8 +163,8 @@ pub struct TrainArgs {
     pub phase2_seq_len: usize,
     /// f32, bf16 or f16, where the device has it
     #[arg(long, default_value = "f32")]
-    pub precision: String,
-    /// Recompute activations in the backward pass to save memory
+    pub precision: Precision,
+    /// Keep only the inputs of the encoder layers and compute the rest again in the backward pass, to save memory
     #[arg(long)]
     pub gradient_checkpointing: bool,
     /// Held-out text; instead of a share of the corpus

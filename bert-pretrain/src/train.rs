@@ -38,6 +38,7 @@ pub fn run(settings: &TrainSettings, run: &RunSettings, interrupt: &Interrupt) -
     if !run.quiet {
         eprintln!("device: {name}");
     }
+    settings.precision.check(&device)?;
     // What is wrong with the inputs is said before anything is written.
     for paths in [&settings.corpus, &settings.eval_corpus] {
         if !paths.is_empty() {
@@ -65,7 +66,7 @@ pub fn run(settings: &TrainSettings, run: &RunSettings, interrupt: &Interrupt) -
 
     let checkpoints = directory.checkpoints(run.keep)?;
     let optimizer = Optimizer::new(settings.optimizer);
-    let mut state = TrainingState { model, optimizer, step: 0, cursor: Value::Null };
+    let mut state = TrainingState::new(model, optimizer);
     if if_exists == IfExists::Resume {
         match checkpoints.newest()? {
             Some(found) => {
@@ -104,6 +105,7 @@ pub fn run(settings: &TrainSettings, run: &RunSettings, interrupt: &Interrupt) -
             seed: settings.seed,
             eval_every: run.eval_every,
             save_every: run.save_every,
+            precision: settings.precision,
             gradient_checkpointing: settings.gradient_checkpointing,
             settings: numbers.clone(),
             quiet: run.quiet,

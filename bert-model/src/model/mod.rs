@@ -10,6 +10,7 @@ pub mod attention;
 pub mod bert;
 pub mod embeddings;
 pub mod encoder;
+pub mod gradient_checkpointing;
 pub mod heads;
 pub mod initialise;
 pub mod layer_norm;

@@ -14,15 +14,16 @@ use pulp::Arch;
 
 use super::flex::{by_lanes, changed, contiguous, elements, make, sum_of};
 use super::math::exp_or_zero;
-use super::{TensorMetadata, is_fast};
+use super::{TensorMetadata, is_fast, widened};
 
 /// `−log softmax(logits)[target]` of each row, in nats.
 ///
 /// # Shapes
 /// - `logits`: `[N, C]`
 /// - `targets`: `[N]`, each in 0..C
-/// - output: `[N]`
+/// - output: `[N]`, in `f32` also for scores of half precision
 pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+    let logits = widened(logits);
     if is_fast(&logits) {
         let (losses, _) = Dispatch::fast_cross_entropy(logits.into_dispatch(), targets.into_dispatch());
         return Tensor::from_dispatch(losses);

@@ -9,14 +9,26 @@ use std::cell::Cell;
 use burn::module::{Flag, Module, Param};
 use burn::tensor::{Device, Tensor};
 
+/// Where a sequence of masks stands: its seed, and how many times dropout was applied since.
+pub(crate) type Stream = (u64, u64);
+
 thread_local! {
-    /// The seed of the step, and how many times dropout was applied since.
-    static STREAM: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
+    static STREAM: Cell<Stream> = const { Cell::new((0, 0)) };
 }
 
 /// Begins a new sequence of masks on this thread; the trainer does so before every micro-batch.
 pub fn seed(seed: u64) {
-    STREAM.set((seed, 0));
+    resume((seed, 0));
+}
+
+/// Where this thread's sequence of masks stands.
+pub(crate) fn stream() -> Stream {
+    STREAM.get()
+}
+
+/// Goes back to a place in a sequence of masks.
+pub(crate) fn resume(stream: Stream) {
+    STREAM.set(stream);
 }
 
 /// The key of the next application of dropout on this thread.

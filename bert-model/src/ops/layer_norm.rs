@@ -10,7 +10,7 @@ use burn::prelude::*;
 use pulp::Arch;
 
 use super::flex::{contiguous, elements, make, sum_of, sum_of_products};
-use super::{TensorMetadata, by_rows, is_fast};
+use super::{TensorMetadata, by_rows, is_fast, is_half, widened};
 
 /// `(x − mean) / √(variance + ε) · γ + β` along the last dimension, with the variance of the row itself (over H, not
 /// H − 1).
@@ -19,6 +19,10 @@ use super::{TensorMetadata, by_rows, is_fast};
 /// - `x` and output: `[…, H]`
 /// - `gamma`, `beta`: `[H]`
 pub fn layer_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, beta: Tensor<1>, epsilon: f64) -> Tensor<D> {
+    if is_half(&x) {
+        let dtype = x.dtype();
+        return layer_norm(widened(x), widened(gamma), widened(beta), epsilon).cast(dtype);
+    }
     if is_fast(&x) {
         let (gamma, beta) = (gamma.into_dispatch(), beta.into_dispatch());
         return by_rows(x, |x| {

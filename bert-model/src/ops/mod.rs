@@ -189,6 +189,16 @@ pub fn is_fast<const D: usize>(x: &Tensor<D>) -> bool {
     x.dtype() == DType::F32 && x.device().inner() == Device::flex()
 }
 
+/// Whether the tensor has half precision, in which sums over a row lose too much.
+fn is_half<const D: usize>(x: &Tensor<D>) -> bool {
+    matches!(x.dtype(), DType::F16 | DType::BF16)
+}
+
+/// The tensor in `f32` if it has half precision, else as it is.
+pub(crate) fn widened<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if is_half(&x) { x.cast(DType::F32) } else { x }
+}
+
 /// A tensor of any rank as a matrix along its last dimension, changed by `f`, in its own shape again.
 fn by_rows<const D: usize>(x: Tensor<D>, f: impl FnOnce(Tensor<2>) -> Tensor<2>) -> Tensor<D> {
     let shape: Shape = x.shape();
@@ -203,7 +213,9 @@ pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 
 /// Softmax over the last dimension.
 pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    by_rows(x, |x| Tensor::from_dispatch(Dispatch::fast_softmax(x.into_dispatch())))
+    let dtype = x.dtype();
+    let y = by_rows(widened(x), |x| Tensor::from_dispatch(Dispatch::fast_softmax(x.into_dispatch())));
+    if y.dtype() == dtype { y } else { y.cast(dtype) }
 }
 
 /// Zeroes elements with probability `p` and scales the others by 1 / (1 − p); see [`mod@dropout`] for which ones.

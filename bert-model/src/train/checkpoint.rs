@@ -16,6 +16,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::optimizer::Optimizer;
+use super::precision::LossScale;
 use super::trainer::TrainingState;
 use crate::config::BertConfig;
 use crate::error::{Error, Result};
@@ -39,6 +40,7 @@ pub struct Checkpoints {
 struct State {
     step: u64,
     cursor: Value,
+    loss_scale: LossScale,
     /// Settings that decide the numbers; resuming with others is refused.
     settings: Value,
     sha256: BTreeMap<String, String>,
@@ -53,6 +55,8 @@ pub struct Found {
     pub step: u64,
     /// Where the data stood.
     pub cursor: Value,
+    /// What the loss was multiplied by.
+    pub loss_scale: LossScale,
     /// The settings of the run that wrote it.
     pub settings: Value,
     /// One line for each newer checkpoint that was passed over, and why.
@@ -96,7 +100,13 @@ impl Checkpoints {
             .into_iter()
             .map(|file| Ok((file.to_string(), sha256_of(&staging.join(file))?)))
             .collect::<Result<_>>()?;
-        let record = State { step: state.step, cursor: state.cursor.clone(), settings: settings.clone(), sha256 };
+        let record = State {
+            step: state.step,
+            cursor: state.cursor.clone(),
+            loss_scale: state.loss_scale,
+            settings: settings.clone(),
+            sha256,
+        };
         let text = serde_json::to_string_pretty(&record).map_err(|error| Error::Setting(error.to_string()))?;
         replace_file(staging.join(STATE), text.as_bytes())?;
 
@@ -120,8 +130,8 @@ impl Checkpoints {
         let mut warnings = Vec::new();
         for path in self.paths()?.into_iter().rev() {
             match read_state(&path) {
-                Ok(State { step, cursor, settings, .. }) => {
-                    return Ok(Some(Found { path, step, cursor, settings, warnings }));
+                Ok(State { step, cursor, loss_scale, settings, .. }) => {
+                    return Ok(Some(Found { path, step, cursor, loss_scale, settings, warnings }));
                 }
                 Err(error) => warnings.push(format!("damaged checkpoint passed over: {error}")),
             }
@@ -181,7 +191,13 @@ impl Found {
             return Err(Error::tensor(self.path.join(WEIGHTS), missing, "no such tensor", "a whole model"));
         }
         optimizer.restore(self.step, read_tensors(&self.path.join(OPTIMIZER))?, device);
-        Ok(TrainingState { model: loaded.model, optimizer, step: self.step, cursor: self.cursor.clone() })
+        Ok(TrainingState {
+            model: loaded.model,
+            optimizer,
+            step: self.step,
+            cursor: self.cursor.clone(),
+            loss_scale: self.loss_scale,
+        })
     }
 }
 

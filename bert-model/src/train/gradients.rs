@@ -60,7 +60,7 @@ impl ModuleVisitor for Collector<'_> {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let Some(gradient) = param.base().grad_remove(&mut self.gradients) else { return };
-        let gradient = as_matrix(gradient);
+        let gradient = ops::widened(as_matrix(gradient));
         let name = hugging_face_name(&self.path);
         add(self.sum, name, gradient);
     }

@@ -1,6 +1,6 @@
 //! What pretraining and fine-tuning share: everything about a run that knows neither masks nor labels.
 //!
-//! [`schedule`] → [`optimizer`] (with [`gradients`]) → [`trainer`], the loop itself; around it [`mod@prefetch`] prepares
+//! [`schedule`] → [`optimizer`] (with [`gradients`] and [`precision`]) → [`trainer`], the loop itself; around it [`mod@prefetch`] prepares
 //! batches, [`workers`] share them among the cores, [`adaptation`] says what learns, [`checkpoint`] makes runs resumable,
 //! [`interrupt`] ends them politely, [`run_directory`] keeps their files, [`progress`] and [`report`] show them.
 
@@ -9,6 +9,7 @@ pub mod checkpoint;
 pub mod gradients;
 pub mod interrupt;
 pub mod optimizer;
+pub mod precision;
 pub mod prefetch;
 pub mod progress;
 pub mod report;
@@ -22,6 +23,7 @@ pub use checkpoint::Checkpoints;
 pub use gradients::GradientSum;
 pub use interrupt::Interrupt;
 pub use optimizer::{Algorithm, Optimizer, OptimizerConfig};
+pub use precision::{LossScale, Precision};
 pub use prefetch::{StepBatches, StepSource, prefetch};
 pub use progress::Progress;
 pub use run_directory::{IfExists, RunDirectory};

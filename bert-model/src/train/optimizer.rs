@@ -97,6 +97,11 @@ impl Optimizer {
         model.map(&mut Update { optimizer: self, gradients, learning_rate, scale, path: Vec::new() })
     }
 
+    /// Counts a step that is left out.
+    pub fn skip(&mut self) {
+        self.steps += 1;
+    }
+
     /// A parameter after its step.
     fn moved(
         &mut self,
@@ -206,16 +211,10 @@ impl ModuleMapper for Update<'_> {
         let name = hugging_face_name(&self.path);
         let Some(gradient) = self.gradients.remove(&name) else { return param };
         param.map(|leaf| {
-            let strategy = leaf.gradient_checkpointing_strategy();
             let value = leaf.inner();
             let shape = value.shape();
             let moved = self.optimizer.moved(&name, as_matrix(value), gradient, self.scale, self.learning_rate);
-            let moved = Tensor::from_inner(moved.reshape(shape));
-            let moved = match strategy {
-                Some(strategy) => moved.with_gradient_checkpointing_strategy(strategy),
-                None => moved,
-            };
-            moved.require_grad()
+            Tensor::from_inner(moved.reshape(shape)).require_grad()
         })
     }
 }

@@ -3,15 +3,18 @@
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::Module;
 use burn::prelude::*;
-use burn::tensor::GradientCheckpointingStrategy;
 use serde_json::{Map, Value, json};
 
 use super::optimizer::clip_scale;
 use super::workers::Workers;
-use super::{Checkpoints, Decay, GradientSum, Interrupt, Optimizer, Progress, RunDirectory, Schedule, StepBatches};
+use super::{
+    Checkpoints, Decay, GradientSum, Interrupt, LossScale, Optimizer, Precision, Progress, RunDirectory, Schedule,
+    StepBatches,
+};
 use crate::error::{Error, Result};
+use crate::model::gradient_checkpointing;
 use crate::ops::dropout;
 
 /// What is being learned: how a batch becomes a loss, and how the model is judged.
@@ -57,6 +60,15 @@ pub struct TrainingState<M> {
     pub step: u64,
     /// Where the data stands.
     pub cursor: Value,
+    /// What the loss is multiplied by in `f16`.
+    pub loss_scale: LossScale,
+}
+
+impl<M> TrainingState<M> {
+    /// Before the first step.
+    pub fn new(model: M, optimizer: Optimizer) -> Self {
+        Self { model, optimizer, step: 0, cursor: Value::Null, loss_scale: LossScale::default() }
+    }
 }
 
 /// Everything that does not.
@@ -74,7 +86,9 @@ pub struct Plan {
     pub eval_every: u64,
     /// Steps between two checkpoints, 0 for none.
     pub save_every: u64,
-    /// Trade time for memory: recompute what is cheap in the backward pass.
+    /// In which numbers to compute.
+    pub precision: Precision,
+    /// Trade time for memory: keep only the inputs of the encoder layers, compute the rest again in the backward pass.
     pub gradient_checkpointing: bool,
     /// What a checkpoint keeps of the run's settings, to refuse to go on with others.
     pub settings: Value,
@@ -92,6 +106,7 @@ impl Plan {
             seed: 42,
             eval_every: 0,
             save_every: 0,
+            precision: Precision::F32,
             gradient_checkpointing: false,
             settings: Value::Null,
             quiet: true,
@@ -125,7 +140,7 @@ pub fn train<T: Task>(
 ) -> Result<(TrainingState<T::Model>, Ended)> {
     let device = state.model.devices().first().cloned().unwrap_or_default();
     let mut progress = Progress::new("training", plan.schedule.steps, state.step, plan.quiet);
-    state.model = into_training(state.model, plan.gradient_checkpointing);
+    state.model = state.model.train();
     let mut ended = Ended::Finished;
     let workers = Workers::for_device(&device)?;
 
@@ -195,17 +210,18 @@ pub fn take_step<T: Task>(
     workers: &Workers,
 ) -> Result<(TrainingState<T::Model>, Step)> {
     let device = state.model.devices().first().cloned().unwrap_or_default();
+    let scale = state.loss_scale.factor(plan.precision);
     let mut gradients = GradientSum::default();
     let mut losses = LossSum::default();
     for (index, batch) in batches.into_iter().enumerate() {
         // Every part has a copy of the model to itself: the same numbers, but gradients of its own.
         let parts = task.split(batch, workers.count()).into_iter().enumerate();
-        let parts = parts.map(|(part, batch)| (part, batch, state.model.clone().fork(&device))).collect();
+        let parts = parts.map(|(part, batch)| (part, batch, plan.precision.copy(&state.model, &device))).collect();
         for (gradient, loss) in workers.run(parts, |(part, batch, model)| {
             dropout::seed(dropout_seed(plan.seed, state.step, index, part));
-            let loss = task.loss(&model, batch);
+            let (loss, tape) = gradient_checkpointing::record(plan.gradient_checkpointing, || task.loss(&model, batch));
             let mut gradient = GradientSum::default();
-            gradient.add(&model, loss.total.backward());
+            tape.backward(loss.total.clone() * scale, |gradients| gradient.add(&model, gradients));
             (gradient, loss)
         }) {
             gradients.merge(gradient);
@@ -215,8 +231,13 @@ pub fn take_step<T: Task>(
     let learning_rate = plan.schedule.learning_rate(state.step);
     state.step += 1;
     let losses = losses.read(state.step)?;
-    let norm = finite(state.step, "the gradient norm", gradients.global_norm())?;
-    state.model = state.optimizer.step(state.model, gradients, learning_rate, clip_scale(norm, plan.clip));
+    let norm = gradients.global_norm() / scale;
+    if state.loss_scale.update(plan.precision, norm.is_finite()) {
+        state.optimizer.skip();
+        return Ok((state, Step { losses, norm, learning_rate }));
+    }
+    let norm = finite(state.step, "the gradient norm", norm)?;
+    state.model = state.optimizer.step(state.model, gradients, learning_rate, clip_scale(norm, plan.clip) / scale);
     Ok((state, Step { losses, norm, learning_rate }))
 }
 
@@ -275,16 +296,4 @@ impl LossSum {
         let named = names.into_iter().zip(values.iter::<f32>());
         named.map(|(name, value)| Ok((name.to_string(), finite(step, name, f64::from(value))?.into()))).collect()
     }
-}
-
-/// The model with autodiff, recomputing activations if `checkpointing`.
-fn into_training<M: Module>(model: M, checkpointing: bool) -> M {
-    struct Balanced;
-    impl ModuleMapper for Balanced {
-        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            param.map(|leaf| leaf.with_gradient_checkpointing_strategy(GradientCheckpointingStrategy::Balanced))
-        }
-    }
-    let model = model.train();
-    if checkpointing { model.map(&mut Balanced) } else { model }
 }
