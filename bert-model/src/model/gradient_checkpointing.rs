@@ -58,7 +58,9 @@ pub(super) fn apply(layer: &EncoderLayer, input: Tensor<3>, padding: Tensor<2, B
         return layer.forward(input, padding);
     }
     let dropout = dropout::stream();
-    let output = layer.forward(input.clone().detach(), padding.clone()).detach().require_grad();
+    // Without gradients, burn keeps nothing for a backward pass.
+    let untracked = Tensor::from_inner(input.clone().inner());
+    let output = layer.clone().no_grad().forward(untracked, padding.clone()).detach().require_grad();
     let segment = Segment { layer: layer.clone(), input, padding, dropout, output: output.clone() };
     TAPE.with_borrow_mut(|tape| tape.as_mut().map(|tape| tape.push(segment)));
     output
