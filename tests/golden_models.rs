@@ -311,12 +311,21 @@ fn fast_operations_of_several_inputs_are_the_plain_ones() {
         let [query, key, value] = [0, 1, 2].map(|index: usize| inputs[index].clone());
         ops::attention(query, key, value, padding, 2, dropout)
     };
-    let operations: [(&str, Vec<[usize; 3]>, Operation); 4] = [
+    let operations: [(&str, Vec<[usize; 3]>, Operation); 6] = [
         ("attention", vec![[3, 5, 6]; 3], &|inputs, device| attention(inputs, device, None)),
         ("attention with dropout", vec![[3, 5, 6]; 3], &|inputs, device| attention(inputs, device, Some(0.4))),
         ("layer norm", vec![[3, 5, 19], [1, 1, 19], [1, 1, 19]], &|inputs, _| {
             let vector = |index: usize| inputs[index].clone().reshape([19]);
             ops::layer_norm(inputs[0].clone(), vector(1), vector(2), 1e-12)
+        }),
+        ("linear", vec![[3, 5, 19], [1, 19, 23], [1, 1, 23]], &|inputs, _| {
+            let [x, weight, bias] = [0, 1, 2].map(|index: usize| inputs[index].clone());
+            ops::linear(x, weight.squeeze_dim(0), bias.reshape([23]))
+        }),
+        // More outputs than are computed at once.
+        ("linear, transposed", vec![[1, 7, 19], [1, 523, 19], [1, 1, 523]], &|inputs, _| {
+            let [x, weight, bias] = [0, 1, 2].map(|index: usize| inputs[index].clone());
+            ops::linear_transposed(x.squeeze_dim(0), weight.squeeze_dim(0), bias.reshape([523])).unsqueeze()
         }),
         ("cross-entropy", vec![[1, 7, 37]], &|inputs, device| {
             let targets = Tensor::<1, Int>::from_data([0, 36, 5, 5, 17, 35, 8], device);

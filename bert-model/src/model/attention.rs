@@ -4,10 +4,10 @@
 //! `softmax(Q·Kᵀ / √D + mask) · V` in A heads beside each other, which [`mod@crate::ops::attention`] computes, between four
 //! projections. Dropout falls on the probabilities, after the softmax.
 
-use burn::nn::Linear;
 use burn::prelude::*;
 
 use super::Initialiser;
+use super::linear::Linear;
 use crate::ops::{self, dropout::Dropout};
 
 /// The four projections of one attention layer, each H to H.

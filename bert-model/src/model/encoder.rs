@@ -1,7 +1,6 @@
 //! The Transformer encoder (paper, section 3; Vaswani et al. 2017, section 3.1): L layers of attention and a
 //! feed-forward network, each with dropout, a residual connection and LayerNorm *after* the sum (post-norm).
 
-use burn::nn::Linear;
 use burn::prelude::*;
 use burn::tensor::activation;
 
@@ -9,6 +8,7 @@ use super::Initialiser;
 use super::attention::MultiHeadAttention;
 use super::gradient_checkpointing;
 use super::layer_norm::LayerNorm;
+use super::linear::Linear;
 use crate::config::Activation;
 use crate::ops::{self, dropout::Dropout};
 

@@ -1,14 +1,14 @@
 //! The two heads of pretraining (paper, section 3.1, tasks 1 and 2) and the plain heads of the tasks.
 
 use burn::module::Param;
-use burn::nn::Linear;
 use burn::prelude::*;
 
 use super::Initialiser;
 use super::encoder::activate;
 use super::layer_norm::LayerNorm;
+use super::linear::Linear;
 use crate::config::Activation;
-use crate::ops::dropout::Dropout;
+use crate::ops::{self, dropout::Dropout};
 
 /// Masked-LM head: dense, activation, LayerNorm, then the word table transposed plus a bias of its own.
 #[derive(Module, Debug)]
@@ -49,7 +49,7 @@ impl MaskedLmHead {
     pub fn forward(&self, hidden: Tensor<2>, word_embeddings: Tensor<2>) -> Tensor<2> {
         let hidden = self.norm.forward(activate(self.activation, self.transform.forward(hidden)));
         let decoder = self.decoder.as_ref().map_or(word_embeddings, Param::val);
-        hidden.matmul(decoder.transpose()) + self.bias.val().unsqueeze()
+        ops::linear_transposed(hidden, decoder, self.bias.val())
     }
 }
 

@@ -5,13 +5,14 @@
 //! every device. Parameters are lazy: what a checkpoint provides is never drawn.
 
 use burn::module::{Param, ParamId};
-use burn::nn::{Embedding, Linear};
+use burn::nn::Embedding;
 use burn::prelude::*;
 use burn::tensor::Distribution;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::layer_norm::LayerNorm;
+use super::linear::Linear;
 use crate::config::BertConfig;
 
 /// Hands out freshly initialised layers on one device.
@@ -42,7 +43,7 @@ impl<'a> Initialiser<'a> {
 
     /// `y = x·W + b`. Shapes: W `[input, output]`, b `[output]`.
     pub fn linear(&mut self, input: usize, output: usize) -> Linear {
-        Linear { weight: self.weight([input, output], None), bias: Some(self.zeros([output])) }
+        Linear { weight: self.weight([input, output], None), bias: self.zeros([output]) }
     }
 
     /// A table `[rows, H]`; the row of the padding token, if there is one, is zero and stays out of the draw.

@@ -1,6 +1,6 @@
 //! What the paper draws (Devlin et al. 2018, section 3), and nothing else.
 //!
-//! Read in the order of the data: [`embeddings`] → [`attention`] → [`layer_norm`] → [`encoder`] → [`pooler`] → [`bert`] → [`heads`] →
+//! Read in the order of the data: [`embeddings`] → [`linear`] → [`attention`] → [`layer_norm`] → [`encoder`] → [`pooler`] → [`bert`] → [`heads`] →
 //! [`tasks`] → [`loss`].
 //!
 //! Shape letters, everywhere: `B` batch, `T` tokens, `H` hidden size, `A` heads, `D` = H / A head size, `V` vocabulary,
@@ -14,6 +14,7 @@ pub mod gradient_checkpointing;
 pub mod heads;
 pub mod initialise;
 pub mod layer_norm;
+pub mod linear;
 pub mod loss;
 pub mod pooler;
 pub mod tasks;

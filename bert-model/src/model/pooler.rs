@@ -1,9 +1,9 @@
 //! The pooler (paper, section 3.1, "C"): the final hidden state of `[CLS]` as the summary of the whole sequence.
 
-use burn::nn::Linear;
 use burn::prelude::*;
 
 use super::Initialiser;
+use super::linear::Linear;
 
 /// `tanh(W·h[CLS] + b)`.
 #[derive(Module, Debug)]

@@ -3,10 +3,10 @@
 //! Pretraining (paper, section 3.1) has the masked-LM and the next-sentence head; fine-tuning (section 4) adds one dense
 //! layer: on the pooled `[CLS]` for sentences and pairs, on every token for tags and answer spans.
 
-use burn::nn::Linear;
 use burn::prelude::*;
 
 use super::heads::{MaskedLmHead, TaskHead};
+use super::linear::Linear;
 use super::{BertInput, BertModel, Initialiser};
 use crate::config::BertConfig;
 

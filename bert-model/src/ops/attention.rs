@@ -13,12 +13,12 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, Flex, backend_extension};
 use burn::prelude::*;
 use burn::tensor::DType;
-use gemm::Parallelism;
 use pulp::Arch;
 use rayon::prelude::*;
 
 use super::dropout::{self, bits, scale};
 use super::flex::{by_lanes, contiguous, elements, make, sum_of};
+use super::gemm::{Output, View, product};
 use super::math::exp_or_zero;
 use super::{TensorMetadata, is_fast, softmax};
 
@@ -185,61 +185,6 @@ struct Kernel {
     p: u32,
 }
 
-/// A matrix within a slice: its first element, the distance of rows and that of columns.
-#[derive(Clone, Copy)]
-struct View {
-    start: usize,
-    row: usize,
-    column: usize,
-}
-
-impl View {
-    fn transposed(self) -> Self {
-        Self { row: self.column, column: self.row, ..self }
-    }
-
-    /// Whether all elements of a matrix of this size lie within a slice.
-    fn fits(self, rows: usize, columns: usize, length: usize) -> bool {
-        rows == 0 || columns == 0 || self.start + (rows - 1) * self.row + (columns - 1) * self.column < length
-    }
-}
-
-/// `output = left · right`, with `[rows, inner]` and `[inner, columns]`.
-fn product(
-    [rows, columns, inner]: [usize; 3],
-    (output, o): (&mut [f32], View),
-    (left, l): (&[f32], View),
-    (right, r): (&[f32], View),
-) {
-    assert!(
-        o.fits(rows, columns, output.len()) && l.fits(rows, inner, left.len()) && r.fits(inner, columns, right.len())
-    );
-    // SAFETY: every element that gemm reads or writes is within its slice: asserted above. The output is not read.
-    unsafe {
-        gemm::gemm(
-            rows,
-            columns,
-            inner,
-            output.as_mut_ptr().add(o.start),
-            o.column as isize,
-            o.row as isize,
-            false,
-            left.as_ptr().add(l.start),
-            l.column as isize,
-            l.row as isize,
-            right.as_ptr().add(r.start),
-            r.column as isize,
-            r.row as isize,
-            0.0,
-            1.0,
-            false,
-            false,
-            false,
-            Parallelism::None,
-        );
-    }
-}
-
 impl Kernel {
     fn new(shape: &Shape, heads: usize, dropout_key: u64, p: u32) -> Self {
         let (tokens, width) = (shape[1], shape[2]);
@@ -260,13 +205,13 @@ impl Kernel {
 
     /// A `[T, T]` matrix of its own.
     fn square(&self) -> View {
-        View { start: 0, row: self.tokens, column: 1 }
+        View::rows_of(self.tokens)
     }
 
     /// The attention probabilities of one head, before dropout.
     fn probabilities(&self, batch: usize, head: usize, q: &[f32], k: &[f32], mask: &[f32], scores: &mut [f32]) {
         let (t, own) = (self.tokens, self.head_of(batch, head));
-        product([t, t, self.head_size], (scores, self.square()), (q, own), (k, own.transposed()));
+        product([t, t, self.head_size], Output::Replaced, (scores, self.square()), (q, own), (k, own.transposed()));
         let (mask, factor) = (&mask[batch * t..][..t], self.scale);
         Arch::new().dispatch(
             #[inline(always)]
@@ -310,7 +255,13 @@ impl Kernel {
             );
         }
         let context = (output, self.head(head));
-        product([t, self.head_size, t], context, (scratch, self.square()), (v, self.head_of(batch, head)));
+        product(
+            [t, self.head_size, t],
+            Output::Replaced,
+            context,
+            (scratch, self.square()),
+            (v, self.head_of(batch, head)),
+        );
     }
 
     fn backward(
@@ -332,7 +283,7 @@ impl Kernel {
         // What dropout did to the probabilities, and the gradient of what it left.
         let (key, first, p) = (self.dropout_key, self.first_index(batch, head), self.p);
         let scale = if p > 0 { scale(p) } else { 1.0 };
-        product([t, t, d], (&mut *change, square), (g, own), (v, own.transposed()));
+        product([t, t, d], Output::Replaced, (&mut *change, square), (g, own), (v, own.transposed()));
         let softmax_scale = self.scale;
         Arch::new().dispatch(
             #[inline(always)]
@@ -361,13 +312,13 @@ impl Kernel {
                 }
             },
         );
-        product([t, d, t], (dv, place), (dropped, square.transposed()), (g, own));
+        product([t, d, t], Output::Replaced, (dv, place), (dropped, square.transposed()), (g, own));
         if mask[batch * t..][..t].iter().all(|&mask| mask < 0.0) {
             // Nothing may be looked at: the probabilities are uniform, whatever query and key are.
             change.fill(0.0);
         }
-        product([t, d, t], (dq, place), (change, square), (k, own));
-        product([t, d, t], (dk, place), (change, square.transposed()), (q, own));
+        product([t, d, t], Output::Replaced, (dq, place), (change, square), (k, own));
+        product([t, d, t], Output::Replaced, (dk, place), (change, square.transposed()), (q, own));
     }
 }
 

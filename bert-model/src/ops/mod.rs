@@ -2,7 +2,7 @@
 //!
 //! Every backend has the plain version, written with burn's own operations; `flex` has a fast one, for the elementwise
 //! operations in `flex.rs`, for the others in the file of their name. The tests compare the two, values and gradients.
-//! The model calls [`attention()`], [`layer_norm()`], [`cross_entropy()`] and the functions at the end of this file.
+//! The model calls [`linear()`], [`attention()`], [`layer_norm()`], [`cross_entropy()`] and the functions at the end of this file.
 
 // burn calls ndarray deprecated; here it is the second, independent CPU implementation.
 #![allow(deprecated)]
@@ -13,7 +13,9 @@ pub mod cross_entropy;
 pub mod denormals;
 pub mod dropout;
 mod flex;
+mod gemm;
 pub mod layer_norm;
+pub mod linear;
 mod math;
 
 #[cfg(feature = "cube")]
@@ -30,6 +32,7 @@ use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
 pub use attention::attention;
 pub use cross_entropy::cross_entropy;
 pub use layer_norm::layer_norm;
+pub use linear::{linear, linear_transposed};
 
 /// Operations with a plain version for every backend. All tensors are contiguous matrices `[rows, columns]`.
 #[backend_extension(Flex, NdArray, Cube: cfg(feature = "cube"), Autodiff)]
