@@ -40,6 +40,7 @@ pub struct Checkpoints {
 struct State {
     step: u64,
     cursor: Value,
+    #[serde(default)]
     loss_scale: LossScale,
     /// Settings that decide the numbers; resuming with others is refused.
     settings: Value,
