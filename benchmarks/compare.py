@@ -1,7 +1,9 @@
-"""Ours against transformers on PyTorch, on this machine's CPU: training steps and encoding, in one run, turn by turn.
+"""Ours against transformers on PyTorch, ONNX Runtime and candle, on this machine's CPU: training steps and encoding, in
+one run, turn by turn.
 
-    python3 -m venv /tmp/bench && /tmp/bench/bin/pip install torch transformers --extra-index-url https://download.pytorch.org/whl/cpu
-    /tmp/bench/bin/python benchmarks/compare.py            # builds ours with --release first
+    python3 -m venv /tmp/bench
+    /tmp/bench/bin/pip install torch transformers onnx onnxscript onnxruntime
+    /tmp/bench/bin/python benchmarks/compare.py            # builds ours and candle's worker with --release first
 
 Every program has a process of its own and does one step when it is its turn; medians and ratios (above 1: ours is faster)
 come as a table and as benchmarks.json. Before anything is timed, both sides compute the same loss (without dropout) and
@@ -63,6 +65,32 @@ def make_model(directory, size, dropout, tokens):
     BertForMaskedLM(config).save_pretrained(directory)
 
 
+def make_onnx(directory, shape):
+    """The encoder as ONNX Runtime reads it, for any batch and length; `shape` is that of an example."""
+    import torch
+    from transformers import BertModel
+
+    class Encoder(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bert = BertModel.from_pretrained(directory, add_pooling_layer=False, attn_implementation="eager").eval()
+
+        def forward(self, input_ids, attention_mask):
+            return self.bert(input_ids, attention_mask=attention_mask).last_hidden_state
+
+    axes = {name: {0: "batch", 1: "tokens"} for name in ("input_ids", "attention_mask", "last_hidden_state")}
+    example = torch.ones(shape, dtype=torch.long)
+    torch.onnx.export(
+        Encoder(),
+        (example, example),
+        str(directory / "model.onnx"),
+        input_names=["input_ids", "attention_mask"],
+        output_names=["last_hidden_state"],
+        dynamic_axes=axes,
+        dynamo=False,
+    )
+
+
 def make_batch(path, lengths):
     """Token ids with the frequencies of a language (Zipf's law), 15 % of them masked."""
     rng = random.Random(11)
@@ -83,8 +111,13 @@ def mixed_lengths():
 
 
 def compare(name, work, size, lengths, ways, options, folder):
-    ours = [str(options.worker)]
-    torch = [sys.executable, str(ROOT / "benchmarks" / "torch_worker.py")]
+    def command(way, *arguments):
+        program = {"ours": [str(options.worker)], "candle": [str(options.candle)]}.get(way)
+        if program:
+            return program + [str(argument) for argument in arguments]
+        script = "onnx_worker.py" if way == "onnx" else "torch_worker.py"
+        return [sys.executable, str(ROOT / "benchmarks" / script), *map(str, arguments), way, str(options.threads)]
+
     batch = folder / "batch.json"
     make_batch(batch, lengths)
     agreement = {}
@@ -92,20 +125,21 @@ def compare(name, work, size, lengths, ways, options, folder):
         model = folder / f"{size}-{dropout}"
         if not model.exists():
             make_model(model, size, dropout, max(lengths))
+        if "onnx" in ways and not (model / "model.onnx").exists():
+            make_onnx(model, (2, 16))
     # The same work? Without dropout, the first loss or the encodings must agree.
-    plain = [str(folder / f"{size}-0.0"), str(batch)]
-    mine = Worker(ours + plain)
+    plain = [folder / f"{size}-0.0", batch]
+    mine = Worker(command("ours", *plain))
     expected = mine.ask(work)["value"]
     mine.close()
     for way in ways:
-        other = Worker(torch + plain + [way, str(options.threads)])
+        other = Worker(command(way, *plain))
         agreement[way] = abs(other.ask(work)["value"] - expected) / abs(expected)
         other.close()
         if agreement[way] > 1e-4:
             raise SystemExit(f"{name}: {way} and ours do not compute the same: {agreement[way]:.1e} apart")
-    timed = [str(folder / f"{size}-0.1"), str(batch)]
-    workers = {"ours": Worker(ours + timed)}
-    workers |= {way: Worker(torch + timed + [way, str(options.threads)]) for way in ways}
+    timed = [folder / f"{size}-0.1", batch]
+    workers = {way: Worker(command(way, *timed)) for way in ["ours", *ways]}
     times = {way: [] for way in workers}
     for turn in range(options.turns + options.warmup):
         for way, worker in workers.items():
@@ -129,9 +163,11 @@ def compare(name, work, size, lengths, ways, options, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worker", type=pathlib.Path, help="ours, already built (default: cargo build --release)")
+    parser.add_argument("--candle", type=pathlib.Path, help="candle's worker, already built (default: as ours)")
     parser.add_argument("--turns", type=int, default=7, help="timed turns of each program")
     parser.add_argument("--warmup", type=int, default=2, help="turns before them")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of PyTorch")
+    parser.add_argument("--ways", default="sdpa,eager,onnx,candle", help="whom to compare encoding with")
     parser.add_argument("--only", default="", help="the comparisons whose names contain this")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("benchmarks.json"))
     options = parser.parse_args()
@@ -139,11 +175,16 @@ def main():
         build = ["cargo", "build", "--release", "-p", "bert-pretrain", "--example", "benchmark"]
         subprocess.run(build, cwd=ROOT, check=True)
         options.worker = ROOT / "target" / "release" / "examples" / "benchmark"
+    encoders = options.ways.split(",")
+    if options.candle is None:
+        options.candle = ROOT / "benchmarks" / "candle" / "target" / "release" / "candle-worker"
+        if "candle" in encoders and not options.only.startswith("train"):
+            subprocess.run(["cargo", "build", "--release"], cwd=ROOT / "benchmarks" / "candle", check=True)
     shapes = [("mini", 32, 128), ("small", 32, 128), ("base", 8, 128), ("mini", 8, 512)]
     plan = [(f"train {s} {b}x{t}", "train", s, [t] * b, ["default", "tuned"]) for s, b, t in shapes]
-    plan += [(f"encode {s} {b}x{t}", "encode", s, [t] * b, ["sdpa", "eager"]) for s, b, t in shapes]
-    plan.append(("encode base 1x128", "encode", "base", [128], ["sdpa", "eager"]))
-    plan.append(("encode mini mixed", "encode", "mini", mixed_lengths(), ["sdpa", "eager"]))
+    plan += [(f"encode {s} {b}x{t}", "encode", s, [t] * b, encoders) for s, b, t in shapes]
+    plan.append(("encode base 1x128", "encode", "base", [128], encoders))
+    plan.append(("encode mini mixed", "encode", "mini", mixed_lengths(), encoders))
     results = []
     with tempfile.TemporaryDirectory() as folder:
         for name, work, size, lengths, ways in plan:

@@ -201,6 +201,25 @@ fn a_full_disk_is_said_and_costs_nothing() {
 }
 
 #[test]
+fn a_full_disk_stops_a_run_that_can_no_longer_tell_what_it_does() {
+    let directory = corpus();
+    let at = directory.path();
+    // Room for everything that is written before the steps, and for the metrics of some hundred of them.
+    let endless = short("run", "100000", &["--save-every", "0"]);
+    let message = failure(&run_with_file_limit(64, &endless, at), 1);
+    assert!(message.contains("metrics.jsonl: cannot write: File too large"), "{message}");
+    assert_eq!(message.lines().count(), 1, "{message}");
+    let told = losses_until_cut(&at.join("run"));
+    assert!(told > 100, "{told} steps");
+}
+
+/// The number of whole lines of a run's metrics.
+fn losses_until_cut(run: &Path) -> usize {
+    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    text.lines().filter(|line| serde_json::from_str::<Value>(line).is_ok()).count()
+}
+
+#[test]
 fn output_that_nobody_takes_is_no_panic() {
     let directory = corpus();
     let at = directory.path();

@@ -4,6 +4,7 @@
 mod program;
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 
 use bert_model::text::tokenizer::Normalisation;
@@ -508,4 +509,45 @@ fn a_full_disk_leaves_no_half_file() {
     }
     let message = program::failure(&program::run_with_file_limit(20, &train(&["run", "--max-seq-len", "12"]), at), 1);
     assert!(message.contains("cannot write: File too large"), "{message}");
+    succeed(&train(&["run", "--max-seq-len", "12", "--overwrite"]), at);
+    let page = fs::read(at.join("run/report.html")).unwrap();
+    let message = program::failure(&program::run_with_file_limit(1, &["report", "--run", "run"], at), 1);
+    assert!(message.contains("report.html: cannot write: File too large"), "{message}");
+    assert!(fs::read(at.join("run/report.html")).unwrap() == page, "half a report");
+}
+
+/// The most memory that a prediction over so many texts holds, in KiB.
+#[cfg(target_os = "linux")]
+fn peak_of_predicting(texts: usize, at: &Path) -> u64 {
+    let mut file = std::io::BufWriter::new(fs::File::create(at.join("many.txt")).unwrap());
+    for index in 0..texts {
+        writeln!(file, "{} film {index}", ["a good", "a bad", "some other and rather long"][index % 3]).unwrap();
+    }
+    drop(file);
+    let predict = ["predict", "--model", "run", "--input", "many.txt", "--json", "--quiet"];
+    let answers = fs::File::create(at.join("answers.jsonl")).unwrap();
+    let mut child = program::command(&predict, at).stdout(answers).spawn().unwrap();
+    let mut peak = 0;
+    while child.try_wait().unwrap().is_none() {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        peak = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(peak);
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert!(child.wait().unwrap().success());
+    let answers = fs::read_to_string(at.join("answers.jsonl")).unwrap();
+    assert_eq!(answers.lines().count(), texts);
+    peak
+}
+
+/// Predictions are made and written as the texts are read: five times the texts take no more memory.
+#[cfg(target_os = "linux")]
+#[test]
+fn predictions_over_many_texts_take_no_more_memory() {
+    let directory = workshop();
+    let at = directory.path();
+    succeed(&train(&["run", "--max-seq-len", "12"]), at);
+    let [few, many] = [8_000, 40_000].map(|texts| peak_of_predicting(texts, at));
+    println!("KiB at most: {few} for 8,000 texts, {many} for 40,000");
+    assert!(many as f64 <= few as f64 * 1.25, "KiB at most: {few} for 8,000 texts, {many} for 40,000");
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use bert_model::model::loss::{binary_cross_entropy, cross_entropy, squared_error};
+use bert_model::ops::dropout;
 use bert_model::pretrained::weights::Weights;
 use bert_model::pretrained::{load_weights, state_dict};
 use bert_model::train::{Algorithm, Decay, GradientSum, Optimizer, OptimizerConfig, Schedule, optimizer::clip_scale};
@@ -187,9 +188,18 @@ fn train_ten_steps<M: Pretrained>(
     config: OptimizerConfig,
     loss: impl Fn(&M, usize) -> Tensor<1>,
 ) -> (M, Vec<Step>) {
-    let schedule = Schedule { peak: 1e-3, warmup: 3, steps: 10, decay: Decay::Linear };
+    train_steps(10, model, config, loss)
+}
+
+fn train_steps<M: Pretrained>(
+    count: usize,
+    model: M,
+    config: OptimizerConfig,
+    loss: impl Fn(&M, usize) -> Tensor<1>,
+) -> (M, Vec<Step>) {
+    let schedule = Schedule { peak: 1e-3, warmup: 3, steps: count as u64, decay: Decay::Linear };
     let (mut model, mut optimizer, mut steps) = (model.train(), Optimizer::new(config), Vec::new());
-    for step in 0..10 {
+    for step in 0..count {
         let loss = loss(&model, step);
         let mut gradients = GradientSum::default();
         gradients.add(&model, loss.backward());
@@ -266,6 +276,39 @@ fn ten_steps_of_classification() {
         };
         let (_, steps) = train_ten_steps(loaded.model, OptimizerConfig::default(), loss);
         assert_same_steps(&format!("classification on {backend}"), &steps, &directory.join("expected.json"));
+    }
+}
+
+/// Fifty steps with dropout, five times through the goldens' batches, from the same weights on every backend.
+#[test]
+fn fifty_steps_are_the_same_everywhere() {
+    let directory = golden("training");
+    let batches = read_golden(&directory.join("batches.safetensors"));
+    let weights = Weights::open(&directory).unwrap();
+    let mut config = BertConfig::from_file(directory.join("config.json")).unwrap();
+    (config.hidden_dropout_prob, config.attention_probs_dropout_prob) = (0.1, 0.1);
+    let runs = devices().into_iter().map(|(backend, device)| {
+        let model = load_weights::<BertForPreTraining>(&weights, config.clone(), 0, &device).unwrap().model;
+        let (model, steps) = train_steps(50, model, OptimizerConfig::default(), |model, step| {
+            dropout::seed(step as u64);
+            pretraining_loss(model, &batches, step % 10, &device)
+        });
+        (backend, steps, state_dict(&model))
+    });
+    let runs: Vec<_> = runs.collect();
+    let (_, first, weights) = &runs[0];
+    assert!(first[49].loss < 0.8 * first[0].loss, "{} → {}: nothing was learned", first[0].loss, first[49].loss);
+    for (backend, steps, other) in &runs[1..] {
+        for (index, (step, expected)) in steps.iter().zip(first).enumerate() {
+            for (name, found, expected) in [("loss", step.loss, expected.loss), ("norm", step.norm, expected.norm)] {
+                let relative = (found - expected).abs() / expected;
+                assert!(relative < 1e-4, "{backend}, step {index}: {name} {found}, on flex {expected}");
+            }
+        }
+        for ((name, tensor), (_, expected)) in other.iter().zip(weights) {
+            let bound = if name.ends_with("key.bias") { 1e-2 } else { 1e-4 };
+            assert_close(&format!("{backend}: {name}"), &tensor.values, &expected.values, bound);
+        }
     }
 }
 
