@@ -354,13 +354,21 @@ fn fast_operations_of_several_inputs_are_the_plain_ones() {
         let [query, key, value] = [0, 1, 2].map(|index: usize| inputs[index].clone());
         ops::attention(query, key, value, padding, 2, dropout)
     };
-    let operations: [(&str, Vec<[usize; 3]>, Operation); 6] = [
+    let add_norm = |inputs: &[Tensor<3>], dropout: Option<f64>| {
+        let [x, residual] = [0, 1].map(|index: usize| inputs[index].clone());
+        let [gamma, beta] = [2, 3].map(|index: usize| inputs[index].clone().reshape([19]));
+        ops::add_norm(residual, x, dropout, gamma, beta, 1e-12)
+    };
+    let norm_shapes = vec![[3, 5, 19], [3, 5, 19], [1, 1, 19], [1, 1, 19]];
+    let operations: [(&str, Vec<[usize; 3]>, Operation); 8] = [
         ("attention", vec![[3, 5, 6]; 3], &|inputs, device| attention(inputs, device, None)),
         ("attention with dropout", vec![[3, 5, 6]; 3], &|inputs, device| attention(inputs, device, Some(0.4))),
         ("layer norm", vec![[3, 5, 19], [1, 1, 19], [1, 1, 19]], &|inputs, _| {
             let vector = |index: usize| inputs[index].clone().reshape([19]);
             ops::layer_norm(inputs[0].clone(), vector(1), vector(2), 1e-12)
         }),
+        ("add and norm", norm_shapes.clone(), &|inputs, _| add_norm(inputs, None)),
+        ("add and norm with dropout", norm_shapes, &|inputs, _| add_norm(inputs, Some(0.4))),
         ("linear", vec![[3, 5, 19], [1, 19, 23], [1, 1, 23]], &|inputs, _| {
             let [x, weight, bias] = [0, 1, 2].map(|index: usize| inputs[index].clone());
             ops::linear(x, weight.squeeze_dim(0), bias.reshape([23]))

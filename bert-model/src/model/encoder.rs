@@ -67,9 +67,9 @@ impl EncoderLayer {
     /// - `padding`: `[B, T]`, true at padding
     pub fn forward(&self, hidden: Tensor<3>, padding: Tensor<2, Bool>) -> Tensor<3> {
         let attended = self.attention.forward(hidden.clone(), padding);
-        let hidden = self.attention_norm.forward(hidden + self.dropout.forward(attended));
+        let hidden = self.attention_norm.after_residual(hidden, attended, &self.dropout);
         let fed = self.feed_forward.forward(hidden.clone());
-        self.feed_forward_norm.forward(hidden + self.dropout.forward(fed))
+        self.feed_forward_norm.after_residual(hidden, fed, &self.dropout)
     }
 }
 

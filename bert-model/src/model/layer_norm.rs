@@ -3,7 +3,7 @@
 use burn::module::Param;
 use burn::prelude::*;
 
-use crate::ops;
+use crate::ops::{self, dropout::Dropout};
 
 /// Every hidden state to mean 0 and variance 1, then stretched and shifted component by component.
 #[derive(Module, Debug)]
@@ -20,5 +20,16 @@ impl LayerNorm {
     /// Input and output: `[…, H]`.
     pub fn forward<const D: usize>(&self, hidden: Tensor<D>) -> Tensor<D> {
         ops::layer_norm(hidden, self.gamma.val(), self.beta.val(), self.epsilon)
+    }
+
+    /// The normalised `residual + dropout(hidden)`. Inputs and output: `[…, H]`.
+    pub fn after_residual<const D: usize>(
+        &self,
+        residual: Tensor<D>,
+        hidden: Tensor<D>,
+        dropout: &Dropout,
+    ) -> Tensor<D> {
+        let dropout = dropout.active(&hidden.device());
+        ops::add_norm(residual, hidden, dropout, self.gamma.val(), self.beta.val(), self.epsilon)
     }
 }

@@ -36,7 +36,7 @@ pub(super) fn elements(x: &FlexTensor) -> &[f32] {
 }
 
 /// Changes `x` by a loop over its elements, in place if it is nobody else's.
-pub(super) fn changed(mut x: FlexTensor, change: impl Fn(&mut [f32])) -> FlexTensor {
+pub(super) fn changed(mut x: FlexTensor, change: impl FnOnce(&mut [f32])) -> FlexTensor {
     let count = x.shape().num_elements();
     match x.try_storage_mut::<f32>() {
         Some(values) => {

@@ -2,7 +2,7 @@
 //!
 //! Every backend has the plain version, written with burn's own operations; `flex` has a fast one, for the elementwise
 //! operations in `flex.rs`, for the others in the file of their name. The tests compare the two, values and gradients.
-//! The model calls [`linear()`], [`attention()`], [`layer_norm()`], [`cross_entropy()`] and the functions at the end of this file.
+//! The model calls [`linear()`], [`attention()`], [`layer_norm()`], [`add_norm()`], [`cross_entropy()`] and the functions at the end of this file.
 
 // burn calls ndarray deprecated; here it is the second, independent CPU implementation.
 #![allow(deprecated)]
@@ -31,7 +31,7 @@ use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
 
 pub use attention::attention;
 pub use cross_entropy::cross_entropy;
-pub use layer_norm::layer_norm;
+pub use layer_norm::{add_norm, layer_norm};
 pub use linear::{linear, linear_transposed};
 
 /// Operations with a plain version for every backend. All tensors are contiguous matrices `[rows, columns]`.
