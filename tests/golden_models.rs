@@ -297,7 +297,8 @@ fn fifty_steps_are_the_same_everywhere() {
     });
     let runs: Vec<_> = runs.collect();
     let (_, first, weights) = &runs[0];
-    assert!(first[49].loss < 0.8 * first[0].loss, "{} → {}: nothing was learned", first[0].loss, first[49].loss);
+    let (before, after) = (first[0].loss, first[49].loss);
+    assert!(after < before - 0.2, "{before} → {after}: nothing was learned");
     for (backend, steps, other) in &runs[1..] {
         for (index, (step, expected)) in steps.iter().zip(first).enumerate() {
             for (name, found, expected) in [("loss", step.loss, expected.loss), ("norm", step.norm, expected.norm)] {
