@@ -540,14 +540,15 @@ fn peak_of_predicting(texts: usize, at: &Path) -> u64 {
     peak
 }
 
-/// Predictions are made and written as the texts are read: five times the texts take no more memory.
+/// Predictions are made and written as the texts are read: fifteen times the texts take no more memory, once the allocator
+/// has seen some windows of them.
 #[cfg(target_os = "linux")]
 #[test]
 fn predictions_over_many_texts_take_no_more_memory() {
     let directory = workshop();
     let at = directory.path();
     succeed(&train(&["run", "--max-seq-len", "12"]), at);
-    let [few, many] = [8_000, 40_000].map(|texts| peak_of_predicting(texts, at));
-    println!("KiB at most: {few} for 8,000 texts, {many} for 40,000");
-    assert!(many as f64 <= few as f64 * 1.25, "KiB at most: {few} for 8,000 texts, {many} for 40,000");
+    let [few, many] = [20_000, 300_000].map(|texts| peak_of_predicting(texts, at));
+    println!("KiB at most: {few} for 20,000 texts, {many} for 300,000");
+    assert!(many as f64 <= few as f64 * 1.5, "KiB at most: {few} for 20,000 texts, {many} for 300,000");
 }
