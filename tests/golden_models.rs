@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use bert_model::model::loss::{binary_cross_entropy, cross_entropy, squared_error};
+use bert_model::model::tape;
 use bert_model::ops::dropout;
 use bert_model::pretrained::weights::Weights;
 use bert_model::pretrained::{load_weights, state_dict};
@@ -200,9 +201,9 @@ fn train_steps<M: Pretrained>(
     let schedule = Schedule { peak: 1e-3, warmup: 3, steps: count as u64, decay: Decay::Linear };
     let (mut model, mut optimizer, mut steps) = (model.train(), Optimizer::new(config), Vec::new());
     for step in 0..count {
-        let loss = loss(&model, step);
+        let (loss, tape) = tape::record(false, || loss(&model, step));
         let mut gradients = GradientSum::default();
-        gradients.add(&model, loss.backward());
+        tape.backward(loss.clone(), |part| gradients.add(&model, part));
         let norm = gradients.global_norm();
         model = optimizer.step(model, gradients, schedule.learning_rate(step as u64), clip_scale(norm, Some(1.0)));
         steps.push(Step { loss: f64::from(loss.into_scalar::<f32>()), norm });

@@ -9,16 +9,16 @@ use std::io::Write;
 use std::path::Path;
 
 use bert_finetune::data::choices::{ChoiceOptions, read_choices};
-use bert_finetune::data::columns::Column;
 use bert_finetune::data::conll::{ConllOptions, read_tagged};
 use bert_finetune::data::squad::read_squad;
-use bert_finetune::data::table::{LabelColumns, TableOptions, read_table};
 use bert_finetune::description::open_task;
 use bert_finetune::for_task;
 use bert_finetune::tasks::{Asked, Task};
 use bert_model::text::tokenizer::Normalisation;
 use bert_model::{BertConfig, Result, Tokenizer};
 use bert_pretrain::corpus::Corpus;
+use bert_pretrain::input::columns::Column;
+use bert_pretrain::input::table::{LabelColumns, TableOptions, read_table};
 use mutation::{mutated, rounds};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;

@@ -82,6 +82,23 @@ fn a_run_leaves_a_model_directory_that_can_be_used() {
     assert_eq!(masks[0]["position"], 4);
     assert_eq!(masks[0]["predictions"].as_array().unwrap().len(), 3);
 
+    // Texts of a file, whatever its form; the line of a text without a mask is named.
+    let fill = ["fill-mask", "--model", "run", "--json", "--quiet", "--top-k", "1", "--input"];
+    for (name, content, column) in [
+        ("texts.txt", "Anna [MASK]\n[MASK] lives\n", "text"),
+        ("texts.jsonl", "{\"text\": \"Anna [MASK]\"}\n{\"text\": \"[MASK] lives\"}\n", "text"),
+        ("texts.csv", "id,words\n1,Anna [MASK]\n2,[MASK] lives\n", "words"),
+    ] {
+        fs::write(at.join(name), content).unwrap();
+        let filled = succeed(&[&fill[..], &[name, "--text", column]].concat(), at);
+        let filled: Vec<Value> = filled.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(filled.len(), 2, "{name}");
+        assert_eq!((&filled[0]["text"], &filled[0]["masks"][0]["position"]), (&"Anna [MASK]".into(), &2.into()));
+    }
+    fs::write(at.join("texts.txt"), "nothing\n").unwrap();
+    let message = fail(&[&fill[..], &["texts.txt"]].concat(), at, 1);
+    assert!(message.contains("texts.txt:1: found no [MASK]"), "{message}");
+
     let next = json(&["next-sentence", "--model", "run", "--first", "a", "--second", "b", "--json", "--quiet"], at);
     assert!((0.0..=1.0).contains(&next["is_next"].as_f64().unwrap()));
 

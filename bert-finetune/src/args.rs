@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use bert_model::train::Decay;
-use bert_pretrain::args::Common;
+use bert_pretrain::args::{Common, TextArgs};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::description::TaskName;
@@ -163,16 +163,6 @@ pub struct EvaluateArgs {
     /// Options of every command
     #[command(flatten)]
     pub common: Common,
-}
-
-/// Texts, however they come.
-#[derive(Debug, Clone, Args)]
-pub struct TextArgs {
-    /// Texts; - for stdin, one a line
-    pub texts: Vec<String>,
-    /// A file of texts: .txt one a line, .jsonl, .csv, .tsv; - for stdin
-    #[arg(long, value_name = "FILE")]
-    pub input: Option<PathBuf>,
 }
 
 /// `bert-finetune predict`

@@ -10,15 +10,15 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::data::choices::ChoiceOptions;
-use crate::data::columns::Column;
 use crate::data::conll::{ConllOptions, TagColumn};
 use crate::data::squad::read_squad;
-use crate::data::table::{LabelColumns, Row, TableOptions, read_table};
 use crate::data::tags::TagScheme;
 use crate::tasks::multiple_choice::MultipleChoiceTask;
 use crate::tasks::question_answering::QuestionAnsweringTask;
 use crate::tasks::sequence::{SequenceTask, label_names};
 use crate::tasks::tagging::{TaggingTask, learned_tags};
+use bert_pretrain::input::columns::Column;
+use bert_pretrain::input::table::{LabelColumns, Row, TableOptions, read_table};
 
 const FILE: &str = "finetune.json";
 

@@ -2,14 +2,11 @@
 
 #![deny(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::unreachable)]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use bert_finetune::args::{Cli, Command, EmbedArgs, EvaluateArgs, PredictArgs, ReportArgs, TrainArgs};
-use bert_finetune::data::columns::Column;
-use bert_finetune::data::input::read_inputs;
-use bert_finetune::data::table::{Row, TableOptions};
 use bert_finetune::description::open_task;
 use bert_finetune::embed::{Pooling, Recipe, embed};
 use bert_finetune::features::Encoded;
@@ -25,6 +22,9 @@ use bert_model::train::{Ended, Interrupt, Progress};
 use bert_model::{BertModel, Tokenizer, load};
 use bert_pretrain::allocator::keep_memory;
 use bert_pretrain::args::Common;
+use bert_pretrain::input::columns::Column;
+use bert_pretrain::input::read_inputs;
+use bert_pretrain::input::table::{Row, TableOptions};
 use bert_pretrain::program::{exit, print_line, select_device};
 use clap::Parser;
 use serde_json::{Map, Value};
@@ -221,11 +221,14 @@ fn predict_with<T: Task>(task: &T, args: &PredictArgs) -> Result<()> {
         question: args.question.clone(),
         choices: args.choice.clone(),
     };
-    let texts =
-        if args.texts.texts.is_empty() { args.context.clone().into_iter().collect() } else { args.texts.texts.clone() };
-    let (mut examples, is_long): (Examples<T::Example>, bool) = match source(&texts, args.texts.input.as_deref())? {
+    let mut texts = args.texts.clone();
+    texts.texts.extend(args.context.clone().filter(|_| args.texts.texts.is_empty()));
+    let (mut examples, is_long): (Examples<T::Example>, bool) = match texts.source()? {
         Some(path) => (task.questions(&path)?, true),
-        None => (Box::new(texts.iter().map(|text| task.question(&asked(text))).collect::<Vec<_>>().into_iter()), false),
+        None => (
+            Box::new(texts.texts.iter().map(|text| task.question(&asked(text))).collect::<Vec<_>>().into_iter()),
+            false,
+        ),
     };
     let mut progress = Progress::new("predicting", 0, 0, args.common.quiet || !is_long);
     let mut done = 0;
@@ -246,18 +249,6 @@ fn predict_with<T: Task>(task: &T, args: &PredictArgs) -> Result<()> {
     }
     progress.finish();
     Ok(())
-}
-
-/// Where texts come from: a file, stdin, or (`None`) the arguments.
-fn source(texts: &[String], input: Option<&Path>) -> Result<Option<PathBuf>> {
-    let is_stdin = matches!(texts, [only] if only == "-");
-    match (is_stdin, texts.is_empty(), input) {
-        (true, _, None) => Ok(Some("-".into())),
-        (false, true, Some(path)) => Ok(Some(path.into())),
-        (_, false, Some(_)) => bail!("texts as arguments and --input at once; give one of them"),
-        (_, true, None) => bail!("no text: give some as arguments, a file with --input, or - for stdin"),
-        _ => Ok(None),
-    }
 }
 
 /// "good 0.98", "3.41", "joy, hope"
@@ -296,9 +287,9 @@ fn run_embed(args: &EmbedArgs) -> Result<ExitCode> {
         normalize: args.normalize,
     };
     let text = Column::parse(&args.text, !args.no_header)?;
-    let columns = TableOptions { text, text_pair: None, label: None, header: !args.no_header, skip_short_rows: false };
+    let columns = TableOptions { header: !args.no_header, ..TableOptions::texts(text) };
     let every_token = args.pooling == Pooling::None;
-    let source = source(&args.texts.texts, args.texts.input.as_deref())?;
+    let source = args.texts.source()?;
     let mut rows: Box<dyn Iterator<Item = bert_model::Result<Row>>> = match &source {
         Some(path) => Box::new(read_inputs(path, &columns)?),
         None => Box::new(

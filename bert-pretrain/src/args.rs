@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use bert_model::text::SentenceMode;
 use bert_model::train::{Algorithm, Decay, Precision};
+use bert_model::{Error, Result};
 use clap::{Args, Parser, Subcommand};
 
 use crate::examples::NspMode;
@@ -233,17 +234,49 @@ pub struct EvaluateArgs {
     pub common: Common,
 }
 
+/// Texts, however they come.
+#[derive(Debug, Clone, Args)]
+pub struct TextArgs {
+    /// Texts; - for stdin, one a line
+    pub texts: Vec<String>,
+    /// A file of texts: .txt one a line, .jsonl, .csv, .tsv; - for stdin
+    #[arg(long, value_name = "FILE")]
+    pub input: Option<PathBuf>,
+}
+
+impl TextArgs {
+    /// Where the texts come from: a file, stdin (`-`), or (`None`) the arguments.
+    ///
+    /// # Errors
+    /// If there are none, or both.
+    pub fn source(&self) -> Result<Option<PathBuf>> {
+        let is_stdin = matches!(&self.texts[..], [only] if only == "-");
+        match (is_stdin, self.texts.is_empty(), &self.input) {
+            (true, _, None) => Ok(Some("-".into())),
+            (false, true, Some(path)) => Ok(Some(path.clone())),
+            (_, false, Some(_)) => {
+                Err(Error::Setting("texts as arguments and --input at once; give one of them".into()))
+            }
+            (_, true, None) => {
+                Err(Error::Setting("no text: give some as arguments, a file with --input, or - for stdin".into()))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
 /// `bert-pretrain fill-mask`
 #[derive(Debug, Args)]
 pub struct FillMaskArgs {
     /// A model directory
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Texts with `[MASK]`; - for one a line from stdin
-    pub texts: Vec<String>,
-    /// A file of texts, one a line
-    #[arg(long, value_name = "FILE", conflicts_with = "texts")]
-    pub input: Option<PathBuf>,
+    /// Texts with `[MASK]`
+    #[command(flatten)]
+    pub texts: TextArgs,
+    /// Column of the text in a table
+    #[arg(long, default_value = "text", value_name = "COL")]
+    pub text: String,
     /// Predictions for each mask
     #[arg(long, default_value_t = 5, value_name = "K")]
     pub top_k: usize,

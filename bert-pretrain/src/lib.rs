@@ -3,7 +3,7 @@
 //! In the order of the data: [`lines`] → [`corpus`] → [`store`] (tokenised, on disk) → [`examples`] with [`masking`] → [`stream`]
 //! (the order, see [`shuffle`]) → [`batch`] → [`objective`]; [`prepare`] and [`train`] put them together, [`settings`] holds what the
 //! command line ([`args`]) asks for, [`sample`] is the corpus that is built in. [`vocabulary`] learns WordPieces,
-//! [`fill_mask`] uses the result, [`report`] shows it. [`allocator`] sets up the memory
+//! [`fill_mask`] uses the result on texts from [`input`], [`report`] shows it. [`allocator`] sets up the memory
 //! of both programs, [`program`] their output and exit codes.
 
 // Nothing that a user feeds us may panic; there are no exceptions.
@@ -16,6 +16,7 @@ pub mod batch;
 pub mod corpus;
 pub mod examples;
 pub mod fill_mask;
+pub mod input;
 pub mod lines;
 pub mod masking;
 pub mod objective;

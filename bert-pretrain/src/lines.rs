@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bert_model::{Error, Result};
 use flate2::bufread::MultiGzDecoder;
@@ -132,6 +133,57 @@ impl LineReader {
         let byte = self.buffer.get(offset).copied().unwrap_or_default();
         let found = format!("byte 0x{byte:02x} at offset {offset} of the line, which is not UTF-8");
         self.error(found, "UTF-8: convert the file, for instance with `iconv -f latin1 -t utf-8`")
+    }
+}
+
+/// One line without its ending; `number` counts from 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    pub number: u64,
+    pub text: String,
+}
+
+/// The lines of a file or of the standard input.
+pub struct Lines {
+    reader: LineReader,
+    path: Arc<Path>,
+}
+
+impl Lines {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if there is no such file or it may not be read.
+    pub fn open(path: &Path) -> Result<Self> {
+        Ok(Self::new(LineReader::open(path)?))
+    }
+
+    /// The standard input.
+    pub fn stdin() -> Self {
+        Self::new(LineReader::stdin())
+    }
+
+    fn new(reader: LineReader) -> Self {
+        Self { path: reader.path().into(), reader }
+    }
+
+    /// Lines of a text in memory; messages call it `x`.
+    pub fn of(text: &'static str) -> Self {
+        Self::new(LineReader::new(Path::new("x"), Box::new(text.as_bytes())))
+    }
+
+    /// The file's name, for messages; cheap to clone.
+    pub fn path(&self) -> &Arc<Path> {
+        &self.path
+    }
+}
+
+impl Iterator for Lines {
+    type Item = Result<Line>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let text = self.reader.next_line().map(|line| line.map(str::to_string)).transpose()?;
+        Some(text.map(|text| Line { number: self.reader.number(), text }))
     }
 }
 

@@ -14,7 +14,9 @@ use bert_pretrain::allocator::keep_memory;
 use bert_pretrain::args::{Cli, Command, Common, EvaluateArgs, FillMaskArgs, NextSentenceArgs, TrainArgs, VocabArgs};
 use bert_pretrain::corpus::Corpus;
 use bert_pretrain::fill_mask::{FilledText, fill_mask, next_sentence};
-use bert_pretrain::lines::LineReader;
+use bert_pretrain::input::columns::Column;
+use bert_pretrain::input::read_inputs;
+use bert_pretrain::input::table::TableOptions;
 use bert_pretrain::program::{exit, print_line, select_device};
 use bert_pretrain::settings::{DataSettings, TrainSettings};
 use bert_pretrain::{sample, train, vocabulary};
@@ -117,17 +119,25 @@ fn run_evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
 
 fn run_fill_mask(args: &FillMaskArgs) -> Result<ExitCode> {
     let model = Model::<BertForMaskedLM>::open(&args.model, &args.common)?;
-    let input = if args.texts == ["-"] { Some(Path::new("-")) } else { args.input.as_deref() };
-    let texts = input.map_or_else(|| Ok(args.texts.clone()), read_lines)?;
-    if texts.is_empty() {
-        anyhow::bail!("no text: give one as an argument, a file with --input, or - for stdin");
-    }
-    for text in texts {
-        let filled = model.fill(&text, args.top_k)?;
-        if args.common.json {
-            print_line(serde_json::to_string(&filled).context("the predictions")?)?;
-        } else {
-            print_line(describe(&filled))?;
+    let print = |filled: FilledText| -> Result<()> {
+        let line = match args.common.json {
+            true => serde_json::to_string(&filled).context("the predictions")?,
+            false => describe(&filled),
+        };
+        Ok(print_line(line)?)
+    };
+    match args.texts.source()? {
+        None => {
+            for text in &args.texts.texts {
+                print(model.fill(text, args.top_k)?)?;
+            }
+        }
+        Some(path) => {
+            for row in read_inputs(&path, &TableOptions::texts(Column::Name(args.text.clone())))? {
+                let row = row?;
+                let place = || format!("{}:{}", path.display(), row.line);
+                print(model.fill(&row.text, args.top_k).with_context(place)?)?;
+            }
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -170,16 +180,6 @@ impl Model<BertForMaskedLM> {
     fn fill(&self, text: &str, top_k: usize) -> Result<FilledText> {
         Ok(fill_mask(&self.model, &self.config, &self.tokenizer, text, top_k, &self.device)?)
     }
-}
-
-/// The lines of a file, or of stdin for `-`.
-fn read_lines(path: &Path) -> Result<Vec<String>> {
-    let mut reader = if path == Path::new("-") { LineReader::stdin() } else { LineReader::open(path)? };
-    let mut lines = Vec::new();
-    while let Some(line) = reader.next_line()? {
-        lines.push(line.to_string());
-    }
-    Ok(lines)
 }
 
 /// "the soup was [MASK] . → good 0.91, fine 0.03"

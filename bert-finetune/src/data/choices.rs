@@ -7,9 +7,8 @@
 use std::path::Path;
 
 use bert_model::{Error, Result};
+use bert_pretrain::input::columns::{Cells, Column, Table, scalar};
 use serde_json::Value;
-
-use super::columns::{Cells, Column, Table, scalar};
 
 /// Which columns to read.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,13 +8,10 @@
 use std::{fmt, path::Path};
 
 use bert_model::{Error, Result};
+use bert_pretrain::input::columns::{json_reason, scalar};
+use bert_pretrain::lines::{Line, Lines};
 use serde::Deserialize;
 use serde_json::Value;
-
-use super::{
-    columns::{json_reason, scalar},
-    lines::{Line, Lines},
-};
 
 /// A column of a CoNLL file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

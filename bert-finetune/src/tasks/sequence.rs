@@ -10,12 +10,12 @@ use burn::tensor::{Int, Tensor, TensorData};
 use serde_json::{Map, Value, json};
 
 use super::{Asked, Examples, Task, balanced, weight_of, weighted_sum};
-use crate::data::input::read_inputs;
-use crate::data::table::{Row, TableOptions, read_table};
 use crate::metrics::classification::classification;
 use crate::metrics::multi_label::multi_label;
 use crate::metrics::regression::regression;
 use crate::report::{Mistake, worst};
+use bert_pretrain::input::read_inputs;
+use bert_pretrain::input::table::{Row, TableOptions, read_table};
 
 /// Classification, multi-label classification or regression of texts and pairs.
 #[derive(Debug, Clone)]

@@ -16,10 +16,10 @@ use serde_json::{Map, Value, json};
 use super::sequence::best;
 use super::{Asked, Examples, Task, balanced, weight_of, weighted_sum};
 use crate::data::conll::{ConllOptions, Sentence, read_tagged};
-use crate::data::lines::Lines;
 use crate::data::tags::{Entity, TagScheme, entities, to_iob2};
 use crate::metrics::entities::entity_scores;
 use crate::report::{Mistake, worst};
+use bert_pretrain::lines::Lines;
 
 /// Tagging of words.
 #[derive(Debug, Clone)]

@@ -6,6 +6,7 @@ use burn::prelude::*;
 
 use super::Initialiser;
 use super::layer_norm::LayerNorm;
+use super::tape;
 use crate::ops::dropout::Dropout;
 
 /// The three tables and their LayerNorm.
@@ -41,9 +42,10 @@ impl Embeddings {
     /// - output: `[B, T, H]`
     pub fn forward(&self, input_ids: Tensor<2, Int>, token_type_ids: Tensor<2, Int>) -> Tensor<3> {
         let [_, tokens] = input_ids.dims();
-        let words = self.word.forward(input_ids);
+        let words = tape::rows(&self.word.weight, input_ids);
         let positions = self.position.weight.val().slice_dim(0, 0..tokens).unsqueeze();
         let token_types = self.token_type.forward(token_type_ids);
-        self.dropout.forward(self.norm.forward(words + token_types + positions))
+        let sum = self.norm.forward(words + token_types + positions);
+        tape::embedded(self, self.dropout.forward(sum))
     }
 }

@@ -6,9 +6,9 @@ use burn::tensor::activation;
 
 use super::Initialiser;
 use super::attention::MultiHeadAttention;
-use super::gradient_checkpointing;
 use super::layer_norm::LayerNorm;
 use super::linear::Linear;
+use super::tape;
 use crate::config::Activation;
 use crate::ops::{self, dropout::Dropout};
 
@@ -31,7 +31,7 @@ impl Encoder {
     /// - `padding`: `[B, T]`, true at padding
     /// - output: `[B, T, H]`
     pub fn forward(&self, hidden: Tensor<3>, padding: Tensor<2, Bool>) -> Tensor<3> {
-        self.layers.iter().fold(hidden, |hidden, layer| gradient_checkpointing::apply(layer, hidden, padding.clone()))
+        self.layers.iter().fold(hidden, |hidden, layer| tape::layer(layer, hidden, padding.clone()))
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the paper draws (Devlin et al. 2018, section 3), and nothing else.
 //!
 //! Read in the order of the data: [`embeddings`] → [`linear`] → [`attention`] → [`layer_norm`] → [`encoder`] → [`pooler`] → [`bert`] → [`heads`] →
-//! [`tasks`] → [`loss`].
+//! [`tasks`] → [`loss`]; back through [`tape`].
 //!
 //! Shape letters, everywhere: `B` batch, `T` tokens, `H` hidden size, `A` heads, `D` = H / A head size, `V` vocabulary,
 //! `M` masked positions, `C` classes or choices.
@@ -10,13 +10,13 @@ pub mod attention;
 pub mod bert;
 pub mod embeddings;
 pub mod encoder;
-pub mod gradient_checkpointing;
 pub mod heads;
 pub mod initialise;
 pub mod layer_norm;
 pub mod linear;
 pub mod loss;
 pub mod pooler;
+pub mod tape;
 pub mod tasks;
 
 pub use bert::{BertInput, BertModel, BertOutput, BertTrace};

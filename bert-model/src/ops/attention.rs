@@ -138,10 +138,27 @@ impl AttentionOps for Flex {
         let kernel = Kernel::new(&query.shape(), heads, dropout_key, p);
         let (q, k, v, m) = (elements(&query), elements(&key), elements(&value), elements(&mask));
         let mut output = vec![0.0; q.len()];
-        let row = kernel.tokens * kernel.width;
+        let (batches, row) = (query.shape()[0], kernel.tokens * kernel.width);
+        if batches < rayon::current_num_threads() {
+            // Fewer sequences than threads: these share the heads, which are put beside each other afterwards.
+            let contexts = (0..batches * heads).into_par_iter().map_init(Vec::new, |scratch, pair| {
+                let mut context = vec![0.0; kernel.tokens * kernel.head_size];
+                let place = View::rows_of(kernel.head_size);
+                kernel.forward(pair / heads, pair % heads, [q, k, v, m], (&mut context, place), scratch);
+                context
+            });
+            for (pair, context) in contexts.collect::<Vec<_>>().iter().enumerate() {
+                let output = &mut output[pair / heads * row..][..row];
+                let tokens = output.chunks_exact_mut(kernel.width).zip(context.chunks_exact(kernel.head_size));
+                for (token, context) in tokens {
+                    token[pair % heads * kernel.head_size..][..kernel.head_size].copy_from_slice(context);
+                }
+            }
+            return make(output, query.shape());
+        }
         output.par_chunks_mut(row.max(1)).enumerate().for_each_init(Vec::new, |scratch, (batch, output)| {
             for head in 0..heads {
-                kernel.forward(batch, head, [q, k, v, m], output, scratch);
+                kernel.forward(batch, head, [q, k, v, m], (&mut *output, kernel.head(head)), scratch);
             }
         });
         make(output, query.shape())
@@ -238,7 +255,14 @@ impl Kernel {
         ((batch * self.heads + head) * self.tokens * self.tokens) as u32
     }
 
-    fn forward(&self, batch: usize, head: usize, inputs: [&[f32]; 4], output: &mut [f32], scratch: &mut Vec<f32>) {
+    fn forward(
+        &self,
+        batch: usize,
+        head: usize,
+        inputs: [&[f32]; 4],
+        output: (&mut [f32], View),
+        scratch: &mut Vec<f32>,
+    ) {
         let [q, k, v, mask] = inputs;
         let t = self.tokens;
         scratch.resize(t * t, 0.0);
@@ -254,11 +278,10 @@ impl Kernel {
                 },
             );
         }
-        let context = (output, self.head(head));
         product(
             [t, self.head_size, t],
             Output::Replaced,
-            context,
+            output,
             (scratch, self.square()),
             (v, self.head_of(batch, head)),
         );

@@ -84,6 +84,7 @@ impl ModuleMapper for Freezer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::tape::Part;
     use crate::pretrained::state_dict;
     use crate::{BertConfig, BertForSequenceClassification, BertInput, Pretrained};
 
@@ -123,7 +124,7 @@ mod tests {
         let loss = training.forward(BertInput::new(Tensor::from_data([[2, 7, 42, 3]], &device))).powi_scalar(2).sum();
         let gradients = loss.backward();
         let mut sum = crate::train::GradientSum::default();
-        sum.add(&training, gradients);
+        sum.add(&training, Part::Gradients(gradients));
         let stem = "bert.encoder.layer.1.attention.self.value.weight";
         assert!(sum.remove(stem).is_none(), "the frozen matrix learns");
         assert!(sum.remove(&format!("{stem}.lora.b")).is_some(), "the adapter does not learn");

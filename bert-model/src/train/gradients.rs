@@ -1,10 +1,12 @@
-//! Gradients by parameter name: summed over micro-batches, measured and clipped by their global norm.
+//! Gradients by parameter name: summed over parts of a batch and micro-batches, measured and clipped by their global norm.
 
 use std::collections::BTreeMap;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Gradients, Tensor};
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::tensor::{Gradients, IndexingUpdateOp, Int, Tensor};
 
+use crate::model::tape::Part;
 use crate::ops;
 use crate::pretrained::names::hugging_face_name;
 
@@ -15,15 +17,16 @@ pub struct GradientSum {
 }
 
 impl GradientSum {
-    /// Adds what `backward` left for the parameters of `model`.
-    pub fn add<M: Module>(&mut self, model: &M, gradients: Gradients) {
-        model.visit(&mut Collector { path: Vec::new(), gradients, sum: &mut self.by_name });
-    }
-
-    /// Adds another sum.
-    pub fn merge(&mut self, other: Self) {
-        for (name, gradient) in other.by_name {
-            add(&mut self.by_name, name, gradient);
+    /// Adds what a backward pass left for parameters of `model`.
+    pub fn add<M: Module>(&mut self, model: &M, part: Part) {
+        let (path, sum) = (Vec::new(), &mut self.by_name);
+        match part {
+            Part::Gradients(gradients) => model.visit(&mut Collector { path, gradients, sum }),
+            Part::Rows { table, ids, gradient } => {
+                let (count, width) = (ids.shape().num_elements(), gradient.dims()[2]);
+                let (ids, rows) = (ids.reshape([count]), ops::widened(gradient.reshape([count, width])));
+                model.visit(&mut RowCollector { path, table, rows: Some((ids, rows)), sum });
+            }
         }
     }
 
@@ -40,6 +43,69 @@ impl GradientSum {
     /// Takes out the gradient of one parameter.
     pub fn remove(&mut self, name: &str) -> Option<Tensor<2>> {
         self.by_name.remove(name)
+    }
+}
+
+/// One sum for all parts of a micro-batch, which add to it in turn: the first gradients of each part, in the order of the
+/// parts, then the second ones, and so on. So the sum does not depend on who is faster.
+pub struct InTurn<'a> {
+    state: Mutex<State<'a>>,
+    changed: Condvar,
+}
+
+struct State<'a> {
+    sum: &'a mut GradientSum,
+    /// How often each part has added; `DONE` once it will not do so again.
+    turns: Vec<usize>,
+}
+
+const DONE: usize = usize::MAX;
+
+impl<'a> InTurn<'a> {
+    /// For so many parts, all of which are at work at once.
+    pub fn new(sum: &'a mut GradientSum, parts: usize) -> Self {
+        Self { state: Mutex::new(State { sum, turns: vec![0; parts] }), changed: Condvar::new() }
+    }
+
+    /// The turns of each part, to be taken by it and dropped when it is done.
+    pub fn turns(&self) -> Vec<Turns<'a, '_>> {
+        (0..self.lock().turns.len()).map(|part| Turns { shared: self, part }).collect()
+    }
+
+    /// A part that panics ends the run; the others need not panic over the lock.
+    fn lock(&self) -> MutexGuard<'_, State<'a>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The turns of one part.
+pub struct Turns<'a, 's> {
+    shared: &'s InTurn<'a>,
+    part: usize,
+}
+
+impl Turns<'_, '_> {
+    /// Waits for this part's next turn, and adds to the sum.
+    pub fn take(&mut self, add: impl FnOnce(&mut GradientSum)) {
+        let (part, mut state) = (self.part, self.shared.lock());
+        let is_next = |state: &State| {
+            let (before, after) = state.turns.split_at(part);
+            let own = after[0];
+            before.iter().all(|&turn| turn > own) && after.iter().all(|&turn| turn >= own)
+        };
+        while !is_next(&state) {
+            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        add(state.sum);
+        state.turns[part] += 1;
+        self.shared.changed.notify_all();
+    }
+}
+
+impl Drop for Turns<'_, '_> {
+    fn drop(&mut self) {
+        self.shared.lock().turns[self.part] = DONE;
+        self.shared.changed.notify_all();
     }
 }
 
@@ -62,17 +128,42 @@ impl ModuleVisitor for Collector<'_> {
         let Some(gradient) = param.base().grad_remove(&mut self.gradients) else { return };
         let gradient = ops::widened(as_matrix(gradient));
         let name = hugging_face_name(&self.path);
-        add(self.sum, name, gradient);
+        let sum = match self.sum.remove(&name) {
+            Some(sum) if ops::is_fast(&sum) => ops::adam::accumulate(sum, gradient),
+            Some(sum) => sum + gradient,
+            None => gradient,
+        };
+        self.sum.insert(name, sum);
     }
 }
 
-fn add(sums: &mut BTreeMap<String, Tensor<2>>, name: String, gradient: Tensor<2>) {
-    let sum = match sums.remove(&name) {
-        Some(sum) if ops::is_fast(&sum) => ops::adam::accumulate(sum, gradient),
-        Some(sum) => sum + gradient,
-        None => gradient,
-    };
-    sums.insert(name, sum);
+/// Adds rows to the gradient of one table.
+struct RowCollector<'a> {
+    path: Vec<String>,
+    table: ParamId,
+    rows: Option<(Tensor<1, Int>, Tensor<2>)>,
+    sum: &'a mut BTreeMap<String, Tensor<2>>,
+}
+
+impl ModuleVisitor for RowCollector<'_> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if param.id != self.table {
+            return;
+        }
+        let Some((ids, rows)) = self.rows.take() else { return };
+        let name = hugging_face_name(&self.path);
+        let (shape, options) = (param.lazy_shape(), (&rows.device(), rows.dtype()));
+        let sum = self.sum.remove(&name).unwrap_or_else(|| Tensor::zeros(shape, options));
+        self.sum.insert(name, sum.select_assign(0, ids, rows, IndexingUpdateOp::Add));
+    }
 }
 
 /// Shape: `[1]`.
@@ -88,4 +179,61 @@ pub(super) fn as_matrix<const D: usize>(tensor: Tensor<D>) -> Tensor<2> {
     let columns = tensor.dims()[D - 1];
     let rows = tensor.shape().num_elements() / columns.max(1);
     tensor.reshape([rows, columns])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use burn::tensor::Device;
+
+    use super::*;
+
+    /// The slowest part comes first all the same, every time; one that ends early or panics holds nobody up.
+    #[test]
+    fn parts_add_in_their_order_whoever_is_fast() {
+        let mut sum = GradientSum::default();
+        let order = Mutex::new(Vec::new());
+        let in_turn = InTurn::new(&mut sum, 3);
+        std::thread::scope(|scope| {
+            for (part, mut turns) in in_turn.turns().into_iter().enumerate() {
+                let order = &order;
+                scope.spawn(move || {
+                    for turn in 0..if part == 1 { 2 } else { 3 } {
+                        std::thread::sleep(Duration::from_millis(10 * (3 - part as u64)));
+                        turns.take(|_| order.lock().unwrap().push((turn, part)));
+                    }
+                });
+            }
+        });
+        let expected = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (2, 2)];
+        assert_eq!(*order.lock().unwrap(), expected);
+
+        let in_turn = InTurn::new(&mut sum, 2);
+        let result = std::thread::scope(|scope| {
+            let mut turns = in_turn.turns().into_iter();
+            let (mut first, mut second) = (turns.next().unwrap(), turns.next().unwrap());
+            let failing = scope.spawn(move || first.take(|_| panic!("on purpose")));
+            let waiting = scope.spawn(move || second.take(|_| ()));
+            (failing.join().is_err(), waiting.join().is_ok())
+        });
+        assert_eq!(result, (true, true));
+    }
+
+    #[test]
+    fn rows_are_added_where_they_belong() {
+        let device = Device::flex();
+        let config = crate::BertConfig::named("tiny").unwrap().with_vocab_size(5);
+        let model = crate::BertModel::init(&config, &device);
+        let table = model.embeddings.word.weight.id;
+        let mut sum = GradientSum::default();
+        for _ in 0..2 {
+            let ids = Tensor::from_data([[3, 1], [3, 0]], &device);
+            let gradient = Tensor::<3>::ones([2, 2, 128], &device);
+            sum.add(&model, Part::Rows { table, ids, gradient });
+        }
+        let rows = sum.remove("embeddings.word_embeddings.weight").unwrap();
+        let means: Vec<f32> = rows.mean_dim(1).into_data().try_to_vec().unwrap();
+        assert_eq!(means, [2.0, 2.0, 0.0, 4.0, 0.0]);
+    }
 }

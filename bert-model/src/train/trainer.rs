@@ -7,6 +7,7 @@ use burn::module::Module;
 use burn::prelude::*;
 use serde_json::{Map, Value, json};
 
+use super::gradients::InTurn;
 use super::optimizer::clip_scale;
 use super::workers::Workers;
 use super::{
@@ -14,7 +15,7 @@ use super::{
     StepBatches,
 };
 use crate::error::{Error, Result};
-use crate::model::gradient_checkpointing;
+use crate::model::tape;
 use crate::ops::dropout;
 
 /// What is being learned: how a batch becomes a loss, and how the model is judged.
@@ -214,19 +215,18 @@ pub fn take_step<T: Task>(
     let mut gradients = GradientSum::default();
     let mut losses = LossSum::default();
     for (index, batch) in batches.into_iter().enumerate() {
-        // Every part has a copy of the model to itself: the same numbers, but gradients of its own.
-        let parts = task.split(batch, workers.count()).into_iter().enumerate();
-        let parts = parts.map(|(part, batch)| (part, batch, plan.precision.copy(&state.model, &device))).collect();
-        for (gradient, loss) in workers.run(parts, |(part, batch, model)| {
+        // Every part has a copy of the model to itself, with the same numbers, and adds to the one sum of gradients.
+        let parts = task.split(batch, workers.count());
+        let shared = InTurn::new(&mut gradients, parts.len());
+        let parts = parts.into_iter().zip(shared.turns()).enumerate();
+        let parts = parts.map(|(part, with)| (part, with, plan.precision.copy(&state.model, &device))).collect();
+        let part_losses = workers.run(parts, |(part, (batch, mut turn), model)| {
             dropout::seed(dropout_seed(plan.seed, state.step, index, part));
-            let (loss, tape) = gradient_checkpointing::record(plan.gradient_checkpointing, || task.loss(&model, batch));
-            let mut gradient = GradientSum::default();
-            tape.backward(loss.total.clone() * scale, |gradients| gradient.add(&model, gradients));
-            (gradient, loss)
-        }) {
-            gradients.merge(gradient);
-            losses.add(loss);
-        }
+            let (loss, tape) = tape::record(plan.gradient_checkpointing, || task.loss(&model, batch));
+            tape.backward(loss.total.clone() * scale, |part| turn.take(|gradients| gradients.add(&model, part)));
+            loss
+        });
+        part_losses.into_iter().for_each(|loss| losses.add(loss));
     }
     let learning_rate = plan.schedule.learning_rate(state.step);
     state.step += 1;

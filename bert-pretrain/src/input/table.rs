@@ -37,6 +37,13 @@ pub enum LabelColumns {
     Indicators(Vec<Column>),
 }
 
+impl TableOptions {
+    /// The texts of one column, by the names of a header.
+    pub fn texts(text: Column) -> Self {
+        Self { text, text_pair: None, label: None, header: true, skip_short_rows: false }
+    }
+}
+
 impl LabelColumns {
     /// Reads `--label` of the multi-label task: one column, or a comma between one column for each label.
     ///

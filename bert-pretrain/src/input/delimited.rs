@@ -6,7 +6,7 @@
 
 use bert_model::{Error, Result};
 
-use super::lines::Lines;
+use crate::lines::Lines;
 
 /// No honest record is longer; a quoted field that reaches this was never closed.
 const MAX_RECORD_BYTES: usize = 16 << 20;

@@ -9,10 +9,8 @@ use std::{fmt, path::Path, sync::Arc};
 use bert_model::{Error, Result};
 use serde_json::{Map, Value};
 
-use super::{
-    delimited::{Dialect, Record, Records},
-    lines::{Line, Lines},
-};
+use super::delimited::{Dialect, Record, Records};
+use crate::lines::{Line, Lines};
 
 /// How a user names a column.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,13 +1,18 @@
-//! Texts to predict for: `--input FILE` (`.txt`, `.jsonl`, `.csv`, `.tsv`) or `-`, the standard input.
+//! Texts that both programs are asked about: `--input FILE` (`.txt`, `.jsonl`, `.csv`, `.tsv`) or `-`, the standard input.
+//!
+//! [`table`] reads rows of texts and labels, through [`columns`] and [`delimited`] and, like everything that reads text
+//! here, [`crate::lines`].
+
+pub mod columns;
+pub mod delimited;
+pub mod table;
 
 use std::path::Path;
 
 use bert_model::{Error, Result};
 
-use super::{
-    lines::{Line, Lines},
-    table::{Row, TableOptions, read_table},
-};
+use self::table::{Row, TableOptions, read_table};
+use crate::lines::{Line, Lines};
 
 /// What an input is read as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +81,8 @@ fn row(line: Line, pairs: bool, path: &Path) -> Result<Row> {
 mod tests {
     use std::fs;
 
-    use super::{super::columns::Column, *};
+    use super::columns::Column;
+    use super::*;
 
     fn read(file: &str, content: &str, text_pair: Option<&str>) -> Result<Vec<Row>> {
         let directory = tempfile::tempdir().unwrap();
