@@ -160,6 +160,31 @@ def compare(name, work, size, lengths, ways, options, folder):
     return result
 
 
+def without_padding(name, size, lengths, options, folder):
+    """What the texts of all lengths would cost if none were padded: 64 texts of each length, by that length's share."""
+    model, batch, many = folder / f"{size}-0.1", folder / "batch.json", 64
+
+    def worker(lengths):
+        make_batch(batch, lengths)
+        started = Worker([str(options.worker), str(model), str(batch)])
+        started.ask("encode")  # loads the model, and has read the batch before the next one is written
+        return started
+
+    if not model.exists():
+        make_model(model, size, 0.1, max(lengths))
+    mixed = worker(lengths)
+    turns, ideal = [], 0.0
+    for length in sorted(set(lengths)):
+        equal = worker([length] * many)
+        ideal += statistics.median(equal.ask("encode")["ms"] for _ in range(3)) * lengths.count(length) / many
+        equal.close()
+        turns.append(mixed.ask("encode")["ms"])
+    mixed.close()
+    median = statistics.median(turns)
+    print(f"{name:24} ours {median:8.0f} ms, without padding {ideal:8.0f} ms = {median / ideal:.2f}", flush=True)
+    return {"name": name, "ms": {"ours": median, "without padding": ideal}, "times": turns}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worker", type=pathlib.Path, help="ours, already built (default: cargo build --release)")
@@ -191,6 +216,10 @@ def main():
             if options.only in name:
                 results.append(compare(name, work, size, lengths, ways, options, pathlib.Path(folder)))
                 options.output.write_text(json.dumps(results, indent=1))
+        name = "mini mixed, padding"
+        if options.only in name:
+            results.append(without_padding(name, "mini", mixed_lengths(), options, pathlib.Path(folder)))
+            options.output.write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

@@ -6,13 +6,14 @@
 mod program;
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use bert_model::train::Checkpoints;
 use bert_pretrain::sample;
-use program::{fail, failure, run, run_with_file_limit, spawn, succeed, text};
+use program::{command, fail, failure, run, run_with_file_limit, spawn, succeed, text};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
@@ -130,6 +131,59 @@ fn a_run_killed_a_hundred_times_is_the_run_that_was_not() {
     succeed(&short("killed", "160", &resume), at);
     succeed(&short("whole", "160", &save), at);
     assert_same_run(&at.join("killed"), &at.join("whole"));
+}
+
+/// Runs until the program dies at a fail point.
+fn die(arguments: &[&str], directory: &Path, fail_point: &str) {
+    let output = command(arguments, directory).env("BERT_FAIL_POINT", fail_point).output().unwrap();
+    assert_eq!(output.status.signal(), Some(6), "{fail_point}: {}", text(&output.stderr));
+}
+
+/// Dies at every place at which saving the third checkpoint can be cut short.
+#[test]
+fn a_run_that_dies_while_it_saves_keeps_the_checkpoint_before() {
+    if !cfg!(debug_assertions) {
+        println!("skipped: a release build has no fail points");
+        return;
+    }
+    // The newest checkpoint that is left: until the rename, that of step 4.
+    const PLACES: [(&str, u64); 9] = [
+        ("staging", 4),
+        ("in model.safetensors", 4),
+        ("weights", 4),
+        ("in optimizer.safetensors", 4),
+        ("optimizer", 4),
+        ("in state.json", 4),
+        ("state", 4),
+        ("renamed", 6),
+        ("removed", 6),
+    ];
+    let directory = corpus();
+    let at = directory.path();
+    let save = ["--save-every", "2", "--keep", "2"];
+    succeed(&short("whole", "8", &save), at);
+    for (place, left) in PLACES {
+        // Old checkpoints are removed from the third on.
+        let times = if place == "removed" { 1 } else { 3 };
+        die(&short(place, "8", &save), at, &format!("{times}:{place}"));
+        let found = Checkpoints::open(at.join(place), 2).unwrap().newest().unwrap().unwrap();
+        assert_eq!((found.step, found.warnings), (left, vec![]), "{place}");
+        let entries = fs::read_dir(at.join(place).join("checkpoints")).unwrap();
+        let names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        assert!(names.iter().all(|name| name.as_encoded_bytes()[0] != b'.'), "{place}: not swept: {names:?}");
+        succeed(&short(place, "8", &[&save[..], &["--resume"]].concat()), at);
+        assert_same_run(&at.join("whole"), &at.join(place));
+    }
+    // A damaged checkpoint is in the way of the one that takes its place.
+    let resume = short("staging", "8", &["--save-every", "2", "--keep", "2", "--resume"]);
+    let checkpoints = at.join("staging/checkpoints");
+    fs::write(checkpoints.join("step-00000008/model.safetensors"), "").unwrap();
+    die(&resume, at, "1:replaced");
+    assert!(!checkpoints.join("step-00000008").exists());
+    let found = Checkpoints::open(at.join("staging"), 2).unwrap().newest().unwrap().unwrap();
+    assert_eq!((found.step, found.warnings.len()), (6, 1));
+    succeed(&resume, at);
+    assert_same_run(&at.join("whole"), &at.join("staging"));
 }
 
 #[test]

@@ -18,6 +18,7 @@
 pub mod config;
 pub mod device;
 pub mod error;
+mod fail_point;
 pub mod model;
 #[allow(unsafe_code, reason = "vector registers and disjoint parts of one buffer; each place says why it holds")]
 pub mod ops;

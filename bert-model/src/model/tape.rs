@@ -17,7 +17,7 @@ use burn::tensor::Gradients;
 use burn::tensor::module::embedding;
 
 use super::encoder::EncoderLayer;
-use crate::ops::dropout::{self, Stream};
+use crate::ops::dropout;
 
 thread_local! {
     /// What the forward pass of this thread went through, while it is recorded.
@@ -34,17 +34,11 @@ pub struct Tape {
 
 /// A stretch of the forward pass with a graph of its own.
 struct Segment {
-    graph: Graph,
+    /// Gives the output with everything that led to it, kept or computed again.
+    graph: Box<dyn FnOnce() -> Tensor<3>>,
     /// What the forward pass went on with: a leaf, whose gradient is where the stretch's backward pass begins.
     output: Tensor<3>,
     gradient: Option<Tensor<3>>,
-}
-
-enum Graph {
-    /// The output, with everything that led to it.
-    Kept(Tensor<3>),
-    /// What it takes to compute the output again.
-    Again { layer: Box<EncoderLayer>, input: Tensor<3>, padding: Tensor<2, Bool>, dropout: Stream },
 }
 
 /// Rows of a table that were looked up.
@@ -59,15 +53,18 @@ struct LookedUp {
 pub enum Part {
     /// As burn's autodiff leaves them.
     Gradients(Gradients),
-    /// The gradient of rows of a table.
-    Rows {
-        /// The table, `[V, H]`.
-        table: ParamId,
-        /// Which rows, `[B, T]`; some may come more than once.
-        ids: Tensor<2, Int>,
-        /// `[B, T, H]`.
-        gradient: Tensor<3>,
-    },
+    /// Of a table that was looked up.
+    Rows(Box<Rows>),
+}
+
+/// The gradient of rows of a table.
+pub struct Rows {
+    /// The table, `[V, H]`.
+    pub table: ParamId,
+    /// Which rows, `[B, T]`; some may come more than once.
+    pub ids: Tensor<2, Int>,
+    /// `[B, T, H]`.
+    pub gradient: Tensor<3>,
 }
 
 /// Runs a forward pass and records it; with `checkpointing` its encoder layers keep nothing but their inputs.
@@ -85,19 +82,12 @@ impl Tape {
         while let Some(Segment { graph, gradient, .. }) = self.segments.pop() {
             // Without a gradient: the loss does not depend on it.
             let Some(gradient) = gradient else { continue };
-            let output = match graph {
-                Graph::Kept(output) => output,
-                Graph::Again { layer, input, padding, dropout } => {
-                    dropout::resume(dropout);
-                    layer.forward(input, padding)
-                }
-            };
-            let gradients = (output * Tensor::from_inner(gradient)).sum().backward();
+            let gradients = (graph() * Tensor::from_inner(gradient)).sum().backward();
             collect(Part::Gradients(self.keep_leaves(gradients)));
         }
         for LookedUp { table, ids, gradient, .. } in self.looked_up {
             if let Some(gradient) = gradient {
-                collect(Part::Rows { table, ids, gradient });
+                collect(Part::Rows(Box::new(Rows { table, ids, gradient })));
             }
         }
     }
@@ -126,12 +116,14 @@ pub(super) fn layer(layer: &EncoderLayer, input: Tensor<3>, padding: Tensor<2, B
             // Without gradients, burn keeps nothing for a backward pass.
             let untracked = Tensor::from_inner(input.clone().inner());
             let output = layer.clone().no_grad().forward(untracked, padding.clone());
-            cut(Graph::Again { layer: Box::new(layer.clone()), input, padding, dropout }, output)
+            let layer = layer.clone();
+            let again = move || {
+                dropout::resume(dropout);
+                layer.forward(input, padding)
+            };
+            cut(again, output)
         }
-        Some(false) if below_learns || learns(layer) => {
-            let output = layer.forward(input, padding);
-            cut(Graph::Kept(output.clone()), output)
-        }
+        Some(false) if below_learns || learns(layer) => keep(layer.forward(input, padding)),
         _ => layer.forward(input, padding),
     }
 }
@@ -139,7 +131,7 @@ pub(super) fn layer(layer: &EncoderLayer, input: Tensor<3>, padding: Tensor<2, B
 /// Ends the graph of the embeddings, whose output this is, if the forward pass is recorded.
 pub(super) fn embedded<M: Module>(embeddings: &M, output: Tensor<3>) -> Tensor<3> {
     let is_recorded = TAPE.with_borrow(Option::is_some);
-    if is_recorded && learns(embeddings) { cut(Graph::Kept(output.clone()), output) } else { output }
+    if is_recorded && learns(embeddings) { keep(output) } else { output }
 }
 
 /// Rows of a table.
@@ -159,10 +151,17 @@ pub(super) fn rows(table: &Param<Tensor<2>>, ids: Tensor<2, Int>) -> Tensor<3> {
     rows
 }
 
-/// Goes on with a leaf in the place of an output that `graph` leads to.
-fn cut(graph: Graph, output: Tensor<3>) -> Tensor<3> {
+/// Ends a graph at an output, and keeps it.
+fn keep(output: Tensor<3>) -> Tensor<3> {
+    let kept = output.clone();
+    cut(move || kept, output)
+}
+
+/// Goes on with a leaf in the place of an output that `graph` gives.
+fn cut(graph: impl FnOnce() -> Tensor<3> + 'static, output: Tensor<3>) -> Tensor<3> {
     let output = output.detach().require_grad();
-    on_tape(|tape| tape.segments.push(Segment { graph, output: output.clone(), gradient: None }));
+    let segment = Segment { graph: Box::new(graph), output: output.clone(), gradient: None };
+    on_tape(|tape| tape.segments.push(segment));
     output
 }
 

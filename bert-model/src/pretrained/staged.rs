@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::fail_point::fail_point;
 
 /// A file that takes its place when it is finished; dropped before that, it leaves what was there untouched.
 ///
@@ -45,7 +46,9 @@ impl StagedFile {
     /// # Errors
     /// If it could not be written to its end; the old one is then still there.
     pub fn finish(mut self) -> Result<()> {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut finish = || {
+            fail_point(&format!("in {name}"));
             self.writer.flush()?;
             let Some(staged) = &self.staged else { return Ok(()) };
             self.writer.get_ref().sync_all()?;

@@ -20,6 +20,7 @@ use super::precision::LossScale;
 use super::trainer::TrainingState;
 use crate::config::BertConfig;
 use crate::error::{Error, Result};
+use crate::fail_point::fail_point;
 use crate::pretrained::save::{HostTensor, save_weights, state_dict};
 use crate::pretrained::weights::Weights;
 use crate::pretrained::{fill, replace_file};
@@ -27,6 +28,8 @@ use crate::pretrained::{fill, replace_file};
 const WEIGHTS: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
+/// Ends the name of a checkpoint while another of the same step takes its place.
+const REPLACED: &str = ".replaced";
 
 /// The `checkpoints` directory of a run.
 #[derive(Debug, Clone)]
@@ -66,7 +69,7 @@ pub struct Found {
 
 impl Checkpoints {
     /// Those of the run in `run_directory`, of which the newest `keep` stay. Leftovers of a write that was cut short are
-    /// swept.
+    /// swept, and a checkpoint that was about to be replaced is put back.
     ///
     /// # Errors
     /// If the directory cannot be made or read.
@@ -74,10 +77,13 @@ impl Checkpoints {
         let directory = run_directory.as_ref().join("checkpoints");
         fs::create_dir_all(&directory).map_err(Error::io(&directory, "make the directory"))?;
         for entry in fs::read_dir(&directory).map_err(Error::io(&directory, "read"))? {
-            let path = entry.map_err(Error::io(&directory, "read"))?.path();
-            let is_staging = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".step-"));
-            if is_staging {
-                fs::remove_dir_all(&path).map_err(Error::io(&path, "remove"))?;
+            let entry = entry.map_err(Error::io(&directory, "read"))?;
+            let (path, name) = (entry.path(), entry.file_name());
+            let Some(name) = name.to_str().and_then(|name| name.strip_prefix('.')) else { continue };
+            match name.strip_suffix(REPLACED).map(|name| directory.join(name)) {
+                Some(place) if !place.exists() => fs::rename(&path, &place).map_err(Error::io(&place, "put back"))?,
+                _ if name.starts_with("step-") => fs::remove_dir_all(&path).map_err(Error::io(&path, "remove"))?,
+                _ => {}
             }
         }
         Ok(Self { directory, keep: keep.max(1) })
@@ -90,13 +96,16 @@ impl Checkpoints {
     pub fn save<M: Module>(&self, state: &TrainingState<M>, settings: &Value) -> Result<PathBuf> {
         let name = format!("step-{:08}", state.step);
         let staging = self.directory.join(format!(".{name}"));
-        let path = self.directory.join(name);
+        let path = self.directory.join(&name);
         if staging.exists() {
             fs::remove_dir_all(&staging).map_err(Error::io(&staging, "remove"))?;
         }
         fs::create_dir_all(&staging).map_err(Error::io(&staging, "make the directory"))?;
+        fail_point("staging");
         save_weights(staging.join(WEIGHTS), &state_dict(&state.model))?;
+        fail_point("weights");
         save_weights(staging.join(OPTIMIZER), &state.optimizer.state())?;
+        fail_point("optimizer");
         let sha256 = [WEIGHTS, OPTIMIZER]
             .into_iter()
             .map(|file| Ok((file.to_string(), sha256_of(&staging.join(file))?)))
@@ -110,15 +119,23 @@ impl Checkpoints {
         };
         let text = serde_json::to_string_pretty(&record).map_err(|error| Error::Setting(error.to_string()))?;
         replace_file(staging.join(STATE), text.as_bytes())?;
+        fail_point("state");
 
+        let replaced = self.directory.join(format!(".{name}{REPLACED}"));
         if path.exists() {
-            fs::remove_dir_all(&path).map_err(Error::io(&path, "replace"))?;
+            fs::rename(&path, &replaced).map_err(Error::io(&path, "replace"))?;
+            fail_point("replaced");
         }
         fs::rename(&staging, &path).map_err(Error::io(&path, "rename the checkpoint to"))?;
+        fail_point("renamed");
         sync_directory(&self.directory)?;
+        if replaced.exists() {
+            fs::remove_dir_all(&replaced).map_err(Error::io(&replaced, "remove"))?;
+        }
         let paths = self.paths()?;
         for old in &paths[..paths.len().saturating_sub(self.keep)] {
             fs::remove_dir_all(old).map_err(Error::io(old, "remove"))?;
+            fail_point("removed");
         }
         Ok(path)
     }

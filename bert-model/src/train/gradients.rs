@@ -6,7 +6,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Gradients, IndexingUpdateOp, Int, Tensor};
 
-use crate::model::tape::Part;
+use crate::model::tape::{Part, Rows};
 use crate::ops;
 use crate::pretrained::names::hugging_face_name;
 
@@ -22,7 +22,8 @@ impl GradientSum {
         let (path, sum) = (Vec::new(), &mut self.by_name);
         match part {
             Part::Gradients(gradients) => model.visit(&mut Collector { path, gradients, sum }),
-            Part::Rows { table, ids, gradient } => {
+            Part::Rows(rows) => {
+                let Rows { table, ids, gradient } = *rows;
                 let (count, width) = (ids.shape().num_elements(), gradient.dims()[2]);
                 let (ids, rows) = (ids.reshape([count]), ops::widened(gradient.reshape([count, width])));
                 model.visit(&mut RowCollector { path, table, rows: Some((ids, rows)), sum });
@@ -230,7 +231,7 @@ mod tests {
         for _ in 0..2 {
             let ids = Tensor::from_data([[3, 1], [3, 0]], &device);
             let gradient = Tensor::<3>::ones([2, 2, 128], &device);
-            sum.add(&model, Part::Rows { table, ids, gradient });
+            sum.add(&model, Part::Rows(Box::new(Rows { table, ids, gradient })));
         }
         let rows = sum.remove("embeddings.word_embeddings.weight").unwrap();
         let means: Vec<f32> = rows.mean_dim(1).into_data().try_to_vec().unwrap();
