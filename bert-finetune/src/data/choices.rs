@@ -2,7 +2,7 @@
 //! of which is right.
 //!
 //! Each choice has a column of its own, or all are a list in one column of a `.jsonl` file. The formats' traps are
-//! [`super::columns`]'s.
+//! [`bert_pretrain::input::columns`]'s.
 
 use std::path::Path;
 
