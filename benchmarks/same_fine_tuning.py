@@ -3,8 +3,8 @@
     cargo run --release -p bert-finetune -- train --preset mrpc --model M --train train.tsv --eval dev.tsv -o runs/mrpc
     python benchmarks/same_fine_tuning.py mrpc M train.tsv dev.tsv [SEED]
 
-Knows sst2, mrpc and stsb (GLUE's own files); needs torch, transformers, accelerate, scikit-learn and scipy. Prints the
-metrics of each epoch, as `metrics.jsonl` has ours.
+Knows sst2, mrpc, stsb (GLUE's own files) and conll2003 (two epochs); needs torch, transformers, accelerate, scikit-learn,
+scipy and seqeval. Prints the metrics of each epoch, as `metrics.jsonl` has ours.
 """
 
 import json
@@ -13,18 +13,64 @@ import sys
 import transformers
 from scipy.stats import pearsonr
 from sklearn.metrics import f1_score
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    DataCollatorForTokenClassification,
+    Trainer,
+    TrainingArguments,
+)
 
 # Columns of the texts, then of the label.
 COLUMNS = {"sst2": [0, 1], "mrpc": [3, 4, 0], "stsb": [7, 8, 9]}
 
 task, model, train_file, eval_file = sys.argv[1:5]
 seed = int(sys.argv[5]) if len(sys.argv) > 5 else 42
-is_regression = task == "stsb"
+is_regression, is_tagging = task == "stsb", task == "conll2003"
 tokenizer = AutoTokenizer.from_pretrained(model)
 
 
+TAGS = ["O"] + [f"{place}-{kind}" for kind in ("LOC", "MISC", "ORG", "PER") for place in "BI"]
+IGNORED = -100
+
+
+def read_sentences(path):
+    """Words and tags; IOB1 becomes IOB2."""
+    words, tags, before = [], [], "O"
+    for line in open(path, encoding="utf-8"):
+        columns = line.split()
+        if columns and columns[0] != "-DOCSTART-":
+            tag = columns[3]
+            begins = tag != "O" and (tag[0] == "B" or before == "O" or before[2:] != tag[2:])
+            words.append(columns[0])
+            tags.append("B" + tag[1:] if begins else tag)
+            before = tag
+        else:
+            if words:
+                yield words, tags
+            words, tags, before = [], [], "O"
+    if words:
+        yield words, tags
+
+
+def read_tagged(path):
+    """The first piece of each word has its tag, the others none."""
+    examples = []
+    for words, tags in read_sentences(path):
+        encoding = tokenizer(words, is_split_into_words=True, truncation=True, max_length=128)
+        places = [None] + encoding.word_ids()
+        labels = [
+            IGNORED if word is None or word == before else TAGS.index(tags[word])
+            for before, word in zip(places, places[1:])
+        ]
+        examples.append({**encoding, "labels": labels})
+    return examples
+
+
 def read(path):
+    if is_tagging:
+        return read_tagged(path)
     examples = []
     for line in open(path, encoding="utf-8-sig").read().splitlines()[1:]:
         cells = line.split("\t")
@@ -38,16 +84,33 @@ def metrics(prediction):
     scores, gold = prediction.predictions, prediction.label_ids
     if is_regression:
         return {"pearson": float(pearsonr(scores.squeeze(), gold)[0])}
+    if is_tagging:
+        from seqeval.metrics import f1_score as entity_f1
+
+        kept = [(row != IGNORED, row, best) for row, best in zip(gold, scores.argmax(2))]
+        names = lambda row: [TAGS[tag] for tag in row]  # noqa: E731
+        return {
+            "f1": float(
+                entity_f1([names(row[keep]) for keep, row, _ in kept], [names(best[keep]) for keep, _, best in kept])
+            )
+        }
     labels = scores.argmax(1)
     return {"accuracy": float((labels == gold).mean()), "f1": float(f1_score(gold, labels))}
 
 
 transformers.set_seed(seed)
+if is_tagging:
+    network = AutoModelForTokenClassification.from_pretrained(model, num_labels=len(TAGS))
+    collator = DataCollatorForTokenClassification(tokenizer)
+else:
+    network = AutoModelForSequenceClassification.from_pretrained(model, num_labels=1 if is_regression else 2)
+    collator = None
 trainer = Trainer(
-    model=AutoModelForSequenceClassification.from_pretrained(model, num_labels=1 if is_regression else 2),
+    model=network,
+    data_collator=collator,
     args=TrainingArguments(
         output_dir="/tmp/same_fine_tuning",
-        num_train_epochs=3,
+        num_train_epochs=2 if is_tagging else 3,
         per_device_train_batch_size=32,
         learning_rate=5e-5,
         warmup_steps=0.1,

@@ -182,6 +182,10 @@ fn a_run_that_dies_while_it_saves_keeps_the_checkpoint_before() {
     assert!(!checkpoints.join("step-00000008").exists());
     let found = Checkpoints::open(at.join("staging"), 2).unwrap().newest().unwrap().unwrap();
     assert_eq!((found.step, found.warnings.len()), (6, 1));
+    // What is kept is what is whole, even if it is one and the damaged one is of a later step.
+    die(&short("staging", "8", &["--save-every", "1", "--keep", "1", "--resume"]), at, "2:removed");
+    let found = Checkpoints::open(at.join("staging"), 1).unwrap().newest().unwrap().unwrap();
+    assert_eq!((found.step, found.warnings.len()), (7, 0));
     succeed(&resume, at);
     assert_same_run(&at.join("whole"), &at.join("staging"));
 }
@@ -214,6 +218,8 @@ fn a_second_signal_leaves_at_once() {
         assert!(child.try_wait().unwrap().is_none(), "the run ended by itself");
         std::thread::sleep(Duration::from_millis(5));
     }
+    // Until the first step begins there is nothing to be saved, and the first signal would do.
+    std::thread::sleep(Duration::from_secs(1));
     signal(&child, "INT");
     std::thread::sleep(Duration::from_millis(300));
     assert!(child.try_wait().unwrap().is_none(), "the first signal waits for the end of the step");

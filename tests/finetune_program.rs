@@ -109,6 +109,17 @@ fn classification_from_training_to_prediction() {
         answers.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["label"].clone()).collect();
     assert_eq!(labels.len(), 4, "one answer a line, in order");
     assert_eq!((&labels[0], &labels[3]), (&Value::from("bad"), &Value::from("bad")));
+    let output = program::run(&["predict", "--model", "run", "--input", "texts.txt", "--quiet"], at);
+    assert!(program::text(&output.stderr).contains("1 text(s) longer than the model reads"));
+
+    // Another table, with other columns and with the numbers of the labels instead of their names.
+    fs::write(at.join("other.csv"), "y,review\n1,a good film\n0,a bad film\n0,a poor book\n").unwrap();
+    let elsewhere = ["--data", "other.csv", "--text", "review", "--label", "y", "--json", "--quiet"];
+    let metrics = json(&[&["evaluate", "--model", "run"][..], &elsewhere].concat(), at);
+    assert_eq!((&metrics["accuracy"], &metrics["examples"]), (&Value::from(1.0), &Value::from(3)));
+    fs::write(at.join("other.csv"), "y,review\n2,a good film\n").unwrap();
+    let message = fail(&[&["evaluate", "--model", "run"][..], &elsewhere].concat(), at);
+    assert!(message.contains("other.csv:2: found the label \"2\", expected one of bad, good"), "{message}");
 }
 
 #[test]
@@ -181,6 +192,8 @@ fn regression_and_multi_label() {
     assert!(summary["eval"]["f1"].as_f64().unwrap() > 0.95, "{summary}");
     let answer = json(&["predict", "--model", "set", "a good book", "--json", "--quiet"], at);
     assert_eq!(answer["labels"], serde_json::json!(["book", "good"]), "{answer}");
+    let loss = summary["eval"]["loss"].as_f64().unwrap();
+    assert!(loss > 0.0 && loss < 0.3, "{summary}");
 }
 
 #[test]
@@ -238,6 +251,7 @@ fn what_is_wrong_is_named() {
     let at = directory.path();
     fs::write(at.join("one.tsv"), "text\tlabel\na\tgood\nb\tgood\n").unwrap();
     fs::write(at.join("other.tsv"), "text\tlabel\na good film\tgreat\n").unwrap();
+    fs::write(at.join("numbers.tsv"), "text\tlabel\na\t0.5\n").unwrap();
     fs::write(at.join("empty.tsv"), "").unwrap();
     fs::write(at.join("latin.tsv"), b"text\tlabel\ncaf\xe9\tgood\n").unwrap();
     let with = |file: &'static str| {
@@ -284,11 +298,32 @@ fn what_is_wrong_is_named() {
             ],
             "other.tsv:2: found the label \"great\", expected one of bad, good",
         ),
+        (
+            &[
+                "train",
+                "--model",
+                "model",
+                "--train",
+                "numbers.tsv",
+                "--task",
+                "regression",
+                "--max-seq-len",
+                "12",
+                "-o",
+                "x",
+            ],
+            "numbers.tsv: found 1 example(s), expected more",
+        ),
+        (
+            &["train", "--model", "model", "--train", "films.tsv", "--max-seq-len", "12", "--overwrite", "-o", "model"],
+            "an input within the run directory",
+        ),
         (&["predict", "--model", "model", "x"], "a fine-tuned model"),
         (&["train", "--train", "films.tsv", "-o", "x"], "--model DIR is needed"),
         (&["embed", "--model", "nowhere", "x"], "nowhere"),
     ] {
-        let message = fail(arguments, at);
+        let code = if expected.ends_with("is needed") { 2 } else { 1 };
+        let message = program::fail(arguments, at, code);
         assert!(message.contains(expected), "{arguments:?}: {message}");
     }
     assert!(!at.join("x").exists(), "nothing is left behind by a run that never began");
@@ -327,6 +362,14 @@ fn tagging_from_training_to_prediction() {
     let long = "a good film . ".repeat(30);
     let answer = json(&["predict", "--model", "tags", &long, "--json", "--quiet"], at);
     assert_eq!(answer["tags"].as_array().unwrap().len(), 120);
+
+    fs::write(at.join("texts.csv"), "text\n\"a good, film\"\n").unwrap();
+    fs::write(at.join("texts.jsonl"), "{\"text\": \"a good, film\"}\n").unwrap();
+    fs::write(at.join("words.jsonl"), "{\"words\": [\"a\", \"good\", \",\", \"film\"]}\n").unwrap();
+    for file in ["texts.csv", "texts.jsonl", "words.jsonl"] {
+        let found = json(&["predict", "--model", "tags", "--input", file, "--json", "--quiet"], at);
+        assert_eq!(found["words"], serde_json::json!(["a", "good", ",", "film"]), "{file}");
+    }
 
     fs::write(at.join("odd.conll"), "a O\ngood I-BAND\n").unwrap();
     let message = fail(&["evaluate", "--model", "tags", "--data", "odd.conll", "--quiet"], at);
@@ -370,6 +413,13 @@ fn question_answering_from_training_to_prediction() {
         "{answer}"
     );
     assert_eq!(ask("book", "a poor film .")["answer"], "");
+    assert!(metrics["loss"].as_f64().unwrap() < 1.0, "{metrics}");
+    fs::write(at.join("asked.jsonl"), "{\"question\": \"film\", \"context\": \"a bad film .\"}\n").unwrap();
+    fs::write(at.join("asked.txt"), "film\ta bad film .\n").unwrap();
+    for file in ["asked.jsonl", "asked.txt"] {
+        let found = json(&["predict", "--model", "answers", "--input", file, "--json", "--quiet"], at);
+        assert_eq!(found, answer, "{file}");
+    }
 
     let wrong = questions().replacen("\"answer_start\":2", "\"answer_start\":3", 1);
     fs::write(at.join("wrong.json"), wrong).unwrap();
@@ -456,8 +506,10 @@ fn presets_know_their_files() {
     fs::write(at.join("cola.tsv"), rows).unwrap();
     let summary = json(&on_file("cola.tsv", "cola", &["--preset", "cola", "--epochs", "8"]), at);
     assert!(summary["eval"]["mcc"].as_f64().unwrap() > 0.9, "{summary}");
-    let message = fail(&on_file("cola.tsv", "x", &["--preset", "cola", "--task", "tagging"]), at);
+    let message = program::fail(&on_file("cola.tsv", "x", &["--preset", "cola", "--task", "tagging"]), at, 2);
     assert!(message.contains("the preset cola is for classification"), "{message}");
+    let message = program::fail(&on_file("cola.tsv", "x", &["--preset", "cola", "--metric", "pearson"]), at, 2);
+    assert!(message.contains("expected one of accuracy, f1, macro_f1, weighted_f1, mcc"), "{message}");
 }
 
 #[test]

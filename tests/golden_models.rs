@@ -350,9 +350,11 @@ fn fast_operations_of_several_inputs_are_the_plain_ones() {
     };
     type Operation<'a> = &'a dyn Fn(&[Tensor<3>], &Device) -> Tensor<3>;
     let attention = |inputs: &[Tensor<3>], device: &Device, dropout: Option<f64>| {
-        // [3, 5] tokens that are there: all of the first row, none of the second, some of the third.
-        let rows = [[false; 5], [true; 5], [false, false, true, true, true]];
-        let padding = Tensor::<2, Int>::from_data(rows.map(|row| row.map(i32::from)), device).equal_elem(1);
+        // Tokens that are there: all of the first row, none of the second, two of every five of the third.
+        let [_, tokens, _] = inputs[0].dims();
+        let is_padding = |place: usize| [0, 1, i32::from(place % tokens % 5 >= 2)][place / tokens];
+        let padding = TensorData::new((0..3 * tokens).map(is_padding).collect::<Vec<i32>>(), [3, tokens]);
+        let padding = Tensor::<2, Int>::from_data(padding, device).equal_elem(1);
         let [query, key, value] = [0, 1, 2].map(|index: usize| inputs[index].clone());
         ops::attention(query, key, value, padding, 2, dropout)
     };
@@ -362,9 +364,11 @@ fn fast_operations_of_several_inputs_are_the_plain_ones() {
         ops::add_norm(residual, x, dropout, gamma, beta, 1e-12)
     };
     let norm_shapes = vec![[3, 5, 19], [3, 5, 19], [1, 1, 19], [1, 1, 19]];
-    let operations: [(&str, Vec<[usize; 3]>, Operation); 8] = [
+    let operations: [(&str, Vec<[usize; 3]>, Operation); 9] = [
         ("attention", vec![[3, 5, 6]; 3], &|inputs, device| attention(inputs, device, None)),
         ("attention with dropout", vec![[3, 5, 6]; 3], &|inputs, device| attention(inputs, device, Some(0.4))),
+        // More queries than are gone through at once.
+        ("attention, long", vec![[3, 300, 6]; 3], &|inputs, device| attention(inputs, device, Some(0.1))),
         ("layer norm", vec![[3, 5, 19], [1, 1, 19], [1, 1, 19]], &|inputs, _| {
             let vector = |index: usize| inputs[index].clone().reshape([19]);
             ops::layer_norm(inputs[0].clone(), vector(1), vector(2), 1e-12)

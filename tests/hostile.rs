@@ -89,7 +89,17 @@ fn tokenizers_that_lie_are_refused_or_harmless() {
         Tokenizer::load(directory)?.encode("ab c [MASK] Ä 漢字", None).map(drop).or(Ok(()))
     };
     assert!(attack(directory.path(), "tokenizer.json", usize::MAX, load) > 0);
-    fs::remove_file(directory.path().join("tokenizer.json")).unwrap();
+    // An id that would make a list of all ids fill the memory.
+    let path = directory.path().join("tokenizer.json");
+    let text = fs::read_to_string(&path).unwrap();
+    for id in ["4294967295", "4294967294", "60000000"] {
+        let lie = text.replace("\"c\": 9", &format!("\"c\": {id}"));
+        assert_ne!(lie, text);
+        fs::write(&path, lie).unwrap();
+        let error = Tokenizer::load(directory.path()).unwrap_err().to_string();
+        assert!(error.contains("tokenizer.json") && error.contains(id), "{error}");
+    }
+    fs::remove_file(&path).unwrap();
     assert!(attack(directory.path(), "vocab.txt", usize::MAX, load) > 0);
     assert!(attack(directory.path(), "tokenizer_config.json", usize::MAX, load) > 0);
 }

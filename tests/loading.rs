@@ -77,6 +77,32 @@ fn what_is_saved_is_loaded_again_bit_for_bit() {
     }
 }
 
+#[test]
+fn a_decoder_that_a_tied_model_leaves_aside_is_told() {
+    let directory = TempDir::new().unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        fs::copy(golden("models/silu-untied").join(file), directory.path().join(file)).unwrap();
+    }
+    let warning = || load::<BertForPreTraining>(directory.path(), 0, &Device::flex()).unwrap().warning();
+    assert_eq!(warning(), None);
+    edit_config(directory.path(), "\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true");
+    assert!(warning().unwrap().starts_with("cls.predictions.decoder.weight differs"), "{:?}", warning());
+    let bert = load::<bert_model::BertModel>(directory.path(), 0, &Device::flex()).unwrap();
+    assert_eq!(bert.warning(), None, "the encoder alone has no decoder");
+}
+
+/// `vocab.txt` with `tokenizer_config.json` is all that some readers take.
+#[test]
+fn normalisation_is_saved() {
+    let pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "é", "漢字"].map(str::to_string);
+    let normalisation = Normalisation { lowercase: true, strip_accents: Some(false), chinese_chars: false };
+    let directory = TempDir::new().unwrap();
+    Tokenizer::from_vocabulary(&pieces, normalisation).unwrap().save(directory.path(), 16).unwrap();
+    fs::remove_file(directory.path().join("tokenizer.json")).unwrap();
+    let again = Tokenizer::load(directory.path()).unwrap();
+    assert_eq!(again.pieces("É 漢字").unwrap(), [5, 6]);
+}
+
 /// A copy of a golden model directory, to be spoiled.
 fn spoiled(spoil: impl FnOnce(&Path)) -> String {
     let directory = TempDir::new().unwrap();
@@ -109,8 +135,9 @@ fn configurations_that_cannot_be_are_refused_by_key() {
         (
             "\"is_decoder\": false",
             "\"num_labels\": 99999999999",
-            "`num_labels` is 99999999999, expected a whole number up to 1000000",
+            "`num_labels` is 99999999999, expected a whole number from 1 to 1000000",
         ),
+        ("\"is_decoder\": false", "\"id2label\": {}", "`num_labels` is 0"),
         ("\"hidden_act\": \"gelu\"", "\"hidden_act\": \"mish\"", "unknown variant `mish`"),
         ("\"is_decoder\": false", "\"is_decoder\": true", "`is_decoder` is true"),
         ("\"hidden_dropout_prob\": 0.1", "\"hidden_dropout_prob\": 1.5", "`hidden_dropout_prob` is 1.5"),

@@ -127,6 +127,43 @@ fn a_run_directory_is_not_overwritten_by_chance() {
     let message = fail(&quick(&["run"]), at, 1);
     assert!(message.contains("a directory that is not empty") && message.contains("--overwrite"), "{message}");
     succeed(&quick(&["run", "--overwrite"]), at);
+    for input in [["--init", "run"], ["--tokenizer", "run/vocab.txt"]] {
+        let message = fail(&quick(&[&["run", "--overwrite"][..], &input].concat()), at, 1);
+        assert!(message.contains("an input within the run directory"), "{message}");
+    }
+    assert!(at.join("run/model.safetensors").exists() && at.join("run/vocab.txt").exists());
+}
+
+#[test]
+fn a_finished_run_is_not_trained_again() {
+    let directory = corpus();
+    let at = directory.path();
+    let first: Value = json(&quick(&["run"]), at);
+    let weights = fs::read(at.join("run/model.safetensors")).unwrap();
+    let metrics = fs::read(at.join("run/metrics.jsonl")).unwrap();
+    let again: Value = json(&quick(&["run", "--resume"]), at);
+    assert_eq!((&first["train"], &first["steps"]), (&again["train"], &again["steps"]));
+    assert!(fs::read(at.join("run/metrics.jsonl")).unwrap() == metrics, "no step was taken");
+    assert!(fs::read(at.join("run/model.safetensors")).unwrap() == weights);
+    // Other settings are refused, even without a checkpoint.
+    fs::remove_dir_all(at.join("run/checkpoints")).unwrap();
+    let message = fail(&quick(&["run", "--lr", "0.5", "--resume"]), at, 1);
+    assert!(message.contains("does not fit the run to be resumed"), "{message}");
+    assert!(fs::read(at.join("run/model.safetensors")).unwrap() == weights);
+}
+
+/// A vocabulary by itself does not say whether it is cased; everything else does.
+#[test]
+fn casing_is_as_asked_for_or_refused() {
+    let directory = corpus();
+    let at = directory.path();
+    succeed(&["vocab", "--corpus", "corpus.txt", "--size", "300", "--cased", "-o", "vocab.txt"], at);
+    succeed(&quick(&["cased", "--tokenizer", "vocab.txt", "--cased"]), at);
+    let config = fs::read_to_string(at.join("cased/tokenizer_config.json")).unwrap();
+    assert!(config.contains("\"do_lower_case\": false"), "{config}");
+    succeed(&quick(&["uncased", "--tokenizer", "vocab.txt"]), at);
+    let message = fail(&quick(&["x", "--tokenizer", "uncased", "--cased"]), at, 1);
+    assert!(message.contains("--cased does not fit the uncased tokenizer of uncased"), "{message}");
 }
 
 #[test]
@@ -136,6 +173,11 @@ fn what_is_wrong_is_named_in_one_line() {
     fs::write(at.join("empty.txt"), "").unwrap();
     fs::write(at.join("bad.jsonl"), "{\"text\": \"fine\"}\n{\"txt\": 1}\n").unwrap();
     fs::write(at.join("strange.json"), "{\"hiden_size\": 128}").unwrap();
+    fs::write(
+        at.join("one.json"),
+        "{\"type_vocab_size\": 1, \"hidden_size\": 24, \"num_attention_heads\": 3, \"num_hidden_layers\": 1}",
+    )
+    .unwrap();
     let with_corpus = |corpus: &'static str| ["train", "--corpus", corpus, "-o", "x", "--device", "flex", "--quiet"];
     for (arguments, expected) in [
         (&with_corpus("empty.txt")[..], "no text"),
@@ -151,8 +193,17 @@ fn what_is_wrong_is_named_in_one_line() {
         ),
         (&["train", "--corpus", "corpus.txt", "-o", "x", "--mask-prob", "2"], "--mask-prob: found 2"),
         (&["fill-mask", "--model", "nowhere", "a [MASK]"], "nowhere"),
+        (
+            &["train", "--corpus", "corpus.txt", "-o", "x", "--phase2-steps", "1", "--phase2-seq-len", "2"],
+            "--phase2-seq-len: found 2, expected at least 8",
+        ),
+        (
+            &["train", "--corpus", "corpus.txt", "-o", "x", "--config", "one.json", "--device", "flex"],
+            "a model of 1 token type",
+        ),
     ] {
-        let message = fail(arguments, at, 1);
+        let code = if expected.starts_with('-') { 2 } else { 1 };
+        let message = fail(arguments, at, code);
         assert!(message.contains(expected), "{arguments:?}: {message}");
         assert!(!at.join("x").exists(), "{arguments:?}: a run that never began left something behind");
     }

@@ -148,6 +148,20 @@ pub struct TrainArgs {
     pub common: Common,
 }
 
+/// Where a table has its texts, if not where the model's training file had them.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ColumnArgs {
+    /// Column of the text [default: the training file's]
+    #[arg(long, value_name = "COL")]
+    pub text: Option<String>,
+    /// Column of the second text [default: the training file's]
+    #[arg(long, value_name = "COL")]
+    pub text_pair: Option<String>,
+    /// Tables have no header; columns are numbers, from 1
+    #[arg(long)]
+    pub no_header: bool,
+}
+
 /// `bert-finetune evaluate`
 #[derive(Debug, Args)]
 pub struct EvaluateArgs {
@@ -157,6 +171,12 @@ pub struct EvaluateArgs {
     /// Labelled file
     #[arg(long, value_name = "FILE")]
     pub data: PathBuf,
+    /// Columns
+    #[command(flatten)]
+    pub columns: ColumnArgs,
+    /// Column of the label [default: the training file's]
+    #[arg(long, value_name = "COL")]
+    pub label: Option<String>,
     /// Write every answer to this file, one JSON object a line
     #[arg(long, value_name = "OUT")]
     pub predictions: Option<PathBuf>,
@@ -174,6 +194,9 @@ pub struct PredictArgs {
     /// The texts
     #[command(flatten)]
     pub texts: TextArgs,
+    /// Columns
+    #[command(flatten)]
+    pub columns: ColumnArgs,
     /// The second text, for a model of pairs and one text given as an argument
     #[arg(long, value_name = "TEXT")]
     pub pair: Option<String>,
@@ -235,6 +258,12 @@ pub struct ReportArgs {
     /// A run directory
     #[arg(long, value_name = "DIR")]
     pub run: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Accepted as everywhere; a report has no progress to show
+    #[arg(long)]
+    pub quiet: bool,
 }
 
 /// How classes are weighed.

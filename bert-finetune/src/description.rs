@@ -9,6 +9,7 @@ use bert_model::{BertConfig, Error, ProblemType, Result, Tokenizer};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use crate::args::ColumnArgs;
 use crate::data::choices::ChoiceOptions;
 use crate::data::conll::{ConllOptions, TagColumn};
 use crate::data::squad::read_squad;
@@ -181,6 +182,16 @@ impl Description {
     }
 
     /// Where a labelled table has what.
+    /// Checks that a model can read what the task and the tokenizer give it.
+    ///
+    /// # Errors
+    /// If the vocabulary is larger than the model's, or two texts are read by a model of one token type.
+    pub fn check_fits(&self, config: &BertConfig, tokenizer: &Tokenizer) -> Result<()> {
+        tokenizer.check_fits(config)?;
+        let always = matches!(self.task, TaskName::QuestionAnswering | TaskName::MultipleChoice);
+        if always || self.text_pair.is_some() { config.check_pairs() } else { Ok(()) }
+    }
+
     fn table(&self) -> Result<TableOptions> {
         let label = match self.task {
             TaskName::MultiLabel => LabelColumns::parse_multi(&self.label, self.header)?,
@@ -192,6 +203,14 @@ impl Description {
             label: Some(label),
             header: self.header,
             skip_short_rows: self.skip_short_rows,
+        })
+    }
+
+    fn main_metric(&self) -> Result<&'static str> {
+        let names = self.task.metrics();
+        names.iter().find(|name| **name == self.metric).copied().ok_or_else(|| {
+            let expected = format!("one of {} for {}", names.join(", "), self.task);
+            Error::Usage(format!("--metric: found {:?}, expected {expected}", self.metric))
         })
     }
 
@@ -248,13 +267,14 @@ impl Description {
     /// # Errors
     /// A column name where there is no header, an unknown metric, or a `max_seq_len` that leaves no room for text.
     pub fn task(&self, labels: Vec<String>, tokenizer: &Tokenizer) -> Result<AnyTask> {
+        let main_metric = self.main_metric()?;
         Ok(match self.task {
             TaskName::Classification | TaskName::MultiLabel | TaskName::Regression => AnyTask::Sequence(SequenceTask {
                 kind: self.task.problem_type().unwrap_or(ProblemType::SingleLabelClassification),
                 columns: self.table()?,
                 labels,
                 tokenizer: tokenizer.truncating(self.max_seq_len)?,
-                main_metric: main_metric(&self.metric)?,
+                main_metric,
                 class_weights: Vec::new(),
             }),
             TaskName::Tagging => AnyTask::Tagging(TaggingTask {
@@ -285,15 +305,6 @@ impl Description {
     }
 }
 
-/// The metrics that can decide, all of which are better when higher.
-const MAIN_METRICS: [&str; 7] = ["accuracy", "f1", "macro_f1", "mcc", "pearson", "spearman", "exact_match"];
-
-fn main_metric(name: &str) -> Result<&'static str> {
-    let known = MAIN_METRICS.into_iter().find(|known| *known == name);
-    known
-        .ok_or_else(|| Error::Setting(format!("--metric: found {name:?}, expected one of {}", MAIN_METRICS.join(", "))))
-}
-
 impl fmt::Display for TaskName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let value = self.to_possible_value();
@@ -321,6 +332,17 @@ impl TaskName {
         }
     }
 
+    /// The metrics that can decide which epoch is kept, all of which are better when higher.
+    pub fn metrics(self) -> &'static [&'static str] {
+        match self {
+            Self::Classification => &["accuracy", "f1", "macro_f1", "weighted_f1", "mcc"],
+            Self::MultiLabel => &["accuracy", "f1", "micro_f1", "macro_f1", "weighted_f1"],
+            Self::Regression => &["pearson", "spearman"],
+            Self::MultipleChoice => &["accuracy"],
+            Self::Tagging | Self::QuestionAnswering => &["f1"],
+        }
+    }
+
     /// The longest sequence unless another one is named.
     pub fn default_length(self) -> usize {
         if self == Self::QuestionAnswering { 384 } else { 128 }
@@ -332,11 +354,24 @@ impl TaskName {
 /// # Errors
 /// If it is not one.
 pub fn open_task(directory: &Path) -> Result<AnyTask> {
+    open_task_for(directory, &ColumnArgs::default(), None)
+}
+
+/// As [`open_task`], for tables that may have other columns than the training file had.
+///
+/// # Errors
+/// If it is not one.
+pub fn open_task_for(directory: &Path, columns: &ColumnArgs, label: Option<&str>) -> Result<AnyTask> {
     let config = bert_model::pretrained::load_config(directory)?;
-    let description = Description::read(directory, &config)?;
+    let mut description = Description::read(directory, &config)?;
+    let ColumnArgs { text, text_pair, no_header } = columns.clone();
+    description.text = text.unwrap_or(description.text);
+    description.text_pair = text_pair.or(description.text_pair);
+    description.label = label.map_or(description.label, str::to_string);
+    description.header &= !no_header;
     let numbered = || (0..config.num_labels()).map(|id| format!("LABEL_{id}")).collect();
     let labels = config.labels()?.unwrap_or_else(numbered);
     let tokenizer = Tokenizer::load(directory)?;
-    tokenizer.check_fits(&config)?;
+    description.check_fits(&config, &tokenizer)?;
     description.task(labels, &tokenizer)
 }

@@ -69,7 +69,7 @@ impl Layers {
         let resolve = |&layer: &i64| {
             let index = if layer < 0 { layer + states as i64 } else { layer };
             usize::try_from(index).ok().filter(|index| *index < states).ok_or_else(|| {
-                Error::Setting(format!("--layers: found {layer}, expected a layer from -{states} to {}", states - 1))
+                Error::Usage(format!("--layers: found {layer}, expected a layer from -{states} to {}", states - 1))
             })
         };
         self.0.iter().map(resolve).collect()

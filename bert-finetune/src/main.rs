@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use bert_finetune::args::{Cli, Command, EmbedArgs, EvaluateArgs, PredictArgs, ReportArgs, TrainArgs};
-use bert_finetune::description::open_task;
+use bert_finetune::description::{open_task, open_task_for};
 use bert_finetune::embed::{Pooling, Recipe, embed};
 use bert_finetune::features::Encoded;
 use bert_finetune::predict::{WINDOW, score};
@@ -27,31 +27,33 @@ use bert_pretrain::input::read_inputs;
 use bert_pretrain::input::table::{Row, TableOptions};
 use bert_pretrain::program::{exit, print_line, select_device};
 use clap::Parser;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     keep_memory();
-    let cli = Cli::parse();
-    let result = match cli.command {
-        None => run_train(&cli.train),
-        Some(Command::Train(args)) => run_train(&args),
-        Some(Command::Evaluate(args)) => run_evaluate(&args),
-        Some(Command::Predict(args)) => run_predict(&args),
-        Some(Command::Embed(args)) => run_embed(&args),
-        Some(Command::Report(args)) => run_report(&args),
-    };
-    exit(result)
+    exit(run(&Cli::parse()))
 }
 
-fn run_train(args: &TrainArgs) -> Result<ExitCode> {
-    let (settings, run) = TrainSettings::resolve(args)?;
+fn run(cli: &Cli) -> Result<ExitCode> {
     let interrupt = Interrupt::listen()?;
-    let Some(training) = settings.train.clone() else { return run_sample(args, &interrupt) };
+    match &cli.command {
+        None => run_train(&cli.train, &interrupt),
+        Some(Command::Train(args)) => run_train(args, &interrupt),
+        Some(Command::Evaluate(args)) => run_evaluate(args),
+        Some(Command::Predict(args)) => run_predict(args),
+        Some(Command::Embed(args)) => run_embed(args),
+        Some(Command::Report(args)) => run_report(args),
+    }
+}
+
+fn run_train(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
+    let (settings, run) = TrainSettings::resolve(args)?;
+    let Some(training) = settings.train.clone() else { return run_sample(args, interrupt) };
     let files = Files { training, evaluation: settings.eval.clone(), test: settings.test.clone() };
-    let Outcome { ended, summary } = train::run(&settings, &run, &files, &interrupt)?;
+    let Outcome { ended, summary } = train::run(&settings, &run, &files, interrupt)?;
     if let Ended::Interrupted(code) = ended {
         return Ok(ExitCode::from(code as u8));
     }
@@ -66,8 +68,9 @@ fn run_train(args: &TrainArgs) -> Result<ExitCode> {
 /// Fine-tunes on the built-in sample, from the pretrained model and from random weights, and shows the difference.
 fn run_sample(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
     let (mut settings, mut run) = TrainSettings::resolve(args)?;
-    if args.model.is_none() && !settings.model.join("model.safetensors").exists() {
-        pretrain_for_a_moment(args, &settings.model, interrupt)?;
+    let is_pretrained = args.model.is_some() || settings.model.join("model.safetensors").exists();
+    if !is_pretrained && let Ended::Interrupted(code) = pretrain_for_a_moment(args, &settings.model, interrupt)? {
+        return Ok(ExitCode::from(code as u8));
     }
     let folder = tempfile::tempdir().context("a temporary directory")?;
     let (training, held_out) = sample::tables(settings.seed);
@@ -119,28 +122,32 @@ fn show_answers<T: Task>(task: &T, directory: &Path, texts: &[&str], common: &Co
     Ok(())
 }
 
-/// A short pretraining on the sample, where `bert-pretrain` has not run yet.
-fn pretrain_for_a_moment(args: &TrainArgs, directory: &Path, interrupt: &Interrupt) -> Result<()> {
+/// A short pretraining on the sample, where `bert-pretrain` has not run yet; what was interrupted there goes on.
+fn pretrain_for_a_moment(args: &TrainArgs, directory: &Path, interrupt: &Interrupt) -> Result<Ended> {
     eprintln!(
         "no model in {} yet: pretraining one on the built-in sample first (`bert-pretrain`)",
         directory.display()
     );
-    let device = &args.common.device;
-    let mut arguments = vec!["bert-pretrain", "--steps", "1600", "--device", device, "--overwrite"];
+    let begun = std::fs::read_to_string(directory.join("run.json")).unwrap_or_default();
+    let begun: Value = serde_json::from_str(&begun).unwrap_or_default();
+    let steps = begun["settings"]["steps"].as_u64().unwrap_or(1600).to_string();
+    let how = if begun.is_null() { "--overwrite" } else { "--resume" };
+    let mut arguments = vec!["bert-pretrain", "--steps", &steps, "--device", &args.common.device, how];
     if args.common.quiet {
         arguments.push("--quiet");
     }
     let cli = bert_pretrain::args::Cli::parse_from(arguments);
     let (settings, run) = bert_pretrain::settings::TrainSettings::resolve(&cli.train)?;
-    match bert_pretrain::train::run(&settings, &run, interrupt)?.ended {
-        Ended::Interrupted(_) => bail!("interrupted while pretraining"),
-        _ => Ok(()),
-    }
+    Ok(bert_pretrain::train::run(&settings, &run, interrupt)?.ended)
 }
 
 fn run_report(args: &ReportArgs) -> Result<ExitCode> {
     report::write(&args.run)?;
-    print_line(args.run.join("report.html").display())?;
+    let path = args.run.join("report.html");
+    match args.json {
+        true => print_line(json!({"report": path}))?,
+        false => print_line(path.display())?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -164,7 +171,7 @@ fn print_table(summary: &Value) {
 }
 
 fn run_evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
-    let metrics = for_task!(open_task(&args.model)?, task => evaluate_with(&task, args))?;
+    let metrics = for_task!(open_task_for(&args.model, &args.columns, args.label.as_deref())?, task => evaluate_with(&task, args))?;
     if args.common.json {
         print_line(Value::Object(metrics))?;
     } else {
@@ -178,6 +185,7 @@ fn evaluate_with<T: Task>(task: &T, args: &EvaluateArgs) -> Result<Map<String, V
     let model = open_model::<T>(&args.model, &device)?;
     let examples = task.read(&args.data)?;
     let encoded = Encoded::new(task, &examples)?;
+    train::warn_of_cut(task.cut());
     let (metrics, scored) = train::evaluate(task, &model, &examples, &encoded, &device)?;
     if let Some(path) = &args.predictions {
         let lines: Vec<String> = scored.answers(task, &examples).map(|answer| answer.to_string()).collect();
@@ -208,7 +216,7 @@ fn open_model<T: Task>(directory: &Path, device: &burn::tensor::Device) -> Resul
 }
 
 fn run_predict(args: &PredictArgs) -> Result<ExitCode> {
-    for_task!(open_task(&args.model)?, task => predict_with(&task, args))?;
+    for_task!(open_task_for(&args.model, &args.columns, None)?, task => predict_with(&task, args))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -230,7 +238,7 @@ fn predict_with<T: Task>(task: &T, args: &PredictArgs) -> Result<()> {
             false,
         ),
     };
-    let mut progress = Progress::new("predicting", 0, 0, args.common.quiet || !is_long);
+    let mut progress = Progress::new("predicting", None, 0, args.common.quiet || !is_long);
     let mut done = 0;
     loop {
         let window: Vec<T::Example> = examples.by_ref().take(WINDOW).collect::<Result<_, _>>()?;
@@ -248,6 +256,7 @@ fn predict_with<T: Task>(task: &T, args: &PredictArgs) -> Result<()> {
         progress.update(done, "texts");
     }
     progress.finish();
+    train::warn_of_cut(task.cut());
     Ok(())
 }
 
@@ -297,7 +306,7 @@ fn run_embed(args: &EmbedArgs) -> Result<ExitCode> {
         ),
     };
     let mut sink = Sink::open(args.output.as_deref(), every_token)?;
-    let mut progress = Progress::new("embedding", 0, 0, args.common.quiet || source.is_none());
+    let mut progress = Progress::new("embedding", None, 0, args.common.quiet || source.is_none());
     let mut done = 0;
     loop {
         let rows: Vec<Row> = rows.by_ref().take(WINDOW).collect::<Result<_, _>>()?;
@@ -318,6 +327,7 @@ fn run_embed(args: &EmbedArgs) -> Result<ExitCode> {
         progress.update(done, "texts");
     }
     progress.finish();
+    train::warn_of_cut(tokenizer.cut());
     sink.finish(every_token)?;
     Ok(ExitCode::SUCCESS)
 }

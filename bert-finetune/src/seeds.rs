@@ -40,7 +40,7 @@ pub fn run_all(settings: &TrainSettings, run: &RunSettings, files: &Files, inter
     let value = |summary: &Value| summary["eval"][metric].as_f64().unwrap_or(f64::NEG_INFINITY);
     let best = runs.iter().max_by(|a, b| value(&a.1).total_cmp(&value(&b.1)).then(b.0.cmp(&a.0)));
     let Some((seed, summary)) = best else {
-        return Err(Error::Setting("--seeds: found 0, expected at least 1".into()));
+        return Err(Error::Usage("--seeds: found 0, expected at least 1".into()));
     };
     copy_files(&directory.path().join(format!("seed-{seed}")), directory.path())?;
     let mut summary = summary.clone();

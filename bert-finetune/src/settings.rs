@@ -61,17 +61,14 @@ impl TrainSettings {
     /// If an option cannot be, or a needed one is missing.
     pub fn resolve(args: &TrainArgs) -> Result<(Self, RunSettings)> {
         let is_sample = args.train.is_none();
-        let missing = |option: &str| Error::Setting(format!("{option} is needed beside --train FILE"));
+        let missing = |option: &str| Error::Usage(format!("{option} is needed beside --train FILE"));
         let default = |path: &str, option: &str| if is_sample { Ok(path.into()) } else { Err(missing(option)) };
         let output = args.output.clone().map_or_else(|| default(DEFAULT_OUTPUT, "-o DIR"), Ok)?;
         let model =
             args.model.clone().map_or_else(|| default(bert_pretrain::settings::DEFAULT_OUTPUT, "--model DIR"), Ok)?;
         let task = match (args.task, args.preset) {
             (Some(task), Some(preset)) if task != preset.task => {
-                return Err(Error::Setting(format!(
-                    "--task {task}: the preset {} is for {}",
-                    preset.name, preset.task
-                )));
+                return Err(Error::Usage(format!("--task {task}: the preset {} is for {}", preset.name, preset.task)));
             }
             (task, preset) => task.or(preset.map(|preset| preset.task)).unwrap_or(TaskName::Classification),
         };
@@ -138,7 +135,7 @@ impl TrainSettings {
     fn check(&self) -> Result<()> {
         let check = |good: bool, option: &str, found: String, expected: &str| match good {
             true => Ok(()),
-            false => Err(Error::Setting(format!("{option}: found {found}, expected {expected}"))),
+            false => Err(Error::Usage(format!("{option}: found {found}, expected {expected}"))),
         };
         check(self.epochs > 0, "--epochs", self.epochs.to_string(), "at least 1")?;
         check(self.batch_size > 0, "--batch-size", self.batch_size.to_string(), "at least 1")?;

@@ -8,6 +8,7 @@ use bert_model::device::{self, NamedDevice};
 use bert_model::pretrained::weights::Weights;
 use bert_model::pretrained::{load_config, load_weights, save};
 use bert_model::train::checkpoint::sha256_of;
+use bert_model::train::run_directory::check_inputs;
 use bert_model::train::{
     Adaptation, Ended, IfExists, Interrupt, Losses, Optimizer, OptimizerConfig, Plan, Precision, RunDirectory,
     StepBatches, StepSource, TrainingState, prefetch, train,
@@ -63,11 +64,20 @@ pub struct Files {
     pub test: Option<PathBuf>,
 }
 
+/// Says on stderr how many texts were cut, if any.
+pub fn warn_of_cut(texts: u64) {
+    if texts > 0 {
+        eprintln!("warning: {texts} text(s) longer than the model reads (--max-seq-len), their ends left out");
+    }
+}
+
 /// Runs `bert-finetune train` on labelled files.
 ///
 /// # Errors
 /// Whatever can be wrong with the model, the files, the device or the numbers.
 pub fn run(settings: &TrainSettings, run: &RunSettings, files: &Files, interrupt: &Interrupt) -> Result<Outcome> {
+    let inputs = [Some(&settings.model), Some(&files.training), files.evaluation.as_ref(), files.test.as_ref()];
+    check_inputs(&run.output, run.if_exists, inputs.into_iter().flatten())?;
     match run.seeds {
         1 => run_once(settings, run, files, interrupt),
         _ => seeds::run_all(settings, run, files, interrupt),
@@ -85,7 +95,7 @@ pub fn run_once(settings: &TrainSettings, run: &RunSettings, files: &Files, inte
     }
     let config = load_config(&settings.model)?;
     let tokenizer = Tokenizer::load(&settings.model)?;
-    tokenizer.check_fits(&config)?;
+    settings.description.check_fits(&config, &tokenizer)?;
     if settings.description.max_seq_len > config.max_position_embeddings {
         return Err(Error::Mismatch {
             left: format!("--max-seq-len {}", settings.description.max_seq_len),
@@ -116,6 +126,10 @@ fn read_data<T: Task>(settings: &TrainSettings, files: &Files, task: &T) -> Resu
         Some(path) => task.read(path)?,
         None => set_aside(&mut training, settings.eval_share, mix(&[settings.seed, SPLIT])),
     };
+    if training.is_empty() {
+        let expected = "more, so that one can be set aside (or --eval FILE, or --eval-share 0)";
+        return Err(Error::file(&files.training, format!("{} example(s)", evaluation.len()), expected));
+    }
     let test = files.test.as_deref().map(|path| task.read(path)).transpose()?.unwrap_or_default();
     let paths = [Some(&files.training), files.evaluation.as_ref(), files.test.as_ref()];
     let files = paths.into_iter().flatten().map(|path| describe_file(path)).collect::<Result<Vec<_>>>()?;
@@ -188,6 +202,7 @@ impl<T: Task> Run<'_, T> {
         let mut directory = directory;
         let mut training = Encoded::new(task, &data.training)?;
         let mut evaluation = Encoded::new(task, &data.evaluation)?;
+        warn_of_cut(task.cut());
         if settings.adaptation == Adaptation::FrozenEncoder {
             // The encoder will never say anything else.
             training.run_encoder(task, &model, device)?;
@@ -198,6 +213,9 @@ impl<T: Task> Run<'_, T> {
         let mut numbers = serde_json::to_value(settings).map_err(|error| Error::Setting(error.to_string()))?;
         numbers["data_sha256"] =
             data.files.as_array().into_iter().flatten().map(|file| file["sha256"].clone()).collect();
+        if run.if_exists == IfExists::Resume {
+            directory.check_settings(&numbers)?;
+        }
         directory.describe(&json!({
             "program": "bert-finetune",
             "version": env!("CARGO_PKG_VERSION"),
@@ -457,7 +475,9 @@ impl<'a, T: Task> StepSource for EpochSource<'a, T> {
         let items: Vec<Item<T::Input>> =
             self.batches[self.place.batch].iter().map(|&index| self.items[index]).collect();
         let tokens = items.iter().map(|item| self.task.tokens(item.input) as u64).sum();
-        let terms = items.iter().map(|item| self.task.terms(item.input)).sum();
+        let terms: f64 = items.iter().map(|item| self.task.terms(item.input)).sum();
+        // Sentences without a word have none; their loss is then 0.
+        let terms = if terms > 0.0 { terms } else { 1.0 };
         self.place.batch += 1;
         let epoch = self.place.epoch as f64 + self.place.batch as f64 / self.batches.len() as f64;
         if self.place.batch == self.batches.len() {

@@ -294,7 +294,7 @@ impl BertConfig {
         let layers = self.num_hidden_layers;
         check(layers <= 10_000, "num_hidden_layers", layers.to_string(), "a whole number up to 10000")?;
         let labels = self.num_labels();
-        check(labels <= 1_000_000, "num_labels", labels.to_string(), "a whole number up to 1000000")?;
+        check((1..=1_000_000).contains(&labels), "num_labels", labels.to_string(), "a whole number from 1 to 1000000")?;
         let heads = self.num_attention_heads;
         check(
             self.hidden_size.is_multiple_of(heads),
@@ -324,6 +324,21 @@ impl BertConfig {
             check(value != true, key, "true".into(), "false: this is BERT's encoder")?;
         }
         Ok(())
+    }
+
+    /// Checks that a second text can be told from the first.
+    ///
+    /// # Errors
+    /// If there is one token type only.
+    pub fn check_pairs(&self) -> Result<()> {
+        match self.type_vocab_size {
+            2.. => Ok(()),
+            types => Err(Error::Mismatch {
+                left: "pairs of texts".into(),
+                right: format!("a model of {types} token type (`type_vocab_size` in config.json)"),
+                advice: "give one text at a time (--no-nsp), or take a model with two".into(),
+            }),
+        }
     }
 
     /// Writes the configuration as `config.json`.

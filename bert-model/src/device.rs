@@ -50,6 +50,10 @@ fn fastest() -> NamedDevice {
     if let Ok(device) = cuda() {
         return device;
     }
+    #[cfg(feature = "rocm")]
+    if let Ok(device) = rocm() {
+        return device;
+    }
     #[cfg(feature = "wgpu")]
     if may_have_gpu() {
         let adapters = Device::enumerate(DeviceType::Wgpu);

@@ -48,6 +48,10 @@ pub enum Error {
     )]
     NotFinite { step: u64, what: &'static str, value: f64 },
 
+    /// A command line that makes no sense: an option out of its range, one that is missing, two that exclude each other.
+    #[error("{0}")]
+    Usage(String),
+
     /// A setting that makes no sense, by itself or beside the others.
     #[error("{0}")]
     Setting(String),

@@ -254,11 +254,9 @@ impl TextArgs {
         match (is_stdin, self.texts.is_empty(), &self.input) {
             (true, _, None) => Ok(Some("-".into())),
             (false, true, Some(path)) => Ok(Some(path.clone())),
-            (_, false, Some(_)) => {
-                Err(Error::Setting("texts as arguments and --input at once; give one of them".into()))
-            }
+            (_, false, Some(_)) => Err(Error::Usage("texts as arguments and --input at once; give one of them".into())),
             (_, true, None) => {
-                Err(Error::Setting("no text: give some as arguments, a file with --input, or - for stdin".into()))
+                Err(Error::Usage("no text: give some as arguments, a file with --input, or - for stdin".into()))
             }
             _ => Ok(None),
         }

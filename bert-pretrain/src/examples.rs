@@ -3,6 +3,7 @@
 
 use std::str::FromStr;
 
+use bert_model::Result;
 use bert_model::text::SpecialTokens;
 use rand::{Rng, RngExt};
 use serde::Serialize;
@@ -60,7 +61,10 @@ impl Example {
 pub trait OtherDocuments {
     /// A random document, which may turn out to be document `not` only if `Google`'s ten tries all hit it or if there is
     /// no other; `None` if there is none to be had.
-    fn draw(&self, not: u64, mode: NspMode, rng: &mut dyn Rng) -> Option<Document>;
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn draw(&self, not: u64, mode: NspMode, rng: &mut dyn Rng) -> Result<Option<Document>>;
 }
 
 /// The constants of the procedure.
@@ -89,9 +93,9 @@ impl ExampleMaker {
         others: &impl OtherDocuments,
         debt: &mut Debt,
         rng: &mut impl Rng,
-    ) -> Vec<Example> {
+    ) -> Result<Vec<Example>> {
         if self.nsp == NspMode::Off {
-            return self.single_segments(document, rng);
+            return Ok(self.single_segments(document, rng));
         }
         let max_tokens = self.max_length - 3;
         let target = self.target_length(max_tokens, rng);
@@ -107,7 +111,7 @@ impl ExampleMaker {
             let first_count = if chunk.len() >= 2 { rng.random_range(1..chunk.len()) } else { 1 };
             let mut first: Vec<u32> = chunk[..first_count].concat();
             let random = match self.is_random(chunk.len() == 1, debt, rng) {
-                true => others.draw(index, self.nsp, rng).map(|other| {
+                true => others.draw(index, self.nsp, rng)?.map(|other| {
                     let wanted = target.saturating_sub(first.len());
                     fill_from_random_sentence(&other, wanted, rng)
                 }),
@@ -128,7 +132,7 @@ impl ExampleMaker {
             }
             (chunk, length) = (Vec::new(), 0);
         }
-        examples
+        Ok(examples)
     }
 
     /// Mostly the full length, sometimes a shorter one, so that the model meets both.
@@ -239,10 +243,10 @@ mod tests {
     struct Others<'a>(&'a [Document]);
 
     impl OtherDocuments for Others<'_> {
-        fn draw(&self, not: u64, _: NspMode, rng: &mut dyn Rng) -> Option<Document> {
+        fn draw(&self, not: u64, _: NspMode, rng: &mut dyn Rng) -> Result<Option<Document>> {
             let others = self.0.len() - 1;
-            let index = (others > 0).then(|| rng.random_range(0..others))?;
-            Some(self.0[index + usize::from(index as u64 >= not)].clone())
+            let index = (others > 0).then(|| rng.random_range(0..others));
+            Ok(index.map(|index| self.0[index + usize::from(index as u64 >= not)].clone()))
         }
     }
 
@@ -261,7 +265,7 @@ mod tests {
         let mut debt = Debt::default();
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let of = |(index, document): (usize, &Document)| {
-            maker.examples(index as u64, document, &Others(documents), &mut debt, &mut rng)
+            maker.examples(index as u64, document, &Others(documents), &mut debt, &mut rng).unwrap()
         };
         documents.iter().enumerate().flat_map(of).collect()
     }

@@ -104,5 +104,6 @@ pub(crate) fn best(probabilities: &[f32], top_k: usize, tokenizer: &Tokenizer) -
         id: id as u32,
         probability: f64::from(probabilities[id]),
     };
-    ids.iter().take(top_k).map(prediction).collect()
+    // A model may have more rows than its tokenizer has pieces.
+    ids.iter().map(prediction).filter(|prediction| !prediction.token.is_empty()).take(top_k).collect()
 }

@@ -28,22 +28,24 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     keep_memory();
-    let cli = Cli::parse();
-    let result = match cli.command {
-        None => run_train(&cli.train),
-        Some(Command::Train(args)) => run_train(&args),
-        Some(Command::Vocab(args)) => run_vocab(&args),
-        Some(Command::Evaluate(args)) => run_evaluate(&args),
-        Some(Command::FillMask(args)) => run_fill_mask(&args),
-        Some(Command::NextSentence(args)) => run_next_sentence(&args),
-    };
-    exit(result)
+    exit(run(&Cli::parse()))
 }
 
-fn run_train(args: &TrainArgs) -> Result<ExitCode> {
-    let (settings, run) = TrainSettings::resolve(args)?;
+fn run(cli: &Cli) -> Result<ExitCode> {
     let interrupt = Interrupt::listen()?;
-    let outcome = train::run(&settings, &run, &interrupt)?;
+    match &cli.command {
+        None => run_train(&cli.train, &interrupt),
+        Some(Command::Train(args)) => run_train(args, &interrupt),
+        Some(Command::Vocab(args)) => run_vocab(args),
+        Some(Command::Evaluate(args)) => run_evaluate(args),
+        Some(Command::FillMask(args)) => run_fill_mask(args),
+        Some(Command::NextSentence(args)) => run_next_sentence(args),
+    }
+}
+
+fn run_train(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
+    let (settings, run) = TrainSettings::resolve(args)?;
+    let outcome = train::run(&settings, &run, interrupt)?;
     if let Ended::Interrupted(code) = outcome.ended {
         return Ok(ExitCode::from(code as u8));
     }
@@ -145,6 +147,7 @@ fn run_fill_mask(args: &FillMaskArgs) -> Result<ExitCode> {
 
 fn run_next_sentence(args: &NextSentenceArgs) -> Result<ExitCode> {
     let model = Model::<BertForNextSentencePrediction>::open(&args.model, &args.common)?;
+    model.config.check_pairs()?;
     let Model { model, config, tokenizer, device } = &model;
     let probability = next_sentence(model, config, tokenizer, &args.first, &args.second, device)?;
     if args.common.json {

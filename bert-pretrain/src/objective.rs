@@ -60,7 +60,7 @@ impl Task for Pretraining {
         let MicroBatch { examples, masked_in_step, examples_in_step } = batch;
         let batch = PretrainingBatch::new(&examples, self.pad_id, &self.device);
         let (mlm_logits, nsp_logits) = model.forward(batch.input, batch.positions);
-        let mlm = cross_entropy(mlm_logits, batch.labels).sum() / masked_in_step as f64;
+        let mlm = cross_entropy(mlm_logits, batch.labels).sum() / masked_in_step.max(1) as f64;
         if !self.with_nsp {
             return Losses { total: mlm.clone(), parts: vec![("mlm_loss", mlm)] };
         }

@@ -74,7 +74,7 @@ pub fn prepare(settings: &TrainSettings, directory: &RunDirectory, quiet: bool) 
     };
     let corpus = Corpus::open(&paths)?;
     let tokenizer = match (&settings.tokenizer, &settings.init) {
-        (Some(path), _) | (None, Some(path)) => Tokenizer::load(path)?,
+        (Some(path), _) | (None, Some(path)) => given_tokenizer(path, settings.cased)?,
         (None, None) => learn_tokenizer(settings, &corpus, directory, &say)?,
     };
     say(format!("vocabulary: {} WordPieces", tokenizer.vocab_size()));
@@ -121,6 +121,23 @@ pub fn prepare(settings: &TrainSettings, directory: &RunDirectory, quiet: bool) 
         "vocabulary": tokenizer.vocab_size(),
     });
     Ok(Data { tokenizer, store, split, held_out, facts, fingerprint })
+}
+
+/// The tokenizer that the user names; only a vocabulary by itself leaves open whether it is cased.
+fn given_tokenizer(path: &Path, cased: bool) -> Result<Tokenizer> {
+    let is_json = path.extension().is_some_and(|extension| extension == "json");
+    if path.is_file() && !is_json && !path.with_file_name("tokenizer_config.json").exists() {
+        return Tokenizer::from_vocab_file(path, Normalisation::new(!cased));
+    }
+    let tokenizer = Tokenizer::load(path)?;
+    if cased && tokenizer.normalisation().lowercase {
+        return Err(Error::Mismatch {
+            left: "--cased".into(),
+            right: format!("the uncased tokenizer of {}", path.display()),
+            advice: "leave --cased out, or take another tokenizer".into(),
+        });
+    }
+    Ok(tokenizer)
 }
 
 /// A tokenizer from the corpus; a resumed run finds the one that it learned.
@@ -282,14 +299,17 @@ pub fn initial_model(
             (Some(loaded.model), loaded.config)
         }
         None => {
-            let (config, is_named) = settings.model_config()?;
+            let (config, follows_tokenizer) = settings.model_config()?;
             let vocab_size = tokenizer.vocabulary().len();
             let learned_smaller = settings.tokenizer.is_none() && vocab_size < config.vocab_size;
-            let fits = if is_named || learned_smaller { config.with_vocab_size(vocab_size) } else { config };
+            let fits = if follows_tokenizer || learned_smaller { config.with_vocab_size(vocab_size) } else { config };
             (None, BertConfig { pad_token_id: Some(tokenizer.special().pad as usize), ..fits })
         }
     };
     tokenizer.check_fits(&config)?;
+    if settings.data.nsp_mode != crate::examples::NspMode::Off {
+        config.check_pairs()?;
+    }
     if settings.longest() > config.max_position_embeddings {
         return Err(Error::Mismatch {
             left: format!("a sequence length of {}", settings.longest()),

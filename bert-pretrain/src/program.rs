@@ -20,7 +20,9 @@ pub fn exit(result: anyhow::Result<ExitCode>) -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            // As clap ends for what it finds wrong itself.
+            let is_usage = matches!(error.downcast_ref(), Some(Error::Usage(_)));
+            if is_usage { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -17,7 +17,6 @@ pub const DEFAULT_OUTPUT: &str = "runs/pretrain";
 /// How text becomes examples.
 #[derive(Debug, Clone, Serialize)]
 pub struct DataSettings {
-    #[serde(skip)]
     pub sentences: SentenceMode,
     pub max_seq_len: usize,
     pub nsp_mode: NspMode,
@@ -75,6 +74,9 @@ pub struct RunSettings {
     pub quiet: bool,
 }
 
+/// Least `--max-seq-len`: three special tokens and a few others.
+const SHORTEST: usize = 8;
+
 /// What the sample's own configuration goes by.
 const SAMPLE_CONFIG: &str = "sample";
 
@@ -98,7 +100,12 @@ impl DataSettings {
         };
         check((0.0..=1.0).contains(&args.short_seq_prob), "--short-seq-prob", args.short_seq_prob, "from 0 to 1")?;
         check(args.mask_prob > 0.0 && args.mask_prob < 1.0, "--mask-prob", args.mask_prob, "between 0 and 1")?;
-        check(settings.max_seq_len >= 8, "--max-seq-len", settings.max_seq_len, "at least 8")?;
+        check(
+            settings.max_seq_len >= SHORTEST,
+            "--max-seq-len",
+            settings.max_seq_len,
+            &format!("at least {SHORTEST}"),
+        )?;
         check(settings.max_predictions != Some(0), "--max-predictions", 0, "at least 1")?;
         Ok(settings)
     }
@@ -119,7 +126,7 @@ impl TrainSettings {
         let output = match (&args.output, is_sample) {
             (Some(output), _) => output.clone(),
             (None, true) => DEFAULT_OUTPUT.into(),
-            (None, false) => return Err(Error::Setting("where to? name a run directory with -o DIR".into())),
+            (None, false) => return Err(Error::Usage("where to? name a run directory with -o DIR".into())),
         };
         let optimizer = OptimizerConfig {
             algorithm: args.optimizer,
@@ -187,6 +194,12 @@ impl TrainSettings {
         check((0.0..1.0).contains(&self.eval_share), "--eval-share", self.eval_share, "from 0 up to 1")?;
         check(self.maskings != Some(0), "--dupe-factor", 0, "at least 1")?;
         let total = self.steps.unwrap_or(u64::MAX);
+        check(
+            self.phase2_seq_len >= SHORTEST,
+            "--phase2-seq-len",
+            self.phase2_seq_len,
+            &format!("at least {SHORTEST}"),
+        )?;
         check(self.phase2_steps <= total, "--phase2-steps", self.phase2_steps, "at most --steps")?;
         Ok(())
     }
@@ -202,7 +215,7 @@ impl TrainSettings {
         if self.phase2_steps > 0 { self.data.max_seq_len.max(self.phase2_seq_len) } else { self.data.max_seq_len }
     }
 
-    /// The form of a new model: a named size or a file.
+    /// The form of a new model, a named size or a file, and whether its vocabulary is as large as the tokenizer's.
     ///
     /// # Errors
     /// If there is neither.
@@ -214,7 +227,11 @@ impl TrainSettings {
             return Ok((config, true));
         }
         match Path::new(&self.config).exists() {
-            true => Ok((BertConfig::from_file_strict(&self.config)?, false)),
+            true => {
+                let text = std::fs::read_to_string(&self.config).unwrap_or_default();
+                let keys: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).unwrap_or_default();
+                Ok((BertConfig::from_file_strict(&self.config)?, !keys.contains_key("vocab_size")))
+            }
             false => Err(Error::Setting(format!(
                 "--config: found {:?}, expected one of {} or a config.json",
                 self.config,
@@ -225,7 +242,7 @@ impl TrainSettings {
 }
 
 fn check(good: bool, option: &str, found: impl std::fmt::Display, expected: &str) -> Result<()> {
-    if good { Ok(()) } else { Err(Error::Setting(format!("{option}: found {found}, expected {expected}"))) }
+    if good { Ok(()) } else { Err(Error::Usage(format!("{option}: found {found}, expected {expected}"))) }
 }
 
 /// Whether the directory holds a run on the built-in sample.

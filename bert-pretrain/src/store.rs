@@ -284,7 +284,7 @@ pub struct OthersOf<'a> {
 }
 
 impl OtherDocuments for OthersOf<'_> {
-    fn draw(&self, not: u64, mode: NspMode, rng: &mut dyn Rng) -> Option<examples::Document> {
+    fn draw(&self, not: u64, mode: NspMode, rng: &mut dyn Rng) -> Result<Option<examples::Document>> {
         let count = self.split.len(self.part);
         let mut index = rng.random_range(0..count.max(1));
         for _ in 1..TRIES {
@@ -295,9 +295,12 @@ impl OtherDocuments for OthersOf<'_> {
         }
         if index == not && mode == NspMode::Balanced {
             // Ten misses in a row: the neighbour, unless there is none.
-            index = (count > 1).then(|| (not + 1) % count)?;
+            if count < 2 {
+                return Ok(None);
+            }
+            index = (not + 1) % count;
         }
-        self.reader.document(self.split.document(self.part, index)).ok()
+        self.reader.document(self.split.document(self.part, index)).map(Some)
     }
 }
 

@@ -150,7 +150,7 @@ impl ExampleStream {
             tokens += document.iter().map(Vec::len).sum::<usize>();
             // A generator for each document: its examples do not depend on its place in the order.
             let mut rng = ChaCha8Rng::seed_from_u64(mix(&[self.seed, EXAMPLES, masking, index]));
-            examples.extend(self.maker.examples(index, &document, &others, &mut debt, &mut rng));
+            examples.extend(self.maker.examples(index, &document, &others, &mut debt, &mut rng)?);
             place += 1;
         }
         examples.shuffle(&mut ChaCha8Rng::seed_from_u64(mix(&[self.seed, EXAMPLE_ORDER, epoch, block])));

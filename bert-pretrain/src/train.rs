@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use bert_model::device::{self, NamedDevice};
 use bert_model::pretrained::{save_weights, state_dict};
+use bert_model::train::run_directory::check_inputs;
 use bert_model::train::{Ended, IfExists, Interrupt, Optimizer, Plan, RunDirectory, TrainingState, prefetch, train};
 use bert_model::{BertConfig, BertForPreTraining, Error, Pretrained, Result, Tokenizer, load};
 use serde_json::{Value, json};
@@ -46,6 +47,9 @@ pub fn run(settings: &TrainSettings, run: &RunSettings, interrupt: &Interrupt) -
         }
     }
     let if_exists = run.if_exists.unwrap_or(IfExists::Refuse);
+    let paths = [&settings.corpus, &settings.eval_corpus].into_iter().flatten().map(Path::new);
+    let inputs = paths.chain(settings.tokenizer.as_deref()).chain(settings.init.as_deref());
+    check_inputs(&run.output, if_exists, inputs)?;
     let mut directory = RunDirectory::open(&run.output, if_exists)?;
     let data = directory.prepared(prepare(settings, &directory, run.quiet))?;
     let steps = directory.prepared(count_steps(settings, &data))?;
@@ -53,6 +57,9 @@ pub fn run(settings: &TrainSettings, run: &RunSettings, interrupt: &Interrupt) -
 
     let mut numbers = to_value(settings)?;
     numbers["data_sha256"] = data.fingerprint.clone().into();
+    if if_exists == IfExists::Resume {
+        directory.check_settings(&numbers)?;
+    }
     directory.describe(&json!({
         "program": "bert-pretrain",
         "version": env!("CARGO_PKG_VERSION"),
@@ -194,6 +201,9 @@ pub fn evaluate(
     let path = cache.path().join("corpus.tokens");
     let store = Store::build(&path, &corpus, &tokenizer, data.sentences, "")?;
     let nsp_mode = if has_nsp { data.nsp_mode } else { NspMode::Off };
+    if nsp_mode != NspMode::Off {
+        loaded.config.check_pairs()?;
+    }
     let data = DataSettings {
         nsp_mode,
         max_seq_len: data.max_seq_len.min(loaded.config.max_position_embeddings),

@@ -13,12 +13,15 @@ use serde_json::Value;
 /// Which columns to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChoiceOptions {
+    /// What the choices go on from.
     pub text: Column,
+    /// A second text, such as a question; it is joined to the first.
     pub text_pair: Option<Column>,
     /// A column for each choice, or one column with a list.
     pub choices: Vec<Column>,
     /// The right choice: its index from 0 or its column's name. `None` reads questions alone.
     pub label: Option<Column>,
+    /// Whether the first line names the columns; `.jsonl` has no use for it.
     pub header: bool,
 }
 

@@ -79,8 +79,8 @@ impl ConllOptions {
 pub struct Sentence {
     pub words: Vec<String>,
     pub tags: Vec<String>,
-    /// The line of its first word, from 1.
-    pub line: u64,
+    /// The line of each word, from 1.
+    pub lines: Vec<u64>,
 }
 
 /// The sentences of a file, read one at a time. A file without any is an error.
@@ -129,7 +129,7 @@ impl Sentences {
                 if self.is_comment(text, &fields) {
                     continue;
                 }
-                (self.width, sentence.line) = (Some(fields.len()), line.number);
+                self.width = Some(fields.len());
             }
             self.push(&mut sentence, &fields, line.number)?;
         }
@@ -154,6 +154,7 @@ impl Sentences {
         let ConllOptions { token, tag } = self.options;
         let word = token.of(fields).ok_or_else(|| wrong(format!("a word in column {token}")))?;
         sentence.words.push(word.to_string());
+        sentence.lines.push(line);
         if let Some(column) = tag {
             // The last column of one is the word, not its tag.
             let tag = column.of(fields).filter(|_| fields.len() > 1);
@@ -205,8 +206,9 @@ fn json_sentence(line: &Line, path: &Path, with_tags: bool) -> Result<Sentence> 
     let wrong = |found: String, expected: &str| Error::line(path, line.number, found, expected);
     let JsonSentence { words, tags } = serde_json::from_str(&line.text)
         .map_err(|error| wrong(json_reason(&error), "an object with `words` and `tags`, two lists"))?;
+    let lines = vec![line.number; words.len()];
     if !with_tags {
-        return Ok(Sentence { words, tags: Vec::new(), line: line.number });
+        return Ok(Sentence { words, tags: Vec::new(), lines });
     }
     let tags = tags.ok_or_else(|| wrong("no `tags`".to_string(), "a list with a tag for each word"))?;
     if tags.len() != words.len() {
@@ -214,7 +216,32 @@ fn json_sentence(line: &Line, path: &Path, with_tags: bool) -> Result<Sentence> 
     }
     let tags: Option<Vec<String>> = tags.iter().map(scalar).collect();
     let tags = tags.ok_or_else(|| wrong("a list or an object among the tags".to_string(), "text or numbers"))?;
-    Ok(Sentence { words, tags, line: line.number })
+    Ok(Sentence { words, tags, lines })
+}
+
+/// What is to be tagged.
+pub enum WordsOrText {
+    /// Words as they are.
+    Words(Vec<String>),
+    /// A text, of which the words are to be found.
+    Text(String),
+}
+
+/// Reads a line of `.jsonl`: `words` (or `tokens`), or else `text`.
+///
+/// # Errors
+/// If it is no object with one of them.
+pub fn words_or_text(line: &Line, path: &Path) -> Result<WordsOrText> {
+    #[derive(Deserialize)]
+    struct Keys {
+        #[serde(alias = "tokens")]
+        words: Option<Vec<String>>,
+        text: Option<String>,
+    }
+    let wrong = |found: String| Error::line(path, line.number, found, "an object with `words`, a list, or `text`");
+    let Keys { words, text } = serde_json::from_str(&line.text).map_err(|error| wrong(json_reason(&error)))?;
+    let text = text.map(WordsOrText::Text);
+    words.map(WordsOrText::Words).or(text).ok_or_else(|| wrong("neither".to_string()))
 }
 
 #[cfg(test)]
@@ -244,7 +271,7 @@ mod tests {
         let first = "-DOCSTART- -X- O O\r\n\r\nEU NNP I-NP I-ORG\r\n# # O O\r\n\r\n\r\n";
         let text = &format!("{first}-DOCSTART- -X- O O\n\n# # I-NP O\n10 CD I-NP O");
         assert_eq!(tagged("x.txt", text, COLUMNS), ["EU/I-ORG #/O", "#/O 10/O"]);
-        assert_eq!(read("x", text, COLUMNS).unwrap()[1].line, 9);
+        assert_eq!(read("x", text, COLUMNS).unwrap()[1].lines[0], 9);
         let numbered = ConllOptions { tag: Some(TagColumn::parse("2").unwrap()), ..COLUMNS };
         assert_eq!(tagged("x.txt", text, numbered)[0], "EU/NNP #/#");
     }

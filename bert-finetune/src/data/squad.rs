@@ -47,11 +47,6 @@ impl CodePoints {
         self.bytes.get(code_point).copied()
     }
 
-    /// The number of code points that start before a byte offset.
-    pub fn from_byte(&self, byte: usize) -> usize {
-        self.bytes.partition_point(|&start| start < byte)
-    }
-
     /// The text between two code points, cut off at its end.
     pub fn slice<'a>(&self, text: &'a str, start: usize, end: usize) -> &'a str {
         let byte = |code_point| self.to_byte(code_point).unwrap_or(text.len());
@@ -176,7 +171,7 @@ mod tests {
         assert_eq!(questions[0].answers, [Answer { text: "pies".to_string(), start: 10 }]);
         assert!(questions[1].is_impossible && questions[1].answers.is_empty() && questions[1].title == "T");
         let code_points = CodePoints::new(&questions[0].context);
-        assert_eq!((code_points.to_byte(10), code_points.from_byte(14), code_points.to_byte(16)), (Some(14), 10, None));
+        assert_eq!((code_points.to_byte(10), code_points.to_byte(16)), (Some(14), None));
     }
 
     #[test]

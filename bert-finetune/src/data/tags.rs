@@ -106,6 +106,23 @@ impl TagScheme {
     }
 }
 
+/// The tags of a training file and those that belong to them: an `I` for each `B`, an `O` for all. A small file may lack
+/// some that another one has.
+pub fn complete(tags: &BTreeSet<String>, scheme: TagScheme) -> BTreeSet<String> {
+    let prefixes: &[&str] = match scheme {
+        TagScheme::Plain => return tags.clone(),
+        TagScheme::Iob1 | TagScheme::Iob2 => &["B", "I"],
+        TagScheme::Iobes => &["B", "I", "E", "S"],
+        TagScheme::Bilou => &["B", "I", "L", "U"],
+    };
+    let kinds = tags.iter().filter_map(|tag| Tag::parse(tag)?.kind());
+    let of = |kind: &str| {
+        let dash = if kind.is_empty() { "" } else { "-" };
+        prefixes.iter().map(move |prefix| format!("{prefix}{dash}{kind}")).collect::<Vec<_>>()
+    };
+    kinds.flat_map(of).chain(["O".to_string()]).chain(tags.iter().cloned()).collect()
+}
+
 /// The entities that a sentence's tags mark, from left to right.
 pub fn entities<S: AsRef<str>>(tags: &[S], scheme: TagScheme) -> Vec<Entity> {
     let mut entities: Vec<Entity> = Vec::new();
@@ -142,6 +159,17 @@ mod tests {
 
     fn tags(tags: &str) -> Vec<String> {
         tags.split(' ').map(str::to_string).collect()
+    }
+
+    #[test]
+    fn a_begin_has_an_inside() {
+        let complete = |tags: &[&str], scheme| {
+            complete(&tags.iter().map(|tag| tag.to_string()).collect(), scheme).into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(complete(&["B-LOC", "I-PER"], TagScheme::Iob2), ["B-LOC", "B-PER", "I-LOC", "I-PER", "O"]);
+        assert_eq!(complete(&["O", "U-X"], TagScheme::Bilou), ["B-X", "I-X", "L-X", "O", "U-X"]);
+        assert_eq!(complete(&["B"], TagScheme::Iob2), ["B", "I", "O"]);
+        assert_eq!(complete(&["NOUN"], TagScheme::Plain), ["NOUN"]);
     }
 
     #[test]

@@ -90,7 +90,12 @@ pub trait Task: Clone + Send + Sync {
     /// # Errors
     /// If the task has no classes.
     fn balance(&mut self, _examples: &[Self::Example]) -> Result<()> {
-        Err(Error::Setting("--class-weights: only classification and tagging have classes to weigh".into()))
+        Err(Error::Usage("--class-weights: only classification and tagging have classes to weigh".into()))
+    }
+
+    /// How many texts were longer than the model reads, and cut, so far.
+    fn cut(&self) -> u64 {
+        0
     }
 
     /// How many loss terms an input has (labelled words, say), weighted.

@@ -89,6 +89,10 @@ impl Task for MultipleChoiceTask {
         input.sequences.iter().collect()
     }
 
+    fn cut(&self) -> u64 {
+        self.tokenizer.cut()
+    }
+
     fn pad_id(&self) -> u32 {
         self.tokenizer.special().pad
     }

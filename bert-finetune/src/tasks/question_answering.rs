@@ -9,6 +9,9 @@ use bert_model::model::loss::cross_entropy;
 use bert_model::text::Sequence;
 use bert_model::train::report::Mark;
 use bert_model::{BertForQuestionAnswering, BertModel, Error, Result, Tokenizer};
+use bert_pretrain::input::columns::Column;
+use bert_pretrain::input::read_inputs;
+use bert_pretrain::input::table::{Row, TableOptions};
 use burn::tensor::{Int, Tensor};
 use serde_json::{Map, Value, json};
 
@@ -92,10 +95,21 @@ impl QuestionAnsweringTask {
             start: best.1,
             end: best.2,
             score: best.0,
-            probability: weight(best.0) / total.max(f64::MIN_POSITIVE),
+            probability: if candidates.is_empty() { 0.0 } else { weight(best.0) / total },
             no_answer_score: f64::from(null) - f64::from(best.0),
         }
     }
+}
+
+/// Mean cross-entropy of a window's start and end, in nats.
+fn window_loss((window, (start, end)): (&QaWindow, &SpanScores)) -> f64 {
+    let cost = |scores: &[f32], target: usize| {
+        let scores = &scores[..window.sequence.len()];
+        let highest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let total: f64 = scores.iter().map(|score| f64::from(score - highest).exp()).sum();
+        total.ln() - f64::from(scores[target] - highest)
+    };
+    (cost(start, window.target.0) + cost(end, window.target.1)) / 2.0
 }
 
 /// The positions of the highest scores within a range, best first.
@@ -123,8 +137,18 @@ impl Task for QuestionAnsweringTask {
         read_squad(path)
     }
 
+    /// SQuAD's `.json`, or else columns `question` and `context`; in plain text a tab stands between the two.
     fn questions(&self, path: &Path) -> Result<Examples<Question>> {
-        Ok(Box::new(read_squad(path)?.into_iter().map(Ok)))
+        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) {
+            return Ok(Box::new(read_squad(path)?.into_iter().map(Ok)));
+        }
+        let name = |name: &str| Column::Name(name.into());
+        let columns = TableOptions { text_pair: Some(name("context")), ..TableOptions::texts(name("question")) };
+        let task = self.clone();
+        Ok(Box::new(read_inputs(path, &columns)?.map(move |row| {
+            let Row { text, pair, .. } = row?;
+            task.question(&Asked { text: pair.unwrap_or_default(), question: Some(text), ..Asked::default() })
+        })))
     }
 
     fn question(&self, asked: &Asked) -> Result<Question> {
@@ -155,10 +179,11 @@ impl Task for QuestionAnsweringTask {
             let last = places.iter().rposition(|place| place.0 < to)?;
             (first <= last).then_some((first, last))
         });
-        let room = self.max_seq_len - asked.len() - 3;
-        // Windows begin a stride apart until one reaches the end of the text.
-        let count = 1 + ids.len().saturating_sub(room).div_ceil(self.doc_stride);
-        let starts = (0..count).map(|window| window * self.doc_stride);
+        let room = self.max_seq_len.saturating_sub(asked.len() + 3).max(1);
+        // Windows begin a stride apart, without a gap, until one reaches the end of the text.
+        let stride = self.doc_stride.clamp(1, room);
+        let count = 1 + ids.len().saturating_sub(room).div_ceil(stride);
+        let starts = (0..count).map(|window| window * stride);
         let bounds: Vec<(usize, usize)> = starts.map(|start| (start, (start + room).min(ids.len()))).collect();
         let best_window = |piece: usize| {
             let containing = bounds.iter().enumerate().filter(|(_, (start, end))| (*start..*end).contains(&piece));
@@ -254,7 +279,10 @@ impl Task for QuestionAnsweringTask {
             Some(threshold) => json!(squad_v2(&judged, threshold)),
             None => json!(squad_v1(&judged)),
         };
-        metrics.as_object().cloned().unwrap_or_default()
+        let mut metrics = metrics.as_object().cloned().unwrap_or_default();
+        let losses: Vec<f64> = windows.iter().zip(scores).flat_map(|(w, s)| w.iter().zip(s)).map(window_loss).collect();
+        metrics.insert("loss".into(), (losses.iter().sum::<f64>() / losses.len().max(1) as f64).into());
+        metrics
     }
 
     fn mistakes(&self, questions: &[Question], windows: &[Vec<QaWindow>], scores: &[Vec<SpanScores>]) -> Vec<Mistake> {
@@ -291,6 +319,29 @@ impl Task for QuestionAnsweringTask {
                 true
             }
             _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bert_model::text::tokenizer::Normalisation;
+
+    use super::*;
+
+    /// Whatever the stride, every piece of the text is in a window, in exactly one of them with most context.
+    #[test]
+    fn windows_leave_no_gap() {
+        let pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"].map(str::to_string);
+        let tokenizer = Tokenizer::from_vocabulary(&pieces, Normalisation::new(true)).unwrap();
+        for (max_seq_len, doc_stride, words) in [(16, 128, 12), (16, 128, 13), (16, 4, 40), (128, 128, 300), (16, 4, 0)]
+        {
+            let task = QuestionAnsweringTask { max_seq_len, doc_stride, threshold: None, tokenizer: tokenizer.clone() };
+            let asked = Asked { text: "a ".repeat(words), question: Some("b".into()), ..Asked::default() };
+            let windows = task.encode(&task.question(&asked).unwrap()).unwrap();
+            let owned = |window: &QaWindow| window.pieces.iter().filter(|(_, is_best)| *is_best).count();
+            assert_eq!(windows.iter().map(owned).sum::<usize>(), words, "{max_seq_len} {doc_stride} {words}");
+            assert!(windows.iter().all(|window| window.sequence.len() <= max_seq_len));
         }
     }
 }

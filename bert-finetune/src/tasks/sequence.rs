@@ -1,5 +1,6 @@
 //! One text or a pair (paper, section 4.1): a class, any number of labels, or a value, read off the pooled `[CLS]`.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use bert_model::model::loss::{binary_cross_entropy, cross_entropy, squared_error};
@@ -76,7 +77,13 @@ impl SequenceTask {
         let unknown = |label: &str| {
             Error::line(path, row.line, format!("the label {label:?}"), format!("one of {}", self.labels.join(", ")))
         };
-        let number = |label: &String| self.labels.iter().position(|known| known == label).ok_or_else(|| unknown(label));
+        // Where all labels have names, a number means the label that has it.
+        let named = self.labels.iter().all(|label| label.parse::<f64>().is_err());
+        let by_number = |label: &String| label.parse().ok().filter(|&number| named && number < self.labels.len());
+        let number = |label: &String| {
+            let known = self.labels.iter().position(|known| known == label);
+            known.or_else(|| by_number(label)).ok_or_else(|| unknown(label))
+        };
         let target = match (self.kind, &row.labels[..]) {
             (ProblemType::MultiLabelClassification, labels) => {
                 let mut flags = vec![0.0; self.labels.len()];
@@ -96,14 +103,15 @@ impl SequenceTask {
     }
 }
 
-/// The classes of a data file in a stable order: numbers by value, else names by their letters.
+/// The classes of a data file in a stable order: by value if all are numbers, else by their letters.
 pub fn label_names(rows: &[Row]) -> Vec<String> {
-    let mut labels: Vec<String> = rows.iter().flat_map(|row| row.labels.iter().cloned()).collect();
-    labels.sort_by(|a, b| match (a.parse::<f64>(), b.parse::<f64>()) {
-        (Ok(a), Ok(b)) => a.total_cmp(&b),
-        _ => a.cmp(b),
-    });
-    labels.dedup();
+    let names: BTreeSet<&String> = rows.iter().flat_map(|row| &row.labels).collect();
+    let mut labels: Vec<String> = names.into_iter().cloned().collect();
+    if let Ok(values) = labels.iter().map(|label| label.parse()).collect::<Result<Vec<f64>, _>>() {
+        let mut numbered: Vec<(f64, String)> = values.into_iter().zip(labels).collect();
+        numbered.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+        labels = numbered.into_iter().map(|(_, label)| label).collect();
+    }
     labels
 }
 
@@ -116,7 +124,12 @@ impl Task for SequenceTask {
     const READS_CLS_ALONE: bool = true;
 
     fn read(&self, path: &Path) -> Result<Vec<SequenceExample>> {
-        read_table(path, &self.columns)?.map(|row| self.example(path, row?)).collect()
+        let mut rows = read_table(path, &self.columns)?;
+        let examples = rows.by_ref().map(|row| self.example(path, row?)).collect();
+        if rows.skipped() > 0 {
+            eprintln!("warning: {}: {} row(s) with too few fields passed over", path.display(), rows.skipped());
+        }
+        examples
     }
 
     fn questions(&self, path: &Path) -> Result<Examples<SequenceExample>> {
@@ -138,6 +151,10 @@ impl Task for SequenceTask {
         vec![&input.sequence]
     }
 
+    fn cut(&self) -> u64 {
+        self.tokenizer.cut()
+    }
+
     fn pad_id(&self) -> u32 {
         self.tokenizer.special().pad
     }
@@ -148,7 +165,7 @@ impl Task for SequenceTask {
 
     fn balance(&mut self, examples: &[SequenceExample]) -> Result<()> {
         if self.kind != ProblemType::SingleLabelClassification {
-            return Err(Error::Setting("--class-weights: only one-label classes can be weighed".into()));
+            return Err(Error::Usage("--class-weights: only one-label classes can be weighed".into()));
         }
         let classes = examples.iter().map(|example| class_of(&example.target));
         self.class_weights = balanced(classes, self.labels.len());
@@ -232,7 +249,11 @@ impl Task for SequenceTask {
             ProblemType::MultiLabelClassification => {
                 let gold: Vec<Vec<bool>> = examples.iter().map(|example| flags_of(&example.target)).collect();
                 let predicted: Vec<Vec<bool>> = scores().map(|s| s.iter().map(|&p| p > 0.5).collect()).collect();
-                json!(multi_label(&gold, &predicted, self.labels.len()))
+                let cost =
+                    |(&is_gold, &p): (&bool, &f32)| -f64::from(if is_gold { p } else { 1.0 - p }.max(1e-30)).ln();
+                let loss = gold.iter().zip(scores()).flat_map(|(gold, scores)| gold.iter().zip(scores).map(cost));
+                let loss = loss.sum::<f64>() / (gold.len() * self.labels.len()) as f64;
+                with(json!(multi_label(&gold, &predicted, self.labels.len())), [("loss", loss)])
             }
             ProblemType::Regression => {
                 let gold: Vec<f64> = examples.iter().map(|example| value_of(&example.target)).collect();
@@ -316,4 +337,20 @@ fn value_of(target: &Target) -> f64 {
 
 fn flags_of(target: &Target) -> Vec<bool> {
     if let Target::Labels(flags) = target { flags.iter().map(|&flag| flag > 0.5).collect() } else { Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_are_in_one_order_and_there_once() {
+        let names = |labels: &[&str]| {
+            let row = |label: &&str| Row { line: 1, text: String::new(), pair: None, labels: vec![label.to_string()] };
+            label_names(&labels.iter().map(row).collect::<Vec<_>>())
+        };
+        assert_eq!(names(&["10", "9", "-1", "9"]), ["-1", "9", "10"]);
+        assert_eq!(names(&["10", "9", "1a"]), ["10", "1a", "9"]);
+        assert_eq!(names(&["1.0", "1", "1.0", "0", "1"]), ["0", "1", "1.0"]);
+    }
 }

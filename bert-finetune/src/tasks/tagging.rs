@@ -15,10 +15,13 @@ use serde_json::{Map, Value, json};
 
 use super::sequence::best;
 use super::{Asked, Examples, Task, balanced, weight_of, weighted_sum};
-use crate::data::conll::{ConllOptions, Sentence, read_tagged};
-use crate::data::tags::{Entity, TagScheme, entities, to_iob2};
+use crate::data::conll::{ConllOptions, Sentence, WordsOrText, read_tagged, words_or_text};
+use crate::data::tags::{Entity, TagScheme, complete, entities, to_iob2};
 use crate::metrics::entities::entity_scores;
 use crate::report::{Mistake, worst};
+use bert_pretrain::input::columns::Column;
+use bert_pretrain::input::read_inputs;
+use bert_pretrain::input::table::TableOptions;
 use bert_pretrain::lines::Lines;
 
 /// Tagging of words.
@@ -66,10 +69,8 @@ pub fn learned_tags(sentences: &mut [Sentence]) -> (Vec<String>, TagScheme) {
     if found == TagScheme::Iob1 {
         sentences.iter_mut().for_each(|sentence| sentence.tags = to_iob2(&sentence.tags, found));
     }
-    let mut labels: Vec<String> = sentences.iter().flat_map(|sentence| sentence.tags.iter().cloned()).collect();
-    labels.sort();
-    labels.dedup();
-    (labels, scheme)
+    let tags = sentences.iter().flat_map(|sentence| sentence.tags.iter().cloned()).collect();
+    (complete(&tags, scheme).into_iter().collect(), scheme)
 }
 
 impl TaggingTask {
@@ -131,8 +132,12 @@ impl Task for TaggingTask {
             let number = |(index, tag): (usize, &String)| {
                 let found = self.labels.iter().position(|label| label == tag);
                 found.ok_or_else(|| {
-                    let line = sentence.line + index as u64;
-                    Error::line(path, line, format!("the tag {tag:?}"), format!("one of {}", self.labels.join(", ")))
+                    Error::line(
+                        path,
+                        sentence.lines[index],
+                        format!("the tag {tag:?}"),
+                        format!("one of {}", self.labels.join(", ")),
+                    )
                 })
             };
             let tags = sentence.tags.iter().enumerate().map(number).collect::<Result<_>>()?;
@@ -147,6 +152,19 @@ impl Task for TaggingTask {
         if is_plain {
             let lines = if path == Path::new("-") { Lines::stdin() } else { Lines::open(path)? };
             return Ok(Box::new(lines.map(move |line| task.words_of(&line?.text))));
+        }
+        let has_extension = |wanted: &str| path.extension().is_some_and(|found| found.eq_ignore_ascii_case(wanted));
+        if has_extension("csv") {
+            let texts = read_inputs(path, &TableOptions::texts(Column::Name("text".into())))?;
+            return Ok(Box::new(texts.map(move |row| task.words_of(&row?.text))));
+        }
+        if has_extension("jsonl") {
+            let place = path.to_path_buf();
+            let lines = Lines::open(path)?.filter(|line| !line.as_ref().is_ok_and(|line| line.text.trim().is_empty()));
+            return Ok(Box::new(lines.map(move |line| match words_or_text(&line?, &place)? {
+                WordsOrText::Words(words) => Ok(TaggedSentence { words, ..TaggedSentence::default() }),
+                WordsOrText::Text(text) => task.words_of(&text),
+            })));
         }
         let columns = self.columns.unwrap_or_else(|| ConllOptions::usual(path));
         let sentences = read_tagged(path, ConllOptions { tag: None, ..columns })?;

@@ -15,7 +15,7 @@ fn gather_positions(hidden: Tensor<3>, positions: Tensor<1, Int>) -> Tensor<2> {
     hidden.flatten::<2>(0, 1).select(0, positions)
 }
 
-/// `model_for!(Name, doc, head: Type = init)`: a struct of BERT and its head, with both ways to make one.
+/// `bert_with!(Name { bert, head: Type = init })`: a struct of BERT and its head, with both ways to make one.
 macro_rules! bert_with {
     ($(#[$doc:meta])* $name:ident { $bert:ident, $($(#[$head_doc:meta])* $head:ident: $kind:ty = $init:expr),+ }) => {
         $(#[$doc])*

@@ -1,9 +1,11 @@
 //! Scaled dot-product attention (Vaswani et al. 2017, section 3.2.1): `softmax(Q·Kᵀ / √D + mask) · V` in A heads beside
 //! each other, with dropout on the probabilities.
 //!
-//! `plain` is the formula in burn's operations. On flex one kernel goes through a head at a time: its scores stay in
-//! the cache, and nothing of the size `[B, A, T, T]` is ever written to memory; the gradient computes the probabilities
-//! again rather than keep them.
+//! `plain` is the formula in burn's operations. On flex one kernel goes through a head at a time, as many queries of it as
+//! have their scores in the cache: nothing of the size `[B, A, T, T]` is ever written to memory, and the gradient computes
+//! the probabilities again rather than keep them.
+
+use std::ops::Range;
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
@@ -191,6 +193,9 @@ impl AttentionOps for Flex {
     }
 }
 
+/// Scores that the second-level cache of a core holds beside what is computed with them.
+const CACHED: usize = 1 << 16;
+
 /// The sizes of one call.
 struct Kernel {
     tokens: usize,
@@ -220,15 +225,27 @@ impl Kernel {
         View { start: own.start + batch * self.tokens * self.width, ..own }
     }
 
-    /// A `[T, T]` matrix of its own.
-    fn square(&self) -> View {
-        View::rows_of(self.tokens)
+    /// The queries of a sequence in blocks whose scores stay in the cache.
+    fn blocks(&self) -> impl Iterator<Item = Range<usize>> {
+        let (tokens, count) = (self.tokens, (CACHED / self.tokens.max(1)).max(1));
+        (0..tokens).step_by(count).map(move |first| first..tokens.min(first + count))
     }
 
-    /// The attention probabilities of one head, before dropout.
-    fn probabilities(&self, batch: usize, head: usize, q: &[f32], k: &[f32], mask: &[f32], scores: &mut [f32]) {
+    /// The attention probabilities of some queries of one head, before dropout: `[queries, T]`.
+    fn probabilities(
+        &self,
+        (batch, head, queries): (usize, usize, &Range<usize>),
+        [q, k, mask]: [&[f32]; 3],
+        scores: &mut [f32],
+    ) {
         let (t, own) = (self.tokens, self.head_of(batch, head));
-        product([t, t, self.head_size], Output::Replaced, (scores, self.square()), (q, own), (k, own.transposed()));
+        product(
+            [queries.len(), t, self.head_size],
+            Output::Replaced,
+            (scores, View::rows_of(t)),
+            (q, own.below(queries.start)),
+            (k, own.transposed()),
+        );
         let (mask, factor) = (&mask[batch * t..][..t], self.scale);
         Arch::new().dispatch(
             #[inline(always)]
@@ -250,9 +267,9 @@ impl Kernel {
         );
     }
 
-    /// The number of the first element of a head's probabilities, for dropout.
-    fn first_index(&self, batch: usize, head: usize) -> u32 {
-        ((batch * self.heads + head) * self.tokens * self.tokens) as u32
+    /// The number of the first of a query's probabilities, for dropout.
+    fn first_index(&self, batch: usize, head: usize, query: usize) -> u32 {
+        (((batch * self.heads + head) * self.tokens + query) * self.tokens) as u32
     }
 
     fn forward(
@@ -264,29 +281,33 @@ impl Kernel {
         scratch: &mut Vec<f32>,
     ) {
         let [q, k, v, mask] = inputs;
-        let t = self.tokens;
-        scratch.resize(t * t, 0.0);
-        self.probabilities(batch, head, q, k, mask, scratch);
-        if self.p > 0 {
-            let (key, first, p, scale) = (self.dropout_key, self.first_index(batch, head), self.p, scale(self.p));
-            Arch::new().dispatch(
-                #[inline(always)]
-                || {
-                    for (index, x) in scratch.iter_mut().enumerate() {
-                        *x *= if bits(key, first.wrapping_add(index as u32)) < p { 0.0 } else { scale };
-                    }
-                },
+        let (t, own) = (self.tokens, self.head_of(batch, head));
+        for queries in self.blocks() {
+            scratch.resize(queries.len() * t, 0.0);
+            self.probabilities((batch, head, &queries), [q, k, mask], scratch);
+            if self.p > 0 {
+                let (key, p, scale) = (self.dropout_key, self.p, scale(self.p));
+                let first = self.first_index(batch, head, queries.start);
+                Arch::new().dispatch(
+                    #[inline(always)]
+                    || {
+                        for (index, x) in scratch.iter_mut().enumerate() {
+                            *x *= if bits(key, first.wrapping_add(index as u32)) < p { 0.0 } else { scale };
+                        }
+                    },
+                );
+            }
+            product(
+                [queries.len(), self.head_size, t],
+                Output::Replaced,
+                (&mut *output.0, output.1.below(queries.start)),
+                (scratch, View::rows_of(t)),
+                (v, own),
             );
         }
-        product(
-            [t, self.head_size, t],
-            Output::Replaced,
-            output,
-            (scratch, self.square()),
-            (v, self.head_of(batch, head)),
-        );
     }
 
+    /// Adds to the gradients of query, key and value.
     fn backward(
         &self,
         batch: usize,
@@ -298,50 +319,57 @@ impl Kernel {
         let [q, k, v, mask, g] = inputs;
         let [dq, dk, dv] = gradients;
         let (t, d) = (self.tokens, self.head_size);
-        let (own, place, square) = (self.head_of(batch, head), self.head(head), self.square());
-        scratch.resize(3 * t * t, 0.0);
-        let (probabilities, rest) = scratch.split_at_mut(t * t);
-        let (dropped, change) = rest.split_at_mut(t * t);
-        self.probabilities(batch, head, q, k, mask, probabilities);
-        // What dropout did to the probabilities, and the gradient of what it left.
-        let (key, first, p) = (self.dropout_key, self.first_index(batch, head), self.p);
-        let scale = if p > 0 { scale(p) } else { 1.0 };
-        product([t, t, d], Output::Replaced, (&mut *change, square), (g, own), (v, own.transposed()));
-        let softmax_scale = self.scale;
-        Arch::new().dispatch(
-            #[inline(always)]
-            || {
-                let rows =
-                    probabilities.chunks_exact(t).zip(dropped.chunks_exact_mut(t)).zip(change.chunks_exact_mut(t));
-                for (index, ((probabilities, dropped), change)) in rows.enumerate() {
-                    let first = first.wrapping_add((index * t) as u32);
-                    if p > 0 {
-                        for (column, change) in change.iter_mut().enumerate() {
-                            let factor = if bits(key, first.wrapping_add(column as u32)) < p { 0.0 } else { scale };
-                            dropped[column] = probabilities[column] * factor;
-                            *change *= factor * probabilities[column];
+        let (own, place, rows_of_t) = (self.head_of(batch, head), self.head(head), View::rows_of(t));
+        let is_all_padding = mask[batch * t..][..t].iter().all(|&mask| mask < 0.0);
+        for queries in self.blocks() {
+            let (count, start) = (queries.len(), queries.start);
+            scratch.resize(3 * count * t, 0.0);
+            let (probabilities, rest) = scratch.split_at_mut(count * t);
+            let (dropped, change) = rest.split_at_mut(count * t);
+            self.probabilities((batch, head, &queries), [q, k, mask], probabilities);
+            // What dropout did to the probabilities, and the gradient of what it left.
+            let (key, first, p) = (self.dropout_key, self.first_index(batch, head, start), self.p);
+            let scale = if p > 0 { scale(p) } else { 1.0 };
+            let gradient = (g, own.below(start));
+            product([count, t, d], Output::Replaced, (&mut *change, rows_of_t), gradient, (v, own.transposed()));
+            let softmax_scale = self.scale;
+            Arch::new().dispatch(
+                #[inline(always)]
+                || {
+                    let rows =
+                        probabilities.chunks_exact(t).zip(dropped.chunks_exact_mut(t)).zip(change.chunks_exact_mut(t));
+                    for (index, ((probabilities, dropped), change)) in rows.enumerate() {
+                        let first = first.wrapping_add((index * t) as u32);
+                        if p > 0 {
+                            for (column, change) in change.iter_mut().enumerate() {
+                                let factor = if bits(key, first.wrapping_add(column as u32)) < p { 0.0 } else { scale };
+                                dropped[column] = probabilities[column] * factor;
+                                *change *= factor * probabilities[column];
+                            }
+                        } else {
+                            dropped.copy_from_slice(probabilities);
+                            for (change, p) in change.iter_mut().zip(probabilities) {
+                                *change *= p;
+                            }
                         }
-                    } else {
-                        dropped.copy_from_slice(probabilities);
+                        // Softmax: p·(g − Σ g·p); `change` is g·p by now.
+                        let sum = sum_of(change, |x| x);
                         for (change, p) in change.iter_mut().zip(probabilities) {
-                            *change *= p;
+                            *change = (*change - p * sum) * softmax_scale;
                         }
                     }
-                    // Softmax: p·(g − Σ g·p); `change` is g·p by now.
-                    let sum = sum_of(change, |x| x);
-                    for (change, p) in change.iter_mut().zip(probabilities) {
-                        *change = (*change - p * sum) * softmax_scale;
-                    }
-                }
-            },
-        );
-        product([t, d, t], Output::Replaced, (dv, place), (dropped, square.transposed()), (g, own));
-        if mask[batch * t..][..t].iter().all(|&mask| mask < 0.0) {
-            // Nothing may be looked at: the probabilities are uniform, whatever query and key are.
-            change.fill(0.0);
+                },
+            );
+            product([t, d, count], Output::AddedTo, (&mut *dv, place), (dropped, rows_of_t.transposed()), gradient);
+            if is_all_padding {
+                // Nothing may be looked at: the probabilities are uniform, whatever query and key are.
+                continue;
+            }
+            let from = (&mut *dq, place.below(start));
+            product([count, d, t], Output::AddedTo, from, (change, rows_of_t), (k, own));
+            let query = (q, own.below(start));
+            product([t, d, count], Output::AddedTo, (&mut *dk, place), (change, rows_of_t.transposed()), query);
         }
-        product([t, d, t], Output::Replaced, (dq, place), (change, square), (k, own));
-        product([t, d, t], Output::Replaced, (dk, place), (change, square.transposed()), (q, own));
     }
 }
 

@@ -16,7 +16,7 @@ thread_local! {
     static STREAM: Cell<Stream> = const { Cell::new((0, 0)) };
 }
 
-/// Begins a new sequence of masks on this thread; the trainer does so before every micro-batch.
+/// Begins a new sequence of masks on this thread; the trainer does so before every part of a micro-batch.
 pub fn seed(seed: u64) {
     resume((seed, 0));
 }

@@ -16,6 +16,11 @@ impl View {
         Self { start: 0, row: columns, column: 1 }
     }
 
+    /// The same matrix from this row on.
+    pub fn below(self, row: usize) -> Self {
+        Self { start: self.start + row * self.row, ..self }
+    }
+
     pub fn transposed(self) -> Self {
         Self { row: self.column, column: self.row, ..self }
     }

@@ -10,7 +10,9 @@ use super::{Pretrained, names};
 use crate::config::BertConfig;
 use crate::error::{Error, Result};
 
+const DECODER: &str = "cls.predictions.decoder.weight";
 const DECODER_BIAS: &str = "cls.predictions.decoder.bias";
+const WORDS: &str = "embeddings.word_embeddings.weight";
 
 /// A model and what was learned while loading it.
 #[derive(Debug)]
@@ -23,14 +25,25 @@ pub struct Loaded<M> {
     pub initialised: Vec<String>,
     /// Tensors of the checkpoint that this model has no place for.
     pub unused: Vec<String>,
+    /// Whether the checkpoint has an MLM decoder that differs from the word table, though the configuration ties them;
+    /// it was left aside, as transformers 4 does.
+    pub has_other_decoder: bool,
 }
 
 impl<M> Loaded<M> {
-    /// One sentence that names the freshly initialised parameters, if there are any.
+    /// One sentence that names the freshly initialised parameters and a decoder that was left aside, if there are any.
     pub fn warning(&self) -> Option<String> {
-        (!self.initialised.is_empty()).then(|| {
+        let initialised = (!self.initialised.is_empty()).then(|| {
             format!("not in the checkpoint and freshly initialised (train before use): {}", self.initialised.join(", "))
-        })
+        });
+        let decoder = self.has_other_decoder.then(|| {
+            format!(
+                "{DECODER} differs from the word embeddings and was left aside, since config.json says \
+                 `tie_word_embeddings`; set it to false to use that decoder"
+            )
+        });
+        let warnings: Vec<String> = initialised.into_iter().chain(decoder).collect();
+        (!warnings.is_empty()).then(|| warnings.join("; "))
     }
 }
 
@@ -83,8 +96,10 @@ pub fn fill<M: Module>(weights: &Weights, model: M, config: BertConfig) -> Resul
     if let Some(error) = loader.error {
         return Err(error);
     }
+    let has_mlm_head = loader.used.iter().any(|name| name.starts_with("cls.predictions."));
+    let has_other_decoder = has_mlm_head && config.tie_word_embeddings && has_other_decoder(weights, &config)?;
     // Tied models may store their decoder beside the word table that it is, untied ones a second bias.
-    loader.used.extend(["cls.predictions.decoder.weight", DECODER_BIAS, "cls.predictions.bias"].map(str::to_string));
+    loader.used.extend([DECODER, DECODER_BIAS, "cls.predictions.bias"].map(str::to_string));
     if let Some(name) = loader.missing.iter().find(|name| !names::is_head(name)) {
         return Err(Error::tensor(
             weights.path(),
@@ -94,7 +109,17 @@ pub fn fill<M: Module>(weights: &Weights, model: M, config: BertConfig) -> Resul
         ));
     }
     let unused = weights.names().filter(|name| !loader.used.iter().any(|used| used == name)).map(str::to_string);
-    Ok(Loaded { model, config, initialised: loader.missing, unused: unused.collect() })
+    Ok(Loaded { model, config, initialised: loader.missing, unused: unused.collect(), has_other_decoder })
+}
+
+/// Whether a decoder is stored that is not the word table.
+fn has_other_decoder(weights: &Weights, config: &BertConfig) -> Result<bool> {
+    let shape = [config.vocab_size, config.hidden_size];
+    match weights.shape(DECODER) {
+        None => Ok(false),
+        Some(stored) if stored != shape => Ok(true),
+        Some(_) => Ok(weights.read(DECODER, &shape)? != weights.read(WORDS, &shape)?),
+    }
 }
 
 /// Replaces each parameter by the checkpoint's; the first failure is kept, since a mapper cannot stop.

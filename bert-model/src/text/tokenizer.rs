@@ -3,6 +3,8 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Value, json};
 use tokenizers::models::bpe::Vocab;
@@ -35,6 +37,9 @@ pub struct SpecialTokens {
     pub mask: u32,
 }
 
+/// `[CLS]` and two times `[SEP]`.
+const SPECIAL_TOKENS_OF_A_PAIR: usize = 3;
+
 /// How text is prepared before it is cut into WordPieces; the keys of `tokenizer_config.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Normalisation {
@@ -58,6 +63,8 @@ impl Normalisation {
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     special: SpecialTokens,
+    /// Texts that were cut so far.
+    cut: Arc<AtomicU64>,
 }
 
 impl Tokenizer {
@@ -71,12 +78,12 @@ impl Tokenizer {
         let metadata = std::fs::metadata(path).map_err(Error::io(path, "open the tokenizer"))?;
         if metadata.is_file() {
             let is_json = path.extension().is_some_and(|extension| extension == "json");
-            return if is_json { Self::from_json(path) } else { Self::from_vocab_file(path) };
+            return if is_json { Self::from_json(path) } else { Self::from_configured_vocab_file(path) };
         }
         let (json, vocab) = (path.join("tokenizer.json"), path.join("vocab.txt"));
         match (json.exists(), vocab.exists()) {
             (true, _) => Self::from_json(&json),
-            (false, true) => Self::from_vocab_file(&vocab),
+            (false, true) => Self::from_configured_vocab_file(&vocab),
             (false, false) => Err(Error::file(path, "no tokenizer", "tokenizer.json or vocab.txt")),
         }
     }
@@ -95,7 +102,16 @@ impl Tokenizer {
         Self::wrap(inner, path)
     }
 
-    fn from_vocab_file(path: &Path) -> Result<Self> {
+    fn from_configured_vocab_file(path: &Path) -> Result<Self> {
+        let normalisation = Self::read_normalisation(&path.with_file_name("tokenizer_config.json"))?;
+        Self::from_vocab_file(path, normalisation)
+    }
+
+    /// A tokenizer from a vocabulary by itself: a WordPiece a line, in id order.
+    ///
+    /// # Errors
+    /// If the file cannot be read, a piece comes twice, or a special token is missing.
+    pub fn from_vocab_file(path: &Path, normalisation: Normalisation) -> Result<Self> {
         let text = std::fs::read(path).map_err(Error::io(path, "read"))?;
         let mut vocabulary = Vec::new();
         for (number, line) in text.split(|&byte| byte == b'\n').enumerate() {
@@ -112,7 +128,6 @@ impl Tokenizer {
             let found = format!("{:?} a second time", vocabulary[line]);
             return Err(Error::line(path, line as u64 + 1, found, "every WordPiece once"));
         }
-        let normalisation = Self::read_normalisation(&path.with_file_name("tokenizer_config.json"))?;
         Self::wrap(Self::build(&vocabulary, normalisation, path)?, path)
     }
 
@@ -165,7 +180,13 @@ impl Tokenizer {
 
     fn wrap(inner: tokenizers::Tokenizer, origin: &Path) -> Result<Self> {
         let special = Self::find_special_tokens(&inner, origin)?;
-        Ok(Self { inner, special })
+        let tokenizer = Self { inner, special, cut: Arc::default() };
+        // Lists by id are as long as the highest id says, so it must be of the size of what the file holds.
+        let (end, pieces) = (tokenizer.end_of_ids(), tokenizer.vocab_size() as u64);
+        if end > 1024 + 8 * pieces {
+            return Err(Error::file(origin, format!("the id {} among {pieces} pieces", end - 1), "ids from 0 on"));
+        }
+        Ok(tokenizer)
     }
 
     fn find_special_tokens(inner: &tokenizers::Tokenizer, origin: &Path) -> Result<SpecialTokens> {
@@ -195,8 +216,12 @@ impl Tokenizer {
 
     /// All WordPieces in id order.
     pub fn vocabulary(&self) -> Vec<String> {
-        let ids = self.inner.get_vocab(true).into_values().max().map_or(0, |highest| highest + 1);
-        (0..ids).map(|id| self.piece(id)).collect()
+        (0..self.end_of_ids()).map(|id| self.piece(id as u32)).collect()
+    }
+
+    /// One more than the highest id.
+    fn end_of_ids(&self) -> u64 {
+        self.inner.get_vocab(true).into_values().max().map_or(0, |highest| u64::from(highest) + 1)
     }
 
     /// For each id, whether the piece continues a word (`##…`).
@@ -213,12 +238,17 @@ impl Tokenizer {
     }
 
     /// The same tokenizer, cutting what is longer than `max_length` tokens, special tokens included; of a pair, the
-    /// longer side loses tokens first. It says nothing about the cut: compare lengths where that matters.
+    /// longer side loses tokens first. [`Tokenizer::cut`] tells how many texts were cut.
     ///
     /// # Errors
-    /// If `max_length` leaves no room beside the special tokens.
+    /// If `max_length` has no room for the special tokens.
     pub fn truncating(&self, max_length: usize) -> Result<Self> {
-        let mut cut = self.clone();
+        if max_length < SPECIAL_TOKENS_OF_A_PAIR {
+            return Err(Error::Setting(format!(
+                "maximal length: found {max_length}, expected at least {SPECIAL_TOKENS_OF_A_PAIR}, for the special tokens"
+            )));
+        }
+        let mut cut = Self { cut: Arc::default(), ..self.clone() };
         let parameters = TruncationParams { max_length, ..TruncationParams::default() };
         cut.inner
             .with_truncation(Some(parameters))
@@ -235,7 +265,17 @@ impl Tokenizer {
             Some(pair) => (text, pair).into(),
             None => text.into(),
         };
-        self.inner.encode_char_offsets(input, true).map_err(|error| Error::Setting(format!("cannot tokenise: {error}")))
+        let encoded = self.inner.encode_char_offsets(input, true);
+        let encoding = encoded.map_err(|error| Error::Setting(format!("cannot tokenise: {error}")))?;
+        if !encoding.get_overflowing().is_empty() {
+            self.cut.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(encoding)
+    }
+
+    /// How many texts this tokenizer and its clones have cut so far; see [`Tokenizer::truncating`].
+    pub fn cut(&self) -> u64 {
+        self.cut.load(Ordering::Relaxed)
     }
 
     /// The WordPieces of a text without special tokens around it.
@@ -278,10 +318,14 @@ impl Tokenizer {
         encoded.map_err(|error| Error::Setting(format!("cannot tokenise: {error}")))
     }
 
-    /// Whether text is lower-cased, as far as the tokenizer says.
-    fn is_uncased(&self) -> bool {
-        let normalizer = self.inner.get_normalizer().map(serde_json::to_value);
-        normalizer.and_then(Result::ok).is_none_or(|value| value["lowercase"] != Value::Bool(false))
+    /// How text is prepared, as far as the tokenizer says; else as Google's uncased models.
+    pub fn normalisation(&self) -> Normalisation {
+        let normalizer = self.inner.get_normalizer().map(serde_json::to_value).and_then(Result::ok).unwrap_or_default();
+        Normalisation {
+            lowercase: normalizer["lowercase"].as_bool().unwrap_or(true),
+            strip_accents: normalizer["strip_accents"].as_bool(),
+            chinese_chars: normalizer["handle_chinese_chars"].as_bool().unwrap_or(true),
+        }
     }
 
     /// Checks that every id of this tokenizer is a row of the model's word table.
@@ -289,8 +333,8 @@ impl Tokenizer {
     /// # Errors
     /// If the vocabulary is larger than the model's.
     pub fn check_fits(&self, config: &BertConfig) -> Result<()> {
-        let pieces = self.vocabulary().len();
-        if pieces <= config.vocab_size {
+        let pieces = self.end_of_ids();
+        if pieces <= config.vocab_size as u64 {
             return Ok(());
         }
         Err(Error::Mismatch {
@@ -316,9 +360,12 @@ impl Tokenizer {
     pub fn save(&self, directory: impl AsRef<Path>, max_length: usize) -> Result<()> {
         let directory = directory.as_ref();
         replace_file(directory.join("tokenizer.json"), self.to_json()?.as_bytes())?;
+        let Normalisation { lowercase, strip_accents, chinese_chars } = self.normalisation();
         let config = json!({
             "tokenizer_class": "BertTokenizer",
-            "do_lower_case": self.is_uncased(),
+            "do_lower_case": lowercase,
+            "strip_accents": strip_accents,
+            "tokenize_chinese_chars": chinese_chars,
             "model_max_length": max_length,
             "pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]",
         });

@@ -89,7 +89,7 @@ impl Checkpoints {
         Ok(Self { directory, keep: keep.max(1) })
     }
 
-    /// Writes a checkpoint and removes those that are too many.
+    /// Writes a checkpoint and removes those that are too many, and those of later steps.
     ///
     /// # Errors
     /// If it cannot be written; the older ones are then untouched.
@@ -119,6 +119,7 @@ impl Checkpoints {
         };
         let text = serde_json::to_string_pretty(&record).map_err(|error| Error::Setting(error.to_string()))?;
         replace_file(staging.join(STATE), text.as_bytes())?;
+        sync_directory(&staging)?;
         fail_point("state");
 
         let replaced = self.directory.join(format!(".{name}{REPLACED}"));
@@ -132,8 +133,11 @@ impl Checkpoints {
         if replaced.exists() {
             fs::remove_dir_all(&replaced).map_err(Error::io(&replaced, "remove"))?;
         }
-        let paths = self.paths()?;
-        for old in &paths[..paths.len().saturating_sub(self.keep)] {
+        // Newer ones were damaged, or this run would have gone on from them.
+        let (older, newer): (Vec<_>, Vec<_>) =
+            self.paths()?.into_iter().filter(|at| *at != path).partition(|at| *at < path);
+        let too_many = older.len().saturating_sub(self.keep - 1);
+        for old in older.iter().take(too_many).chain(&newer) {
             fs::remove_dir_all(old).map_err(Error::io(old, "remove"))?;
             fail_point("removed");
         }
@@ -176,20 +180,12 @@ impl Checkpoints {
 }
 
 impl Found {
-    /// Refuses to go on with other settings than the checkpoint's, naming the first that differs.
+    /// Refuses to go on with other settings than the checkpoint's; see [`check_settings`].
     ///
     /// # Errors
     /// If one differs.
     pub fn check_settings(&self, now: &Value) -> Result<()> {
-        let saved = |key: &str| self.settings.get(key).unwrap_or(&Value::Null);
-        match now.as_object().into_iter().flatten().find(|(key, value)| saved(key) != *value) {
-            None => Ok(()),
-            Some((key, value)) => Err(Error::Mismatch {
-                left: format!("{key} = {value}"),
-                right: format!("the run to be resumed, {key} = {}", saved(key)),
-                advice: "give the data and the options of the first command again, with --resume".into(),
-            }),
-        }
+        check_settings(&self.settings, now)
     }
 
     /// Puts the checkpoint's weights into `model` and its means into `optimizer`: where the run left off.
@@ -219,11 +215,30 @@ impl Found {
     }
 }
 
+/// Refuses to go on with other settings than those of the run to be resumed, naming the first that differs.
+///
+/// # Errors
+/// If one differs.
+pub fn check_settings(saved: &Value, now: &Value) -> Result<()> {
+    let saved = |key: &str| saved.get(key).unwrap_or(&Value::Null);
+    match now.as_object().into_iter().flatten().find(|(key, value)| saved(key) != *value) {
+        None => Ok(()),
+        Some((key, value)) => Err(Error::Mismatch {
+            left: format!("{key} = {value}"),
+            right: format!("the run to be resumed, {key} = {}", saved(key)),
+            advice: "give the data and the options of the first command again, with --resume".into(),
+        }),
+    }
+}
+
 fn read_tensors(path: &Path) -> Result<BTreeMap<String, HostTensor>> {
     let weights = Weights::verbatim(path)?;
     let mut tensors = BTreeMap::new();
     for name in weights.names() {
         let shape = weights.shape(name).unwrap_or_default().to_vec();
+        if shape.len() != 2 {
+            return Err(Error::tensor(path, name, format!("shape {shape:?}"), "a matrix, as the means of a run are"));
+        }
         if let Some(values) = weights.read(name, &shape)? {
             tensors.insert(name.to_string(), HostTensor { shape, values });
         }

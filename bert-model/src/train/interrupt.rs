@@ -1,4 +1,5 @@
-//! SIGINT and SIGTERM: the first asks the run to save and stop at the end of the step, a second one leaves at once.
+//! SIGINT and SIGTERM: while a run learns, the first asks it to save and stop at the end of the step, and a second one leaves
+//! at once; at any other time, with nothing to be saved, the first does.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,6 +13,8 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, Default)]
 pub struct Interrupt {
     signal: Arc<AtomicUsize>,
+    /// Whether a signal ends the program there and then.
+    at_once: Arc<AtomicBool>,
 }
 
 impl Interrupt {
@@ -20,23 +23,32 @@ impl Interrupt {
         Self::default()
     }
 
-    /// Listens for SIGINT and SIGTERM from now on.
+    /// Listens for SIGINT and SIGTERM from now on; they end the program with exit code 130 or 143.
     ///
     /// # Errors
     /// If the system refuses the handlers.
     pub fn listen() -> Result<Self> {
-        let interrupt = Self::default();
-        let second = Arc::new(AtomicBool::new(false));
+        let interrupt = Self { at_once: Arc::new(AtomicBool::new(true)), ..Self::default() };
         for signal in [SIGINT, SIGTERM] {
             let register = || {
                 // The order matters: the shutdown looks at the flag before this signal sets it.
-                flag::register_conditional_shutdown(signal, exit_code(signal), second.clone())?;
-                flag::register(signal, second.clone())?;
+                flag::register_conditional_shutdown(signal, exit_code(signal), interrupt.at_once.clone())?;
+                flag::register(signal, interrupt.at_once.clone())?;
                 flag::register_usize(signal, interrupt.signal.clone(), signal as usize)
             };
             register().map_err(|error| Error::Setting(format!("cannot listen for signals: {error}")))?;
         }
         Ok(interrupt)
+    }
+
+    /// From now on, the first signal is left to [`Interrupt::requested`].
+    pub fn hold(&self) {
+        self.at_once.store(false, Ordering::Relaxed);
+    }
+
+    /// From now on, a signal ends the program at once.
+    pub fn release(&self) {
+        self.at_once.store(true, Ordering::Relaxed);
     }
 
     /// The exit code that the signal asks for (130 or 143), if one came.

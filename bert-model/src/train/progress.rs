@@ -24,12 +24,17 @@ struct Lines {
 }
 
 impl Progress {
-    /// For `total` units of `what` ("training", "embedding", …), of which `done` lie behind already.
-    pub fn new(what: &str, total: u64, done: u64, quiet: bool) -> Self {
+    /// For `total` units of `what` ("training", "embedding", …), if it is known how many, of which `done` lie behind
+    /// already.
+    pub fn new(what: &str, total: Option<u64>, done: u64, quiet: bool) -> Self {
         let is_terminal = std::io::stderr().is_terminal();
         let target = if is_terminal && !quiet { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(Some(total), target).with_prefix(what.to_string());
-        if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} {msg} {eta} left") {
+        let bar = ProgressBar::with_draw_target(total, target).with_prefix(what.to_string());
+        let template = match total {
+            Some(_) => "{prefix} {bar:30} {pos}/{len} {msg} {eta} left",
+            None => "{prefix} {pos} {msg}",
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
         bar.set_position(done);
@@ -47,12 +52,17 @@ impl Progress {
     pub fn update(&mut self, position: u64, message: &str) {
         self.bar.set_position(position);
         self.bar.set_message(message.to_string());
-        let total = self.bar.length().unwrap_or(position);
+        let total = self.bar.length();
         let Some(lines) = &mut self.lines else { return };
-        if position < total && lines.printed.is_some_and(|last| last.elapsed() < LINE_EVERY) {
+        let is_last = total.is_some_and(|total| position >= total);
+        if !is_last && lines.printed.is_some_and(|last| last.elapsed() < LINE_EVERY) {
             return;
         }
         lines.printed = Some(Instant::now());
+        let Some(total) = total else {
+            eprintln!("{} {position} {message}", lines.what);
+            return;
+        };
         let each = lines.started.elapsed().as_secs_f64() / (position - lines.first).max(1) as f64;
         let left = Duration::from_secs_f64(each * (total.saturating_sub(position)) as f64);
         eprintln!("{} {position}/{total} {message} {} left", lines.what, indicatif::HumanDuration(left));

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::checkpoint::Checkpoints;
+use super::checkpoint::{Checkpoints, check_settings};
 use crate::error::{Error, Result};
 use crate::pretrained::replace_file;
 
@@ -23,9 +23,11 @@ pub enum IfExists {
 }
 
 /// The files that a run writes; everything else in the directory is somebody else's.
-const OURS: [&str; 12] = [
+const OURS: [&str; 16] = [
     "corpus.tokens",
+    "corpus.partial",
     "eval.tokens",
+    "eval.partial",
     "sample.txt",
     "config.json",
     "model.safetensors",
@@ -35,10 +37,44 @@ const OURS: [&str; 12] = [
     "run.json",
     "metrics.jsonl",
     "report.html",
+    "evaluation.json",
+    "finetune.json",
     "checkpoints",
 ];
 const LOCK: &str = ".lock";
+const RUN: &str = "run.json";
 const METRICS: &str = "metrics.jsonl";
+
+/// Refuses inputs that a run into `directory` would remove before it has read them, and those whose names cannot be
+/// recorded.
+///
+/// # Errors
+/// If the directory is to be overwritten and an input is the directory itself or one of a run's files in it; if the name
+/// of an input or of the directory is not UTF-8.
+pub fn check_inputs(
+    directory: &Path,
+    if_exists: IfExists,
+    inputs: impl IntoIterator<Item = impl AsRef<Path>>,
+) -> Result<()> {
+    let check_name = |path: &Path| match path.to_str() {
+        Some(_) => Ok(()),
+        None => Err(Error::file(path, "a name that is not UTF-8", "one that run.json can hold")),
+    };
+    check_name(directory)?;
+    let place = fs::canonicalize(directory).ok();
+    for input in inputs {
+        let input = input.as_ref();
+        check_name(input)?;
+        let Ok(found) = fs::canonicalize(input) else { continue };
+        let is_ours = found.file_name().is_some_and(|name| OURS.iter().any(|ours| name == *ours));
+        let would_go = place == Some(found.clone()) || (is_ours && place.as_deref() == found.parent());
+        if would_go && if_exists == IfExists::Overwrite {
+            let expected = format!("another -o than {}, which is to be overwritten", directory.display());
+            return Err(Error::file(input, "an input within the run directory", expected));
+        }
+    }
+    Ok(())
+}
 
 /// An open run.
 #[derive(Debug)]
@@ -142,6 +178,22 @@ impl RunDirectory {
         read_metrics(&self.path)
     }
 
+    /// Refuses to resume a run with other settings than its `run.json` has, naming the first that differs. A run that did
+    /// not come so far has none.
+    ///
+    /// # Errors
+    /// If one differs, or the file cannot be read.
+    pub fn check_settings(&self, now: &Value) -> Result<()> {
+        let path = self.path.join(RUN);
+        if !path.exists() {
+            return Ok(());
+        }
+        let text = fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
+        let run: Value = serde_json::from_str(&text)
+            .map_err(|error| Error::line(&path, error.line() as u64, error.to_string(), "what a run was told"))?;
+        check_settings(&run["settings"], now)
+    }
+
     /// Writes `run.json`.
     ///
     /// # Errors
@@ -198,6 +250,31 @@ mod tests {
     use serde_json::json;
 
     #[test]
+    fn what_is_read_is_not_overwritten() {
+        let temporary = tempfile::tempdir().unwrap();
+        let run = temporary.path();
+        fs::write(run.join("vocab.txt"), "").unwrap();
+        fs::write(run.join("corpus.txt"), "").unwrap();
+        let check = |if_exists, input: &Path| check_inputs(run, if_exists, [input]);
+        for input in [run.to_path_buf(), run.join("vocab.txt"), run.join("../").join(run.file_name().unwrap())] {
+            let error = check(IfExists::Overwrite, &input).unwrap_err().to_string();
+            assert!(error.contains("an input within the run directory, expected another -o"), "{error}");
+            check(IfExists::Resume, &input).unwrap();
+        }
+        check(IfExists::Overwrite, &run.join("corpus.txt")).unwrap();
+        check(IfExists::Overwrite, Path::new("texts/*.txt")).unwrap();
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn names_that_cannot_be_recorded_are_refused() {
+        use std::os::unix::ffi::OsStrExt;
+        let name = Path::new(std::ffi::OsStr::from_bytes(b"caf\xe9.txt"));
+        let error = check_inputs(Path::new("run"), IfExists::Refuse, [name]).unwrap_err().to_string();
+        assert!(error.contains("not UTF-8"), "{error}");
+    }
+
+    #[test]
     fn a_full_directory_is_refused_unless_told_otherwise() {
         let temporary = tempfile::tempdir().unwrap();
         let path = temporary.path().join("run");
@@ -221,7 +298,7 @@ mod tests {
         RunDirectory::open(&path, IfExists::Refuse).unwrap().describe(&json!({})).unwrap();
         let run = RunDirectory::open(&path, IfExists::Resume).unwrap();
         assert!(run.prepared(Err::<(), _>(Error::Setting("no".into()))).is_err());
-        assert!(path.join("run.json").exists(), "what was there before stays");
+        assert!(path.join(RUN).exists(), "what was there before stays");
     }
 
     #[test]

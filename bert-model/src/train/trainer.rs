@@ -85,7 +85,7 @@ pub struct Plan {
     pub seed: u64,
     /// Steps between two evaluations, 0 for one at the end only.
     pub eval_every: u64,
-    /// Steps between two checkpoints, 0 for none.
+    /// Steps between two checkpoints, besides that of the end; 0 for none.
     pub save_every: u64,
     /// In which numbers to compute.
     pub precision: Precision,
@@ -118,7 +118,7 @@ impl Plan {
 /// Why the loop ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// All steps are done.
+    /// All steps are done, or there was no more data.
     Finished,
     /// The task's `evaluate` asked for it ("stop": true).
     Stopped,
@@ -140,11 +140,12 @@ pub fn train<T: Task>(
     interrupt: &Interrupt,
 ) -> Result<(TrainingState<T::Model>, Ended)> {
     let device = state.model.devices().first().cloned().unwrap_or_default();
-    let mut progress = Progress::new("training", plan.schedule.steps, state.step, plan.quiet);
+    let mut progress = Progress::new("training", Some(plan.schedule.steps), state.step, plan.quiet);
     state.model = state.model.train();
     let mut ended = Ended::Finished;
     let workers = Workers::for_device(&device)?;
 
+    interrupt.hold();
     while state.step < plan.until {
         let started = Instant::now();
         let Ok(step_batches) = steps.recv() else { break };
@@ -173,7 +174,8 @@ pub fn train<T: Task>(
             }
         }
         let interrupted = interrupt.requested();
-        if is_due(step, plan.save_every) || interrupted.is_some() {
+        let is_end = is_last && plan.save_every > 0;
+        if is_due(step, plan.save_every) || is_end || interrupted.is_some() {
             let path = checkpoints.save(&state, &plan.settings)?;
             if let Some(code) = interrupted {
                 progress.say(&format!("interrupted after step {step}; saved {}, go on with --resume", path.display()));
@@ -182,6 +184,7 @@ pub fn train<T: Task>(
             }
         }
     }
+    interrupt.release();
     state.model = state.model.valid();
     progress.finish();
     Ok((state, ended))

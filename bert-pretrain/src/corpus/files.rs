@@ -23,6 +23,9 @@ pub struct CorpusFile {
 }
 
 /// All files that the arguments name, in a fixed order.
+///
+/// # Errors
+/// If one names nothing, something that is no corpus, or what cannot be read.
 pub fn find(arguments: &[impl AsRef<Path>]) -> Result<Vec<CorpusFile>> {
     let mut files = Vec::new();
     for argument in arguments {

@@ -56,7 +56,9 @@ fn number_from_1(column: &str) -> Result<usize> {
 
 /// One row's wanted cells, in the order in which they were asked for.
 pub struct Cells {
+    /// The line on which the row starts, from 1.
     pub line: u64,
+    /// The cells; text unless the file is `.jsonl`.
     pub values: Vec<Value>,
     names: Arc<[String]>,
     path: Arc<Path>,

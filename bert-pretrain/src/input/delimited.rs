@@ -8,7 +8,7 @@ use bert_model::{Error, Result};
 
 use crate::lines::Lines;
 
-/// No honest record is longer; a quoted field that reaches this was never closed.
+/// No honest record is longer; one that reaches this has a quoted field that was never closed.
 const MAX_RECORD_BYTES: usize = 16 << 20;
 
 /// How fields are told apart.
@@ -48,9 +48,11 @@ impl Records {
     fn csv_fields(&mut self, first: &str, line: u64) -> Result<Vec<String>> {
         let mut fields = CsvFields::default();
         fields.push_line(first);
+        let mut bytes = first.len();
         while fields.quoted {
             match self.lines.next().transpose()? {
-                Some(next) if fields.current.len() < MAX_RECORD_BYTES => {
+                Some(next) if bytes < MAX_RECORD_BYTES => {
+                    bytes += 1 + next.text.len();
                     fields.current.push('\n');
                     fields.push_line(&next.text);
                 }
@@ -133,6 +135,15 @@ mod tests {
         let lines: Vec<u64> =
             records(Dialect::Csv, "a\n\n\"b\r\nc\"\r\n\r\nd\n").into_iter().map(|r| r.unwrap().line).collect();
         assert_eq!(lines, [1, 3, 6]);
+    }
+
+    /// Quoted fields that are closed and opened again in every line are one record, which must not grow without end.
+    #[test]
+    fn a_record_has_a_bound() {
+        let line = format!("\",{},\"\n", "a".repeat(1 << 20));
+        let text: &str = Box::leak(format!("\"\n{}\"\nb\n", line.repeat(20)).into_boxed_str());
+        let error = records(Dialect::Csv, text).swap_remove(0).unwrap_err();
+        assert_eq!(error.to_string(), "x:1: found a quotation mark that is never closed, expected a second one");
     }
 
     #[test]

@@ -46,7 +46,7 @@ impl InputKind {
     }
 }
 
-/// Texts, or pairs of them, read one at a time. Labels in a table are left alone.
+/// Texts, or pairs of them, read one at a time. Labels in a table are left alone, and no row is: each has an answer.
 ///
 /// Every line of `.txt` and of the standard input is a text, empty ones too, so that the answers are as many as the
 /// lines. If `options` ask for a pair, a tab separates its two texts there.
@@ -56,7 +56,7 @@ impl InputKind {
 pub fn read_inputs(path: &Path, options: &TableOptions) -> Result<Box<dyn Iterator<Item = Result<Row>> + Send>> {
     let lines = match InputKind::of(path)? {
         InputKind::Table => {
-            let unlabelled = TableOptions { label: None, ..options.clone() };
+            let unlabelled = TableOptions { label: None, skip_short_rows: false, ..options.clone() };
             return Ok(Box::new(read_table(path, &unlabelled)?));
         }
         InputKind::Lines => Lines::open(path)?,

@@ -16,7 +16,9 @@ const SEPARATORS: [char; 3] = ['|', ';', ','];
 /// Which columns to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableOptions {
+    /// The text.
     pub text: Column,
+    /// The second text of a pair.
     pub text_pair: Option<Column>,
     /// `None` reads texts alone.
     pub label: Option<LabelColumns>,
@@ -71,7 +73,9 @@ impl LabelColumns {
 pub struct Row {
     /// The line on which it starts, from 1.
     pub line: u64,
+    /// The text.
     pub text: String,
+    /// The second text, if pairs are read.
     pub pair: Option<String>,
     /// One label for [`LabelColumns::One`], any number for the others, none if labels are not read.
     pub labels: Vec<String>,
