@@ -206,12 +206,10 @@ impl Description {
         })
     }
 
-    fn main_metric(&self) -> Result<&'static str> {
-        let names = self.task.metrics();
-        names.iter().find(|name| **name == self.metric).copied().ok_or_else(|| {
-            let expected = format!("one of {} for {}", names.join(", "), self.task);
-            Error::Usage(format!("--metric: found {:?}, expected {expected}", self.metric))
-        })
+    /// The metric that decides; the task's own if the one that is named is of another.
+    fn main_metric(&self) -> &'static str {
+        let named = self.task.metrics().iter().find(|name| **name == self.metric);
+        named.copied().unwrap_or(self.task.default_metric())
     }
 
     fn column(&self, name: &str) -> Result<Column> {
@@ -265,16 +263,15 @@ impl Description {
     /// The task with its labels.
     ///
     /// # Errors
-    /// A column name where there is no header, an unknown metric, or a `max_seq_len` that leaves no room for text.
+    /// A column name where there is no header, or a `max_seq_len` that leaves no room for text.
     pub fn task(&self, labels: Vec<String>, tokenizer: &Tokenizer) -> Result<AnyTask> {
-        let main_metric = self.main_metric()?;
         Ok(match self.task {
             TaskName::Classification | TaskName::MultiLabel | TaskName::Regression => AnyTask::Sequence(SequenceTask {
                 kind: self.task.problem_type().unwrap_or(ProblemType::SingleLabelClassification),
                 columns: self.table()?,
                 labels,
                 tokenizer: tokenizer.truncating(self.max_seq_len)?,
-                main_metric,
+                main_metric: self.main_metric(),
                 class_weights: Vec::new(),
             }),
             TaskName::Tagging => AnyTask::Tagging(TaggingTask {

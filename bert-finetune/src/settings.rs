@@ -146,6 +146,10 @@ impl TrainSettings {
         let share = self.eval_share;
         check((0.0..1.0).contains(&share), "--eval-share", share.to_string(), "from 0 up to 1")?;
         check(self.early_stop != Some(0), "--early-stop", "0".into(), "at least 1")?;
+        let Description { task, metric, .. } = &self.description;
+        let metrics = task.metrics();
+        let expected = format!("one of {} for {task}", metrics.join(", "));
+        check(metrics.contains(&metric.as_str()), "--metric", format!("{metric:?}"), &expected)?;
         let length = self.description.max_seq_len;
         let shortest = format!("at least {SHORTEST_SEQUENCE}");
         check(length >= SHORTEST_SEQUENCE, "--max-seq-len", length.to_string(), &shortest)?;
