@@ -122,6 +122,33 @@ fn classification_from_training_to_prediction() {
     assert!(message.contains("other.csv:2: found the label \"2\", expected one of bad, good"), "{message}");
 }
 
+/// Whether the second text is "film", whatever the first one is about.
+#[test]
+fn pairs_of_texts() {
+    let directory = workshop();
+    let at = directory.path();
+    let things = ["film", "book"];
+    let rows = (0..64).map(|i| {
+        let (thing, asked) = (things[i % 2], things[i / 2 % 2]);
+        format!("a {} {thing}\t{asked}\t{}\n", WORDS[i / 4 % 4], if asked == "film" { "yes" } else { "no" })
+    });
+    fs::write(at.join("pairs.tsv"), "text\tpair\tlabel\n".to_string() + &rows.collect::<String>()).unwrap();
+    let pairs = ["--text-pair", "pair", "--epochs", "30", "--max-seq-len", "12", "--lr", "1e-3"];
+    let summary = json(&on_file("pairs.tsv", "pairs", &pairs), at);
+    assert!(summary["eval"]["accuracy"].as_f64().unwrap() > 0.9, "{summary}");
+    let predict = ["predict", "--model", "pairs", "--json", "--quiet"];
+    let answer = json(&[&predict[..], &["a good film", "--pair", "film"]].concat(), at);
+    fs::write(at.join("pairs.txt"), "a good film\tfilm\n").unwrap();
+    fs::write(at.join("pairs.jsonl"), "{\"pair\": \"film\", \"text\": \"a good film\"}\n").unwrap();
+    for file in ["pairs.txt", "pairs.jsonl"] {
+        assert_eq!(json(&[&predict[..], &["--input", file]].concat(), at), answer, "{file}");
+    }
+    let message = program::fail(&[&predict[..], &["a good film", "film"]].concat(), at, 2);
+    assert!(message.contains("give the second text with --pair"), "{message}");
+    let message = program::fail(&on_file("films.tsv", "x", &["--freeze", "9"]), at, 2);
+    assert!(message.contains("--freeze: found 9"), "{message}");
+}
+
 #[test]
 fn regression_and_multi_label() {
     let directory = workshop();

@@ -96,6 +96,12 @@ pub fn run_once(settings: &TrainSettings, run: &RunSettings, files: &Files, inte
     let config = load_config(&settings.model)?;
     let tokenizer = Tokenizer::load(&settings.model)?;
     settings.description.check_fits(&config, &tokenizer)?;
+    if let Adaptation::FrozenLayers(layers) = settings.adaptation
+        && layers > config.num_hidden_layers
+    {
+        let found = format!("--freeze: found {layers}, expected at most the model's {}", config.num_hidden_layers);
+        return Err(Error::Usage(found + " layers"));
+    }
     if settings.description.max_seq_len > config.max_position_embeddings {
         return Err(Error::Mismatch {
             left: format!("--max-seq-len {}", settings.description.max_seq_len),
@@ -220,6 +226,7 @@ impl<T: Task> Run<'_, T> {
             "program": "bert-finetune",
             "version": env!("CARGO_PKG_VERSION"),
             "settings": numbers,
+            "run": {"output": run.output, "device": run.device, "seeds": run.seeds},
             "device": device_name,
             "steps": steps,
             "model": self.config,

@@ -139,6 +139,9 @@ impl Task for SequenceTask {
 
     fn question(&self, asked: &Asked) -> Result<SequenceExample> {
         let Asked { text, pair, .. } = asked.clone();
+        if self.columns.text_pair.is_some() && pair.is_none() {
+            return Err(Error::Usage("this model judges pairs: give the second text with --pair TEXT".into()));
+        }
         Ok(SequenceExample { line: 1, text, pair, target: Target::None })
     }
 
