@@ -127,6 +127,8 @@ impl Description {
         let lengths = format!("from {SHORTEST_SEQUENCE} to the model's {positions}");
         check((SHORTEST_SEQUENCE..=positions).contains(&length), "max_seq_len", length, lengths)?;
         check(description.doc_stride > 0, "doc_stride", description.doc_stride, "at least 1".into())?;
+        let columns = description.check_columns();
+        columns.map_err(|error| Error::file(&path, error.to_string(), "the columns of a table"))?;
         Ok(description)
     }
 
@@ -190,6 +192,26 @@ impl Description {
         tokenizer.check_fits(config)?;
         let always = matches!(self.task, TaskName::QuestionAnswering | TaskName::MultipleChoice);
         if always || self.text_pair.is_some() { config.check_pairs() } else { Ok(()) }
+    }
+
+    /// Checks that the columns can be columns, whether or not a file has them.
+    fn check_columns(&self) -> Result<()> {
+        match self.task {
+            TaskName::QuestionAnswering => Ok(()),
+            TaskName::Tagging => self.conll(None).map(drop),
+            TaskName::MultipleChoice => self.choice_columns().map(drop),
+            TaskName::Classification | TaskName::MultiLabel | TaskName::Regression => self.table().map(drop),
+        }
+    }
+
+    fn choice_columns(&self) -> Result<ChoiceOptions> {
+        Ok(ChoiceOptions {
+            text: self.column(&self.text)?,
+            text_pair: self.text_pair.as_deref().map(|name| self.column(name)).transpose()?,
+            choices: self.choices.iter().map(|name| self.column(name)).collect::<Result<_>>()?,
+            label: Some(self.column(&self.label)?),
+            header: self.header,
+        })
     }
 
     fn table(&self) -> Result<TableOptions> {
@@ -289,13 +311,7 @@ impl Description {
                 tokenizer: tokenizer.clone(),
             }),
             TaskName::MultipleChoice => AnyTask::MultipleChoice(MultipleChoiceTask {
-                columns: ChoiceOptions {
-                    text: self.column(&self.text)?,
-                    text_pair: self.text_pair.as_deref().map(|name| self.column(name)).transpose()?,
-                    choices: self.choices.iter().map(|name| self.column(name)).collect::<Result<_>>()?,
-                    label: Some(self.column(&self.label)?),
-                    header: self.header,
-                },
+                columns: self.choice_columns()?,
                 tokenizer: tokenizer.truncating(self.max_seq_len)?,
             }),
         })

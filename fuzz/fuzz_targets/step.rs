@@ -1,0 +1,58 @@
+//! A training step, an update and an encoding of a model of any small shape, under the sanitizer: what `ops` does with
+//! pointers and vector registers must hold at every size and at every rest of a division.
+#![no_main]
+
+use bert_model::train::{Algorithm, Optimizer, OptimizerConfig, Plan, TrainingState, Workers, take_step};
+use bert_model::{Activation, BertConfig, BertForPreTraining, Pretrained, device};
+use bert_pretrain::batch::PretrainingBatch;
+use bert_pretrain::examples::Example;
+use bert_pretrain::masking::MaskedToken;
+use bert_pretrain::objective::Pretraining;
+use bert_pretrain::stream::MicroBatch;
+use burn::module::Module;
+use libfuzzer_sys::fuzz_target;
+
+const ACTIVATIONS: [Activation; 5] =
+    [Activation::Gelu, Activation::GeluNew, Activation::Relu, Activation::Silu, Activation::Tanh];
+
+fuzz_target!(|shape: [u8; 12]| {
+    let [heads, width, layers, inner, vocab, batch, length, activation, dropout, flags, short, word] =
+        shape.map(usize::from);
+    let heads = 1 + heads % 5;
+    let config = BertConfig {
+        vocab_size: 8 + vocab % 120,
+        hidden_size: heads * (1 + width % 40),
+        num_hidden_layers: 1 + layers % 2,
+        num_attention_heads: heads,
+        intermediate_size: 1 + inner % 100,
+        hidden_act: ACTIVATIONS[activation % ACTIVATIONS.len()],
+        hidden_dropout_prob: [0.0, 0.1, 0.9][dropout % 3],
+        attention_probs_dropout_prob: [0.0, 0.1, 0.9][dropout / 3 % 3],
+        max_position_embeddings: 64,
+        ..BertConfig::default()
+    };
+    let example = |row: usize| {
+        let length = 2 + (length % 60).saturating_sub(row * (short % 8));
+        let id = |token: usize| ((word + 31 * token + 7 * row) % config.vocab_size) as u32;
+        Example {
+            ids: (0..length).map(id).collect(),
+            first_segment: length / 2,
+            is_random_next: row % 2 == 1,
+            masked: vec![MaskedToken { position: length - 1, id: id(row) }],
+        }
+    };
+    let examples: Vec<Example> = (0..1 + batch % 6).map(example).collect();
+    let device = device::select("flex").expect("flex").device;
+    let model = BertForPreTraining::fresh(&config, 1, &device).train();
+    let algorithm = if flags & 1 == 0 { Algorithm::AdamW } else { Algorithm::Lamb };
+    let state = TrainingState::new(model, Optimizer::new(OptimizerConfig { algorithm, ..OptimizerConfig::default() }));
+    let plan = Plan { gradient_checkpointing: flags & 2 != 0, ..Plan::constant(1e-3, 1) };
+    let workers = Workers::for_device(&device).expect("threads");
+    let task = Pretraining::new(device.clone(), 0, 4);
+    let batches = MicroBatch::split_step(examples.clone(), 4);
+    let (state, step) = take_step(state, &task, batches, &plan, &workers).expect("finite numbers");
+    assert!(step.norm > 0.0);
+    let batch = PretrainingBatch::new(&examples, 0, &device);
+    let (words, _) = state.model.valid().forward(batch.input, batch.positions);
+    assert!(words.into_data().iter::<f32>().all(f32::is_finite));
+});
