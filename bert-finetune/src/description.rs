@@ -183,7 +183,6 @@ impl Description {
         replace_file(directory.join(FILE), (text + "\n").as_bytes())
     }
 
-    /// Where a labelled table has what.
     /// Checks that a model can read what the task and the tokenizer give it.
     ///
     /// # Errors
@@ -214,6 +213,7 @@ impl Description {
         })
     }
 
+    /// Where a labelled table has what.
     fn table(&self) -> Result<TableOptions> {
         let label = match self.task {
             TaskName::MultiLabel => LabelColumns::parse_multi(&self.label, self.header)?,

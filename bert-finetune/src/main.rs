@@ -18,6 +18,7 @@ use bert_finetune::vectors::{Sink, write_lines};
 use bert_finetune::{for_task, report, sample};
 use bert_model::device::{self, NamedDevice};
 use bert_model::text::Sequence;
+use bert_model::train::run_directory::read_run;
 use bert_model::train::{Ended, Interrupt, Progress};
 use bert_model::{BertModel, Tokenizer, load};
 use bert_pretrain::allocator::keep_memory;
@@ -128,8 +129,7 @@ fn pretrain_for_a_moment(args: &TrainArgs, directory: &Path, interrupt: &Interru
         "no model in {} yet: pretraining one on the built-in sample first (`bert-pretrain`)",
         directory.display()
     );
-    let begun = std::fs::read_to_string(directory.join("run.json")).unwrap_or_default();
-    let begun: Value = serde_json::from_str(&begun).unwrap_or_default();
+    let begun = read_run(directory).unwrap_or_default();
     let steps = begun["settings"]["steps"].as_u64().unwrap_or(1600).to_string();
     let how = if begun.is_null() { "--overwrite" } else { "--resume" };
     let mut arguments = vec!["bert-pretrain", "--steps", &steps, "--device", &args.common.device, how];

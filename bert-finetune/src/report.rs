@@ -5,9 +5,8 @@ use std::path::Path;
 
 use bert_model::pretrained::replace_file;
 use bert_model::train::report::{Cell, Chart, Example, Mark, MarkedText, Report, fact, points};
-use bert_model::train::run_directory::read_metrics;
+use bert_model::train::run_directory::{read_metrics, read_run};
 use bert_model::{Error, Result};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -71,9 +70,10 @@ impl EvaluationRecord {
     }
 }
 
-fn read<T: DeserializeOwned>(path: &Path, what: &str) -> Result<T> {
+fn read_evaluation(path: &Path) -> Result<EvaluationRecord> {
     let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
-    serde_json::from_str(&text).map_err(|error| Error::line(path, error.line() as u64, error.to_string(), what))
+    serde_json::from_str(&text)
+        .map_err(|error| Error::line(path, error.line() as u64, error.to_string(), "the evaluation of a run"))
 }
 
 /// Writes `report.html` of the run in `directory`.
@@ -81,10 +81,10 @@ fn read<T: DeserializeOwned>(path: &Path, what: &str) -> Result<T> {
 /// # Errors
 /// If one of the files that it is made from cannot be read, or the page cannot be written.
 pub fn write(directory: &Path) -> Result<()> {
-    let run: Value = read(&directory.join("run.json"), "the description of a run")?;
+    let run = read_run(directory)?;
     let log = read_metrics(directory)?;
     let evaluation: Option<EvaluationRecord> = match directory.join(EVALUATION) {
-        path if path.exists() => Some(read(&path, "the evaluation of a run")?),
+        path if path.exists() => Some(read_evaluation(&path)?),
         _ => None,
     };
     let mut report = Report::new("bert-finetune", directory.display().to_string());

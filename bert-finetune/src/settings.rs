@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use bert_model::pretrained::load_config;
+use bert_model::train::run_directory::read_run;
 use bert_model::train::{Adaptation, Decay, IfExists, Schedule};
 use bert_model::{Error, Result};
 use serde::Serialize;
@@ -166,7 +167,6 @@ impl TrainSettings {
 
 /// Whether the directory holds a run on the built-in sample.
 fn is_sample_run(directory: &Path) -> bool {
-    let text = std::fs::read_to_string(directory.join("run.json")).unwrap_or_default();
-    let run: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    let run = read_run(directory).unwrap_or_default();
     run["settings"].is_object() && run["settings"]["train"].is_null()
 }

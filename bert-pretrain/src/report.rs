@@ -3,10 +3,9 @@
 use std::path::Path;
 
 use bert_model::train::report::{Chart, FilledMask, Report, fact, points};
-use bert_model::train::run_directory::read_metrics;
-use bert_model::{BertForPreTraining, Error, Result, Tokenizer};
+use bert_model::train::run_directory::{read_metrics, read_run};
+use bert_model::{BertForPreTraining, Result, Tokenizer};
 use burn::tensor::activation::softmax;
-use serde_json::Value;
 
 use crate::batch::PretrainingBatch;
 use crate::examples::Example;
@@ -21,10 +20,7 @@ const CONTEXT: usize = 14;
 /// # Errors
 /// If one of them cannot be read or the report cannot be written.
 pub fn write(directory: &Path, masks: &[FilledMask]) -> Result<()> {
-    let path = directory.join("run.json");
-    let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
-    let run: Value = serde_json::from_str(&text)
-        .map_err(|error| Error::line(&path, error.line() as u64, error.to_string(), "the description of a run"))?;
+    let run = read_run(directory)?;
     let metrics = read_metrics(directory)?;
     let steps = |name: &str| points(&metrics, |record| record[name].as_f64());
     let evals = |name: &str| points(&metrics, |record| record["eval"][name].as_f64());

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use bert_model::text::SentenceMode;
+use bert_model::train::run_directory::read_run;
 use bert_model::train::{IfExists, OptimizerConfig, Precision, Schedule};
 use bert_model::{BertConfig, Error, Result};
 use serde::Serialize;
@@ -247,7 +248,6 @@ fn check(good: bool, option: &str, found: impl std::fmt::Display, expected: &str
 
 /// Whether the directory holds a run on the built-in sample.
 fn is_sample_run(directory: &Path) -> bool {
-    let text = std::fs::read_to_string(directory.join("run.json")).unwrap_or_default();
-    let run: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    let run = read_run(directory).unwrap_or_default();
     run["settings"]["corpus"].as_array().is_some_and(Vec::is_empty)
 }

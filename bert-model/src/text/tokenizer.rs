@@ -63,6 +63,8 @@ impl Normalisation {
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     special: SpecialTokens,
+    /// One more than the highest id.
+    end_of_ids: u64,
     /// Texts that were cut so far.
     cut: Arc<AtomicU64>,
 }
@@ -180,13 +182,15 @@ impl Tokenizer {
 
     fn wrap(inner: tokenizers::Tokenizer, origin: &Path) -> Result<Self> {
         let special = Self::find_special_tokens(&inner, origin)?;
-        let tokenizer = Self { inner, special, cut: Arc::default() };
+        let vocabulary = inner.get_vocab(true);
+        let pieces = vocabulary.len() as u64;
+        let end_of_ids = vocabulary.into_values().max().map_or(0, |highest| u64::from(highest) + 1);
         // Lists by id are as long as the highest id says, so it must be of the size of what the file holds.
-        let (end, pieces) = (tokenizer.end_of_ids(), tokenizer.vocab_size() as u64);
-        if end > 1024 + 8 * pieces {
-            return Err(Error::file(origin, format!("the id {} among {pieces} pieces", end - 1), "ids from 0 on"));
+        if end_of_ids > 1024 + 8 * pieces {
+            let found = format!("the id {} among {pieces} pieces", end_of_ids - 1);
+            return Err(Error::file(origin, found, "ids from 0 on"));
         }
-        Ok(tokenizer)
+        Ok(Self { inner, special, end_of_ids, cut: Arc::default() })
     }
 
     fn find_special_tokens(inner: &tokenizers::Tokenizer, origin: &Path) -> Result<SpecialTokens> {
@@ -216,12 +220,7 @@ impl Tokenizer {
 
     /// All WordPieces in id order.
     pub fn vocabulary(&self) -> Vec<String> {
-        (0..self.end_of_ids()).map(|id| self.piece(id as u32)).collect()
-    }
-
-    /// One more than the highest id.
-    fn end_of_ids(&self) -> u64 {
-        self.inner.get_vocab(true).into_values().max().map_or(0, |highest| u64::from(highest) + 1)
+        (0..self.end_of_ids).map(|id| self.piece(id as u32)).collect()
     }
 
     /// For each id, whether the piece continues a word (`##…`).
@@ -333,7 +332,7 @@ impl Tokenizer {
     /// # Errors
     /// If the vocabulary is larger than the model's.
     pub fn check_fits(&self, config: &BertConfig) -> Result<()> {
-        let pieces = self.end_of_ids();
+        let pieces = self.end_of_ids;
         if pieces <= config.vocab_size as u64 {
             return Ok(());
         }

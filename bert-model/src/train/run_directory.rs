@@ -34,8 +34,8 @@ const OURS: [&str; 16] = [
     "vocab.txt",
     "tokenizer.json",
     "tokenizer_config.json",
-    "run.json",
-    "metrics.jsonl",
+    RUN,
+    METRICS,
     "report.html",
     "evaluation.json",
     "finetune.json",
@@ -184,14 +184,10 @@ impl RunDirectory {
     /// # Errors
     /// If one differs, or the file cannot be read.
     pub fn check_settings(&self, now: &Value) -> Result<()> {
-        let path = self.path.join(RUN);
-        if !path.exists() {
-            return Ok(());
+        match self.file(RUN).exists() {
+            true => check_settings(&read_run(&self.path)?["settings"], now),
+            false => Ok(()),
         }
-        let text = fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
-        let run: Value = serde_json::from_str(&text)
-            .map_err(|error| Error::line(&path, error.line() as u64, error.to_string(), "what a run was told"))?;
-        check_settings(&run["settings"], now)
     }
 
     /// Writes `run.json`.
@@ -200,8 +196,19 @@ impl RunDirectory {
     /// If it cannot be written.
     pub fn describe(&self, run: &Value) -> Result<()> {
         let text = serde_json::to_string_pretty(run).map_err(|error| Error::Setting(error.to_string()))?;
-        replace_file(self.file("run.json"), (text + "\n").as_bytes())
+        replace_file(self.file(RUN), (text + "\n").as_bytes())
     }
+}
+
+/// The `run.json` of a run.
+///
+/// # Errors
+/// If the file cannot be read or is no JSON.
+pub fn read_run(run_directory: &Path) -> Result<Value> {
+    let path = run_directory.join(RUN);
+    let text = fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
+    serde_json::from_str(&text)
+        .map_err(|error| Error::line(&path, error.line() as u64, error.to_string(), "the description of a run"))
 }
 
 /// The lines of the `metrics.jsonl` of a run; a last line that was cut short is left out.
