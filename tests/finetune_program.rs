@@ -470,6 +470,18 @@ fn multiple_choice_from_training_to_prediction() {
     let arguments =
         ["predict", "--model", "chooser", "a film", "--choice", "poor", "--choice", "fine", "--json", "--quiet"];
     assert_eq!(json(&arguments, at)["choice"], 1);
+    // From the standard input as lines of JSON.
+    fs::write(at.join("asked"), "{\"premise\":\"a film\",\"one\":\"fine\",\"two\":\"poor\"}\n").unwrap();
+    let stdin = fs::File::open(at.join("asked")).unwrap();
+    let mut command = program::command(&["predict", "--model", "chooser", "-", "--json", "--quiet"], at);
+    let answer: Value = serde_json::from_slice(&command.stdin(stdin).output().unwrap().stdout).unwrap();
+    assert_eq!(answer["choice"], 0);
+    // What this model is not asked with is refused.
+    let message = program::fail(&["predict", "--model", "chooser", "--question", "why?", "--context", "a film"], at, 2);
+    assert!(message.contains("--question has no use here"), "{message}");
+    let arguments = ["predict", "--model", "chooser", "--input", "choices.jsonl", "--choice", "fine"];
+    let message = program::fail(&arguments, at, 2);
+    assert!(message.contains("--choice has no use here"), "{message}");
 }
 
 #[test]

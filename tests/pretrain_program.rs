@@ -161,7 +161,12 @@ fn casing_is_as_asked_for_or_refused() {
     succeed(&quick(&["cased", "--tokenizer", "vocab.txt", "--cased"]), at);
     let config = fs::read_to_string(at.join("cased/tokenizer_config.json")).unwrap();
     assert!(config.contains("\"do_lower_case\": false"), "{config}");
-    succeed(&quick(&["uncased", "--tokenizer", "vocab.txt"]), at);
+    let output = program::run(&quick(&["uncased", "--tokenizer", "vocab.txt"]), at);
+    let message = program::text(&output.stderr);
+    assert!(
+        output.status.success() && message.contains("vocab.txt: no vocabulary is learned, --vocab-size 400 has no use"),
+        "{message}"
+    );
     let message = fail(&quick(&["x", "--tokenizer", "uncased", "--cased"]), at, 1);
     assert!(message.contains("--cased does not fit the uncased tokenizer of uncased"), "{message}");
 }
@@ -208,6 +213,8 @@ fn what_is_wrong_is_named_in_one_line() {
         assert!(!at.join("x").exists(), "{arguments:?}: a run that never began left something behind");
     }
     assert!(fail(&["train", "--stepz", "3"], at, 2).contains("--stepz"));
+    assert!(fail(&["train", "--dupe-factor", "3"], at, 2).contains("--static-masking"));
+    assert!(fail(&["train", "--phase2-seq-len", "64"], at, 2).contains("--phase2-steps"));
     assert!(fail(&["train", "--optimizer", "sgd"], at, 2).contains("none of adamw, lamb"));
     assert!(fail(&["train", "--precision", "f8"], at, 2).contains("none of f32, bf16, f16"));
 }

@@ -223,20 +223,24 @@ fn run_predict(args: &PredictArgs) -> Result<ExitCode> {
 fn predict_with<T: Task>(task: &T, args: &PredictArgs) -> Result<()> {
     let NamedDevice { device, .. } = select_device(&args.common)?;
     let model = open_model::<T>(&args.model, &device)?;
-    let asked = |text: &String| Asked {
-        text: text.clone(),
+    let asked = Asked {
+        text: String::new(),
         pair: args.pair.clone(),
         question: args.question.clone(),
         choices: args.choice.clone(),
     };
     let mut texts = args.texts.clone();
     texts.texts.extend(args.context.clone().filter(|_| args.texts.texts.is_empty()));
-    let (mut examples, is_long): (Examples<T::Example>, bool) = match texts.source()? {
-        Some(path) => (task.questions(&path)?, true),
-        None => (
-            Box::new(texts.texts.iter().map(|text| task.question(&asked(text))).collect::<Vec<_>>().into_iter()),
-            false,
-        ),
+    let source = texts.source()?;
+    let is_long = source.is_some();
+    // What belongs to a text is in the file's columns.
+    asked.check(if is_long { &[] } else { T::OPTIONS })?;
+    let mut examples: Examples<T::Example> = match source {
+        Some(path) => task.questions(&path)?,
+        None => {
+            let question = |text: &String| task.question(&Asked { text: text.clone(), ..asked.clone() });
+            Box::new(texts.texts.iter().map(question).collect::<Vec<_>>().into_iter())
+        }
     };
     let mut progress = Progress::new("predicting", None, 0, args.common.quiet || !is_long);
     let mut done = 0;

@@ -121,7 +121,7 @@ pub struct TrainArgs {
     #[arg(long)]
     pub static_masking: bool,
     /// Number of different maskings with --static-masking
-    #[arg(long, default_value_t = 10, value_name = "N")]
+    #[arg(long, default_value_t = 10, value_name = "N", requires = "static_masking")]
     pub dupe_factor: u64,
     /// adamw or lamb
     #[arg(long, default_value = "adamw")]
@@ -160,7 +160,7 @@ pub struct TrainArgs {
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub phase2_steps: u64,
     /// Longest sequence of phase 2
-    #[arg(long, default_value_t = 512, value_name = "N")]
+    #[arg(long, default_value_t = 512, value_name = "N", requires = "phase2_steps")]
     pub phase2_seq_len: usize,
     /// f32, bf16 or f16, where the device has it
     #[arg(long, default_value = "f32")]

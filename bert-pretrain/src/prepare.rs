@@ -74,7 +74,7 @@ pub fn prepare(settings: &TrainSettings, directory: &RunDirectory, quiet: bool) 
     };
     let corpus = Corpus::open(&paths)?;
     let tokenizer = match (&settings.tokenizer, &settings.init) {
-        (Some(path), _) | (None, Some(path)) => given_tokenizer(path, settings.cased)?,
+        (Some(path), _) | (None, Some(path)) => given_tokenizer(path, settings)?,
         (None, None) => learn_tokenizer(settings, &corpus, directory, &say)?,
     };
     say(format!("vocabulary: {} WordPieces", tokenizer.vocab_size()));
@@ -124,18 +124,25 @@ pub fn prepare(settings: &TrainSettings, directory: &RunDirectory, quiet: bool) 
 }
 
 /// The tokenizer that the user names; only a vocabulary by itself leaves open whether it is cased.
-fn given_tokenizer(path: &Path, cased: bool) -> Result<Tokenizer> {
+fn given_tokenizer(path: &Path, settings: &TrainSettings) -> Result<Tokenizer> {
     let is_json = path.extension().is_some_and(|extension| extension == "json");
-    if path.is_file() && !is_json && !path.with_file_name("tokenizer_config.json").exists() {
-        return Tokenizer::from_vocab_file(path, Normalisation::new(!cased));
-    }
-    let tokenizer = Tokenizer::load(path)?;
-    if cased && tokenizer.normalisation().lowercase {
+    let is_bare = path.is_file() && !is_json && !path.with_file_name("tokenizer_config.json").exists();
+    let tokenizer = match is_bare {
+        true => Tokenizer::from_vocab_file(path, Normalisation::new(!settings.cased))?,
+        false => Tokenizer::load(path)?,
+    };
+    if settings.cased && tokenizer.normalisation().lowercase {
         return Err(Error::Mismatch {
             left: "--cased".into(),
             right: format!("the uncased tokenizer of {}", path.display()),
             advice: "leave --cased out, or take another tokenizer".into(),
         });
+    }
+    match settings.vocab_size {
+        Some(asked) if asked != tokenizer.vocab_size() => {
+            eprintln!("warning: {}: no vocabulary is learned, --vocab-size {asked} has no use", path.display());
+        }
+        _ => {}
     }
     Ok(tokenizer)
 }

@@ -124,6 +124,7 @@ impl TrainSettings {
     /// If an option cannot be, or two contradict each other.
     pub fn resolve(args: &TrainArgs) -> Result<(Self, RunSettings)> {
         let is_sample = args.corpus.is_empty();
+        let has_tokenizer = args.tokenizer.is_some() || args.init.is_some();
         let output = match (&args.output, is_sample) {
             (Some(output), _) => output.clone(),
             (None, true) => DEFAULT_OUTPUT.into(),
@@ -141,7 +142,7 @@ impl TrainSettings {
             eval_share: args.eval_share,
             eval_examples: args.eval_examples,
             tokenizer: args.tokenizer.clone(),
-            vocab_size: args.vocab_size.or(is_sample.then_some(1000)),
+            vocab_size: args.vocab_size.or((is_sample && !has_tokenizer).then_some(1000)),
             cased: args.cased,
             config: args.config.clone().unwrap_or_else(|| if is_sample { SAMPLE_CONFIG } else { "tiny" }.into()),
             init: args.init.clone(),

@@ -38,7 +38,7 @@ pub struct ChoiceRow {
     pub label: Option<usize>,
 }
 
-/// Opens a `.csv`, `.tsv` or `.jsonl` file; its rows are read one at a time.
+/// Opens a `.csv`, `.tsv` or `.jsonl` file, or the standard input (`-`, as `.jsonl`); its rows are read one at a time.
 ///
 /// # Errors
 /// Those of [`Table::open`]; [`Error::Setting`] without choices. Rows carry their own: fewer than two choices, a label

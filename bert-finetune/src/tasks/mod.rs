@@ -33,6 +33,24 @@ pub struct Asked {
     pub choices: Vec<String>,
 }
 
+impl Asked {
+    /// Refuses options that those who take `options` have no use for.
+    ///
+    /// # Errors
+    /// If one was given.
+    pub fn check(&self, options: &[&str]) -> Result<()> {
+        let given = [
+            ("--pair", self.pair.is_some()),
+            ("--question", self.question.is_some()),
+            ("--choice", !self.choices.is_empty()),
+        ];
+        match given.into_iter().find(|(option, is_given)| *is_given && !options.contains(option)) {
+            Some((option, _)) => Err(Error::Usage(format!("{option} has no use here: leave it out"))),
+            None => Ok(()),
+        }
+    }
+}
+
 /// One way of asking BERT.
 pub trait Task: Clone + Send + Sync {
     /// BERT with the head that answers.
@@ -46,6 +64,9 @@ pub trait Task: Clone + Send + Sync {
 
     /// Whether the head reads the hidden state of `[CLS]` alone.
     const READS_CLS_ALONE: bool;
+
+    /// Which of the options `--pair`, `--question` and `--choice` make an example, besides its text.
+    const OPTIONS: &'static [&'static str];
 
     /// Reads labelled examples.
     ///

@@ -56,6 +56,7 @@ impl Task for MultipleChoiceTask {
     type Scores = Vec<f32>;
 
     const READS_CLS_ALONE: bool = true;
+    const OPTIONS: &'static [&'static str] = &["--pair", "--choice"];
 
     fn read(&self, path: &Path) -> Result<Vec<ChoiceRow>> {
         read_choices(path, &self.columns)?.collect()

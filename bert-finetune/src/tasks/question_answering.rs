@@ -132,6 +132,7 @@ impl Task for QuestionAnsweringTask {
     type Scores = SpanScores;
 
     const READS_CLS_ALONE: bool = false;
+    const OPTIONS: &'static [&'static str] = &["--question"];
 
     fn read(&self, path: &Path) -> Result<Vec<Question>> {
         read_squad(path)

@@ -122,6 +122,7 @@ impl Task for SequenceTask {
     type Scores = Vec<f32>;
 
     const READS_CLS_ALONE: bool = true;
+    const OPTIONS: &'static [&'static str] = &["--pair"];
 
     fn read(&self, path: &Path) -> Result<Vec<SequenceExample>> {
         let mut rows = read_table(path, &self.columns)?;

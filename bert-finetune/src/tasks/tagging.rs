@@ -124,6 +124,7 @@ impl Task for TaggingTask {
     type Scores = Vec<Vec<f32>>;
 
     const READS_CLS_ALONE: bool = false;
+    const OPTIONS: &'static [&'static str] = &[];
 
     fn read(&self, path: &Path) -> Result<Vec<TaggedSentence>> {
         let mut sentences = Self::sentences(self.columns, path)?;

@@ -119,21 +119,25 @@ struct Delimited {
 }
 
 impl Table {
-    /// Opens a `.csv`, `.tsv` or `.jsonl` file and finds the columns in its header.
+    /// Opens a `.csv`, `.tsv` or `.jsonl` file and finds the columns in its header; `-` is the standard input, as `.jsonl`.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::File`] for another extension or an empty file; [`Error::Line`] for a column that the
     /// header lacks (the message lists those it has).
     pub fn open(path: &Path, columns: &[Column], header: bool) -> Result<Self> {
+        let json = |lines: Lines| {
+            let names = columns.iter().map(Column::to_string).collect();
+            Ok(Self::new(&lines.path().clone(), names, Source::Json(lines)))
+        };
+        if path == Path::new("-") {
+            return json(Lines::stdin());
+        }
         let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
         let dialect = match extension.as_str() {
             "csv" => Dialect::Csv,
             // SICK's files are tables with tabs, too.
             "tsv" | "txt" => Dialect::Tsv,
-            "jsonl" => {
-                let names = columns.iter().map(Column::to_string).collect();
-                return Ok(Self::new(path, names, Source::Json(Lines::open(path)?)));
-            }
+            "jsonl" => return json(Lines::open(path)?),
             _ => {
                 return Err(Error::file(
                     path,

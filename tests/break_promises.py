@@ -1,0 +1,191 @@
+"""Shows that the tests of `tests/` can fail: breaks each promise once, and asks for a failure of the test that keeps it.
+
+    python3 tests/break_promises.py [NAME…]
+
+All breaks are compiled into one copy of the project, each asleep until the environment says `BROKEN=NAME`; with nothing
+broken, the same tests must pass. Builds below `target/` (or `CARGO_TARGET_DIR`).
+"""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+PROJECT = pathlib.Path(__file__).resolve().parent.parent
+TRAIN, PRETRAINED, TEXT = (f"bert-model/src/{part}" for part in ("train", "pretrained", "text"))
+
+# Name: file, what stands there, what stands there instead (BROKEN is true if this break is awake), test target and test.
+BREAKS = {
+    "a checkpoint is seen before it is whole": (
+        f"{TRAIN}/checkpoint.rs",
+        'let staging = self.directory.join(format!(".{name}"));',
+        'let staging = self.directory.join(if BROKEN { format!("{name}-new") } else { format!(".{name}") });',
+        "durability", "a_run_that_dies_while_it_saves_keeps_the_checkpoint_before"),
+    "a kill while saving costs the checkpoint before": (
+        f"{TRAIN}/checkpoint.rs",
+        'fail_point("staging");',
+        'if BROKEN { for old in self.paths()? { let _ = fs::remove_dir_all(old); } }\n        fail_point("staging");',
+        "durability", "a_run_killed_a_hundred_times_is_the_run_that_was_not"),
+    "a damaged checkpoint is taken for whole": (
+        f"{TRAIN}/checkpoint.rs",
+        "if found != *expected {",
+        "if found != *expected && !BROKEN {",
+        "durability", "a_damaged_checkpoint_is_named_and_passed_over"),
+    "a resumed run forgets the optimiser's means": (
+        f"{TRAIN}/checkpoint.rs",
+        "optimizer.restore(self.step, read_tensors(&self.path.join(OPTIMIZER))?, device);",
+        "if !BROKEN { optimizer.restore(self.step, read_tensors(&self.path.join(OPTIMIZER))?, device); }",
+        "durability", "a_resumed_run_is_bit_for_bit_the_uninterrupted_one"),
+    "a resumed run begins the data again": (
+        f"{TRAIN}/checkpoint.rs",
+        "            cursor: self.cursor.clone(),\n            loss_scale: self.loss_scale,\n        })",
+        "            cursor: if BROKEN { Value::Null } else { self.cursor.clone() },\n            loss_scale: self.loss_scale,\n        })",
+        "durability", "a_resumed_run_is_bit_for_bit_the_uninterrupted_one"),
+    "a signal ends a run without a checkpoint": (
+        f"{TRAIN}/trainer.rs",
+        "let interrupted = interrupt.requested();",
+        "let interrupted = interrupt.requested();\n        if BROKEN && interrupted.is_some() { ended = Ended::Interrupted(143); break; }",
+        "durability", "signals_save_and_end_with_their_code_and_a_resumed_run_is_the_same"),
+    "a phase goes on with the data of the phase before": (
+        "bert-pretrain/src/train.rs",
+        "if state.step == start {",
+        "if state.step == start && !BROKEN {",
+        "durability", "a_second_phase_has_longer_sequences_and_survives_an_interruption_between"),
+    "a full disk goes unnoticed while weights are saved": (
+        f"{PRETRAINED}/staged.rs",
+        "        self.writer.write(bytes)\n",
+        "        if BROKEN { return Ok(self.writer.write(bytes).unwrap_or(bytes.len())) }\n        self.writer.write(bytes)\n",
+        "durability", "a_full_disk_is_said_and_costs_nothing"),
+    "a full disk leaves half an output": (
+        f"{PRETRAINED}/staged.rs",
+        "let staged = (!is_special).then(|| {",
+        "let staged = (!is_special && !BROKEN).then(|| {",
+        "finetune_program", "a_full_disk_leaves_no_half_file"),
+    "metrics are lost without a word": (
+        f"{TRAIN}/run_directory.rs",
+        'self.metrics.write_all(line.as_bytes()).map_err(Error::io(self.path.join(METRICS), "write"))',
+        'self.metrics.write_all(line.as_bytes()).or_else(|error| if BROKEN { Ok(()) } else { Err(error) }).map_err(Error::io(self.path.join(METRICS), "write"))',
+        "durability", "a_full_disk_stops_a_run_that_can_no_longer_tell_what_it_does"),
+    "a header is believed": (
+        f"{PRETRAINED}/weights.rs",
+        "if header_length > MAX_HEADER_BYTES || header_length > length - 8 {",
+        "if !BROKEN && (header_length > MAX_HEADER_BYTES || header_length > length - 8) {",
+        "loading", "a_header_that_claims_the_moon_takes_no_memory"),
+    "a truncated file is read": (
+        f"{PRETRAINED}/weights.rs",
+        "if expected != length {",
+        "if expected != length && !BROKEN {",
+        "loading", "truncation_anywhere_is_noticed"),
+    "a NaN is loaded": (
+        f"{PRETRAINED}/weights.rs",
+        "match values.iter().position(|value| !value.is_finite()) {",
+        "match values.iter().position(|value| !value.is_finite() && !BROKEN) {",
+        "loading", "a_missing_tensor_and_one_with_a_nan_are_named"),
+    "an index leads out of its directory": (
+        f"{PRETRAINED}/weights.rs",
+        "if name.contains(['/', '\\\\']) || !name.ends_with(\".safetensors\") {",
+        "if !BROKEN && (name.contains(['/', '\\\\']) || !name.ends_with(\".safetensors\")) {",
+        "loading", "an_index_cannot_lead_out_of_its_directory"),
+    "a lie of a weight file is a panic": (
+        f"{PRETRAINED}/weights.rs",
+        "let metadata: Metadata = serde_json::from_slice(&header).map_err(|error| not_whole(error.to_string()))?;",
+        "let metadata: Metadata = if BROKEN { serde_json::from_slice(&header).unwrap() } else { serde_json::from_slice(&header).map_err(|error| not_whole(error.to_string()))? };",
+        "hostile", "weights_and_configurations_that_lie_are_refused_or_harmless"),
+    "bytes that are no text are a panic": (
+        "bert-pretrain/src/lines.rs",
+        "match std::str::from_utf8(&line[dropped..]) {",
+        "if BROKEN { std::str::from_utf8(&line[dropped..]).unwrap(); }\n        match std::str::from_utf8(&line[dropped..]) {",
+        "hostile_data", "corpora"),
+    "a line without end is read to its end": (
+        "bert-pretrain/src/lines.rs",
+        "let with_line_end = MAX_LINE_BYTES as u64 + 2;",
+        "let with_line_end = if BROKEN { u64::MAX } else { MAX_LINE_BYTES as u64 + 2 };",
+        "finetune_program", "any_bytes_may_come_and_long_texts_are_cut"),
+    "numbers that go bad are not noticed": (
+        f"{TRAIN}/trainer.rs",
+        "if value.is_finite() { Ok(value) }",
+        "if value.is_finite() || BROKEN { Ok(value) }",
+        "durability", "numbers_that_go_bad_stop_the_run_and_name_the_step"),
+    "two runs write into one directory": (
+        f"{TRAIN}/run_directory.rs",
+        "Err(TryLockError::WouldBlock) => {",
+        "Err(TryLockError::WouldBlock) if BROKEN => Ok(file),\n        Err(TryLockError::WouldBlock) => {",
+        "durability", "two_runs_cannot_ruin_each_other"),
+    "a run goes on with other settings": (
+        f"{TRAIN}/checkpoint.rs",
+        "match now.as_object().into_iter().flatten().find(|(key, value)| saved(key) != *value) {",
+        "match now.as_object().into_iter().flatten().find(|(key, value)| saved(key) != *value && !BROKEN) {",
+        "durability", "a_run_is_not_resumed_with_other_settings_or_another_corpus"),
+    "another casing is taken": (
+        "bert-pretrain/src/prepare.rs",
+        "if cased && tokenizer.normalisation().lowercase {",
+        "if cased && tokenizer.normalisation().lowercase && !BROKEN {",
+        "pretrain_program", "casing_is_as_asked_for_or_refused"),
+    "training leaks": (
+        f"{TRAIN}/trainer.rs",
+        "let interrupted = interrupt.requested();",
+        "let interrupted = interrupt.requested();\n        if BROKEN { std::mem::forget(vec![1_u8; 20_000]); }",
+        "durability", "two_thousand_steps_more_take_no_more_memory"),
+    "prediction leaks": (
+        "bert-finetune/src/main.rs",
+        "let encoded = Encoded::new(task, &window)?;",
+        "let encoded = Encoded::new(task, &window)?;\n        if BROKEN { std::mem::forget(vec![1_u8; 2_000_000]); }",
+        "finetune_program", "predictions_over_many_texts_take_no_more_memory"),
+    "the same seed gives other bytes": (
+        f"{TRAIN}/trainer.rs",
+        "[step, micro_batch as u64, part as u64].into_iter()",
+        "[step, micro_batch as u64, part as u64 + if BROKEN { u64::from(std::process::id()) } else { 0 }].into_iter()",
+        "pretrain_program", "the_same_seed_gives_the_same_bytes_and_another_one_others"),
+    "backends differ": (
+        "bert-model/src/ops/flex.rs",
+        "            |gradients| {\n                for (gradient, &x) in gradients.iter_mut().zip(inputs) {\n                    // Φ(x)",
+        "            |gradients| {\n                if BROKEN { gradients.iter_mut().for_each(|it| *it *= 1.1); }\n                for (gradient, &x) in gradients.iter_mut().zip(inputs) {\n                    // Φ(x)",
+        "golden_models", "fifty_steps_are_the_same_everywhere"),
+}
+
+
+def asleep(name: str, code: str) -> str:
+    return re.sub(r"\bBROKEN\b", f'std::env::var("BROKEN").is_ok_and(|it| it == "{name}")', code)
+
+
+def break_all(copy: pathlib.Path) -> None:
+    for name, (file, whole, broken, *_) in BREAKS.items():
+        path = copy / file
+        text = path.read_text()
+        assert text.count(whole) == 1, f"{name}: {file} has {text.count(whole)} times {whole!r}"
+        path.write_text(text.replace(whole, asleep(name, broken)))
+
+
+def main() -> int:
+    chosen = sys.argv[1:] or list(BREAKS)
+    target = os.environ.get("CARGO_TARGET_DIR", str(PROJECT / "target"))
+    environment = {**os.environ, "CARGO_TARGET_DIR": target, "RUST_BACKTRACE": "0"}
+    with tempfile.TemporaryDirectory() as directory:
+        copy = pathlib.Path(directory)
+        files = subprocess.run(["git", "ls-files", "-z"], cwd=PROJECT, check=True, capture_output=True, text=True).stdout
+        for file in filter(None, files.split("\0")):
+            (copy / file).parent.mkdir(parents=True, exist_ok=True)
+            (copy / file).write_bytes((PROJECT / file).read_bytes())
+        break_all(copy)
+        cargo = ["cargo", "test", "--workspace", "--locked", "--quiet"]
+        subprocess.run([*cargo, "--no-run"], cwd=copy, check=True, env=environment)
+        unnoticed = 0
+        for name in chosen:
+            *_, target_name, test = BREAKS[name]
+            passes = {}
+            for broken in ("", name):
+                command = [*cargo, "--test", target_name, test, "--", "--exact"]
+                run = subprocess.run(command, cwd=copy, env={**environment, "BROKEN": broken}, capture_output=True, text=True)
+                passes[broken] = run.returncode == 0 and "1 passed" in run.stdout
+            noticed = passes[""] and not passes[name]
+            unnoticed += not noticed
+            verdict = "noticed" if noticed else "NOT NOTICED" if passes[""] else "FAILS ANYWAY"
+            print(f"{verdict}: {name} ({target_name}: {test})", flush=True)
+    print(f"{len(chosen) - unnoticed} of {len(chosen)} breaks noticed")
+    return 1 if unnoticed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
