@@ -433,4 +433,8 @@ fn a_second_phase_has_longer_sequences_and_survives_an_interruption_between() {
     assert!(checkpoints.join("step-00000003").exists());
     succeed(&short("halves", "6", &[&phases[..], &["--resume"]].concat()), at);
     assert_same_run(&at.join("whole"), &at.join("halves"));
+    // With sequences as short as before, the first phase is the same and the second is not.
+    succeed(&short("even", "6", &["--phase2-steps", "3", "--phase2-seq-len", "32"]), at);
+    let (long, even) = (losses(&at.join("whole")), losses(&at.join("even")));
+    assert!(long[..3] == even[..3] && long[3..6].iter().zip(&even[3..6]).all(|(long, even)| long != even));
 }

@@ -235,6 +235,14 @@ fn the_same_seed_gives_the_same_bytes_and_resuming_changes_none() {
     let before = weights("a");
     succeed(&train(&["a", "--max-seq-len", "12", "--resume"]), at);
     assert!(before == weights("a"), "resuming a finished run changed it");
+    // From the checkpoint before a damaged one.
+    let checkpoints = fs::read_dir(at.join("a/checkpoints")).unwrap();
+    let newest = checkpoints.map(|entry| entry.unwrap().path()).max().unwrap();
+    fs::write(newest.join("model.safetensors"), "no").unwrap();
+    let output = program::run(&train(&["a", "--max-seq-len", "12", "--resume"]), at);
+    let message = program::text(&output.stderr);
+    assert!(output.status.success() && message.contains("damaged checkpoint passed over"), "{message}");
+    assert!(before == weights("a"), "resuming from the checkpoint before changed it");
 }
 
 #[test]
@@ -439,7 +447,13 @@ fn question_answering_from_training_to_prediction() {
         (&"bad".into(), &2.into(), &5.into()),
         "{answer}"
     );
-    assert_eq!(ask("book", "a poor film .")["answer"], "");
+    let none = ask("book", "a poor film .");
+    assert!(none["answer"] == "" && none["score"].as_f64().unwrap() > 0.5, "{none}");
+    let listed = ["predict", "--model", "answers", "--question", "book", "--context", "a poor film .", "--n-best", "3"];
+    let listed = json(&[&listed[..], &["--json", "--quiet"]].concat(), at);
+    let n_best = listed["n_best"].as_array().unwrap();
+    assert_eq!((n_best.len(), &n_best[0]), (3, &none), "{listed}");
+    assert!(n_best.windows(2).all(|pair| pair[0]["score"].as_f64() >= pair[1]["score"].as_f64()), "{listed}");
     assert!(metrics["loss"].as_f64().unwrap() < 1.0, "{metrics}");
     fs::write(at.join("asked.jsonl"), "{\"question\": \"film\", \"context\": \"a bad film .\"}\n").unwrap();
     fs::write(at.join("asked.txt"), "film\ta bad film .\n").unwrap();
@@ -578,6 +592,11 @@ fn any_bytes_may_come_and_long_texts_are_cut() {
     // A line of a gibibyte is not read to its end.
     fs::File::create(at.join("endless.txt")).unwrap().set_len(1 << 30).unwrap();
     assert!(fail(&predict("endless.txt"), at).contains("endless.txt:1: found a line of over 16 MiB"));
+    #[cfg(target_os = "linux")]
+    {
+        let peak = peak_until_end(&mut program::spawn(&predict("endless.txt"), at));
+        assert!((1..500_000).contains(&peak), "{peak} KiB");
+    }
     fs::write(at.join("words.csv"), "text,label\n\"a good film,good\n").unwrap();
     let message = fail(&["evaluate", "--model", "run", "--data", "words.csv", "--quiet"], at);
     assert!(message.contains("words.csv:2: found a quotation mark that is never closed"), "{message}");
@@ -607,6 +626,19 @@ fn a_full_disk_leaves_no_half_file() {
     assert!(fs::read(at.join("run/report.html")).unwrap() == page, "half a report");
 }
 
+/// Waits for a process; gives the most memory that it has held, in KiB.
+#[cfg(target_os = "linux")]
+fn peak_until_end(child: &mut std::process::Child) -> u64 {
+    let mut peak = 0;
+    while child.try_wait().unwrap().is_none() {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        peak = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(peak);
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    peak
+}
+
 /// The most memory that a prediction over so many texts holds, in KiB.
 #[cfg(target_os = "linux")]
 fn peak_of_predicting(texts: usize, at: &Path) -> u64 {
@@ -618,13 +650,7 @@ fn peak_of_predicting(texts: usize, at: &Path) -> u64 {
     let predict = ["predict", "--model", "run", "--input", "many.txt", "--json", "--quiet"];
     let answers = fs::File::create(at.join("answers.jsonl")).unwrap();
     let mut child = program::command(&predict, at).stdout(answers).spawn().unwrap();
-    let mut peak = 0;
-    while child.try_wait().unwrap().is_none() {
-        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        peak = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(peak);
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    let peak = peak_until_end(&mut child);
     assert!(child.wait().unwrap().success());
     let answers = fs::read_to_string(at.join("answers.jsonl")).unwrap();
     assert_eq!(answers.lines().count(), texts);

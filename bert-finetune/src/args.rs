@@ -206,6 +206,9 @@ pub struct PredictArgs {
     /// The text that the question is about
     #[arg(long, value_name = "TEXT", requires = "question")]
     pub context: Option<String>,
+    /// List so many of the best answers to a question, at most 20, as `n_best`
+    #[arg(long, value_name = "K")]
+    pub n_best: Option<usize>,
     /// A choice, for a model that chooses; once for each
     #[arg(long, value_name = "TEXT")]
     pub choice: Vec<String>,

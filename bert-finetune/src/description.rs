@@ -308,6 +308,7 @@ impl Description {
                 max_seq_len: self.max_seq_len,
                 doc_stride: self.doc_stride,
                 threshold: self.no_answer_threshold,
+                n_best: 0,
                 tokenizer: tokenizer.clone(),
             }),
             TaskName::MultipleChoice => AnyTask::MultipleChoice(MultipleChoiceTask {

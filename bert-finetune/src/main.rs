@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use bert_finetune::args::{Cli, Command, EmbedArgs, EvaluateArgs, PredictArgs, ReportArgs, TrainArgs};
-use bert_finetune::description::{open_task, open_task_for};
+use bert_finetune::description::{AnyTask, open_task, open_task_for};
 use bert_finetune::embed::{Pooling, Recipe, embed};
 use bert_finetune::features::Encoded;
 use bert_finetune::predict::{WINDOW, score};
@@ -20,7 +20,7 @@ use bert_model::device::{self, NamedDevice};
 use bert_model::text::Sequence;
 use bert_model::train::run_directory::read_run;
 use bert_model::train::{Ended, Interrupt, Progress};
-use bert_model::{BertModel, Tokenizer, load};
+use bert_model::{BertModel, Error, Tokenizer, load};
 use bert_pretrain::allocator::keep_memory;
 use bert_pretrain::args::Common;
 use bert_pretrain::input::columns::Column;
@@ -216,7 +216,13 @@ fn open_model<T: Task>(directory: &Path, device: &burn::tensor::Device) -> Resul
 }
 
 fn run_predict(args: &PredictArgs) -> Result<ExitCode> {
-    for_task!(open_task_for(&args.model, &args.columns, None)?, task => predict_with(&task, args))?;
+    let mut task = open_task_for(&args.model, &args.columns, None)?;
+    match (&mut task, args.n_best) {
+        (AnyTask::QuestionAnswering(task), Some(n_best)) => task.n_best = n_best,
+        (_, Some(_)) => return Err(Error::Usage("--n-best: only questions have answers to list".into()).into()),
+        (_, None) => {}
+    }
+    for_task!(task, task => predict_with(&task, args))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -36,6 +36,9 @@ const HEAD: u64 = 23;
 const ADAPTERS: u64 = 24;
 const BATCH_ORDER: u64 = 25;
 
+/// Checkpoints that are kept: should the newest be damaged, there is one before it.
+const KEEP: usize = 2;
+
 /// What a run came to.
 #[derive(Debug)]
 pub struct Outcome {
@@ -235,13 +238,14 @@ impl<T: Task> Run<'_, T> {
             "examples": {"train": data.training.len(), "eval": data.evaluation.len(), "test": data.test.len()},
         }))?;
 
-        let checkpoints = directory.checkpoints(1)?;
+        let checkpoints = directory.checkpoints(KEEP)?;
         let optimizer_config = OptimizerConfig { weight_decay: settings.weight_decay, ..OptimizerConfig::default() };
         let model = settings.adaptation.prepare(model, mix(&[settings.seed, ADAPTERS]), device);
         let optimizer = Optimizer::new(optimizer_config);
         let mut state = TrainingState::new(model, optimizer);
         if run.if_exists == IfExists::Resume {
             if let Some(found) = checkpoints.newest()? {
+                found.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
                 found.check_settings(&numbers)?;
                 state = found.restore(state.model, &self.config, Optimizer::new(optimizer_config), device)?;
                 state.model = settings.adaptation.freeze(state.model);

@@ -36,6 +36,8 @@ pub struct QuestionAnsweringTask {
     pub doc_stride: usize,
     /// "No answer" is said if it scores higher than the best span by more than this; `None` if every question has one.
     pub threshold: Option<f64>,
+    /// So many of the best answers are listed beside the one.
+    pub n_best: usize,
     /// Text to pieces.
     pub tokenizer: Tokenizer,
 }
@@ -55,48 +57,67 @@ pub struct QaWindow {
 /// Start and end scores of every position of a window.
 pub type SpanScores = (Vec<f32>, Vec<f32>);
 
-/// The best span of a question, and how much speaks against there being one.
-struct BestSpan {
+/// A stretch of a question's text, in code points.
+#[derive(Debug, Clone, Copy)]
+struct Span {
     start: usize,
     end: usize,
     score: f32,
     probability: f64,
+}
+
+/// What a question's scores come to.
+struct Ranked {
+    /// Best first, at most [`N_BEST`]; none if the text has no piece.
+    spans: Vec<Span>,
+    /// How much more "no answer" scores than the best span.
     no_answer_score: f64,
+    /// Of "no answer"; 0 where every question has one.
+    no_answer_probability: f64,
+}
+
+impl Ranked {
+    /// The best span; an empty one if there is none.
+    fn best(&self) -> Span {
+        self.spans.first().copied().unwrap_or(Span { start: 0, end: 0, score: f32::MIN, probability: 0.0 })
+    }
 }
 
 impl QuestionAnsweringTask {
     /// Whether "no answer" is the answer.
-    fn says_none(&self, span: &BestSpan) -> bool {
-        span.score == f32::MIN || self.threshold.is_some_and(|threshold| span.no_answer_score > threshold)
+    fn says_none(&self, ranked: &Ranked) -> bool {
+        ranked.spans.is_empty() || self.threshold.is_some_and(|threshold| ranked.no_answer_score > threshold)
     }
 
-    fn best_span(&self, windows: &[QaWindow], scores: &[SpanScores]) -> BestSpan {
-        let mut candidates = Vec::new();
+    fn rank(&self, windows: &[QaWindow], scores: &[SpanScores]) -> Ranked {
+        let mut spans = Vec::new();
         let mut null = f32::INFINITY;
         for (window, (start_scores, end_scores)) in windows.iter().zip(scores) {
             null = null.min(start_scores[0] + end_scores[0]);
             let positions = window.text_start..window.text_start + window.pieces.len();
             let (starts, ends) = (highest(start_scores, positions.clone()), highest(end_scores, positions));
-            for &start in &starts {
-                let ((from, _), has_most_context) = window.pieces[start - window.text_start];
-                for &end in ends.iter().filter(|&&end| end >= start && end - start < MAX_ANSWER && has_most_context) {
-                    let ((_, to), _) = window.pieces[end - window.text_start];
-                    candidates.push((start_scores[start] + end_scores[end], from, to));
+            for &first in &starts {
+                let ((start, _), has_most_context) = window.pieces[first - window.text_start];
+                for &last in ends.iter().filter(|&&last| last >= first && last - first < MAX_ANSWER && has_most_context)
+                {
+                    let ((_, end), _) = window.pieces[last - window.text_start];
+                    spans.push(Span { start, end, score: start_scores[first] + end_scores[last], probability: 0.0 });
                 }
             }
         }
-        let best = candidates.iter().copied().max_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or((f32::MIN, 0, 0));
+        spans.sort_by(|a, b| b.score.total_cmp(&a.score));
+        let best = spans.first().map_or(f32::MIN, |span| span.score);
         // Softmax over the candidates and, where it is allowed, "no answer".
         let against = self.threshold.map(|_| null);
-        let top = against.map_or(best.0, |null| null.max(best.0));
+        let top = against.map_or(best, |null| null.max(best));
         let weight = |score: f32| f64::from(score - top).exp();
-        let total: f64 = candidates.iter().map(|candidate| weight(candidate.0)).chain(against.map(weight)).sum();
-        BestSpan {
-            start: best.1,
-            end: best.2,
-            score: best.0,
-            probability: if candidates.is_empty() { 0.0 } else { weight(best.0) / total },
-            no_answer_score: f64::from(null) - f64::from(best.0),
+        let total: f64 = spans.iter().map(|span| weight(span.score)).chain(against.map(weight)).sum();
+        spans.truncate(N_BEST);
+        spans.iter_mut().for_each(|span| span.probability = weight(span.score) / total);
+        Ranked {
+            spans,
+            no_answer_score: f64::from(null) - f64::from(best),
+            no_answer_probability: against.map_or(0.0, |null| weight(null) / total),
         }
     }
 }
@@ -110,6 +131,11 @@ fn window_loss((window, (start, end)): (&QaWindow, &SpanScores)) -> f64 {
         total.ln() - f64::from(scores[target] - highest)
     };
     (cost(start, window.target.0) + cost(end, window.target.1)) / 2.0
+}
+
+/// What stands in a span.
+fn text_of(question: &Question, span: Span) -> &str {
+    CodePoints::new(&question.context).slice(&question.context, span.start, span.end)
 }
 
 /// The positions of the highest scores within a range, best first.
@@ -252,12 +278,23 @@ impl Task for QuestionAnsweringTask {
     }
 
     fn answer(&self, question: &Question, windows: &[QaWindow], scores: &[SpanScores]) -> Value {
-        let span = self.best_span(windows, scores);
-        if self.says_none(&span) {
-            return json!({"answer": "", "score": 1.0 - span.probability, "start": 0, "end": 0});
+        let ranked = self.rank(windows, scores);
+        let found = |span: &Span| {
+            let answer = text_of(question, *span);
+            json!({"answer": answer, "score": span.probability, "start": span.start, "end": span.end})
+        };
+        let none = json!({"answer": "", "score": ranked.no_answer_probability, "start": 0, "end": 0});
+        let mut answer = if self.says_none(&ranked) { none.clone() } else { found(&ranked.best()) };
+        if self.n_best > 0 {
+            let mut all: Vec<Value> = ranked.spans.iter().map(found).collect();
+            if self.threshold.is_some() {
+                let place = ranked.spans.partition_point(|span| span.probability >= ranked.no_answer_probability);
+                all.insert(place, none);
+            }
+            all.truncate(self.n_best);
+            answer["n_best"] = all.into();
         }
-        let answer = CodePoints::new(&question.context).slice(&question.context, span.start, span.end).to_string();
-        json!({"answer": answer, "score": span.probability, "start": span.start, "end": span.end})
+        answer
     }
 
     fn metrics(
@@ -266,14 +303,14 @@ impl Task for QuestionAnsweringTask {
         windows: &[Vec<QaWindow>],
         scores: &[Vec<SpanScores>],
     ) -> Map<String, Value> {
-        let spans: Vec<BestSpan> = windows.iter().zip(scores).map(|(w, s)| self.best_span(w, s)).collect();
+        let ranked = windows.iter().zip(scores).map(|(windows, scores)| self.rank(windows, scores));
         let judged: Vec<Judged> = questions
             .iter()
-            .zip(&spans)
-            .map(|(question, span)| Judged {
-                prediction: CodePoints::new(&question.context).slice(&question.context, span.start, span.end),
+            .zip(ranked)
+            .map(|(question, ranked)| Judged {
+                prediction: text_of(question, ranked.best()),
                 answers: question.answers.iter().map(|answer| answer.text.as_str()).collect(),
-                no_answer_score: span.no_answer_score,
+                no_answer_score: ranked.no_answer_score,
             })
             .collect();
         let metrics = match self.threshold {
@@ -288,9 +325,9 @@ impl Task for QuestionAnsweringTask {
 
     fn mistakes(&self, questions: &[Question], windows: &[Vec<QaWindow>], scores: &[Vec<SpanScores>]) -> Vec<Mistake> {
         let mistake = |((question, windows), scores): ((&Question, &Vec<QaWindow>), &Vec<SpanScores>)| {
-            let span = self.best_span(windows, scores);
-            let is_none = self.says_none(&span);
-            let found = CodePoints::new(&question.context).slice(&question.context, span.start, span.end);
+            let ranked = self.rank(windows, scores);
+            let (span, is_none) = (ranked.best(), self.says_none(&ranked));
+            let found = text_of(question, span);
             let is_right = match question.answers.is_empty() {
                 true => is_none,
                 false => !is_none && question.answers.iter().any(|answer| normalize(&answer.text) == normalize(found)),
@@ -337,7 +374,13 @@ mod tests {
         let tokenizer = Tokenizer::from_vocabulary(&pieces, Normalisation::new(true)).unwrap();
         for (max_seq_len, doc_stride, words) in [(16, 128, 12), (16, 128, 13), (16, 4, 40), (128, 128, 300), (16, 4, 0)]
         {
-            let task = QuestionAnsweringTask { max_seq_len, doc_stride, threshold: None, tokenizer: tokenizer.clone() };
+            let task = QuestionAnsweringTask {
+                max_seq_len,
+                doc_stride,
+                threshold: None,
+                n_best: 0,
+                tokenizer: tokenizer.clone(),
+            };
             let asked = Asked { text: "a ".repeat(words), question: Some("b".into()), ..Asked::default() };
             let windows = task.encode(&task.question(&asked).unwrap()).unwrap();
             let owned = |window: &QaWindow| window.pieces.iter().filter(|(_, is_best)| *is_best).count();
