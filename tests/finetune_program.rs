@@ -448,7 +448,7 @@ fn question_answering_from_training_to_prediction() {
         "{answer}"
     );
     let none = ask("book", "a poor film .");
-    assert!(none["answer"] == "" && none["score"].as_f64().unwrap() > 0.5, "{none}");
+    assert!(none["answer"] == "" && none["score"].as_f64().unwrap() > 0.2, "{none}");
     let listed = ["predict", "--model", "answers", "--question", "book", "--context", "a poor film .", "--n-best", "3"];
     let listed = json(&[&listed[..], &["--json", "--quiet"]].concat(), at);
     let n_best = listed["n_best"].as_array().unwrap();

@@ -9,6 +9,7 @@ use bert_model::pretrained::weights::Weights;
 use bert_model::pretrained::{load_config, load_weights, save};
 use bert_model::train::checkpoint::sha256_of;
 use bert_model::train::run_directory::check_inputs;
+use bert_model::train::workers::split_by_length;
 use bert_model::train::{
     Adaptation, Ended, IfExists, Interrupt, Losses, Optimizer, OptimizerConfig, Plan, Precision, RunDirectory,
     StepBatches, StepSource, TrainingState, prefetch, train,
@@ -34,7 +35,6 @@ const SPLIT: u64 = 21;
 const ORDER: u64 = 22;
 const HEAD: u64 = 23;
 const ADAPTERS: u64 = 24;
-const BATCH_ORDER: u64 = 25;
 
 /// Checkpoints that are kept: should the newest be damaged, there is one before it.
 const KEEP: usize = 2;
@@ -371,13 +371,9 @@ impl<'a, T: Task> bert_model::train::Task for FineTuning<'a, T> {
     type Batch = Batch<'a, T::Input>;
 
     fn split(&self, batch: Self::Batch, parts: usize) -> Vec<Self::Batch> {
-        // Dealt in turn: the items come sorted by length.
-        let parts = parts.min(batch.items.len()).max(1);
-        let part = |first: usize| {
-            let items = batch.items.iter().skip(first).step_by(parts).copied().collect();
-            Batch { items, terms: batch.terms }
-        };
-        (0..parts).map(part).collect()
+        let Batch { items, terms } = batch;
+        let parts = split_by_length(items, |item| self.run.task.tokens(item.input), parts);
+        parts.into_iter().map(|items| Batch { items, terms }).collect()
     }
 
     fn loss(&self, model: &Self::Model, batch: Self::Batch) -> Losses {
@@ -432,7 +428,7 @@ fn metrics_of<T: Task>(task: &T, examples: &[T::Example], scored: &Scored<T>) ->
     metrics
 }
 
-/// Inputs that are trained on together, and the number of loss terms in them.
+/// Inputs that are trained on together, shortest first, and the number of loss terms in them.
 pub struct Batch<'a, I> {
     items: Vec<Item<'a, I>>,
     terms: f64,
@@ -444,10 +440,6 @@ struct Place {
     epoch: u64,
     batch: usize,
 }
-
-/// Batches whose examples are sorted by length together: few enough that their order stays random, enough that a batch
-/// has examples of like lengths and little padding.
-const SORTED_BATCHES: usize = 50;
 
 /// The training inputs, epoch after epoch, each in an order of its own.
 struct EpochSource<'a, T: Task> {
@@ -461,18 +453,16 @@ struct EpochSource<'a, T: Task> {
 }
 
 impl<T: Task> EpochSource<'_, T> {
-    /// The epoch's batches: a random order, cut into stretches that are sorted by length and cut into batches, which
-    /// come in a random order again.
+    /// The epoch's batches, random ones: if like lengths came together, the words of short sentences would count for more.
     fn batches_of(&self, epoch: u64) -> Vec<Vec<usize>> {
         let count = self.items.len() as u64;
         let order = Permutation::new(count, mix(&[self.seed, ORDER, epoch]));
-        let mut order: Vec<usize> = (0..count).map(|place| order.apply(place) as usize).collect();
-        for stretch in order.chunks_mut(SORTED_BATCHES * self.batch_size) {
-            stretch.sort_by_key(|&index| self.task.tokens(self.items[index].input));
+        let order: Vec<usize> = (0..count).map(|place| order.apply(place) as usize).collect();
+        let mut batches: Vec<Vec<usize>> = order.chunks(self.batch_size).map(<[usize]>::to_vec).collect();
+        for batch in &mut batches {
+            batch.sort_by_key(|&index| self.task.tokens(self.items[index].input));
         }
-        let batches: Vec<&[usize]> = order.chunks(self.batch_size).collect();
-        let order = Permutation::new(batches.len() as u64, mix(&[self.seed, BATCH_ORDER, epoch]));
-        (0..batches.len() as u64).map(|place| batches[order.apply(place) as usize].to_vec()).collect()
+        batches
     }
 }
 

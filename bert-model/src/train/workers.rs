@@ -122,9 +122,44 @@ pub fn split_evenly<T>(mut items: Vec<T>, count: usize) -> Vec<Vec<T>> {
     parts
 }
 
+/// Cuts a list that is sorted by length, shortest first, into at most `count` parts, so that the largest, padding included,
+/// is as small as can be.
+pub fn split_by_length<T>(mut items: Vec<T>, length: impl Fn(&T) -> usize, count: usize) -> Vec<Vec<T>> {
+    let lengths: Vec<usize> = items.iter().map(|item| length(item).max(1)).collect();
+    // Where the parts begin, last first, if none may be larger than `limit`.
+    let cuts = |limit: usize| {
+        let (mut cuts, mut left) = (Vec::new(), lengths.len());
+        while left > 0 {
+            left = left.saturating_sub(limit / lengths[left - 1]);
+            cuts.push(left);
+        }
+        cuts
+    };
+    let longest = lengths.last().copied().unwrap_or(1);
+    let (mut low, mut high) = (longest, longest * lengths.len().max(1));
+    while low < high {
+        let middle = (low + high) / 2;
+        if cuts(middle).len() <= count.max(1) { high = middle } else { low = middle + 1 }
+    }
+    let mut parts: Vec<Vec<T>> = cuts(low).into_iter().map(|cut| items.split_off(cut)).collect();
+    parts.reverse();
+    parts
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_by_length_are_even_with_their_padding() {
+        let split = |items: &[usize], count| split_by_length(items.to_vec(), |&length| length, count);
+        assert_eq!(split(&[1, 1, 1, 1, 2, 8], 2), [vec![1, 1, 1, 1, 2], vec![8]]);
+        assert_eq!(split(&[5, 5, 5, 5], 2), [vec![5, 5], vec![5, 5]]);
+        assert_eq!(split(&[3, 4], 1), [vec![3, 4]]);
+        assert_eq!(split(&[3, 4], 9), [vec![3], vec![4]]);
+        assert_eq!(split(&[0], 2), [vec![0]]);
+        assert!(split(&[], 2).is_empty());
+    }
 
     #[test]
     fn parts_are_even_and_in_order() {
