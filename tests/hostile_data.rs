@@ -3,13 +3,13 @@
 
 #[path = "support/mutation.rs"]
 mod mutation;
+#[path = "support/readers.rs"]
+mod readers;
 
 use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use bert_finetune::data::choices::{ChoiceOptions, read_choices};
-use bert_finetune::data::conll::{ConllOptions, read_tagged};
 use bert_finetune::data::squad::read_squad;
 use bert_finetune::description::open_task;
 use bert_finetune::for_task;
@@ -17,8 +17,6 @@ use bert_finetune::tasks::{Asked, Task};
 use bert_model::text::tokenizer::Normalisation;
 use bert_model::{BertConfig, Result, Tokenizer};
 use bert_pretrain::corpus::Corpus;
-use bert_pretrain::input::columns::Column;
-use bert_pretrain::input::table::{LabelColumns, TableOptions, read_table};
 use mutation::{mutated, rounds};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -71,37 +69,22 @@ fn corpora() {
 
 #[test]
 fn tables_and_choices() {
-    let name = |name: &str| Column::Name(name.to_string());
-    let options = TableOptions {
-        text: name("text"),
-        text_pair: Some(name("pair")),
-        label: Some(LabelColumns::One(name("label"))),
-        header: true,
-        skip_short_rows: false,
-    };
-    let read = |path: &Path| read_table(path, &options)?.try_for_each(|row| row.map(drop));
-    attack("a.csv", "text,pair,label\n\"a, \"\"b\"\"\nc\",d,1\nx,y,0\n".repeat(9).as_bytes(), read);
-    attack("a.tsv", "text\tpair\tlabel\na \"b\tc\t1\nx\ty\t0\n".repeat(9).as_bytes(), read);
-    attack("a.jsonl", "{\"text\": \"a\", \"pair\": \"b\", \"label\": 1}\n".repeat(9).as_bytes(), read);
-
-    let options = ChoiceOptions {
-        text: name("context"),
-        text_pair: Some(name("question")),
-        choices: vec![name("a"), name("b")],
-        label: Some(name("label")),
-        header: true,
-    };
-    let read = |path: &Path| read_choices(path, &options)?.try_for_each(|row| row.map(drop));
-    attack("b.csv", format!("context,question,a,b,label\n{}", "it rained,why,wet,dry,0\n".repeat(9)).as_bytes(), read);
+    attack("a.csv", "text,pair,label\n\"a, \"\"b\"\"\nc\",d,1\nx,y,0\n".repeat(9).as_bytes(), readers::table);
+    attack("a.tsv", "text\tpair\tlabel\na \"b\tc\t1\nx\ty\t0\n".repeat(9).as_bytes(), readers::table);
+    attack("a.jsonl", "{\"text\": \"a\", \"pair\": \"b\", \"label\": 1}\n".repeat(9).as_bytes(), readers::table);
+    attack(
+        "b.csv",
+        format!("context,question,a,b,label\n{}", "it rained,why,wet,dry,0\n".repeat(9)).as_bytes(),
+        readers::choices,
+    );
 }
 
 #[test]
 fn tagged_sentences_and_questions() {
     let conll = "-DOCSTART- -X- O O\n\nEU NNP I-NP I-ORG\nrejects VBZ I-VP O\n\nBonn NNP I-NP I-LOC\n".repeat(9);
     let conllu = "# text = a b\n1-2\tab\t_\t_\n1\ta\t_\tX\n2\tb\t_\tY\n8.1\te\t_\tZ\n\n".repeat(9);
-    let read = |path: &Path| read_tagged(path, ConllOptions::usual(path))?.try_for_each(|sentence| sentence.map(drop));
-    attack("a.conll", conll.as_bytes(), read);
-    attack("a.conllu", conllu.as_bytes(), read);
+    attack("a.conll", conll.as_bytes(), readers::tagged);
+    attack("a.conllu", conllu.as_bytes(), readers::tagged);
     let squad = serde_json::json!({"version": "v2.0", "data": [{"title": "t", "paragraphs": [{
         "context": "Ünïcode the Nile runs north", "qas": [
             {"id": "1", "question": "Which river?", "answers": [{"text": "Nile", "answer_start": 12}]},

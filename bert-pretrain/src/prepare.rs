@@ -138,11 +138,8 @@ fn given_tokenizer(path: &Path, settings: &TrainSettings) -> Result<Tokenizer> {
             advice: "leave --cased out, or take another tokenizer".into(),
         });
     }
-    match settings.vocab_size {
-        Some(asked) if asked != tokenizer.vocab_size() => {
-            eprintln!("warning: {}: no vocabulary is learned, --vocab-size {asked} has no use", path.display());
-        }
-        _ => {}
+    if let Some(asked) = settings.vocab_size.filter(|&size| size != tokenizer.vocab_size()) {
+        eprintln!("warning: {}: no vocabulary is learned, --vocab-size {asked} has no use", path.display());
     }
     Ok(tokenizer)
 }
