@@ -1,19 +1,22 @@
 """transformers' Trainer on the data and with the settings of a bert-finetune run: is ours as good?
 
     cargo run --release -p bert-finetune -- train --preset mrpc --model M --train train.tsv --eval dev.tsv -o runs/mrpc
-    python benchmarks/same_fine_tuning.py mrpc M train.tsv dev.tsv [SEED]
+    python benchmarks/same_fine_tuning.py mrpc M train.tsv dev.tsv [SEED [EPOCHS]]
 
-Knows sst2, mrpc, stsb (GLUE's own files) and conll2003 (two epochs); needs torch, transformers, accelerate, scikit-learn,
-scipy and seqeval. Prints the metrics of each epoch, as `metrics.jsonl` has ours.
+Knows sst2, mrpc, stsb (GLUE's own files), conll2003 (two epochs), squad and squad2; needs torch, transformers, accelerate,
+scikit-learn, scipy and seqeval. Prints the metrics of each epoch, as `metrics.jsonl` has ours. After the seed may stand a
+number of epochs.
 """
 
 import json
 import sys
 
 import transformers
+from same_question_answering import question_metrics, read_windows
 from scipy.stats import pearsonr
 from sklearn.metrics import f1_score
 from transformers import (
+    AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     AutoTokenizer,
@@ -27,7 +30,8 @@ COLUMNS = {"sst2": [0, 1], "mrpc": [3, 4, 0], "stsb": [7, 8, 9]}
 
 task, model, train_file, eval_file = sys.argv[1:5]
 seed = int(sys.argv[5]) if len(sys.argv) > 5 else 42
-is_regression, is_tagging = task == "stsb", task == "conll2003"
+is_regression, is_tagging, is_answering = task == "stsb", task == "conll2003", task.startswith("squad")
+epochs = int(sys.argv[6]) if len(sys.argv) > 6 else 2 if is_tagging else 3
 tokenizer = AutoTokenizer.from_pretrained(model)
 
 
@@ -82,6 +86,8 @@ def read(path):
 
 def metrics(prediction):
     scores, gold = prediction.predictions, prediction.label_ids
+    if is_answering:
+        return question_metrics(scores, eval_sources, eval_questions)
     if is_regression:
         return {"pearson": float(pearsonr(scores.squeeze(), gold)[0])}
     if is_tagging:
@@ -99,7 +105,14 @@ def metrics(prediction):
 
 
 transformers.set_seed(seed)
-if is_tagging:
+if is_answering:
+    train_examples = read_windows(train_file, tokenizer)[0]
+    eval_examples, eval_sources, eval_questions = read_windows(eval_file, tokenizer)
+else:
+    train_examples, eval_examples = read(train_file), read(eval_file)
+if is_answering:
+    network, collator = AutoModelForQuestionAnswering.from_pretrained(model), None
+elif is_tagging:
     network = AutoModelForTokenClassification.from_pretrained(model, num_labels=len(TAGS))
     collator = DataCollatorForTokenClassification(tokenizer)
 else:
@@ -110,7 +123,7 @@ trainer = Trainer(
     data_collator=collator,
     args=TrainingArguments(
         output_dir="/tmp/same_fine_tuning",
-        num_train_epochs=2 if is_tagging else 3,
+        num_train_epochs=epochs,
         per_device_train_batch_size=32,
         learning_rate=5e-5,
         warmup_steps=0.1,
@@ -122,8 +135,8 @@ trainer = Trainer(
         seed=seed,
         use_cpu=True,
     ),
-    train_dataset=read(train_file),
-    eval_dataset=read(eval_file),
+    train_dataset=train_examples,
+    eval_dataset=eval_examples,
     processing_class=tokenizer,
     compute_metrics=metrics,
 )

@@ -120,6 +120,29 @@ fn classification_from_training_to_prediction() {
     fs::write(at.join("other.csv"), "y,review\n2,a good film\n").unwrap();
     let message = fail(&[&["evaluate", "--model", "run"][..], &elsewhere].concat(), at);
     assert!(message.contains("other.csv:2: found the label \"2\", expected one of bad, good"), "{message}");
+
+    // Texts in a table without a header need no label.
+    fs::write(at.join("bare.csv"), "1,a good film\n2,a bad film\n").unwrap();
+    let bare = ["predict", "--model", "run", "--input", "bare.csv", "--no-header", "--text", "2", "--json", "--quiet"];
+    let labels: Vec<Value> =
+        succeed(&bare, at).lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["label"].clone()).collect();
+    assert_eq!(labels, ["good", "bad"]);
+
+    // The head goes on learning what it learned, whatever the order of its labels; one for other labels does not.
+    let onward = |model: &str, more: &[&str], output: &str| {
+        let arguments = ["train", "--model", model, "--train", "films.tsv", "--eval", "films.tsv", "--lr", "0"];
+        let run = ["--epochs", "1", "--device", "flex", "--seed", "43", "--json", "-o", output];
+        program::run(&[&arguments[..], &run, more].concat(), at)
+    };
+    let accuracy = |output: &std::process::Output| {
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()["eval"]["accuracy"].as_f64().unwrap()
+    };
+    assert_eq!(accuracy(&onward("run", &[], "onward")), 1.0);
+    let config = fs::read_to_string(at.join("run/config.json")).unwrap();
+    fs::write(at.join("run/config.json"), config.replace("\"bad\"", "\"?\"").replace("\"good\"", "\"!\"")).unwrap();
+    let other = onward("run", &[], "other");
+    assert!(program::text(&other.stderr).contains("its head is for other labels and stays behind"));
+    assert!(accuracy(&other) < 1.0);
 }
 
 /// Whether the second text is "film", whatever the first one is about.
@@ -221,6 +244,15 @@ fn regression_and_multi_label() {
     assert_eq!(answer["labels"], serde_json::json!(["book", "good"]), "{answer}");
     let loss = summary["eval"]["loss"].as_f64().unwrap();
     assert!(loss > 0.0 && loss < 0.3, "{summary}");
+
+    // A column for each label: one that no training text has is a label all the same.
+    let rows = "a good film,1,0\na bad film,0,0\n".repeat(4);
+    fs::write(at.join("flags.csv"), format!("text,good,rare\n{rows}")).unwrap();
+    let flags = ["train", "--task", "multi-label", "--model", "model", "--train", "flags.csv", "--eval", "flags.csv"];
+    let common = ["--label", "good,rare", "--epochs", "1", "--device", "flex", "--quiet", "--json", "-o", "flags"];
+    json(&[&flags[..], &common].concat(), at);
+    let answer = json(&["predict", "--model", "flags", "a good book", "--json", "--quiet"], at);
+    assert_eq!(answer["probabilities"].as_object().unwrap().keys().collect::<Vec<_>>(), ["good", "rare"]);
 }
 
 #[test]
@@ -406,6 +438,29 @@ fn tagging_from_training_to_prediction() {
         assert_eq!(found["words"], serde_json::json!(["a", "good", ",", "film"]), "{file}");
     }
 
+    let answer = json(&["predict", "--model", "tags", "a good  film.", "--json", "--quiet"], at);
+    assert_eq!(answer["entities"][0]["text"], "good  film", "what stands there: {answer}");
+    fs::write(at.join("bodies.csv"), "id,body\n1,a good film\n").unwrap();
+    let bodies = ["predict", "--model", "tags", "--input", "bodies.csv", "--text", "body", "--json", "--quiet"];
+    assert_eq!(json(&bodies, at)["words"], serde_json::json!(["a", "good", "film"]));
+    // Tags by their numbers, as the `datasets` library writes them.
+    fs::write(at.join("numbers.jsonl"), "{\"tokens\": [\"a\", \"good\", \"film\"], \"ner_tags\": [2, 0, 1]}\n")
+        .unwrap();
+    let metrics = json(&["evaluate", "--model", "tags", "--data", "numbers.jsonl", "--json", "--quiet"], at);
+    assert_eq!(metrics["f1"], 1.0, "{metrics}");
+
+    // CoNLL-U with another column of tags: words are in the second all the same.
+    let row = |id: usize, word: &str, tag: &str| format!("{id}\t{word}\t_\tX\t{tag}\t_\t0\t_\t_\t_\n");
+    let text = format!("# text = a film\n{}{}\n", row(1, "a", "DT"), row(2, "film", "NN")).repeat(8);
+    fs::write(at.join("tree.conllu"), text).unwrap();
+    json(&on_file("tree.conllu", "tree", &["--task", "tagging", "--epochs", "12", "--tag-column", "5"]), at);
+    let answers = succeed(&["predict", "--model", "tree", "--input", "tree.conllu", "--json", "--quiet"], at);
+    let answer: Value = serde_json::from_str(answers.lines().next().unwrap()).unwrap();
+    assert_eq!(
+        (&answer["words"], &answer["tags"]),
+        (&serde_json::json!(["a", "film"]), &serde_json::json!(["DT", "NN"]))
+    );
+
     fs::write(at.join("odd.conll"), "a O\ngood I-BAND\n").unwrap();
     let message = fail(&["evaluate", "--model", "tags", "--data", "odd.conll", "--quiet"], at);
     assert!(message.contains("odd.conll:2: found the tag \"B-BAND\"") && message.contains("B-TITLE"), "{message}");
@@ -461,6 +516,20 @@ fn question_answering_from_training_to_prediction() {
         let found = json(&["predict", "--model", "answers", "--input", file, "--json", "--quiet"], at);
         assert_eq!(found, answer, "{file}");
     }
+    fs::write(at.join("faq.csv"), "q,passage\nfilm,a bad film .\n").unwrap();
+    let elsewhere = ["predict", "--model", "answers", "--input", "faq.csv", "--text", "q", "--text-pair", "passage"];
+    assert_eq!(json(&[&elsewhere[..], &["--json", "--quiet"]].concat(), at), answer);
+
+    // A directory from elsewhere does not say whether a question may have no answer; the file does, and the user can.
+    let config = fs::read_to_string(at.join("answers/config.json")).unwrap();
+    assert!(!config.contains("id2label"), "a head for answers has no classes");
+    fs::remove_file(at.join("answers/finetune.json")).unwrap();
+    let metrics = json(&["evaluate", "--model", "answers", "--data", "questions.json", "--json", "--quiet"], at);
+    assert!(metrics["no_answer"]["f1"].is_number() && metrics["best_f1"].is_number(), "{metrics}");
+    assert_eq!(ask("book", "a poor film .")["answer"].as_str().map(str::is_empty), Some(false));
+    let eager = ["predict", "--model", "answers", "--question", "film", "--context", "a bad film ."];
+    let none = json(&[&eager[..], &["--no-answer-threshold", "-1000", "--json", "--quiet"]].concat(), at);
+    assert_eq!(none["answer"], "");
 
     let wrong = questions().replacen("\"answer_start\":2", "\"answer_start\":3", 1);
     fs::write(at.join("wrong.json"), wrong).unwrap();

@@ -10,7 +10,9 @@ use bert_model::pretrained::save::{HostTensor, state_dict};
 use bert_model::pretrained::{load, save};
 use bert_model::text::tokenizer::Normalisation;
 use bert_model::text::{Sequence, collate};
+use bert_model::train::Adaptation;
 use bert_model::{BertForPreTraining, BertForSequenceClassification, BertModel, Tokenizer};
+use burn::module::Module;
 use burn::tensor::Device;
 use safetensors::tensor::{Dtype, TensorView};
 use support::{assert_close, golden, shared};
@@ -101,6 +103,148 @@ fn normalisation_is_saved() {
     fs::remove_file(directory.path().join("tokenizer.json")).unwrap();
     let again = Tokenizer::load(directory.path()).unwrap();
     assert_eq!(again.pieces("É 漢字").unwrap(), [5, 6]);
+}
+
+/// What slow tokenizers leave: a vocabulary, and beside it what was added to it.
+#[test]
+fn tokens_that_were_added_to_a_vocabulary_stay_whole() {
+    let marked = |content: &str| {
+        let flags = r#""single_word": false, "lstrip": false, "rstrip": false, "normalized": true, "special": false"#;
+        format!("{{\"content\": {content:?}, {flags}}}")
+    };
+    let decoder = format!(
+        "{{\"added_tokens_decoder\": {{\"9\": {}, \"8\": {}, \"2\": {}}}}}",
+        marked("</e1>"),
+        marked("<e1>"),
+        marked("[CLS]")
+    );
+    for (file, content) in
+        [("tokenizer_config.json", decoder.as_str()), ("added_tokens.json", r#"{"</e1>": 9, "<e1>": 8}"#)]
+    {
+        let directory = TempDir::new().unwrap();
+        fs::write(directory.path().join("vocab.txt"), "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nb\n<\n").unwrap();
+        fs::write(directory.path().join(file), content).unwrap();
+        let tokenizer = Tokenizer::load(directory.path()).unwrap();
+        assert_eq!(tokenizer.vocab_size(), 10, "{file}");
+        assert_eq!(tokenizer.pieces("A <e1> b </e1> <").unwrap(), [5, 8, 6, 9, 7], "{file}");
+        // An id with nothing before it cannot be kept.
+        fs::write(directory.path().join(file), content.replace('9', "11")).unwrap();
+        let error = Tokenizer::load(directory.path()).unwrap_err().to_string();
+        assert!(error.contains("found the added token \"</e1>\" with the id 11"), "{error}");
+    }
+}
+
+#[test]
+fn a_vocabulary_of_another_algorithm_is_refused() {
+    for (config, expected) in [
+        (r#"{"tokenizer_class": "BertJapaneseTokenizer"}"#, "`tokenizer_class` is BertJapaneseTokenizer"),
+        (r#"{"word_tokenizer_type": "mecab"}"#, "`word_tokenizer_type` is mecab"),
+        (r#"{"do_basic_tokenize": false}"#, "`do_basic_tokenize` is false"),
+    ] {
+        let directory = TempDir::new().unwrap();
+        vocabulary(6).save(directory.path(), 16).unwrap();
+        fs::write(directory.path().join("tokenizer_config.json"), config).unwrap();
+        assert!(Tokenizer::load(directory.path()).is_ok(), "tokenizer.json says all there is to say");
+        fs::remove_file(directory.path().join("tokenizer.json")).unwrap();
+        let error = Tokenizer::load(directory.path()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+/// The names of multilingual models that kept XLM-R's vocabulary.
+#[test]
+fn special_tokens_may_have_other_names() {
+    let directory = TempDir::new().unwrap();
+    vocabulary(7).save(directory.path(), 16).unwrap();
+    fs::remove_file(directory.path().join("vocab.txt")).unwrap();
+    let names = [("[PAD]", "<pad>"), ("[UNK]", "<unk>"), ("[CLS]", "<s>"), ("[SEP]", "</s>"), ("[MASK]", "<mask>")];
+    for file in ["tokenizer.json", "tokenizer_config.json"] {
+        let path = directory.path().join(file);
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(path, names.iter().fold(text, |text, (from, to)| text.replace(from, to))).unwrap();
+    }
+    let tokenizer = Tokenizer::load(directory.path()).unwrap();
+    assert_eq!(tokenizer.encode("word5", Some("word6")).unwrap().get_ids(), [2, 5, 3, 6, 3]);
+    let again = TempDir::new().unwrap();
+    tokenizer.save(again.path(), 16).unwrap();
+    let loaded = Tokenizer::load(again.path()).unwrap();
+    assert_eq!((loaded.special(), loaded.vocabulary()), (tokenizer.special(), tokenizer.vocabulary()));
+    fs::remove_file(directory.path().join("tokenizer_config.json")).unwrap();
+    assert!(Tokenizer::load(directory.path()).unwrap_err().to_string().contains("found no [PAD]"));
+}
+
+/// transformers builds a `BertTokenizer` anew from its keys, and takes a `PreTrainedTokenizerFast` as its file has it.
+#[test]
+fn only_berts_own_way_of_cutting_text_is_called_berts() {
+    let saved_class = |pre_tokenizer: &str| {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("tokenizer.json");
+        fs::write(&path, vocabulary(6).to_json().unwrap().replace("\"BertPreTokenizer\"", pre_tokenizer)).unwrap();
+        Tokenizer::load(directory.path()).unwrap().save(directory.path(), 16).unwrap();
+        fs::read_to_string(directory.path().join("tokenizer_config.json")).unwrap()
+    };
+    assert!(saved_class("\"BertPreTokenizer\"").contains("\"BertTokenizer\""));
+    let foreign = saved_class("\"WhitespaceSplit\"");
+    assert!(foreign.contains("\"PreTrainedTokenizerFast\"") && !foreign.contains("do_lower_case"), "{foreign}");
+}
+
+#[test]
+fn the_configuration_says_in_which_numbers_the_weights_are() {
+    let mut original = load::<BertForPreTraining>(golden("models/gelu-odd"), 0, &Device::flex()).unwrap();
+    original.config.other.insert("torch_dtype".into(), "float16".into());
+    let directory = TempDir::new().unwrap();
+    save(directory.path(), &original.model, &original.config, &vocabulary(original.config.vocab_size)).unwrap();
+    let again = bert_model::BertConfig::from_file(directory.path().join("config.json")).unwrap();
+    assert_eq!(again.other["torch_dtype"], "float32");
+}
+
+#[test]
+fn adapters_are_not_saved_beside_their_matrices() {
+    let loaded = load::<BertModel>(golden("models/gelu-odd"), 0, &Device::flex()).unwrap();
+    let adapted = Adaptation::Lora { rank: 2 }.prepare(loaded.model, 1, &Device::flex());
+    let directory = TempDir::new().unwrap();
+    let save = |model: &BertModel| save(directory.path(), model, &loaded.config, &vocabulary(loaded.config.vocab_size));
+    let error = save(&adapted).unwrap_err().to_string();
+    assert!(error.contains(".lora.a`: found a low-rank adapter"), "{error}");
+    save(&adapted.materialize()).unwrap();
+}
+
+/// run_glue.py names the classes of a table of numbers by numbers.
+#[test]
+fn the_names_of_classes_may_be_numbers() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("config.json");
+    fs::write(&path, r#"{"model_type": "bert", "id2label": {"0": 0, "1": true}}"#).unwrap();
+    let config = bert_model::BertConfig::from_file(&path).unwrap();
+    assert_eq!(config.labels().unwrap().unwrap(), ["0", "true"]);
+}
+
+#[test]
+fn layers_that_the_configuration_leaves_out_are_told() {
+    let directory = TempDir::new().unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        fs::copy(golden("models/gelu-odd").join(file), directory.path().join(file)).unwrap();
+    }
+    let layers = bert_model::BertConfig::from_file(directory.path().join("config.json")).unwrap().num_hidden_layers;
+    edit_config(
+        directory.path(),
+        &format!("\"num_hidden_layers\": {layers}"),
+        &format!("\"num_hidden_layers\": {}", layers - 1),
+    );
+    let warning = load::<BertModel>(directory.path(), 0, &Device::flex()).unwrap().warning().unwrap();
+    assert!(warning.contains(&format!("encoder.layer.{}.", layers - 1)), "{warning}");
+}
+
+#[test]
+fn the_shard_of_a_bad_tensor_is_named() {
+    let directory = TempDir::new().unwrap();
+    for entry in fs::read_dir(golden("variants/sharded")).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, directory.path().join(path.file_name().unwrap())).unwrap();
+    }
+    edit_config(directory.path(), "\"intermediate_size\": ", "\"intermediate_size\": 1");
+    let error = load::<BertModel>(directory.path(), 0, &Device::flex()).unwrap_err().to_string();
+    assert!(error.contains("-of-0") && error.contains("found shape"), "{error}");
 }
 
 /// A copy of a golden model directory, to be spoiled.

@@ -77,21 +77,12 @@ pub struct TrainArgs {
     /// Remove the run in the output directory first
     #[arg(long)]
     pub overwrite: bool,
-    /// Column of the text, a name or a number [default: text]
-    #[arg(long, value_name = "COL")]
-    pub text: Option<String>,
-    /// Column of the second text of a pair
-    #[arg(long, value_name = "COL")]
-    pub text_pair: Option<String>,
+    /// Columns
+    #[command(flatten)]
+    pub columns: ColumnArgs,
     /// Column of the label [default: label]
     #[arg(long, value_name = "COL")]
     pub label: Option<String>,
-    /// Columns of the choices, with commas between
-    #[arg(long, value_delimiter = ',', value_name = "COL")]
-    pub choices: Vec<String>,
-    /// Tables have no header; columns are numbers, from 1
-    #[arg(long)]
-    pub no_header: bool,
     /// Column of the word in a CoNLL file [default: 1; 2 of CoNLL-U]
     #[arg(long, allow_hyphen_values = true, value_name = "N")]
     pub token_column: Option<String>,
@@ -148,15 +139,18 @@ pub struct TrainArgs {
     pub common: Common,
 }
 
-/// Where a table has its texts, if not where the model's training file had them.
+/// Where a table has its texts.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ColumnArgs {
-    /// Column of the text [default: the training file's]
+    /// Column of the text (of the question), a name or a number [default: text; a trained model's: as in training]
     #[arg(long, value_name = "COL")]
     pub text: Option<String>,
-    /// Column of the second text [default: the training file's]
+    /// Column of the second text of a pair (of the text that a question is about)
     #[arg(long, value_name = "COL")]
     pub text_pair: Option<String>,
+    /// Columns of the choices, with commas between
+    #[arg(long, value_delimiter = ',', value_name = "COL")]
+    pub choices: Vec<String>,
     /// Tables have no header; columns are numbers, from 1
     #[arg(long)]
     pub no_header: bool,
@@ -177,6 +171,9 @@ pub struct EvaluateArgs {
     /// Column of the label [default: the training file's]
     #[arg(long, value_name = "COL")]
     pub label: Option<String>,
+    /// "No answer" to a question must score more than this above the best answer [default: as tuned in training]
+    #[arg(long, allow_hyphen_values = true, value_name = "X")]
+    pub no_answer_threshold: Option<f64>,
     /// Write every answer to this file, one JSON object a line
     #[arg(long, value_name = "OUT")]
     pub predictions: Option<PathBuf>,
@@ -206,6 +203,9 @@ pub struct PredictArgs {
     /// The text that the question is about
     #[arg(long, value_name = "TEXT", requires = "question")]
     pub context: Option<String>,
+    /// "No answer" to a question must score more than this above the best answer [default: as tuned in training]
+    #[arg(long, allow_hyphen_values = true, value_name = "X")]
+    pub no_answer_threshold: Option<f64>,
     /// List so many of the best answers to a question, at most 20, as `n_best`
     #[arg(long, value_name = "K")]
     pub n_best: Option<usize>,

@@ -5,13 +5,16 @@ use std::fmt;
 use std::path::Path;
 
 use bert_model::pretrained::replace_file;
-use bert_model::{BertConfig, Error, ProblemType, Result, Tokenizer};
+use bert_model::{
+    BertConfig, BertForMultipleChoice, BertForQuestionAnswering, BertForSequenceClassification,
+    BertForTokenClassification, Error, Pretrained, ProblemType, Result, Tokenizer,
+};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::args::ColumnArgs;
 use crate::data::choices::ChoiceOptions;
-use crate::data::conll::{ConllOptions, TagColumn};
+use crate::data::conll::{ConllColumns, TagColumn};
 use crate::data::squad::read_squad;
 use crate::data::tags::TagScheme;
 use crate::tasks::multiple_choice::MultipleChoiceTask;
@@ -54,8 +57,8 @@ pub struct Description {
     pub text: String,
     /// Column of the second text of a pair.
     pub text_pair: Option<String>,
-    /// Column (or columns, with commas) of the label.
-    pub label: String,
+    /// Column (or columns, with commas) of the label; `None` reads texts alone.
+    pub label: Option<String>,
     /// Columns of the choices.
     pub choices: Vec<String>,
     /// Whether tables begin with a header.
@@ -156,11 +159,12 @@ impl Description {
 
     /// The usual columns.
     pub fn usual(task: TaskName, max_seq_len: usize) -> Self {
+        let is_answering = task == TaskName::QuestionAnswering;
         Self {
             task,
-            text: "text".into(),
-            text_pair: None,
-            label: "label".into(),
+            text: if is_answering { "question".into() } else { "text".into() },
+            text_pair: is_answering.then(|| "context".into()),
+            label: Some("label".into()),
             choices: Vec::new(),
             header: true,
             skip_short_rows: false,
@@ -197,7 +201,7 @@ impl Description {
     fn check_columns(&self) -> Result<()> {
         match self.task {
             TaskName::QuestionAnswering => Ok(()),
-            TaskName::Tagging => self.conll(None).map(drop),
+            TaskName::Tagging => self.conll().map(drop),
             TaskName::MultipleChoice => self.choice_columns().map(drop),
             TaskName::Classification | TaskName::MultiLabel | TaskName::Regression => self.table().map(drop),
         }
@@ -208,21 +212,21 @@ impl Description {
             text: self.column(&self.text)?,
             text_pair: self.text_pair.as_deref().map(|name| self.column(name)).transpose()?,
             choices: self.choices.iter().map(|name| self.column(name)).collect::<Result<_>>()?,
-            label: Some(self.column(&self.label)?),
+            label: self.label.as_deref().map(|name| self.column(name)).transpose()?,
             header: self.header,
         })
     }
 
-    /// Where a labelled table has what.
+    /// Where a table has what.
     fn table(&self) -> Result<TableOptions> {
-        let label = match self.task {
-            TaskName::MultiLabel => LabelColumns::parse_multi(&self.label, self.header)?,
-            _ => LabelColumns::One(self.column(&self.label)?),
+        let label = |name: &str| match self.task {
+            TaskName::MultiLabel => LabelColumns::parse_multi(name, self.header),
+            _ => Ok(LabelColumns::One(self.column(name)?)),
         };
         Ok(TableOptions {
             text: self.column(&self.text)?,
             text_pair: self.text_pair.as_deref().map(|name| self.column(name)).transpose()?,
-            label: Some(label),
+            label: self.label.as_deref().map(label).transpose()?,
             header: self.header,
             skip_short_rows: self.skip_short_rows,
         })
@@ -238,15 +242,40 @@ impl Description {
         Column::parse(name, self.header)
     }
 
-    /// Where a CoNLL file has what; `None` for the usual places.
-    fn conll(&self, path: Option<&Path>) -> Result<Option<ConllOptions>> {
-        if self.token_column.is_none() && self.tag_column.is_none() {
-            return Ok(None);
-        }
-        let usual = ConllOptions::usual(path.unwrap_or(Path::new("")));
+    /// Where a CoNLL file has what.
+    fn conll(&self) -> Result<ConllColumns> {
         let parse = |column: &Option<String>| column.as_deref().map(TagColumn::parse).transpose();
-        let (token, tag) = (parse(&self.token_column)?, parse(&self.tag_column)?);
-        Ok(Some(ConllOptions { token: token.unwrap_or(usual.token), tag: tag.or(usual.tag) }))
+        Ok(ConllColumns { token: parse(&self.token_column)?, tag: parse(&self.tag_column)? })
+    }
+
+    /// Where a table has texts, or questions with theirs, and nothing else.
+    fn inputs(&self) -> Result<TableOptions> {
+        Self { label: None, ..self.clone() }.table()
+    }
+
+    /// The same with other columns.
+    ///
+    /// A name means that there is a header, whatever the training file had.
+    pub fn with_columns(self, columns: &ColumnArgs, label: Option<&str>) -> Self {
+        let ColumnArgs { text, text_pair, choices, no_header } = columns.clone();
+        let named = [text.as_deref(), text_pair.as_deref(), label]
+            .into_iter()
+            .flatten()
+            .chain(choices.iter().map(String::as_str));
+        let is_named = named.flat_map(|columns| columns.split(',')).any(|column| column.parse::<usize>().is_err());
+        Self {
+            header: !no_header && (self.header || is_named),
+            text: text.unwrap_or(self.text),
+            text_pair: text_pair.or(self.text_pair),
+            label: label.map(str::to_string).or(self.label),
+            choices: if choices.is_empty() { self.choices } else { choices },
+            ..self
+        }
+    }
+
+    /// The same with another threshold of "no answer", if there is one.
+    pub fn with_threshold(self, threshold: Option<f64>) -> Self {
+        Self { no_answer_threshold: threshold.or(self.no_answer_threshold), ..self }
     }
 
     /// Learns the labels of a training file; for tags what their prefixes mean, for questions whether some have no
@@ -264,12 +293,25 @@ impl Description {
             }
             TaskName::MultipleChoice => return Ok(Vec::new()),
             TaskName::Classification | TaskName::MultiLabel => {
-                let rows: Vec<Row> = read_table(training, &self.table()?)?.collect::<Result<_>>()?;
-                label_names(&rows)
+                let table = self.table()?;
+                let rows: Vec<Row> = read_table(training, &table)?.collect::<Result<_>>()?;
+                let found = label_names(&rows);
+                match table.label {
+                    // A column by its name is a label, though no training text may have it.
+                    Some(LabelColumns::Indicators(columns)) => {
+                        let names: Vec<String> = columns.iter().map(Column::to_string).collect();
+                        if found.iter().all(|label| names.contains(label)) { names } else { found }
+                    }
+                    _ => found,
+                }
             }
             TaskName::Tagging => {
-                let mut sentences = TaggingTask::sentences(self.conll(Some(training))?, training)?;
+                let mut sentences = TaggingTask::sentences(self.conll()?, training)?;
                 let (labels, scheme) = learned_tags(&mut sentences);
+                if labels.iter().all(|label| label.parse::<f64>().is_ok()) {
+                    let file = training.display();
+                    eprintln!("warning: {file}: the tags are numbers, which mark no entities: `f1` is the accuracy");
+                }
                 self.tag_scheme = scheme;
                 labels
             }
@@ -297,7 +339,8 @@ impl Description {
                 class_weights: Vec::new(),
             }),
             TaskName::Tagging => AnyTask::Tagging(TaggingTask {
-                columns: self.conll(None)?,
+                columns: self.conll()?,
+                texts: self.inputs()?,
                 labels,
                 scheme: self.tag_scheme,
                 max_seq_len: self.max_seq_len,
@@ -308,6 +351,7 @@ impl Description {
                 max_seq_len: self.max_seq_len,
                 doc_stride: self.doc_stride,
                 threshold: self.no_answer_threshold,
+                columns: self.inputs()?,
                 n_best: 0,
                 tokenizer: tokenizer.clone(),
             }),
@@ -334,6 +378,16 @@ impl TaskName {
             Self::MultiLabel => Some(ProblemType::MultiLabelClassification),
             Self::Regression => Some(ProblemType::Regression),
             _ => None,
+        }
+    }
+
+    /// The class in transformers that has the head.
+    pub fn architecture(self) -> &'static str {
+        match self {
+            Self::Classification | Self::MultiLabel | Self::Regression => BertForSequenceClassification::ARCHITECTURE,
+            Self::Tagging => BertForTokenClassification::ARCHITECTURE,
+            Self::QuestionAnswering => BertForQuestionAnswering::ARCHITECTURE,
+            Self::MultipleChoice => BertForMultipleChoice::ARCHITECTURE,
         }
     }
 
@@ -368,21 +422,16 @@ impl TaskName {
 /// # Errors
 /// If it is not one.
 pub fn open_task(directory: &Path) -> Result<AnyTask> {
-    open_task_for(directory, &ColumnArgs::default(), None)
+    open_task_for(directory, |description| description)
 }
 
-/// As [`open_task`], for tables that may have other columns than the training file had.
+/// As [`open_task`], for files that may have other columns than the training file had.
 ///
 /// # Errors
 /// If it is not one.
-pub fn open_task_for(directory: &Path, columns: &ColumnArgs, label: Option<&str>) -> Result<AnyTask> {
+pub fn open_task_for(directory: &Path, change: impl FnOnce(Description) -> Description) -> Result<AnyTask> {
     let config = bert_model::pretrained::load_config(directory)?;
-    let mut description = Description::read(directory, &config)?;
-    let ColumnArgs { text, text_pair, no_header } = columns.clone();
-    description.text = text.unwrap_or(description.text);
-    description.text_pair = text_pair.or(description.text_pair);
-    description.label = label.map_or(description.label, str::to_string);
-    description.header &= !no_header;
+    let description = change(Description::read(directory, &config)?);
     let numbered = || (0..config.num_labels()).map(|id| format!("LABEL_{id}")).collect();
     let labels = config.labels()?.unwrap_or_else(numbered);
     let tokenizer = Tokenizer::load(directory)?;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use bert_finetune::args::{Cli, Command, EmbedArgs, EvaluateArgs, PredictArgs, ReportArgs, TrainArgs};
-use bert_finetune::description::{AnyTask, open_task, open_task_for};
+use bert_finetune::description::{AnyTask, Description, open_task, open_task_for};
 use bert_finetune::embed::{Pooling, Recipe, embed};
 use bert_finetune::features::Encoded;
 use bert_finetune::predict::{WINDOW, score};
@@ -171,7 +171,12 @@ fn print_table(summary: &Value) {
 }
 
 fn run_evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
-    let metrics = for_task!(open_task_for(&args.model, &args.columns, args.label.as_deref())?, task => evaluate_with(&task, args))?;
+    let metrics = for_task!(
+        open_task_for(&args.model, |usual| {
+            usual.with_columns(&args.columns, args.label.as_deref()).with_threshold(args.no_answer_threshold)
+        })?,
+        task => evaluate_with(&task, args)
+    )?;
     if args.common.json {
         print_line(Value::Object(metrics))?;
     } else {
@@ -216,7 +221,10 @@ fn open_model<T: Task>(directory: &Path, device: &burn::tensor::Device) -> Resul
 }
 
 fn run_predict(args: &PredictArgs) -> Result<ExitCode> {
-    let mut task = open_task_for(&args.model, &args.columns, None)?;
+    let mut task = open_task_for(&args.model, |usual| {
+        let unlabelled = Description { label: None, ..usual };
+        unlabelled.with_columns(&args.columns, None).with_threshold(args.no_answer_threshold)
+    })?;
     match (&mut task, args.n_best) {
         (AnyTask::QuestionAnswering(task), Some(n_best)) => task.n_best = n_best,
         (_, Some(_)) => return Err(Error::Usage("--n-best: only questions have answers to list".into()).into()),

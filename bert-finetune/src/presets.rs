@@ -27,7 +27,8 @@ const CLASSES: Preset = Preset {
     metric: "accuracy",
 };
 const TAGS: Preset = Preset { task: TaskName::Tagging, columns: ("text", None, "label"), metric: "f1", ..CLASSES };
-const ANSWERS: Preset = Preset { task: TaskName::QuestionAnswering, ..TAGS };
+const ANSWERS: Preset =
+    Preset { task: TaskName::QuestionAnswering, columns: ("question", Some("context"), "label"), ..TAGS };
 const CHOICES: Preset = Preset { task: TaskName::MultipleChoice, ..CLASSES };
 
 const PRESETS: [Preset; 16] = [
@@ -73,7 +74,7 @@ impl Preset {
         Description {
             text: text.into(),
             text_pair: text_pair.map(Into::into),
-            label: label.into(),
+            label: Some(label.into()),
             choices: self.choices.iter().map(|name| name.to_string()).collect(),
             header: self.header,
             skip_short_rows: self.name == "qqp",

@@ -41,6 +41,8 @@ pub struct TrainSettings {
     /// What learns.
     pub adaptation: Adaptation,
     pub seed: u64,
+    /// Decides which examples `eval_share` sets aside: the same ones for each of several seeds.
+    pub split_seed: u64,
 }
 
 /// What does not decide them.
@@ -78,12 +80,8 @@ impl TrainSettings {
         let length = args.max_seq_len.unwrap_or(task.default_length().min(positions));
         let usual = args.preset.map_or_else(|| Description::usual(task, length), |preset| preset.description(length));
         // What is said beside a preset counts more.
+        let usual = usual.with_columns(&args.columns, args.label.as_deref());
         let description = Description {
-            text: args.text.clone().unwrap_or(usual.text),
-            text_pair: args.text_pair.clone().or(usual.text_pair),
-            label: args.label.clone().unwrap_or(usual.label),
-            choices: if args.choices.is_empty() { usual.choices } else { args.choices.clone() },
-            header: usual.header && !args.no_header,
             token_column: args.token_column.clone(),
             tag_column: args.tag_column.clone(),
             doc_stride: args.doc_stride,
@@ -121,6 +119,7 @@ impl TrainSettings {
             class_weights: args.class_weights.is_some(),
             adaptation,
             seed: args.common.seed,
+            split_seed: args.common.seed,
         };
         settings.check()?;
         let is_default = is_sample && args.output.is_none() && is_sample_run(&output);

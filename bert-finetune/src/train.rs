@@ -1,6 +1,7 @@
 //! `bert-finetune train` and `evaluate`: every epoch ends with a look at the evaluation examples, and the model of the
 //! best epoch stays. Several seeds are several runs.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -114,6 +115,11 @@ pub fn run_once(settings: &TrainSettings, run: &RunSettings, files: &Files, inte
     }
     let mut description = settings.description.clone();
     let labels = description.learn_labels(&files.training)?;
+    let (labels, keeps_head) = fit_to_head(labels, description.task.architecture(), &config);
+    let is_same_class = config.architectures.iter().flatten().any(|name| name == description.task.architecture());
+    if is_same_class && !keeps_head && !settings.from_scratch && !run.quiet {
+        eprintln!("{}: its head is for other labels and stays behind; a fresh one learns", settings.model.display());
+    }
     let task = description.task(labels.clone(), &tokenizer)?;
     let config = with_head(config, &description, &labels);
     for_task!(task, task => {
@@ -123,7 +129,7 @@ pub fn run_once(settings: &TrainSettings, run: &RunSettings, files: &Files, inte
             task.balance(&data.training)?;
         }
         let directory = RunDirectory::open(&run.output, run.if_exists)?;
-        let model = directory.prepared(initial_model(settings, &config, &device, run.quiet))?;
+        let model = directory.prepared(initial_model(settings, keeps_head, &config, &device, run.quiet))?;
         let run = Run { settings, run, description, config, tokenizer, task, device, interrupt };
         run.train(model, &data, directory, name)
     })
@@ -133,7 +139,7 @@ fn read_data<T: Task>(settings: &TrainSettings, files: &Files, task: &T) -> Resu
     let mut training = task.read(&files.training)?;
     let evaluation = match &files.evaluation {
         Some(path) => task.read(path)?,
-        None => set_aside(&mut training, settings.eval_share, mix(&[settings.seed, SPLIT])),
+        None => set_aside(&mut training, settings.eval_share, mix(&[settings.split_seed, SPLIT])),
     };
     if training.is_empty() {
         let expected = "more, so that one can be set aside (or --eval FILE, or --eval-share 0)";
@@ -165,14 +171,34 @@ fn set_aside<E>(examples: &mut Vec<E>, share: f64, seed: u64) -> Vec<E> {
 
 /// The configuration with the head of the task.
 fn with_head(config: BertConfig, description: &Description, labels: &[String]) -> BertConfig {
-    let mut config = if labels.is_empty() { config } else { config.with_labels(labels) };
+    let mut config = if labels.is_empty() { config.without_labels() } else { config.with_labels(labels) };
     config.problem_type = description.task.problem_type();
     config
 }
 
-/// The encoder of the checkpoint under a fresh head: a head for other labels is of no use.
+/// The labels, in the order of the checkpoint's head if that is one for the same task and labels; and whether it is.
+fn fit_to_head(labels: Vec<String>, architecture: &str, checkpoint: &BertConfig) -> (Vec<String>, bool) {
+    if !checkpoint.architectures.iter().flatten().any(|name| name == architecture) {
+        return (labels, false);
+    }
+    let numbered = |prefix: &str, count: usize| (0..count).map(|id| format!("{prefix}{id}")).collect::<Vec<_>>();
+    let nameless = numbered("LABEL_", checkpoint.num_labels());
+    let named = checkpoint.labels().ok().flatten().unwrap_or_else(|| nameless.clone());
+    let sorted = |labels: &[String]| BTreeSet::from_iter(labels.iter().cloned());
+    // Heads for questions and choices have no labels; a value has a name that says nothing.
+    let is_by_number = named == nameless && (labels.len() == 1 || labels == numbered("", labels.len()));
+    if !labels.is_empty() && sorted(&named) == sorted(&labels) {
+        return (named, true);
+    }
+    let is_fit = labels.is_empty() || is_by_number && named.len() == labels.len();
+    (labels, is_fit)
+}
+
+/// The encoder of the checkpoint under a fresh head; under its own, if that is for the same task and labels (a reader of
+/// questions that goes on with others).
 fn initial_model<M: Pretrained>(
     settings: &TrainSettings,
+    keeps_head: bool,
     config: &BertConfig,
     device: &Device,
     quiet: bool,
@@ -181,7 +207,8 @@ fn initial_model<M: Pretrained>(
     if settings.from_scratch {
         return Ok(M::fresh(config, seed, device));
     }
-    let weights = Weights::open(&settings.model)?.without(&["classifier", "qa_outputs"]);
+    let weights = Weights::open(&settings.model)?;
+    let weights = if keeps_head { weights } else { weights.without(&["classifier", "qa_outputs"]) };
     let loaded = load_weights::<M>(&weights, config.clone(), seed, device)?;
     let unexpected: Vec<&str> =
         loaded.initialised.iter().map(String::as_str).filter(|n| n.contains("pooler")).collect();

@@ -10,6 +10,9 @@ fn main() -> Result<()> {
     let directory = arguments.next().unwrap_or_else(|| "runs/finetune".into());
     let device = device::select("auto")?.device;
     let loaded = load::<BertForSequenceClassification>(&directory, 42, &device)?;
+    if let Some(warning) = loaded.warning() {
+        eprintln!("warning: {directory}: {warning}");
+    }
     let tokenizer = Tokenizer::load(&directory)?.truncating(loaded.config.max_position_embeddings)?;
     let labels = loaded.config.labels()?.unwrap_or_default();
     for text in arguments {

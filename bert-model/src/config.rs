@@ -132,12 +132,13 @@ const SIZES: [(&str, usize, usize, usize); 6] = [
 ];
 
 /// Keys of Hugging Face's `PretrainedConfig` and `BertConfig` that this crate reads past.
-const KNOWN_OTHER_KEYS: [&str; 24] = [
+const KNOWN_OTHER_KEYS: [&str; 30] = [
     "_name_or_path",
     "add_cross_attention",
     "attn_implementation",
     "bos_token_id",
     "chunk_size_feed_forward",
+    "cls_token_id",
     "directionality",
     "dtype",
     "eos_token_id",
@@ -147,14 +148,19 @@ const KNOWN_OTHER_KEYS: [&str; 24] = [
     "is_encoder_decoder",
     "output_attentions",
     "output_hidden_states",
+    "output_past",
     "pooler_fc_size",
     "pooler_num_attention_heads",
     "pooler_num_fc_layers",
     "pooler_size_per_head",
     "pooler_type",
     "position_embedding_type",
+    "pruned_heads",
     "return_dict",
+    "sep_token_id",
+    "tokenizer_class",
     "torch_dtype",
+    "torchscript",
     "transformers_version",
     "use_cache",
 ];
@@ -206,13 +212,26 @@ impl BertConfig {
         self
     }
 
+    /// The same configuration without classes, for a head that has none.
+    pub fn without_labels(mut self) -> Self {
+        (self.id2label, self.label2id) = (None, None);
+        self.other.shift_remove("num_labels");
+        self
+    }
+
     /// The names of the classes in the order of their numbers; `None` if the configuration names none.
     ///
     /// # Errors
     /// If `id2label` is not a map from 0, 1, … to names.
     pub fn labels(&self) -> Result<Option<Vec<String>>> {
         let Some(id2label) = &self.id2label else { return Ok(None) };
-        let label = |id: usize| id2label.get(&id.to_string()).and_then(Value::as_str).map(str::to_string);
+        let name = |label: &Value| match label {
+            Value::String(name) => Some(name.clone()),
+            // What run_glue.py makes of a table whose labels are numbers.
+            Value::Number(_) | Value::Bool(_) => Some(label.to_string()),
+            _ => None,
+        };
+        let label = |id: usize| id2label.get(&id.to_string()).and_then(name);
         let labels: Option<Vec<String>> = (0..id2label.len()).map(label).collect();
         labels.map(Some).ok_or_else(|| {
             Error::config("config.json", "id2label", Value::from(id2label.clone()).to_string(), "names for 0, 1, 2, …")

@@ -74,6 +74,21 @@ impl ConllOptions {
     }
 }
 
+/// Where words and tags are, as far as it is said; the rest is where it usually is in the file at hand.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ConllColumns {
+    pub token: Option<TagColumn>,
+    pub tag: Option<TagColumn>,
+}
+
+impl ConllColumns {
+    /// In this file.
+    pub fn of(self, path: &Path) -> ConllOptions {
+        let usual = ConllOptions::usual(path);
+        ConllOptions { token: self.token.unwrap_or(usual.token), tag: self.tag.or(usual.tag) }
+    }
+}
+
 /// A sentence; `tags` is as long as `words`, or empty if tags are not read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sentence {
@@ -136,11 +151,16 @@ impl Sentences {
         Ok((!sentence.words.is_empty()).then_some(sentence))
     }
 
-    /// A line before a sentence that starts with `# ` and is no word `#`: a word's line has tabs, or the number of
-    /// columns of the lines before and no equals sign, as `# sent_id = 7` has.
+    /// A line before a sentence that starts with `# ` and is no word `#`: a word's line has a tab after it, or the number
+    /// of columns of the lines before and no equals sign, as `# sent_id = 7` has. A `#` is no word either where words are
+    /// not in the first column (GermEval's sources).
     fn is_comment(&self, text: &str, fields: &[&str]) -> bool {
         let like_words = self.width == Some(fields.len()) && !fields.contains(&"=");
-        (text == "#" || text.starts_with("# ")) && !text.contains('\t') && !like_words
+        let is_numbered = self.options.token != TagColumn::FromStart(1);
+        match text.contains('\t') {
+            true => text.starts_with("# ") || is_numbered && fields[0] == "#",
+            false => (text == "#" || text.starts_with("# ")) && !like_words,
+        }
     }
 
     fn push(&self, sentence: &mut Sentence, fields: &[&str], line: u64) -> Result<()> {
@@ -283,6 +303,15 @@ mod tests {
     }
 
     #[test]
+    fn comments_with_tabs() {
+        let text = "# id 5b-1\tdomain=en\nit _ _ O\nrains _ _ O\n\n# id 5b-2\tdomain=en\n# _ _ B-X\n";
+        assert_eq!(tagged("x.conll", text, COLUMNS), ["it/O rains/O", "#/B-X"]);
+        let text = "#\thttp://de.wikipedia.org\t[2009-10-17]\n1\tOb\tB-X\tO\n";
+        let columns = ConllColumns { token: Some(TagColumn::FromStart(2)), tag: Some(TagColumn::FromStart(3)) };
+        assert_eq!(tagged("x.tsv", text, columns.of(Path::new("x.tsv"))), ["Ob/B-X"]);
+    }
+
+    #[test]
     fn conll_u() {
         let line = |id: &str, word: &str, tag: &str| format!("{id}\t{word}\t_\t{tag}\t_\t_\t0\t_\t_\t_\n");
         let text = format!(
@@ -292,7 +321,10 @@ mod tests {
             line("2", "n't", "PART"),
             line("2.1", "go", "VERB"),
         );
-        assert_eq!(tagged("x.conllu", &text, ConllOptions::usual(Path::new("x.conllu"))), ["do/AUX n't/PART"]);
+        let usual = ConllColumns::default().of(Path::new("x.conllu"));
+        assert_eq!(tagged("x.conllu", &text, usual), ["do/AUX n't/PART"]);
+        let lemma = ConllColumns { tag: Some(TagColumn::FromStart(3)), ..ConllColumns::default() };
+        assert_eq!(tagged("x.conllu", &text, lemma.of(Path::new("x.conllu"))), ["do/_ n't/_"]);
     }
 
     #[test]

@@ -84,20 +84,26 @@ impl<'a> Tag<'a> {
 }
 
 impl TagScheme {
-    /// Tells the scheme from the tags of all sentences. Where IOB1 and IOB2 look alike, it is IOB2.
+    /// Tells the scheme from the tags of all sentences. Where IOB1 and IOB2 look alike, it is IOB2. A stray tag without
+    /// a prefix (`X`) beside tags such as `B-PER` is outside of every entity, as seqeval has it.
     pub fn detect<'a>(sentences: impl IntoIterator<Item = &'a [String]>) -> Self {
         let mut prefixes = BTreeSet::new();
-        let mut starts_inside = false;
+        let (mut starts_inside, mut is_plain, mut is_typed) = (false, false, false);
         for sentence in sentences {
             let mut previous = Tag::Outside;
             for tag in sentence {
-                let Some(parsed) = Tag::parse(tag) else { return Self::Plain };
+                let Some(parsed) = Tag::parse(tag) else {
+                    (is_plain, previous) = (true, Tag::Outside);
+                    continue;
+                };
+                is_typed |= tag.starts_with("B-") || tag.starts_with("I-");
                 prefixes.extend(tag.chars().next());
                 starts_inside |= matches!(parsed, Tag::Inside(_)) && !parsed.continues(previous);
                 previous = parsed;
             }
         }
         match prefixes {
+            _ if is_plain && !is_typed => Self::Plain,
             prefixes if prefixes.contains(&'L') || prefixes.contains(&'U') => Self::Bilou,
             prefixes if prefixes.contains(&'E') || prefixes.contains(&'S') => Self::Iobes,
             _ if starts_inside => Self::Iob1,
@@ -184,6 +190,7 @@ mod tests {
             ("O O", TagScheme::Iob2),
             ("DT NN O", TagScheme::Plain),
             ("-LRB- NN", TagScheme::Plain),
+            ("B-PER I-PER X O", TagScheme::Iob2),
         ];
         for (text, scheme) in cases {
             assert_eq!(TagScheme::detect([&*tags(text)]), scheme, "{text}");

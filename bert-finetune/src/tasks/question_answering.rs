@@ -9,7 +9,6 @@ use bert_model::model::loss::cross_entropy;
 use bert_model::text::Sequence;
 use bert_model::train::report::Mark;
 use bert_model::{BertForQuestionAnswering, BertModel, Error, Result, Tokenizer};
-use bert_pretrain::input::columns::Column;
 use bert_pretrain::input::read_inputs;
 use bert_pretrain::input::table::{Row, TableOptions};
 use burn::tensor::{Int, Tensor};
@@ -36,6 +35,8 @@ pub struct QuestionAnsweringTask {
     pub doc_stride: usize,
     /// "No answer" is said if it scores higher than the best span by more than this; `None` if every question has one.
     pub threshold: Option<f64>,
+    /// Where a table has questions and the texts that they are about.
+    pub columns: TableOptions,
     /// So many of the best answers are listed beside the one.
     pub n_best: usize,
     /// Text to pieces.
@@ -164,15 +165,13 @@ impl Task for QuestionAnsweringTask {
         read_squad(path)
     }
 
-    /// SQuAD's `.json`, or else columns `question` and `context`; in plain text a tab stands between the two.
+    /// SQuAD's `.json`, or else the columns of a table; in plain text a tab stands between question and context.
     fn questions(&self, path: &Path) -> Result<Examples<Question>> {
         if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) {
             return Ok(Box::new(read_squad(path)?.into_iter().map(Ok)));
         }
-        let name = |name: &str| Column::Name(name.into());
-        let columns = TableOptions { text_pair: Some(name("context")), ..TableOptions::texts(name("question")) };
         let task = self.clone();
-        Ok(Box::new(read_inputs(path, &columns)?.map(move |row| {
+        Ok(Box::new(read_inputs(path, &self.columns)?.map(move |row| {
             let Row { text, pair, .. } = row?;
             task.question(&Asked { text: pair.unwrap_or_default(), question: Some(text), ..Asked::default() })
         })))
@@ -313,9 +312,10 @@ impl Task for QuestionAnsweringTask {
                 no_answer_score: ranked.no_answer_score,
             })
             .collect();
-        let metrics = match self.threshold {
-            Some(threshold) => json!(squad_v2(&judged, threshold)),
-            None => json!(squad_v1(&judged)),
+        let is_v2 = self.threshold.is_some() || questions.iter().any(|question| question.is_impossible);
+        let metrics = match is_v2 {
+            true => json!(squad_v2(&judged, self.threshold.unwrap_or(0.0))),
+            false => json!(squad_v1(&judged)),
         };
         let mut metrics = metrics.as_object().cloned().unwrap_or_default();
         let losses: Vec<f64> = windows.iter().zip(scores).flat_map(|(w, s)| w.iter().zip(s)).map(window_loss).collect();
@@ -364,6 +364,7 @@ impl Task for QuestionAnsweringTask {
 #[cfg(test)]
 mod tests {
     use bert_model::text::tokenizer::Normalisation;
+    use bert_pretrain::input::columns::Column;
 
     use super::*;
 
@@ -378,6 +379,7 @@ mod tests {
                 max_seq_len,
                 doc_stride,
                 threshold: None,
+                columns: TableOptions::texts(Column::Name("question".into())),
                 n_best: 0,
                 tokenizer: tokenizer.clone(),
             };

@@ -15,11 +15,11 @@ use serde_json::{Map, Value, json};
 
 use super::sequence::best;
 use super::{Asked, Examples, Task, balanced, weight_of, weighted_sum};
-use crate::data::conll::{ConllOptions, Sentence, WordsOrText, read_tagged, words_or_text};
+use crate::data::conll::{ConllColumns, ConllOptions, Sentence, WordsOrText, read_tagged, words_or_text};
+use crate::data::squad::CodePoints;
 use crate::data::tags::{Entity, TagScheme, complete, entities, to_iob2};
 use crate::metrics::entities::entity_scores;
 use crate::report::{Mistake, worst};
-use bert_pretrain::input::columns::Column;
 use bert_pretrain::input::read_inputs;
 use bert_pretrain::input::table::TableOptions;
 use bert_pretrain::lines::Lines;
@@ -27,8 +27,10 @@ use bert_pretrain::lines::Lines;
 /// Tagging of words.
 #[derive(Debug, Clone)]
 pub struct TaggingTask {
-    /// Where a CoNLL file has what; `None` for the usual places.
-    pub columns: Option<ConllOptions>,
+    /// Where a CoNLL file has what.
+    pub columns: ConllColumns,
+    /// Where a table has texts to be tagged.
+    pub texts: TableOptions,
     /// The tags in the order of their numbers.
     pub labels: Vec<String>,
     /// What their prefixes mean.
@@ -48,7 +50,9 @@ pub struct TaggedSentence {
     pub words: Vec<String>,
     /// As many, or none.
     pub tags: Vec<usize>,
-    /// Where each word stands in the text that it was cut from, in code points; empty for words that came as such.
+    /// The text that the words were cut from; they themselves with spaces between if they came as such.
+    pub text: String,
+    /// Where each word stands in it, in code points.
     pub places: Vec<(usize, usize)>,
 }
 
@@ -60,6 +64,13 @@ pub struct Window {
     words: Vec<(usize, usize)>,
     /// The tag of each of them, if known.
     tags: Vec<usize>,
+}
+
+impl TaggedSentence {
+    /// Words that came as such.
+    fn of_words(words: Vec<String>, tags: Vec<usize>) -> Self {
+        Self { text: words.join(" "), places: joined_places(&words), words, tags }
+    }
 }
 
 /// The tags of a file in the form in which they are learned: IOB1 becomes IOB2.
@@ -78,8 +89,15 @@ impl TaggingTask {
     ///
     /// # Errors
     /// What is wrong in the file, and where.
-    pub fn sentences(columns: Option<ConllOptions>, path: &Path) -> Result<Vec<Sentence>> {
-        read_tagged(path, columns.unwrap_or_else(|| ConllOptions::usual(path)))?.collect()
+    pub fn sentences(columns: ConllColumns, path: &Path) -> Result<Vec<Sentence>> {
+        read_tagged(path, columns.of(path))?.collect()
+    }
+
+    /// The number of a tag; where all tags have names, a number is taken for the tag that has it.
+    fn number(&self, tag: &str) -> Option<usize> {
+        let named = self.labels.iter().all(|label| label.parse::<f64>().is_err());
+        let by_number = || tag.parse().ok().filter(|&number| named && number < self.labels.len());
+        self.labels.iter().position(|label| label == tag).or_else(by_number)
     }
 
     /// The words of a plain text.
@@ -90,7 +108,7 @@ impl TaggingTask {
         let places = self.tokenizer.word_places(text)?;
         let letters: Vec<char> = text.chars().collect();
         let words = places.iter().map(|&(start, end)| letters[start..end].iter().collect()).collect();
-        Ok(TaggedSentence { words, tags: Vec::new(), places })
+        Ok(TaggedSentence { words, tags: Vec::new(), text: text.into(), places })
     }
 
     /// Scores of the words that the windows read, `[W, C]`.
@@ -128,11 +146,16 @@ impl Task for TaggingTask {
 
     fn read(&self, path: &Path) -> Result<Vec<TaggedSentence>> {
         let mut sentences = Self::sentences(self.columns, path)?;
+        let is_known = |sentence: &Sentence| sentence.tags.iter().all(|tag| self.number(tag).is_some());
+        let as_they_stand = sentences.clone();
         learned_tags(&mut sentences);
+        // A model from elsewhere may have learned IOB1 as it stands.
+        if !sentences.iter().all(is_known) && as_they_stand.iter().all(is_known) {
+            sentences = as_they_stand;
+        }
         let tagged = |sentence: Sentence| {
             let number = |(index, tag): (usize, &String)| {
-                let found = self.labels.iter().position(|label| label == tag);
-                found.ok_or_else(|| {
+                self.number(tag).ok_or_else(|| {
                     Error::line(
                         path,
                         sentence.lines[index],
@@ -142,7 +165,7 @@ impl Task for TaggingTask {
                 })
             };
             let tags = sentence.tags.iter().enumerate().map(number).collect::<Result<_>>()?;
-            Ok(TaggedSentence { words: sentence.words, tags, places: Vec::new() })
+            Ok(TaggedSentence::of_words(sentence.words, tags))
         };
         sentences.into_iter().map(tagged).collect()
     }
@@ -156,22 +179,19 @@ impl Task for TaggingTask {
         }
         let has_extension = |wanted: &str| path.extension().is_some_and(|found| found.eq_ignore_ascii_case(wanted));
         if has_extension("csv") {
-            let texts = read_inputs(path, &TableOptions::texts(Column::Name("text".into())))?;
+            let texts = read_inputs(path, &self.texts)?;
             return Ok(Box::new(texts.map(move |row| task.words_of(&row?.text))));
         }
         if has_extension("jsonl") {
             let place = path.to_path_buf();
             let lines = Lines::open(path)?.filter(|line| !line.as_ref().is_ok_and(|line| line.text.trim().is_empty()));
             return Ok(Box::new(lines.map(move |line| match words_or_text(&line?, &place)? {
-                WordsOrText::Words(words) => Ok(TaggedSentence { words, ..TaggedSentence::default() }),
+                WordsOrText::Words(words) => Ok(TaggedSentence::of_words(words, Vec::new())),
                 WordsOrText::Text(text) => task.words_of(&text),
             })));
         }
-        let columns = self.columns.unwrap_or_else(|| ConllOptions::usual(path));
-        let sentences = read_tagged(path, ConllOptions { tag: None, ..columns })?;
-        Ok(Box::new(
-            sentences.map(|sentence| Ok(TaggedSentence { words: sentence?.words, ..TaggedSentence::default() })),
-        ))
+        let sentences = read_tagged(path, ConllOptions { tag: None, ..self.columns.of(path) })?;
+        Ok(Box::new(sentences.map(|sentence| Ok(TaggedSentence::of_words(sentence?.words, Vec::new())))))
     }
 
     fn question(&self, asked: &Asked) -> Result<TaggedSentence> {
@@ -260,17 +280,13 @@ impl Task for TaggingTask {
 
     fn answer(&self, sentence: &TaggedSentence, windows: &[Window], scores: &[Vec<Vec<f32>>]) -> Value {
         let (tags, probabilities) = self.tags(sentence, windows, scores);
-        let places = if sentence.places.is_empty() { joined_places(&sentence.words) } else { sentence.places.clone() };
+        let (places, code_points) = (&sentence.places, CodePoints::new(&sentence.text));
         let found = entities(&tags, self.scheme).into_iter().map(|entity| {
             let words = entity.start..entity.end;
             let score = probabilities[words.clone()].iter().sum::<f32>() / words.len() as f32;
-            json!({
-                "type": entity.kind,
-                "start": places[entity.start].0,
-                "end": places[entity.end - 1].1,
-                "text": sentence.words[words].join(" "),
-                "score": score,
-            })
+            let (start, end) = (places[entity.start].0, places[entity.end - 1].1);
+            let text = code_points.slice(&sentence.text, start, end);
+            json!({"type": entity.kind, "start": start, "end": end, "text": text, "score": score})
         });
         json!({"words": sentence.words, "tags": tags, "entities": found.collect::<Vec<_>>()})
     }
@@ -306,7 +322,7 @@ impl Task for TaggingTask {
             let (found, probabilities) = self.tags(sentence, &windows[index], &scores[index]);
             let gold: Vec<String> = sentence.tags.iter().map(|&tag| self.labels[tag].clone()).collect();
             let (gold, found) = (entities(&gold, self.scheme), entities(&found, self.scheme));
-            let places = joined_places(&sentence.words);
+            let places = &sentence.places;
             let span =
                 |entity: &Entity, mark| (places[entity.start].0, places[entity.end - 1].1, entity.kind.clone(), mark);
             let mut spans: Vec<_> = found
@@ -317,7 +333,7 @@ impl Task for TaggingTask {
             let surest = found.iter().filter(|entity| !gold.contains(entity)).map(|entity| probabilities[entity.start]);
             let weight = surest.fold(0.0, f32::max);
             let is_wrong = spans.iter().any(|span| span.3 != Mark::Correct);
-            is_wrong.then(|| (f64::from(weight), Mistake::Spans { lead: None, text: sentence.words.join(" "), spans }))
+            is_wrong.then(|| (f64::from(weight), Mistake::Spans { lead: None, text: sentence.text.clone(), spans }))
         };
         worst((0..sentences.len()).filter_map(mistake).collect())
     }

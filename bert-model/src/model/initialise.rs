@@ -25,7 +25,12 @@ pub struct Initialiser<'a> {
 
 impl<'a> Initialiser<'a> {
     /// For models of the form that `config` describes, with everything random drawn from `seed`.
+    ///
+    /// # Panics
+    /// If `config` describes no model ([`BertConfig::validate`]).
     pub fn new(config: &'a BertConfig, seed: u64, device: &'a Device) -> Self {
+        let problem = config.validate("BertConfig").err().map(|error| error.to_string());
+        assert!(problem.is_none(), "{}", problem.unwrap_or_default());
         Self { config, device, seeds: ChaCha8Rng::seed_from_u64(seed) }
     }
 

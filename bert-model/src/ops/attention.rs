@@ -30,6 +30,9 @@ use super::{TensorMetadata, is_fast, softmax};
 /// - `query`, `key`, `value` and output: `[B, T, H]`, the heads beside each other in H
 /// - `padding`: `[B, T]`, true where a token must not be looked at
 /// - `dropout`: the probability of zeroing an attention probability, if there is to be dropout
+///
+/// # Panics
+/// If the shapes are others, or H is no multiple of `heads`.
 pub fn attention(
     query: Tensor<3>,
     key: Tensor<3>,
@@ -38,6 +41,10 @@ pub fn attention(
     heads: usize,
     dropout: Option<f64>,
 ) -> Tensor<3> {
+    let [batch, tokens, width] = query.dims();
+    assert!(heads > 0 && width.is_multiple_of(heads), "{width} columns for {heads} heads");
+    assert_eq!([query.dims(), query.dims()], [key.dims(), value.dims()], "shapes of query, key and value");
+    assert_eq!(padding.dims(), [batch, tokens], "shape of the padding");
     let dropout = dropout.map(|p| (dropout::next_key(), dropout::threshold(p)));
     if !is_fast(&query) {
         return plain(query, key, value, padding, heads, dropout);

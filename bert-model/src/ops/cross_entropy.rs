@@ -22,7 +22,11 @@ use super::{TensorMetadata, is_fast, widened};
 /// - `logits`: `[N, C]`
 /// - `targets`: `[N]`, each in 0..C
 /// - output: `[N]`, in `f32` also for scores of half precision
+///
+/// # Panics
+/// If the shapes are others, or a target is no class.
 pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+    assert_eq!(logits.dims()[0], targets.dims()[0], "rows of scores and targets");
     let logits = widened(logits);
     if is_fast(&logits) {
         let (losses, _) = Dispatch::fast_cross_entropy(logits.into_dispatch(), targets.into_dispatch());

@@ -2,14 +2,16 @@
 //! ten times as long. They are noise here, so the worker threads take them for 0, in what they read and what they write.
 
 /// From now on this thread takes denormal numbers for 0, where its processor can be told so (x86-64, AArch64).
-pub fn flush() {
+pub(crate) fn flush() {
     #[cfg(target_arch = "x86_64")]
     {
         /// "Flush to zero" and "denormals are zero" of the MXCSR register.
         const FLUSH: u32 = (1 << 15) | (1 << 6);
         let mut control = 0_u32;
         // SAFETY: both instructions only move the control register, to and from a variable of its size. SSE is part of
-        // every x86-64. Rust's own arithmetic is defined for the default mode; beyond denormals nothing differs in this one.
+        // every x86-64. Rust asks that this register be left alone, since compilers compute constants in the default
+        // mode; beyond denormals nothing differs in this one, and either result is good for the worker threads, all of whose
+        // life is spent in it.
         unsafe {
             std::arch::asm!("stmxcsr [{}]", in(reg) &mut control, options(nostack));
             control |= FLUSH;

@@ -20,7 +20,11 @@ use super::{TensorMetadata, by_rows, dropout_with, is_fast, is_half, widened};
 /// # Shapes
 /// - `x` and output: `[…, H]`
 /// - `gamma`, `beta`: `[H]`
+///
+/// # Panics
+/// If the shapes are others.
 pub fn layer_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, beta: Tensor<1>, epsilon: f64) -> Tensor<D> {
+    assert_eq!([gamma.dims(), beta.dims()], [[x.dims()[D - 1]]; 2], "shapes of γ and β");
     if is_half(&x) {
         let dtype = x.dtype();
         return layer_norm(widened(x), widened(gamma), widened(beta), epsilon).cast(dtype);
@@ -43,6 +47,9 @@ pub fn layer_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, beta: Tensor<1
 /// - `x`, `residual` and output: `[…, H]`
 /// - `gamma`, `beta`: `[H]`
 /// - `dropout`: the probability of zeroing an element of `x`, if there is to be dropout
+///
+/// # Panics
+/// If the shapes are others.
 pub fn add_norm<const D: usize>(
     residual: Tensor<D>,
     x: Tensor<D>,
@@ -51,6 +58,8 @@ pub fn add_norm<const D: usize>(
     beta: Tensor<1>,
     epsilon: f64,
 ) -> Tensor<D> {
+    assert_eq!(residual.dims(), x.dims(), "shapes of the two summands");
+    assert_eq!([gamma.dims(), beta.dims()], [[x.dims()[D - 1]]; 2], "shapes of γ and β");
     let dropout = dropout.map(|p| (dropout::next_key(), dropout::threshold(p)));
     if !is_fast(&x) {
         let x = dropout.map_or(x.clone(), |(key, p)| dropout_with(x, key, p));
@@ -59,8 +68,9 @@ pub fn add_norm<const D: usize>(
     let (key, p) = dropout.unwrap_or_default();
     let (gamma, beta) = (gamma.into_dispatch(), beta.into_dispatch());
     by_rows(x, |x| {
-        let (x, residual) = (x.clone().into_dispatch(), residual.reshape::<2, _>(x.shape()).into_dispatch());
-        let (output, _) = Dispatch::fast_add_norm(residual, x, gamma, beta, epsilon as f32, key, p);
+        let residual = residual.reshape::<2, _>(x.shape()).into_dispatch();
+        // x is moved: nobody else's, it is changed in place.
+        let (output, _) = Dispatch::fast_add_norm(residual, x.into_dispatch(), gamma, beta, epsilon as f32, key, p);
         Tensor::from_dispatch(output)
     })
 }

@@ -31,7 +31,8 @@ pub struct Loaded<M> {
 }
 
 impl<M> Loaded<M> {
-    /// One sentence that names the freshly initialised parameters and a decoder that was left aside, if there are any.
+    /// One sentence that names the freshly initialised parameters and what was left aside of the checkpoint's encoder and
+    /// decoder, if there is any of it.
     pub fn warning(&self) -> Option<String> {
         let initialised = (!self.initialised.is_empty()).then(|| {
             format!("not in the checkpoint and freshly initialised (train before use): {}", self.initialised.join(", "))
@@ -42,7 +43,13 @@ impl<M> Loaded<M> {
                  `tie_word_embeddings`; set it to false to use that decoder"
             )
         });
-        let warnings: Vec<String> = initialised.into_iter().chain(decoder).collect();
+        // A pooler or a head without use is nothing to speak of; layers that are not used are.
+        let is_encoder = |name: &&String| !names::is_head(name);
+        let encoder: Vec<&str> = self.unused.iter().filter(is_encoder).map(String::as_str).collect();
+        let encoder = encoder.first().map(|first| {
+            format!("{} tensor(s) of the checkpoint's encoder have no place in config.json: {first}, …", encoder.len())
+        });
+        let warnings: Vec<String> = initialised.into_iter().chain(encoder).chain(decoder).collect();
         (!warnings.is_empty()).then(|| warnings.join("; "))
     }
 }

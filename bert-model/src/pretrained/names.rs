@@ -49,6 +49,11 @@ pub fn is_decayed(name: &str) -> bool {
     !name.ends_with("bias") && !name.contains("LayerNorm")
 }
 
+/// Whether the parameter is one of a low-rank adapter beside a matrix.
+pub fn is_adapter(name: &str) -> bool {
+    name.contains(".lora.")
+}
+
 /// Whether a checkpoint may lack the parameter: heads and the pooler, which are then freshly initialised.
 pub fn is_head(name: &str) -> bool {
     let name = name.strip_prefix("bert.").unwrap_or(name);

@@ -39,7 +39,7 @@ pub fn state_dict<M: Module>(model: &M) -> BTreeMap<String, HostTensor> {
 /// Writes `config.json`, `model.safetensors` and the tokenizer's files into `directory`, which is made if need be.
 ///
 /// # Errors
-/// If something cannot be written, or a weight is not finite.
+/// If something cannot be written, a weight is not finite, or the model has low-rank adapters that are not merged.
 pub fn save<M: Pretrained>(
     directory: impl AsRef<Path>,
     model: &M,
@@ -47,12 +47,23 @@ pub fn save<M: Pretrained>(
     tokenizer: &Tokenizer,
 ) -> Result<()> {
     let directory = directory.as_ref();
+    let tensors = state_dict(model);
+    if let Some(adapter) = tensors.keys().find(|name| names::is_adapter(name)) {
+        let advice = "merged adapters (`model.materialize()`): other readers would leave this one aside";
+        return Err(Error::tensor(directory, adapter, "a low-rank adapter", advice));
+    }
     std::fs::create_dir_all(directory).map_err(Error::io(directory, "make the directory"))?;
     let mut config = config.clone();
     config.architectures = Some(vec![M::ARCHITECTURE.to_string()]);
+    for key in ["dtype", "torch_dtype"] {
+        // transformers computes in what these say, and the weights are `f32` now.
+        if let Some(dtype) = config.other.get_mut(key) {
+            *dtype = "float32".into();
+        }
+    }
     config.save(directory.join("config.json"))?;
     tokenizer.save(directory, config.max_position_embeddings)?;
-    save_weights(directory.join("model.safetensors"), &state_dict(model))
+    save_weights(directory.join("model.safetensors"), &tensors)
 }
 
 /// Writes tensors as one safetensors file, whole or not at all.

@@ -200,7 +200,8 @@ impl Weights {
     /// If the shape is not `expected`, the numbers are not floats, or one is not finite.
     pub fn read(&self, name: &str, expected: &[usize]) -> Result<Option<Vec<f32>>> {
         let Some(entry) = self.entries.get(&(self.key)(name)) else { return Ok(None) };
-        let bad = |found: String, expected: String| Error::tensor(&self.path, name, found, expected);
+        let file = entry.file().unwrap_or(&self.path);
+        let bad = |found: String, expected: String| Error::tensor(file, name, found, expected);
         if entry.shape() != expected {
             return Err(bad(format!("shape {:?}", entry.shape()), format!("{expected:?} (see config.json)")));
         }
@@ -218,6 +219,14 @@ impl Weights {
 }
 
 impl Entry {
+    /// The shard that the tensor lies in; `None` where there is one file only.
+    fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Safetensors { file, .. } => Some(file),
+            Self::Pickle(_) => None,
+        }
+    }
+
     fn shape(&self) -> &[usize] {
         match self {
             Self::Safetensors { shape, .. } => shape,

@@ -1,7 +1,7 @@
 //! BERT's tokenizer (SEMANTICS: clean, split at white space and punctuation, then greedy longest-match WordPiece), by
 //! way of the `tokenizers` crate, with the files that Hugging Face keeps beside a model.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,10 @@ use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::bert::BertProcessing;
-use tokenizers::{AddedToken, EncodeInput, Encoding, ModelWrapper, PaddingParams, TruncationParams};
+use tokenizers::{
+    AddedToken, EncodeInput, Encoding, ModelWrapper, NormalizerWrapper, PaddingParams, PostProcessor,
+    PreTokenizerWrapper, TruncationParams,
+};
 
 use crate::config::BertConfig;
 use crate::error::{Error, Result};
@@ -22,7 +25,7 @@ use crate::text::wordpiece::SPECIAL_TOKENS;
 /// Where a piece or a word stands in a text: start and end, in code points.
 pub type Place = (usize, usize);
 
-/// Ids of the special tokens.
+/// Ids of the special tokens; a directory may call them otherwise than BERT does (`<s>` for `[CLS]`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpecialTokens {
     /// `[PAD]`, fills a batch up.
@@ -37,8 +40,8 @@ pub struct SpecialTokens {
     pub mask: u32,
 }
 
-/// `[CLS]` and two times `[SEP]`.
-const SPECIAL_TOKENS_OF_A_PAIR: usize = 3;
+/// The keys of `tokenizer_config.json` that name the special tokens, in the order of [`SPECIAL_TOKENS`].
+const SPECIAL_KEYS: [&str; 5] = ["pad_token", "unk_token", "cls_token", "sep_token", "mask_token"];
 
 /// How text is prepared before it is cut into WordPieces; the keys of `tokenizer_config.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,8 +73,8 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads the tokenizer of a model directory: `tokenizer.json`, else `vocab.txt` with `tokenizer_config.json`. A path
-    /// to one of the two files works, too.
+    /// Reads the tokenizer of a model directory: `tokenizer.json`, else `vocab.txt` with `tokenizer_config.json` and the
+    /// tokens that were added to it. A path to one of the first two files works, too.
     ///
     /// # Errors
     /// If there is neither, or what is there is no BERT tokenizer.
@@ -101,12 +104,32 @@ impl Tokenizer {
         // Length and padding are the caller's to choose, whatever the file was saved with.
         inner.with_padding(None::<PaddingParams>);
         inner.with_truncation(None).map_err(|error| Error::file(path, error.to_string(), "a tokenizer"))?;
-        Self::wrap(inner, path)
+        Self::wrap(inner, &special_names(path)?, path)
     }
 
     fn from_configured_vocab_file(path: &Path) -> Result<Self> {
-        let normalisation = Self::read_normalisation(&path.with_file_name("tokenizer_config.json"))?;
-        Self::from_vocab_file(path, normalisation)
+        let config_path = path.with_file_name("tokenizer_config.json");
+        let config = read_json(&config_path)?;
+        check_algorithm(&config, &config_path)?;
+        let normalisation = Normalisation {
+            lowercase: config["do_lower_case"].as_bool().unwrap_or(true),
+            strip_accents: config["strip_accents"].as_bool(),
+            chinese_chars: config["tokenize_chinese_chars"].as_bool().unwrap_or(true),
+        };
+        let names = special_names(path)?;
+        let mut inner = Self::build(&read_vocabulary(path)?, normalisation, &names, path)?;
+        let added = added_tokens(path, &config)?;
+        inner
+            .add_tokens(added.values().cloned())
+            .map_err(|error| Error::file(path, error.to_string(), "a vocabulary"))?;
+        for (id, token) in added {
+            let found = inner.token_to_id(&token.content).map(u64::from);
+            if found != Some(id) {
+                let found = format!("the added token {:?} with the id {id}", token.content);
+                return Err(Error::file(path, found, "ids that go on where the vocabulary ends"));
+            }
+        }
+        Self::wrap(inner, &names, path)
     }
 
     /// A tokenizer from a vocabulary by itself: a WordPiece a line, in id order.
@@ -114,23 +137,8 @@ impl Tokenizer {
     /// # Errors
     /// If the file cannot be read, a piece comes twice, or a special token is missing.
     pub fn from_vocab_file(path: &Path, normalisation: Normalisation) -> Result<Self> {
-        let text = std::fs::read(path).map_err(Error::io(path, "read"))?;
-        let mut vocabulary = Vec::new();
-        for (number, line) in text.split(|&byte| byte == b'\n').enumerate() {
-            let line = std::str::from_utf8(line).map_err(|_| {
-                Error::line(path, number as u64 + 1, "bytes that are not UTF-8", "a WordPiece in UTF-8")
-            })?;
-            vocabulary.push(line.trim_end_matches('\r').to_string());
-        }
-        while vocabulary.last().is_some_and(String::is_empty) {
-            vocabulary.pop();
-        }
-        let mut seen = HashSet::new();
-        if let Some(line) = vocabulary.iter().position(|piece| !seen.insert(piece.as_str())) {
-            let found = format!("{:?} a second time", vocabulary[line]);
-            return Err(Error::line(path, line as u64 + 1, found, "every WordPiece once"));
-        }
-        Self::wrap(Self::build(&vocabulary, normalisation, path)?, path)
+        let names = SPECIAL_TOKENS.map(str::to_string);
+        Self::wrap(Self::build(&read_vocabulary(path)?, normalisation, &names, path)?, &names, path)
     }
 
     /// A tokenizer from the pieces of a vocabulary, in id order.
@@ -138,30 +146,22 @@ impl Tokenizer {
     /// # Errors
     /// If a special token is missing.
     pub fn from_vocabulary(vocabulary: &[String], normalisation: Normalisation) -> Result<Self> {
-        let origin = Path::new("the vocabulary");
-        Self::wrap(Self::build(vocabulary, normalisation, origin)?, origin)
+        let (names, origin) = (SPECIAL_TOKENS.map(str::to_string), Path::new("the vocabulary"));
+        Self::wrap(Self::build(vocabulary, normalisation, &names, origin)?, &names, origin)
     }
 
-    fn read_normalisation(path: &Path) -> Result<Normalisation> {
-        if !path.exists() {
-            return Ok(Normalisation::new(true));
-        }
-        let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
-        let config: Value = serde_json::from_str(&text)
-            .map_err(|error| Error::line(path, error.line() as u64, error.to_string(), "a tokenizer configuration"))?;
-        Ok(Normalisation {
-            lowercase: config["do_lower_case"].as_bool().unwrap_or(true),
-            strip_accents: config["strip_accents"].as_bool(),
-            chinese_chars: config["tokenize_chinese_chars"].as_bool().unwrap_or(true),
-        })
-    }
-
-    fn build(vocabulary: &[String], normalisation: Normalisation, origin: &Path) -> Result<tokenizers::Tokenizer> {
+    fn build(
+        vocabulary: &[String],
+        normalisation: Normalisation,
+        names: &[String; 5],
+        origin: &Path,
+    ) -> Result<tokenizers::Tokenizer> {
+        let [_, unk, cls, sep, _] = names.clone();
         let fail = |error: tokenizers::Error| Error::file(origin, error.to_string(), "a WordPiece vocabulary");
         let ids: Vocab = vocabulary.iter().enumerate().map(|(id, piece)| (piece.clone(), id as u32)).collect();
         let model = WordPiece::builder()
             .vocab(ids)
-            .unk_token("[UNK]".into())
+            .unk_token(unk)
             .continuing_subword_prefix("##".into())
             .max_input_chars_per_word(100)
             .build()
@@ -173,15 +173,14 @@ impl Tokenizer {
             .map_err(fail)?
             .with_pre_tokenizer(Some(BertPreTokenizer))
             .with_decoder(Some(tokenizers::decoders::wordpiece::WordPiece::default()));
-        let special = Self::find_special_tokens(&inner, origin)?;
-        let (cls, sep) = (("[CLS]".to_string(), special.cls), ("[SEP]".to_string(), special.sep));
-        inner.with_post_processor(Some(BertProcessing::new(sep, cls)));
-        inner.add_special_tokens(SPECIAL_TOKENS.map(|token| AddedToken::from(token, true))).map_err(fail)?;
+        let special = Self::find_special_tokens(&inner, names, origin)?;
+        inner.with_post_processor(Some(BertProcessing::new((sep, special.sep), (cls, special.cls))));
+        inner.add_special_tokens(names.each_ref().map(|token| AddedToken::from(token, true))).map_err(fail)?;
         Ok(inner)
     }
 
-    fn wrap(inner: tokenizers::Tokenizer, origin: &Path) -> Result<Self> {
-        let special = Self::find_special_tokens(&inner, origin)?;
+    fn wrap(inner: tokenizers::Tokenizer, names: &[String; 5], origin: &Path) -> Result<Self> {
+        let special = Self::find_special_tokens(&inner, names, origin)?;
         let vocabulary = inner.get_vocab(true);
         let pieces = vocabulary.len() as u64;
         let end_of_ids = vocabulary.into_values().max().map_or(0, |highest| u64::from(highest) + 1);
@@ -193,13 +192,12 @@ impl Tokenizer {
         Ok(Self { inner, special, end_of_ids, cut: Arc::default() })
     }
 
-    fn find_special_tokens(inner: &tokenizers::Tokenizer, origin: &Path) -> Result<SpecialTokens> {
+    fn find_special_tokens(inner: &tokenizers::Tokenizer, names: &[String; 5], origin: &Path) -> Result<SpecialTokens> {
         let id = |token: &str| {
-            inner.token_to_id(token).ok_or_else(|| {
-                Error::file(origin, format!("no {token}"), "the special tokens [PAD] [UNK] [CLS] [SEP] [MASK]")
-            })
+            let missing = || format!("the special tokens {}", names.join(" "));
+            inner.token_to_id(token).ok_or_else(|| Error::file(origin, format!("no {token}"), missing()))
         };
-        let [pad, unk, cls, sep, mask] = SPECIAL_TOKENS;
+        let [pad, unk, cls, sep, mask] = names;
         Ok(SpecialTokens { pad: id(pad)?, unk: id(unk)?, cls: id(cls)?, sep: id(sep)?, mask: id(mask)? })
     }
 
@@ -242,9 +240,11 @@ impl Tokenizer {
     /// # Errors
     /// If `max_length` has no room for the special tokens.
     pub fn truncating(&self, max_length: usize) -> Result<Self> {
-        if max_length < SPECIAL_TOKENS_OF_A_PAIR {
+        // `[CLS]` and two times `[SEP]`, for BERT.
+        let least = self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(true)).max(1);
+        if max_length < least {
             return Err(Error::Setting(format!(
-                "maximal length: found {max_length}, expected at least {SPECIAL_TOKENS_OF_A_PAIR}, for the special tokens"
+                "maximal length: found {max_length}, expected at least {least}, for the special tokens"
             )));
         }
         let mut cut = Self { cut: Arc::default(), ..self.clone() };
@@ -327,6 +327,13 @@ impl Tokenizer {
         }
     }
 
+    /// Whether text is cut as BERT does it, rather than in a way that only a `tokenizer.json` can describe.
+    fn is_bert(&self) -> bool {
+        matches!(self.inner.get_model(), ModelWrapper::WordPiece(_))
+            && matches!(self.inner.get_normalizer(), Some(NormalizerWrapper::BertNormalizer(_)))
+            && matches!(self.inner.get_pre_tokenizer(), Some(PreTokenizerWrapper::BertPreTokenizer(_)))
+    }
+
     /// Checks that every id of this tokenizer is a row of the model's word table.
     ///
     /// # Errors
@@ -359,15 +366,24 @@ impl Tokenizer {
     pub fn save(&self, directory: impl AsRef<Path>, max_length: usize) -> Result<()> {
         let directory = directory.as_ref();
         replace_file(directory.join("tokenizer.json"), self.to_json()?.as_bytes())?;
-        let Normalisation { lowercase, strip_accents, chinese_chars } = self.normalisation();
-        let config = json!({
-            "tokenizer_class": "BertTokenizer",
-            "do_lower_case": lowercase,
-            "strip_accents": strip_accents,
-            "tokenize_chinese_chars": chinese_chars,
-            "model_max_length": max_length,
-            "pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]",
-        });
+        let mut config = match self.is_bert() {
+            true => {
+                let Normalisation { lowercase, strip_accents, chinese_chars } = self.normalisation();
+                json!({
+                    "tokenizer_class": "BertTokenizer",
+                    "do_lower_case": lowercase,
+                    "strip_accents": strip_accents,
+                    "tokenize_chinese_chars": chinese_chars,
+                })
+            }
+            // transformers then takes tokenizer.json as it is.
+            false => json!({"tokenizer_class": "PreTrainedTokenizerFast"}),
+        };
+        config["model_max_length"] = max_length.into();
+        let SpecialTokens { pad, unk, cls, sep, mask } = self.special;
+        for (key, id) in SPECIAL_KEYS.into_iter().zip([pad, unk, cls, sep, mask]) {
+            config[key] = self.piece(id).into();
+        }
         let config = serde_json::to_string_pretty(&config).map_err(|error| Error::Setting(error.to_string()))?;
         replace_file(directory.join("tokenizer_config.json"), (config + "\n").as_bytes())?;
         match self.inner.get_model() {
@@ -377,4 +393,105 @@ impl Tokenizer {
             _ => Ok(()),
         }
     }
+}
+
+/// A JSON file; `null` if it is not there.
+fn read_json(path: &Path) -> Result<Value> {
+    if !path.exists() {
+        return Ok(Value::Null);
+    }
+    let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
+    serde_json::from_str(&text)
+        .map_err(|error| Error::line(path, error.line() as u64, error.to_string(), "a tokenizer configuration"))
+}
+
+/// The WordPieces of a `vocab.txt`, in id order.
+fn read_vocabulary(path: &Path) -> Result<Vec<String>> {
+    let text = std::fs::read(path).map_err(Error::io(path, "read"))?;
+    let mut vocabulary = Vec::new();
+    for (number, line) in text.split(|&byte| byte == b'\n').enumerate() {
+        let line = std::str::from_utf8(line)
+            .map_err(|_| Error::line(path, number as u64 + 1, "bytes that are not UTF-8", "a WordPiece in UTF-8"))?;
+        vocabulary.push(line.trim_end_matches('\r').to_string());
+    }
+    while vocabulary.last().is_some_and(String::is_empty) {
+        vocabulary.pop();
+    }
+    let mut seen = HashSet::new();
+    if let Some(line) = vocabulary.iter().position(|piece| !seen.insert(piece.as_str())) {
+        let found = format!("{:?} a second time", vocabulary[line]);
+        return Err(Error::line(path, line as u64 + 1, found, "every WordPiece once"));
+    }
+    Ok(vocabulary)
+}
+
+/// What the files beside `path` call the special tokens, in the order of [`SPECIAL_TOKENS`]; else their names in BERT.
+fn special_names(path: &Path) -> Result<[String; 5]> {
+    let config = read_json(&path.with_file_name("tokenizer_config.json"))?;
+    let map = read_json(&path.with_file_name("special_tokens_map.json"))?;
+    let mut names = SPECIAL_TOKENS.map(str::to_string);
+    for (name, key) in names.iter_mut().zip(SPECIAL_KEYS) {
+        // A name, or an object that also says how it is matched.
+        let stated =
+            [&config[key], &map[key]].into_iter().find_map(|value| value.as_str().or(value["content"].as_str()));
+        if let Some(stated) = stated {
+            *name = stated.into();
+        }
+    }
+    Ok(names)
+}
+
+/// The tokens that were added to a vocabulary after it was learned, by id: what the files beside the `vocab.txt` say.
+fn added_tokens(path: &Path, config: &Value) -> Result<BTreeMap<u64, AddedToken>> {
+    let bad =
+        |path: &Path, found: &str| Error::file(path, found, "added tokens and their ids as Hugging Face writes them");
+    if let Some(decoder) = config["added_tokens_decoder"].as_object() {
+        let path = path.with_file_name("tokenizer_config.json");
+        let token = |(id, token): (&String, &Value)| {
+            let token: AddedToken =
+                serde_json::from_value(token.clone()).map_err(|_| bad(&path, &token.to_string()))?;
+            Ok((id.parse().map_err(|_| bad(&path, id))?, token))
+        };
+        return decoder.iter().map(token).collect();
+    }
+    let path = path.with_file_name("added_tokens.json");
+    match read_json(&path)? {
+        Value::Null => Ok(BTreeMap::new()),
+        Value::Object(ids) => ids
+            .into_iter()
+            .map(|(token, id)| {
+                Ok((id.as_u64().ok_or_else(|| bad(&path, &id.to_string()))?, AddedToken::from(token, false)))
+            })
+            .collect(),
+        other => Err(bad(&path, &other.to_string())),
+    }
+}
+
+/// Refuses a vocabulary that belongs to another algorithm than BERT's: only a `tokenizer.json` could describe it.
+fn check_algorithm(config: &Value, path: &Path) -> Result<()> {
+    const CLASSES: [&str; 6] = [
+        "BertTokenizer",
+        "BertTokenizerFast",
+        "DistilBertTokenizer",
+        "DistilBertTokenizerFast",
+        "ElectraTokenizer",
+        "ElectraTokenizerFast",
+    ];
+    let known: [(&str, &[&str]); 3] = [
+        ("tokenizer_class", &CLASSES),
+        ("word_tokenizer_type", &["basic"]),
+        ("subword_tokenizer_type", &["wordpiece"]),
+    ];
+    let refuse = |key: &str, found: &str, expected: &str| {
+        let expected = format!("{expected}, or a tokenizer.json beside the vocabulary");
+        Err(Error::config(path.display().to_string(), key, found, expected))
+    };
+    for (key, names) in known {
+        if let Some(found) = config[key].as_str()
+            && !names.contains(&found)
+        {
+            return refuse(key, found, names[0]);
+        }
+    }
+    if config["do_basic_tokenize"] == false { refuse("do_basic_tokenize", "false", "true") } else { Ok(()) }
 }

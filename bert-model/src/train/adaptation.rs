@@ -5,7 +5,7 @@ use burn::module::{Lora, Module, ModuleMapper, Param, ParamGroup};
 use burn::prelude::*;
 use serde::Serialize;
 
-use crate::pretrained::names::hugging_face_name;
+use crate::pretrained::names::{hugging_face_name, is_adapter};
 
 /// What learns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -51,13 +51,12 @@ impl Adaptation {
     /// Whether the parameter of this Hugging Face name learns.
     fn learns(self, name: &str) -> bool {
         let layer = name.split_once("encoder.layer.").and_then(|(_, rest)| rest.split('.').next()?.parse().ok());
-        let is_adapter = name.contains(".lora.");
         match (self, layer) {
             (Self::Full, _) => true,
             (_, None) => !name.contains("embeddings."),
             (Self::FrozenLayers(count), Some(layer)) => layer >= count,
             (Self::FrozenEncoder, Some::<usize>(_)) => false,
-            (Self::Lora { .. }, Some(_)) => is_adapter,
+            (Self::Lora { .. }, Some(_)) => is_adapter(name),
         }
     }
 }

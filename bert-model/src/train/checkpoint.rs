@@ -188,7 +188,8 @@ impl Found {
         check_settings(&self.settings, now)
     }
 
-    /// Puts the checkpoint's weights into `model` and its means into `optimizer`: where the run left off.
+    /// Puts the checkpoint's weights into `model` and its means into `optimizer`: where the run left off. All parameters
+    /// learn again; what should not is to be frozen once more ([`crate::train::Adaptation::freeze`]).
     ///
     /// # Errors
     /// If the files do not fit the model.

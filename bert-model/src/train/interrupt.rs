@@ -41,14 +41,12 @@ impl Interrupt {
         Ok(interrupt)
     }
 
-    /// From now on, the first signal is left to [`Interrupt::requested`].
-    pub fn hold(&self) {
+    /// Until what this gives is dropped, the first signal is left to [`Interrupt::requested`]; after it, a signal ends the
+    /// program at once.
+    #[must_use]
+    pub fn hold(&self) -> Held<'_> {
         self.at_once.store(false, Ordering::Relaxed);
-    }
-
-    /// From now on, a signal ends the program at once.
-    pub fn release(&self) {
-        self.at_once.store(true, Ordering::Relaxed);
+        Held(&self.at_once)
     }
 
     /// The exit code that the signal asks for (130 or 143), if one came.
@@ -57,6 +55,16 @@ impl Interrupt {
             0 => None,
             signal => Some(exit_code(signal as i32)),
         }
+    }
+}
+
+/// While there is this, a signal waits to be asked for; see [`Interrupt::hold`].
+#[derive(Debug)]
+pub struct Held<'a>(&'a AtomicBool);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

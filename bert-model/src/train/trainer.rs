@@ -25,14 +25,15 @@ pub trait Task: Sync {
     /// A micro-batch on the host.
     type Batch: Send;
 
-    /// Cuts a micro-batch into at most `parts` parts whose losses add up to its own; each goes to a core.
+    /// Cuts a micro-batch into at most `parts` parts, and at least one, whose losses add up to its own; each goes to a core.
     fn split(&self, batch: Self::Batch, parts: usize) -> Vec<Self::Batch>;
 
     /// The loss of one micro-batch, already weighted so that the losses of a step's micro-batches add up to the loss of
     /// the step.
     fn loss(&self, model: &Self::Model, batch: Self::Batch) -> Losses;
 
-    /// Metrics of the model on held-out data; `model` has no dropout and no autodiff. Empty if there is no such data.
+    /// Metrics of the model on held-out data; `model` has no dropout and no autodiff. Empty if there is no such data. With
+    /// `"stop": true` among them, training ends here.
     ///
     /// # Errors
     /// If the data cannot be read.
@@ -120,13 +121,14 @@ impl Plan {
 pub enum Ended {
     /// All steps are done, or there was no more data.
     Finished,
-    /// The task's `evaluate` asked for it ("stop": true).
+    /// [`Task::evaluate`] asked for it.
     Stopped,
     /// A signal came, a checkpoint was written; the exit code is 130 or 143.
     Interrupted(i32),
 }
 
-/// Trains until the plan's last step; every step is one line of `metrics.jsonl`.
+/// Trains until the plan's last step; every step is one line of `metrics.jsonl`. Steps that run out before end it too, then
+/// without the evaluation and the checkpoint of the end.
 ///
 /// # Errors
 /// If data cannot be read, a file cannot be written, or a number stops being finite.
@@ -145,7 +147,7 @@ pub fn train<T: Task>(
     let mut ended = Ended::Finished;
     let workers = Workers::for_device(&device)?;
 
-    interrupt.hold();
+    let _held = interrupt.hold();
     while state.step < plan.until {
         let started = Instant::now();
         let Ok(step_batches) = steps.recv() else { break };
@@ -163,7 +165,7 @@ pub fn train<T: Task>(
         let is_last = step == plan.schedule.steps;
         if is_last || is_due(step, plan.eval_every) {
             let metrics = task.evaluate(&state.model.valid(), step)?;
-            let stop = metrics.get("stop").is_some();
+            let stop = metrics.get("stop") == Some(&true.into());
             if !metrics.is_empty() {
                 progress.say(&format!("step {step}: {}", describe(&metrics)));
                 run.log(&json!({"step": step, "eval": metrics}))?;
@@ -184,7 +186,6 @@ pub fn train<T: Task>(
             }
         }
     }
-    interrupt.release();
     state.model = state.model.valid();
     progress.finish();
     Ok((state, ended))
@@ -205,7 +206,7 @@ pub struct Step {
 /// device.
 ///
 /// # Errors
-/// If a loss or the gradient stops being finite.
+/// If a loss or the gradient stops being finite, or the task cuts a micro-batch into no part or more than it was asked for.
 pub fn take_step<T: Task>(
     mut state: TrainingState<T::Model>,
     task: &T,
@@ -220,6 +221,10 @@ pub fn take_step<T: Task>(
     for (index, batch) in batches.into_iter().enumerate() {
         // Every part has a copy of the model to itself, with the same numbers, and adds to the one sum of gradients.
         let parts = task.split(batch, workers.count());
+        if !(1..=workers.count()).contains(&parts.len()) {
+            let (found, most) = (parts.len(), workers.count());
+            return Err(Error::Setting(format!("Task::split: found {found} parts, expected 1 to {most}")));
+        }
         let shared = InTurn::new(&mut gradients, parts.len());
         let parts = parts.into_iter().zip(shared.turns()).enumerate();
         let parts = parts.map(|(part, with)| (part, with, plan.precision.copy(&state.model, &device))).collect();
@@ -283,9 +288,9 @@ struct LossSum {
 impl LossSum {
     fn add(&mut self, losses: Losses) {
         let named = std::iter::once(("loss", losses.total)).chain(losses.parts);
-        for (index, (name, value)) in named.enumerate() {
+        for (name, value) in named {
             let value = value.inner();
-            match self.sums.get_mut(index) {
+            match self.sums.iter_mut().find(|(summed, _)| *summed == name) {
                 Some((_, sum)) => *sum = sum.clone() + value,
                 None => self.sums.push((name, value)),
             }
@@ -295,8 +300,53 @@ impl LossSum {
     /// Brings all of them to the host in one go.
     fn read(self, step: u64) -> Result<Map<String, Value>> {
         let (names, values): (Vec<_>, Vec<_>) = self.sums.into_iter().unzip();
+        if values.is_empty() {
+            return Err(Error::Setting(format!("step {step}: found no micro-batch, expected at least one")));
+        }
         let values = Tensor::cat(values, 0).into_data();
         let named = names.into_iter().zip(values.iter::<f32>());
         named.map(|(name, value)| Ok((name.to_string(), finite(step, name, f64::from(value))?.into()))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::OptimizerConfig;
+    use crate::{BertConfig, BertModel, Pretrained};
+
+    /// Cuts everything into so many parts.
+    struct Cuts(usize);
+
+    impl Task for Cuts {
+        type Model = BertModel;
+        type Batch = ();
+
+        fn split(&self, (): (), _parts: usize) -> Vec<()> {
+            vec![(); self.0]
+        }
+
+        fn loss(&self, model: &BertModel, (): ()) -> Losses {
+            Losses { total: model.embeddings.word.weight.val().sum(), parts: Vec::new() }
+        }
+    }
+
+    /// A part too many would wait for its turn for ever.
+    #[test]
+    fn a_step_without_parts_or_with_too_many_is_refused() {
+        let device = Device::flex();
+        let workers = Workers::for_device(&device).unwrap();
+        let take = |parts: usize, batches: Vec<()>| {
+            let model = BertModel::fresh(&BertConfig::named("tiny").unwrap().with_vocab_size(9), 1, &device);
+            let state = TrainingState::new(model.train(), Optimizer::new(OptimizerConfig::default()));
+            take_step(state, &Cuts(parts), batches, &Plan::constant(1e-3, 1), &workers)
+        };
+        for parts in [0, workers.count() + 1] {
+            let error = take(parts, vec![()]).unwrap_err().to_string();
+            assert!(error.contains(&format!("Task::split: found {parts} parts, expected 1 to")), "{error}");
+        }
+        let error = take(1, vec![]).unwrap_err().to_string();
+        assert!(error.contains("found no micro-batch"), "{error}");
+        take(1, vec![()]).unwrap();
     }
 }

@@ -136,14 +136,23 @@ fn one_label(cells: &Cells, index: usize) -> Result<String> {
 }
 
 fn listed_labels(cells: &Cells, index: usize, separator: Option<char>) -> Result<Vec<String>> {
-    match &cells.values[index] {
-        Value::Array(labels) => json_labels(labels).ok_or_else(|| list_error(cells, index)),
-        Value::Object(_) => Err(list_error(cells, index)),
+    let labels = match &cells.values[index] {
+        Value::Array(labels) => json_labels(labels).ok_or_else(|| list_error(cells, index))?,
+        Value::Object(_) => return Err(list_error(cells, index)),
         _ => {
             let text = cells.text(index)?;
             let list = serde_json::from_str::<Vec<Value>>(&text).ok();
-            Ok(list.and_then(|list| json_labels(&list)).unwrap_or_else(|| separated(&text, separator)))
+            list.and_then(|list| json_labels(&list)).unwrap_or_else(|| separated(&text, separator))
         }
+    };
+    // A 0 or 1 for each label, with nothing that says which is which.
+    match labels.iter().enumerate().find(|(place, label)| labels[..*place].contains(label)) {
+        Some((_, label)) => Err(cells.error(
+            index,
+            format!("the label `{label}` twice"),
+            "the names of those that hold (a column of 0 and 1 for each label: `--label COL,COL…`)",
+        )),
+        None => Ok(labels),
     }
 }
 
@@ -290,6 +299,9 @@ mod tests {
         assert_eq!(labels("x.jsonl", json, list()), expected);
         let indicators = LabelColumns::parse_multi("joy,fear", true).unwrap();
         assert_eq!(labels("x.csv", "text,joy,fear\na,1,1\nb,0,0\nc,1.0,\n", indicators), expected);
+        let many_hot = r#"{"text":"a","label":[0.0,1.0,0.0]}"#;
+        let message = message("x.jsonl", many_hot, &options(list()));
+        assert!(message.starts_with("x.jsonl:1: found the label `0.0` twice in column `label`, expected"), "{message}");
         let explicit = LabelColumns::List { column: name("label"), separator: Some('/') };
         assert_eq!(labels("x.tsv", "text\tlabel\na\tfood, drink/art\n", explicit), [["food, drink", "art"]]);
     }
