@@ -65,8 +65,7 @@ pub struct TaskHead {
 impl TaskHead {
     /// A fresh head of `outputs` numbers for each feature vector.
     pub fn init(outputs: usize, initialiser: &mut Initialiser) -> Self {
-        let config = initialiser.config();
-        Self { dropout: Dropout::new(config.head_dropout()), dense: initialiser.linear(config.hidden_size, outputs) }
+        Self { dropout: Dropout::new(initialiser.config().head_dropout()), dense: initialiser.task_head(outputs) }
     }
 
     /// # Shapes

@@ -1,5 +1,5 @@
 //! Initial weights: N(0, 0.02) cut off at two standard deviations, biases 0, LayerNorm at the identity
-//! (google-research/bert, `create_initializer`).
+//! (google-research/bert, `create_initializer`); task heads as [`Initialiser::task_head`] says.
 //!
 //! The numbers are drawn on the host, each parameter from a stream of its own, so that one seed gives the same model on
 //! every device. Parameters are lazy: what a checkpoint provides is never drawn.
@@ -51,6 +51,20 @@ impl<'a> Initialiser<'a> {
         Linear { weight: self.weight([input, output], None), bias: self.zeros([output]) }
     }
 
+    /// A fresh task head, H → `outputs`: N(0, 0.02·768/H), for wide models N(0, 0.02).
+    ///
+    /// Fine-tuning takes few and small steps: Adam moves a weight by the learning rate at most. So what a head begins with
+    /// bounds how far its scores, and through it the encoder, can get, and for a narrow model that is the less, the fewer
+    /// weights a score has. This is BERT-base's head at BERT-base's width and keeps that bound at others (the output layer
+    /// of μP, Yang et al. 2022, table 3).
+    pub fn task_head(&mut self, outputs: usize) -> Linear {
+        let hidden = self.config.hidden_size;
+        let deviation = 0.02 * (768.0 / hidden as f32).max(1.0);
+        let weight =
+            self.drawn([hidden, outputs], None, move |seed, count| normal(seed, deviation, f32::INFINITY, count));
+        Linear { weight, bias: self.zeros([outputs]) }
+    }
+
     /// A table `[rows, H]`; the row of the padding token, if there is one, is zero and stays out of the draw.
     pub fn embedding(&mut self, rows: usize, padding: Option<usize>) -> Embedding {
         Embedding { weight: self.weight([rows, self.config.hidden_size], padding) }
@@ -73,9 +87,20 @@ impl<'a> Initialiser<'a> {
 
     /// A matrix from the truncated normal distribution.
     pub fn weight(&mut self, shape: [usize; 2], zero_row: Option<usize>) -> Param<Tensor<2>> {
-        let (seed, deviation) = (self.seeds.next_u64(), self.config.initializer_range);
+        let deviation = self.config.initializer_range as f32;
+        self.drawn(shape, zero_row, move |seed, count| normal(seed, deviation, 2.0, count))
+    }
+
+    /// A matrix of numbers that `draw` makes of a seed and their count.
+    fn drawn(
+        &mut self,
+        shape: [usize; 2],
+        zero_row: Option<usize>,
+        draw: impl FnOnce(u64, usize) -> Vec<f32> + Send + Sync + 'static,
+    ) -> Param<Tensor<2>> {
+        let seed = self.seeds.next_u64();
         lazy(shape, self.device, move |device| {
-            let mut values = truncated_normal(seed, deviation as f32, shape[0] * shape[1]);
+            let mut values = draw(seed, shape[0] * shape[1]);
             if let Some(row) = zero_row {
                 values[row * shape[1]..(row + 1) * shape[1]].fill(0.0);
             }
@@ -94,15 +119,15 @@ fn lazy<const D: usize>(
     Param::uninitialized(ParamId::new(), initialise, device.clone(), true, shape.into())
 }
 
-/// `count` draws from N(0, deviation²), each repeated until it lies within two standard deviations.
-fn truncated_normal(seed: u64, deviation: f32, count: usize) -> Vec<f32> {
+/// `count` draws from N(0, deviation²), each repeated until it lies within `cut` standard deviations.
+fn normal(seed: u64, deviation: f32, cut: f32, count: usize) -> Vec<f32> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut values = Vec::with_capacity(count + 1);
     while values.len() < count {
         // Box–Muller: two uniform numbers give two normal ones.
         let radius = (-2.0 * (1.0 - uniform(&mut rng)).ln()).sqrt();
         let (sin, cos) = (std::f32::consts::TAU * uniform(&mut rng)).sin_cos();
-        values.extend([radius * cos, radius * sin].into_iter().filter(|x| x.abs() <= 2.0).map(|x| x * deviation));
+        values.extend([radius * cos, radius * sin].into_iter().filter(|x| x.abs() <= cut).map(|x| x * deviation));
     }
     values.truncate(count);
     values
@@ -120,7 +145,7 @@ mod tests {
     /// A normal cut off at ±2σ has the standard deviation 0.8796σ.
     #[test]
     fn weights_are_normal_and_cut_off_at_two_deviations() {
-        let values = truncated_normal(7, 0.02, 100_000);
+        let values = normal(7, 0.02, 2.0, 100_000);
         let mean = values.iter().sum::<f32>() / 1e5;
         let deviation = (values.iter().map(|x| x * x).sum::<f32>() / 1e5 - mean * mean).sqrt();
         assert!(values.iter().all(|x| x.abs() <= 0.04));
@@ -130,7 +155,18 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_weights_and_another_one_others() {
-        assert_eq!(truncated_normal(1, 0.02, 64), truncated_normal(1, 0.02, 64));
-        assert_ne!(truncated_normal(1, 0.02, 64), truncated_normal(2, 0.02, 64));
+        assert_eq!(normal(1, 0.02, 2.0, 64), normal(1, 0.02, 2.0, 64));
+        assert_ne!(normal(1, 0.02, 2.0, 64), normal(2, 0.02, 2.0, 64));
+    }
+
+    #[test]
+    fn the_heads_of_narrow_models_begin_wider() {
+        for (hidden, expected) in [(1024, 0.02), (768, 0.02), (384, 0.04), (96, 0.16)] {
+            let config = BertConfig { hidden_size: hidden, num_attention_heads: 1, ..BertConfig::default() };
+            let device = Device::flex();
+            let head = Initialiser::new(&config, 3, &device).task_head(64).weight.val();
+            let deviation = head.powi_scalar(2).mean().into_scalar::<f32>().sqrt();
+            assert!((deviation / expected - 1.0).abs() < 0.05, "{hidden}: {deviation}");
+        }
     }
 }

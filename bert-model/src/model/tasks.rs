@@ -58,7 +58,7 @@ fn choice_head(initialiser: &mut Initialiser) -> TaskHead {
 
 /// A head with a start and an end score for each token. Dropout is not part of it.
 fn span_head(initialiser: &mut Initialiser) -> Linear {
-    initialiser.linear(initialiser.config().hidden_size, 2)
+    initialiser.task_head(2)
 }
 
 bert_with! {
