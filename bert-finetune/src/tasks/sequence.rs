@@ -10,7 +10,7 @@ use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::{Int, Tensor, TensorData};
 use serde_json::{Map, Value, json};
 
-use super::{Asked, Examples, Task, balanced, weight_of, weighted_sum};
+use super::{Asked, Examples, Task, balanced, number_of, weight_of, weighted_sum};
 use crate::metrics::classification::classification;
 use crate::metrics::multi_label::multi_label;
 use crate::metrics::regression::regression;
@@ -77,13 +77,7 @@ impl SequenceTask {
         let unknown = |label: &str| {
             Error::line(path, row.line, format!("the label {label:?}"), format!("one of {}", self.labels.join(", ")))
         };
-        // Where all labels have names, a number means the label that has it.
-        let named = self.labels.iter().all(|label| label.parse::<f64>().is_err());
-        let by_number = |label: &String| label.parse().ok().filter(|&number| named && number < self.labels.len());
-        let number = |label: &String| {
-            let known = self.labels.iter().position(|known| known == label);
-            known.or_else(|| by_number(label)).ok_or_else(|| unknown(label))
-        };
+        let number = |label: &String| number_of(label, &self.labels).ok_or_else(|| unknown(label));
         let target = match (self.kind, &row.labels[..]) {
             (ProblemType::MultiLabelClassification, labels) => {
                 let mut flags = vec![0.0; self.labels.len()];

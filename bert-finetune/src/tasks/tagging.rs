@@ -14,7 +14,7 @@ use burn::tensor::{Int, Tensor};
 use serde_json::{Map, Value, json};
 
 use super::sequence::best;
-use super::{Asked, Examples, Task, balanced, weight_of, weighted_sum};
+use super::{Asked, Examples, Task, balanced, number_of, weight_of, weighted_sum};
 use crate::data::conll::{ConllColumns, ConllOptions, Sentence, WordsOrText, read_tagged, words_or_text};
 use crate::data::squad::CodePoints;
 use crate::data::tags::{Entity, TagScheme, complete, entities, to_iob2};
@@ -93,13 +93,6 @@ impl TaggingTask {
         read_tagged(path, columns.of(path))?.collect()
     }
 
-    /// The number of a tag; where all tags have names, a number is taken for the tag that has it.
-    fn number(&self, tag: &str) -> Option<usize> {
-        let named = self.labels.iter().all(|label| label.parse::<f64>().is_err());
-        let by_number = || tag.parse().ok().filter(|&number| named && number < self.labels.len());
-        self.labels.iter().position(|label| label == tag).or_else(by_number)
-    }
-
     /// The words of a plain text.
     ///
     /// # Errors
@@ -146,7 +139,7 @@ impl Task for TaggingTask {
 
     fn read(&self, path: &Path) -> Result<Vec<TaggedSentence>> {
         let mut sentences = Self::sentences(self.columns, path)?;
-        let is_known = |sentence: &Sentence| sentence.tags.iter().all(|tag| self.number(tag).is_some());
+        let is_known = |sentence: &Sentence| sentence.tags.iter().all(|tag| number_of(tag, &self.labels).is_some());
         let as_they_stand = sentences.clone();
         learned_tags(&mut sentences);
         // A model from elsewhere may have learned IOB1 as it stands.
@@ -155,7 +148,7 @@ impl Task for TaggingTask {
         }
         let tagged = |sentence: Sentence| {
             let number = |(index, tag): (usize, &String)| {
-                self.number(tag).ok_or_else(|| {
+                number_of(tag, &self.labels).ok_or_else(|| {
                     Error::line(
                         path,
                         sentence.lines[index],
