@@ -291,7 +291,7 @@ fn fifty_steps_are_the_same_everywhere() {
     let runs = devices().into_iter().map(|(backend, device)| {
         let model = load_weights::<BertForPreTraining>(&weights, config.clone(), 0, &device).unwrap().model;
         let (model, steps) = train_steps(50, model, OptimizerConfig::default(), |model, step| {
-            dropout::seed(step as u64);
+            dropout::seed(step as u64, 0);
             pretraining_loss(model, &batches, step % 10, &device)
         });
         (backend, steps, state_dict(&model))
@@ -323,7 +323,7 @@ fn fast_operations_are_the_plain_ones() {
     let run = |device: &Device, operation: &dyn Fn(Tensor<2>) -> Tensor<2>| {
         let tensor = |values: &Vec<f32>| Tensor::<2>::from_data(TensorData::new(values.clone(), [37, 19]), device);
         let x = tensor(&values).autodiff().require_grad();
-        ops::dropout::seed(11);
+        ops::dropout::seed(11, 0);
         let y = operation(x.clone());
         let gradients = (y.clone() * tensor(&weights)).sum().backward();
         (floats(y.inner()), floats(x.grad(&gradients).unwrap()))
@@ -396,7 +396,7 @@ fn fast_operations_of_several_inputs_are_the_plain_ones() {
                 Tensor::<3>::from_data(data, device).autodiff().require_grad()
             };
             let inputs: Vec<Tensor<3>> = shapes.iter().enumerate().map(input).collect();
-            ops::dropout::seed(11);
+            ops::dropout::seed(11, 0);
             let output = operation(&inputs, device);
             let weights = TensorData::new(numbers(output.shape().num_elements(), 9), output.dims());
             let gradients = (output.clone() * Tensor::from_data(weights, device)).sum().backward();

@@ -403,6 +403,10 @@ impl<'a, T: Task> bert_model::train::Task for FineTuning<'a, T> {
         parts.into_iter().map(|items| Batch { items, terms }).collect()
     }
 
+    fn sequences(&self, batch: &Self::Batch) -> usize {
+        batch.items.iter().map(|item| self.run.task.sequences(item.input).len()).sum()
+    }
+
     fn loss(&self, model: &Self::Model, batch: Self::Batch) -> Losses {
         let Run { task, device, .. } = self.run;
         let hidden = hidden_states(task, model, &batch.items, &device.clone().autodiff());

@@ -23,6 +23,10 @@ impl Task for Reviews {
         split_evenly(batch, parts)
     }
 
+    fn sequences(&self, batch: &Self::Batch) -> usize {
+        batch.len()
+    }
+
     fn loss(&self, model: &Self::Model, batch: Self::Batch) -> Losses {
         let (sequences, labels): (Vec<Sequence>, Vec<i32>) = batch.into_iter().unzip();
         let logits = model.forward(collate(&sequences.iter().collect::<Vec<_>>(), 0, &self.0));

@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -11,7 +12,7 @@ use bert_model::pretrained::load_config;
 use bert_model::pretrained::weights::Weights;
 use bert_model::text::{Sequence, collate};
 use bert_model::train::workers::split_evenly;
-use bert_model::train::{Losses, Optimizer, OptimizerConfig, Plan, Task, TrainingState, Workers, take_step};
+use bert_model::train::{Losses, Optimizer, OptimizerConfig, Plan, Precision, Task, TrainingState, Workers, take_step};
 use bert_model::{BertForMaskedLM, BertModel, pretrained};
 use bert_pretrain::allocator::keep_memory;
 use burn::module::Module;
@@ -46,6 +47,10 @@ impl Task for MaskedLm {
 
     fn split(&self, batch: Part, parts: usize) -> Vec<Part> {
         split_evenly(batch.rows, parts).into_iter().map(|rows| Part { rows, masked: batch.masked }).collect()
+    }
+
+    fn sequences(&self, batch: &Part) -> usize {
+        batch.rows.len()
     }
 
     fn loss(&self, model: &BertForMaskedLM, batch: Part) -> Losses {
@@ -85,15 +90,20 @@ fn main() -> Result<()> {
     keep_memory();
     let mut arguments = std::env::args().skip(1).map(PathBuf::from);
     let (Some(directory), Some(batch)) = (arguments.next(), arguments.next()) else {
-        bail!("usage: benchmark MODEL_DIR BATCH.json");
+        bail!("usage: benchmark MODEL_DIR BATCH.json [DEVICE [PRECISION]]");
     };
     let rows: Vec<Row> = serde_json::from_slice(&std::fs::read(&batch)?).context("batch.json")?;
     let masked = rows.iter().map(|row| row.masked.len()).sum();
-    let device = Device::flex();
+    let text = |argument: Option<PathBuf>, default: &str| {
+        argument.map_or(default.into(), |argument| argument.to_string_lossy().into_owned())
+    };
+    let device = bert_model::device::select(&text(arguments.next(), "flex"))?.device;
+    let precision = Precision::from_str(&text(arguments.next(), "f32")).map_err(anyhow::Error::msg)?;
+    precision.check(&device)?;
     let workers = Workers::for_device(&device)?;
     let config = load_config(&directory)?;
     let weights = Weights::open(&directory)?;
-    let plan = Plan::constant(1e-4, u64::MAX);
+    let plan = Plan { precision, ..Plan::constant(1e-4, u64::MAX) };
     let task = MaskedLm { device: device.clone() };
     let mut training: Option<TrainingState<BertForMaskedLM>> = None;
     let mut encoder: Option<BertModel> = None;

@@ -56,6 +56,10 @@ impl Task for Pretraining {
         split_evenly(examples, parts).into_iter().map(part).collect()
     }
 
+    fn sequences(&self, batch: &MicroBatch) -> usize {
+        batch.examples.len()
+    }
+
     fn loss(&self, model: &BertForPreTraining, batch: MicroBatch) -> Losses {
         let MicroBatch { examples, masked_in_step, examples_in_step } = batch;
         let batch = PretrainingBatch::new(&examples, self.pad_id, &self.device);

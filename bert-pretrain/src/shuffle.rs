@@ -3,7 +3,7 @@
 //! A Feistel network permutes the numbers of an even count of bits; a result beyond n is permuted again until it is not
 //! ("cycle walking"; Black and Rogaway 2002). A corpus of any size is shuffled whole this way.
 
-use bert_model::ops::dropout;
+use bert_model::ops::hash;
 
 /// Four rounds give a pseudorandom permutation (Luby and Rackoff 1988); a few more cost nothing here.
 const ROUNDS: u64 = 6;
@@ -44,7 +44,7 @@ impl Permutation {
 
 /// One well-mixed number from several: SplitMix64's finisher over each in turn.
 pub fn mix(parts: &[u64]) -> u64 {
-    parts.iter().fold(0x9E37_79B9_7F4A_7C15, |state, part| dropout::mix(state ^ part))
+    parts.iter().fold(0x9E37_79B9_7F4A_7C15, |state, part| hash::mix(state ^ part))
 }
 
 #[cfg(test)]

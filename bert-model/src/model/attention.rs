@@ -42,15 +42,15 @@ impl MultiHeadAttention {
         }
     }
 
+    /// The attended values of all heads, concatenated, before the output projection.
+    ///
     /// # Shapes
     /// - `hidden` and output: `[B, T, H]`
     /// - `padding`: `[B, T]`, true where a token is padding and must not be looked at
     pub fn forward(&self, hidden: Tensor<3>, padding: Tensor<2, Bool>) -> Tensor<3> {
         let dropout = self.dropout.active(&hidden.device());
-        let query = self.query.forward(hidden.clone());
-        let key = self.key.forward(hidden.clone());
-        let value = self.value.forward(hidden);
-        self.output.forward(ops::attention(query, key, value, padding, self.heads, dropout))
+        let projections = [&self.query, &self.key, &self.value].map(|linear| (linear.weight.val(), linear.bias.val()));
+        ops::self_attention(hidden, projections, padding, self.heads, dropout)
     }
 
     /// What each token looks at, before dropout: `[B, A, T, T]` (from, to). Shapes: see [`MultiHeadAttention::forward`].

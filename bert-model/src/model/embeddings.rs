@@ -7,7 +7,7 @@ use burn::prelude::*;
 use super::Initialiser;
 use super::layer_norm::LayerNorm;
 use super::tape;
-use crate::ops::dropout::Dropout;
+use crate::ops::{self, dropout::Dropout};
 
 /// The three tables and their LayerNorm.
 #[derive(Module, Debug)]
@@ -41,11 +41,11 @@ impl Embeddings {
     /// - `input_ids`, `token_type_ids`: `[B, T]`, T at most `max_position_embeddings`
     /// - output: `[B, T, H]`
     pub fn forward(&self, input_ids: Tensor<2, Int>, token_type_ids: Tensor<2, Int>) -> Tensor<3> {
-        let [_, tokens] = input_ids.dims();
         let words = tape::rows(&self.word.weight, input_ids);
-        let positions = self.position.weight.val().slice_dim(0, 0..tokens).unsqueeze();
-        let token_types = self.token_type.forward(token_type_ids);
-        let sum = self.norm.forward(words + token_types + positions);
-        tape::embedded(self, self.dropout.forward(sum))
+        let types = (self.token_type.weight.val(), token_type_ids);
+        let norm = (self.norm.gamma.val(), self.norm.beta.val());
+        let dropout = self.dropout.active(&words.device());
+        let sum = ops::embed(words, self.position.weight.val(), types, norm, self.norm.epsilon, dropout);
+        tape::embedded(self, sum)
     }
 }

@@ -66,10 +66,10 @@ impl EncoderLayer {
     /// - `hidden` and output: `[B, T, H]`
     /// - `padding`: `[B, T]`, true at padding
     pub fn forward(&self, hidden: Tensor<3>, padding: Tensor<2, Bool>) -> Tensor<3> {
-        let attended = self.attention.forward(hidden.clone(), padding);
-        let hidden = self.attention_norm.after_residual(hidden, attended, &self.dropout);
-        let fed = self.feed_forward.forward(hidden.clone());
-        self.feed_forward_norm.after_residual(hidden, fed, &self.dropout)
+        let context = self.attention.forward(hidden.clone(), padding);
+        let hidden = self.attention_norm.after_residual(hidden, &self.attention.output, context, &self.dropout);
+        let activated = self.feed_forward.forward(hidden.clone());
+        self.feed_forward_norm.after_residual(hidden, &self.feed_forward.output, activated, &self.dropout)
     }
 }
 
@@ -96,15 +96,26 @@ impl FeedForward {
         }
     }
 
+    /// The inner layer, `act(W₁·x + b₁)`; the output projection is applied with the residual sum.
+    ///
     /// # Shapes
-    /// - `hidden` and output: `[B, T, H]`
+    /// - `hidden`: `[B, T, H]`
+    /// - output: `[B, T, I]`, I the intermediate size
     pub fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
-        self.output.forward(activate(self.activation, self.intermediate.forward(hidden)))
+        dense_activation(&self.intermediate, self.activation, hidden)
+    }
+}
+
+/// A dense layer and its nonlinearity. Shapes: see [`Linear::forward`].
+pub fn dense_activation<const D: usize>(linear: &Linear, activation: Activation, x: Tensor<D>) -> Tensor<D> {
+    match activation {
+        Activation::Gelu => ops::linear_gelu(x, linear.weight.val(), linear.bias.val()),
+        _ => activate(activation, linear.forward(x)),
     }
 }
 
 /// Applies a nonlinearity to every element.
-pub fn activate<const D: usize>(activation: Activation, x: Tensor<D>) -> Tensor<D> {
+fn activate<const D: usize>(activation: Activation, x: Tensor<D>) -> Tensor<D> {
     match activation {
         Activation::Gelu => ops::gelu(x),
         Activation::GeluNew => activation::gelu_approximate(x),

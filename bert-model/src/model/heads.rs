@@ -4,7 +4,7 @@ use burn::module::Param;
 use burn::prelude::*;
 
 use super::Initialiser;
-use super::encoder::activate;
+use super::encoder::dense_activation;
 use super::layer_norm::LayerNorm;
 use super::linear::Linear;
 use crate::config::Activation;
@@ -47,7 +47,7 @@ impl MaskedLmHead {
     /// - `word_embeddings`: `[V, H]`, used unless the head has a decoder of its own
     /// - output: `[M, V]`
     pub fn forward(&self, hidden: Tensor<2>, word_embeddings: Tensor<2>) -> Tensor<2> {
-        let hidden = self.norm.forward(activate(self.activation, self.transform.forward(hidden)));
+        let hidden = self.norm.forward(dense_activation(&self.transform, self.activation, hidden));
         let decoder = self.decoder.as_ref().map_or(word_embeddings, Param::val);
         ops::linear_transposed(hidden, decoder, self.bias.val())
     }

@@ -3,6 +3,7 @@
 use burn::module::Param;
 use burn::prelude::*;
 
+use super::linear::Linear;
 use crate::ops::{self, dropout::Dropout};
 
 /// Every hidden state to mean 0 and variance 1, then stretched and shifted component by component.
@@ -22,14 +23,20 @@ impl LayerNorm {
         ops::layer_norm(hidden, self.gamma.val(), self.beta.val(), self.epsilon)
     }
 
-    /// The normalised `residual + dropout(hidden)`. Inputs and output: `[…, H]`.
+    /// The normalized `residual + dropout(linear(x))`.
+    ///
+    /// # Shapes
+    /// - `residual` and output: `[…, H]`
+    /// - `x`: `[…, I]`, the input of `linear`
     pub fn after_residual<const D: usize>(
         &self,
         residual: Tensor<D>,
-        hidden: Tensor<D>,
+        linear: &Linear,
+        x: Tensor<D>,
         dropout: &Dropout,
     ) -> Tensor<D> {
-        let dropout = dropout.active(&hidden.device());
-        ops::add_norm(residual, hidden, dropout, self.gamma.val(), self.beta.val(), self.epsilon)
+        let dropout = dropout.active(&x.device());
+        let dense = (linear.weight.val(), linear.bias.val());
+        ops::linear_add_norm(x, dense, residual, dropout, (self.gamma.val(), self.beta.val()), self.epsilon)
     }
 }

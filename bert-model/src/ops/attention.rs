@@ -7,18 +7,16 @@
 
 use std::ops::Range;
 
-use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, Flex, backend_extension};
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::prelude::*;
 use burn::tensor::DType;
 use pulp::Arch;
 use rayon::prelude::*;
 
-use super::dropout::{self, bits, scale};
+use super::autodiff::{Differentiable, apply};
+use super::dropout::{Mask, attention_index, bits, factor};
 use super::flex::{by_lanes, contiguous, elements, make, sum_of};
 use super::gemm::{Output, View, product};
 use super::math::exp_or_zero;
@@ -45,21 +43,44 @@ pub fn attention(
     assert!(heads > 0 && width.is_multiple_of(heads), "{width} columns for {heads} heads");
     assert_eq!([query.dims(), query.dims()], [key.dims(), value.dims()], "shapes of query, key and value");
     assert_eq!(padding.dims(), [batch, tokens], "shape of the padding");
-    let dropout = dropout.map(|p| (dropout::next_key(), dropout::threshold(p)));
+    let dropout = dropout.map(Mask::next);
     if !is_fast(&query) {
         return plain(query, key, value, padding, heads, dropout);
     }
     let mask = padding.float() * lowest_score(DType::F32);
-    let (dropout_key, p) = dropout.unwrap_or_default();
     Tensor::from_dispatch(Dispatch::fast_attention(
         query.into_dispatch(),
         key.into_dispatch(),
         value.into_dispatch(),
         mask.into_dispatch(),
         heads,
-        dropout_key,
-        p,
+        dropout.unwrap_or(Mask::NONE),
     ))
+}
+
+/// The attended values of a sequence's own tokens, from its hidden states and the query, key and value projections
+/// (weights and biases).
+///
+/// # Shapes
+/// - `hidden` and output: `[B, T, H]`
+/// - weights: `[H, H]`, biases: `[H]`
+/// - `padding`, `dropout`: see [`attention`]
+///
+/// # Panics
+/// If the shapes are others, or H is no multiple of `heads`.
+pub fn self_attention(
+    hidden: Tensor<3>,
+    projections: [(Tensor<2>, Tensor<1>); 3],
+    padding: Tensor<2, Bool>,
+    heads: usize,
+    dropout: Option<f64>,
+) -> Tensor<3> {
+    #[cfg(feature = "cube")]
+    if super::cube::runs(&hidden) {
+        return super::cube::self_attention(hidden, projections, padding, heads, dropout);
+    }
+    let [query, key, value] = projections.map(|(weight, bias)| super::linear(hidden.clone(), weight, bias));
+    attention(query, key, value, padding, heads, dropout)
 }
 
 /// The formula, for every backend.
@@ -69,15 +90,25 @@ fn plain(
     value: Tensor<3>,
     padding: Tensor<2, Bool>,
     heads: usize,
-    dropout: Option<(u64, u32)>,
+    dropout: Option<Mask>,
 ) -> Tensor<3> {
     let [batch, tokens, width] = query.dims();
-    let mut probabilities = probabilities(query, key, padding, heads);
-    if let Some((key, p)) = dropout {
-        probabilities = super::dropout_with(probabilities, key, p);
+    let mut probabilities = probabilities(query.clone(), key, padding, heads);
+    if let Some(mask) = dropout {
+        probabilities = probabilities * attention_factors(mask, batch, heads, tokens, &query.device());
     }
     let context = probabilities.matmul(split(value, heads));
     context.swap_dims(1, 2).reshape([batch, tokens, width])
+}
+
+/// What dropout multiplies the probabilities of a batch by: `[B, A, T, T]`.
+fn attention_factors(mask: Mask, batch: usize, heads: usize, tokens: usize, device: &Device) -> Tensor<4> {
+    let scale = mask.scale();
+    let pairs = (0..batch).flat_map(|sequence| (0..heads).map(move |head| mask.key_of(sequence, head, heads)));
+    let indices = || (0..tokens).flat_map(|from| (0..tokens).map(move |to| attention_index(from, to)));
+    let factors: Vec<f32> =
+        pairs.flat_map(|key| indices().map(move |index| factor(key, index, mask.p, scale))).collect();
+    Tensor::from_data(TensorData::new(factors, [batch, heads, tokens, tokens]), device)
 }
 
 /// What each token looks at, before dropout: `[B, A, T, T]` (from, to). Shapes of the inputs: see [`attention`].
@@ -115,21 +146,21 @@ pub trait AttentionOps: Backend {
         value: FloatTensor<Self>,
         mask: FloatTensor<Self>,
         heads: usize,
-        dropout_key: u64,
-        p: u32,
+        dropout: Mask,
     ) -> FloatTensor<Self>;
+}
 
+/// The gradient of the fast version.
+pub trait AttentionGradient: AttentionOps {
     /// The gradients of query, key and value.
-    #[allow(clippy::too_many_arguments)]
-    fn fast_attention_backward(
+    fn attention_gradient(
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,
         value: FloatTensor<Self>,
         mask: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
         heads: usize,
-        dropout_key: u64,
-        p: u32,
+        dropout: Mask,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 }
 
@@ -140,11 +171,10 @@ impl AttentionOps for Flex {
         value: FloatTensor<Self>,
         mask: FloatTensor<Self>,
         heads: usize,
-        dropout_key: u64,
-        p: u32,
+        dropout: Mask,
     ) -> FloatTensor<Self> {
         let [query, key, value, mask] = [query, key, value, mask].map(contiguous);
-        let kernel = Kernel::new(&query.shape(), heads, dropout_key, p);
+        let kernel = Kernel::new(&query.shape(), heads, dropout);
         let (q, k, v, m) = (elements(&query), elements(&key), elements(&value), elements(&mask));
         let mut output = vec![0.0; q.len()];
         let (batches, row) = (query.shape()[0], kernel.tokens * kernel.width);
@@ -172,19 +202,20 @@ impl AttentionOps for Flex {
         });
         make(output, query.shape())
     }
+}
 
-    fn fast_attention_backward(
+impl AttentionGradient for Flex {
+    fn attention_gradient(
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,
         value: FloatTensor<Self>,
         mask: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
         heads: usize,
-        dropout_key: u64,
-        p: u32,
+        dropout: Mask,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let [query, key, value, mask, gradient] = [query, key, value, mask, gradient].map(contiguous);
-        let kernel = Kernel::new(&query.shape(), heads, dropout_key, p);
+        let kernel = Kernel::new(&query.shape(), heads, dropout);
         let (q, k, v, m, g) =
             (elements(&query), elements(&key), elements(&value), elements(&mask), elements(&gradient));
         let [mut dq, mut dk, mut dv] = [(); 3].map(|()| vec![0.0; q.len()]);
@@ -210,15 +241,14 @@ struct Kernel {
     heads: usize,
     head_size: usize,
     scale: f32,
-    dropout_key: u64,
-    p: u32,
+    dropout: Mask,
 }
 
 impl Kernel {
-    fn new(shape: &Shape, heads: usize, dropout_key: u64, p: u32) -> Self {
+    fn new(shape: &Shape, heads: usize, dropout: Mask) -> Self {
         let (tokens, width) = (shape[1], shape[2]);
         let head_size = width / heads;
-        Self { tokens, width, heads, head_size, scale: 1.0 / (head_size as f32).sqrt(), dropout_key, p }
+        Self { tokens, width, heads, head_size, scale: 1.0 / (head_size as f32).sqrt(), dropout }
     }
 
     /// A head within its row of the batch, `[T, D]`.
@@ -274,11 +304,6 @@ impl Kernel {
         );
     }
 
-    /// The number of the first of a query's probabilities, for dropout.
-    fn first_index(&self, batch: usize, head: usize, query: usize) -> u32 {
-        (((batch * self.heads + head) * self.tokens + query) * self.tokens) as u32
-    }
-
     fn forward(
         &self,
         batch: usize,
@@ -292,14 +317,17 @@ impl Kernel {
         for queries in self.blocks() {
             scratch.resize(queries.len() * t, 0.0);
             self.probabilities((batch, head, &queries), [q, k, mask], scratch);
-            if self.p > 0 {
-                let (key, p, scale) = (self.dropout_key, self.p, scale(self.p));
-                let first = self.first_index(batch, head, queries.start);
+            if self.dropout.p > 0 {
+                let (key, p, scale) =
+                    (self.dropout.key_of(batch, head, self.heads), self.dropout.p, self.dropout.scale());
                 Arch::new().dispatch(
                     #[inline(always)]
                     || {
-                        for (index, x) in scratch.iter_mut().enumerate() {
-                            *x *= if bits(key, first.wrapping_add(index as u32)) < p { 0.0 } else { scale };
+                        for (row, query) in scratch.chunks_exact_mut(t).zip(queries.clone()) {
+                            let first = attention_index(query, 0);
+                            for (to, x) in row.iter_mut().enumerate() {
+                                *x *= factor(key, first | to as u32, p, scale);
+                            }
                         }
                     },
                 );
@@ -335,8 +363,8 @@ impl Kernel {
             let (dropped, change) = rest.split_at_mut(count * t);
             self.probabilities((batch, head, &queries), [q, k, mask], probabilities);
             // What dropout did to the probabilities, and the gradient of what it left.
-            let (key, first, p) = (self.dropout_key, self.first_index(batch, head, start), self.p);
-            let scale = if p > 0 { scale(p) } else { 1.0 };
+            let (key, p) = (self.dropout.key_of(batch, head, self.heads), self.dropout.p);
+            let scale = if p > 0 { self.dropout.scale() } else { 1.0 };
             let gradient = (g, own.below(start));
             product([count, t, d], Output::Replaced, (&mut *change, rows_of_t), gradient, (v, own.transposed()));
             let softmax_scale = self.scale;
@@ -346,10 +374,10 @@ impl Kernel {
                     let rows =
                         probabilities.chunks_exact(t).zip(dropped.chunks_exact_mut(t)).zip(change.chunks_exact_mut(t));
                     for (index, ((probabilities, dropped), change)) in rows.enumerate() {
-                        let first = first.wrapping_add((index * t) as u32);
+                        let first = attention_index(start + index, 0);
                         if p > 0 {
                             for (column, change) in change.iter_mut().enumerate() {
-                                let factor = if bits(key, first.wrapping_add(column as u32)) < p { 0.0 } else { scale };
+                                let factor = factor(key, first | column as u32, p, scale);
                                 dropped[column] = probabilities[column] * factor;
                                 *change *= factor * probabilities[column];
                             }
@@ -380,65 +408,43 @@ impl Kernel {
     }
 }
 
-/// Ties the fast version to burn's autodiff.
-#[derive(Debug)]
-struct AttentionGradient {
+/// [`AttentionOps::fast_attention`] within a graph.
+#[derive(Debug, Clone)]
+struct FastAttention<B: Backend> {
+    mask: FloatTensor<B>,
     heads: usize,
-    dropout_key: u64,
-    p: u32,
+    dropout: Mask,
 }
 
-impl<B: AttentionOps> Backward<B, 3> for AttentionGradient {
-    type State = [FloatTensor<B>; 4];
+impl<B: AttentionGradient> Differentiable<B, 3> for FastAttention<B> {
+    type Saved = [FloatTensor<B>; 3];
 
-    fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let ([query, key, value, mask], gradient) = (ops.state, gradients.consume::<B>(&ops.node));
-        let Self { heads, dropout_key, p } = self;
-        let (dq, dk, dv) = B::fast_attention_backward(query, key, value, mask, gradient, heads, dropout_key, p);
-        for (parent, gradient) in ops.parents.into_iter().zip([dq, dk, dv]) {
-            if let Some(parent) = parent {
-                gradients.register::<B>(parent.id, gradient);
-            }
-        }
+    fn forward(&self, inputs: [FloatTensor<B>; 3]) -> (FloatTensor<B>, Self::Saved) {
+        let [query, key, value] = inputs.clone();
+        (B::fast_attention(query, key, value, self.mask.clone(), self.heads, self.dropout), inputs)
+    }
+
+    fn backward(
+        self,
+        [query, key, value]: Self::Saved,
+        gradient: FloatTensor<B>,
+        _wanted: [bool; 3],
+    ) -> [Option<FloatTensor<B>>; 3] {
+        let Self { mask, heads, dropout } = self;
+        let (dq, dk, dv) = B::attention_gradient(query, key, value, mask, gradient, heads, dropout);
+        [dq, dk, dv].map(Some)
     }
 }
 
-impl<B: AttentionOps, C: CheckpointStrategy> AttentionOps for Autodiff<B, C> {
+impl<B: AttentionGradient, C: CheckpointStrategy> AttentionOps for Autodiff<B, C> {
     fn fast_attention(
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,
         value: FloatTensor<Self>,
         mask: FloatTensor<Self>,
         heads: usize,
-        dropout_key: u64,
-        p: u32,
+        dropout: Mask,
     ) -> FloatTensor<Self> {
-        let nodes = [query.node(), key.node(), value.node()];
-        let inputs = [query, key, value, mask].map(|tensor| tensor.into_primitive());
-        let [query, key, value, mask] = inputs.clone();
-        let context = B::fast_attention(query, key, value, mask, heads, dropout_key, p);
-        let gradient = AttentionGradient { heads, dropout_key, p };
-        match gradient.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish(inputs, context),
-            OpsKind::UnTracked(prepared) => prepared.finish(context),
-        }
-    }
-
-    fn fast_attention_backward(
-        query: FloatTensor<Self>,
-        key: FloatTensor<Self>,
-        value: FloatTensor<Self>,
-        mask: FloatTensor<Self>,
-        gradient: FloatTensor<Self>,
-        heads: usize,
-        dropout_key: u64,
-        p: u32,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        // A gradient of the gradient is asked for by nobody; the values are right, without a graph.
-        let plain = [query, key, value, mask, gradient].map(|tensor| tensor.into_primitive());
-        let [query, key, value, mask, gradient] = plain;
-        let (dq, dk, dv) = B::fast_attention_backward(query, key, value, mask, gradient, heads, dropout_key, p);
-        let leaf = <Self as AutodiffBackend>::from_inner;
-        (leaf(dq), leaf(dk), leaf(dv))
+        apply(FastAttention::<B> { mask: mask.into_primitive(), heads, dropout }, [query, key, value])
     }
 }

@@ -1,17 +1,15 @@
 //! Cross-entropy over many classes without a second copy of the scores: the forward pass only reads them, the gradient
 //! takes their place.
 
-use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Autodiff, AutodiffBackend, Backend, DType, Dispatch, Flex, backend_extension};
+use burn::backend::{Autodiff, Backend, DType, Dispatch, Flex, backend_extension};
 use burn::prelude::*;
 use burn::tensor::activation::log_softmax;
 use pulp::Arch;
 
+use super::autodiff::{Differentiable, apply};
 use super::flex::{by_lanes, changed, contiguous, elements, make, sum_of};
 use super::math::exp_or_zero;
 use super::{TensorMetadata, is_fast, widened};
@@ -27,10 +25,13 @@ use super::{TensorMetadata, is_fast, widened};
 /// If the shapes are others, or a target is no class.
 pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     assert_eq!(logits.dims()[0], targets.dims()[0], "rows of scores and targets");
+    #[cfg(feature = "cube")]
+    if super::cube::runs(&logits) && logits.dims()[0] > 0 {
+        return super::cube::cross_entropy(logits, targets);
+    }
     let logits = widened(logits);
     if is_fast(&logits) {
-        let (losses, _) = Dispatch::fast_cross_entropy(logits.into_dispatch(), targets.into_dispatch());
-        return Tensor::from_dispatch(losses);
+        return Tensor::from_dispatch(Dispatch::fast_cross_entropy(logits.into_dispatch(), targets.into_dispatch()));
     }
     log_softmax(logits, 1).gather(1, targets.unsqueeze_dim(1)).squeeze_dim::<1>(1).neg()
 }
@@ -38,14 +39,20 @@ pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
 /// The fast version.
 #[backend_extension(Flex, Autodiff)]
 pub trait CrossEntropyOps: Backend {
-    /// Outputs: the losses `[N]`, and the logarithm of each row's sum of exponentials `[N]`, which the gradient needs.
-    fn fast_cross_entropy(
+    /// The losses `[N]`.
+    fn fast_cross_entropy(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> FloatTensor<Self>;
+}
+
+/// The gradient of the fast version.
+pub trait CrossEntropyGradient: CrossEntropyOps {
+    /// The losses `[N]`, and the logarithm of each row's sum of exponentials `[N]`, which the gradient needs.
+    fn cross_entropy_with_log_sums(
         logits: FloatTensor<Self>,
         targets: IntTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
     /// The gradient of the scores from that of each row's loss: `(softmax(logits) − one_hot(target)) · gradient`.
-    fn fast_cross_entropy_backward(
+    fn cross_entropy_gradient(
         logits: FloatTensor<Self>,
         targets: IntTensor<Self>,
         log_sums: FloatTensor<Self>,
@@ -63,7 +70,13 @@ fn indices(x: &FlexTensor) -> Vec<usize> {
 }
 
 impl CrossEntropyOps for Flex {
-    fn fast_cross_entropy(
+    fn fast_cross_entropy(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> FloatTensor<Self> {
+        Self::cross_entropy_with_log_sums(logits, targets).0
+    }
+}
+
+impl CrossEntropyGradient for Flex {
+    fn cross_entropy_with_log_sums(
         logits: FloatTensor<Self>,
         targets: IntTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
@@ -85,7 +98,7 @@ impl CrossEntropyOps for Flex {
         (make(losses, shape.clone()), make(log_sums, shape))
     }
 
-    fn fast_cross_entropy_backward(
+    fn cross_entropy_gradient(
         logits: FloatTensor<Self>,
         targets: IntTensor<Self>,
         log_sums: FloatTensor<Self>,
@@ -110,44 +123,32 @@ impl CrossEntropyOps for Flex {
     }
 }
 
-/// Ties the fast version to burn's autodiff.
-#[derive(Debug)]
-struct CrossEntropyGradient;
+/// [`CrossEntropyOps::fast_cross_entropy`] within a graph.
+#[derive(Debug, Clone)]
+struct FastCrossEntropy<B: Backend> {
+    targets: IntTensor<B>,
+}
 
-impl<B: CrossEntropyOps> Backward<B, 1> for CrossEntropyGradient {
-    type State = (FloatTensor<B>, IntTensor<B>, FloatTensor<B>);
+impl<B: CrossEntropyGradient> Differentiable<B, 1> for FastCrossEntropy<B> {
+    type Saved = [FloatTensor<B>; 2];
 
-    fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let ([parent], (logits, targets, log_sums)) = (ops.parents, ops.state);
-        let gradient = gradients.consume::<B>(&ops.node);
-        if let Some(parent) = parent {
-            gradients.register::<B>(parent.id, B::fast_cross_entropy_backward(logits, targets, log_sums, gradient));
-        }
+    fn forward(&self, [logits]: [FloatTensor<B>; 1]) -> (FloatTensor<B>, Self::Saved) {
+        let (losses, log_sums) = B::cross_entropy_with_log_sums(logits.clone(), self.targets.clone());
+        (losses, [logits, log_sums])
+    }
+
+    fn backward(
+        self,
+        [logits, log_sums]: Self::Saved,
+        gradient: FloatTensor<B>,
+        _wanted: [bool; 1],
+    ) -> [Option<FloatTensor<B>>; 1] {
+        [Some(B::cross_entropy_gradient(logits, self.targets, log_sums, gradient))]
     }
 }
 
-impl<B: CrossEntropyOps, C: CheckpointStrategy> CrossEntropyOps for Autodiff<B, C> {
-    fn fast_cross_entropy(
-        logits: FloatTensor<Self>,
-        targets: IntTensor<Self>,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let nodes = [logits.node()];
-        let logits = logits.into_primitive();
-        let (losses, log_sums) = B::fast_cross_entropy(logits.clone(), targets.clone());
-        let leaf = <Self as AutodiffBackend>::from_inner(log_sums.clone());
-        match CrossEntropyGradient.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => (prepared.finish((logits, targets, log_sums), losses), leaf),
-            OpsKind::UnTracked(prepared) => (prepared.finish(losses), leaf),
-        }
-    }
-
-    fn fast_cross_entropy_backward(
-        logits: FloatTensor<Self>,
-        targets: IntTensor<Self>,
-        log_sums: FloatTensor<Self>,
-        gradient: FloatTensor<Self>,
-    ) -> FloatTensor<Self> {
-        let [logits, log_sums, gradient] = [logits, log_sums, gradient].map(|tensor| tensor.into_primitive());
-        <Self as AutodiffBackend>::from_inner(B::fast_cross_entropy_backward(logits, targets, log_sums, gradient))
+impl<B: CrossEntropyGradient, C: CheckpointStrategy> CrossEntropyOps for Autodiff<B, C> {
+    fn fast_cross_entropy(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> FloatTensor<Self> {
+        apply(FastCrossEntropy::<B> { targets }, [logits])
     }
 }

@@ -10,7 +10,7 @@ use burn::backend::{DType, Flex};
 use burn::tensor::Bytes;
 use pulp::Arch;
 
-use super::dropout::{bits, scale};
+use super::dropout::{Mask, factor};
 use super::math::{erf, exp, exp_or_zero};
 use super::{FastOps, Shape, TensorMetadata, plain_dropout, plain_gelu_backward, plain_softmax_backward};
 
@@ -133,18 +133,21 @@ impl FastOps for Flex {
         )
     }
 
-    fn fast_dropout(x: FloatTensor<Self>, key: u64, p: u32) -> FloatTensor<Self> {
+    fn fast_dropout(x: FloatTensor<Self>, mask: Mask, tokens: usize) -> FloatTensor<Self> {
         let x = match contiguous_f32(x) {
             Ok(x) => x,
-            Err(x) => return plain_dropout::<Self>(x, key, p),
+            Err(x) => return plain_dropout::<Self>(x, mask, tokens),
         };
-        let scale = scale(p);
+        let (sequence, scale) = ((tokens * x.shape()[1]).max(1), mask.scale());
         changed(
             x,
             #[inline(always)]
             |values| {
-                for (index, x) in values.iter_mut().enumerate() {
-                    *x *= if bits(key, index as u32) < p { 0.0 } else { scale };
+                for (number, values) in values.chunks_mut(sequence).enumerate() {
+                    let key = mask.key_of(number, 0, 1);
+                    for (index, x) in values.iter_mut().enumerate() {
+                        *x *= factor(key, index as u32, mask.p, scale);
+                    }
                 }
             },
         )

@@ -1,18 +1,16 @@
 //! Layer normalisation (Ba et al. 2016): every row to mean 0 and variance 1, then times γ plus β; also of a residual sum
 //! with dropout, in one pass over memory.
 
-use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, Flex, backend_extension};
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::prelude::*;
 use pulp::Arch;
 
-use super::dropout::{self, bits, scale};
+use super::autodiff::{Differentiable, apply};
+use super::dropout::{Mask, factor};
 use super::flex::{changed, contiguous, elements, make, sum_of, sum_of_products};
-use super::{TensorMetadata, by_rows, dropout_with, is_fast, is_half, widened};
+use super::{TensorMetadata, by_rows, dropout_with, is_fast, is_half, rows_of_a_sequence, widened};
 
 /// `(x − mean) / √(variance + ε) · γ + β` along the last dimension, with the variance of the row itself (over H, not
 /// H − 1).
@@ -25,6 +23,10 @@ use super::{TensorMetadata, by_rows, dropout_with, is_fast, is_half, widened};
 /// If the shapes are others.
 pub fn layer_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, beta: Tensor<1>, epsilon: f64) -> Tensor<D> {
     assert_eq!([gamma.dims(), beta.dims()], [[x.dims()[D - 1]]; 2], "shapes of γ and β");
+    #[cfg(feature = "cube")]
+    if super::cube::runs(&x) {
+        return super::cube::layer_norm(x, gamma, beta, epsilon);
+    }
     if is_half(&x) {
         let dtype = x.dtype();
         return layer_norm(widened(x), widened(gamma), widened(beta), epsilon).cast(dtype);
@@ -38,6 +40,31 @@ pub fn layer_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, beta: Tensor<1
     let centred = x.clone() - x.mean_dim(D - 1);
     let variance = centred.clone().powi_scalar(2).mean_dim(D - 1);
     centred / (variance + epsilon).sqrt() * gamma.unsqueeze() + beta.unsqueeze()
+}
+
+/// `layer_norm(residual + dropout(x·W + b))`: a dense layer and what closes its half of an encoder layer; see [`add_norm`].
+///
+/// # Shapes
+/// - `x`: `[…, I]`
+/// - `weight`: `[I, H]`, `bias`: `[H]`
+/// - `residual` and output: `[…, H]`
+/// - `gamma`, `beta`: `[H]`
+///
+/// # Panics
+/// If the shapes are others.
+pub fn linear_add_norm<const D: usize>(
+    x: Tensor<D>,
+    (weight, bias): (Tensor<2>, Tensor<1>),
+    residual: Tensor<D>,
+    dropout: Option<f64>,
+    (gamma, beta): (Tensor<1>, Tensor<1>),
+    epsilon: f64,
+) -> Tensor<D> {
+    #[cfg(feature = "cube")]
+    if super::cube::runs(&x) {
+        return super::cube::linear_add_norm(x, (weight, bias), residual, dropout, (gamma, beta), epsilon);
+    }
+    add_norm(residual, super::linear(x, weight, bias), dropout, gamma, beta, epsilon)
 }
 
 /// `layer_norm(residual + dropout(x))`: what closes each half of an encoder layer ("Add & Norm", Vaswani et al. 2017,
@@ -60,18 +87,18 @@ pub fn add_norm<const D: usize>(
 ) -> Tensor<D> {
     assert_eq!(residual.dims(), x.dims(), "shapes of the two summands");
     assert_eq!([gamma.dims(), beta.dims()], [[x.dims()[D - 1]]; 2], "shapes of γ and β");
-    let dropout = dropout.map(|p| (dropout::next_key(), dropout::threshold(p)));
+    let dropout = dropout.map(Mask::next);
     if !is_fast(&x) {
-        let x = dropout.map_or(x.clone(), |(key, p)| dropout_with(x, key, p));
+        let x = dropout.map_or(x.clone(), |mask| dropout_with(x, mask));
         return layer_norm(residual + x, gamma, beta, epsilon);
     }
-    let (key, p) = dropout.unwrap_or_default();
+    let (dropout, tokens) = (dropout.unwrap_or(Mask::NONE), rows_of_a_sequence(&x));
     let (gamma, beta) = (gamma.into_dispatch(), beta.into_dispatch());
     by_rows(x, |x| {
         let residual = residual.reshape::<2, _>(x.shape()).into_dispatch();
-        // x is moved: nobody else's, it is changed in place.
-        let (output, _) = Dispatch::fast_add_norm(residual, x.into_dispatch(), gamma, beta, epsilon as f32, key, p);
-        Tensor::from_dispatch(output)
+        // x is moved: uniquely owned, it is changed in place.
+        let x = x.into_dispatch();
+        Tensor::from_dispatch(Dispatch::fast_add_norm(residual, x, gamma, beta, epsilon as f32, dropout, tokens))
     })
 }
 
@@ -86,34 +113,55 @@ pub trait LayerNormOps: Backend {
         epsilon: f32,
     ) -> FloatTensor<Self>;
 
-    /// The gradients of `x`, `gamma` and `beta`.
-    fn fast_layer_norm_backward(
-        x: FloatTensor<Self>,
-        gamma: FloatTensor<Self>,
-        gradient: FloatTensor<Self>,
-        epsilon: f32,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
-
-    /// Outputs: the normalised sum and, for the gradient, the sum itself; shapes as of [`LayerNormOps::fast_layer_norm`].
+    /// The normalized sum of `residual` and `x` after dropout; shapes as of [`LayerNormOps::fast_layer_norm`]. A sequence
+    /// has `tokens` rows.
     fn fast_add_norm(
         residual: FloatTensor<Self>,
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
         beta: FloatTensor<Self>,
         epsilon: f32,
-        dropout_key: u64,
-        p: u32,
+        dropout: Mask,
+        tokens: usize,
+    ) -> FloatTensor<Self>;
+}
+
+/// The gradients of the fast versions.
+pub trait LayerNormGradients: LayerNormOps {
+    /// The gradients of `x`, `gamma` and `beta`.
+    fn layer_norm_gradients(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        epsilon: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    /// [`LayerNormOps::fast_add_norm`] and, for the gradient, the sum before normalization.
+    fn add_norm_with_sum(
+        residual: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        epsilon: f32,
+        dropout: Mask,
+        tokens: usize,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
     /// The gradients of `residual`, `x`, `gamma` and `beta`.
-    fn fast_add_norm_backward(
+    fn add_norm_gradients(
         sum: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
         epsilon: f32,
-        dropout_key: u64,
-        p: u32,
+        dropout: Mask,
+        tokens: usize,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+}
+
+/// The key of the mask of a row's sequence, and the index of the row's first element within it.
+#[inline(always)]
+fn place(mask: Mask, row: usize, tokens: usize, width: usize) -> (u64, u32) {
+    (mask.key_of(row / tokens, 0, 1), ((row % tokens) * width) as u32)
 }
 
 /// The mean of a row, and 1 / √(variance + ε).
@@ -149,7 +197,21 @@ impl LayerNormOps for Flex {
         make(output, x.shape())
     }
 
-    fn fast_layer_norm_backward(
+    fn fast_add_norm(
+        residual: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        epsilon: f32,
+        dropout: Mask,
+        tokens: usize,
+    ) -> FloatTensor<Self> {
+        Self::add_norm_with_sum(residual, x, gamma, beta, epsilon, dropout, tokens).0
+    }
+}
+
+impl LayerNormGradients for Flex {
+    fn layer_norm_gradients(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
@@ -171,17 +233,17 @@ impl LayerNormOps for Flex {
         (make(dx, x.shape()), make(dgamma, gamma.shape()), make(dbeta, gamma.shape()))
     }
 
-    fn fast_add_norm(
+    fn add_norm_with_sum(
         residual: FloatTensor<Self>,
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
         beta: FloatTensor<Self>,
         epsilon: f32,
-        dropout_key: u64,
-        p: u32,
+        dropout: Mask,
+        tokens: usize,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let [residual, x, gamma, beta] = [residual, x, gamma, beta].map(contiguous);
-        let (residuals, gammas, betas, scale) = (elements(&residual), elements(&gamma), elements(&beta), scale(p));
+        let (residuals, gammas, betas, scale) = (elements(&residual), elements(&gamma), elements(&beta), dropout.scale());
         let width = gammas.len().max(1);
         let mut output = Vec::with_capacity(residuals.len());
         let sum = changed(
@@ -190,10 +252,10 @@ impl LayerNormOps for Flex {
             |values| {
                 let rows = values.chunks_exact_mut(width).zip(residuals.chunks_exact(width));
                 for (index, (row, residual)) in rows.enumerate() {
-                    if p > 0 {
-                        let first = (index * width) as u32;
+                    if dropout.p > 0 {
+                        let (key, first) = place(dropout, index, tokens, width);
                         for (column, x) in row.iter_mut().enumerate() {
-                            *x *= if bits(dropout_key, first.wrapping_add(column as u32)) < p { 0.0 } else { scale };
+                            *x *= factor(key, first.wrapping_add(column as u32), dropout.p, scale);
                         }
                     }
                     for (x, residual) in row.iter_mut().zip(residual) {
@@ -208,20 +270,20 @@ impl LayerNormOps for Flex {
         (make(output, sum.shape()), sum)
     }
 
-    fn fast_add_norm_backward(
+    fn add_norm_gradients(
         sum: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
         epsilon: f32,
-        dropout_key: u64,
-        p: u32,
+        dropout: Mask,
+        tokens: usize,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        if p == 0 {
-            let (dx, dgamma, dbeta) = Self::fast_layer_norm_backward(sum, gamma, gradient, epsilon);
+        if dropout.p == 0 {
+            let (dx, dgamma, dbeta) = Self::layer_norm_gradients(sum, gamma, gradient, epsilon);
             return (dx.clone(), dx, dgamma, dbeta);
         }
         let [sum, gamma, gradient] = [sum, gamma, gradient].map(contiguous);
-        let (mut backward, scale) = (Backwards::new(elements(&gamma), epsilon), scale(p));
+        let (mut backward, scale) = (Backwards::new(elements(&gamma), epsilon), dropout.scale());
         let [mut dresidual, mut dx] = [(); 2].map(|()| Vec::with_capacity(elements(&sum).len()));
         Arch::new().dispatch(
             #[inline(always)]
@@ -229,10 +291,10 @@ impl LayerNormOps for Flex {
                 let width = backward.gamma.len().max(1);
                 let rows = elements(&sum).chunks_exact(width).zip(elements(&gradient).chunks_exact(width));
                 for (index, (row, gradient)) in rows.enumerate() {
-                    let (first, change) = ((index * width) as u32, backward.row(row, gradient));
+                    let ((key, first), change) = (place(dropout, index, tokens, width), backward.row(row, gradient));
                     dresidual.extend_from_slice(change);
                     dx.extend(change.iter().enumerate().map(|(column, g)| {
-                        g * if bits(dropout_key, first.wrapping_add(column as u32)) < p { 0.0 } else { scale }
+                        g * factor(key, first.wrapping_add(column as u32), dropout.p, scale)
                     }));
                 }
             },
@@ -281,73 +343,67 @@ impl<'a> Backwards<'a> {
     }
 }
 
-/// Ties the fast version of [`layer_norm`] to burn's autodiff.
-#[derive(Debug)]
-struct LayerNormGradient(f32);
-
-impl<B: LayerNormOps> Backward<B, 3> for LayerNormGradient {
-    type State = [FloatTensor<B>; 2];
-
-    fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let ([x, gamma], gradient) = (ops.state, gradients.consume::<B>(&ops.node));
-        let (dx, dgamma, dbeta) = B::fast_layer_norm_backward(x, gamma, gradient, self.0);
-        for (parent, gradient) in ops.parents.into_iter().zip([dx, dgamma, dbeta]) {
-            if let Some(parent) = parent {
-                gradients.register::<B>(parent.id, gradient);
-            }
-        }
-    }
-}
-
-/// Ties that of [`add_norm`].
-#[derive(Debug)]
-struct AddNormGradient {
+/// [`LayerNormOps::fast_layer_norm`] within a graph.
+#[derive(Debug, Clone)]
+struct FastLayerNorm {
     epsilon: f32,
-    dropout_key: u64,
-    p: u32,
 }
 
-impl<B: LayerNormOps> Backward<B, 4> for AddNormGradient {
-    type State = [FloatTensor<B>; 2];
+impl<B: LayerNormGradients> Differentiable<B, 3> for FastLayerNorm {
+    type Saved = [FloatTensor<B>; 2];
 
-    fn backward(self, ops: Ops<Self::State, 4>, gradients: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let ([sum, gamma], gradient) = (ops.state, gradients.consume::<B>(&ops.node));
-        let Self { epsilon, dropout_key, p } = self;
-        let (dresidual, dx, dgamma, dbeta) = B::fast_add_norm_backward(sum, gamma, gradient, epsilon, dropout_key, p);
-        for (parent, gradient) in ops.parents.into_iter().zip([dresidual, dx, dgamma, dbeta]) {
-            if let Some(parent) = parent {
-                gradients.register::<B>(parent.id, gradient);
-            }
-        }
+    fn forward(&self, [x, gamma, beta]: [FloatTensor<B>; 3]) -> (FloatTensor<B>, Self::Saved) {
+        (B::fast_layer_norm(x.clone(), gamma.clone(), beta, self.epsilon), [x, gamma])
+    }
+
+    fn backward(
+        self,
+        [x, gamma]: Self::Saved,
+        gradient: FloatTensor<B>,
+        _wanted: [bool; 3],
+    ) -> [Option<FloatTensor<B>>; 3] {
+        let (dx, dgamma, dbeta) = B::layer_norm_gradients(x, gamma, gradient, self.epsilon);
+        [dx, dgamma, dbeta].map(Some)
     }
 }
 
-impl<B: LayerNormOps, C: CheckpointStrategy> LayerNormOps for Autodiff<B, C> {
+/// [`LayerNormOps::fast_add_norm`] within a graph.
+#[derive(Debug, Clone)]
+struct FastAddNorm {
+    epsilon: f32,
+    dropout: Mask,
+    tokens: usize,
+}
+
+impl<B: LayerNormGradients> Differentiable<B, 4> for FastAddNorm {
+    type Saved = [FloatTensor<B>; 2];
+
+    fn forward(&self, [residual, x, gamma, beta]: [FloatTensor<B>; 4]) -> (FloatTensor<B>, Self::Saved) {
+        let Self { epsilon, dropout, tokens } = *self;
+        let (output, sum) = B::add_norm_with_sum(residual, x, gamma.clone(), beta, epsilon, dropout, tokens);
+        (output, [sum, gamma])
+    }
+
+    fn backward(
+        self,
+        [sum, gamma]: Self::Saved,
+        gradient: FloatTensor<B>,
+        _wanted: [bool; 4],
+    ) -> [Option<FloatTensor<B>>; 4] {
+        let Self { epsilon, dropout, tokens } = self;
+        let (dresidual, dx, dgamma, dbeta) = B::add_norm_gradients(sum, gamma, gradient, epsilon, dropout, tokens);
+        [dresidual, dx, dgamma, dbeta].map(Some)
+    }
+}
+
+impl<B: LayerNormGradients, C: CheckpointStrategy> LayerNormOps for Autodiff<B, C> {
     fn fast_layer_norm(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
         beta: FloatTensor<Self>,
         epsilon: f32,
     ) -> FloatTensor<Self> {
-        let nodes = [x.node(), gamma.node(), beta.node()];
-        let [x, gamma, beta] = [x, gamma, beta].map(|tensor| tensor.into_primitive());
-        let output = B::fast_layer_norm(x.clone(), gamma.clone(), beta, epsilon);
-        match LayerNormGradient(epsilon).prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish([x, gamma], output),
-            OpsKind::UnTracked(prepared) => prepared.finish(output),
-        }
-    }
-
-    fn fast_layer_norm_backward(
-        x: FloatTensor<Self>,
-        gamma: FloatTensor<Self>,
-        gradient: FloatTensor<Self>,
-        epsilon: f32,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let [x, gamma, gradient] = [x, gamma, gradient].map(|tensor| tensor.into_primitive());
-        let (dx, dgamma, dbeta) = B::fast_layer_norm_backward(x, gamma, gradient, epsilon);
-        let leaf = <Self as AutodiffBackend>::from_inner;
-        (leaf(dx), leaf(dgamma), leaf(dbeta))
+        apply::<_, B, C, 3>(FastLayerNorm { epsilon }, [x, gamma, beta])
     }
 
     fn fast_add_norm(
@@ -356,30 +412,9 @@ impl<B: LayerNormOps, C: CheckpointStrategy> LayerNormOps for Autodiff<B, C> {
         gamma: FloatTensor<Self>,
         beta: FloatTensor<Self>,
         epsilon: f32,
-        dropout_key: u64,
-        p: u32,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let nodes = [residual.node(), x.node(), gamma.node(), beta.node()];
-        let [residual, x, gamma, beta] = [residual, x, gamma, beta].map(|tensor| tensor.into_primitive());
-        let (output, sum) = B::fast_add_norm(residual, x, gamma.clone(), beta, epsilon, dropout_key, p);
-        let leaf = <Self as AutodiffBackend>::from_inner(sum.clone());
-        match (AddNormGradient { epsilon, dropout_key, p }).prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => (prepared.finish([sum, gamma], output), leaf),
-            OpsKind::UnTracked(prepared) => (prepared.finish(output), leaf),
-        }
-    }
-
-    fn fast_add_norm_backward(
-        sum: FloatTensor<Self>,
-        gamma: FloatTensor<Self>,
-        gradient: FloatTensor<Self>,
-        epsilon: f32,
-        dropout_key: u64,
-        p: u32,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let [sum, gamma, gradient] = [sum, gamma, gradient].map(|tensor| tensor.into_primitive());
-        let (dresidual, dx, dgamma, dbeta) = B::fast_add_norm_backward(sum, gamma, gradient, epsilon, dropout_key, p);
-        let leaf = <Self as AutodiffBackend>::from_inner;
-        (leaf(dresidual), leaf(dx), leaf(dgamma), leaf(dbeta))
+        dropout: Mask,
+        tokens: usize,
+    ) -> FloatTensor<Self> {
+        apply::<_, B, C, 4>(FastAddNorm { epsilon, dropout, tokens }, [residual, x, gamma, beta])
     }
 }

@@ -3,15 +3,13 @@
 //! burn's own layer multiplies one sequence after the other with the same weights, which the product packs anew each time,
 //! and adds b afterwards.
 
-use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, Flex, backend_extension};
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::prelude::*;
 use pulp::Arch;
 
+use super::autodiff::{Differentiable, apply};
 use super::flex::{contiguous, elements, make};
 use super::gemm::{Output, View, product};
 use super::{TensorMetadata, is_fast};
@@ -24,6 +22,10 @@ use super::{TensorMetadata, is_fast};
 /// - `bias`: `[O]`
 /// - output: `[…, O]`
 pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<D> {
+    #[cfg(feature = "cube")]
+    if super::cube::runs(&x) {
+        return super::cube::linear(x, weight, bias, false);
+    }
     if !is_fast(&x) {
         return burn::tensor::module::linear(x, weight, Some(bias));
     }
@@ -31,6 +33,15 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Tensor<1>) 
     let x = x.reshape([shape.num_elements() / inputs.max(1), inputs]);
     shape[D - 1] = outputs;
     fast(x, weight, bias, false).reshape(shape)
+}
+
+/// `gelu(x·W + b)`. Shapes: see [`linear`].
+pub fn linear_gelu<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<D> {
+    #[cfg(feature = "cube")]
+    if super::cube::runs(&x) {
+        return super::cube::linear_gelu(x, weight, bias);
+    }
+    super::gelu(linear(x, weight, bias))
 }
 
 /// `x·Wᵀ + b`.
@@ -41,6 +52,10 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Tensor<1>) 
 /// - `bias`: `[V]`
 /// - output: `[M, V]`
 pub fn linear_transposed(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
+    #[cfg(feature = "cube")]
+    if super::cube::runs(&x) {
+        return super::cube::linear(x, weight, bias, true);
+    }
     match is_fast(&x) {
         true => fast(x, weight, bias, true),
         false => x.matmul(weight.transpose()) + bias.unsqueeze(),
@@ -62,23 +77,26 @@ pub trait LinearOps: Backend {
         bias: FloatTensor<Self>,
         transposed: bool,
     ) -> FloatTensor<Self>;
+}
 
+/// The gradients of the fast version.
+pub trait LinearGradients: LinearOps {
     /// The gradient of `x`, `g·Wᵀ`.
-    fn fast_linear_input_gradient(
+    fn linear_input_gradient(
         weight: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
         transposed: bool,
     ) -> FloatTensor<Self>;
 
     /// The gradient of `weight`, `xᵀ·g`.
-    fn fast_linear_weight_gradient(
+    fn linear_weight_gradient(
         x: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
         transposed: bool,
     ) -> FloatTensor<Self>;
 
     /// The gradient of `bias`: the sum of the rows of `gradient`.
-    fn fast_linear_bias_gradient(gradient: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn linear_bias_gradient(gradient: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
 /// The weights `[I, O]` within their tensor.
@@ -110,8 +128,10 @@ impl LinearOps for Flex {
         );
         make(output, Shape::from([rows, outputs]))
     }
+}
 
-    fn fast_linear_input_gradient(
+impl LinearGradients for Flex {
+    fn linear_input_gradient(
         weight: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
         transposed: bool,
@@ -130,7 +150,7 @@ impl LinearOps for Flex {
         make(dx, Shape::from([rows, inputs]))
     }
 
-    fn fast_linear_weight_gradient(
+    fn linear_weight_gradient(
         x: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
         transposed: bool,
@@ -165,7 +185,7 @@ impl LinearOps for Flex {
         make(dw, Shape::from([outputs, inputs]))
     }
 
-    fn fast_linear_bias_gradient(gradient: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn linear_bias_gradient(gradient: FloatTensor<Self>) -> FloatTensor<Self> {
         let gradient = contiguous(gradient);
         let outputs = gradient.shape()[1];
         let mut db = vec![0.0; outputs];
@@ -183,67 +203,38 @@ impl LinearOps for Flex {
     }
 }
 
-/// Ties the fast version to burn's autodiff.
-#[derive(Debug)]
-struct LinearGradient {
+/// [`LinearOps::fast_linear`] within a graph.
+#[derive(Debug, Clone)]
+struct FastLinear {
     transposed: bool,
 }
 
-impl<B: LinearOps> Backward<B, 3> for LinearGradient {
-    type State = [FloatTensor<B>; 2];
+impl<B: LinearGradients> Differentiable<B, 3> for FastLinear {
+    type Saved = [FloatTensor<B>; 2];
 
-    fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let ([x, weight], gradient) = (ops.state, gradients.consume::<B>(&ops.node));
-        let [for_x, for_weight, for_bias] = ops.parents;
-        if let Some(parent) = for_x {
-            let dx = B::fast_linear_input_gradient(weight, gradient.clone(), self.transposed);
-            gradients.register::<B>(parent.id, dx);
-        }
-        if let Some(parent) = for_weight {
-            let dw = B::fast_linear_weight_gradient(x, gradient.clone(), self.transposed);
-            gradients.register::<B>(parent.id, dw);
-        }
-        if let Some(parent) = for_bias {
-            gradients.register::<B>(parent.id, B::fast_linear_bias_gradient(gradient));
-        }
+    fn forward(&self, [x, weight, bias]: [FloatTensor<B>; 3]) -> (FloatTensor<B>, Self::Saved) {
+        (B::fast_linear(x.clone(), weight.clone(), bias, self.transposed), [x, weight])
+    }
+
+    fn backward(
+        self,
+        [x, weight]: Self::Saved,
+        gradient: FloatTensor<B>,
+        [for_x, for_weight, for_bias]: [bool; 3],
+    ) -> [Option<FloatTensor<B>>; 3] {
+        let dx = for_x.then(|| B::linear_input_gradient(weight, gradient.clone(), self.transposed));
+        let dw = for_weight.then(|| B::linear_weight_gradient(x, gradient.clone(), self.transposed));
+        [dx, dw, for_bias.then(|| B::linear_bias_gradient(gradient))]
     }
 }
 
-impl<B: LinearOps, C: CheckpointStrategy> LinearOps for Autodiff<B, C> {
+impl<B: LinearGradients, C: CheckpointStrategy> LinearOps for Autodiff<B, C> {
     fn fast_linear(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         transposed: bool,
     ) -> FloatTensor<Self> {
-        let nodes = [x.node(), weight.node(), bias.node()];
-        let [x, weight, bias] = [x, weight, bias].map(|tensor| tensor.into_primitive());
-        let output = B::fast_linear(x.clone(), weight.clone(), bias, transposed);
-        match (LinearGradient { transposed }).prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish([x, weight], output),
-            OpsKind::UnTracked(prepared) => prepared.finish(output),
-        }
-    }
-
-    fn fast_linear_input_gradient(
-        weight: FloatTensor<Self>,
-        gradient: FloatTensor<Self>,
-        transposed: bool,
-    ) -> FloatTensor<Self> {
-        let [weight, gradient] = [weight, gradient].map(|tensor| tensor.into_primitive());
-        <Self as AutodiffBackend>::from_inner(B::fast_linear_input_gradient(weight, gradient, transposed))
-    }
-
-    fn fast_linear_weight_gradient(
-        x: FloatTensor<Self>,
-        gradient: FloatTensor<Self>,
-        transposed: bool,
-    ) -> FloatTensor<Self> {
-        let [x, gradient] = [x, gradient].map(|tensor| tensor.into_primitive());
-        <Self as AutodiffBackend>::from_inner(B::fast_linear_weight_gradient(x, gradient, transposed))
-    }
-
-    fn fast_linear_bias_gradient(gradient: FloatTensor<Self>) -> FloatTensor<Self> {
-        <Self as AutodiffBackend>::from_inner(B::fast_linear_bias_gradient(gradient.into_primitive()))
+        apply::<_, B, C, 3>(FastLinear { transposed }, [x, weight, bias])
     }
 }

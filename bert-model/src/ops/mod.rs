@@ -9,30 +9,34 @@
 
 pub mod adam;
 pub mod attention;
+mod autodiff;
 pub mod cross_entropy;
+#[cfg(feature = "cube")]
+mod cube;
 pub mod denormals;
 pub mod dropout;
+pub mod embedding;
 mod flex;
 mod gemm;
+pub mod hash;
 pub mod layer_norm;
 pub mod linear;
 mod math;
 
 #[cfg(feature = "cube")]
 use burn::backend::Cube;
-use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, NdArray, TensorMetadata, backend_extension};
 
+use autodiff::{Differentiable, apply};
 use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
 
-pub use attention::attention;
+pub use attention::{attention, self_attention};
 pub use cross_entropy::cross_entropy;
-pub use layer_norm::{add_norm, layer_norm};
-pub use linear::{linear, linear_transposed};
+pub use embedding::embed;
+pub use layer_norm::{add_norm, layer_norm, linear_add_norm};
+pub use linear::{linear, linear_gelu, linear_transposed};
 
 /// Operations with a plain version for every backend. All tensors are contiguous matrices `[rows, columns]`.
 #[backend_extension(Flex, NdArray, Cube: cfg(feature = "cube"), Autodiff)]
@@ -57,10 +61,10 @@ pub trait FastOps: Backend {
         plain_softmax_backward::<Self>(y, gradient)
     }
 
-    /// Zeroes elements with probability `p / 2³²` and scales the others up; which ones is a function of `key` and the
-    /// index alone, so that the gradient is the same operation once more.
-    fn fast_dropout(x: FloatTensor<Self>, key: u64, p: u32) -> FloatTensor<Self> {
-        plain_dropout::<Self>(x, key, p)
+    /// Zeroes elements and scales the others up; which ones is a function of the mask and the place within a sequence of
+    /// `tokens` rows alone, so that the gradient is the same operation once more.
+    fn fast_dropout(x: FloatTensor<Self>, mask: dropout::Mask, tokens: usize) -> FloatTensor<Self> {
+        plain_dropout::<Self>(x, mask, tokens)
     }
 }
 
@@ -83,9 +87,14 @@ fn plain_softmax_backward<B: Backend>(y: FloatTensor<B>, gradient: FloatTensor<B
 
 /// The factors are made on the host and sent to the device: slower than a device's own random numbers, but the same
 /// elements everywhere.
-fn plain_dropout<B: Backend>(x: FloatTensor<B>, key: u64, p: u32) -> FloatTensor<B> {
+fn plain_dropout<B: Backend>(x: FloatTensor<B>, mask: dropout::Mask, tokens: usize) -> FloatTensor<B> {
     let (shape, device, dtype) = (x.shape(), x.device(), x.dtype());
-    let factors: Vec<f32> = (0..shape.num_elements()).map(|index| dropout::factor(key, index, p)).collect();
+    let (columns, scale) = (shape[1], mask.scale());
+    let row = |row: usize| {
+        let (key, first) = (mask.key_of(row / tokens, 0, 1), ((row % tokens) * columns) as u32);
+        (0..columns as u32).map(move |column| dropout::factor(key, first.wrapping_add(column), mask.p, scale))
+    };
+    let factors: Vec<f32> = (0..shape[0]).flat_map(row).collect();
     let factors = TensorData::new(factors, shape).convert_dtype(dtype);
     B::float_mul(x, B::float_from_data(factors, &device))
 }
@@ -94,96 +103,69 @@ impl FastOps for NdArray {}
 #[cfg(feature = "cube")]
 impl FastOps for Cube {}
 
-/// An operation of one input, `y = f(x)`, whose gradient needs x or y and whatever the operation itself holds.
-trait Unary: Clone + Send + std::fmt::Debug + 'static {
-    /// Whether the gradient is computed from the output rather than from the input.
-    const KEEPS_OUTPUT: bool;
-    fn forward<B: FastOps>(&self, x: FloatTensor<B>) -> FloatTensor<B>;
-    fn backward<B: FastOps>(&self, kept: FloatTensor<B>, gradient: FloatTensor<B>) -> FloatTensor<B>;
-}
-
-/// Ties a [`Unary`] operation to burn's autodiff.
-#[derive(Debug)]
-struct WithGradient<U>(U);
-
-impl<U: Unary, B: FastOps> Backward<B, 1> for WithGradient<U> {
-    type State = FloatTensor<B>;
-
-    fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let [parent] = ops.parents;
-        let gradient = gradients.consume::<B>(&ops.node);
-        if let Some(parent) = parent {
-            gradients.register::<B>(parent.id, self.0.backward::<B>(ops.state, gradient));
-        }
-    }
-}
-
-fn apply<U: Unary, B: FastOps, C: CheckpointStrategy>(
-    operation: U,
-    x: FloatTensor<Autodiff<B, C>>,
-) -> FloatTensor<Autodiff<B, C>> {
-    let prepared = Backward::<B, 1>::prepare::<C>(WithGradient(operation.clone()), [x.node()]);
-    match prepared.compute_bound().stateful() {
-        OpsKind::Tracked(prepared) => {
-            let x = x.into_primitive();
-            let y = operation.forward::<B>(x.clone());
-            let kept = if U::KEEPS_OUTPUT { y.clone() } else { x };
-            prepared.finish(kept, y)
-        }
-        OpsKind::UnTracked(prepared) => prepared.finish(operation.forward::<B>(x.into_primitive())),
-    }
-}
-
+/// [`FastOps::fast_gelu`] within a graph.
 #[derive(Debug, Clone)]
-struct Gelu;
-impl Unary for Gelu {
-    const KEEPS_OUTPUT: bool = false;
-    fn forward<B: FastOps>(&self, x: FloatTensor<B>) -> FloatTensor<B> {
-        B::fast_gelu(x)
+struct FastGelu;
+
+impl<B: FastOps> Differentiable<B, 1> for FastGelu {
+    type Saved = FloatTensor<B>;
+
+    fn forward(&self, [x]: [FloatTensor<B>; 1]) -> (FloatTensor<B>, Self::Saved) {
+        (B::fast_gelu(x.clone()), x)
     }
-    fn backward<B: FastOps>(&self, x: FloatTensor<B>, gradient: FloatTensor<B>) -> FloatTensor<B> {
-        B::fast_gelu_backward(x, gradient)
+
+    fn backward(self, x: Self::Saved, gradient: FloatTensor<B>, _wanted: [bool; 1]) -> [Option<FloatTensor<B>>; 1] {
+        [Some(B::fast_gelu_backward(x, gradient))]
     }
 }
 
+/// [`FastOps::fast_softmax`] within a graph.
 #[derive(Debug, Clone)]
-struct Softmax;
-impl Unary for Softmax {
-    const KEEPS_OUTPUT: bool = true;
-    fn forward<B: FastOps>(&self, x: FloatTensor<B>) -> FloatTensor<B> {
-        B::fast_softmax(x)
+struct FastSoftmax;
+
+impl<B: FastOps> Differentiable<B, 1> for FastSoftmax {
+    type Saved = FloatTensor<B>;
+
+    fn forward(&self, [x]: [FloatTensor<B>; 1]) -> (FloatTensor<B>, Self::Saved) {
+        let y = B::fast_softmax(x);
+        (y.clone(), y)
     }
-    fn backward<B: FastOps>(&self, y: FloatTensor<B>, gradient: FloatTensor<B>) -> FloatTensor<B> {
-        B::fast_softmax_backward(y, gradient)
+
+    fn backward(self, y: Self::Saved, gradient: FloatTensor<B>, _wanted: [bool; 1]) -> [Option<FloatTensor<B>>; 1] {
+        [Some(B::fast_softmax_backward(y, gradient))]
     }
 }
 
+/// [`FastOps::fast_dropout`] within a graph.
 #[derive(Debug, Clone)]
-struct Dropout {
-    key: u64,
-    p: u32,
+struct FastDropout {
+    mask: dropout::Mask,
+    tokens: usize,
 }
-impl Unary for Dropout {
-    const KEEPS_OUTPUT: bool = false;
-    fn forward<B: FastOps>(&self, x: FloatTensor<B>) -> FloatTensor<B> {
-        B::fast_dropout(x, self.key, self.p)
+
+impl<B: FastOps> Differentiable<B, 1> for FastDropout {
+    type Saved = ();
+
+    fn forward(&self, [x]: [FloatTensor<B>; 1]) -> (FloatTensor<B>, Self::Saved) {
+        (B::fast_dropout(x, self.mask, self.tokens), ())
     }
-    fn backward<B: FastOps>(&self, _x: FloatTensor<B>, gradient: FloatTensor<B>) -> FloatTensor<B> {
-        B::fast_dropout(gradient, self.key, self.p)
+
+    fn backward(self, (): (), gradient: FloatTensor<B>, _wanted: [bool; 1]) -> [Option<FloatTensor<B>>; 1] {
+        [Some(B::fast_dropout(gradient, self.mask, self.tokens))]
     }
 }
 
 impl<B: FastOps, C: CheckpointStrategy> FastOps for Autodiff<B, C> {
     fn fast_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        apply::<_, B, C>(Gelu, x)
+        apply::<_, B, C, 1>(FastGelu, [x])
     }
 
     fn fast_softmax(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        apply::<_, B, C>(Softmax, x)
+        apply::<_, B, C, 1>(FastSoftmax, [x])
     }
 
-    fn fast_dropout(x: FloatTensor<Self>, key: u64, p: u32) -> FloatTensor<Self> {
-        apply::<_, B, C>(Dropout { key, p }, x)
+    fn fast_dropout(x: FloatTensor<Self>, mask: dropout::Mask, tokens: usize) -> FloatTensor<Self> {
+        apply::<_, B, C, 1>(FastDropout { mask, tokens }, [x])
     }
 }
 
@@ -221,12 +203,24 @@ pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if y.dtype() == dtype { y } else { y.cast(dtype) }
 }
 
-/// Zeroes elements with probability `p` and scales the others by 1 / (1 − p); see [`mod@dropout`] for which ones.
+/// Zeroes elements with probability `p` and scales the others by 1 / (1 − p); see [`mod@dropout`] for which ones. The first
+/// dimension of `x` counts sequences.
 pub fn dropout<const D: usize>(x: Tensor<D>, p: f64) -> Tensor<D> {
-    dropout_with(x, dropout::next_key(), dropout::threshold(p))
+    #[cfg(feature = "cube")]
+    if cube::runs(&x) {
+        return cube::dropout(x, p);
+    }
+    dropout_with(x, dropout::Mask::next(p))
 }
 
-/// Dropout with a given key; `p` in units of 2⁻³².
-fn dropout_with<const D: usize>(x: Tensor<D>, key: u64, p: u32) -> Tensor<D> {
-    by_rows(x, |x| Tensor::from_dispatch(Dispatch::fast_dropout(x.into_dispatch(), key, p)))
+/// Dropout with a given mask.
+fn dropout_with<const D: usize>(x: Tensor<D>, mask: dropout::Mask) -> Tensor<D> {
+    let tokens = rows_of_a_sequence(&x);
+    by_rows(x, |x| Tensor::from_dispatch(Dispatch::fast_dropout(x.into_dispatch(), mask, tokens)))
+}
+
+/// Rows that each sequence has in a tensor `[B, …, H]` seen as a matrix along its last dimension; at least 1.
+fn rows_of_a_sequence<const D: usize>(x: &Tensor<D>) -> usize {
+    let dims = x.dims();
+    dims[..D - 1].iter().skip(1).product::<usize>().max(1)
 }

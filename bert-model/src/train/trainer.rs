@@ -16,7 +16,7 @@ use super::{
 };
 use crate::error::{Error, Result};
 use crate::model::tape;
-use crate::ops::dropout;
+use crate::ops::{dropout, hash};
 
 /// What is being learned: how a batch becomes a loss, and how the model is judged.
 pub trait Task: Sync {
@@ -27,6 +27,9 @@ pub trait Task: Sync {
 
     /// Cuts a micro-batch into at most `parts` parts, and at least one, whose losses add up to its own; each goes to a core.
     fn split(&self, batch: Self::Batch, parts: usize) -> Vec<Self::Batch>;
+
+    /// Number of sequences that the model sees in a micro-batch or a part of one.
+    fn sequences(&self, batch: &Self::Batch) -> usize;
 
     /// The loss of one micro-batch, already weighted so that the losses of a step's micro-batches add up to the loss of
     /// the step.
@@ -226,10 +229,15 @@ pub fn take_step<T: Task>(
             return Err(Error::Setting(format!("Task::split: found {found} parts, expected 1 to {most}")));
         }
         let shared = InTurn::new(&mut gradients, parts.len());
-        let parts = parts.into_iter().zip(shared.turns()).enumerate();
-        let parts = parts.map(|(part, with)| (part, with, plan.precision.copy(&state.model, &device))).collect();
-        let part_losses = workers.run(parts, |(part, (batch, mut turn), model)| {
-            dropout::seed(dropout_seed(plan.seed, state.step, index, part));
+        let mut first_sequence = 0;
+        let part = |(batch, turn)| {
+            let first = first_sequence;
+            first_sequence += task.sequences(&batch);
+            (first, batch, turn, plan.precision.copy(&state.model, &device))
+        };
+        let parts = parts.into_iter().zip(shared.turns()).map(part).collect();
+        let part_losses = workers.run(parts, |(first_sequence, batch, mut turn, model)| {
+            dropout::seed(dropout_seed(plan.seed, state.step, index), first_sequence);
             let (loss, tape) = tape::record(plan.gradient_checkpointing, || task.loss(&model, batch));
             tape.backward(loss.total.clone() * scale, |part| turn.take(|gradients| gradients.add(&model, part)));
             loss
@@ -249,9 +257,9 @@ pub fn take_step<T: Task>(
     Ok((state, Step { losses, norm, learning_rate }))
 }
 
-/// The dropout of a part depends on nothing but the run's seed and its place, so that a resumed run repeats it.
-fn dropout_seed(seed: u64, step: u64, micro_batch: usize, part: usize) -> u64 {
-    [step, micro_batch as u64, part as u64].into_iter().fold(seed, |seed, number| dropout::mix(seed ^ number))
+/// The dropout of a micro-batch depends on nothing but the run's seed and its place, so that a resumed run repeats it.
+fn dropout_seed(seed: u64, step: u64, micro_batch: usize) -> u64 {
+    [step, micro_batch as u64].into_iter().fold(seed, |seed, number| hash::mix(seed ^ number))
 }
 
 fn is_due(step: u64, every: u64) -> bool {
@@ -324,6 +332,10 @@ mod tests {
 
         fn split(&self, (): (), _parts: usize) -> Vec<()> {
             vec![(); self.0]
+        }
+
+        fn sequences(&self, (): &()) -> usize {
+            1
         }
 
         fn loss(&self, model: &BertModel, (): ()) -> Losses {

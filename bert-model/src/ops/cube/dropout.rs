@@ -1,0 +1,180 @@
+//! Dropout: the masks of [`crate::ops::dropout`], computed on the device from a table of keys.
+
+use std::cell::RefCell;
+
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Autodiff, Backend, Cube, Dispatch, backend_extension};
+use burn::prelude::*;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::prelude::*;
+
+use super::launch::{buffer, contiguous, element, elementwise, empty};
+use crate::ops::autodiff::{Differentiable, apply};
+use crate::ops::dropout::{next_site, scale, site_key, threshold};
+use crate::ops::{by_rows, rows_of_a_sequence};
+
+/// Places in the model that one table has keys for.
+const SITES: u32 = 256;
+
+/// A device's table of keys: the number of the first sequence, 0, then both halves of each site's key. It is made, and sent
+/// to the device, once for each seed.
+struct Table {
+    device: Device,
+    seed: u64,
+    first_sequence: u32,
+    block: u32,
+    keys: Tensor<1, Int>,
+}
+
+thread_local! {
+    static TABLE: RefCell<Option<Table>> = const { RefCell::new(None) };
+}
+
+/// One application of dropout on a GPU. The sites of a model have the same numbers in every step.
+#[derive(Debug, Clone, Copy)]
+pub struct Site {
+    /// Row of the table of keys.
+    pub number: u32,
+    /// Probability in units of 2⁻³²; 0 for no dropout.
+    pub p: u32,
+    /// 1 / (1 − p).
+    pub scale: f32,
+}
+
+impl Site {
+    /// The next site of this thread's stream, with its table of keys; without dropout the site zeroes nothing.
+    pub fn next(p: Option<f64>, device: &Device) -> (Self, Tensor<1, Int>) {
+        let device = device.clone().inner();
+        let p = p.map_or(0, threshold);
+        let stream = match p {
+            0 => crate::ops::dropout::stream(),
+            _ => next_site(),
+        };
+        let (block, number) = (stream.site / SITES, stream.site % SITES);
+        let site = Self { number: if p == 0 { 0 } else { number }, p, scale: scale(p) };
+        TABLE.with_borrow_mut(|table| {
+            if let Some(table) = table
+                && table.device == device
+                && (p == 0 || (table.seed, table.first_sequence, table.block) == (stream.seed, stream.first_sequence, block))
+            {
+                return (site, table.keys.clone());
+            }
+            let keys = (0..SITES).map(|site| site_key(stream.seed, block * SITES + site));
+            let halves = keys.flat_map(|key| [key as u32 as i32, (key >> 32) as u32 as i32]);
+            let values: Vec<i32> = [stream.first_sequence as i32, 0].into_iter().chain(halves).collect();
+            let keys = Tensor::<1, Int>::from_data(&values[..], &device);
+            let Stream { seed, first_sequence, .. } = stream;
+            *table = Some(Table { device, seed, first_sequence, block, keys: keys.clone() });
+            (site, keys)
+        })
+    }
+}
+
+use crate::ops::dropout::Stream;
+
+/// MurmurHash3's 32-bit finalizer.
+#[cube]
+#[allow(arithmetic_overflow)]
+fn scramble(x: u32) -> u32 {
+    let a = (x ^ (x >> 16u32)) * 0x85EB_CA6Bu32;
+    let b = (a ^ (a >> 13u32)) * 0xC2B2_AE35u32;
+    b ^ (b >> 16u32)
+}
+
+/// What dropout multiplies element `index` of sequence `number` by, where `groups` masks belong to a sequence and this is
+/// number `group` of them.
+#[cube]
+#[allow(arithmetic_overflow)]
+#[allow(clippy::too_many_arguments)]
+pub fn factor(keys: &[u32], site: u32, number: u32, group: u32, groups: u32, index: u32, p: u32, scale: f32) -> f32 {
+    let sequence = (keys[0] + number) * groups + group;
+    let low = scramble((sequence * 0x9E37_79B9u32) ^ keys[(2u32 + 2u32 * site) as usize]);
+    let high = scramble(low ^ keys[(3u32 + 2u32 * site) as usize]);
+    let a = (index * 0x9E37_79B9u32) ^ low;
+    let b = (a ^ (a >> 16u32)) * 0x85EB_CA6Bu32;
+    let c = ((b ^ (b >> 13u32)) * 0xC2B2_AE35u32) ^ high;
+    let d = (c ^ (c >> 16u32)) * 0x7FEB_352Du32;
+    let bits = d ^ (d >> 15u32);
+    select(bits < p, 0.0f32, scale)
+}
+
+/// An element's position within a launch whose grid has two dimensions.
+#[cube]
+pub fn position() -> usize {
+    ABSOLUTE_POS
+}
+
+#[cube(launch)]
+fn dropout_kernel<E: Float>(
+    x: &[E],
+    keys: &[u32],
+    y: &mut [E],
+    site: u32,
+    p: u32,
+    scale: f32,
+    sequence: u32,
+    #[define(E)] _element: ElemType,
+) {
+    let at = position();
+    if at < y.len() {
+        let (number, index) = (at as u32 / sequence, at as u32 % sequence);
+        let factor = factor(keys, site, number, 0u32, 1u32, index, p, scale);
+        y[at] = E::cast_from(f32::cast_from(x[at]) * factor);
+    }
+}
+
+/// Dropout on a GPU, as an operation of its own.
+#[backend_extension(Cube, Autodiff)]
+pub trait DropoutOps: Backend {
+    /// `sequence` elements belong to each sequence.
+    fn gpu_dropout(x: FloatTensor<Self>, keys: IntTensor<Self>, site: Site, sequence: usize) -> FloatTensor<Self>;
+}
+
+impl DropoutOps for Cube {
+    fn gpu_dropout(x: CubeTensor, keys: CubeTensor, site: Site, sequence: usize) -> CubeTensor {
+        let x = contiguous(x);
+        let y = empty(&x, x.meta.shape().clone(), x.dtype);
+        let (count, dim) = elementwise(x.meta.num_elements());
+        let Site { number, p, scale } = site;
+        let (inputs, element) = ((buffer(&x), buffer(&keys)), element(x.dtype));
+        dropout_kernel::launch(
+            &x.client, count, dim, inputs.0, inputs.1, buffer(&y), number, p, scale, sequence as u32, element,
+        );
+        y
+    }
+}
+
+#[derive(Debug, Clone)]
+struct GpuDropout<B: Backend> {
+    keys: IntTensor<B>,
+    site: Site,
+    sequence: usize,
+}
+
+impl<B: DropoutOps> Differentiable<B, 1> for GpuDropout<B> {
+    type Saved = ();
+
+    fn forward(&self, [x]: [FloatTensor<B>; 1]) -> (FloatTensor<B>, ()) {
+        (B::gpu_dropout(x, self.keys.clone(), self.site, self.sequence), ())
+    }
+
+    fn backward(self, (): (), gradient: FloatTensor<B>, _wanted: [bool; 1]) -> [Option<FloatTensor<B>>; 1] {
+        [Some(B::gpu_dropout(gradient, self.keys, self.site, self.sequence))]
+    }
+}
+
+impl<B: DropoutOps, C: CheckpointStrategy> DropoutOps for Autodiff<B, C> {
+    fn gpu_dropout(x: FloatTensor<Self>, keys: IntTensor<Self>, site: Site, sequence: usize) -> FloatTensor<Self> {
+        apply(GpuDropout::<B> { keys, site, sequence }, [x])
+    }
+}
+
+/// See [`crate::ops::dropout()`].
+pub fn dropout<const D: usize>(x: Tensor<D>, p: f64) -> Tensor<D> {
+    let (site, keys) = Site::next(Some(p), &x.device());
+    let sequence = rows_of_a_sequence(&x) * x.dims()[D - 1];
+    by_rows(x, |x| {
+        Tensor::from_dispatch(Dispatch::gpu_dropout(x.into_dispatch(), keys.into_dispatch(), site, sequence))
+    })
+}

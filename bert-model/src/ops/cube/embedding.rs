@@ -1,0 +1,345 @@
+//! The sum of the three embeddings, LayerNorm and dropout in one kernel, and rows of gradients added to a table in a fixed
+//! order.
+
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Autodiff, Backend, Cube, DType, Dispatch, backend_extension};
+use burn::prelude::*;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::prelude::*;
+
+use super::add_norm::{NormGradients, norm_gradients, normalize};
+use super::dropout::{DropoutOps, Site, factor};
+use super::launch::{Rows, UNITS, buffer, contiguous, element, elementwise, empty};
+use super::rows::{chunks, column_cubes, reshaped, row, sum_of_column, sum_rows};
+use crate::ops::autodiff::{Differentiable, apply};
+
+#[cube(launch)]
+fn embed_kernel<E: Float>(
+    words: &[E],
+    positions: &[E],
+    types: &[E],
+    type_ids: &[u32],
+    gamma: &[E],
+    beta: &[E],
+    keys: &[u32],
+    sum: &mut [E],
+    output: &mut [E],
+    moments: &mut [f32],
+    width: u32,
+    tokens: u32,
+    epsilon: f32,
+    site: u32,
+    p: u32,
+    scale: f32,
+    #[comptime] lanes: u32,
+    #[comptime] plane: u32,
+    #[comptime] drops: bool,
+    #[define(E)] _element: ElemType,
+) {
+    let row = min(row(), moments.len() / 2 - 1);
+    let start = row * width as usize;
+    let position = (row as u32 % tokens) * width;
+    let token_type = type_ids[row] * width;
+    let mut total = 0.0f32;
+    let mut column = UNIT_POS_X;
+    while column < width {
+        let at = start + column as usize;
+        let value = f32::cast_from(words[at])
+            + f32::cast_from(types[(token_type + column) as usize])
+            + f32::cast_from(positions[(position + column) as usize]);
+        let stored = E::cast_from(value);
+        sum[at] = stored;
+        total += f32::cast_from(stored);
+        column += lanes;
+    }
+    normalize::<E>(sum, gamma, beta, output, moments, row, width, epsilon, total, lanes, plane);
+    if comptime!(drops) {
+        let mut column = UNIT_POS_X;
+        while column < width {
+            let at = start + column as usize;
+            let kept = factor(keys, site, row as u32 / tokens, 0u32, 1u32, position + column, p, scale);
+            output[at] = E::cast_from(f32::cast_from(output[at]) * kept);
+            column += lanes;
+        }
+    }
+}
+
+/// The sum over the batch of each position's rows; 0 for positions that no token has.
+#[cube(launch)]
+fn position_gradient<E: Float>(
+    dsum: &[E],
+    gradient: &mut [f32],
+    width: u32,
+    tokens: u32,
+    batch: u32,
+    #[define(E)] _element: ElemType,
+) {
+    let at = ABSOLUTE_POS;
+    if at < gradient.len() {
+        let mut sum = 0.0f32;
+        if (at as u32) < tokens * width {
+            let mut row = 0u32;
+            while row < batch {
+                sum += f32::cast_from(dsum[(row * tokens * width) as usize + at]);
+                row += 1u32;
+            }
+        }
+        gradient[at] = sum;
+    }
+}
+
+/// The sum of the rows of each token type, a chunk of the rows each.
+#[cube(launch)]
+fn type_gradient<E: Float>(
+    dsum: &[E],
+    type_ids: &[u32],
+    sums: &mut [f32],
+    width: u32,
+    types: u32,
+    #[define(E)] _element: ElemType,
+) {
+    let column = CUBE_POS_X * CUBE_DIM_X + UNIT_POS_X;
+    let rows = type_ids.len() as u32;
+    let each = (rows + CUBE_COUNT_Y - 1) / CUBE_COUNT_Y;
+    let end = min(rows, (CUBE_POS_Y + 1) * each);
+    let token_type = CUBE_POS_Z;
+    let mut sum = 0.0f32;
+    if column < width {
+        let mut row = CUBE_POS_Y * each + UNIT_POS_Y;
+        while row < end {
+            let value = f32::cast_from(dsum[(row * width + column) as usize]);
+            sum += select(type_ids[row as usize] == token_type, value, 0.0f32);
+            row += CUBE_DIM_Y;
+        }
+    }
+    let sum = sum_of_column(sum);
+    if UNIT_POS_Y == 0 {
+        if column < width {
+            sums[((CUBE_POS_Y * types + token_type) * width + column) as usize] = sum;
+        }
+    }
+}
+
+/// Adds to each row of a table all rows that have its number, in their order: the first of them does it for all.
+#[cube(launch)]
+fn add_rows_kernel<E: Float>(
+    table: &mut [f32],
+    ids: &[u32],
+    rows: &[E],
+    width: u32,
+    #[define(E)] _element: ElemType,
+) {
+    let own = CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X;
+    let count = ids.len() as u32;
+    if own < count {
+        let id = ids[own as usize];
+        let mut earlier = 0.0f32;
+        let mut other = UNIT_POS_X;
+        while other < own {
+            earlier += select(ids[other as usize] == id, 1.0f32, 0.0f32);
+            other += UNITS;
+        }
+        let earlier = super::rows::sum_of_lanes(earlier, UNITS, 0u32);
+        if earlier == 0.0f32 {
+            let mut column = UNIT_POS_X;
+            while column < width {
+                let to = (id * width + column) as usize;
+                let mut sum = table[to];
+                let mut row = own;
+                while row < count {
+                    if ids[row as usize] == id {
+                        sum += f32::cast_from(rows[(row * width + column) as usize]);
+                    }
+                    row += 1u32;
+                }
+                table[to] = sum;
+                column += UNITS;
+            }
+        }
+    }
+}
+
+/// Adds rows to a table `[V, H]` in `f32`, in place where it is uniquely owned.
+pub fn add_rows(table: CubeTensor, ids: CubeTensor, rows: CubeTensor) -> CubeTensor {
+    let (ids, rows) = (contiguous(ids), contiguous(rows));
+    let table = if table.can_mut() { contiguous(table) } else { table.copy() };
+    let (count, width) = (ids.meta.num_elements(), rows.meta.shape()[1]);
+    let cubes = super::launch::cubes(count, 1);
+    let (inputs, element) = ((buffer(&ids), buffer(&rows)), element(rows.dtype));
+    let dim = CubeDim::new_1d(UNITS);
+    add_rows_kernel::launch(&table.client, cubes, dim, buffer(&table), inputs.0, inputs.1, width as u32, element);
+    table
+}
+
+/// Sizes and constants of one application.
+#[derive(Debug, Clone, Copy)]
+pub struct Embed {
+    tokens: usize,
+    epsilon: f32,
+    site: Site,
+}
+
+/// The input representation on a GPU.
+#[backend_extension(Cube, Autodiff)]
+pub trait EmbeddingOps: Backend {
+    /// Shapes: `words` and output `[R, H]`, `positions` `[P, H]`, `types` `[K, H]`, `gamma` and `beta` `[H]`, `type_ids`
+    /// `[R]`.
+    #[allow(clippy::too_many_arguments)]
+    fn gpu_embed(
+        words: FloatTensor<Self>,
+        positions: FloatTensor<Self>,
+        types: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        type_ids: IntTensor<Self>,
+        keys: IntTensor<Self>,
+        settings: Embed,
+    ) -> FloatTensor<Self>;
+}
+
+impl EmbeddingOps for Cube {
+    fn gpu_embed(
+        words: CubeTensor,
+        positions: CubeTensor,
+        types: CubeTensor,
+        gamma: CubeTensor,
+        beta: CubeTensor,
+        type_ids: CubeTensor,
+        keys: CubeTensor,
+        settings: Embed,
+    ) -> CubeTensor {
+        GpuEmbed { type_ids, keys, settings }.forward([words, positions, types, gamma, beta]).0
+    }
+}
+
+/// [`EmbeddingOps::gpu_embed`] within a graph.
+#[derive(Debug, Clone)]
+struct GpuEmbed {
+    type_ids: CubeTensor,
+    keys: CubeTensor,
+    settings: Embed,
+}
+
+impl Differentiable<Cube, 5> for GpuEmbed {
+    /// γ, the sum and its moments; rows of the position and of the type table.
+    type Saved = ([CubeTensor; 3], [usize; 2]);
+
+    fn forward(&self, inputs: [CubeTensor; 5]) -> (CubeTensor, Self::Saved) {
+        let [words, positions, types, gamma, beta] = inputs.map(contiguous);
+        let Embed { tokens, epsilon, site } = self.settings;
+        let [rows, width] = [words.meta.shape()[0], words.meta.shape()[1]];
+        let [sum, output] = [(); 2].map(|()| empty(&words, [rows, width], words.dtype));
+        let moments = empty(&words, [rows, 2], DType::F32);
+        let type_ids = contiguous(self.type_ids.clone());
+        let grid = Rows::of(width, &words.client);
+        let (count, dim) = grid.launch(rows);
+        embed_kernel::launch(
+            &words.client,
+            count,
+            dim,
+            buffer(&words),
+            buffer(&positions),
+            buffer(&types),
+            buffer(&type_ids),
+            buffer(&gamma),
+            buffer(&beta),
+            buffer(&self.keys),
+            buffer(&sum),
+            buffer(&output),
+            buffer(&moments),
+            width as u32,
+            tokens as u32,
+            epsilon,
+            site.number,
+            site.p,
+            site.scale,
+            grid.lanes,
+            grid.plane,
+            site.p > 0,
+            element(words.dtype),
+        );
+        (output, ([gamma, sum, moments], [positions.meta.shape()[0], types.meta.shape()[0]]))
+    }
+
+    fn backward(
+        self,
+        ([gamma, sum, moments], [positions, types]): Self::Saved,
+        gradient: CubeTensor,
+        [for_words, for_positions, for_types, for_gamma, for_beta]: [bool; 5],
+    ) -> [Option<CubeTensor>; 5] {
+        let Embed { tokens, site, .. } = self.settings;
+        let [rows, width] = [sum.meta.shape()[0], sum.meta.shape()[1]];
+        let gradient = match site.p {
+            0 => contiguous(gradient),
+            _ => Cube::gpu_dropout(gradient, self.keys, site, tokens * width),
+        };
+        let NormGradients { dsum, parameters: [dgamma, dbeta, _], .. } =
+            norm_gradients([&sum, &moments, &gamma], &gradient, None);
+        let (client, dtype) = (&dsum.client, element(dsum.dtype));
+        let dpositions = for_positions.then(|| {
+            let output = empty(&dsum, [positions, width], DType::F32);
+            let (count, dim) = elementwise(positions * width);
+            let sizes = [width as u32, tokens as u32, (rows / tokens) as u32];
+            position_gradient::launch(
+                client, count, dim, buffer(&dsum), buffer(&output), sizes[0], sizes[1], sizes[2], dtype,
+            );
+            output
+        });
+        let dtypes = for_types.then(|| {
+            let chunks = chunks(rows, width);
+            let partial = empty(&dsum, [chunks, types * width], DType::F32);
+            let (count, dim) = column_cubes(width, chunks);
+            let CubeCount::Static(across, down, _) = count else { return partial };
+            let count = CubeCount::Static(across, down, types as u32);
+            let ids = contiguous(self.type_ids);
+            let (inputs, sizes) = ((buffer(&dsum), buffer(&ids)), [width as u32, types as u32]);
+            type_gradient::launch(client, count, dim, inputs.0, inputs.1, buffer(&partial), sizes[0], sizes[1], dtype);
+            reshaped(sum_rows(&partial, chunks, types * width), [types, width])
+        });
+        [
+            for_words.then(|| dsum.clone()),
+            dpositions,
+            dtypes,
+            for_gamma.then_some(dgamma),
+            for_beta.then_some(dbeta),
+        ]
+    }
+}
+
+impl<C: CheckpointStrategy> EmbeddingOps for Autodiff<Cube, C> {
+    fn gpu_embed(
+        words: FloatTensor<Self>,
+        positions: FloatTensor<Self>,
+        types: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        type_ids: IntTensor<Self>,
+        keys: IntTensor<Self>,
+        settings: Embed,
+    ) -> FloatTensor<Self> {
+        apply(GpuEmbed { type_ids, keys, settings }, [words, positions, types, gamma, beta])
+    }
+}
+
+/// See [`crate::ops::embed`].
+pub fn embed(
+    words: Tensor<3>,
+    positions: Tensor<2>,
+    (types, type_ids): (Tensor<2>, Tensor<2, Int>),
+    (gamma, beta): (Tensor<1>, Tensor<1>),
+    epsilon: f64,
+    dropout: Option<f64>,
+) -> Tensor<3> {
+    let [batch, tokens, width] = words.dims();
+    let (site, keys) = Site::next(dropout, &words.device());
+    let settings = Embed { tokens, epsilon: epsilon as f32, site };
+    let words = words.reshape([batch * tokens, width]).into_dispatch();
+    let type_ids = type_ids.reshape([batch * tokens]).into_dispatch();
+    let tables = (positions.into_dispatch(), types.into_dispatch());
+    let norm = (gamma.into_dispatch(), beta.into_dispatch());
+    let keys = keys.into_dispatch();
+    let output =
+        Dispatch::gpu_embed(words, tables.0, tables.1, norm.0, norm.1, type_ids, keys, settings);
+    Tensor::<2>::from_dispatch(output).reshape([batch, tokens, width])
+}

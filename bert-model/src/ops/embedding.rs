@@ -1,0 +1,32 @@
+//! The input representation (paper, section 3, figure 2): word, position and token-type embeddings, added up, normalized,
+//! with dropout.
+
+use burn::prelude::*;
+use burn::tensor::module::embedding;
+
+use super::{dropout, layer_norm};
+
+/// `dropout(layer_norm(words + types[type_ids] + positions[0..T]))`.
+///
+/// # Shapes
+/// - `words` and output: `[B, T, H]`
+/// - `positions`: `[P, H]`, P at least T
+/// - `types`: `[K, H]`; `type_ids`: `[B, T]`, each in 0..K
+/// - `gamma`, `beta`: `[H]`
+/// - `p`: the probability of zeroing an element of the output, if there is to be dropout
+pub fn embed(
+    words: Tensor<3>,
+    positions: Tensor<2>,
+    (types, type_ids): (Tensor<2>, Tensor<2, Int>),
+    (gamma, beta): (Tensor<1>, Tensor<1>),
+    epsilon: f64,
+    p: Option<f64>,
+) -> Tensor<3> {
+    #[cfg(feature = "cube")]
+    if super::cube::runs(&words) {
+        return super::cube::embed(words, positions, (types, type_ids), (gamma, beta), epsilon, p);
+    }
+    let positions = positions.slice_dim(0, 0..words.dims()[1]).unsqueeze();
+    let sum = layer_norm(words + embedding(types, type_ids) + positions, gamma, beta, epsilon);
+    p.map_or(sum.clone(), |p| dropout(sum, p))
+}
