@@ -10,22 +10,17 @@
 #![deny(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::unreachable)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
-pub mod allocator;
 pub mod args;
 pub mod batch;
 pub mod corpus;
 pub mod examples;
 pub mod fill_mask;
-pub mod input;
-pub mod lines;
 pub mod masking;
 pub mod objective;
 pub mod prepare;
-pub mod program;
 pub mod report;
 pub mod sample;
 pub mod settings;
-pub mod shuffle;
 pub mod store;
 pub mod stream;
 pub mod train;

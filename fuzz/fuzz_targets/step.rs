@@ -2,8 +2,8 @@
 //! pointers and vector registers must hold at every size and at every rest of a division.
 #![no_main]
 
-use bert_model::train::{Algorithm, Optimizer, OptimizerConfig, Plan, TrainingState, Workers, take_step};
-use bert_model::{Activation, BertConfig, BertForPreTraining, Error, Pretrained, device};
+use bert_train::{Algorithm, Optimizer, OptimizerConfig, Plan, TrainingState, take_step};
+use bert_model::{Activation, BertConfig, BertForPreTraining, Error, Pretrained, Workers, device};
 use bert_pretrain::batch::PretrainingBatch;
 use bert_pretrain::examples::Example;
 use bert_pretrain::masking::MaskedToken;

@@ -6,8 +6,8 @@ use burn::prelude::*;
 
 use super::Initialiser;
 use super::layer_norm::LayerNorm;
-use super::tape;
 use crate::ops::dropout::Dropout;
+use crate::ops::tape;
 
 /// The three tables and their LayerNorm.
 #[derive(Module, Debug)]

@@ -9,6 +9,8 @@ use std::cell::Cell;
 use burn::module::{Flag, Module, Param};
 use burn::tensor::{Device, Tensor};
 
+use super::hash::mix;
+
 /// Where a sequence of masks stands: its seed, and how many times dropout was applied since.
 pub(crate) type Stream = (u64, u64);
 
@@ -36,14 +38,6 @@ pub(super) fn next_key() -> u64 {
     let (seed, site) = STREAM.get();
     STREAM.set((seed, site + 1));
     mix(seed ^ mix(site))
-}
-
-/// A bijection that leaves no bit where it was (SplitMix64's finisher).
-pub fn mix(x: u64) -> u64 {
-    let x = x.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    x ^ (x >> 31)
 }
 
 /// A probability in units of 2⁻³².

@@ -14,18 +14,22 @@ pub mod denormals;
 pub mod dropout;
 mod flex;
 mod gemm;
+pub mod hash;
 pub mod layer_norm;
 pub mod linear;
 mod math;
+pub mod tape;
 
 #[cfg(feature = "cube")]
 use burn::backend::Cube;
+#[cfg(feature = "ndarray")]
+use burn::backend::NdArray;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, NdArray, TensorMetadata, backend_extension};
+use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata, backend_extension};
 
 use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
 
@@ -35,7 +39,7 @@ pub use layer_norm::{add_norm, layer_norm};
 pub use linear::{linear, linear_transposed};
 
 /// Operations with a plain version for every backend. All tensors are contiguous matrices `[rows, columns]`.
-#[backend_extension(Flex, NdArray, Cube: cfg(feature = "cube"), Autodiff)]
+#[backend_extension(Flex, NdArray: cfg(feature = "ndarray"), Cube: cfg(feature = "cube"), Autodiff)]
 pub trait FastOps: Backend {
     /// `x·Φ(x)` of every element.
     fn fast_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -90,6 +94,7 @@ fn plain_dropout<B: Backend>(x: FloatTensor<B>, key: u64, p: u32) -> FloatTensor
     B::float_mul(x, B::float_from_data(factors, &device))
 }
 
+#[cfg(feature = "ndarray")]
 impl FastOps for NdArray {}
 #[cfg(feature = "cube")]
 impl FastOps for Cube {}
@@ -198,7 +203,7 @@ fn is_half<const D: usize>(x: &Tensor<D>) -> bool {
 }
 
 /// The tensor in `f32` if it has half precision, else as it is.
-pub(crate) fn widened<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+pub fn widened<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if is_half(&x) { x.cast(DType::F32) } else { x }
 }
 

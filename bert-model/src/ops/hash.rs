@@ -1,0 +1,9 @@
+//! The hash behind every random number that must be the same wherever and whenever it is drawn.
+
+/// A bijection that leaves no bit where it was (SplitMix64's finisher).
+pub fn mix(x: u64) -> u64 {
+    let x = x.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    x ^ (x >> 31)
+}

@@ -1,0 +1,72 @@
+//! A random order of 0..n that needs no memory: a keyed permutation whose every place can be asked for by itself.
+//!
+//! A Feistel network permutes the numbers of an even count of bits; a result beyond n is permuted again until it is not
+//! ("cycle walking"; Black and Rogaway 2002). A corpus of any size is shuffled whole this way.
+
+use bert_model::ops::hash;
+
+/// Four rounds give a pseudorandom permutation (Luby and Rackoff 1988); a few more cost nothing here.
+const ROUNDS: u64 = 6;
+
+/// A permutation of 0..n.
+#[derive(Debug, Clone, Copy)]
+pub struct Permutation {
+    n: u64,
+    half_bits: u32,
+    key: u64,
+}
+
+impl Permutation {
+    /// The permutation of 0..`n` that belongs to `key`.
+    pub fn new(n: u64, key: u64) -> Self {
+        let bits = u64::BITS - n.saturating_sub(1).leading_zeros();
+        Self { n, half_bits: bits.div_ceil(2).max(1), key }
+    }
+
+    /// Where `index` (below n) goes.
+    pub fn apply(&self, index: u64) -> u64 {
+        let mut place = self.permute(index);
+        while place >= self.n {
+            place = self.permute(place);
+        }
+        place
+    }
+
+    fn permute(&self, index: u64) -> u64 {
+        let mask = (1 << self.half_bits) - 1;
+        let (mut left, mut right) = (index >> self.half_bits, index & mask);
+        for round in 0..ROUNDS {
+            (left, right) = (right, left ^ (mix(&[self.key, round, right]) & mask));
+        }
+        left << self.half_bits | right
+    }
+}
+
+/// One well-mixed number from several: SplitMix64's finisher over each in turn.
+pub fn mix(parts: &[u64]) -> u64 {
+    parts.iter().fold(0x9E37_79B9_7F4A_7C15, |state, part| hash::mix(state ^ part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_comes_once() {
+        for n in [1, 2, 3, 10, 255, 256, 257, 5000] {
+            let permutation = Permutation::new(n, 42);
+            let mut places: Vec<_> = (0..n).map(|index| permutation.apply(index)).collect();
+            places.sort_unstable();
+            assert!(places.into_iter().eq(0..n), "n = {n}");
+        }
+    }
+
+    #[test]
+    fn neighbours_are_torn_apart_and_keys_differ() {
+        let (a, b) = (Permutation::new(10_000, 1), Permutation::new(10_000, 2));
+        let distance: u64 = (0..9_999).map(|i| a.apply(i).abs_diff(a.apply(i + 1))).sum();
+        // Two places drawn at random lie n/3 apart on average.
+        assert!((distance as f64 / 9_999.0 - 3_333.0).abs() < 150.0, "{distance}");
+        assert!((0..10_000).filter(|&i| a.apply(i) == b.apply(i)).count() < 20);
+    }
+}
