@@ -1,7 +1,7 @@
 //! Model directories, to and from Hugging Face unchanged: `config.json`, weights, tokenizer.
 //!
 //! [`names`] says what each parameter is called there, [`weights`] reads the files, [`mod@load`] puts them into a model and
-//! [`mod@save`] writes them, whole or not at all ([`staged`]).
+//! [`mod@save`] writes them, whole or not at all ([`crate::file`]).
 
 pub mod load;
 pub mod names;

@@ -1,4 +1,4 @@
-//! The optimizers, [`adamw`] and [`lamb`], and their state: a step for every parameter that has a gradient.
+//! The optimizers, `adamw` and `lamb`, and their state: a step for every parameter that has a gradient.
 
 mod adamw;
 mod lamb;
