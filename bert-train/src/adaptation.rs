@@ -138,7 +138,8 @@ mod tests {
     fn adapters_are_not_saved_beside_their_matrices() {
         let device = Device::flex();
         let config = BertConfig::named("tiny").unwrap().with_vocab_size(5);
-        let tokenizer = Tokenizer::from_vocabulary(&SPECIAL_TOKENS.map(String::from), Normalisation::new(true)).unwrap();
+        let tokenizer =
+            Tokenizer::from_vocabulary(&SPECIAL_TOKENS.map(String::from), Normalisation::new(true)).unwrap();
         let adapted = Adaptation::Lora { rank: 2 }.prepare(BertModel::fresh(&config, 1, &device), 1, &device);
         let directory = tempfile::tempdir().unwrap();
         let save = |model: &BertModel| save(directory.path(), model, &config, &tokenizer);
