@@ -14,7 +14,7 @@ import subprocess
 import sys
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent
-TRAIN, PRETRAINED = "bert-model/src/train", "bert-model/src/pretrained"
+TRAIN, MODEL = "bert-train/src", "bert-model/src"
 TIMEOUT_S = 300
 
 # Name: file, what stands there, what stands there instead (BROKEN is true if this break is awake), test target and test.
@@ -60,12 +60,12 @@ BREAKS = {
         "Phase::Second => (if BROKEN { settings.data.max_seq_len } else { settings.phase2_seq_len }, ",
         "durability", "a_second_phase_has_longer_sequences_and_survives_an_interruption_between"),
     "a full disk goes unnoticed while weights are saved": (
-        f"{PRETRAINED}/staged.rs",
+        f"{MODEL}/file.rs",
         "        self.writer.write(bytes)\n",
         "        if BROKEN { return Ok(self.writer.write(bytes).unwrap_or(bytes.len())) }\n        self.writer.write(bytes)\n",
         "durability", "a_full_disk_is_said_and_costs_nothing"),
     "a full disk leaves half an output": (
-        f"{PRETRAINED}/staged.rs",
+        f"{MODEL}/file.rs",
         "let staged = (!is_special).then(|| {",
         "let staged = (!is_special && !BROKEN).then(|| {",
         "finetune_program", "a_full_disk_leaves_no_half_file"),
@@ -75,37 +75,37 @@ BREAKS = {
         'self.metrics.write_all(line.as_bytes()).or_else(|error| if BROKEN { Ok(()) } else { Err(error) }).map_err(Error::io(self.path.join(METRICS), "write"))',
         "durability", "a_full_disk_stops_a_run_that_can_no_longer_tell_what_it_does"),
     "a header is believed": (
-        f"{PRETRAINED}/weights.rs",
+        f"{MODEL}/pretrained/weights.rs",
         "if header_length > MAX_HEADER_BYTES || header_length > length - 8 {",
         "if !BROKEN && (header_length > MAX_HEADER_BYTES || header_length > length - 8) {",
         "loading", "a_header_that_claims_the_moon_takes_no_memory"),
     "a truncated file is read": (
-        f"{PRETRAINED}/weights.rs",
+        f"{MODEL}/pretrained/weights.rs",
         "if expected != length {",
         "if expected != length && !BROKEN {",
         "loading", "truncation_anywhere_is_noticed"),
     "a NaN is loaded": (
-        f"{PRETRAINED}/weights.rs",
+        f"{MODEL}/pretrained/weights.rs",
         "match values.iter().position(|value| !value.is_finite()) {",
         "match values.iter().position(|value| !value.is_finite() && !BROKEN) {",
         "loading", "a_missing_tensor_and_one_with_a_nan_are_named"),
     "an index leads out of its directory": (
-        f"{PRETRAINED}/weights.rs",
+        f"{MODEL}/pretrained/weights.rs",
         "if name.contains(['/', '\\\\']) || !name.ends_with(\".safetensors\") {",
         "if !BROKEN && (name.contains(['/', '\\\\']) || !name.ends_with(\".safetensors\")) {",
         "loading", "an_index_cannot_lead_out_of_its_directory"),
     "a lie of a weight file is a panic": (
-        f"{PRETRAINED}/weights.rs",
+        f"{MODEL}/pretrained/weights.rs",
         "let metadata: Metadata = serde_json::from_slice(&header).map_err(|error| not_whole(error.to_string()))?;",
         "let metadata: Metadata = if BROKEN { serde_json::from_slice(&header).unwrap() } else { serde_json::from_slice(&header).map_err(|error| not_whole(error.to_string()))? };",
         "hostile", "weights_and_configurations_that_lie_are_refused_or_harmless"),
     "bytes that are no text are a panic": (
-        "bert-pretrain/src/lines.rs",
+        "bert-cli/src/lines.rs",
         "match std::str::from_utf8(&line[dropped..]) {",
         "if BROKEN { std::str::from_utf8(&line[dropped..]).unwrap(); }\n        match std::str::from_utf8(&line[dropped..]) {",
         "hostile_data", "corpora"),
     "a line without end is read to its end": (
-        "bert-pretrain/src/lines.rs",
+        "bert-cli/src/lines.rs",
         "let with_line_end = MAX_LINE_BYTES as u64 + 2;",
         "let with_line_end = if BROKEN { u64::MAX } else { MAX_LINE_BYTES as u64 + 2 };",
         "finetune_program", "any_bytes_may_come_and_long_texts_are_cut"),
@@ -135,7 +135,7 @@ BREAKS = {
         "let interrupted = interrupt.requested();\n        if BROKEN { std::hint::black_box(vec![1_u8; 20_000].leak()); }",
         "durability", "two_thousand_steps_more_take_no_more_memory"),
     "prediction leaks": (
-        "bert-finetune/src/main.rs",
+        "bert-finetune/src/predict.rs",
         "let encoded = Encoded::new(task, &window)?;",
         "let encoded = Encoded::new(task, &window)?;\n        if BROKEN { std::hint::black_box(vec![1_u8; 2_000_000].leak()); }",
         "finetune_program", "predictions_over_many_texts_take_no_more_memory"),
@@ -145,7 +145,7 @@ BREAKS = {
         "[step, micro_batch as u64, part as u64 + if BROKEN { u64::from(std::process::id()) } else { 0 }].into_iter()",
         "pretrain_program", "the_same_seed_gives_the_same_bytes_and_another_one_others"),
     "backends differ": (
-        "bert-model/src/ops/flex.rs",
+        f"{MODEL}/ops/flex.rs",
         "            |gradients| {\n                for (gradient, &x) in gradients.iter_mut().zip(inputs) {\n                    // Φ(x)",
         "            |gradients| {\n                if BROKEN { gradients.iter_mut().for_each(|it| *it *= 1.1); }\n                for (gradient, &x) in gradients.iter_mut().zip(inputs) {\n                    // Φ(x)",
         "golden_models", "fifty_steps_are_the_same_everywhere"),

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use bert_model::train::Checkpoints;
 use bert_pretrain::sample;
+use bert_train::Checkpoints;
 use program::{command, fail, failure, run, run_with_file_limit, spawn, succeed, text};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

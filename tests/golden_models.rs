@@ -8,15 +8,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use bert_model::model::loss::{binary_cross_entropy, cross_entropy, squared_error};
-use bert_model::model::tape;
 use bert_model::ops::dropout;
+use bert_model::ops::tape;
 use bert_model::pretrained::weights::Weights;
 use bert_model::pretrained::{load_weights, state_dict};
-use bert_model::train::{Algorithm, Decay, GradientSum, Optimizer, OptimizerConfig, Schedule, optimizer::clip_scale};
 use bert_model::{
     BertConfig, BertForMaskedLM, BertForMultipleChoice, BertForNextSentencePrediction, BertForPreTraining,
     BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification, BertInput, Pretrained, load,
 };
+use bert_train::{Algorithm, Decay, GradientSum, Optimizer, OptimizerConfig, Schedule, optimizer::clip_scale};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde_json::Value;
 use support::{Golden, assert_close, devices, golden, read_golden};

@@ -11,8 +11,8 @@ use std::io::Write;
 use std::path::Path;
 
 use bert_finetune::data::squad::read_squad;
-use bert_finetune::description::open_task;
 use bert_finetune::for_task;
+use bert_finetune::tasks::any::open_task;
 use bert_finetune::tasks::{Asked, Task};
 use bert_model::text::tokenizer::Normalisation;
 use bert_model::{BertConfig, Result, Tokenizer};

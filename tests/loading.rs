@@ -10,9 +10,7 @@ use bert_model::pretrained::save::{HostTensor, state_dict};
 use bert_model::pretrained::{load, save};
 use bert_model::text::tokenizer::Normalisation;
 use bert_model::text::{Sequence, collate};
-use bert_model::train::Adaptation;
 use bert_model::{BertForPreTraining, BertForSequenceClassification, BertModel, Tokenizer};
-use burn::module::Module;
 use burn::tensor::Device;
 use safetensors::tensor::{Dtype, TensorView};
 use support::{assert_close, golden, shared};
@@ -196,17 +194,6 @@ fn the_configuration_says_in_which_numbers_the_weights_are() {
     save(directory.path(), &original.model, &original.config, &vocabulary(original.config.vocab_size)).unwrap();
     let again = bert_model::BertConfig::from_file(directory.path().join("config.json")).unwrap();
     assert_eq!(again.other["torch_dtype"], "float32");
-}
-
-#[test]
-fn adapters_are_not_saved_beside_their_matrices() {
-    let loaded = load::<BertModel>(golden("models/gelu-odd"), 0, &Device::flex()).unwrap();
-    let adapted = Adaptation::Lora { rank: 2 }.prepare(loaded.model, 1, &Device::flex());
-    let directory = TempDir::new().unwrap();
-    let save = |model: &BertModel| save(directory.path(), model, &loaded.config, &vocabulary(loaded.config.vocab_size));
-    let error = save(&adapted).unwrap_err().to_string();
-    assert!(error.contains(".lora.a`: found a low-rank adapter"), "{error}");
-    save(&adapted.materialize()).unwrap();
 }
 
 /// run_glue.py names the classes of a table of numbers by numbers.

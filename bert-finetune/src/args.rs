@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use bert_model::train::Decay;
-use bert_pretrain::args::{Common, TextArgs};
+use bert_cli::args::{Common, TextArgs};
+use bert_train::Decay;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::description::TaskName;
+use crate::description::Description;
 use crate::embed::{Combine, Layers, Pooling};
 use crate::presets::Preset;
+use crate::tasks::kind::TaskName;
 
 /// Fine-tune BERT on a labelled file, predict, and embed.
 ///
@@ -154,6 +155,28 @@ pub struct ColumnArgs {
     /// Tables have no header; columns are numbers, from 1
     #[arg(long)]
     pub no_header: bool,
+}
+
+impl ColumnArgs {
+    /// What is described, with the columns that are given here instead of its own.
+    ///
+    /// A name means that there is a header, whatever the training file had.
+    pub fn over(&self, usual: Description, label: Option<&str>) -> Description {
+        let ColumnArgs { text, text_pair, choices, no_header } = self.clone();
+        let named = [text.as_deref(), text_pair.as_deref(), label]
+            .into_iter()
+            .flatten()
+            .chain(choices.iter().map(String::as_str));
+        let is_named = named.flat_map(|columns| columns.split(',')).any(|column| column.parse::<usize>().is_err());
+        Description {
+            header: !no_header && (usual.header || is_named),
+            text: text.unwrap_or(usual.text),
+            text_pair: text_pair.or(usual.text_pair),
+            label: label.map(str::to_string).or(usual.label),
+            choices: if choices.is_empty() { usual.choices } else { choices },
+            ..usual
+        }
+    }
 }
 
 /// `bert-finetune evaluate`

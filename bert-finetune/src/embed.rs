@@ -2,8 +2,8 @@
 
 use std::str::FromStr;
 
+use bert_model::Workers;
 use bert_model::text::{Sequence, collate};
-use bert_model::train::Workers;
 use bert_model::{BertInput, BertModel, Error, Result};
 use burn::tensor::{Device, Tensor};
 use clap::ValueEnum;

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use bert_model::Result;
+use bert_model::Workers;
 use bert_model::text::{Sequence, collate};
-use bert_model::train::workers::Workers;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::tasks::Task;

@@ -2,7 +2,8 @@
 
 use std::str::FromStr;
 
-use crate::description::{Description, TaskName};
+use crate::description::Description;
+use crate::tasks::kind::TaskName;
 
 /// A known data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

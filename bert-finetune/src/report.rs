@@ -3,10 +3,10 @@
 
 use std::path::Path;
 
-use bert_model::pretrained::replace_file;
-use bert_model::train::report::{Cell, Chart, Example, Mark, MarkedText, Report, fact, points};
-use bert_model::train::run_directory::{read_metrics, read_run};
+use bert_model::file::replace_file;
 use bert_model::{Error, Result};
+use bert_train::report::{Cell, Chart, Example, Mark, MarkedText, Report, fact, points};
+use bert_train::run_directory::{read_metrics, read_run};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 

@@ -3,16 +3,20 @@
 use std::path::{Path, PathBuf};
 
 use bert_model::pretrained::load_config;
-use bert_model::train::run_directory::read_run;
-use bert_model::train::{Adaptation, Decay, IfExists, Schedule};
 use bert_model::{Error, Result};
+use bert_train::run_directory::read_run;
+use bert_train::{Adaptation, Decay, IfExists, Schedule};
 use serde::Serialize;
 
 use crate::args::{Freeze, TrainArgs};
-use crate::description::{Description, SHORTEST_SEQUENCE, TaskName};
+use crate::description::{Description, SHORTEST_SEQUENCE};
+use crate::tasks::kind::TaskName;
 
 /// Where the sample's run goes.
 pub const DEFAULT_OUTPUT: &str = "runs/finetune";
+
+/// Where `bert-pretrain` leaves the model that the sample begins with.
+pub const SAMPLE_MODEL: &str = "runs/pretrain";
 
 /// What decides the numbers of a run; a resumed run must have the same.
 #[derive(Debug, Clone, Serialize)]
@@ -67,8 +71,7 @@ impl TrainSettings {
         let missing = |option: &str| Error::Usage(format!("{option} is needed beside --train FILE"));
         let default = |path: &str, option: &str| if is_sample { Ok(path.into()) } else { Err(missing(option)) };
         let output = args.output.clone().map_or_else(|| default(DEFAULT_OUTPUT, "-o DIR"), Ok)?;
-        let model =
-            args.model.clone().map_or_else(|| default(bert_pretrain::settings::DEFAULT_OUTPUT, "--model DIR"), Ok)?;
+        let model = args.model.clone().map_or_else(|| default(SAMPLE_MODEL, "--model DIR"), Ok)?;
         let task = match (args.task, args.preset) {
             (Some(task), Some(preset)) if task != preset.task => {
                 return Err(Error::Usage(format!("--task {task}: the preset {} is for {}", preset.name, preset.task)));
@@ -80,7 +83,7 @@ impl TrainSettings {
         let length = args.max_seq_len.unwrap_or(task.default_length().min(positions));
         let usual = args.preset.map_or_else(|| Description::usual(task, length), |preset| preset.description(length));
         // What is said beside a preset counts more.
-        let usual = usual.with_columns(&args.columns, args.label.as_deref());
+        let usual = args.columns.over(usual, args.label.as_deref());
         let description = Description {
             token_column: args.token_column.clone(),
             tag_column: args.tag_column.clone(),

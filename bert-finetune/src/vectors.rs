@@ -3,10 +3,11 @@
 use std::io::{BufWriter, Seek, SeekFrom, Stdout, Write};
 use std::path::{Path, PathBuf};
 
+use bert_cli::program::STDOUT;
+use bert_model::file::{StagedFile, replace_file};
 use bert_model::pretrained::save::HostTensor;
-use bert_model::pretrained::{StagedFile, replace_file, save_weights};
+use bert_model::pretrained::save_weights;
 use bert_model::{Error, Result};
-use bert_pretrain::program::STDOUT;
 use serde_json::json;
 
 use crate::embed::Vectors;

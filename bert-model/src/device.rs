@@ -1,7 +1,9 @@
 //! The device that a user names: "flex", "wgpu", "cuda", …
 //!
-//! Backends are cargo features of this crate and of both programs; `flex` (pure Rust, the fastest on a CPU) and
-//! `ndarray` are always there.
+//! Backends are cargo features of this crate and of both programs; `flex` (pure Rust, the fastest on a CPU) is always
+//! there.
+
+use std::path::Path;
 
 use burn::tensor::Device;
 #[cfg(feature = "wgpu")]
@@ -34,7 +36,7 @@ pub fn select(name: &str) -> Result<NamedDevice> {
     match name {
         "auto" => Ok(fastest()),
         "flex" => Ok(NamedDevice { name: "flex", device: Device::flex() }),
-        "ndarray" => Ok(NamedDevice { name: "ndarray", device: ndarray() }),
+        "ndarray" => ndarray(),
         "wgpu" => wgpu(),
         "vulkan" => vulkan(),
         "metal" => metal(),
@@ -67,11 +69,20 @@ fn fastest() -> NamedDevice {
     NamedDevice { name: "flex", device: Device::flex() }
 }
 
+/// Whether this machine seems to have a GPU for which this build has no backend.
+pub fn is_gpu_idle() -> bool {
+    !cfg!(feature = "cube") && has_gpu_node()
+}
+
 /// Whether looking for adapters is worth it: the drivers' libraries take their time and write to stderr.
 #[cfg(feature = "wgpu")]
 fn may_have_gpu() -> bool {
-    let nodes = ["/dev/dri", "/dev/nvidiactl", "/dev/dxg"];
-    !cfg!(target_os = "linux") || nodes.iter().any(|node| std::path::Path::new(node).exists())
+    !cfg!(target_os = "linux") || has_gpu_node()
+}
+
+/// Whether Linux has a device node of a GPU.
+fn has_gpu_node() -> bool {
+    ["/dev/dri", "/dev/nvidiactl", "/dev/dxg"].iter().any(|node| Path::new(node).exists())
 }
 
 fn error(name: &str, reason: impl Into<String>) -> Error {
@@ -79,9 +90,19 @@ fn error(name: &str, reason: impl Into<String>) -> Error {
 }
 
 /// burn calls ndarray deprecated; it stays here as the second, independent CPU implementation.
+#[cfg(feature = "ndarray")]
 #[allow(deprecated)]
-fn ndarray() -> Device {
-    Device::ndarray()
+fn ndarray() -> Result<NamedDevice> {
+    Ok(NamedDevice { name: "ndarray", device: Device::ndarray() })
+}
+
+#[cfg(not(feature = "ndarray"))]
+fn ndarray() -> Result<NamedDevice> {
+    Err(not_built("ndarray"))
+}
+
+fn not_built(feature: &str) -> Error {
+    error(feature, format!("not in this build; build with `--features {feature}`"))
 }
 
 /// A GPU backend: its device if the build has the feature and the machine an adapter.
@@ -98,7 +119,7 @@ macro_rules! gpu {
 
         #[cfg(not(feature = $feature))]
         fn $name() -> Result<NamedDevice> {
-            Err(error($feature, concat!("not in this build; build with `--features ", $feature, "`")))
+            Err(not_built($feature))
         }
     };
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Dies here, as of `kill -9`, if the environment says `BERT_FAIL_POINT=N:PLACE` and the program is at this place for the
 /// N-th time: nothing is flushed or cleaned up. Only with debug assertions, as the dev profile has them.
-pub(crate) fn fail_point(place: &str) {
+pub fn fail_point(place: &str) {
     static TIMES: AtomicUsize = AtomicUsize::new(0);
     if !cfg!(debug_assertions) {
         return;

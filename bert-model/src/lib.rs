@@ -3,13 +3,13 @@
 //! Read in the order in which data flows:
 //!
 //! 1. [`config`]: the shape of a BERT.
-//! 2. [`text`]: text to sentences to WordPieces to batches.
+//! 2. [`text`]: text to WordPieces to batches.
 //! 3. [`model`]: embeddings, attention, encoder, pooler, heads, losses.
 //!    [`ops`] has the operations whose speed decides.
-//! 4. [`train`]: schedule, optimiser, the loop, checkpoints.
-//! 5. [`pretrained`]: Hugging Face's model directories, in and out.
+//! 4. [`pretrained`]: Hugging Face's model directories, in and out.
 //!
-//! [`device`] turns a name into a device, [`error`] says what can go wrong.
+//! [`device`] turns a name into a device, [`workers`] share a batch among the cores, [`mod@file`] writes files that are
+//! whole or not there, [`error`] says what can go wrong. How a model learns is in the crate `bert-train`.
 
 // Nothing that a user feeds us may panic; there are no exceptions.
 #![deny(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::unreachable)]
@@ -18,13 +18,15 @@
 pub mod config;
 pub mod device;
 pub mod error;
-mod fail_point;
+#[doc(hidden)]
+pub mod fail_point;
+pub mod file;
 pub mod model;
 #[allow(unsafe_code, reason = "vector registers and disjoint parts of one buffer; each place says why it holds")]
 pub mod ops;
 pub mod pretrained;
 pub mod text;
-pub mod train;
+pub mod workers;
 
 pub use config::{Activation, BertConfig, ProblemType};
 pub use error::{Error, Result};
@@ -35,3 +37,4 @@ pub use model::{
 };
 pub use pretrained::{Loaded, Pretrained, load, save};
 pub use text::Tokenizer;
+pub use workers::Workers;

@@ -7,14 +7,14 @@ use std::str::FromStr;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use bert_cli::allocator::keep_memory;
 use bert_model::model::loss::cross_entropy;
 use bert_model::pretrained::load_config;
 use bert_model::pretrained::weights::Weights;
 use bert_model::text::{Sequence, collate};
-use bert_model::train::workers::split_evenly;
-use bert_model::train::{Losses, Optimizer, OptimizerConfig, Plan, Precision, Task, TrainingState, Workers, take_step};
-use bert_model::{BertForMaskedLM, BertModel, pretrained};
-use bert_pretrain::allocator::keep_memory;
+use bert_model::workers::split_evenly;
+use bert_model::{BertForMaskedLM, BertModel, Workers, pretrained};
+use bert_train::{Losses, Optimizer, OptimizerConfig, Plan, Precision, Task, TrainingState, take_step};
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use serde::Deserialize;

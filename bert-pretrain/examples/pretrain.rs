@@ -1,23 +1,22 @@
 //! Pretrains from Rust, from text to a model directory: `cargo run --release -p bert-pretrain --example pretrain`
 
-use bert_model::text::SentenceMode;
 use bert_model::text::tokenizer::Normalisation;
-use bert_model::train::{Optimizer, OptimizerConfig, Plan, StepSource, TrainingState, Workers, take_step};
-use bert_model::{BertConfig, BertForPreTraining, Pretrained, Result, Tokenizer, device, save};
-use bert_pretrain::corpus::Corpus;
+use bert_model::{BertConfig, BertForPreTraining, Pretrained, Result, Tokenizer, Workers, device, save};
+use bert_pretrain::corpus::{Corpus, SentenceMode};
 use bert_pretrain::examples::{ExampleMaker, NspMode};
 use bert_pretrain::masking::Masking;
 use bert_pretrain::objective::Pretraining;
 use bert_pretrain::store::{Part, Split, Store};
 use bert_pretrain::stream::{Cursor, ExampleStream, TrainingSource};
 use bert_pretrain::{sample, vocabulary};
+use bert_train::{Optimizer, OptimizerConfig, Plan, StepSource, TrainingState, take_step};
 use burn::module::Module;
 
 fn main() -> Result<()> {
     let directory = std::env::args().nth(1).map_or("runs/example".into(), std::path::PathBuf::from);
     std::fs::create_dir_all(&directory).map_err(bert_model::Error::io(&directory, "make the directory"))?;
     let text = directory.join("text.txt");
-    bert_model::pretrained::replace_file(&text, sample::corpus(400, 42).as_bytes())?;
+    bert_model::file::replace_file(&text, sample::corpus(400, 42).as_bytes())?;
 
     // Text to WordPieces.
     let corpus = Corpus::open(&[&text])?;

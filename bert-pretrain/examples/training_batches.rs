@@ -10,10 +10,10 @@ use std::io::{BufWriter, Write};
 
 use anyhow::{Context, Result, bail};
 use bert_model::device;
-use bert_model::train::{IfExists, RunDirectory, StepSource};
 use bert_pretrain::args::{Cli, Command};
 use bert_pretrain::prepare::{Phase, initial_model, prepare, training_source};
 use bert_pretrain::settings::TrainSettings;
+use bert_train::{IfExists, RunDirectory, StepSource};
 use clap::Parser;
 use serde_json::{Value, json};
 

@@ -1,31 +1,24 @@
 //! Pretraining BERT: from text files to a model directory.
 //!
-//! In the order of the data: [`lines`] → [`corpus`] → [`store`] (tokenised, on disk) → [`examples`] with [`masking`] → [`stream`]
-//! (the order, see [`shuffle`]) → [`batch`] → [`objective`]; [`prepare`] and [`train`] put them together, [`settings`] holds what the
-//! command line ([`args`]) asks for, [`sample`] is the corpus that is built in. [`vocabulary`] learns WordPieces,
-//! [`fill_mask`] uses the result on texts from [`input`], [`report`] shows it. [`allocator`] sets up the memory
-//! of both programs, [`program`] their output and exit codes.
+//! In the order of the data: [`corpus`] → [`vocabulary`] → [`store`] (tokenised, on disk) → [`examples`] with [`masking`] →
+//! [`stream`] → [`batch`] → [`objective`]; [`prepare`] and [`train`] put them together, [`settings`] holds what the command
+//! line ([`args`]) asked for, [`sample`] is the corpus that is built in. [`fill_mask`] uses the result, [`report`] shows it.
 
 // Nothing that a user feeds us may panic; there are no exceptions.
 #![deny(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::unreachable)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
-pub mod allocator;
 pub mod args;
 pub mod batch;
 pub mod corpus;
 pub mod examples;
 pub mod fill_mask;
-pub mod input;
-pub mod lines;
 pub mod masking;
 pub mod objective;
 pub mod prepare;
-pub mod program;
 pub mod report;
 pub mod sample;
 pub mod settings;
-pub mod shuffle;
 pub mod store;
 pub mod stream;
 pub mod train;

@@ -6,20 +6,21 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use bert_cli::allocator::keep_memory;
+use bert_cli::args::Common;
+use bert_cli::input::columns::Column;
+use bert_cli::input::read_inputs;
+use bert_cli::input::table::TableOptions;
+use bert_cli::program::{exit, print_line, select_device};
 use bert_model::device::NamedDevice;
-use bert_model::text::wordpiece::write_vocab;
-use bert_model::train::{Ended, Interrupt};
 use bert_model::{BertForMaskedLM, BertForNextSentencePrediction, Pretrained, Tokenizer, load};
-use bert_pretrain::allocator::keep_memory;
-use bert_pretrain::args::{Cli, Command, Common, EvaluateArgs, FillMaskArgs, NextSentenceArgs, TrainArgs, VocabArgs};
+use bert_pretrain::args::{Cli, Command, EvaluateArgs, FillMaskArgs, NextSentenceArgs, TrainArgs, VocabArgs};
 use bert_pretrain::corpus::Corpus;
 use bert_pretrain::fill_mask::{FilledText, fill_mask, next_sentence};
-use bert_pretrain::input::columns::Column;
-use bert_pretrain::input::read_inputs;
-use bert_pretrain::input::table::TableOptions;
-use bert_pretrain::program::{exit, print_line, select_device};
 use bert_pretrain::settings::{DataSettings, TrainSettings};
+use bert_pretrain::vocabulary::write_vocab;
 use bert_pretrain::{sample, train, vocabulary};
+use bert_train::{Ended, Interrupt};
 use clap::Parser;
 use serde_json::{Value, json};
 
@@ -103,7 +104,7 @@ fn run_vocab(args: &VocabArgs) -> Result<ExitCode> {
 }
 
 fn run_evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
-    let device = select_device(&args.common)?;
+    let device = select_device(&args.common.device, args.common.quiet)?;
     let data = DataSettings::resolve(&args.data, 128)?;
     let evaluation =
         train::evaluate(&args.model, &args.corpus, &data, args.batch_size.max(1), &device.device, args.common.seed)?;
@@ -168,7 +169,7 @@ struct Model<M> {
 
 impl<M: Pretrained> Model<M> {
     fn open(directory: &Path, common: &Common) -> Result<Self> {
-        let NamedDevice { device, .. } = select_device(common)?;
+        let NamedDevice { device, .. } = select_device(&common.device, common.quiet)?;
         let loaded = load::<M>(directory, common.seed, &device)?;
         if let Some(warning) = loaded.warning() {
             eprintln!("warning: {}: {warning}", directory.display());

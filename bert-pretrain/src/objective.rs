@@ -2,9 +2,9 @@
 //! next-sentence labels; and how it is judged on held-out documents.
 
 use bert_model::model::loss::cross_entropy;
-use bert_model::train::workers::{Workers, split_evenly};
-use bert_model::train::{Losses, Task};
+use bert_model::workers::{Workers, split_evenly};
 use bert_model::{BertForPreTraining, Result};
+use bert_train::{Losses, Task};
 use burn::tensor::{Device, Int, Tensor};
 use serde::Serialize;
 use serde_json::{Map, Value};

@@ -4,21 +4,21 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use bert_model::pretrained::replace_file;
-use bert_model::text::SentenceMode;
+use bert_model::file::replace_file;
 use bert_model::text::tokenizer::Normalisation;
-use bert_model::train::checkpoint::sha256_of;
-use bert_model::train::{RunDirectory, StepSource};
 use bert_model::{BertConfig, BertForPreTraining, Error, Pretrained, Result, Tokenizer, load};
+use bert_train::checkpoint::sha256_of;
+use bert_train::permutation::mix;
+use bert_train::{RunDirectory, StepSource};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::corpus::Corpus;
+use crate::corpus::SentenceMode;
 use crate::examples::{Example, ExampleMaker};
 use crate::masking::Masking;
 use crate::sample;
 use crate::settings::{DataSettings, SAMPLE_DOCUMENTS, TrainSettings};
-use crate::shuffle::mix;
 use crate::store::{Facts, Part, Split, Store};
 use crate::stream::{Cursor, ExampleStream, MicroBatch, TrainingSource};
 use crate::vocabulary;

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use bert_model::train::report::{Chart, FilledMask, Report, fact, points};
-use bert_model::train::run_directory::{read_metrics, read_run};
 use bert_model::{BertForPreTraining, Result, Tokenizer};
+use bert_train::report::{Chart, FilledMask, Report, fact, points};
+use bert_train::run_directory::{read_metrics, read_run};
 use burn::tensor::activation::softmax;
 
 use crate::batch::PretrainingBatch;

@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use bert_model::text::SentenceMode;
-use bert_model::train::run_directory::read_run;
-use bert_model::train::{IfExists, OptimizerConfig, Precision, Schedule};
 use bert_model::{BertConfig, Error, Result};
+use bert_train::run_directory::read_run;
+use bert_train::{IfExists, OptimizerConfig, Precision, Schedule};
 use serde::Serialize;
 
 use crate::args::{DataArgs, TrainArgs};
+use crate::corpus::SentenceMode;
 use crate::examples::NspMode;
 use crate::sample;
 
@@ -46,7 +46,7 @@ pub struct TrainSettings {
     pub optimizer: OptimizerConfig,
     pub learning_rate: f64,
     pub warmup: f64,
-    pub decay: bert_model::train::Decay,
+    pub decay: bert_train::Decay,
     pub clip: f64,
     pub batch_size: usize,
     pub accumulate: usize,

@@ -9,15 +9,15 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use bert_model::text::{SentenceMode, split_sentences};
 use bert_model::{Error, Result, Tokenizer};
+use bert_train::permutation::Permutation;
 use rand::{Rng, RngExt};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::corpus::{self, Corpus};
+use crate::corpus::{SentenceMode, split_sentences};
 use crate::examples::{self, NspMode, OtherDocuments};
-use crate::shuffle::Permutation;
 
 /// Documents that are tokenised together.
 const BATCH_BYTES: usize = 8 << 20;

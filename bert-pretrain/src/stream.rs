@@ -4,15 +4,15 @@
 //! is made into examples, and the examples are shuffled within the block. A resumed run makes the block at hand again
 //! and goes on in the middle of it.
 
-use bert_model::train::{StepBatches, StepSource};
 use bert_model::{Error, Result};
+use bert_train::permutation::{Permutation, mix};
+use bert_train::{StepBatches, StepSource};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::examples::{Debt, Example, ExampleMaker};
-use crate::shuffle::{Permutation, mix};
 use crate::store::{OthersOf, Part, Split, StoreReader};
 
 /// Tokens of a block: enough that examples of one document end up far apart, small beside a model's own memory.

@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::time::Instant;
 
-use bert_model::device::{self, NamedDevice};
+use bert_cli::program::select_device;
+use bert_model::device::NamedDevice;
 use bert_model::pretrained::{save_weights, state_dict};
-use bert_model::train::run_directory::check_inputs;
-use bert_model::train::{Ended, IfExists, Interrupt, Optimizer, Plan, RunDirectory, TrainingState, prefetch, train};
 use bert_model::{BertConfig, BertForPreTraining, Error, Pretrained, Result, Tokenizer, load};
+use bert_train::run_directory::check_inputs;
+use bert_train::{Ended, IfExists, Interrupt, Optimizer, Plan, RunDirectory, TrainingState, prefetch, train};
 use serde_json::{Value, json};
 
 use crate::corpus::Corpus;
@@ -35,10 +36,7 @@ pub struct Outcome {
 /// Whatever can be wrong with the corpus, the files, the device or the numbers.
 pub fn run(settings: &TrainSettings, run: &RunSettings, interrupt: &Interrupt) -> Result<Outcome> {
     let started = Instant::now();
-    let NamedDevice { name, device } = device::select(&run.device)?;
-    if !run.quiet {
-        eprintln!("device: {name}");
-    }
+    let NamedDevice { name, device } = select_device(&run.device, run.quiet)?;
     settings.precision.check(&device)?;
     // What is wrong with the inputs is said before anything is written.
     for paths in [&settings.corpus, &settings.eval_corpus] {

@@ -2,13 +2,13 @@
 //! pointers and vector registers must hold at every size and at every rest of a division.
 #![no_main]
 
-use bert_model::train::{Algorithm, Optimizer, OptimizerConfig, Plan, TrainingState, Workers, take_step};
-use bert_model::{Activation, BertConfig, BertForPreTraining, Error, Pretrained, device};
+use bert_model::{Activation, BertConfig, BertForPreTraining, Error, Pretrained, Workers, device};
 use bert_pretrain::batch::PretrainingBatch;
 use bert_pretrain::examples::Example;
 use bert_pretrain::masking::MaskedToken;
 use bert_pretrain::objective::Pretraining;
 use bert_pretrain::stream::MicroBatch;
+use bert_train::{Algorithm, Optimizer, OptimizerConfig, Plan, TrainingState, take_step};
 use burn::module::Module;
 use libfuzzer_sys::fuzz_target;
 

@@ -3,11 +3,11 @@
 
 use std::path::Path;
 
+use bert_cli::input::columns::Column;
+use bert_cli::input::table::{LabelColumns, TableOptions, read_table};
 use bert_finetune::data::choices::{ChoiceOptions, read_choices};
 use bert_finetune::data::conll::{ConllOptions, read_tagged};
 use bert_model::Result;
-use bert_pretrain::input::columns::Column;
-use bert_pretrain::input::table::{LabelColumns, TableOptions, read_table};
 
 fn name(name: &str) -> Column {
     Column::Name(name.to_string())

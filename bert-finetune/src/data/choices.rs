@@ -2,12 +2,12 @@
 //! of which is right.
 //!
 //! Each choice has a column of its own, or all are a list in one column of a `.jsonl` file. The formats' traps are
-//! [`bert_pretrain::input::columns`]'s.
+//! [`bert_cli::input::columns`]'s.
 
 use std::path::Path;
 
+use bert_cli::input::columns::{Cells, Column, Table, scalar};
 use bert_model::{Error, Result};
-use bert_pretrain::input::columns::{Cells, Column, Table, scalar};
 use serde_json::Value;
 
 /// Which columns to read.

@@ -7,9 +7,9 @@
 
 use std::{fmt, path::Path};
 
+use bert_cli::input::columns::{json_reason, scalar};
+use bert_cli::lines::{Line, Lines};
 use bert_model::{Error, Result};
-use bert_pretrain::input::columns::{json_reason, scalar};
-use bert_pretrain::lines::{Line, Lines};
 use serde::Deserialize;
 use serde_json::Value;
 

@@ -2,7 +2,7 @@
 //!
 //! | file | reads |
 //! |---|---|
-//! | [`bert_pretrain::input::table`] | texts with classes, numbers or many labels, from `.csv`, `.tsv` and `.jsonl` |
+//! | [`bert_cli::input::table`] | texts with classes, numbers or many labels, from `.csv`, `.tsv` and `.jsonl` |
 //! | [`choices`] | multiple choice, from the same formats |
 //! | [`conll`], [`tags`] | tagged words, and what tags say of entities |
 //! | [`squad`] | questions about passages |

@@ -1,8 +1,11 @@
 //! Ways of asking BERT, one file for each: what an example is, how it becomes input, what the loss is, and how scores
 //! become an answer.
 //!
-//! [`crate::train`], [`crate::predict`] and `evaluate` know tasks only through [`Task`].
+//! [`crate::train`], [`crate::predict`] and `evaluate` know tasks only through [`Task`]; [`kind`] has their names, [`any`]
+//! makes one of them from the description of a head.
 
+pub mod any;
+pub mod kind;
 pub mod multiple_choice;
 pub mod question_answering;
 pub mod sequence;

@@ -5,12 +5,12 @@
 
 use std::path::Path;
 
+use bert_cli::input::read_inputs;
+use bert_cli::input::table::{Row, TableOptions};
 use bert_model::model::loss::cross_entropy;
 use bert_model::text::Sequence;
-use bert_model::train::report::Mark;
 use bert_model::{BertForQuestionAnswering, BertModel, Error, Result, Tokenizer};
-use bert_pretrain::input::read_inputs;
-use bert_pretrain::input::table::{Row, TableOptions};
+use bert_train::report::Mark;
 use burn::tensor::{Int, Tensor};
 use serde_json::{Map, Value, json};
 
@@ -363,8 +363,8 @@ impl Task for QuestionAnsweringTask {
 
 #[cfg(test)]
 mod tests {
+    use bert_cli::input::columns::Column;
     use bert_model::text::tokenizer::Normalisation;
-    use bert_pretrain::input::columns::Column;
 
     use super::*;
 

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use bert_cli::input::read_inputs;
+use bert_cli::input::table::{Row, TableOptions, read_table};
 use bert_model::model::loss::{binary_cross_entropy, cross_entropy, squared_error};
 use bert_model::text::Sequence;
 use bert_model::{BertForSequenceClassification, BertModel, Error, ProblemType, Result, Tokenizer};
@@ -15,8 +17,6 @@ use crate::metrics::classification::classification;
 use crate::metrics::multi_label::multi_label;
 use crate::metrics::regression::regression;
 use crate::report::{Mistake, worst};
-use bert_pretrain::input::read_inputs;
-use bert_pretrain::input::table::{Row, TableOptions, read_table};
 
 /// Classification, multi-label classification or regression of texts and pairs.
 #[derive(Debug, Clone)]

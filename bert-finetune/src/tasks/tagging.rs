@@ -5,10 +5,13 @@
 
 use std::path::Path;
 
+use bert_cli::input::read_inputs;
+use bert_cli::input::table::TableOptions;
+use bert_cli::lines::Lines;
 use bert_model::model::loss::cross_entropy;
 use bert_model::text::Sequence;
-use bert_model::train::report::Mark;
 use bert_model::{BertForTokenClassification, BertModel, Error, Result, Tokenizer};
+use bert_train::report::Mark;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Int, Tensor};
 use serde_json::{Map, Value, json};
@@ -20,9 +23,6 @@ use crate::data::squad::CodePoints;
 use crate::data::tags::{Entity, TagScheme, complete, entities, to_iob2};
 use crate::metrics::entities::entity_scores;
 use crate::report::{Mistake, worst};
-use bert_pretrain::input::read_inputs;
-use bert_pretrain::input::table::TableOptions;
-use bert_pretrain::lines::Lines;
 
 /// Tagging of words.
 #[derive(Debug, Clone)]

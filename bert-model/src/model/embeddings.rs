@@ -6,8 +6,7 @@ use burn::prelude::*;
 
 use super::Initialiser;
 use super::layer_norm::LayerNorm;
-use super::tape;
-use crate::ops::{self, dropout::Dropout};
+use crate::ops::{self, dropout::Dropout, tape};
 
 /// The three tables and their LayerNorm.
 #[derive(Module, Debug)]

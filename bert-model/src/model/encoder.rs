@@ -8,9 +8,8 @@ use super::Initialiser;
 use super::attention::MultiHeadAttention;
 use super::layer_norm::LayerNorm;
 use super::linear::Linear;
-use super::tape;
 use crate::config::Activation;
-use crate::ops::{self, dropout::Dropout};
+use crate::ops::{self, dropout::Dropout, tape};
 
 /// L encoder layers.
 #[derive(Module, Debug)]
@@ -31,7 +30,10 @@ impl Encoder {
     /// - `padding`: `[B, T]`, true at padding
     /// - output: `[B, T, H]`
     pub fn forward(&self, hidden: Tensor<3>, padding: Tensor<2, Bool>) -> Tensor<3> {
-        self.layers.iter().fold(hidden, |hidden, layer| tape::layer(layer, hidden, padding.clone()))
+        self.layers.iter().fold(hidden, |hidden, layer| {
+            let padding = padding.clone();
+            tape::layer(layer, hidden, move |layer, hidden| layer.forward(hidden, padding.clone()))
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the paper draws (Devlin et al. 2018, section 3), and nothing else.
 //!
 //! Read in the order of the data: [`embeddings`] → [`linear`] → [`attention`] → [`layer_norm`] → [`encoder`] → [`pooler`] → [`bert`] → [`heads`] →
-//! [`tasks`] → [`loss`]; back through [`tape`].
+//! [`tasks`] → [`loss`]; back through [`crate::ops::tape`].
 //!
 //! Shape letters, everywhere: `B` batch, `T` tokens, `H` hidden size, `A` heads, `D` = H / A head size, `V` vocabulary,
 //! `M` masked positions, `C` classes or choices.
@@ -16,7 +16,6 @@ pub mod layer_norm;
 pub mod linear;
 pub mod loss;
 pub mod pooler;
-pub mod tape;
 pub mod tasks;
 
 pub use bert::{BertInput, BertModel, BertOutput, BertTrace};

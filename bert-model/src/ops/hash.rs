@@ -1,4 +1,5 @@
-//! Integer hashes: bijections that leave no bit where it was.
+//! The hashes behind every random number that must be the same wherever and whenever it is drawn: bijections that leave
+//! no bit where it was.
 
 /// SplitMix64's finalizer.
 pub fn mix(x: u64) -> u64 {

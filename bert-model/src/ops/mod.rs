@@ -22,12 +22,15 @@ pub mod hash;
 pub mod layer_norm;
 pub mod linear;
 mod math;
+pub mod tape;
 
 #[cfg(feature = "cube")]
 use burn::backend::Cube;
+#[cfg(feature = "ndarray")]
+use burn::backend::NdArray;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, NdArray, TensorMetadata, backend_extension};
+use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata, backend_extension};
 
 use autodiff::{Differentiable, apply};
 use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
@@ -39,7 +42,7 @@ pub use layer_norm::{add_norm, layer_norm, linear_add_norm};
 pub use linear::{linear, linear_gelu, linear_transposed};
 
 /// Operations with a plain version for every backend. All tensors are contiguous matrices `[rows, columns]`.
-#[backend_extension(Flex, NdArray, Cube: cfg(feature = "cube"), Autodiff)]
+#[backend_extension(Flex, NdArray: cfg(feature = "ndarray"), Cube: cfg(feature = "cube"), Autodiff)]
 pub trait FastOps: Backend {
     /// `x·Φ(x)` of every element.
     fn fast_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -99,6 +102,7 @@ fn plain_dropout<B: Backend>(x: FloatTensor<B>, mask: dropout::Mask, tokens: usi
     B::float_mul(x, B::float_from_data(factors, &device))
 }
 
+#[cfg(feature = "ndarray")]
 impl FastOps for NdArray {}
 #[cfg(feature = "cube")]
 impl FastOps for Cube {}
@@ -180,7 +184,7 @@ fn is_half<const D: usize>(x: &Tensor<D>) -> bool {
 }
 
 /// The tensor in `f32` if it has half precision, else as it is.
-pub(crate) fn widened<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+pub fn widened<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if is_half(&x) { x.cast(DType::F32) } else { x }
 }
 

@@ -1,12 +1,11 @@
 //! Model directories, to and from Hugging Face unchanged: `config.json`, weights, tokenizer.
 //!
 //! [`names`] says what each parameter is called there, [`weights`] reads the files, [`mod@load`] puts them into a model and
-//! [`mod@save`] writes them, whole or not at all ([`staged`]).
+//! [`mod@save`] writes them, whole or not at all ([`crate::file`]).
 
 pub mod load;
 pub mod names;
 pub mod save;
-pub mod staged;
 pub mod weights;
 
 use burn::module::Module;
@@ -19,7 +18,6 @@ use crate::model::{
 
 pub use load::{Loaded, fill, load, load_config, load_weights};
 pub use save::{save, save_weights, state_dict};
-pub use staged::{StagedFile, replace_file};
 
 /// A model that lives in a Hugging Face directory.
 pub trait Pretrained: Module + Sync {

@@ -8,9 +8,10 @@ use burn::prelude::*;
 use safetensors::tensor::{Dtype, TensorView};
 
 use super::load::transposed;
-use super::{Pretrained, names, replace_file};
+use super::{Pretrained, names};
 use crate::config::BertConfig;
 use crate::error::{Error, Result};
+use crate::file::replace_file;
 use crate::text::Tokenizer;
 
 /// A tensor on the host, in Hugging Face's layout.

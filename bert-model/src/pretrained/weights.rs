@@ -9,7 +9,6 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
-use pytorch_reader::{DType as PickleType, PytorchReader};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use serde::Deserialize;
@@ -32,7 +31,14 @@ pub struct Weights {
 /// Where one tensor lies.
 #[derive(Debug)]
 enum Entry {
-    Safetensors { file: PathBuf, offset: u64, bytes: usize, dtype: Dtype, shape: Vec<usize> },
+    Safetensors {
+        file: PathBuf,
+        offset: u64,
+        bytes: usize,
+        dtype: Dtype,
+        shape: Vec<usize>,
+    },
+    #[cfg(feature = "pickle")]
     Pickle(Box<pytorch_reader::Tensor>),
 }
 
@@ -163,14 +169,21 @@ impl Weights {
         }
     }
 
+    #[cfg(feature = "pickle")]
     fn pickle(path: &Path) -> Result<Self> {
         let bad = |found: String| Error::file(path, found, "a state dict that torch.save wrote");
-        let reader = PytorchReader::new(path).map_err(|error| bad(error.to_string()))?;
+        let reader = pytorch_reader::PytorchReader::new(path).map_err(|error| bad(error.to_string()))?;
         let mut weights = Self { path: path.into(), key: names::normalised, entries: BTreeMap::new() };
         for (name, tensor) in reader.into_tensors() {
             weights.insert(path, &name, Entry::Pickle(Box::new(tensor)))?;
         }
         if weights.entries.is_empty() { Err(bad("no tensor".into())) } else { Ok(weights) }
+    }
+
+    #[cfg(not(feature = "pickle"))]
+    fn pickle(path: &Path) -> Result<Self> {
+        let found = "a pickle, which this build does not read";
+        Err(Error::file(path, found, "model.safetensors, or a build of bert-model with the feature `pickle`"))
     }
 
     /// The same without the tensors whose names begin with one of `prefixes`: heads of another task.
@@ -223,6 +236,7 @@ impl Entry {
     fn file(&self) -> Option<&Path> {
         match self {
             Self::Safetensors { file, .. } => Some(file),
+            #[cfg(feature = "pickle")]
             Self::Pickle(_) => None,
         }
     }
@@ -230,6 +244,7 @@ impl Entry {
     fn shape(&self) -> &[usize] {
         match self {
             Self::Safetensors { shape, .. } => shape,
+            #[cfg(feature = "pickle")]
             Self::Pickle(tensor) => tensor.shape(),
         }
     }
@@ -241,11 +256,12 @@ impl Entry {
             Self::Safetensors { dtype: Dtype::F32, .. } => Ok(Number::F32),
             Self::Safetensors { dtype: Dtype::F64, .. } => Ok(Number::F64),
             Self::Safetensors { dtype, .. } => Err(format!("numbers of type {dtype:?}")),
+            #[cfg(feature = "pickle")]
             Self::Pickle(tensor) => match tensor.dtype() {
-                PickleType::F16 => Ok(Number::F16),
-                PickleType::BF16 => Ok(Number::Bf16),
-                PickleType::F32 => Ok(Number::F32),
-                PickleType::F64 => Ok(Number::F64),
+                pytorch_reader::DType::F16 => Ok(Number::F16),
+                pytorch_reader::DType::BF16 => Ok(Number::Bf16),
+                pytorch_reader::DType::F32 => Ok(Number::F32),
+                pytorch_reader::DType::F64 => Ok(Number::F64),
                 dtype => Err(format!("numbers of type {dtype:?}")),
             },
         }
@@ -256,6 +272,7 @@ impl Entry {
             Self::Safetensors { file, offset, bytes, .. } => {
                 read_at(file, *offset, *bytes).map_err(|error| error.to_string())
             }
+            #[cfg(feature = "pickle")]
             Self::Pickle(tensor) => tensor.read().map_err(|error| error.to_string()),
         }
     }

@@ -1,13 +1,8 @@
-//! Text on its way to the model: sentences, WordPieces, batches.
+//! Text on its way to the model: WordPieces, batches.
 
 pub mod batch;
-pub mod sentences;
 pub mod tokenizer;
-pub mod word_counts;
-pub mod wordpiece;
+mod tokenizer_files;
 
 pub use batch::{Sequence, collate};
-pub use sentences::{SentenceMode, split_sentences};
 pub use tokenizer::{SpecialTokens, Tokenizer};
-pub use word_counts::WordCounts;
-pub use wordpiece::WordPieceTrainer;

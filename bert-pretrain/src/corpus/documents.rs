@@ -7,11 +7,11 @@ use std::iter::Enumerate;
 use std::path::Path;
 use std::vec::IntoIter;
 
+use bert_cli::lines::LineReader;
 use bert_model::Result;
 use serde_json::Value;
 
 use super::files::CorpusFile;
-use crate::lines::LineReader;
 
 /// A longer document goes on as another one, from its next line. The few examples that would span the cut are lost,
 /// and memory stays bounded even for a file that has no empty line at all. What Rust needs to hold each line counts.

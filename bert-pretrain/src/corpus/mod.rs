@@ -2,16 +2,19 @@
 //!
 //! A document is what the next-sentence task draws its consecutive sentences from. In text it is a run of lines up to
 //! an empty one or to the end of the file; in `.jsonl` each line is a document, its text under the key `text`.
-//! The way is `files` (which files), [`crate::lines`] (their lines), `documents`.
+//! The way is `files` (which files), [`bert_cli::lines`] (their lines), `documents`; `sentences` cuts the lines.
+
+mod documents;
+mod files;
+mod sentences;
 
 use std::path::Path;
 
 use bert_model::{Error, Result};
-mod documents;
-mod files;
 
 pub use documents::Document;
 pub use files::CorpusFile;
+pub use sentences::{SentenceMode, split_sentences};
 
 /// The files of a corpus.
 #[derive(Debug, Clone)]

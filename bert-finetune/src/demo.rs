@@ -1,0 +1,158 @@
+//! `bert-finetune` without a training file: what pretraining is worth, shown on a built-in labelled sample. This file is all
+//! that fine-tuning needs of `bert-pretrain`.
+//!
+//! The sample is what guests say of inns, good or bad, in the world of `bert-pretrain`'s sample. The training texts use a few of the world's words of praise and blame, the held-out texts the others. A model that has
+//! read the world's reviews knows which words keep company; one that begins with random weights cannot.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use bert_cli::args::Common;
+use bert_cli::program::print_line;
+use bert_model::device::{self, NamedDevice};
+use bert_pretrain::sample::{BLAME, PRAISE, SUBJECTS};
+use bert_train::run_directory::read_run;
+use bert_train::{Ended, Interrupt};
+use clap::Parser;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::args::TrainArgs;
+use crate::features::Encoded;
+use crate::for_task;
+use crate::output::{print_table, short};
+use crate::predict::{open_model, score};
+use crate::settings::TrainSettings;
+use crate::tasks::any::open_task;
+use crate::tasks::{Asked, Task};
+use crate::train::{self, Files, Outcome};
+
+/// Words of each list that the training texts use.
+const TRAINING_WORDS: usize = 6;
+
+/// Fine-tunes on the built-in sample, from the pretrained model and from random weights, and shows the difference.
+///
+/// # Errors
+/// As [`train::run`].
+pub fn run_sample(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
+    let (mut settings, mut run) = TrainSettings::resolve(args)?;
+    let is_pretrained = args.model.is_some() || settings.model.join("model.safetensors").exists();
+    if !is_pretrained && let Ended::Interrupted(code) = pretrain_for_a_moment(args, &settings.model, interrupt)? {
+        return Ok(ExitCode::from(code as u8));
+    }
+    let folder = tempfile::tempdir().context("a temporary directory")?;
+    let (training, held_out) = tables(settings.seed);
+    let files = Files {
+        training: folder.path().join("guests.tsv"),
+        evaluation: Some(folder.path().join("guests-held-out.tsv")),
+        test: None,
+    };
+    std::fs::write(&files.training, training)?;
+    std::fs::write(folder.path().join("guests-held-out.tsv"), held_out)?;
+
+    let pretrained = train::run(&settings, &run, &files, interrupt)?;
+    let (directory, json) = (run.output.clone(), run.json);
+    settings.from_scratch = true;
+    run.output = folder.path().join("from-scratch");
+    let random = train::run(&settings, &run, &files, interrupt)?;
+    for outcome in [&pretrained, &random] {
+        if let Ended::Interrupted(code) = outcome.ended {
+            return Ok(ExitCode::from(code as u8));
+        }
+    }
+    let accuracy = |outcome: &Outcome| outcome.summary["eval"]["accuracy"].as_f64().unwrap_or(f64::NAN);
+    if json {
+        let mut summary = pretrained.summary.clone();
+        summary["random_weights"] = random.summary["eval"].clone();
+        print_line(&summary)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    print_table(&pretrained.summary);
+    let (pretrained, random) = (accuracy(&pretrained), accuracy(&random));
+    print_line(format_args!("held-out accuracy from the pretrained model {pretrained:.3}"))?;
+    print_line(format_args!("held-out accuracy from random weights       {random:.3}"))?;
+    print_line(format_args!("what pretraining is worth                   {:+.3}", pretrained - random))?;
+    let texts = ["the breakfast was superb and the music was lovely.", "what a gloomy room, and what a stale soup."];
+    for_task!(open_task(&directory)?, task => show_answers(&task, &directory, &texts, &args.common))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Asks the fine-tuned model about a few texts.
+fn show_answers<T: Task>(task: &T, directory: &Path, texts: &[&str], common: &Common) -> Result<()> {
+    let NamedDevice { device, .. } = device::select(&common.device)?;
+    let model = open_model::<T>(directory, &device)?;
+    let asked = |text: &&str| task.question(&Asked { text: text.to_string(), ..Asked::default() });
+    let examples: Vec<T::Example> = texts.iter().map(asked).collect::<Result<_, _>>()?;
+    let encoded = Encoded::new(task, &examples)?;
+    for (text, answer) in texts.iter().zip(score(task, &model, &encoded, &device)?.answers(task, &examples)) {
+        print_line(format_args!("{text} → {}", short(&answer)))?;
+    }
+    Ok(())
+}
+
+/// A short pretraining on the sample, where `bert-pretrain` has not run yet; what was interrupted there goes on.
+fn pretrain_for_a_moment(args: &TrainArgs, directory: &Path, interrupt: &Interrupt) -> Result<Ended> {
+    eprintln!(
+        "no model in {} yet: pretraining one on the built-in sample first (`bert-pretrain`)",
+        directory.display()
+    );
+    let begun = read_run(directory).unwrap_or_default();
+    let steps = begun["settings"]["steps"].as_u64().unwrap_or(1600).to_string();
+    let how = if begun.is_null() { "--overwrite" } else { "--resume" };
+    let mut arguments = vec!["bert-pretrain", "--steps", &steps, "--device", &args.common.device, how];
+    if args.common.quiet {
+        arguments.push("--quiet");
+    }
+    let cli = bert_pretrain::args::Cli::parse_from(arguments);
+    let (settings, run) = bert_pretrain::settings::TrainSettings::resolve(&cli.train)?;
+    Ok(bert_pretrain::train::run(&settings, &run, interrupt)?.ended)
+}
+
+/// Training and held-out examples, as two tab-separated tables with the columns `text` and `label`.
+fn tables(seed: u64) -> (String, String) {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let training = table(0..TRAINING_WORDS, 480, &mut rng);
+    let held_out = table(TRAINING_WORDS..PRAISE.len(), 400, &mut rng);
+    (training, held_out)
+}
+
+fn table(words: std::ops::Range<usize>, rows: usize, rng: &mut ChaCha8Rng) -> String {
+    let row = |index: usize, rng: &mut ChaCha8Rng| {
+        let (list, label) = if index.is_multiple_of(2) { (&PRAISE, "good") } else { (&BLAME, "bad") };
+        let mut word = || list[rng.random_range(words.clone())];
+        let (first, second) = (word(), word());
+        let (one, other) =
+            (SUBJECTS[rng.random_range(0..SUBJECTS.len())], SUBJECTS[rng.random_range(0..SUBJECTS.len())]);
+        let text = match rng.random_range(0..3) {
+            0 => format!("the {one} was {first} and the {other} was {second}."),
+            1 => format!("what a {first} {one}, and what a {second} {other}."),
+            _ => format!("the guest found the {one} {first} and {second}."),
+        };
+        format!("{text}\t{label}\n")
+    };
+    let rows: String = (0..rows).map(|index| row(index, rng)).collect();
+    format!("text\tlabel\n{rows}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_model_to_begin_with_is_where_pretraining_leaves_it() {
+        assert_eq!(crate::settings::SAMPLE_MODEL, bert_pretrain::settings::DEFAULT_OUTPUT);
+    }
+
+    #[test]
+    fn held_out_texts_share_no_word_of_praise_or_blame_with_the_training_texts() {
+        let (training, held_out) = tables(42);
+        let words = |table: &str| {
+            let has = |word: &&&str| table.split(|c: char| !c.is_alphabetic()).any(|found| found == **word);
+            PRAISE.iter().chain(&BLAME).filter(has).copied().collect::<Vec<_>>()
+        };
+        let (seen, asked) = (words(&training), words(&held_out));
+        assert_eq!((seen.len(), asked.len()), (12, 8));
+        assert!(asked.iter().all(|word| !seen.contains(word)));
+    }
+}

@@ -1,0 +1,68 @@
+//! Labelled examples: which files they are read from, and which of them are set aside to choose the best epoch by.
+
+use std::path::{Path, PathBuf};
+
+use bert_model::{Error, Result};
+use bert_train::checkpoint::sha256_of;
+use bert_train::permutation::{Permutation, mix};
+use serde_json::{Value, json};
+
+use crate::settings::TrainSettings;
+use crate::tasks::Task;
+
+/// Keeps this stream of random numbers apart from the run's others.
+const SPLIT: u64 = 21;
+
+/// Where labelled examples are read from.
+#[derive(Debug, Clone)]
+pub struct Files {
+    /// To learn from.
+    pub training: PathBuf,
+    /// To choose the best epoch by; `None` to set a share of the training examples aside.
+    pub evaluation: Option<PathBuf>,
+    /// To be looked at once.
+    pub test: Option<PathBuf>,
+}
+
+/// Labelled examples by their use.
+pub(super) struct Data<T: Task> {
+    pub training: Vec<T::Example>,
+    pub evaluation: Vec<T::Example>,
+    pub test: Vec<T::Example>,
+    pub files: Value,
+}
+
+/// Reads what the files hold; without an evaluation file a share of the training examples is set aside.
+pub(super) fn read_data<T: Task>(settings: &TrainSettings, files: &Files, task: &T) -> Result<Data<T>> {
+    let mut training = task.read(&files.training)?;
+    let evaluation = match &files.evaluation {
+        Some(path) => task.read(path)?,
+        None => set_aside(&mut training, settings.eval_share, mix(&[settings.split_seed, SPLIT])),
+    };
+    if training.is_empty() {
+        let expected = "more, so that one can be set aside (or --eval FILE, or --eval-share 0)";
+        return Err(Error::file(&files.training, format!("{} example(s)", evaluation.len()), expected));
+    }
+    let test = files.test.as_deref().map(|path| task.read(path)).transpose()?.unwrap_or_default();
+    let paths = [Some(&files.training), files.evaluation.as_ref(), files.test.as_ref()];
+    let files = paths.into_iter().flatten().map(|path| describe_file(path)).collect::<Result<Vec<_>>>()?;
+    Ok(Data { training, evaluation, test, files: files.into() })
+}
+
+fn describe_file(path: &Path) -> Result<Value> {
+    let bytes = std::fs::metadata(path).map_err(Error::io(path, "read"))?.len();
+    Ok(json!({"path": path.display().to_string(), "bytes": bytes, "sha256": sha256_of(path)?}))
+}
+
+/// Takes a random share out of the examples, in their order; at least one if the share is not 0.
+fn set_aside<E>(examples: &mut Vec<E>, share: f64, seed: u64) -> Vec<E> {
+    let count = examples.len() as u64;
+    let wanted = if share > 0.0 { ((count as f64 * share).round() as u64).clamp(1, count.max(2) - 1) } else { 0 };
+    let order = Permutation::new(count, seed);
+    let (mut kept, mut aside) = (Vec::new(), Vec::new());
+    for (index, example) in examples.drain(..).enumerate() {
+        if order.apply(index as u64) < wanted { &mut aside } else { &mut kept }.push(example);
+    }
+    *examples = kept;
+    aside
+}

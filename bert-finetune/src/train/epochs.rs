@@ -1,0 +1,74 @@
+//! The training inputs as batches, epoch after epoch.
+
+use bert_model::{Error, Result};
+use bert_train::permutation::{Permutation, mix};
+use bert_train::{StepBatches, StepSource};
+use serde::{Deserialize, Serialize};
+
+use crate::features::Item;
+use crate::tasks::Task;
+
+/// Keeps this stream of random numbers apart from the run's others.
+const ORDER: u64 = 22;
+
+/// Inputs that are trained on together, shortest first, and the number of loss terms in them.
+pub struct Batch<'a, I> {
+    pub items: Vec<Item<'a, I>>,
+    pub terms: f64,
+}
+
+/// Which batch comes next.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(super) struct Place {
+    epoch: u64,
+    batch: usize,
+}
+
+/// The training inputs, epoch after epoch, each in an order of its own.
+pub(super) struct EpochSource<'a, T: Task> {
+    pub items: Vec<Item<'a, T::Input>>,
+    pub task: &'a T,
+    pub batch_size: usize,
+    pub seed: u64,
+    pub place: Place,
+    /// The batches of the epoch at hand, made when it begins.
+    pub batches: Vec<Vec<usize>>,
+}
+
+impl<T: Task> EpochSource<'_, T> {
+    /// The epoch's batches, random ones: if like lengths came together, the words of short sentences would count for more.
+    fn batches_of(&self, epoch: u64) -> Vec<Vec<usize>> {
+        let count = self.items.len() as u64;
+        let order = Permutation::new(count, mix(&[self.seed, ORDER, epoch]));
+        let order: Vec<usize> = (0..count).map(|place| order.apply(place) as usize).collect();
+        let mut batches: Vec<Vec<usize>> = order.chunks(self.batch_size).map(<[usize]>::to_vec).collect();
+        for batch in &mut batches {
+            batch.sort_by_key(|&index| self.task.tokens(self.items[index].input));
+        }
+        batches
+    }
+}
+
+impl<'a, T: Task> StepSource for EpochSource<'a, T> {
+    type Batch = Batch<'a, T::Input>;
+
+    fn next_step(&mut self) -> Result<Option<StepBatches<Self::Batch>>> {
+        if self.batches.is_empty() {
+            self.batches = self.batches_of(self.place.epoch);
+        }
+        let items: Vec<Item<T::Input>> =
+            self.batches[self.place.batch].iter().map(|&index| self.items[index]).collect();
+        let tokens = items.iter().map(|item| self.task.tokens(item.input) as u64).sum();
+        let terms: f64 = items.iter().map(|item| self.task.terms(item.input)).sum();
+        // Sentences without a word have none; their loss is then 0.
+        let terms = if terms > 0.0 { terms } else { 1.0 };
+        self.place.batch += 1;
+        let epoch = self.place.epoch as f64 + self.place.batch as f64 / self.batches.len() as f64;
+        if self.place.batch == self.batches.len() {
+            self.place = Place { epoch: self.place.epoch + 1, batch: 0 };
+            self.batches.clear();
+        }
+        let cursor = serde_json::to_value(self.place).map_err(|error| Error::Setting(error.to_string()))?;
+        Ok(Some(StepBatches { batches: vec![Batch { items, terms }], tokens, epoch, cursor }))
+    }
+}

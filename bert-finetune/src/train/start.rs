@@ -1,0 +1,64 @@
+//! Where a run starts from: the checkpoint's encoder, under a fresh head or its own.
+
+use std::collections::BTreeSet;
+
+use bert_model::pretrained::load_weights;
+use bert_model::pretrained::weights::Weights;
+use bert_model::{BertConfig, Pretrained, Result};
+use bert_train::permutation::mix;
+use burn::tensor::Device;
+
+use crate::description::Description;
+use crate::settings::TrainSettings;
+
+/// Keeps this stream of random numbers apart from the run's others.
+const HEAD: u64 = 23;
+
+/// The configuration with the head of the task.
+pub(super) fn with_head(config: BertConfig, description: &Description, labels: &[String]) -> BertConfig {
+    let mut config = if labels.is_empty() { config.without_labels() } else { config.with_labels(labels) };
+    config.problem_type = description.task.problem_type();
+    config
+}
+
+/// The labels, in the order of the checkpoint's head if that is one for the same task and labels; and whether it is.
+pub(super) fn fit_to_head(labels: Vec<String>, architecture: &str, checkpoint: &BertConfig) -> (Vec<String>, bool) {
+    if !checkpoint.architectures.iter().flatten().any(|name| name == architecture) {
+        return (labels, false);
+    }
+    let numbered = |prefix: &str, count: usize| (0..count).map(|id| format!("{prefix}{id}")).collect::<Vec<_>>();
+    let nameless = numbered("LABEL_", checkpoint.num_labels());
+    let named = checkpoint.labels().ok().flatten().unwrap_or_else(|| nameless.clone());
+    let sorted = |labels: &[String]| BTreeSet::from_iter(labels.iter().cloned());
+    // Heads for questions and choices have no labels; a value has a name that says nothing.
+    let is_by_number = named == nameless && (labels.len() == 1 || labels == numbered("", labels.len()));
+    if !labels.is_empty() && sorted(&named) == sorted(&labels) {
+        return (named, true);
+    }
+    let is_fit = labels.is_empty() || is_by_number && named.len() == labels.len();
+    (labels, is_fit)
+}
+
+/// The encoder of the checkpoint under a fresh head; under its own, if that is for the same task and labels (a reader of
+/// questions that goes on with others).
+pub(super) fn initial_model<M: Pretrained>(
+    settings: &TrainSettings,
+    keeps_head: bool,
+    config: &BertConfig,
+    device: &Device,
+    quiet: bool,
+) -> Result<M> {
+    let seed = mix(&[settings.seed, HEAD]);
+    if settings.from_scratch {
+        return Ok(M::fresh(config, seed, device));
+    }
+    let weights = Weights::open(&settings.model)?;
+    let weights = if keeps_head { weights } else { weights.without(&["classifier", "qa_outputs"]) };
+    let loaded = load_weights::<M>(&weights, config.clone(), seed, device)?;
+    let unexpected: Vec<&str> =
+        loaded.initialised.iter().map(String::as_str).filter(|n| n.contains("pooler")).collect();
+    if !unexpected.is_empty() && !quiet {
+        eprintln!("warning: {}: no pooler in the checkpoint, freshly initialised", settings.model.display());
+    }
+    Ok(loaded.model)
+}

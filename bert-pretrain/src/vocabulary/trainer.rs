@@ -1,0 +1,349 @@
+//! Learning a WordPiece vocabulary: from words and their counts to the list of pieces that `vocab.txt` holds.
+//!
+//! BERT's own vocabularies come from an unpublished trainer; this one does as Hugging Face's does (byte pair encoding,
+//! Sennrich et al. 2016). Every word starts as its characters, each but the first marked `##`. The pair of neighbours
+//! that is most frequent over the corpus becomes a new piece, everywhere; and again, until the vocabulary is full or no
+//! pair is frequent enough.
+//!
+//! The same counts give the same pieces: pairs with equal counts are taken in the order of their pieces' ids. Each pair
+//! knows the words it occurs in, so that a merge touches only those.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::path::Path;
+
+use bert_model::file::replace_file;
+use bert_model::text::tokenizer::SPECIAL_TOKENS;
+use bert_model::{Error, Result};
+
+use super::word_counts::WordCounts;
+
+/// What marks a piece that goes on with a word.
+const CONTINUATION: &str = "##";
+
+/// Two neighbouring pieces of a word, by id.
+type Pair = (u32, u32);
+
+/// How to learn a vocabulary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WordPieceTrainer {
+    /// The number of pieces wanted, special tokens among them.
+    pub vocab_size: usize,
+    /// How often a pair must occur to become a piece.
+    pub min_frequency: u64,
+    /// How many different characters get a piece; words with a rarer one will be `[UNK]`.
+    pub alphabet_limit: usize,
+}
+
+impl WordPieceTrainer {
+    /// Hugging Face's defaults: pairs that occur twice, an alphabet of 1000.
+    pub fn new(vocab_size: usize) -> Self {
+        Self { vocab_size, min_frequency: 2, alphabet_limit: 1000 }
+    }
+
+    /// The vocabulary, in the order of ids: special tokens, characters, `##` characters, then pieces as they are
+    /// learned. It is smaller than asked for where the corpus has no more frequent pairs to give.
+    ///
+    /// # Errors
+    /// If not even the single characters fit.
+    pub fn train(&self, counts: &WordCounts) -> Result<Vec<String>> {
+        let mut words = counts.sorted();
+        let alphabet = self.alphabet(&words);
+        // One character without a piece makes the whole word [UNK], so its other characters must not count.
+        words.retain(|(word, _)| word.chars().all(|character| alphabet.binary_search(&character).is_ok()));
+
+        let mut vocabulary = Vocabulary::with_characters(&alphabet, &words);
+        if vocabulary.pieces.len() > self.vocab_size {
+            return Err(self.too_small(vocabulary.pieces.len()));
+        }
+        let words = words.iter().map(|&(word, count)| Word { pieces: vocabulary.spell(word), count }).collect();
+        let mut merges = Merges::new(words);
+        while vocabulary.pieces.len() < self.vocab_size
+            && let Some(pair) = merges.most_frequent(self.min_frequency)
+        {
+            merges.apply(pair, vocabulary.join(pair));
+        }
+        Ok(vocabulary.pieces)
+    }
+
+    /// The most frequent characters, sorted.
+    fn alphabet(&self, words: &[(&str, u64)]) -> Vec<char> {
+        let mut counts: HashMap<char, u64> = HashMap::new();
+        for (word, count) in words {
+            word.chars().for_each(|character| *counts.entry(character).or_default() += count);
+        }
+        let mut alphabet: Vec<(Reverse<u64>, char)> =
+            counts.into_iter().map(|(character, count)| (Reverse(count), character)).collect();
+        alphabet.sort_unstable();
+        alphabet.truncate(self.alphabet_limit);
+        let mut alphabet: Vec<char> = alphabet.into_iter().map(|(_, character)| character).collect();
+        alphabet.sort_unstable();
+        alphabet
+    }
+
+    fn too_small(&self, needed: usize) -> Error {
+        let (size, special) = (self.vocab_size, SPECIAL_TOKENS.len());
+        let characters = needed - special;
+        Error::Setting(format!(
+            "a vocabulary of {size} pieces is too small: {special} special tokens and the corpus's {characters} single \
+             characters (at the start of a word or inside) need {needed}; ask for at least that many"
+        ))
+    }
+}
+
+/// Writes a vocabulary as `vocab.txt` has it: a piece a line, the first line id 0.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_vocab(path: impl AsRef<Path>, vocabulary: &[String]) -> Result<()> {
+    let text: String = vocabulary.iter().flat_map(|piece| [piece, "\n"]).collect();
+    replace_file(path, text.as_bytes())
+}
+
+/// The pieces so far, and the id of each.
+struct Vocabulary {
+    pieces: Vec<String>,
+    ids: HashMap<String, u32>,
+}
+
+impl Vocabulary {
+    /// The special tokens, then each character, then with `##` those that occur inside a word.
+    fn with_characters(alphabet: &[char], words: &[(&str, u64)]) -> Self {
+        let inside: HashSet<char> = words.iter().flat_map(|(word, _)| word.chars().skip(1)).collect();
+        let mut vocabulary = Self { pieces: Vec::new(), ids: HashMap::new() };
+        for token in SPECIAL_TOKENS {
+            vocabulary.id(token.to_string());
+        }
+        for character in alphabet {
+            vocabulary.id(character.to_string());
+        }
+        for character in alphabet.iter().filter(|character| inside.contains(character)) {
+            vocabulary.id(format!("{CONTINUATION}{character}"));
+        }
+        vocabulary
+    }
+
+    /// The id of a piece, which is added if it is new.
+    fn id(&mut self, piece: String) -> u32 {
+        let Self { pieces, ids } = self;
+        *ids.entry(piece).or_insert_with_key(|piece| {
+            pieces.push(piece.clone());
+            (pieces.len() - 1) as u32
+        })
+    }
+
+    /// A word as the ids of its characters.
+    fn spell(&mut self, word: &str) -> Vec<u32> {
+        let mark = |index| if index == 0 { "" } else { CONTINUATION };
+        word.chars().enumerate().map(|(index, character)| self.id(format!("{}{character}", mark(index)))).collect()
+    }
+
+    /// The id of two pieces written as one. Not always a new one: "abc" is "ab" and "##c" as well as "a" and "##bc".
+    fn join(&mut self, (first, second): Pair) -> u32 {
+        let second = &self.pieces[second as usize];
+        let rest = second.strip_prefix(CONTINUATION).unwrap_or(second);
+        let joined = format!("{}{rest}", self.pieces[first as usize]);
+        self.id(joined)
+    }
+}
+
+/// A word of the corpus, cut as the merges so far say.
+#[derive(Clone)]
+struct Word {
+    pieces: Vec<u32>,
+    count: u64,
+}
+
+impl Word {
+    fn pairs(&self) -> impl Iterator<Item = Pair> {
+        self.pieces.windows(2).map(|pair| (pair[0], pair[1]))
+    }
+
+    /// Puts `joined` for each occurrence of the pair, from the left.
+    fn merge(&mut self, pair: Pair, joined: u32) {
+        let mut kept = 0;
+        let mut next = 0;
+        while next < self.pieces.len() {
+            let found = self.pieces[next] == pair.0 && self.pieces.get(next + 1) == Some(&pair.1);
+            self.pieces[kept] = if found { joined } else { self.pieces[next] };
+            next += if found { 2 } else { 1 };
+            kept += 1;
+        }
+        self.pieces.truncate(kept);
+    }
+}
+
+/// Where a pair occurs: how often in the corpus, and in which words (some of them may have lost it since).
+#[derive(Default)]
+struct Occurrences {
+    count: u64,
+    words: Vec<u32>,
+}
+
+/// The words of the corpus and the pairs in them.
+struct Merges {
+    words: Vec<Word>,
+    pairs: HashMap<Pair, Occurrences>,
+    /// Every pair with its count, or with a higher one from before: an entry is checked when it comes up.
+    queue: BinaryHeap<(u64, Reverse<Pair>)>,
+}
+
+impl Merges {
+    fn new(words: Vec<Word>) -> Self {
+        let mut pairs: HashMap<Pair, Occurrences> = HashMap::new();
+        for (index, word) in words.iter().enumerate() {
+            for pair in word.pairs() {
+                let occurrences = pairs.entry(pair).or_default();
+                occurrences.count += word.count;
+                occurrences.words.push(index as u32);
+            }
+        }
+        let queue = pairs.iter().map(|(&pair, occurrences)| (occurrences.count, Reverse(pair))).collect();
+        Self { words, pairs, queue }
+    }
+
+    /// Takes the pair with the highest count, of several the one with the lowest ids; none if it is too rare.
+    fn most_frequent(&mut self, min_frequency: u64) -> Option<Pair> {
+        while let Some((claimed, Reverse(pair))) = self.queue.pop() {
+            let count = self.pairs.get(&pair).map_or(0, |occurrences| occurrences.count);
+            if claimed > count {
+                self.queue.push((count, Reverse(pair)));
+            } else if claimed == count {
+                return (count >= min_frequency.max(1)).then_some(pair);
+            }
+        }
+        None
+    }
+
+    /// Merges a pair wherever it occurs, and counts anew the pairs beside it.
+    fn apply(&mut self, pair: Pair, joined: u32) {
+        let places = self.pairs.get_mut(&pair).map(|occurrences| std::mem::take(&mut occurrences.words));
+        let mut changes: HashMap<Pair, i64> = HashMap::new();
+        for index in places.unwrap_or_default() {
+            let word = &mut self.words[index as usize];
+            word.pairs().for_each(|pair| *changes.entry(pair).or_default() -= word.count as i64);
+            word.merge(pair, joined);
+            for pair in word.pairs() {
+                *changes.entry(pair).or_default() += word.count as i64;
+                if pair.0 == joined || pair.1 == joined {
+                    self.pairs.entry(pair).or_default().words.push(index);
+                }
+            }
+        }
+        changes.into_iter().for_each(|(pair, change)| self.adjust(pair, change));
+    }
+
+    /// Changes the count of a pair. Only a risen count needs a place in the queue: a fallen one has a higher one there.
+    fn adjust(&mut self, pair: Pair, change: i64) {
+        let occurrences = self.pairs.entry(pair).or_default();
+        occurrences.count = occurrences.count.saturating_add_signed(change);
+        if occurrences.count == 0 {
+            self.pairs.remove(&pair);
+        } else if change > 0 {
+            self.queue.push((occurrences.count, Reverse(pair)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokenizers::Model;
+    use tokenizers::models::wordpiece::WordPiece;
+
+    const TEXT: &str = "the thin singer sings a song, the song of songs; thinking of nothing, thinking things thin";
+
+    fn counted(text: &str) -> WordCounts {
+        let mut counts = WordCounts::new(true);
+        counts.add(text).unwrap();
+        counts
+    }
+
+    fn trained(size: usize, text: &str) -> Vec<String> {
+        WordPieceTrainer::new(size).train(&counted(text)).unwrap()
+    }
+
+    /// (a, ##b) 5 times; then (ab, ##c) 3 times; (x, ##y) occurs once and is too rare.
+    #[test]
+    fn a_small_vocabulary_is_as_found_by_hand() {
+        let vocabulary = trained(100, "abc abc abc ab ab xy");
+        assert_eq!(vocabulary[..5], SPECIAL_TOKENS);
+        assert_eq!(vocabulary[5..], ["a", "b", "c", "x", "y", "##b", "##c", "##y", "ab", "abc"]);
+    }
+
+    #[test]
+    fn of_equal_pairs_the_one_with_lower_ids_comes_first() {
+        assert_eq!(trained(100, "cd cd ab ab")[5..], ["a", "b", "c", "d", "##b", "##d", "ab", "cd"]);
+    }
+
+    /// Counts every pair anew for each merge, as the definition says.
+    fn trained_slowly(size: usize, counts: &WordCounts) -> Vec<String> {
+        let words = counts.sorted();
+        let alphabet = WordPieceTrainer::new(size).alphabet(&words);
+        let mut vocabulary = Vocabulary::with_characters(&alphabet, &words);
+        let mut words: Vec<Word> =
+            words.iter().map(|&(word, count)| Word { pieces: vocabulary.spell(word), count }).collect();
+        while vocabulary.pieces.len() < size
+            && let Some(pair) = Merges::new(words.clone()).most_frequent(2)
+        {
+            let joined = vocabulary.join(pair);
+            words.iter_mut().for_each(|word| word.merge(pair, joined));
+        }
+        vocabulary.pieces
+    }
+
+    #[test]
+    fn merges_agree_with_counting_anew_each_time() {
+        let binary: String = (0..400u32).map(|number| format!("{:b} ", number * number % 509)).collect();
+        for text in [TEXT, "aaaa aaa aa aaaaaaa baab abaaba", &binary] {
+            for size in [50, 60, 1000] {
+                assert_eq!(trained(size, text), trained_slowly(size, &counted(text)));
+            }
+        }
+    }
+
+    #[test]
+    fn order_of_the_text_does_not_matter() {
+        let mut words: Vec<&str> = TEXT.split(' ').collect();
+        let first = trained(120, TEXT);
+        for _ in 0..5 {
+            words.rotate_left(7);
+            words.reverse();
+            assert_eq!(trained(120, &words.join(" ")), first);
+        }
+    }
+
+    #[test]
+    fn every_word_can_be_tokenised_with_what_it_taught() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        write_vocab(file.path(), &trained(70, TEXT)).unwrap();
+        let model = WordPiece::from_file(file.path().to_str().unwrap()).build().unwrap();
+        for (word, _) in counted(TEXT).sorted() {
+            let pieces = model.tokenize(word).unwrap();
+            let joined: String = pieces.iter().map(|piece| piece.value.trim_start_matches(CONTINUATION)).collect();
+            assert_eq!(joined, word);
+        }
+    }
+
+    #[test]
+    fn rare_characters_get_no_piece_and_their_words_no_say() {
+        let trainer = WordPieceTrainer { alphabet_limit: 2, ..WordPieceTrainer::new(100) };
+        let vocabulary = trainer.train(&counted("ab ab ab aabbz aabbz")).unwrap();
+        assert_eq!(vocabulary[5..], ["a", "b", "##b", "ab"]);
+    }
+
+    #[test]
+    fn a_size_below_the_alphabet_is_refused() {
+        let message = WordPieceTrainer::new(8).train(&counted("abc bca")).unwrap_err().to_string();
+        assert!(message.contains("8 pieces is too small") && message.contains("need 11"), "{message}");
+        assert_eq!(WordPieceTrainer::new(11).train(&counted("abc bca")).unwrap().len(), 11);
+    }
+
+    #[test]
+    fn the_file_has_a_piece_a_line() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        write_vocab(file.path(), &trained(13, "ab ab")).unwrap();
+        let text = std::fs::read_to_string(file.path()).unwrap();
+        assert_eq!(text, "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nb\n##b\nab\n");
+    }
+}

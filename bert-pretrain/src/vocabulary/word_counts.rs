@@ -1,0 +1,207 @@
+//! How often each word occurs in a corpus: all that learning a vocabulary needs to know of it.
+//!
+//! A word here is what BERT's tokeniser takes for one: the text cleaned, CJK characters set apart, lower-cased and
+//! stripped of accents if uncased, then split at white space and at punctuation, by the same code that will tokenise.
+//! The table is bounded, so that a corpus of any size can be counted; see [`MAX_DISTINCT_WORDS`].
+
+use std::collections::HashMap;
+
+use bert_model::{Error, Result};
+use rayon::prelude::*;
+use tokenizers::normalizers::BertNormalizer;
+use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
+use tokenizers::{NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
+
+/// The tokeniser makes a longer word [UNK] without looking inside, so that it teaches nothing.
+const MAX_WORD_CHARS: usize = 100;
+
+/// A table that has grown past this many words drops its rarer half: every word with at most the median count, which
+/// in natural text is 1 for a long time. What is lost is rare by then and could hardly have become a piece. Where that
+/// happens the counts depend on the order of the text and on its batches, but never on threads or on hashing.
+pub const MAX_DISTINCT_WORDS: usize = 4_000_000;
+
+/// Words and their counts, gathered from text bit by bit.
+#[derive(Debug, Clone)]
+pub struct WordCounts {
+    normalizer: BertNormalizer,
+    counts: HashMap<String, u64>,
+    capacity: usize,
+}
+
+impl WordCounts {
+    /// An empty table; `lowercase` as for an uncased model, which also strips accents.
+    pub fn new(lowercase: bool) -> Self {
+        Self::with_capacity(lowercase, MAX_DISTINCT_WORDS)
+    }
+
+    fn with_capacity(lowercase: bool, capacity: usize) -> Self {
+        // `None`: accents go if and only if the text is lower-cased, as in Hugging Face's BertTokenizer.
+        let normalizer = BertNormalizer::new(true, true, None, lowercase);
+        Self { normalizer, counts: HashMap::new(), capacity }
+    }
+
+    /// Counts the words of a text.
+    ///
+    /// # Errors
+    /// If the tokeniser's normaliser fails, which it has no way to do on text.
+    pub fn add(&mut self, text: &str) -> Result<()> {
+        let found = count_words(&self.normalizer, [text])?;
+        self.sum(found);
+        self.prune();
+        Ok(())
+    }
+
+    /// Counts the words of many lines on all cores: faster than [`add`](Self::add), the more so the larger the batch
+    /// (some megabytes serve well), and with the same result.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    pub fn add_batch(&mut self, lines: &[String]) -> Result<()> {
+        let share = lines.len().div_ceil(rayon::current_num_threads()).max(1);
+        let found: Vec<HashMap<String, u64>> = lines
+            .par_chunks(share)
+            .map(|chunk| count_words(&self.normalizer, chunk.iter().map(String::as_str)))
+            .collect::<Result<_>>()?;
+        found.into_iter().for_each(|counts| self.sum(counts));
+        self.prune();
+        Ok(())
+    }
+
+    /// Whether no word has been seen yet.
+    pub fn is_empty(&self) -> bool {
+        self.counts.is_empty()
+    }
+
+    /// The number of distinct words.
+    pub fn len(&self) -> usize {
+        self.counts.len()
+    }
+
+    /// Every word with its count, in the order of the words' bytes.
+    pub fn sorted(&self) -> Vec<(&str, u64)> {
+        let mut words: Vec<_> = self.counts.iter().map(|(word, &count)| (word.as_str(), count)).collect();
+        words.sort_unstable();
+        words
+    }
+
+    fn sum(&mut self, found: HashMap<String, u64>) {
+        for (word, count) in found {
+            *self.counts.entry(word).or_default() += count;
+        }
+    }
+
+    /// See [`MAX_DISTINCT_WORDS`].
+    fn prune(&mut self) {
+        if self.counts.len() <= self.capacity {
+            return;
+        }
+        let mut counts: Vec<u64> = self.counts.values().copied().collect();
+        let middle = counts.len() / 2;
+        let (_, &mut median, _) = counts.select_nth_unstable(middle);
+        self.counts.retain(|_, count| *count > median);
+    }
+}
+
+/// The words of some lines. Most stretches between spaces ("the", "it,") come again and again, so each is normalised
+/// once and its words are counted as often as it came. Spaces, tabs and line ends become spaces in the normaliser
+/// whatever stands beside them, so that cutting there first changes nothing.
+fn count_words<'a>(
+    normalizer: &BertNormalizer,
+    lines: impl IntoIterator<Item = &'a str>,
+) -> Result<HashMap<String, u64>> {
+    let mut stretches: HashMap<&str, u64> = HashMap::new();
+    for stretch in lines.into_iter().flat_map(|line| line.split([' ', '\t', '\n', '\r'])) {
+        *stretches.entry(stretch).or_default() += 1;
+    }
+    let mut words = HashMap::new();
+    for (stretch, count) in stretches {
+        add_words(normalizer, stretch, count, &mut words).map_err(|error| Error::Setting(error.to_string()))?;
+    }
+    Ok(words)
+}
+
+/// Adds `count` for each word of one stretch of text.
+fn add_words(
+    normalizer: &BertNormalizer,
+    stretch: &str,
+    count: u64,
+    words: &mut HashMap<String, u64>,
+) -> tokenizers::Result<()> {
+    let mut normalized = NormalizedString::from(stretch);
+    normalizer.normalize(&mut normalized)?;
+    let mut split = PreTokenizedString::from(normalized);
+    BertPreTokenizer.pre_tokenize(&mut split)?;
+    for (word, ..) in split.get_splits(OffsetReferential::Normalized, OffsetType::None) {
+        if word.chars().nth(MAX_WORD_CHARS).is_some() {
+            continue;
+        }
+        match words.get_mut(word) {
+            Some(sum) => *sum += count,
+            None => drop(words.insert(word.to_string(), count)),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(lowercase: bool, text: &str) -> Vec<(String, u64)> {
+        let mut counts = WordCounts::new(lowercase);
+        counts.add(text).unwrap();
+        counts.sorted().into_iter().map(|(word, count)| (word.to_string(), count)).collect()
+    }
+
+    fn pairs(expected: &[(&str, u64)]) -> Vec<(String, u64)> {
+        expected.iter().map(|&(word, count)| (word.to_string(), count)).collect()
+    }
+
+    #[test]
+    fn words_are_those_of_the_uncased_tokeniser() {
+        let text = "The café, the CAFÉ\tthe\u{0} cafe\u{301}! 東京";
+        assert_eq!(counted(true, text), pairs(&[("!", 1), (",", 1), ("cafe", 3), ("the", 3), ("京", 1), ("東", 1)]));
+    }
+
+    #[test]
+    fn cased_words_keep_case_and_accents() {
+        assert_eq!(counted(false, "Café café"), pairs(&[("Café", 1), ("café", 1)]));
+    }
+
+    /// The cut at plain spaces must not change what the normaliser makes of rarer white space and controls.
+    #[test]
+    fn stretches_count_as_the_whole_text_does() {
+        let text = "a\u{b}b c\u{85}d \u{2028}e f\u{301} \u{301}g\u{a0}h x\u{ad}y\r\nİi ß\u{feff} o'k--z \u{fffd}";
+        let mut whole = HashMap::new();
+        add_words(&BertNormalizer::new(true, true, None, true), text, 1, &mut whole).unwrap();
+        let mut whole: Vec<_> = whole.into_iter().collect();
+        whole.sort_unstable();
+        assert_eq!(counted(true, text), whole);
+    }
+
+    #[test]
+    fn words_of_over_a_hundred_characters_do_not_count() {
+        let text = format!("{} {}", "é".repeat(100), "é".repeat(101));
+        assert_eq!(counted(false, &text), [("é".repeat(100), 1)]);
+    }
+
+    #[test]
+    fn a_batch_counts_as_its_lines_do() {
+        let lines: Vec<String> = (0..100).map(|line| format!("w{} common, text", line % 7)).collect();
+        let (mut batch, mut single) = (WordCounts::new(true), WordCounts::new(true));
+        batch.add_batch(&lines).unwrap();
+        batch.add_batch(&[]).unwrap();
+        lines.iter().for_each(|line| single.add(line).unwrap());
+        assert_eq!(batch.sorted(), single.sorted());
+        assert!(!batch.is_empty() && batch.len() == 10);
+    }
+
+    #[test]
+    fn a_full_table_keeps_its_frequent_words() {
+        let mut counts = WordCounts::with_capacity(true, 4);
+        counts.add("a a a b b c d").unwrap();
+        assert_eq!(counts.len(), 4);
+        counts.add("e").unwrap();
+        assert_eq!(counts.sorted(), [("a", 3), ("b", 2)]);
+    }
+}

@@ -1,0 +1,290 @@
+//! Checkpoints: whole or not there.
+//!
+//! `checkpoints/step-00001000/` holds the weights, the optimiser's means and the state of the run (step, data position).
+//! It is written under a name that begins with a dot, flushed, and renamed last. `state.json` carries the SHA-256 of the
+//! other files, so that a damaged checkpoint is noticed and an older one taken.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use bert_model::BertConfig;
+use bert_model::fail_point::fail_point;
+use bert_model::file::replace_file;
+use bert_model::pretrained::fill;
+use bert_model::pretrained::save::{HostTensor, save_weights, state_dict};
+use bert_model::pretrained::weights::Weights;
+use bert_model::{Error, Result};
+use burn::module::Module;
+use burn::prelude::*;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::optimizer::Optimizer;
+use super::precision::LossScale;
+use super::state::TrainingState;
+
+const WEIGHTS: &str = "model.safetensors";
+const OPTIMIZER: &str = "optimizer.safetensors";
+const STATE: &str = "state.json";
+/// Ends the name of a checkpoint while another of the same step takes its place.
+const REPLACED: &str = ".replaced";
+
+/// The `checkpoints` directory of a run.
+#[derive(Debug, Clone)]
+pub struct Checkpoints {
+    directory: PathBuf,
+    keep: usize,
+}
+
+/// What `state.json` says.
+#[derive(Debug, Serialize, Deserialize)]
+struct State {
+    step: u64,
+    cursor: Value,
+    #[serde(default)]
+    loss_scale: LossScale,
+    /// Settings that decide the numbers; resuming with others is refused.
+    settings: Value,
+    sha256: BTreeMap<String, String>,
+}
+
+/// A checkpoint as it was found, checked.
+#[derive(Debug)]
+pub struct Found {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Steps taken when it was written.
+    pub step: u64,
+    /// Where the data stood.
+    pub cursor: Value,
+    /// What the loss was multiplied by.
+    pub loss_scale: LossScale,
+    /// The settings of the run that wrote it.
+    pub settings: Value,
+    /// One line for each newer checkpoint that was passed over, and why.
+    pub warnings: Vec<String>,
+}
+
+impl Checkpoints {
+    /// Those of the run in `run_directory`, of which the newest `keep` stay. Leftovers of a write that was cut short are
+    /// swept, and a checkpoint that was about to be replaced is put back.
+    ///
+    /// # Errors
+    /// If the directory cannot be made or read.
+    pub fn open(run_directory: impl AsRef<Path>, keep: usize) -> Result<Self> {
+        let directory = run_directory.as_ref().join("checkpoints");
+        fs::create_dir_all(&directory).map_err(Error::io(&directory, "make the directory"))?;
+        for entry in fs::read_dir(&directory).map_err(Error::io(&directory, "read"))? {
+            let entry = entry.map_err(Error::io(&directory, "read"))?;
+            let (path, name) = (entry.path(), entry.file_name());
+            let Some(name) = name.to_str().and_then(|name| name.strip_prefix('.')) else { continue };
+            match name.strip_suffix(REPLACED).map(|name| directory.join(name)) {
+                Some(place) if !place.exists() => fs::rename(&path, &place).map_err(Error::io(&place, "put back"))?,
+                _ if name.starts_with("step-") => fs::remove_dir_all(&path).map_err(Error::io(&path, "remove"))?,
+                _ => {}
+            }
+        }
+        Ok(Self { directory, keep: keep.max(1) })
+    }
+
+    /// Writes a checkpoint and removes those that are too many, and those of later steps.
+    ///
+    /// # Errors
+    /// If it cannot be written; the older ones are then untouched.
+    pub fn save<M: Module>(&self, state: &TrainingState<M>, settings: &Value) -> Result<PathBuf> {
+        let name = format!("step-{:08}", state.step);
+        let staging = self.directory.join(format!(".{name}"));
+        let path = self.directory.join(&name);
+        if staging.exists() {
+            fs::remove_dir_all(&staging).map_err(Error::io(&staging, "remove"))?;
+        }
+        fs::create_dir_all(&staging).map_err(Error::io(&staging, "make the directory"))?;
+        fail_point("staging");
+        save_weights(staging.join(WEIGHTS), &state_dict(&state.model))?;
+        fail_point("weights");
+        save_weights(staging.join(OPTIMIZER), &state.optimizer.state())?;
+        fail_point("optimizer");
+        let sha256 = [WEIGHTS, OPTIMIZER]
+            .into_iter()
+            .map(|file| Ok((file.to_string(), sha256_of(&staging.join(file))?)))
+            .collect::<Result<_>>()?;
+        let record = State {
+            step: state.step,
+            cursor: state.cursor.clone(),
+            loss_scale: state.loss_scale,
+            settings: settings.clone(),
+            sha256,
+        };
+        let text = serde_json::to_string_pretty(&record).map_err(|error| Error::Setting(error.to_string()))?;
+        replace_file(staging.join(STATE), text.as_bytes())?;
+        sync_directory(&staging)?;
+        fail_point("state");
+
+        let replaced = self.directory.join(format!(".{name}{REPLACED}"));
+        if path.exists() {
+            fs::rename(&path, &replaced).map_err(Error::io(&path, "replace"))?;
+            fail_point("replaced");
+        }
+        fs::rename(&staging, &path).map_err(Error::io(&path, "rename the checkpoint to"))?;
+        fail_point("renamed");
+        sync_directory(&self.directory)?;
+        if replaced.exists() {
+            fs::remove_dir_all(&replaced).map_err(Error::io(&replaced, "remove"))?;
+        }
+        // Newer ones were damaged, or this run would have gone on from them.
+        let (older, newer): (Vec<_>, Vec<_>) =
+            self.paths()?.into_iter().filter(|at| *at != path).partition(|at| *at < path);
+        let too_many = older.len().saturating_sub(self.keep - 1);
+        for old in older.iter().take(too_many).chain(&newer) {
+            fs::remove_dir_all(old).map_err(Error::io(old, "remove"))?;
+            fail_point("removed");
+        }
+        Ok(path)
+    }
+
+    /// The newest checkpoint that is whole; `None` if there is none at all.
+    ///
+    /// # Errors
+    /// If there are checkpoints and all of them are damaged.
+    pub fn newest(&self) -> Result<Option<Found>> {
+        let mut warnings = Vec::new();
+        for path in self.paths()?.into_iter().rev() {
+            match read_state(&path) {
+                Ok(State { step, cursor, loss_scale, settings, .. }) => {
+                    return Ok(Some(Found { path, step, cursor, loss_scale, settings, warnings }));
+                }
+                Err(error) => warnings.push(format!("damaged checkpoint passed over: {error}")),
+            }
+        }
+        match warnings.is_empty() {
+            true => Ok(None),
+            false => Err(Error::file(&self.directory, warnings.join("; "), "at least one whole checkpoint")),
+        }
+    }
+
+    /// All checkpoints, oldest first.
+    fn paths(&self) -> Result<Vec<PathBuf>> {
+        let entries = fs::read_dir(&self.directory).map_err(Error::io(&self.directory, "read"))?;
+        let mut paths = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(Error::io(&self.directory, "read"))?;
+            if entry.file_name().to_string_lossy().starts_with("step-") {
+                paths.push(entry.path());
+            }
+        }
+        paths.sort();
+        Ok(paths)
+    }
+}
+
+impl Found {
+    /// Refuses to go on with other settings than the checkpoint's; see [`check_settings`].
+    ///
+    /// # Errors
+    /// If one differs.
+    pub fn check_settings(&self, now: &Value) -> Result<()> {
+        check_settings(&self.settings, now)
+    }
+
+    /// Puts the checkpoint's weights into `model` and its means into `optimizer`: where the run left off. All parameters
+    /// learn again; what should not is to be frozen once more ([`crate::Adaptation::freeze`]).
+    ///
+    /// # Errors
+    /// If the files do not fit the model.
+    pub fn restore<M: Module>(
+        &self,
+        model: M,
+        config: &BertConfig,
+        mut optimizer: Optimizer,
+        device: &Device,
+    ) -> Result<TrainingState<M>> {
+        let weights = Weights::safetensors(&self.path.join(WEIGHTS))?;
+        let loaded = fill(&weights, model, config.clone())?;
+        if let Some(missing) = loaded.initialised.first() {
+            return Err(Error::tensor(self.path.join(WEIGHTS), missing, "no such tensor", "a whole model"));
+        }
+        optimizer.restore(self.step, read_tensors(&self.path.join(OPTIMIZER))?, device);
+        Ok(TrainingState {
+            model: loaded.model,
+            optimizer,
+            step: self.step,
+            cursor: self.cursor.clone(),
+            loss_scale: self.loss_scale,
+        })
+    }
+}
+
+/// Refuses to go on with other settings than those of the run to be resumed, naming the first that differs.
+///
+/// # Errors
+/// If one differs.
+pub fn check_settings(saved: &Value, now: &Value) -> Result<()> {
+    let saved = |key: &str| saved.get(key).unwrap_or(&Value::Null);
+    match now.as_object().into_iter().flatten().find(|(key, value)| saved(key) != *value) {
+        None => Ok(()),
+        Some((key, value)) => Err(Error::Mismatch {
+            left: format!("{key} = {value}"),
+            right: format!("the run to be resumed, {key} = {}", saved(key)),
+            advice: "give the data and the options of the first command again, with --resume".into(),
+        }),
+    }
+}
+
+fn read_tensors(path: &Path) -> Result<BTreeMap<String, HostTensor>> {
+    let weights = Weights::verbatim(path)?;
+    let mut tensors = BTreeMap::new();
+    for name in weights.names() {
+        let shape = weights.shape(name).unwrap_or_default().to_vec();
+        if shape.len() != 2 {
+            return Err(Error::tensor(path, name, format!("shape {shape:?}"), "a matrix, as the means of a run are"));
+        }
+        if let Some(values) = weights.read(name, &shape)? {
+            tensors.insert(name.to_string(), HostTensor { shape, values });
+        }
+    }
+    Ok(tensors)
+}
+
+/// Reads `state.json` and compares the hashes of the files that it names.
+fn read_state(path: &Path) -> Result<State> {
+    let file = path.join(STATE);
+    let text = fs::read_to_string(&file).map_err(Error::io(&file, "read"))?;
+    let state: State = serde_json::from_str(&text)
+        .map_err(|error| Error::line(&file, error.line() as u64, error.to_string(), "the state of a run"))?;
+    for (name, expected) in &state.sha256 {
+        let file = path.join(name);
+        let found = sha256_of(&file)?;
+        if found != *expected {
+            return Err(Error::file(&file, format!("SHA-256 {found}"), format!("{expected} (see {STATE})")));
+        }
+    }
+    Ok(state)
+}
+
+/// The SHA-256 of a file, in hexadecimal.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn sha256_of(path: &Path) -> Result<String> {
+    let mut file = File::open(path).map_err(Error::io(path, "read"))?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer).map_err(Error::io(path, "read"))? {
+            0 => break,
+            read => hasher.update(&buffer[..read]),
+        }
+    }
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Makes a rename in `directory` last through a power cut; only Unix lets a directory be opened for that.
+fn sync_directory(directory: &Path) -> Result<()> {
+    if cfg!(unix) {
+        File::open(directory).and_then(|file| file.sync_all()).map_err(Error::io(directory, "flush"))?;
+    }
+    Ok(())
+}

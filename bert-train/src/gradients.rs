@@ -1,0 +1,319 @@
+//! Gradients by parameter name: summed over parts of a batch and micro-batches, measured and clipped by their global norm.
+
+use std::collections::BTreeMap;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use bert_model::ops;
+use bert_model::ops::tape::{Part, Rows};
+use bert_model::pretrained::names::hugging_face_name;
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::tensor::{Gradients, IndexingUpdateOp, Int, Tensor};
+
+/// The sum of the gradients of some micro-batches, each as a matrix (a vector is one row).
+#[derive(Debug, Default)]
+pub struct GradientSum {
+    by_name: BTreeMap<String, Tensor<2>>,
+}
+
+impl GradientSum {
+    /// Adds what a backward pass left for parameters of `model`.
+    pub fn add<M: Module>(&mut self, model: &M, part: Part) {
+        let (path, sum) = (Vec::new(), &mut self.by_name);
+        match part {
+            Part::Gradients(gradients) => model.visit(&mut Collector { path, gradients, sum }),
+            Part::Rows(rows) => {
+                let Rows { table, ids, gradient } = *rows;
+                let (count, width) = (ids.shape().num_elements(), gradient.dims()[2]);
+                let (ids, rows) = (ids.reshape([count]), ops::widened(gradient.reshape([count, width])));
+                model.visit(&mut RowCollector { path, table, rows: Some((ids, rows)), sum });
+            }
+        }
+    }
+
+    /// √Σ‖g‖² over all parameters.
+    pub fn global_norm(&self) -> f64 {
+        let squares: Vec<Tensor<1>> = self.by_name.values().cloned().map(sum_of_squares).collect();
+        if squares.is_empty() {
+            return 0.0;
+        }
+        let squares = Tensor::cat(squares, 0).into_data();
+        squares.iter::<f32>().map(f64::from).sum::<f64>().sqrt()
+    }
+
+    /// Takes out the gradient of one parameter.
+    pub fn remove(&mut self, name: &str) -> Option<Tensor<2>> {
+        self.by_name.remove(name)
+    }
+}
+
+/// One sum for all parts of a micro-batch, which add to it in turn: the first gradients of each part, in the order of the
+/// parts, then the second ones, and so on. So the sum does not depend on who is faster.
+pub struct InTurn<'a> {
+    state: Mutex<State<'a>>,
+    changed: Condvar,
+}
+
+struct State<'a> {
+    sum: &'a mut GradientSum,
+    /// How often each part has added; `DONE` once it will not do so again.
+    turns: Vec<usize>,
+}
+
+const DONE: usize = usize::MAX;
+
+impl<'a> InTurn<'a> {
+    /// For so many parts, all of which are at work at once.
+    pub fn new(sum: &'a mut GradientSum, parts: usize) -> Self {
+        Self { state: Mutex::new(State { sum, turns: vec![0; parts] }), changed: Condvar::new() }
+    }
+
+    /// The turns of each part, to be taken by it and dropped when it is done.
+    pub fn turns(&self) -> Vec<Turns<'a, '_>> {
+        (0..self.lock().turns.len()).map(|part| Turns { shared: self, part }).collect()
+    }
+
+    /// A part that panics ends the run; the others need not panic over the lock.
+    fn lock(&self) -> MutexGuard<'_, State<'a>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The turns of one part.
+pub struct Turns<'a, 's> {
+    shared: &'s InTurn<'a>,
+    part: usize,
+}
+
+impl Turns<'_, '_> {
+    /// Waits for this part's next turn, and adds to the sum.
+    pub fn take(&mut self, add: impl FnOnce(&mut GradientSum)) {
+        let (part, mut state) = (self.part, self.shared.lock());
+        let is_next = |state: &State| {
+            let (before, after) = state.turns.split_at(part);
+            let own = after[0];
+            before.iter().all(|&turn| turn > own) && after.iter().all(|&turn| turn >= own)
+        };
+        while !is_next(&state) {
+            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        add(state.sum);
+        state.turns[part] += 1;
+        self.shared.changed.notify_all();
+    }
+}
+
+impl Drop for Turns<'_, '_> {
+    fn drop(&mut self) {
+        self.shared.lock().turns[self.part] = DONE;
+        self.shared.changed.notify_all();
+    }
+}
+
+struct Collector<'a> {
+    path: Vec<String>,
+    gradients: Gradients,
+    sum: &'a mut BTreeMap<String, Tensor<2>>,
+}
+
+impl ModuleVisitor for Collector<'_> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let Some(gradient) = param.base().grad_remove(&mut self.gradients) else { return };
+        let gradient = ops::widened(as_matrix(gradient));
+        let name = hugging_face_name(&self.path);
+        let sum = match self.sum.remove(&name) {
+            Some(sum) if ops::is_fast(&sum) => ops::adam::accumulate(sum, gradient),
+            Some(sum) => sum + gradient,
+            None => gradient,
+        };
+        self.sum.insert(name, sum);
+    }
+}
+
+/// Adds rows to the gradient of one table.
+struct RowCollector<'a> {
+    path: Vec<String>,
+    table: ParamId,
+    rows: Option<(Tensor<1, Int>, Tensor<2>)>,
+    sum: &'a mut BTreeMap<String, Tensor<2>>,
+}
+
+impl ModuleVisitor for RowCollector<'_> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if param.id != self.table {
+            return;
+        }
+        let Some((ids, rows)) = self.rows.take() else { return };
+        let name = hugging_face_name(&self.path);
+        let (shape, options) = (param.lazy_shape(), (&rows.device(), rows.dtype()));
+        let sum = self.sum.remove(&name).unwrap_or_else(|| Tensor::zeros(shape, options));
+        self.sum.insert(name, sum.select_assign(0, ids, rows, IndexingUpdateOp::Add));
+    }
+}
+
+/// Shape: `[1]`.
+fn sum_of_squares(gradient: Tensor<2>) -> Tensor<1> {
+    match ops::is_fast(&gradient) {
+        true => ops::adam::sum_of_squares(gradient),
+        false => gradient.powi_scalar(2).sum_dim(1).sum(),
+    }
+}
+
+/// A tensor of any rank as a matrix of rows along its last dimension.
+pub(super) fn as_matrix<const D: usize>(tensor: Tensor<D>) -> Tensor<2> {
+    let columns = tensor.dims()[D - 1];
+    let rows = tensor.shape().num_elements() / columns.max(1);
+    tensor.reshape([rows, columns])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bert_model::ops::{dropout, tape};
+    use bert_model::{BertConfig, BertForPreTraining, BertInput, BertModel, Pretrained};
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::Adaptation;
+
+    /// The slowest part comes first all the same, every time; one that ends early or panics holds nobody up.
+    #[test]
+    fn parts_add_in_their_order_whoever_is_fast() {
+        let mut sum = GradientSum::default();
+        let order = Mutex::new(Vec::new());
+        let in_turn = InTurn::new(&mut sum, 3);
+        std::thread::scope(|scope| {
+            for (part, mut turns) in in_turn.turns().into_iter().enumerate() {
+                let order = &order;
+                scope.spawn(move || {
+                    for turn in 0..if part == 1 { 2 } else { 3 } {
+                        std::thread::sleep(Duration::from_millis(10 * (3 - part as u64)));
+                        turns.take(|_| order.lock().unwrap().push((turn, part)));
+                    }
+                });
+            }
+        });
+        let expected = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (2, 2)];
+        assert_eq!(*order.lock().unwrap(), expected);
+
+        let in_turn = InTurn::new(&mut sum, 2);
+        let result = std::thread::scope(|scope| {
+            let mut turns = in_turn.turns().into_iter();
+            let (mut first, mut second) = (turns.next().unwrap(), turns.next().unwrap());
+            let failing = scope.spawn(move || first.take(|_| panic!("on purpose")));
+            let waiting = scope.spawn(move || second.take(|_| ()));
+            (failing.join().is_err(), waiting.join().is_ok())
+        });
+        assert_eq!(result, (true, true));
+    }
+
+    #[test]
+    fn rows_are_added_where_they_belong() {
+        let device = Device::flex();
+        let config = BertConfig::named("tiny").unwrap().with_vocab_size(5);
+        let model = BertModel::init(&config, &device);
+        let table = model.embeddings.word.weight.id;
+        let mut sum = GradientSum::default();
+        for _ in 0..2 {
+            let ids = Tensor::from_data([[3, 1], [3, 0]], &device);
+            let gradient = Tensor::<3>::ones([2, 2, 128], &device);
+            sum.add(&model, Part::Rows(Box::new(Rows { table, ids, gradient })));
+        }
+        let rows = sum.remove("embeddings.word_embeddings.weight").unwrap();
+        let means: Vec<f32> = rows.mean_dim(1).into_data().try_to_vec().unwrap();
+        assert_eq!(means, [2.0, 2.0, 0.0, 4.0, 0.0]);
+    }
+
+    fn model(device: &Device) -> BertForPreTraining {
+        let config = BertConfig { num_hidden_layers: 3, ..BertConfig::named("tiny").unwrap() }.with_vocab_size(50);
+        BertForPreTraining::fresh(&config, 1, device)
+    }
+
+    /// A loss of two batches that go through the model one after the other, with dropout.
+    fn loss(model: &BertForPreTraining) -> Tensor<1> {
+        let device = Device::flex().autodiff();
+        dropout::seed(7, 0);
+        let score = |ids: [[i32; 4]; 2]| {
+            let input = BertInput::new(Tensor::from_data(ids, &device));
+            let (words, next) = model.forward(input, Tensor::from_data([1, 6], &device));
+            words.powi_scalar(2).mean() + next.powi_scalar(3).sum()
+        };
+        score([[2, 7, 42, 3], [2, 9, 7, 3]]) + score([[2, 8, 42, 3], [2, 9, 3, 0]])
+    }
+
+    const WORDS: &str = "bert.embeddings.word_embeddings.weight";
+
+    /// Gradients of a recorded pass, and the number of parts they came in.
+    fn recorded(model: &BertForPreTraining, checkpointing: bool) -> (GradientSum, usize) {
+        let (loss, tape) = tape::record(checkpointing, || loss(model));
+        let (mut sum, mut parts) = (GradientSum::default(), 0);
+        tape.backward(loss, |part| {
+            parts += 1;
+            sum.add(model, part);
+        });
+        (sum, parts)
+    }
+
+    fn values(sum: &mut GradientSum, name: &str) -> Vec<f32> {
+        sum.remove(name).unwrap().into_data().try_to_vec().unwrap()
+    }
+
+    /// The word table is tied, looked up twice, and its gradient still the sum of everything.
+    #[test]
+    fn layer_by_layer_gives_the_gradients_of_one_graph() {
+        let model = model(&Device::flex()).train();
+        let mut whole = GradientSum::default();
+        whole.add(&model, Part::Gradients(loss(&model).backward()));
+        let (mut sum, parts) = recorded(&model, false);
+        // The heads, then for each batch the layers and the embeddings, then the rows of each.
+        assert_eq!(parts, 1 + 2 * (3 + 1) + 2);
+        assert!((whole.global_norm() / sum.global_norm() - 1.0).abs() < 1e-6 && whole.global_norm() > 0.0);
+        for name in [WORDS, "bert.embeddings.LayerNorm.weight", "bert.encoder.layer.1.attention.self.value.weight"] {
+            let (whole, sum) = (values(&mut whole, name), values(&mut sum, name));
+            let largest = whole.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+            assert!(largest > 0.0, "{name}");
+            for (a, b) in whole.iter().zip(&sum) {
+                assert!((a - b).abs() < 1e-5 * largest, "{name}: {a} {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn computing_layers_again_changes_no_bit() {
+        let model = model(&Device::flex()).train();
+        let ((mut plain, _), (mut again, _)) = (recorded(&model, false), recorded(&model, true));
+        assert_eq!(plain.global_norm(), again.global_norm());
+        assert_eq!(values(&mut plain, WORDS), values(&mut again, WORDS));
+    }
+
+    /// No gradient is computed below what learns.
+    #[test]
+    fn frozen_layers_stay_out() {
+        let device = Device::flex();
+        let model = Adaptation::FrozenLayers(2).freeze(model(&device).train());
+        for checkpointing in [false, true] {
+            let (mut sum, parts) = recorded(&model, checkpointing);
+            assert_eq!(parts, 1 + 2);
+            // The decoder's share of the tied table is frozen with it.
+            assert!(sum.remove(WORDS).is_none());
+            assert!(sum.remove("bert.encoder.layer.1.output.dense.weight").is_none());
+            assert!(sum.remove("bert.encoder.layer.2.output.dense.weight").is_some());
+        }
+    }
+}

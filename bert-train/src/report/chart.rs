@@ -1,0 +1,71 @@
+//! Line charts: what is to be drawn.
+
+/// A line chart of one or more series over the same x axis.
+///
+/// Points that are not finite (or not positive, on a logarithmic axis) are left out, and long series are thinned to
+/// what a screen can show, extremes kept.
+#[derive(Debug, Clone)]
+pub struct Chart {
+    pub(super) title: String,
+    pub(super) x_name: String,
+    pub(super) y_name: String,
+    pub(super) is_log: bool,
+    pub(super) is_smoothed: bool,
+    pub(super) series: Vec<Series>,
+}
+
+/// A named line.
+#[derive(Debug, Clone)]
+pub(super) struct Series {
+    pub(super) name: String,
+    pub(super) points: Vec<(f64, f64)>,
+}
+
+/// Fewer points than this are no noise to smooth away.
+const SMOOTHED_FROM: usize = 100;
+
+impl Chart {
+    /// An empty chart with names for its axes.
+    pub fn new(title: impl Into<String>, x_name: impl Into<String>, y_name: impl Into<String>) -> Self {
+        Self {
+            title: title.into(),
+            x_name: x_name.into(),
+            y_name: y_name.into(),
+            is_log: false,
+            is_smoothed: false,
+            series: Vec::new(),
+        }
+    }
+
+    /// Adds a line through `(x, y)` points.
+    #[must_use]
+    pub fn series(mut self, name: impl Into<String>, points: Vec<(f64, f64)>) -> Self {
+        self.series.push(Series { name: name.into(), points });
+        self
+    }
+
+    /// Draws y on a logarithmic axis.
+    #[must_use]
+    pub fn log(mut self) -> Self {
+        self.is_log = true;
+        self
+    }
+
+    /// Draws long series faintly, with their running mean (over a fiftieth of the points) on top.
+    #[must_use]
+    pub fn smoothed(mut self) -> Self {
+        self.is_smoothed = true;
+        self
+    }
+
+    /// Whether a series is drawn faintly under its running mean.
+    pub(super) fn is_smoothed(&self, series: &Series) -> bool {
+        self.is_smoothed && series.points.len() >= SMOOTHED_FROM
+    }
+}
+
+/// The style of the series at `index`: six colours, then the same six dashed.
+pub(super) fn class(index: usize) -> String {
+    let dash = if index / 6 % 2 == 1 { " dashed" } else { "" };
+    format!("s{}{dash}", index % 6)
+}

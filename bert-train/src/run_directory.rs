@@ -1,0 +1,334 @@
+//! The directory of a run: a Hugging Face model directory with `run.json`, `metrics.jsonl`, `report.html` and
+//! `checkpoints/` beside it. A lock keeps a second run out for as long as the first one lives.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use bert_model::file::replace_file;
+use bert_model::{Error, Result};
+use serde_json::Value;
+
+use super::checkpoint::{Checkpoints, check_settings};
+
+/// What to do about a directory that is not empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfExists {
+    /// Say so and stop.
+    Refuse,
+    /// Go on with the run in it.
+    Resume,
+    /// Remove what a run wrote there, and nothing else.
+    Overwrite,
+}
+
+/// The files that a run writes; everything else in the directory is somebody else's.
+const OURS: [&str; 16] = [
+    "corpus.tokens",
+    "corpus.partial",
+    "eval.tokens",
+    "eval.partial",
+    "sample.txt",
+    "config.json",
+    "model.safetensors",
+    "vocab.txt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    RUN,
+    METRICS,
+    "report.html",
+    "evaluation.json",
+    "finetune.json",
+    "checkpoints",
+];
+const LOCK: &str = ".lock";
+const RUN: &str = "run.json";
+const METRICS: &str = "metrics.jsonl";
+
+/// Refuses inputs that a run into `directory` would remove before it has read them, and those whose names cannot be
+/// recorded.
+///
+/// # Errors
+/// If the directory is to be overwritten and an input is the directory itself or one of a run's files in it; if the name
+/// of an input or of the directory is not UTF-8.
+pub fn check_inputs(
+    directory: &Path,
+    if_exists: IfExists,
+    inputs: impl IntoIterator<Item = impl AsRef<Path>>,
+) -> Result<()> {
+    let check_name = |path: &Path| match path.to_str() {
+        Some(_) => Ok(()),
+        None => Err(Error::file(path, "a name that is not UTF-8", "one that run.json can hold")),
+    };
+    check_name(directory)?;
+    let place = fs::canonicalize(directory).ok();
+    for input in inputs {
+        let input = input.as_ref();
+        check_name(input)?;
+        let Ok(found) = fs::canonicalize(input) else { continue };
+        let is_ours = found.file_name().is_some_and(|name| OURS.iter().any(|ours| name == *ours));
+        let would_go = place == Some(found.clone()) || (is_ours && place.as_deref() == found.parent());
+        if would_go && if_exists == IfExists::Overwrite {
+            let expected = format!("another -o than {}, which is to be overwritten", directory.display());
+            return Err(Error::file(input, "an input within the run directory", expected));
+        }
+    }
+    Ok(())
+}
+
+/// An open run.
+#[derive(Debug)]
+pub struct RunDirectory {
+    path: PathBuf,
+    metrics: File,
+    was_empty: bool,
+    /// Held until the run ends; the system lets go of it when the process dies.
+    _lock: File,
+}
+
+impl RunDirectory {
+    /// Makes or enters a run's directory.
+    ///
+    /// # Errors
+    /// If it is not empty and was to be refused, another run is at work in it, or it cannot be written.
+    pub fn open(path: impl AsRef<Path>, if_exists: IfExists) -> Result<Self> {
+        let path = path.as_ref();
+        fs::create_dir_all(path).map_err(Error::io(path, "make the run directory"))?;
+        let entries = fs::read_dir(path).map_err(Error::io(path, "read"))?;
+        let is_empty = entries.filter_map(|entry| entry.ok()).all(|entry| entry.file_name() == LOCK);
+        if !is_empty && if_exists == IfExists::Refuse {
+            return Err(Error::file(
+                path,
+                "a directory that is not empty",
+                "a new one (or pass --resume to go on, --overwrite to begin again)",
+            ));
+        }
+        let lock = lock(&path.join(LOCK))?;
+        if if_exists == IfExists::Overwrite {
+            remove_ours(path)?;
+        }
+        let metrics = path.join(METRICS);
+        let metrics =
+            OpenOptions::new().create(true).append(true).open(&metrics).map_err(Error::io(&metrics, "open"))?;
+        Ok(Self { path: path.into(), metrics, was_empty: is_empty, _lock: lock })
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Hands on what came of preparing a run. If that failed, what was written so far is removed, so that nothing stands
+    /// in the way of the next try; a directory that held something before keeps all of it.
+    ///
+    /// # Errors
+    /// The one that was handed in.
+    pub fn prepared<T>(&self, outcome: Result<T>) -> Result<T> {
+        if outcome.is_err() && self.was_empty && remove_ours(&self.path).is_ok() {
+            // The directory stays if somebody else put something there; nothing depends on its going.
+            let _ = fs::remove_file(self.path.join(LOCK)).and_then(|()| fs::remove_dir(&self.path));
+        }
+        outcome
+    }
+
+    /// A file in it.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Its checkpoints.
+    ///
+    /// # Errors
+    /// If the directory cannot be made or read.
+    pub fn checkpoints(&self, keep: usize) -> Result<Checkpoints> {
+        Checkpoints::open(&self.path, keep)
+    }
+
+    /// Adds one line to `metrics.jsonl`.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn log(&mut self, record: &Value) -> Result<()> {
+        let line = format!("{record}\n");
+        self.metrics.write_all(line.as_bytes()).map_err(Error::io(self.path.join(METRICS), "write"))
+    }
+
+    /// Drops the lines of `metrics.jsonl` after `step`: a resumed run writes them again.
+    ///
+    /// # Errors
+    /// If the file cannot be rewritten.
+    pub fn rewind_metrics(&mut self, step: u64) -> Result<()> {
+        let path = self.path.join(METRICS);
+        let kept: String = self
+            .metrics()?
+            .iter()
+            .filter(|record| record["step"].as_u64().is_some_and(|at| at <= step))
+            .map(|record| format!("{record}\n"))
+            .collect();
+        replace_file(&path, kept.as_bytes())?;
+        self.metrics = OpenOptions::new().append(true).open(&path).map_err(Error::io(&path, "open"))?;
+        Ok(())
+    }
+
+    /// All whole lines of `metrics.jsonl`; a last line that was cut short is left out.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn metrics(&self) -> Result<Vec<Value>> {
+        read_metrics(&self.path)
+    }
+
+    /// Refuses to resume a run with other settings than its `run.json` has, naming the first that differs. A run that did
+    /// not come so far has none.
+    ///
+    /// # Errors
+    /// If one differs, or the file cannot be read.
+    pub fn check_settings(&self, now: &Value) -> Result<()> {
+        match self.file(RUN).exists() {
+            true => check_settings(&read_run(&self.path)?["settings"], now),
+            false => Ok(()),
+        }
+    }
+
+    /// Writes `run.json`.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn describe(&self, run: &Value) -> Result<()> {
+        let text = serde_json::to_string_pretty(run).map_err(|error| Error::Setting(error.to_string()))?;
+        replace_file(self.file(RUN), (text + "\n").as_bytes())
+    }
+}
+
+/// The `run.json` of a run.
+///
+/// # Errors
+/// If the file cannot be read or is no JSON.
+pub fn read_run(run_directory: &Path) -> Result<Value> {
+    let path = run_directory.join(RUN);
+    let text = fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
+    serde_json::from_str(&text)
+        .map_err(|error| Error::line(&path, error.line() as u64, error.to_string(), "the description of a run"))
+}
+
+/// The lines of the `metrics.jsonl` of a run; a last line that was cut short is left out.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn read_metrics(run_directory: &Path) -> Result<Vec<Value>> {
+    let path = run_directory.join(METRICS);
+    let file = File::open(&path).map_err(Error::io(&path, "read"))?;
+    let mut records = Vec::new();
+    for line in BufReader::new(file).lines() {
+        let line = line.map_err(Error::io(&path, "read"))?;
+        records.extend(serde_json::from_str::<Value>(&line).ok());
+    }
+    Ok(records)
+}
+
+fn lock(path: &Path) -> Result<File> {
+    let file = File::create(path).map_err(Error::io(path, "make the lock"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(Error::file(path, "another run at work in this directory", "one run at a time"))
+        }
+        Err(TryLockError::Error(error)) => Err(Error::io(path, "lock")(error)),
+    }
+}
+
+fn remove_ours(directory: &Path) -> Result<()> {
+    for name in OURS {
+        let path = directory.join(name);
+        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        match removed {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io(&path, "remove")(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_read_is_not_overwritten() {
+        let temporary = tempfile::tempdir().unwrap();
+        let run = temporary.path();
+        fs::write(run.join("vocab.txt"), "").unwrap();
+        fs::write(run.join("corpus.txt"), "").unwrap();
+        let check = |if_exists, input: &Path| check_inputs(run, if_exists, [input]);
+        for input in [run.to_path_buf(), run.join("vocab.txt"), run.join("../").join(run.file_name().unwrap())] {
+            let error = check(IfExists::Overwrite, &input).unwrap_err().to_string();
+            assert!(error.contains("an input within the run directory, expected another -o"), "{error}");
+            check(IfExists::Resume, &input).unwrap();
+        }
+        check(IfExists::Overwrite, &run.join("corpus.txt")).unwrap();
+        check(IfExists::Overwrite, Path::new("texts/*.txt")).unwrap();
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn names_that_cannot_be_recorded_are_refused() {
+        use std::os::unix::ffi::OsStrExt;
+        let name = Path::new(std::ffi::OsStr::from_bytes(b"caf\xe9.txt"));
+        let error = check_inputs(Path::new("run"), IfExists::Refuse, [name]).unwrap_err().to_string();
+        assert!(error.contains("not UTF-8"), "{error}");
+    }
+
+    #[test]
+    fn a_full_directory_is_refused_unless_told_otherwise() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("run");
+        drop(RunDirectory::open(&path, IfExists::Refuse).unwrap());
+        fs::write(path.join("mine.txt"), "keep me").unwrap();
+        let error = RunDirectory::open(&path, IfExists::Refuse).unwrap_err().to_string();
+        assert!(error.contains("--resume") && error.contains("not empty"), "{error}");
+        drop(RunDirectory::open(&path, IfExists::Overwrite).unwrap());
+        assert!(path.join("mine.txt").exists());
+    }
+
+    #[test]
+    fn a_run_that_never_began_leaves_nothing() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("run");
+        let run = RunDirectory::open(&path, IfExists::Refuse).unwrap();
+        fs::write(path.join("vocab.txt"), "learned").unwrap();
+        assert!(run.prepared(Err::<(), _>(Error::Setting("no".into()))).is_err());
+        drop(run);
+        assert!(!path.exists());
+        RunDirectory::open(&path, IfExists::Refuse).unwrap().describe(&json!({})).unwrap();
+        let run = RunDirectory::open(&path, IfExists::Resume).unwrap();
+        assert!(run.prepared(Err::<(), _>(Error::Setting("no".into()))).is_err());
+        assert!(path.join(RUN).exists(), "what was there before stays");
+    }
+
+    #[test]
+    fn a_second_run_is_refused_while_the_first_is_at_work() {
+        let temporary = tempfile::tempdir().unwrap();
+        let first = RunDirectory::open(temporary.path(), IfExists::Refuse).unwrap();
+        let error = RunDirectory::open(temporary.path(), IfExists::Resume).unwrap_err().to_string();
+        assert!(error.contains("another run"), "{error}");
+        drop(first);
+        RunDirectory::open(temporary.path(), IfExists::Resume).unwrap();
+    }
+
+    #[test]
+    fn rewinding_drops_later_lines_and_a_torn_one() {
+        let temporary = tempfile::tempdir().unwrap();
+        let mut run = RunDirectory::open(temporary.path(), IfExists::Refuse).unwrap();
+        for step in 1..=4 {
+            run.log(&json!({"step": step})).unwrap();
+        }
+        run.metrics.write_all(b"{\"step\": 5, \"lo").unwrap();
+        run.rewind_metrics(2).unwrap();
+        run.log(&json!({"step": 3})).unwrap();
+        let steps: Vec<_> = run.metrics().unwrap().iter().map(|record| record["step"].as_u64().unwrap()).collect();
+        assert_eq!(steps, [1, 2, 3]);
+    }
+}
