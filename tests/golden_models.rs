@@ -16,7 +16,8 @@ use bert_model::{
     BertConfig, BertForMaskedLM, BertForMultipleChoice, BertForNextSentencePrediction, BertForPreTraining,
     BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification, BertInput, Pretrained, load,
 };
-use bert_train::{Algorithm, Decay, GradientSum, Optimizer, OptimizerConfig, Schedule, optimizer::clip_scale};
+use bert_train::precision::SavedScale;
+use bert_train::{Algorithm, Decay, GradientSum, LossScale, Optimizer, OptimizerConfig, Precision, Schedule};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde_json::Value;
 use support::{Golden, assert_close, devices, golden, read_golden};
@@ -200,12 +201,15 @@ fn train_steps<M: Pretrained>(
 ) -> (M, Vec<Step>) {
     let schedule = Schedule { peak: 1e-3, warmup: 3, steps: count as u64, decay: Decay::Linear };
     let (mut model, mut optimizer, mut steps) = (model.train(), Optimizer::new(config), Vec::new());
+    let device = model.devices()[0].clone();
+    let mut loss_scale = LossScale::new(Precision::F32, SavedScale::default(), &device);
     for step in 0..count {
         let (loss, tape) = tape::record(false, || loss(&model, step));
         let mut gradients = GradientSum::default();
         tape.backward(loss.clone(), |part| gradients.add(&model, part));
-        let norm = gradients.global_norm();
-        model = optimizer.step(model, gradients, schedule.learning_rate(step as u64), clip_scale(norm, Some(1.0)));
+        let control = optimizer.control(&gradients, schedule.learning_rate(step as u64), Some(1.0), &mut loss_scale);
+        let norm = f64::from(control.norm(&loss.device()).into_scalar::<f32>());
+        model = optimizer.step(model, gradients, &control);
         steps.push(Step { loss: f64::from(loss.into_scalar::<f32>()), norm });
     }
     (model.valid(), steps)

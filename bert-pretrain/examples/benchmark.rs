@@ -14,7 +14,7 @@ use bert_model::pretrained::weights::Weights;
 use bert_model::text::{Sequence, collate};
 use bert_model::workers::split_evenly;
 use bert_model::{BertForMaskedLM, BertModel, Workers, pretrained};
-use bert_train::{Losses, Optimizer, OptimizerConfig, Plan, Precision, Task, TrainingState, take_step};
+use bert_train::{Losses, Optimizer, OptimizerConfig, Objective, Plan, Precision, Solo, TrainingState, take_step};
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use serde::Deserialize;
@@ -41,7 +41,7 @@ struct Part {
     masked: usize,
 }
 
-impl Task for MaskedLm {
+impl Objective for MaskedLm {
     type Model = BertForMaskedLM;
     type Batch = Part;
 
@@ -121,9 +121,9 @@ fn main() -> Result<()> {
                 };
                 let batch = Part { rows: rows.clone(), masked };
                 let started = Instant::now();
-                let (state, step) = take_step(state, &task, vec![batch], &plan, &workers)?;
+                let (state, step) = take_step(state, &task, vec![batch], &plan, &workers, &Solo)?;
                 training = Some(state);
-                (started, step.losses["loss"].as_f64().unwrap_or(f64::NAN))
+                (started, step.wait()?.losses["loss"].as_f64().unwrap_or(f64::NAN))
             }
             "encode" => {
                 if encoder.is_none() {

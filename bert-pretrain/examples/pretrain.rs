@@ -9,7 +9,7 @@ use bert_pretrain::objective::Pretraining;
 use bert_pretrain::store::{Part, Split, Store};
 use bert_pretrain::stream::{Cursor, ExampleStream, TrainingSource};
 use bert_pretrain::{sample, vocabulary};
-use bert_train::{Optimizer, OptimizerConfig, Plan, StepSource, TrainingState, take_step};
+use bert_train::{Optimizer, OptimizerConfig, Plan, Solo, StepSource, TrainingState, take_step};
 use burn::module::Module;
 
 fn main() -> Result<()> {
@@ -51,8 +51,8 @@ fn main() -> Result<()> {
         && let Some(batches) = source.next_step()?
     {
         let step;
-        (state, step) = take_step(state, &task, batches.batches, &plan, &workers)?;
-        println!("step {} {}", state.step, serde_json::Value::Object(step.losses));
+        (state, step) = take_step(state, &task, batches.batches, &plan, &workers, &Solo)?;
+        println!("step {} {}", state.step, serde_json::Value::Object(step.wait()?.losses));
     }
     save(&directory, &state.model.valid(), &config, &tokenizer)
 }

@@ -4,7 +4,7 @@
 use bert_model::model::loss::cross_entropy;
 use bert_model::workers::{Workers, split_evenly};
 use bert_model::{BertForPreTraining, Result};
-use bert_train::{Losses, Task};
+use bert_train::{Losses, Objective};
 use burn::tensor::{Device, Int, Tensor};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -46,7 +46,7 @@ pub struct Evaluation {
     pub nsp_accuracy: Option<f64>,
 }
 
-impl Task for Pretraining {
+impl Objective for Pretraining {
     type Model = BertForPreTraining;
     type Batch = MicroBatch;
 
@@ -72,16 +72,17 @@ impl Task for Pretraining {
         Losses { total: mlm.clone() + nsp.clone(), parts: vec![("mlm_loss", mlm), ("nsp_loss", nsp)] }
     }
 
-    fn evaluate(&mut self, model: &BertForPreTraining, _step: u64) -> Result<Map<String, Value>> {
+    fn evaluate(&mut self, model: &BertForPreTraining, _step: u64) -> Result<bert_train::Evaluation> {
         if self.held_out.is_empty() {
-            return Ok(Map::new());
+            return Ok(bert_train::Evaluation::default());
         }
         let evaluation = self.judge(model)?;
         self.latest = Some(evaluation);
-        match serde_json::to_value(evaluation) {
-            Ok(Value::Object(metrics)) => Ok(metrics),
-            _ => Ok(Map::new()),
-        }
+        let metrics = match serde_json::to_value(evaluation) {
+            Ok(Value::Object(metrics)) => metrics,
+            _ => Map::new(),
+        };
+        Ok(bert_train::Evaluation { metrics, stop: false })
     }
 }
 

@@ -6,7 +6,7 @@ use bert_model::pretrained::{load_config, load_weights, weights::Weights};
 use bert_model::text::{Sequence, collate};
 use bert_model::workers::split_evenly;
 use bert_model::{BertForSequenceClassification, Result, Tokenizer, Workers, device, save};
-use bert_train::{Losses, Optimizer, OptimizerConfig, Plan, Task, TrainingState, take_step};
+use bert_train::{Losses, Optimizer, OptimizerConfig, Plan, Objective, Solo, TrainingState, take_step};
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 
@@ -15,7 +15,7 @@ const TEXTS: [(&str, i32); 4] =
 
 struct Reviews(Device);
 
-impl Task for Reviews {
+impl Objective for Reviews {
     type Model = BertForSequenceClassification;
     type Batch = Vec<(Sequence, i32)>;
 
@@ -51,8 +51,8 @@ fn main() -> Result<()> {
     let (task, plan, workers) = (Reviews(device.clone()), Plan::constant(3e-4, 30), Workers::for_device(&device)?);
     while state.step < plan.until {
         let step;
-        (state, step) = take_step(state, &task, vec![batch.clone()], &plan, &workers)?;
-        println!("step {} loss {:.4}", state.step, step.losses["loss"].as_f64().unwrap_or(f64::NAN));
+        (state, step) = take_step(state, &task, vec![batch.clone()], &plan, &workers, &Solo)?;
+        println!("step {} loss {:.4}", state.step, step.wait()?.losses["loss"].as_f64().unwrap_or(f64::NAN));
     }
     save(output, &state.model.valid(), &config, &tokenizer)
 }

@@ -1,10 +1,12 @@
 //! Which parameters of a checkpoint learn: all of them, those above a layer, or low-rank adapters beside the encoder's
 //! matrices (LoRA, Hu et al. 2021), which are merged into them before the model is saved.
 
-use bert_model::pretrained::names::{hugging_face_name, is_adapter};
-use burn::module::{Lora, Module, ModuleMapper, Param, ParamGroup};
+use bert_model::pretrained::names::is_adapter;
+use burn::module::{Lora, Module, Param, ParamGroup};
 use burn::prelude::*;
 use serde::Serialize;
+
+use super::parameters::{Change, change_parameters};
 
 /// What learns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -44,7 +46,7 @@ impl Adaptation {
 
     /// Marks what learns and what stays.
     pub fn freeze<M: Module>(self, model: M) -> M {
-        model.map(&mut Freezer { adaptation: self, path: Vec::new() })
+        change_parameters(model, &mut Freezer { adaptation: self })
     }
 
     /// Whether the parameter of this Hugging Face name learns.
@@ -62,20 +64,11 @@ impl Adaptation {
 
 struct Freezer {
     adaptation: Adaptation,
-    path: Vec<String>,
 }
 
-impl ModuleMapper for Freezer {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_string());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        param.set_require_grad(self.adaptation.learns(&hugging_face_name(&self.path)))
+impl Change for Freezer {
+    fn change<const D: usize>(&mut self, name: String, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        parameter.set_require_grad(self.adaptation.learns(&name))
     }
 }
 

@@ -23,7 +23,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::optimizer::Optimizer;
-use super::precision::LossScale;
+use super::precision::SavedScale;
 use super::state::TrainingState;
 
 const WEIGHTS: &str = "model.safetensors";
@@ -45,7 +45,7 @@ struct State {
     step: u64,
     cursor: Value,
     #[serde(default)]
-    loss_scale: LossScale,
+    loss_scale: SavedScale,
     /// Settings that decide the numbers; resuming with others is refused.
     settings: Value,
     sha256: BTreeMap<String, String>,
@@ -61,7 +61,7 @@ pub struct Found {
     /// Where the data stood.
     pub cursor: Value,
     /// What the loss was multiplied by.
-    pub loss_scale: LossScale,
+    pub loss_scale: SavedScale,
     /// The settings of the run that wrote it.
     pub settings: Value,
     /// One line for each newer checkpoint that was passed over, and why.
@@ -114,7 +114,7 @@ impl Checkpoints {
         let record = State {
             step: state.step,
             cursor: state.cursor.clone(),
-            loss_scale: state.loss_scale,
+            loss_scale: state.scale_to_save(),
             settings: settings.clone(),
             sha256,
         };
@@ -212,7 +212,8 @@ impl Found {
             optimizer,
             step: self.step,
             cursor: self.cursor.clone(),
-            loss_scale: self.loss_scale,
+            saved_scale: self.loss_scale,
+            loss_scale: None,
         })
     }
 }

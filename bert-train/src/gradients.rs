@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use bert_model::ops;
 use bert_model::ops::tape::{Part, Rows};
-use bert_model::pretrained::names::hugging_face_name;
-use burn::module::{Module, ModuleVisitor, Param, ParamId};
-use burn::tensor::{Gradients, IndexingUpdateOp, Int, Tensor};
+use bert_model::ops::{self, optimizer};
+use burn::module::{Module, Param, ParamId};
+use burn::tensor::{DType, Gradients, Int, Tensor};
+
+use super::parameters::{Visit, as_matrix, visit_parameters};
 
 /// The sum of the gradients of some micro-batches, each as a matrix (a vector is one row).
 #[derive(Debug, Default)]
@@ -18,26 +19,21 @@ pub struct GradientSum {
 impl GradientSum {
     /// Adds what a backward pass left for parameters of `model`.
     pub fn add<M: Module>(&mut self, model: &M, part: Part) {
-        let (path, sum) = (Vec::new(), &mut self.by_name);
+        let sum = &mut self.by_name;
         match part {
-            Part::Gradients(gradients) => model.visit(&mut Collector { path, gradients, sum }),
+            Part::Gradients(gradients) => visit_parameters(model, &mut Collector { gradients, sum }),
             Part::Rows(rows) => {
                 let Rows { table, ids, gradient } = *rows;
                 let (count, width) = (ids.shape().num_elements(), gradient.dims()[2]);
-                let (ids, rows) = (ids.reshape([count]), ops::widened(gradient.reshape([count, width])));
-                model.visit(&mut RowCollector { path, table, rows: Some((ids, rows)), sum });
+                let rows = Some((ids.reshape([count]), gradient.reshape([count, width])));
+                visit_parameters(model, &mut RowCollector { table, rows, sum });
             }
         }
     }
 
-    /// √Σ‖g‖² over all parameters.
-    pub fn global_norm(&self) -> f64 {
-        let squares: Vec<Tensor<1>> = self.by_name.values().cloned().map(sum_of_squares).collect();
-        if squares.is_empty() {
-            return 0.0;
-        }
-        let squares = Tensor::cat(squares, 0).into_data();
-        squares.iter::<f32>().map(f64::from).sum::<f64>().sqrt()
+    /// All of them, in the order of their names.
+    pub fn all(&self) -> Vec<Tensor<2>> {
+        self.by_name.values().cloned().collect()
     }
 
     /// Takes out the gradient of one parameter.
@@ -109,28 +105,18 @@ impl Drop for Turns<'_, '_> {
     }
 }
 
+/// Takes the gradient of every parameter.
 struct Collector<'a> {
-    path: Vec<String>,
     gradients: Gradients,
     sum: &'a mut BTreeMap<String, Tensor<2>>,
 }
 
-impl ModuleVisitor for Collector<'_> {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_string());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let Some(gradient) = param.base().grad_remove(&mut self.gradients) else { return };
+impl Visit for Collector<'_> {
+    fn visit<const D: usize>(&mut self, name: String, parameter: &Param<Tensor<D>>) {
+        let Some(gradient) = parameter.base().grad_remove(&mut self.gradients) else { return };
         let gradient = ops::widened(as_matrix(gradient));
-        let name = hugging_face_name(&self.path);
         let sum = match self.sum.remove(&name) {
-            Some(sum) if ops::is_fast(&sum) => ops::adam::accumulate(sum, gradient),
-            Some(sum) => sum + gradient,
+            Some(sum) => optimizer::accumulate(sum, gradient),
             None => gradient,
         };
         self.sum.insert(name, sum);
@@ -139,46 +125,21 @@ impl ModuleVisitor for Collector<'_> {
 
 /// Adds rows to the gradient of one table.
 struct RowCollector<'a> {
-    path: Vec<String>,
     table: ParamId,
     rows: Option<(Tensor<1, Int>, Tensor<2>)>,
     sum: &'a mut BTreeMap<String, Tensor<2>>,
 }
 
-impl ModuleVisitor for RowCollector<'_> {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_string());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if param.id != self.table {
+impl Visit for RowCollector<'_> {
+    fn visit<const D: usize>(&mut self, name: String, parameter: &Param<Tensor<D>>) {
+        if parameter.id != self.table {
             return;
         }
         let Some((ids, rows)) = self.rows.take() else { return };
-        let name = hugging_face_name(&self.path);
-        let (shape, options) = (param.lazy_shape(), (&rows.device(), rows.dtype()));
+        let (shape, options) = (parameter.lazy_shape(), (&rows.device(), DType::F32));
         let sum = self.sum.remove(&name).unwrap_or_else(|| Tensor::zeros(shape, options));
-        self.sum.insert(name, sum.select_assign(0, ids, rows, IndexingUpdateOp::Add));
+        self.sum.insert(name, optimizer::add_rows(sum, ids, rows));
     }
-}
-
-/// Shape: `[1]`.
-fn sum_of_squares(gradient: Tensor<2>) -> Tensor<1> {
-    match ops::is_fast(&gradient) {
-        true => ops::adam::sum_of_squares(gradient),
-        false => gradient.powi_scalar(2).sum_dim(1).sum(),
-    }
-}
-
-/// A tensor of any rank as a matrix of rows along its last dimension.
-pub(super) fn as_matrix<const D: usize>(tensor: Tensor<D>) -> Tensor<2> {
-    let columns = tensor.dims()[D - 1];
-    let rows = tensor.shape().num_elements() / columns.max(1);
-    tensor.reshape([rows, columns])
 }
 
 #[cfg(test)]
@@ -257,6 +218,12 @@ mod tests {
         score([[2, 7, 42, 3], [2, 9, 7, 3]]) + score([[2, 8, 42, 3], [2, 9, 3, 0]])
     }
 
+    /// √Σ‖g‖² over all parameters.
+    fn norm(sum: &GradientSum) -> f32 {
+        let squares = sum.all().into_iter().map(|gradient| gradient.powi_scalar(2).sum().into_scalar::<f32>());
+        squares.sum::<f32>().sqrt()
+    }
+
     const WORDS: &str = "bert.embeddings.word_embeddings.weight";
 
     /// Gradients of a recorded pass, and the number of parts they came in.
@@ -283,7 +250,7 @@ mod tests {
         let (mut sum, parts) = recorded(&model, false);
         // The heads, then for each batch the layers and the embeddings, then the rows of each.
         assert_eq!(parts, 1 + 2 * (3 + 1) + 2);
-        assert!((whole.global_norm() / sum.global_norm() - 1.0).abs() < 1e-6 && whole.global_norm() > 0.0);
+        assert!((norm(&whole) / norm(&sum) - 1.0).abs() < 1e-6 && norm(&whole) > 0.0);
         for name in [WORDS, "bert.embeddings.LayerNorm.weight", "bert.encoder.layer.1.attention.self.value.weight"] {
             let (whole, sum) = (values(&mut whole, name), values(&mut sum, name));
             let largest = whole.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
@@ -298,7 +265,7 @@ mod tests {
     fn computing_layers_again_changes_no_bit() {
         let model = model(&Device::flex()).train();
         let ((mut plain, _), (mut again, _)) = (recorded(&model, false), recorded(&model, true));
-        assert_eq!(plain.global_norm(), again.global_norm());
+        assert_eq!(norm(&plain), norm(&again));
         assert_eq!(values(&mut plain, WORDS), values(&mut again, WORDS));
     }
 

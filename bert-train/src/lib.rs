@@ -11,9 +11,11 @@
 
 pub mod adaptation;
 pub mod checkpoint;
+pub mod communicator;
 pub mod gradients;
 pub mod interrupt;
 pub mod optimizer;
+pub mod parameters;
 pub mod permutation;
 pub mod precision;
 pub mod prefetch;
@@ -26,6 +28,7 @@ pub mod trainer;
 
 pub use adaptation::Adaptation;
 pub use checkpoint::Checkpoints;
+pub use communicator::{Communicator, Solo};
 pub use gradients::GradientSum;
 pub use interrupt::Interrupt;
 pub use optimizer::{Algorithm, Optimizer, OptimizerConfig};
@@ -35,4 +38,4 @@ pub use progress::Progress;
 pub use run_directory::{IfExists, RunDirectory};
 pub use schedule::{Decay, Schedule};
 pub use state::TrainingState;
-pub use trainer::{Ended, Losses, Plan, Step, Task, take_step, train};
+pub use trainer::{Ended, Evaluation, Losses, Objective, PendingStep, Plan, Step, take_step, train};

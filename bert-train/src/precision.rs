@@ -4,11 +4,14 @@
 
 use std::str::FromStr;
 
+use bert_model::ops::optimizer::{Control, StepSettings, cast, is_asynchronous};
 use bert_model::{Error, Result};
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::{Module, Param};
 use burn::prelude::*;
 use burn::tensor::DType;
 use serde::{Deserialize, Serialize};
+
+use super::parameters::{Change, Visit, as_matrix, change_parameters, visit_parameters};
 
 /// The numbers in which a model computes while it learns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,58 +60,142 @@ impl Precision {
         }
     }
 
-    /// A copy of the model with gradients of its own, in this precision.
-    pub(super) fn copy<M: Module>(self, model: &M, device: &Device) -> M {
-        let copy = model.clone().fork(device);
-        if self == Self::F32 { copy } else { copy.map(&mut Cast(self.dtype())) }
+    /// The model in this precision, for the forward and backward passes of one step.
+    pub(super) fn copy<M: Module>(self, model: &M) -> M {
+        if self == Self::F32 {
+            return model.clone();
+        }
+        let mut collected = Collect { matrices: Vec::new() };
+        visit_parameters(model, &mut collected);
+        let copies = cast(collected.matrices, self.dtype()).into_iter();
+        change_parameters(model.clone(), &mut Replace { copies })
     }
 }
 
-struct Cast(DType);
+/// Collects every parameter, as a matrix.
+struct Collect {
+    matrices: Vec<Tensor<2>>,
+}
 
-impl ModuleMapper for Cast {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        param.map(|leaf| {
-            let learns = leaf.is_require_grad();
-            let copy = Tensor::from_inner(leaf.inner().cast(self.0));
-            if learns { copy.require_grad() } else { copy }
+impl Visit for Collect {
+    fn visit<const D: usize>(&mut self, _name: String, parameter: &Param<Tensor<D>>) {
+        self.matrices.push(as_matrix(parameter.val().inner()));
+    }
+}
+
+/// Replaces every parameter, in the same order.
+struct Replace {
+    copies: std::vec::IntoIter<Tensor<2>>,
+}
+
+impl Change for Replace {
+    fn change<const D: usize>(&mut self, _name: String, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some(copy) = self.copies.next() else { return parameter };
+        parameter.map(|leaf| {
+            let copy = Tensor::from_inner(copy.reshape(leaf.shape()));
+            if leaf.is_require_grad() { copy.require_grad() } else { copy }
         })
     }
 }
 
+/// Good steps in a row after which the loss scale doubles.
+const GROWTH: u32 = 2000;
+
 /// What the loss is multiplied by in `f16`, so that small gradients do not become 0: doubled after 2,000 good steps,
-/// halved whenever a gradient overflows, in a step that is then left out (as PyTorch's `GradScaler` does).
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+/// halved whenever a gradient overflows, in a step that is then left out (as PyTorch's `GradScaler` does). In other
+/// precisions it is 1.
+#[derive(Debug, Clone)]
 pub struct LossScale {
+    precision: Precision,
+    /// The truth on a CPU; on a GPU, what it was when training began.
+    host: SavedScale,
+    /// The factor and the number of good steps `[2]`, on a GPU, where they change without the host.
+    device: Option<Tensor<1>>,
+}
+
+/// A loss scale in a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct SavedScale {
     factor: f64,
     good_steps: u32,
 }
 
-impl Default for LossScale {
+impl Default for SavedScale {
     fn default() -> Self {
         Self { factor: 65_536.0, good_steps: 0 }
     }
 }
 
 impl LossScale {
-    /// The factor for this precision; 1 unless it is `f16`.
-    pub(super) fn factor(&self, precision: Precision) -> f64 {
-        if precision == Precision::F16 { self.factor } else { 1.0 }
+    /// For training in this precision on `device`, from a saved state.
+    pub fn new(precision: Precision, saved: SavedScale, device: &Device) -> Self {
+        let factor = if precision == Precision::F16 { saved.factor } else { 1.0 };
+        let values = [factor as f32, saved.good_steps as f32];
+        let device = device.clone().inner();
+        let device = is_asynchronous(&device).then(|| Tensor::from_data(&values[..], &device));
+        Self { precision, host: SavedScale { factor, ..saved }, device }
     }
 
-    /// Learns whether the gradients of a step were finite; true if the step is to be left out. Where no factor helps, it
-    /// is not: then the numbers have gone bad.
-    pub(super) fn update(&mut self, precision: Precision, finite: bool) -> bool {
-        if precision != Precision::F16 {
-            return false;
+    /// What a checkpoint keeps; waits for a GPU.
+    pub fn saved(&self) -> SavedScale {
+        let read = |values: &Tensor<1>| {
+            let values: Vec<f32> = values.clone().into_data().iter::<f32>().collect();
+            SavedScale { factor: f64::from(values[0]), good_steps: values[1] as u32 }
+        };
+        match self.precision {
+            Precision::F16 => self.device.as_ref().map_or(self.host, read),
+            _ => SavedScale::default(),
         }
-        self.good_steps = if finite { self.good_steps + 1 } else { 0 };
-        match finite {
-            true if self.good_steps == 2000 => *self = Self { factor: self.factor * 2.0, good_steps: 0 },
-            true => {}
-            false => self.factor /= 2.0,
+    }
+
+    /// The loss times the factor.
+    pub(super) fn scaled(&self, loss: Tensor<1>) -> Tensor<1> {
+        match (&self.device, self.precision) {
+            (Some(device), Precision::F16) => loss * Tensor::from_inner(device.clone().slice(0..1)),
+            (None, Precision::F16) => loss * self.host.factor,
+            _ => loss,
         }
-        !finite && self.factor >= 1.0
+    }
+
+    pub(super) fn growth(&self) -> Option<f64> {
+        (self.precision == Precision::F16).then_some(f64::from(GROWTH))
+    }
+
+    /// What the step does to all parameters, from gradients of the scaled loss; the scale changes as they ask for.
+    pub(super) fn control(&mut self, gradients: Vec<Tensor<2>>, settings: StepSettings) -> Control {
+        if let Some(device) = &self.device {
+            return Control::on_device(gradients, settings, device);
+        }
+        let control = Control::on_host(&gradients, settings, self.host.factor);
+        if let Control::Host(host) = &control {
+            self.update(host.is_taken);
+        }
+        control
+    }
+
+    fn update(&mut self, is_finite: bool) {
+        if self.precision != Precision::F16 {
+            return;
+        }
+        let SavedScale { factor, good_steps } = self.host;
+        self.host = match is_finite {
+            true if good_steps + 1 == GROWTH => SavedScale { factor: factor * 2.0, good_steps: 0 },
+            true => SavedScale { factor, good_steps: good_steps + 1 },
+            false => SavedScale { factor: factor / 2.0, good_steps: 0 },
+        };
+    }
+
+    /// The factor as a number `[1]` to be read later with a step's losses.
+    pub(super) fn factor(&self, device: &Device) -> Tensor<1> {
+        match &self.device {
+            Some(values) => values.clone().slice(0..1),
+            None => Tensor::from_data([self.host.factor as f32], &device.clone().inner()),
+        }
+    }
+
+    /// Whether a step with a gradient that is not finite may be left out: a smaller factor might help.
+    pub(super) fn may_skip(precision: Precision, factor: f32) -> bool {
+        precision == Precision::F16 && factor >= 1.0
     }
 }
 
@@ -118,15 +205,21 @@ mod tests {
 
     #[test]
     fn the_scale_falls_when_gradients_overflow_and_rises_when_they_do_not() {
-        let mut scale = LossScale::default();
-        assert!(scale.update(Precision::F16, false));
-        assert_eq!(scale.factor(Precision::F16), 32_768.0);
-        assert!((0..2000).all(|_| !scale.update(Precision::F16, true)));
-        assert_eq!(scale.factor(Precision::F16), 65_536.0);
-        assert_eq!(scale.factor(Precision::Bf16), 1.0);
-        let left_out = (0..100).filter(|_| scale.update(Precision::F16, false)).count();
-        assert_eq!(left_out, 16, "then it is no matter of scale");
-        assert!(!LossScale::default().update(Precision::F32, false));
+        let device = Device::flex();
+        let mut scale = LossScale::new(Precision::F16, SavedScale::default(), &device);
+        scale.update(false);
+        assert_eq!(scale.saved(), SavedScale { factor: 32_768.0, good_steps: 0 });
+        (0..2000).for_each(|_| scale.update(true));
+        assert_eq!(scale.saved(), SavedScale { factor: 65_536.0, good_steps: 0 });
+        let skipped = (0..100).take_while(|_| {
+            scale.update(false);
+            LossScale::may_skip(Precision::F16, scale.saved().factor as f32)
+        });
+        assert_eq!(skipped.count(), 16, "then it is no matter of scale");
+        let mut unscaled = LossScale::new(Precision::Bf16, SavedScale::default(), &device);
+        unscaled.update(false);
+        assert_eq!(unscaled.host.factor, 1.0);
+        assert!(!LossScale::may_skip(Precision::F32, 1.0));
     }
 
     #[test]

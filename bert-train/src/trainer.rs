@@ -3,6 +3,7 @@
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
+use bert_model::ops::optimizer::{Reading, is_asynchronous};
 use bert_model::ops::{dropout, hash, tape};
 use bert_model::{Error, Result, Workers};
 use burn::module::Module;
@@ -10,10 +11,10 @@ use burn::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::checkpoint::Checkpoints;
+use super::communicator::{Communicator, Solo};
 use super::gradients::{GradientSum, InTurn};
 use super::interrupt::Interrupt;
-use super::optimizer::clip_scale;
-use super::precision::Precision;
+use super::precision::{LossScale, Precision};
 use super::prefetch::StepBatches;
 use super::progress::Progress;
 use super::run_directory::RunDirectory;
@@ -21,7 +22,7 @@ use super::schedule::{Decay, Schedule};
 use super::state::TrainingState;
 
 /// What is being learned: how a batch becomes a loss, and how the model is judged.
-pub trait Task: Sync {
+pub trait Objective: Sync {
     /// The model that is trained.
     type Model: Module;
     /// A micro-batch on the host.
@@ -37,14 +38,22 @@ pub trait Task: Sync {
     /// the step.
     fn loss(&self, model: &Self::Model, batch: Self::Batch) -> Losses;
 
-    /// Metrics of the model on held-out data; `model` has no dropout and no autodiff. Empty if there is no such data. With
-    /// `"stop": true` among them, training ends here.
+    /// Judges the model on held-out data; `model` has no dropout and no autodiff.
     ///
     /// # Errors
     /// If the data cannot be read.
-    fn evaluate(&mut self, _model: &Self::Model, _step: u64) -> Result<Map<String, Value>> {
-        Ok(Map::new())
+    fn evaluate(&mut self, _model: &Self::Model, _step: u64) -> Result<Evaluation> {
+        Ok(Evaluation::default())
     }
+}
+
+/// What an evaluation came to.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Evaluation {
+    /// By name; empty without held-out data.
+    pub metrics: Map<String, Value>,
+    /// Whether training ends here.
+    pub stop: bool,
 }
 
 /// A loss and the parts that it is the sum of, each of shape `[1]`.
@@ -104,79 +113,122 @@ impl Plan {
 pub enum Ended {
     /// All steps are done, or there was no more data.
     Finished,
-    /// [`Task::evaluate`] asked for it.
+    /// [`Objective::evaluate`] asked for it.
     Stopped,
     /// A signal came, a checkpoint was written; the exit code is 130 or 143.
     Interrupted(i32),
 }
 
 /// Trains until the plan's last step; every step is one line of `metrics.jsonl`. Steps that run out before end it too, then
-/// without the evaluation and the checkpoint of the end.
+/// without the evaluation and the checkpoint of the end. On a GPU the numbers of a step are read while the next one is
+/// queued.
 ///
 /// # Errors
 /// If data cannot be read, a file cannot be written, or a number stops being finite.
-pub fn train<T: Task>(
-    mut state: TrainingState<T::Model>,
-    task: &mut T,
-    steps: &Receiver<Result<StepBatches<T::Batch>>>,
+#[allow(clippy::too_many_arguments)]
+pub fn train<O: Objective>(
+    mut state: TrainingState<O::Model>,
+    objective: &mut O,
+    steps: &Receiver<Result<StepBatches<O::Batch>>>,
     plan: &Plan,
     run: &mut RunDirectory,
     checkpoints: &Checkpoints,
     interrupt: &Interrupt,
-) -> Result<(TrainingState<T::Model>, Ended)> {
+) -> Result<(TrainingState<O::Model>, Ended)> {
     let device = state.model.devices().first().cloned().unwrap_or_default();
-    let mut progress = Progress::new("training", Some(plan.schedule.steps), state.step, plan.quiet);
+    let progress = Progress::new("training", Some(plan.schedule.steps), state.step, plan.quiet);
+    let mut log = StepLog { run, progress, queued: None, finished: Instant::now() };
     state.model = state.model.train();
     let mut ended = Ended::Finished;
     let workers = Workers::for_device(&device)?;
+    let is_asynchronous = is_asynchronous(&device);
 
     let _held = interrupt.hold();
     while state.step < plan.until {
-        let started = Instant::now();
         let Ok(step_batches) = steps.recv() else { break };
         let StepBatches { batches, tokens, epoch, cursor } = step_batches?;
-        let learned;
-        (state, learned) = take_step(state, task, batches, plan, &workers)?;
+        let taken;
+        (state, taken) = take_step(state, objective, batches, plan, &workers, &Solo)?;
         state.cursor = cursor;
-        let Step { losses, norm, learning_rate } = learned;
         let step = state.step;
-
-        let speed = tokens as f64 / started.elapsed().as_secs_f64();
-        progress.update(step, &format!("{} lr {learning_rate:.2e} {speed:.0} tokens/s", describe(&losses)));
-        run.log(&record(step, epoch, losses, learning_rate, norm, speed))?;
-
         let is_last = step == plan.schedule.steps;
-        if is_last || is_due(step, plan.eval_every) {
-            let metrics = task.evaluate(&state.model.valid(), step)?;
-            let stop = metrics.get("stop") == Some(&true.into());
-            if !metrics.is_empty() {
-                progress.say(&format!("step {step}: {}", describe(&metrics)));
-                run.log(&json!({"step": step, "eval": metrics}))?;
-            }
+        let evaluates = is_last || is_due(step, plan.eval_every);
+        let interrupted = interrupt.requested();
+        let saves = is_due(step, plan.save_every) || is_last && plan.save_every > 0 || interrupted.is_some();
+        log.queue(taken, tokens, epoch)?;
+        if !is_asynchronous || evaluates || saves {
+            log.flush()?;
+        }
+        if evaluates {
+            let Evaluation { metrics, stop } = objective.evaluate(&state.model.valid(), step)?;
+            log.evaluation(step, &metrics)?;
             if stop {
                 ended = Ended::Stopped;
                 break;
             }
         }
-        let interrupted = interrupt.requested();
-        let is_end = is_last && plan.save_every > 0;
-        if is_due(step, plan.save_every) || is_end || interrupted.is_some() {
+        let interrupted = interrupted.or_else(|| interrupt.requested());
+        if saves || interrupted.is_some() {
+            log.flush()?;
             let path = checkpoints.save(&state, &plan.settings)?;
+            log.finished = Instant::now();
             if let Some(code) = interrupted {
-                progress.say(&format!("interrupted after step {step}; saved {}, go on with --resume", path.display()));
+                let path = path.display();
+                log.progress.say(&format!("interrupted after step {step}; saved {path}, go on with --resume"));
                 ended = Ended::Interrupted(code);
                 break;
             }
         }
     }
+    log.flush()?;
+    log.progress.finish();
     state.model = state.model.valid();
-    progress.finish();
     Ok((state, ended))
+}
+
+/// Writes the log, a step at a time; the last step may still be on its way from the GPU.
+struct StepLog<'a> {
+    run: &'a mut RunDirectory,
+    progress: Progress,
+    queued: Option<(PendingStep, u64, f64)>,
+    /// When the last step was logged.
+    finished: Instant,
+}
+
+impl StepLog<'_> {
+    /// Logs the step before, and takes this one, of so many tokens in this epoch.
+    fn queue(&mut self, step: PendingStep, tokens: u64, epoch: f64) -> Result<()> {
+        self.flush()?;
+        self.queued = Some((step, tokens, epoch));
+        Ok(())
+    }
+
+    /// Logs the queued step.
+    fn flush(&mut self) -> Result<()> {
+        let Some((step, tokens, epoch)) = self.queued.take() else { return Ok(()) };
+        let Step { number, losses, norm, learning_rate } = step.wait()?;
+        let speed = tokens as f64 / self.finished.elapsed().as_secs_f64();
+        self.finished = Instant::now();
+        let line = format!("{} lr {learning_rate:.2e} {speed:.0} tokens/s", describe(&losses));
+        self.progress.update(number, &line);
+        self.run.log(&record(number, epoch, losses, learning_rate, norm, speed))
+    }
+
+    fn evaluation(&mut self, step: u64, metrics: &Map<String, Value>) -> Result<()> {
+        if !metrics.is_empty() {
+            self.progress.say(&format!("step {step}: {}", describe(metrics)));
+            self.run.log(&json!({"step": step, "eval": metrics}))?;
+        }
+        self.finished = Instant::now();
+        Ok(())
+    }
 }
 
 /// What one step came to.
 #[derive(Debug, Clone)]
 pub struct Step {
+    /// The number of the step, from 1.
+    pub number: u64,
     /// The losses of the step, by name.
     pub losses: Map<String, Value>,
     /// The global norm of its gradient, before clipping.
@@ -185,56 +237,121 @@ pub struct Step {
     pub learning_rate: f64,
 }
 
-/// One step: forward and backward over all micro-batches, clipping, the optimiser. The model of `state` is on a training
-/// device.
+/// A step whose numbers may still be on their way from a GPU.
+#[derive(Debug)]
+pub struct PendingStep {
+    number: u64,
+    names: Vec<&'static str>,
+    reading: Reading,
+    learning_rate: f64,
+    precision: Precision,
+}
+
+impl PendingStep {
+    /// The step's numbers; waits for a GPU.
+    ///
+    /// # Errors
+    /// If a loss or the gradient is not finite; the parameters have not moved then.
+    pub fn wait(self) -> Result<Step> {
+        let Self { number, names, reading, learning_rate, precision } = self;
+        let values = reading.wait();
+        let (losses, rest) = values.split_at(names.len());
+        let (norm, factor) = (f64::from(rest[0]), rest[1]);
+        let named = names.into_iter().zip(losses);
+        let losses = named
+            .map(|(name, &value)| Ok((name.to_string(), finite(number, name, f64::from(value))?.into())))
+            .collect::<Result<_>>()?;
+        let norm = match LossScale::may_skip(precision, factor) {
+            true => norm,
+            false => finite(number, "the gradient norm", norm)?,
+        };
+        Ok(Step { number, losses, norm, learning_rate })
+    }
+}
+
+/// One step: shard, forward and backward, reduce, clip, update. The model of `state` is on a training device. On a GPU the
+/// step is queued, and [`PendingStep::wait`] waits for it.
 ///
 /// # Errors
-/// If a loss or the gradient stops being finite, or the task cuts a micro-batch into no part or more than it was asked for.
-pub fn take_step<T: Task>(
-    mut state: TrainingState<T::Model>,
-    task: &T,
-    batches: Vec<T::Batch>,
+/// If the objective cuts a micro-batch into no part or more than it was asked for, or another process fails.
+pub fn take_step<O: Objective>(
+    mut state: TrainingState<O::Model>,
+    objective: &O,
+    batches: Vec<O::Batch>,
     plan: &Plan,
     workers: &Workers,
-) -> Result<(TrainingState<T::Model>, Step)> {
+    communicator: &impl Communicator,
+) -> Result<(TrainingState<O::Model>, PendingStep)> {
     let device = state.model.devices().first().cloned().unwrap_or_default();
-    let scale = state.loss_scale.factor(plan.precision);
-    let mut gradients = GradientSum::default();
-    let mut losses = LossSum::default();
+    let new_scale = || LossScale::new(plan.precision, state.saved_scale, &device);
+    let mut loss_scale = state.loss_scale.take().unwrap_or_else(new_scale);
+    let (mut gradients, mut losses) = (GradientSum::default(), LossSum::default());
+
+    let model = plan.precision.copy(&state.model);
     for (index, batch) in batches.into_iter().enumerate() {
-        // Every part has a copy of the model to itself, with the same numbers, and adds to the one sum of gradients.
-        let parts = task.split(batch, workers.count());
-        if !(1..=workers.count()).contains(&parts.len()) {
-            let (found, most) = (parts.len(), workers.count());
-            return Err(Error::Setting(format!("Task::split: found {found} parts, expected 1 to {most}")));
+        let seed = dropout_seed(plan.seed, state.step, index);
+        let shards = shard(objective, batch, workers.count())?;
+        for loss in forward_backward(&model, objective, shards, (plan, &loss_scale, seed), workers, &mut gradients) {
+            losses.add(loss);
         }
-        let shared = InTurn::new(&mut gradients, parts.len());
-        let mut first_sequence = 0;
-        let part = |(batch, turn)| {
-            let first = first_sequence;
-            first_sequence += task.sequences(&batch);
-            (first, batch, turn, plan.precision.copy(&state.model, &device))
-        };
-        let parts = parts.into_iter().zip(shared.turns()).map(part).collect();
-        let part_losses = workers.run(parts, |(first_sequence, batch, mut turn, model)| {
-            dropout::seed(dropout_seed(plan.seed, state.step, index), first_sequence);
-            let (loss, tape) = tape::record(plan.gradient_checkpointing, || task.loss(&model, batch));
-            tape.backward(loss.total.clone() * scale, |part| turn.take(|gradients| gradients.add(&model, part)));
-            loss
-        });
-        part_losses.into_iter().for_each(|loss| losses.add(loss));
     }
+    drop(model);
+    communicator.all_reduce(&mut gradients, &mut losses)?;
     let learning_rate = plan.schedule.learning_rate(state.step);
+    let control = state.optimizer.control(&gradients, learning_rate, plan.clip, &mut loss_scale);
+    state.model = state.optimizer.step(state.model, gradients, &control);
+
     state.step += 1;
-    let losses = losses.read(state.step)?;
-    let norm = gradients.global_norm() / scale;
-    if state.loss_scale.update(plan.precision, norm.is_finite()) {
-        state.optimizer.skip();
-        return Ok((state, Step { losses, norm, learning_rate }));
+    let factor = loss_scale.factor(&device);
+    let (names, values) = losses.with([control.norm(&device), factor], state.step)?;
+    state.loss_scale = Some(loss_scale);
+    let (number, precision, reading) = (state.step, plan.precision, Reading::start(values));
+    Ok((state, PendingStep { number, names, reading, learning_rate, precision }))
+}
+
+/// A part of a micro-batch, for one worker.
+struct Shard<B> {
+    batch: B,
+    /// The number of its first sequence within the micro-batch.
+    first_sequence: usize,
+}
+
+/// Cuts a micro-batch into a part for each worker, or fewer.
+fn shard<O: Objective>(objective: &O, batch: O::Batch, workers: usize) -> Result<Vec<Shard<O::Batch>>> {
+    let parts = objective.split(batch, workers);
+    if !(1..=workers).contains(&parts.len()) {
+        let found = parts.len();
+        return Err(Error::Setting(format!("Objective::split: found {found} parts, expected 1 to {workers}")));
     }
-    let norm = finite(state.step, "the gradient norm", norm)?;
-    state.model = state.optimizer.step(state.model, gradients, learning_rate, clip_scale(norm, plan.clip) / scale);
-    Ok((state, Step { losses, norm, learning_rate }))
+    let mut first_sequence = 0;
+    let shard = |batch: O::Batch| {
+        let shard = Shard { first_sequence, batch };
+        first_sequence += objective.sequences(&shard.batch);
+        shard
+    };
+    Ok(parts.into_iter().map(shard).collect())
+}
+
+/// The losses of a micro-batch's shards, each computed by a worker of its own with a copy of the model; their gradients are
+/// added to `gradients` in the order of the shards.
+fn forward_backward<O: Objective>(
+    model: &O::Model,
+    objective: &O,
+    shards: Vec<Shard<O::Batch>>,
+    (plan, loss_scale, seed): (&Plan, &LossScale, u64),
+    workers: &Workers,
+    gradients: &mut GradientSum,
+) -> Vec<Losses> {
+    let sum = InTurn::new(gradients, shards.len());
+    let device = model.devices().first().cloned().unwrap_or_default();
+    let work = shards.into_iter().zip(sum.turns()).map(|(shard, turns)| (shard, turns, model.clone().fork(&device)));
+    workers.run(work.collect(), |(Shard { batch, first_sequence }, mut turns, model)| {
+        dropout::seed(seed, first_sequence);
+        let (losses, tape) = tape::record(plan.gradient_checkpointing, || objective.loss(&model, batch));
+        let loss = loss_scale.scaled(losses.total.clone());
+        tape.backward(loss, |part| turns.take(|gradients| gradients.add(&model, part)));
+        losses
+    })
 }
 
 /// The dropout of a micro-batch depends on nothing but the run's seed and its place, so that a resumed run repeats it.
@@ -269,7 +386,7 @@ fn record(step: u64, epoch: f64, losses: Map<String, Value>, lr: f64, norm: f64,
 
 /// The losses of a step's micro-batches, still on the device.
 #[derive(Default)]
-struct LossSum {
+pub struct LossSum {
     sums: Vec<(&'static str, Tensor<1>)>,
 }
 
@@ -285,15 +402,14 @@ impl LossSum {
         }
     }
 
-    /// Brings all of them to the host in one go.
-    fn read(self, step: u64) -> Result<Map<String, Value>> {
-        let (names, values): (Vec<_>, Vec<_>) = self.sums.into_iter().unzip();
+    /// The names, and all losses with the numbers of `more` behind them as one tensor.
+    fn with(self, more: [Tensor<1>; 2], step: u64) -> Result<(Vec<&'static str>, Tensor<1>)> {
+        let (names, mut values): (Vec<_>, Vec<_>) = self.sums.into_iter().unzip();
         if values.is_empty() {
             return Err(Error::Setting(format!("step {step}: found no micro-batch, expected at least one")));
         }
-        let values = Tensor::cat(values, 0).into_data();
-        let named = names.into_iter().zip(values.iter::<f32>());
-        named.map(|(name, value)| Ok((name.to_string(), finite(step, name, f64::from(value))?.into()))).collect()
+        values.extend(more);
+        Ok((names, Tensor::cat(values, 0)))
     }
 }
 
@@ -306,7 +422,7 @@ mod tests {
     /// Cuts everything into so many parts.
     struct Cuts(usize);
 
-    impl Task for Cuts {
+    impl Objective for Cuts {
         type Model = BertModel;
         type Batch = ();
 
@@ -331,11 +447,11 @@ mod tests {
         let take = |parts: usize, batches: Vec<()>| {
             let model = BertModel::fresh(&BertConfig::named("tiny").unwrap().with_vocab_size(9), 1, &device);
             let state = TrainingState::new(model.train(), Optimizer::new(OptimizerConfig::default()));
-            take_step(state, &Cuts(parts), batches, &Plan::constant(1e-3, 1), &workers)
+            take_step(state, &Cuts(parts), batches, &Plan::constant(1e-3, 1), &workers, &Solo)
         };
         for parts in [0, workers.count() + 1] {
             let error = take(parts, vec![()]).unwrap_err().to_string();
-            assert!(error.contains(&format!("Task::split: found {parts} parts, expected 1 to")), "{error}");
+            assert!(error.contains(&format!("Objective::split: found {parts} parts, expected 1 to")), "{error}");
         }
         let error = take(1, vec![]).unwrap_err().to_string();
         assert!(error.contains("found no micro-batch"), "{error}");

@@ -8,7 +8,7 @@ use bert_pretrain::examples::Example;
 use bert_pretrain::masking::MaskedToken;
 use bert_pretrain::objective::Pretraining;
 use bert_pretrain::stream::MicroBatch;
-use bert_train::{Algorithm, Optimizer, OptimizerConfig, Plan, TrainingState, take_step};
+use bert_train::{Algorithm, Optimizer, OptimizerConfig, Plan, Solo, TrainingState, take_step};
 use burn::module::Module;
 use libfuzzer_sys::fuzz_target;
 
@@ -50,7 +50,8 @@ fuzz_target!(|shape: [u8; 12]| {
     let workers = Workers::for_device(&device).expect("threads");
     let task = Pretraining::new(device.clone(), 0, 4);
     let batches = MicroBatch::split_step(examples.clone(), 4);
-    let (state, step) = match take_step(state, &task, batches, &plan, &workers) {
+    let taken = take_step(state, &task, batches, &plan, &workers, &Solo);
+    let (state, step) = match taken.and_then(|(state, step)| Ok((state, step.wait()?))) {
         // Where dropout hides a whole row, LayerNorm divides by the root of its epsilon, once for every layer: a gradient
         // beyond single precision is the truth then, and noticed.
         Err(Error::NotFinite { .. }) if dropout % 9 > 0 => return,

@@ -11,7 +11,7 @@ use bert_model::workers::split_by_length;
 use bert_model::{BertConfig, Error, Result, Tokenizer};
 use bert_train::permutation::mix;
 use bert_train::{
-    Adaptation, Ended, IfExists, Interrupt, Losses, Optimizer, OptimizerConfig, Plan, Precision, RunDirectory,
+    Adaptation, Ended, Evaluation, IfExists, Interrupt, Losses, Optimizer, OptimizerConfig, Plan, Precision, RunDirectory,
     TrainingState, prefetch, train,
 };
 use burn::module::Module;
@@ -269,7 +269,7 @@ impl<T: Task> FineTuning<'_, T> {
     }
 }
 
-impl<'a, T: Task> bert_train::Task for FineTuning<'a, T> {
+impl<'a, T: Task> bert_train::Objective for FineTuning<'a, T> {
     type Model = T::Model;
     type Batch = Batch<'a, T::Input>;
 
@@ -290,10 +290,10 @@ impl<'a, T: Task> bert_train::Task for FineTuning<'a, T> {
         Losses { total: task.loss(model, hidden, &inputs) / batch.terms, parts: Vec::new() }
     }
 
-    fn evaluate(&mut self, model: &Self::Model, step: u64) -> Result<Map<String, Value>> {
+    fn evaluate(&mut self, model: &Self::Model, step: u64) -> Result<Evaluation> {
         let examples = &self.data.evaluation;
         if examples.is_empty() {
-            return Ok(Map::new());
+            return Ok(Evaluation::default());
         }
         let Run { device, settings, .. } = self.run;
         let mut task = self.run.task.clone();
@@ -307,10 +307,8 @@ impl<'a, T: Task> bert_train::Task for FineTuning<'a, T> {
             self.run.save(&self.directory, model, &metrics)?;
             EvaluationRecord { epoch, metrics: metrics.clone(), mistakes }.save(&self.directory)?;
         }
-        if settings.early_stop.is_some_and(|patience| self.waited >= patience) {
-            metrics.insert("stop".into(), true.into());
-        }
-        Ok(metrics)
+        let stop = settings.early_stop.is_some_and(|patience| self.waited >= patience);
+        Ok(Evaluation { metrics, stop })
     }
 }
 

@@ -16,7 +16,7 @@ use pulp::Arch;
 use rayon::prelude::*;
 
 use super::autodiff::{Differentiable, apply};
-use super::dropout::{Mask, attention_index, bits, factor};
+use super::dropout::{Mask, attention_index, factor};
 use super::flex::{by_lanes, contiguous, elements, make, sum_of};
 use super::gemm::{Output, View, product};
 use super::math::exp_or_zero;
@@ -445,6 +445,6 @@ impl<B: AttentionGradient, C: CheckpointStrategy> AttentionOps for Autodiff<B, C
         heads: usize,
         dropout: Mask,
     ) -> FloatTensor<Self> {
-        apply(FastAttention::<B> { mask: mask.into_primitive(), heads, dropout }, [query, key, value])
+        apply::<_, B, C, 3>(FastAttention::<B> { mask: mask.into_primitive(), heads, dropout }, [query, key, value])
     }
 }

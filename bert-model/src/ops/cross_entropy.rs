@@ -149,6 +149,6 @@ impl<B: CrossEntropyGradient> Differentiable<B, 1> for FastCrossEntropy<B> {
 
 impl<B: CrossEntropyGradient, C: CheckpointStrategy> CrossEntropyOps for Autodiff<B, C> {
     fn fast_cross_entropy(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> FloatTensor<Self> {
-        apply(FastCrossEntropy::<B> { targets }, [logits])
+        apply::<_, B, C, 1>(FastCrossEntropy::<B> { targets }, [logits])
     }
 }

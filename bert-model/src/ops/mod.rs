@@ -7,7 +7,7 @@
 // burn calls ndarray deprecated; here it is the second, independent CPU implementation.
 #![allow(deprecated)]
 
-pub mod adam;
+mod adam;
 pub mod attention;
 mod autodiff;
 pub mod cross_entropy;
@@ -22,6 +22,8 @@ pub mod hash;
 pub mod layer_norm;
 pub mod linear;
 mod math;
+pub mod optimizer;
+mod seed;
 pub mod tape;
 
 #[cfg(feature = "cube")]

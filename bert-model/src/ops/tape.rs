@@ -17,6 +17,7 @@ use burn::tensor::Gradients;
 use burn::tensor::module::embedding;
 
 use super::dropout;
+use super::seed::seed;
 
 thread_local! {
     /// What the forward pass of this thread went through, while it is recorded.
@@ -81,7 +82,7 @@ impl Tape {
         while let Some(Segment { graph, gradient, .. }) = self.segments.pop() {
             // Without a gradient: the loss does not depend on it.
             let Some(gradient) = gradient else { continue };
-            let gradients = (graph() * Tensor::from_inner(gradient)).sum().backward();
+            let gradients = seed(graph(), Tensor::from_inner(gradient)).backward();
             collect(Part::Gradients(self.keep_leaves(gradients)));
         }
         for LookedUp { table, ids, gradient, .. } in self.looked_up {

@@ -4,16 +4,19 @@ mod adamw;
 mod lamb;
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::str::FromStr;
 
-use bert_model::pretrained::names::{hugging_face_name, is_decayed};
+use bert_model::ops::optimizer::{Constants, Control, Parameter, StepSettings};
+use bert_model::pretrained::names::is_decayed;
 use bert_model::pretrained::save::HostTensor;
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::{Module, Param};
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use self::adamw::{Constants, Moments};
-use super::gradients::{GradientSum, as_matrix};
+use super::gradients::GradientSum;
+use super::parameters::{Change, as_matrix, change_parameters};
+use super::precision::LossScale;
 
 /// Which update rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +26,24 @@ pub enum Algorithm {
     AdamW,
     /// Layer-wise adaptive moments.
     Lamb,
+}
+
+/// How a parameter moves, and what it remembers.
+trait UpdateRule: Debug + Sync {
+    /// The names of its running means, of a parameter's shape each: checkpoints store `PARAMETER.SLOT`.
+    fn slots(&self) -> [&'static str; 2];
+
+    /// All parameters after a step, with their means.
+    fn step(&self, parameters: Vec<Parameter>, control: &Control, constants: Constants) -> Vec<Parameter>;
+}
+
+impl Algorithm {
+    fn rule(self) -> &'static dyn UpdateRule {
+        match self {
+            Self::AdamW => &adamw::AdamW,
+            Self::Lamb => &lamb::Lamb,
+        }
+    }
 }
 
 impl FromStr for Algorithm {
@@ -67,124 +88,126 @@ impl Default for OptimizerConfig {
     }
 }
 
-/// The optimiser and its state.
+/// The optimizer and its state.
 #[derive(Debug)]
 pub struct Optimizer {
     config: OptimizerConfig,
-    moments: BTreeMap<String, Moments>,
+    /// The running means of each parameter, as matrices.
+    slots: BTreeMap<String, [Tensor<2>; 2]>,
     steps: u64,
 }
 
 impl Optimizer {
     /// Without history.
     pub fn new(config: OptimizerConfig) -> Self {
-        Self { config, moments: BTreeMap::new(), steps: 0 }
+        Self { config, slots: BTreeMap::new(), steps: 0 }
     }
 
-    /// Moves every parameter that has a gradient; each gradient is first multiplied by `scale` (see
-    /// [`clip_scale`]).
-    pub fn step<M: Module>(&mut self, model: M, gradients: GradientSum, learning_rate: f64, scale: f64) -> M {
-        self.steps += 1;
-        model.map(&mut Update { optimizer: self, gradients, learning_rate, scale, path: Vec::new() })
-    }
-
-    /// Counts a step that is left out.
-    pub fn skip(&mut self) {
-        self.steps += 1;
-    }
-
-    /// A parameter after its step.
-    fn moved(
+    /// Works out what the next step does to all parameters alike: clipping by the global norm, and nothing at all if the
+    /// gradient, which was multiplied by `loss_scale`, is not finite.
+    pub fn control(
         &mut self,
-        name: &str,
-        value: Tensor<2>,
-        gradient: Tensor<2>,
-        scale: f64,
+        gradients: &GradientSum,
         learning_rate: f64,
-    ) -> Tensor<2> {
-        let OptimizerConfig { algorithm, beta1, beta2, epsilon, weight_decay, bias_correction } = self.config;
+        clip: Option<f64>,
+        loss_scale: &mut LossScale,
+    ) -> Control {
+        self.steps += 1;
+        let OptimizerConfig { beta1, beta2, bias_correction, .. } = self.config;
         let correction = |beta: f64| if bias_correction { 1.0 - beta.powf(self.steps as f64) } else { 1.0 };
-        let decays = is_decayed(name);
-        let constants = Constants {
-            gradient_scale: scale,
-            beta1,
-            beta2,
-            correction1: correction(beta1),
-            correction2: correction(beta2),
-            epsilon,
-            weight_decay: if decays { weight_decay } else { 0.0 },
-            learning_rate,
-        };
-        let moments = self.moments.remove(name).unwrap_or_else(|| Moments::zeros(&gradient));
-        let (value, moments) = match algorithm {
-            Algorithm::AdamW => adamw::step(value, gradient, moments, &constants),
-            Algorithm::Lamb => lamb::step(value, gradient, moments, &constants, decays),
-        };
-        self.moments.insert(name.to_string(), moments);
-        value
+        let corrections = [beta1, beta2].map(correction);
+        let settings = StepSettings { learning_rate, corrections, clip, growth: loss_scale.growth() };
+        loss_scale.control(gradients.all(), settings)
     }
 
-    /// The state, for a checkpoint: `NAME.first` and `NAME.second`.
+    /// Moves every parameter that has a gradient.
+    pub fn step<M: Module>(&mut self, model: M, gradients: GradientSum, control: &Control) -> M {
+        let OptimizerConfig { algorithm, beta1, beta2, epsilon, weight_decay, .. } = self.config;
+        let constants = Constants { beta1, beta2, epsilon, weight_decay };
+        let mut taken = Take { gradients, slots: &mut self.slots, names: Vec::new(), parameters: Vec::new() };
+        let model = change_parameters(model, &mut taken);
+        let Take { names, parameters, .. } = taken;
+        let moved = algorithm.rule().step(parameters, control, constants);
+        let mut values = BTreeMap::new();
+        for (name, Parameter { value, slots, .. }) in names.into_iter().zip(moved) {
+            self.slots.insert(name.clone(), slots);
+            values.insert(name, value);
+        }
+        change_parameters(model, &mut Return { values })
+    }
+
+    /// The state, for a checkpoint: `PARAMETER.SLOT`.
     pub fn state(&self) -> BTreeMap<String, HostTensor> {
         let host = |tensor: &Tensor<2>| HostTensor {
             shape: tensor.dims().to_vec(),
             values: tensor.clone().into_data().iter::<f32>().collect(),
         };
-        let named = |(name, moments): (&String, &Moments)| {
-            [(format!("{name}.first"), host(&moments.first)), (format!("{name}.second"), host(&moments.second))]
+        let names = self.config.algorithm.rule().slots();
+        let named = |(parameter, slots): (&String, &[Tensor<2>; 2])| {
+            let slot = |(name, slot): (&str, &Tensor<2>)| (format!("{parameter}.{name}"), host(slot));
+            names.into_iter().zip(slots).map(slot).collect::<Vec<_>>()
         };
-        self.moments.iter().flat_map(named).collect()
+        self.slots.iter().flat_map(named).collect()
     }
 
-    /// Takes up the state after `steps` steps; tensors without a partner are left out.
+    /// Restores the state after `steps` steps; a parameter that lacks one of its means starts anew.
     pub fn restore(&mut self, steps: u64, state: BTreeMap<String, HostTensor>, device: &Device) {
         let tensor = |host: &HostTensor| {
             let shape = [host.shape[0], host.shape[1]];
             Tensor::<2>::from_data(TensorData::new(host.values.clone(), shape), device)
         };
+        let [first, second] = self.config.algorithm.rule().slots();
         self.steps = steps;
-        self.moments = state
+        self.slots = state
             .iter()
-            .filter_map(|(name, first)| {
-                let name = name.strip_suffix(".first")?;
-                let second = state.get(&format!("{name}.second"))?;
-                Some((name.to_string(), Moments { first: tensor(first), second: tensor(second) }))
+            .filter_map(|(name, values)| {
+                let parameter = name.strip_suffix(&format!(".{first}"))?;
+                let others = state.get(&format!("{parameter}.{second}"))?;
+                Some((parameter.to_string(), [tensor(values), tensor(others)]))
             })
             .collect();
     }
 }
 
-/// The factor that brings gradients of global norm `norm` down to `limit`, as torch's `clip_grad_norm_` computes it;
-/// 1 if they are below it or nothing is to be clipped.
-pub fn clip_scale(norm: f64, limit: Option<f64>) -> f64 {
-    limit.map_or(1.0, |limit| (limit / (norm + 1e-6)).min(1.0))
-}
-
-struct Update<'a> {
-    optimizer: &'a mut Optimizer,
+/// Takes the parameters that have a gradient out of a model, so that they can be changed in place.
+struct Take<'a> {
     gradients: GradientSum,
-    learning_rate: f64,
-    scale: f64,
-    path: Vec<String>,
+    slots: &'a mut BTreeMap<String, [Tensor<2>; 2]>,
+    names: Vec<String>,
+    parameters: Vec<Parameter>,
 }
 
-impl ModuleMapper for Update<'_> {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_string());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let name = hugging_face_name(&self.path);
-        let Some(gradient) = self.gradients.remove(&name) else { return param };
-        param.map(|leaf| {
+impl Change for Take<'_> {
+    fn change<const D: usize>(&mut self, name: String, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some(gradient) = self.gradients.remove(&name) else { return parameter };
+        parameter.map(|leaf| {
             let value = leaf.inner();
-            let shape = value.shape();
-            let moved = self.optimizer.moved(&name, as_matrix(value), gradient, self.scale, self.learning_rate);
-            Tensor::from_inner(moved.reshape(shape)).require_grad()
+            let device = value.device();
+            let zeros = || gradient.zeros_like();
+            let slots = self.slots.remove(&name).unwrap_or_else(|| [zeros(), zeros()]);
+            let (value, decays) = (as_matrix(value), is_decayed(&name));
+            self.names.push(name.clone());
+            self.parameters.push(Parameter { value, gradient: gradient.clone(), slots, decays });
+            Tensor::from_inner(Tensor::empty([0; D], &device))
+        })
+    }
+}
+
+/// Puts them back.
+struct Return {
+    values: BTreeMap<String, Tensor<2>>,
+}
+
+impl Change for Return {
+    fn change<const D: usize>(&mut self, name: String, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some(value) = self.values.remove(&name) else { return parameter };
+        parameter.map(|_| {
+            let mut shape = [1; D];
+            shape[D - 1] = value.dims()[1];
+            if D > 1 {
+                shape[D - 2] = value.dims()[0];
+            }
+            Tensor::from_inner(value.reshape(shape)).require_grad()
         })
     }
 }

@@ -128,7 +128,7 @@ impl<C: CheckpointStrategy> ActivationOps for Autodiff<Cube, C> {
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
-        apply(LinearGelu, [x, weight, bias])
+        apply::<_, Cube, C, 3>(LinearGelu, [x, weight, bias])
     }
 }
 

@@ -470,7 +470,7 @@ impl<C: CheckpointStrategy> AddNormOps for Autodiff<Cube, C> {
         keys: IntTensor<Self>,
         settings: AddNorm,
     ) -> FloatTensor<Self> {
-        apply(LinearAddNorm { keys, settings }, [x, weight, bias, residual, gamma, beta])
+        apply::<_, Cube, C, 6>(LinearAddNorm { keys, settings }, [x, weight, bias, residual, gamma, beta])
     }
 
     fn gpu_layer_norm(
@@ -479,7 +479,7 @@ impl<C: CheckpointStrategy> AddNormOps for Autodiff<Cube, C> {
         beta: FloatTensor<Self>,
         epsilon: f32,
     ) -> FloatTensor<Self> {
-        apply(Norm { epsilon }, [x, gamma, beta])
+        apply::<_, Cube, C, 3>(Norm { epsilon }, [x, gamma, beta])
     }
 }
 

@@ -533,7 +533,7 @@ impl<C: CheckpointStrategy> SelfAttentionOps for Autodiff<Cube, C> {
         heads: Heads,
     ) -> FloatTensor<Self> {
         let inputs = [x, query, query_bias, key, key_bias, value, value_bias];
-        apply(SelfAttention { padding, keys, heads }, inputs)
+        apply::<_, Cube, C, 7>(SelfAttention { padding, keys, heads }, inputs)
     }
 }
 

@@ -132,7 +132,7 @@ impl Differentiable<Cube, 1> for GpuCrossEntropy {
 
 impl<C: CheckpointStrategy> CrossEntropyOps for Autodiff<Cube, C> {
     fn gpu_cross_entropy(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> FloatTensor<Self> {
-        apply(GpuCrossEntropy { targets }, [logits])
+        apply::<_, Cube, C, 1>(GpuCrossEntropy { targets }, [logits])
     }
 }
 

@@ -166,7 +166,7 @@ impl<B: DropoutOps> Differentiable<B, 1> for GpuDropout<B> {
 
 impl<B: DropoutOps, C: CheckpointStrategy> DropoutOps for Autodiff<B, C> {
     fn gpu_dropout(x: FloatTensor<Self>, keys: IntTensor<Self>, site: Site, sequence: usize) -> FloatTensor<Self> {
-        apply(GpuDropout::<B> { keys, site, sequence }, [x])
+        apply::<_, B, C, 1>(GpuDropout::<B> { keys, site, sequence }, [x])
     }
 }
 

@@ -12,6 +12,7 @@ use super::add_norm::{NormGradients, norm_gradients, normalize};
 use super::dropout::{DropoutOps, Site, factor};
 use super::launch::{Rows, UNITS, buffer, contiguous, element, elementwise, empty};
 use super::rows::{chunks, column_cubes, reshaped, row, sum_of_column, sum_rows};
+use super::{integers, primitive, tensor};
 use crate::ops::autodiff::{Differentiable, apply};
 
 #[cube(launch)]
@@ -161,15 +162,15 @@ fn add_rows_kernel<E: Float>(
 }
 
 /// Adds rows to a table `[V, H]` in `f32`, in place where it is uniquely owned.
-pub fn add_rows(table: CubeTensor, ids: CubeTensor, rows: CubeTensor) -> CubeTensor {
-    let (ids, rows) = (contiguous(ids), contiguous(rows));
+pub fn add_rows(table: Tensor<2>, ids: Tensor<1, Int>, rows: Tensor<2>) -> Tensor<2> {
+    let (table, ids, rows) = (primitive(table), contiguous(integers(ids)), contiguous(primitive(rows)));
     let table = if table.can_mut() { contiguous(table) } else { table.copy() };
     let (count, width) = (ids.meta.num_elements(), rows.meta.shape()[1]);
     let cubes = super::launch::cubes(count, 1);
     let (inputs, element) = ((buffer(&ids), buffer(&rows)), element(rows.dtype));
     let dim = CubeDim::new_1d(UNITS);
     add_rows_kernel::launch(&table.client, cubes, dim, buffer(&table), inputs.0, inputs.1, width as u32, element);
-    table
+    tensor(table)
 }
 
 /// Sizes and constants of one application.
@@ -318,7 +319,7 @@ impl<C: CheckpointStrategy> EmbeddingOps for Autodiff<Cube, C> {
         keys: IntTensor<Self>,
         settings: Embed,
     ) -> FloatTensor<Self> {
-        apply(GpuEmbed { type_ids, keys, settings }, [words, positions, types, gamma, beta])
+        apply::<_, Cube, C, 5>(GpuEmbed { type_ids, keys, settings }, [words, positions, types, gamma, beta])
     }
 }
 

@@ -144,7 +144,7 @@ impl<C: CheckpointStrategy> ProductOps for Autodiff<Cube, C> {
         bias: FloatTensor<Self>,
         weights: Weights,
     ) -> FloatTensor<Self> {
-        apply(GpuLinear(weights), [x, weight, bias])
+        apply::<_, Cube, C, 3>(GpuLinear(weights), [x, weight, bias])
     }
 }
 

@@ -1,0 +1,68 @@
+//! Goes through the parameters of a model by their Hugging Face names.
+
+use bert_model::pretrained::names::hugging_face_name;
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::Tensor;
+
+/// Looks at parameters.
+pub trait Visit {
+    /// One parameter, by its Hugging Face name.
+    fn visit<const D: usize>(&mut self, name: String, parameter: &Param<Tensor<D>>);
+}
+
+/// Changes parameters.
+pub trait Change {
+    /// One parameter, by its Hugging Face name.
+    fn change<const D: usize>(&mut self, name: String, parameter: Param<Tensor<D>>) -> Param<Tensor<D>>;
+}
+
+/// Shows every parameter to `visitor`, in the order of the modules.
+pub fn visit_parameters<M: Module>(model: &M, visitor: &mut impl Visit) {
+    model.visit(&mut WithPath { path: Vec::new(), inner: visitor });
+}
+
+/// Has `changer` change every parameter, in the order of the modules.
+pub fn change_parameters<M: Module>(model: M, changer: &mut impl Change) -> M {
+    model.map(&mut WithPath { path: Vec::new(), inner: changer })
+}
+
+/// A tensor of any rank as a matrix of rows along its last dimension.
+pub fn as_matrix<const D: usize>(tensor: Tensor<D>) -> Tensor<2> {
+    let columns = tensor.dims()[D - 1];
+    let rows = tensor.shape().num_elements() / columns.max(1);
+    tensor.reshape([rows, columns])
+}
+
+/// Keeps the path of module names.
+struct WithPath<'a, I> {
+    path: Vec<String>,
+    inner: &'a mut I,
+}
+
+impl<I: Visit> ModuleVisitor for WithPath<'_, I> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
+        self.inner.visit(hugging_face_name(&self.path), parameter);
+    }
+}
+
+impl<I: Change> ModuleMapper for WithPath<'_, I> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        self.inner.change(hugging_face_name(&self.path), parameter)
+    }
+}
