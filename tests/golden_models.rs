@@ -368,7 +368,58 @@ fn fast_operations_of_several_inputs_are_the_plain_ones() {
         ops::add_norm(residual, x, dropout, gamma, beta, 1e-12)
     };
     let norm_shapes = vec![[3, 5, 19], [3, 5, 19], [1, 1, 19], [1, 1, 19]];
-    let operations: [(&str, Vec<[usize; 3]>, Operation); 9] = [
+    let padding = |[batch, tokens]: [usize; 2], device: &Device| {
+        let is_padding = |place: usize| i32::from(place / tokens == 1 || place / tokens == 2 && place % tokens % 5 >= 2);
+        let padding = TensorData::new((0..batch * tokens).map(is_padding).collect::<Vec<i32>>(), [batch, tokens]);
+        Tensor::<2, Int>::from_data(padding, device).equal_elem(1)
+    };
+    let self_attention = |inputs: &[Tensor<3>], device: &Device, dropout: Option<f64>| {
+        let [batch, tokens, width] = inputs[0].dims();
+        let projection = |index: usize| {
+            let (weight, bias) = (inputs[index].clone(), inputs[index + 1].clone());
+            (weight.squeeze_dim(0), bias.reshape([width]))
+        };
+        let projections = [1, 3, 5].map(projection);
+        ops::self_attention(inputs[0].clone(), projections, padding([batch, tokens], device), 2, dropout)
+    };
+    let attention_shapes = |tokens, width| {
+        let projection = [[1, width, width], [1, 1, width]];
+        [vec![[3, tokens, width]], [projection; 3].concat()].concat()
+    };
+    let linear_add_norm = |inputs: &[Tensor<3>], dropout: Option<f64>| {
+        let vector = |index: usize| {
+            let [_, _, width] = inputs[index].dims();
+            inputs[index].clone().reshape([width])
+        };
+        let dense = (inputs[1].clone().squeeze_dim(0), vector(2));
+        ops::linear_add_norm(inputs[0].clone(), dense, inputs[3].clone(), dropout, (vector(4), vector(5)), 1e-12)
+    };
+    let add_norm_shapes =
+        |width| vec![[3, 31, 13], [1, 13, width], [1, 1, width], [3, 31, width], [1, 1, width], [1, 1, width]];
+    let embed = |inputs: &[Tensor<3>], device: &Device, dropout: Option<f64>| {
+        let types = Tensor::<2, Int>::from_data([[0, 0, 1, 1, 1], [0, 0, 0, 0, 0], [0, 1, 2, 1, 0]], device);
+        let vector = |index: usize| inputs[index].clone().reshape([129]);
+        let tables = [1, 2].map(|index: usize| inputs[index].clone().squeeze_dim::<2>(0));
+        let [positions, token_types] = tables;
+        let norm = (vector(3), vector(4));
+        ops::embed(inputs[0].clone(), positions, (token_types, types), norm, 1e-12, dropout)
+    };
+    let embed_shapes = vec![[3, 5, 129], [1, 7, 129], [1, 3, 129], [1, 1, 129], [1, 1, 129]];
+    let operations: [(&str, Vec<[usize; 3]>, Operation); 18] = [
+        ("self-attention", attention_shapes(5, 6), &|inputs, device| self_attention(inputs, device, None)),
+        ("self-attention with dropout", attention_shapes(31, 6), &|inputs, device| {
+            self_attention(inputs, device, Some(0.4))
+        }),
+        ("self-attention, long", attention_shapes(129, 62), &|inputs, device| self_attention(inputs, device, Some(0.1))),
+        ("linear, add and norm", add_norm_shapes(3), &|inputs, _| linear_add_norm(inputs, None)),
+        ("linear, add and norm with dropout", add_norm_shapes(129), &|inputs, _| linear_add_norm(inputs, Some(0.4))),
+        ("linear, add and norm, wide", add_norm_shapes(768), &|inputs, _| linear_add_norm(inputs, Some(0.1))),
+        ("linear and gelu", vec![[3, 31, 19], [1, 19, 129], [1, 1, 129]], &|inputs, _| {
+            let [x, weight, bias] = [0, 1, 2].map(|index: usize| inputs[index].clone());
+            ops::linear_gelu(x, weight.squeeze_dim(0), bias.reshape([129]))
+        }),
+        ("embeddings", embed_shapes.clone(), &|inputs, device| embed(inputs, device, None)),
+        ("embeddings with dropout", embed_shapes, &|inputs, device| embed(inputs, device, Some(0.3))),
         ("attention", vec![[3, 5, 6]; 3], &|inputs, device| attention(inputs, device, None)),
         ("attention with dropout", vec![[3, 5, 6]; 3], &|inputs, device| attention(inputs, device, Some(0.4))),
         // More queries than are gone through at once.

@@ -123,13 +123,20 @@ class Torch:
         self.labels = labels.flatten()[self.chosen]
 
     def ask(self, what):
+        """Some steps, of which the last one's number is waited for."""
+        what, count = (what.split() + ["1"])[:2]
         started = time.perf_counter()
+        for _ in range(int(count)):
+            value = self.step(what)
+        value = value.item()
+        return {"ms": (time.perf_counter() - started) * 1e3 / int(count), "value": value}
+
+    def step(self, what):
         half = torch.autocast(self.device, self.half or torch.bfloat16, enabled=self.half is not None)
         if what == "encode":
             self.model.eval()
             with torch.inference_mode(), half:
-                value = self.model.bert(self.ids).last_hidden_state.mean(1).abs().sum().item()
-            return {"ms": (time.perf_counter() - started) * 1e3, "value": value}
+                return self.model.bert(self.ids).last_hidden_state.mean(1).abs().sum()
         with half:
             hidden = self.model.bert(self.ids).last_hidden_state.flatten(0, 1)[self.chosen]
             loss = torch.nn.functional.cross_entropy(self.model.cls(hidden).float(), self.labels)
@@ -137,8 +144,7 @@ class Torch:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        value = loss.item()
-        return {"ms": (time.perf_counter() - started) * 1e3, "value": value}
+        return loss.detach()
 
     def close(self):
         self.model = self.optimizer = None
@@ -211,9 +217,9 @@ def race(size, batch, tokens, what, way):
     steps(ours, 8, what)
     warm = time.time() - warm
     a, b = [], []
-    for _ in range(3):
-        a += [answer["ms"] for answer in steps(theirs, 5, what)]
-        b += [answer["ms"] for answer in steps(ours, 5, what)]
+    for _ in range(4):
+        a.append(theirs.ask(f"{what} 8")["ms"])
+        b.append(ours.ask(f"{what} 8")["ms"])
     peak = ours.ask("peak")["value"]
     ours.close()
     theirs.close()

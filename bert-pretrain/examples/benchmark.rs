@@ -1,5 +1,5 @@
 //! The worker of `benchmarks/compare.py`: loads a model directory and a batch, then does one piece of work for each line
-//! that it reads (`train`, `encode` or `peak`), and answers with the milliseconds and a number to compare.
+//! that it reads (`train`, `encode` or `peak`; `train 5`: five times), and answers with the milliseconds and a number to compare.
 
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use bert_model::pretrained::weights::Weights;
 use bert_model::text::{Sequence, collate};
 use bert_model::workers::split_evenly;
 use bert_model::{BertForMaskedLM, BertModel, Workers, pretrained};
-use bert_train::{Losses, Optimizer, OptimizerConfig, Objective, Plan, Precision, Solo, TrainingState, take_step};
+use bert_train::{Losses, Optimizer, OptimizerConfig, Objective, PendingStep, Plan, Precision, Solo, TrainingState, take_step};
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use serde::Deserialize;
@@ -109,9 +109,11 @@ fn main() -> Result<()> {
     let mut encoder: Option<BertModel> = None;
     for line in std::io::stdin().lock().lines() {
         let line = line?;
-        let (started, value) = match line.as_str() {
+        let (what, count) = line.split_once(' ').unwrap_or((line.as_str(), "1"));
+        let count: usize = count.parse().with_context(|| format!("`{line}`: a number of times"))?;
+        let (started, value) = match what {
             "train" => {
-                let state = match training.take() {
+                let mut state = match training.take() {
                     Some(state) => state,
                     None => {
                         let loaded = pretrained::load_weights::<BertForMaskedLM>(&weights, config.clone(), 0, &device)?;
@@ -119,11 +121,22 @@ fn main() -> Result<()> {
                         TrainingState::new(loaded.model.train(), optimizer)
                     }
                 };
-                let batch = Part { rows: rows.clone(), masked };
-                let started = Instant::now();
-                let (state, step) = take_step(state, &task, vec![batch], &plan, &workers, &Solo)?;
+                // As a run does: the numbers of a step are read while the next one is queued.
+                let (started, mut queued) = (Instant::now(), None);
+                let mut loss = f64::NAN;
+                for _ in 0..count {
+                    let batch = Part { rows: rows.clone(), masked };
+                    let step;
+                    (state, step) = take_step(state, &task, vec![batch], &plan, &workers, &Solo)?;
+                    if let Some(step) = queued.replace(step) {
+                        PendingStep::wait(step)?;
+                    }
+                }
+                if let Some(step) = queued {
+                    loss = step.wait()?.losses["loss"].as_f64().unwrap_or(f64::NAN);
+                }
                 training = Some(state);
-                (started, step.wait()?.losses["loss"].as_f64().unwrap_or(f64::NAN))
+                (started, loss)
             }
             "encode" => {
                 if encoder.is_none() {
@@ -131,12 +144,14 @@ fn main() -> Result<()> {
                 }
                 let Some(model) = &encoder else { bail!("no model") };
                 let started = Instant::now();
-                (started, encode(model, &rows, &workers, &device))
+                let sums: Vec<f64> = (0..count).map(|_| encode(model, &rows, &workers, &device)).collect();
+                (started, sums[0])
             }
             "peak" => (Instant::now(), peak_megabytes()),
             other => bail!("`{other}` is none of train, encode, peak"),
         };
-        println!("{}", json!({"ms": started.elapsed().as_secs_f64() * 1e3, "value": value}));
+        let milliseconds = started.elapsed().as_secs_f64() * 1e3 / count as f64;
+        println!("{}", json!({"ms": milliseconds, "value": value}));
         std::io::stdout().flush()?;
     }
     Ok(())

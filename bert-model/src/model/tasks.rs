@@ -9,10 +9,11 @@ use super::heads::{MaskedLmHead, TaskHead};
 use super::linear::Linear;
 use super::{BertInput, BertModel, Initialiser};
 use crate::config::BertConfig;
+use crate::ops;
 
 /// The hidden states `[M, H]` at flat positions `b·T + t`, the only ones that the masked-LM head needs to see.
 fn gather_positions(hidden: Tensor<3>, positions: Tensor<1, Int>) -> Tensor<2> {
-    hidden.flatten::<2>(0, 1).select(0, positions)
+    ops::gather_rows(hidden.flatten::<2>(0, 1), positions)
 }
 
 /// `bert_with!(Name { bert, head: Type = init })`: a struct of BERT and its head, with both ways to make one.

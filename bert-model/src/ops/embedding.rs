@@ -6,6 +6,20 @@ use burn::tensor::module::embedding;
 
 use super::{dropout, layer_norm};
 
+/// Rows of a matrix by their numbers, some perhaps more than once.
+///
+/// # Shapes
+/// - `x`: `[R, H]`
+/// - `positions`: `[M]`, each in 0..R
+/// - output: `[M, H]`
+pub fn gather_rows(x: Tensor<2>, positions: Tensor<1, Int>) -> Tensor<2> {
+    #[cfg(feature = "cube")]
+    if super::cube::runs(&x) && positions.dims()[0] > 0 {
+        return super::cube::gather_rows(x, positions);
+    }
+    x.select(0, positions)
+}
+
 /// `dropout(layer_norm(words + types[type_ids] + positions[0..T]))`.
 ///
 /// # Shapes
@@ -28,5 +42,8 @@ pub fn embed(
     }
     let positions = positions.slice_dim(0, 0..words.dims()[1]).unsqueeze();
     let sum = layer_norm(words + embedding(types, type_ids) + positions, gamma, beta, epsilon);
-    p.map_or(sum.clone(), |p| dropout(sum, p))
+    match p {
+        Some(p) => dropout(sum, p),
+        None => sum,
+    }
 }

@@ -39,7 +39,7 @@ use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
 
 pub use attention::{attention, self_attention};
 pub use cross_entropy::cross_entropy;
-pub use embedding::embed;
+pub use embedding::{embed, gather_rows};
 pub use layer_norm::{add_norm, layer_norm, linear_add_norm};
 pub use linear::{linear, linear_gelu, linear_transposed};
 

@@ -13,6 +13,7 @@ mod attention;
 mod cross_entropy;
 mod dropout;
 mod embedding;
+mod gather;
 mod launch;
 pub mod optimizer;
 mod product;
@@ -29,6 +30,7 @@ pub use attention::self_attention;
 pub use cross_entropy::cross_entropy;
 pub use dropout::dropout;
 pub use embedding::{add_rows, embed};
+pub use gather::gather_rows;
 pub use product::linear;
 pub use reading::Reading;
 
