@@ -60,7 +60,7 @@ fn hidden_states_attention_maps_and_pretraining_heads() {
         for name in ["gelu-odd", "relu-types", "gelu-new-one-head", "silu-untied", "tanh"] {
             let directory = golden("models").join(name);
             let loaded = load::<BertForPreTraining>(&directory, 0, &device).unwrap();
-            assert!(loaded.initialised.is_empty() && loaded.unused.is_empty(), "{name}: {:?}", loaded.unused);
+            assert!(loaded.initialized.is_empty() && loaded.unused.is_empty(), "{name}: {:?}", loaded.unused);
             let expected = read_golden(&directory.join("expected.safetensors"));
             let input = input(&expected, "", &device);
             let trace = loaded.model.bert.trace(input.clone());
@@ -93,9 +93,9 @@ fn head<M: Pretrained>(base: &str, name: &str, device: &Device) -> (M, BertConfi
     let weights = Weights::safetensors(&directory.join(format!("{name}.safetensors"))).unwrap();
     let loaded = load_weights::<M>(&weights, config, 0, device).unwrap();
     assert!(
-        loaded.initialised.is_empty() && loaded.unused.is_empty(),
+        loaded.initialized.is_empty() && loaded.unused.is_empty(),
         "{name}: {:?} {:?}",
-        loaded.initialised,
+        loaded.initialized,
         loaded.unused
     );
     (loaded.model, loaded.config, read_golden(&directory.join(format!("{name}.expected.safetensors"))))
@@ -140,9 +140,9 @@ fn every_head(base: &str, backend: &str, device: &Device) {
 
     let (model, _, expected) = head::<BertForTokenClassification>(base, "BertForTokenClassification", device);
     let logits = model.forward(input(&expected, "", device));
-    let labelled = labelled(&expected["labels"]);
-    let rows = logits.clone().flatten::<2>(0, 1).select(0, Tensor::from_data(&labelled.0[..], device));
-    let loss = cross_entropy(rows, Tensor::from_data(&labelled.1[..], device)).mean();
+    let labeled = labeled(&expected["labels"]);
+    let rows = logits.clone().flatten::<2>(0, 1).select(0, Tensor::from_data(&labeled.0[..], device));
+    let loss = cross_entropy(rows, Tensor::from_data(&labeled.1[..], device)).mean();
     same("tagging", backend, floats(logits), loss, &expected);
 
     let (model, _, expected) = head::<BertForQuestionAnswering>(base, "BertForQuestionAnswering", device);
@@ -173,7 +173,7 @@ fn every_head(base: &str, backend: &str, device: &Device) {
 }
 
 /// Flat positions with a label, and the labels.
-fn labelled(labels: &Golden) -> (Vec<i32>, Vec<i32>) {
+fn labeled(labels: &Golden) -> (Vec<i32>, Vec<i32>) {
     let wanted = labels.as_i32().into_iter().enumerate().filter(|(_, label)| *label != -100);
     wanted.map(|(position, label)| (position as i32, label)).unzip()
 }
@@ -230,7 +230,7 @@ fn assert_same_steps(what: &str, steps: &[Step], expected: &Path) {
 
 fn pretraining_loss(model: &BertForPreTraining, batches: &Goldens, step: usize, device: &Device) -> Tensor<1> {
     let suffix = format!(".{step}");
-    let (positions, labels) = labelled(&batches[&format!("mlm_labels{suffix}")]);
+    let (positions, labels) = labeled(&batches[&format!("mlm_labels{suffix}")]);
     let next = integers::<1>(&batches[&format!("nsp_labels{suffix}")], device);
     let positions = Tensor::from_data(&positions[..], device);
     let (mlm, nsp) = model.forward(input(batches, &suffix, device), positions);
@@ -369,7 +369,8 @@ fn fast_operations_of_several_inputs_are_the_plain_ones() {
     };
     let norm_shapes = vec![[3, 5, 19], [3, 5, 19], [1, 1, 19], [1, 1, 19]];
     let padding = |[batch, tokens]: [usize; 2], device: &Device| {
-        let is_padding = |place: usize| i32::from(place / tokens == 1 || place / tokens == 2 && place % tokens % 5 >= 2);
+        let is_padding =
+            |place: usize| i32::from(place / tokens == 1 || place / tokens == 2 && place % tokens % 5 >= 2);
         let padding = TensorData::new((0..batch * tokens).map(is_padding).collect::<Vec<i32>>(), [batch, tokens]);
         Tensor::<2, Int>::from_data(padding, device).equal_elem(1)
     };
@@ -410,7 +411,9 @@ fn fast_operations_of_several_inputs_are_the_plain_ones() {
         ("self-attention with dropout", attention_shapes(31, 6), &|inputs, device| {
             self_attention(inputs, device, Some(0.4))
         }),
-        ("self-attention, long", attention_shapes(129, 62), &|inputs, device| self_attention(inputs, device, Some(0.1))),
+        ("self-attention, long", attention_shapes(129, 62), &|inputs, device| {
+            self_attention(inputs, device, Some(0.1))
+        }),
         ("linear, add and norm", add_norm_shapes(3), &|inputs, _| linear_add_norm(inputs, None)),
         ("linear, add and norm with dropout", add_norm_shapes(129), &|inputs, _| linear_add_norm(inputs, Some(0.4))),
         ("linear, add and norm, wide", add_norm_shapes(768), &|inputs, _| linear_add_norm(inputs, Some(0.1))),

@@ -151,7 +151,11 @@ fn main() {
             seconds.sort_by(f64::total_cmp);
             let values: Vec<f32> = into_data_sync(out.clone()).iter::<f32>().take(1 << 20).collect();
             let worst = expected.as_ref().map_or(0.0, |expected| {
-                values.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0_f32, |worst, x| if x > worst || x.is_nan() { x } else { worst })
+                values
+                    .iter()
+                    .zip(expected)
+                    .map(|(a, b)| (a - b).abs())
+                    .fold(0.0_f32, |worst, x| if x > worst || x.is_nan() { x } else { worst })
             });
             expected.get_or_insert(values);
             let rate = 2.0 * (batch * m * n * k) as f64 / seconds[2] / 1e12;

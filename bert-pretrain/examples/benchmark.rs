@@ -14,7 +14,9 @@ use bert_model::pretrained::weights::Weights;
 use bert_model::text::{Sequence, collate};
 use bert_model::workers::split_evenly;
 use bert_model::{BertForMaskedLM, BertModel, Workers, pretrained};
-use bert_train::{Losses, Optimizer, OptimizerConfig, Objective, PendingStep, Plan, Precision, Solo, TrainingState, take_step};
+use bert_train::{
+    Losses, Objective, Optimizer, OptimizerConfig, PendingStep, Plan, Precision, Solo, TrainingState, take_step,
+};
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use serde::Deserialize;
@@ -36,24 +38,24 @@ struct MaskedLm {
 }
 
 /// Some rows, and the number of masked tokens in the whole batch.
-struct Part {
+struct Subset {
     rows: Vec<Row>,
     masked: usize,
 }
 
 impl Objective for MaskedLm {
     type Model = BertForMaskedLM;
-    type Batch = Part;
+    type Batch = Subset;
 
-    fn split(&self, batch: Part, parts: usize) -> Vec<Part> {
-        split_evenly(batch.rows, parts).into_iter().map(|rows| Part { rows, masked: batch.masked }).collect()
+    fn split(&self, batch: Subset, parts: usize) -> Vec<Subset> {
+        split_evenly(batch.rows, parts).into_iter().map(|rows| Subset { rows, masked: batch.masked }).collect()
     }
 
-    fn sequences(&self, batch: &Part) -> usize {
+    fn sequences(&self, batch: &Subset) -> usize {
         batch.rows.len()
     }
 
-    fn loss(&self, model: &BertForMaskedLM, batch: Part) -> Losses {
+    fn loss(&self, model: &BertForMaskedLM, batch: Subset) -> Losses {
         let sequences: Vec<Sequence> = batch.rows.iter().map(sequence).collect();
         let input = collate(&sequences.iter().collect::<Vec<_>>(), 0, &self.device);
         let [_, tokens] = input.input_ids.dims();
@@ -125,7 +127,7 @@ fn main() -> Result<()> {
                 let (started, mut queued) = (Instant::now(), None);
                 let mut loss = f64::NAN;
                 for _ in 0..count {
-                    let batch = Part { rows: rows.clone(), masked };
+                    let batch = Subset { rows: rows.clone(), masked };
                     let step;
                     (state, step) = take_step(state, &task, vec![batch], &plan, &workers, &Solo)?;
                     if let Some(step) = queued.replace(step) {

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::checkpoint::Checkpoints;
 use super::communicator::{Communicator, Solo};
-use super::gradients::{GradientSum, InTurn};
+use super::gradients::{GradientSum, OrderedSum};
 use super::interrupt::Interrupt;
 use super::precision::{LossScale, Precision};
 use super::prefetch::StepBatches;
@@ -59,7 +59,7 @@ pub struct Evaluation {
 /// A loss and the parts that it is the sum of, each of shape `[1]`.
 #[derive(Debug)]
 pub struct Losses {
-    /// What is minimised.
+    /// What is minimized.
     pub total: Tensor<1>,
     /// Named parts, for the log.
     pub parts: Vec<(&'static str, Tensor<1>)>,
@@ -143,7 +143,7 @@ pub fn train<O: Objective>(
     let workers = Workers::for_device(&device)?;
     let is_asynchronous = is_asynchronous(&device);
 
-    let _held = interrupt.hold();
+    let _guard = interrupt.defer();
     while state.step < plan.until {
         let Ok(step_batches) = steps.recv() else { break };
         let StepBatches { batches, tokens, epoch, cursor } = step_batches?;
@@ -342,7 +342,7 @@ fn forward_backward<O: Objective>(
     workers: &Workers,
     gradients: &mut GradientSum,
 ) -> Vec<Losses> {
-    let sum = InTurn::new(gradients, shards.len());
+    let sum = OrderedSum::new(gradients, shards.len());
     let device = model.devices().first().cloned().unwrap_or_default();
     let work = shards.into_iter().zip(sum.turns()).map(|(shard, turns)| (shard, turns, model.clone().fork(&device)));
     workers.run(work.collect(), |(Shard { batch, first_sequence }, mut turns, model)| {
@@ -445,7 +445,7 @@ mod tests {
         let device = Device::flex();
         let workers = Workers::for_device(&device).unwrap();
         let take = |parts: usize, batches: Vec<()>| {
-            let model = BertModel::fresh(&BertConfig::named("tiny").unwrap().with_vocab_size(9), 1, &device);
+            let model = BertModel::init_seeded(&BertConfig::named("tiny").unwrap().with_vocab_size(9), 1, &device);
             let state = TrainingState::new(model.train(), Optimizer::new(OptimizerConfig::default()));
             take_step(state, &Cuts(parts), batches, &Plan::constant(1e-3, 1), &workers, &Solo)
         };

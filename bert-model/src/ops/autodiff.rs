@@ -19,12 +19,7 @@ pub(super) trait Differentiable<B: Backend, const N: usize>: Clone + Send + Debu
     fn forward(&self, inputs: [FloatTensor<B>; N]) -> (FloatTensor<B>, Self::Saved);
 
     /// The gradients of the inputs from that of the output; those that are not `wanted` may be left out.
-    fn backward(
-        self,
-        saved: Self::Saved,
-        gradient: FloatTensor<B>,
-        wanted: [bool; N],
-    ) -> [Option<FloatTensor<B>>; N];
+    fn backward(self, saved: Self::Saved, gradient: FloatTensor<B>, wanted: [bool; N]) -> [Option<FloatTensor<B>>; N];
 }
 
 /// A step of the backward pass.

@@ -10,9 +10,9 @@ use burn::tensor::activation::log_softmax;
 use pulp::Arch;
 
 use super::autodiff::{Differentiable, apply};
-use super::flex::{by_lanes, changed, contiguous, elements, make, sum_of};
+use super::flex::{by_lanes, contiguous, elements, sum_of, tensor_from, with_values_mut};
 use super::math::exp_or_zero;
-use super::{TensorMetadata, is_fast, widened};
+use super::{TensorMetadata, is_fast, upcast};
 
 /// `−log softmax(logits)[target]` of each row, in nats.
 ///
@@ -29,7 +29,7 @@ pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     if super::cube::runs(&logits) && logits.dims()[0] > 0 {
         return super::cube::cross_entropy(logits, targets);
     }
-    let logits = widened(logits);
+    let logits = upcast(logits);
     if is_fast(&logits) {
         return Tensor::from_dispatch(Dispatch::fast_cross_entropy(logits.into_dispatch(), targets.into_dispatch()));
     }
@@ -95,7 +95,7 @@ impl CrossEntropyGradient for Flex {
             },
         );
         let shape = Shape::from([targets.len()]);
-        (make(losses, shape.clone()), make(log_sums, shape))
+        (tensor_from(losses, shape.clone()), tensor_from(log_sums, shape))
     }
 
     fn cross_entropy_gradient(
@@ -107,7 +107,7 @@ impl CrossEntropyGradient for Flex {
         let [logits, log_sums, gradient] = [logits, log_sums, gradient].map(contiguous);
         let (classes, targets) = (logits.shape()[1].max(1), indices(&targets));
         let (log_sums, gradients) = (elements(&log_sums), elements(&gradient));
-        changed(
+        with_values_mut(
             logits,
             #[inline(always)]
             |values| {

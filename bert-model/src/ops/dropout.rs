@@ -179,13 +179,10 @@ mod tests {
         let p = threshold(0.5);
         let zeroed = |site, sequence, index| bits(sequence_key(site_key(9, site), sequence), index) < p;
         let agree = |other: &dyn Fn(u32) -> bool| (0..100_000).filter(|&i| zeroed(1, 3, i) == other(i)).count();
-        let others: [&dyn Fn(u32) -> bool; 5] = [
-            &|i| zeroed(1, 3, i + 1),
-            &|i| zeroed(1, 3, i + 128),
-            &|i| zeroed(2, 3, i),
-            &|i| zeroed(1, 4, i),
-            &|i| zeroed(1, 3 + (1 << 16), i),
-        ];
+        let others: [&dyn Fn(u32) -> bool; 5] =
+            [&|i| zeroed(1, 3, i + 1), &|i| zeroed(1, 3, i + 128), &|i| zeroed(2, 3, i), &|i| zeroed(1, 4, i), &|i| {
+                zeroed(1, 3 + (1 << 16), i)
+            }];
         for count in others.map(agree) {
             assert!((49_300..50_700).contains(&count), "{count}");
         }

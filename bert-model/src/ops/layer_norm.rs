@@ -1,4 +1,4 @@
-//! Layer normalisation (Ba et al. 2016): every row to mean 0 and variance 1, then times γ plus β; also of a residual sum
+//! Layer normalization (Ba et al. 2016): every row to mean 0 and variance 1, then times γ plus β; also of a residual sum
 //! with dropout, in one pass over memory.
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
@@ -9,8 +9,8 @@ use pulp::Arch;
 
 use super::autodiff::{Differentiable, apply};
 use super::dropout::{Mask, factor};
-use super::flex::{changed, contiguous, elements, make, sum_of, sum_of_products};
-use super::{TensorMetadata, by_rows, dropout_with, is_fast, is_half, rows_of_a_sequence, widened};
+use super::flex::{contiguous, elements, sum_of, sum_of_products, tensor_from, with_values_mut};
+use super::{TensorMetadata, by_rows, dropout_with, is_fast, is_half, rows_of_a_sequence, upcast};
 
 /// `(x − mean) / √(variance + ε) · γ + β` along the last dimension, with the variance of the row itself (over H, not
 /// H − 1).
@@ -29,7 +29,7 @@ pub fn layer_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, beta: Tensor<1
     }
     if is_half(&x) {
         let dtype = x.dtype();
-        return layer_norm(widened(x), widened(gamma), widened(beta), epsilon).cast(dtype);
+        return layer_norm(upcast(x), upcast(gamma), upcast(beta), epsilon).cast(dtype);
     }
     if is_fast(&x) {
         let (gamma, beta) = (gamma.into_dispatch(), beta.into_dispatch());
@@ -37,9 +37,9 @@ pub fn layer_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, beta: Tensor<1
             Tensor::from_dispatch(Dispatch::fast_layer_norm(x.into_dispatch(), gamma, beta, epsilon as f32))
         });
     }
-    let centred = x.clone() - x.mean_dim(D - 1);
-    let variance = centred.clone().powi_scalar(2).mean_dim(D - 1);
-    centred / (variance + epsilon).sqrt() * gamma.unsqueeze() + beta.unsqueeze()
+    let centered = x.clone() - x.mean_dim(D - 1);
+    let variance = centered.clone().powi_scalar(2).mean_dim(D - 1);
+    centered / (variance + epsilon).sqrt() * gamma.unsqueeze() + beta.unsqueeze()
 }
 
 /// `layer_norm(residual + dropout(x·W + b))`: a dense layer and what closes its half of an encoder layer; see [`add_norm`].
@@ -189,12 +189,12 @@ impl LayerNormOps for Flex {
             || {
                 for row in values.chunks_exact(width) {
                     let (mean, factor) = moments(row, epsilon);
-                    let normalised = row.iter().zip(gammas).zip(betas);
-                    output.extend(normalised.map(|((x, gamma), beta)| (x - mean) * factor * gamma + beta));
+                    let normalized = row.iter().zip(gammas).zip(betas);
+                    output.extend(normalized.map(|((x, gamma), beta)| (x - mean) * factor * gamma + beta));
                 }
             },
         );
-        make(output, x.shape())
+        tensor_from(output, x.shape())
     }
 
     fn fast_add_norm(
@@ -230,7 +230,7 @@ impl LayerNormGradients for Flex {
             },
         );
         let Backwards { dgamma, dbeta, .. } = backward;
-        (make(dx, x.shape()), make(dgamma, gamma.shape()), make(dbeta, gamma.shape()))
+        (tensor_from(dx, x.shape()), tensor_from(dgamma, gamma.shape()), tensor_from(dbeta, gamma.shape()))
     }
 
     fn add_norm_with_sum(
@@ -243,10 +243,11 @@ impl LayerNormGradients for Flex {
         tokens: usize,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let [residual, x, gamma, beta] = [residual, x, gamma, beta].map(contiguous);
-        let (residuals, gammas, betas, scale) = (elements(&residual), elements(&gamma), elements(&beta), dropout.scale());
+        let (residuals, gammas, betas, scale) =
+            (elements(&residual), elements(&gamma), elements(&beta), dropout.scale());
         let width = gammas.len().max(1);
         let mut output = Vec::with_capacity(residuals.len());
-        let sum = changed(
+        let sum = with_values_mut(
             x,
             #[inline(always)]
             |values| {
@@ -262,12 +263,12 @@ impl LayerNormGradients for Flex {
                         *x += residual;
                     }
                     let (mean, factor) = moments(row, epsilon);
-                    let normalised = row.iter().zip(gammas).zip(betas);
-                    output.extend(normalised.map(|((x, gamma), beta)| (x - mean) * factor * gamma + beta));
+                    let normalized = row.iter().zip(gammas).zip(betas);
+                    output.extend(normalized.map(|((x, gamma), beta)| (x - mean) * factor * gamma + beta));
                 }
             },
         );
-        (make(output, sum.shape()), sum)
+        (tensor_from(output, sum.shape()), sum)
     }
 
     fn add_norm_gradients(
@@ -293,22 +294,30 @@ impl LayerNormGradients for Flex {
                 for (index, (row, gradient)) in rows.enumerate() {
                     let ((key, first), change) = (place(dropout, index, tokens, width), backward.row(row, gradient));
                     dresidual.extend_from_slice(change);
-                    dx.extend(change.iter().enumerate().map(|(column, g)| {
-                        g * factor(key, first.wrapping_add(column as u32), dropout.p, scale)
-                    }));
+                    dx.extend(
+                        change
+                            .iter()
+                            .enumerate()
+                            .map(|(column, g)| g * factor(key, first.wrapping_add(column as u32), dropout.p, scale)),
+                    );
                 }
             },
         );
         let (Backwards { dgamma, dbeta, .. }, shape) = (backward, sum.shape());
-        (make(dresidual, shape.clone()), make(dx, shape), make(dgamma, gamma.shape()), make(dbeta, gamma.shape()))
+        (
+            tensor_from(dresidual, shape.clone()),
+            tensor_from(dx, shape),
+            tensor_from(dgamma, gamma.shape()),
+            tensor_from(dbeta, gamma.shape()),
+        )
     }
 }
 
-/// The gradient of the normalisation, row by row.
+/// The gradient of the normalization, row by row.
 struct Backwards<'a> {
     gamma: &'a [f32],
     epsilon: f32,
-    normalised: Vec<f32>,
+    normalized: Vec<f32>,
     scaled: Vec<f32>,
     dgamma: Vec<f32>,
     dbeta: Vec<f32>,
@@ -316,8 +325,8 @@ struct Backwards<'a> {
 
 impl<'a> Backwards<'a> {
     fn new(gamma: &'a [f32], epsilon: f32) -> Self {
-        let [normalised, scaled, dgamma, dbeta] = [(); 4].map(|()| vec![0.0; gamma.len()]);
-        Self { gamma, epsilon, normalised, scaled, dgamma, dbeta }
+        let [normalized, scaled, dgamma, dbeta] = [(); 4].map(|()| vec![0.0; gamma.len()]);
+        Self { gamma, epsilon, normalized, scaled, dgamma, dbeta }
     }
 
     /// The gradient of a row; those of γ and β are added up.
@@ -325,18 +334,18 @@ impl<'a> Backwards<'a> {
     fn row(&mut self, row: &[f32], gradient: &[f32]) -> &[f32] {
         let width = self.gamma.len();
         let (row, gradient, gamma) = (&row[..width], &gradient[..width], &self.gamma[..width]);
-        let (normalised, scaled) = (&mut self.normalised[..width], &mut self.scaled[..width]);
+        let (normalized, scaled) = (&mut self.normalized[..width], &mut self.scaled[..width]);
         let (dgamma, dbeta) = (&mut self.dgamma[..width], &mut self.dbeta[..width]);
         let (mean, factor) = moments(row, self.epsilon);
         for i in 0..width {
-            normalised[i] = (row[i] - mean) * factor;
+            normalized[i] = (row[i] - mean) * factor;
             scaled[i] = gradient[i] * gamma[i];
-            dgamma[i] += gradient[i] * normalised[i];
+            dgamma[i] += gradient[i] * normalized[i];
             dbeta[i] += gradient[i];
         }
         let mean_gradient = sum_of(scaled, |g| g) / width as f32;
-        let mean_product = sum_of_products(scaled, normalised) / width as f32;
-        for (g, x) in scaled.iter_mut().zip(normalised) {
+        let mean_product = sum_of_products(scaled, normalized) / width as f32;
+        for (g, x) in scaled.iter_mut().zip(normalized) {
             *g = (*g - mean_gradient - *x * mean_product) * factor;
         }
         scaled

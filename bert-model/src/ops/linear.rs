@@ -10,7 +10,7 @@ use burn::prelude::*;
 use pulp::Arch;
 
 use super::autodiff::{Differentiable, apply};
-use super::flex::{contiguous, elements, make};
+use super::flex::{contiguous, elements, tensor_from};
 use super::gemm::{Output, View, product};
 use super::{TensorMetadata, is_fast};
 
@@ -89,11 +89,8 @@ pub trait LinearGradients: LinearOps {
     ) -> FloatTensor<Self>;
 
     /// The gradient of `weight`, `xᵀ·g`.
-    fn linear_weight_gradient(
-        x: FloatTensor<Self>,
-        gradient: FloatTensor<Self>,
-        transposed: bool,
-    ) -> FloatTensor<Self>;
+    fn linear_weight_gradient(x: FloatTensor<Self>, gradient: FloatTensor<Self>, transposed: bool)
+    -> FloatTensor<Self>;
 
     /// The gradient of `bias`: the sum of the rows of `gradient`.
     fn linear_bias_gradient(gradient: FloatTensor<Self>) -> FloatTensor<Self>;
@@ -126,7 +123,7 @@ impl LinearOps for Flex {
             (elements(&x), View::rows_of(inputs)),
             (elements(&weight), view(inputs, outputs, transposed)),
         );
-        make(output, Shape::from([rows, outputs]))
+        tensor_from(output, Shape::from([rows, outputs]))
     }
 }
 
@@ -147,7 +144,7 @@ impl LinearGradients for Flex {
             (elements(&gradient), View::rows_of(outputs)),
             (elements(&weight), view(inputs, outputs, transposed).transposed()),
         );
-        make(dx, Shape::from([rows, inputs]))
+        tensor_from(dx, Shape::from([rows, inputs]))
     }
 
     fn linear_weight_gradient(
@@ -167,7 +164,7 @@ impl LinearGradients for Flex {
                 (x, View::rows_of(inputs).transposed()),
                 (gradient, View::rows_of(outputs)),
             );
-            return make(dw, Shape::from([inputs, outputs]));
+            return tensor_from(dw, Shape::from([inputs, outputs]));
         }
         let mut columns = Vec::with_capacity(rows * COLUMNS);
         for (part, dw) in dw.chunks_mut((COLUMNS * inputs).max(1)).enumerate() {
@@ -182,7 +179,7 @@ impl LinearGradients for Flex {
                 (x, View::rows_of(inputs)),
             );
         }
-        make(dw, Shape::from([outputs, inputs]))
+        tensor_from(dw, Shape::from([outputs, inputs]))
     }
 
     fn linear_bias_gradient(gradient: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -199,7 +196,7 @@ impl LinearGradients for Flex {
                 }
             },
         );
-        make(db, Shape::from([outputs]))
+        tensor_from(db, Shape::from([outputs]))
     }
 }
 

@@ -213,7 +213,7 @@ pub fn add_rows(table: Tensor<2>, ids: Tensor<1, Int>, rows: Tensor<2>) -> Tenso
     if super::cube::runs(&rows) {
         return super::cube::add_rows(table, ids, rows);
     }
-    table.select_assign(0, ids, super::widened(rows), burn::tensor::IndexingUpdateOp::Add)
+    table.select_assign(0, ids, super::upcast(rows), burn::tensor::IndexingUpdateOp::Add)
 }
 
 /// Matrices in another number type.

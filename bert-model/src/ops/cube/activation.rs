@@ -48,13 +48,7 @@ fn bias_gelu<E: Float>(x: &[E], bias: &[E], y: &mut [E], #[define(E)] _element: 
 }
 
 #[cube(launch)]
-fn bias_gelu_gradient<E: Float>(
-    x: &[E],
-    bias: &[E],
-    gradient: &[E],
-    dx: &mut [E],
-    #[define(E)] _element: ElemType,
-) {
+fn bias_gelu_gradient<E: Float>(x: &[E], bias: &[E], gradient: &[E], dx: &mut [E], #[define(E)] _element: ElemType) {
     let at = ABSOLUTE_POS;
     if at < dx.len() {
         let x = f32::cast_from(x[at]) + f32::cast_from(bias[at % bias.len()]);
@@ -68,11 +62,7 @@ fn bias_gelu_gradient<E: Float>(
 #[backend_extension(Cube, Autodiff)]
 pub trait ActivationOps: Backend {
     /// `gelu(x·W + b)`. Shapes: `x` `[R, I]`, `weight` `[I, O]`, `bias` `[O]`, output `[R, O]`.
-    fn gpu_linear_gelu(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-    ) -> FloatTensor<Self>;
+    fn gpu_linear_gelu(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
 const WEIGHTS: Weights = Weights { transposed: false };
@@ -123,11 +113,7 @@ impl Differentiable<Cube, 3> for LinearGelu {
 }
 
 impl<C: CheckpointStrategy> ActivationOps for Autodiff<Cube, C> {
-    fn gpu_linear_gelu(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-    ) -> FloatTensor<Self> {
+    fn gpu_linear_gelu(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
         apply::<_, Cube, C, 3>(LinearGelu, [x, weight, bias])
     }
 }

@@ -508,8 +508,6 @@ pub fn linear_add_norm<const D: usize>(
     let (gamma, beta) = (gamma.into_dispatch(), beta.into_dispatch());
     by_rows(residual, |residual| {
         let residual = residual.into_dispatch();
-        Tensor::from_dispatch(Dispatch::gpu_linear_add_norm(
-            x, weight, bias, residual, gamma, beta, keys, settings,
-        ))
+        Tensor::from_dispatch(Dispatch::gpu_linear_add_norm(x, weight, bias, residual, gamma, beta, keys, settings))
     })
 }

@@ -19,7 +19,14 @@ use crate::ops::autodiff::{Differentiable, apply};
 
 /// The rows of three matrices `[I, O]` beside each other: `[I, 3·O]`.
 #[cube(launch)]
-fn pack<E: Float>(first: &[E], second: &[E], third: &[E], packed: &mut [E], width: u32, #[define(E)] _element: ElemType) {
+fn pack<E: Float>(
+    first: &[E],
+    second: &[E],
+    third: &[E],
+    packed: &mut [E],
+    width: u32,
+    #[define(E)] _element: ElemType,
+) {
     let at = ABSOLUTE_POS as u32;
     if at < packed.len() as u32 {
         let (row, column) = (at / (3u32 * width), at % (3u32 * width));
@@ -397,7 +404,8 @@ impl SelfAttention {
         let Heads { batch, tokens, heads, site, .. } = self.heads;
         let drops = site.p > 0;
         let shape = probabilities.meta.shape().clone();
-        let dropped = if drops { empty(&gradient, shape, gradient.dtype) } else { empty(&gradient, [1], gradient.dtype) };
+        let dropped =
+            if drops { empty(&gradient, shape, gradient.dtype) } else { empty(&gradient, [1], gradient.dtype) };
         let grid = Rows::of(tokens, &gradient.client);
         let (count, dim) = grid.launch(batch * heads * tokens);
         softmax_gradient_kernel::launch(
@@ -552,8 +560,7 @@ pub fn self_attention(
     let [(query, query_bias), (key, key_bias), (value, value_bias)] = [query, key, value].map(projection);
     let x = hidden.reshape([batch * tokens, width]).into_dispatch();
     let (padding, keys) = (padding.into_dispatch(), keys.into_dispatch());
-    let context = Dispatch::gpu_self_attention(
-        x, query, query_bias, key, key_bias, value, value_bias, padding, keys, settings,
-    );
+    let context =
+        Dispatch::gpu_self_attention(x, query, query_bias, key, key_bias, value, value_bias, padding, keys, settings);
     Tensor::<2>::from_dispatch(context).reshape([batch, tokens, width])
 }

@@ -97,7 +97,16 @@ impl Differentiable<Cube, 1> for GpuCrossEntropy {
         let (inputs, outputs) = ((buffer(&logits), buffer(&targets)), (buffer(&losses), buffer(&log_sums)));
         let (classes, element) = (classes as u32, element(logits.dtype));
         losses_kernel::launch(
-            &logits.client, count, dim, inputs.0, inputs.1, outputs.0, outputs.1, classes, grid.lanes, grid.plane,
+            &logits.client,
+            count,
+            dim,
+            inputs.0,
+            inputs.1,
+            outputs.0,
+            outputs.1,
+            classes,
+            grid.lanes,
+            grid.plane,
             element,
         );
         (losses, [logits, log_sums])

@@ -56,7 +56,8 @@ impl Site {
         TABLE.with_borrow_mut(|table| {
             if let Some(table) = table
                 && table.device == device
-                && (p == 0 || (table.seed, table.first_sequence, table.block) == (stream.seed, stream.first_sequence, block))
+                && (p == 0
+                    || (table.seed, table.first_sequence, table.block) == (stream.seed, stream.first_sequence, block))
             {
                 return (site, table.keys.clone());
             }
@@ -139,7 +140,17 @@ impl DropoutOps for Cube {
         let Site { number, p, scale } = site;
         let (inputs, element) = ((buffer(&x), buffer(&keys)), element(x.dtype));
         dropout_kernel::launch(
-            &x.client, count, dim, inputs.0, inputs.1, buffer(&y), number, p, scale, sequence as u32, element,
+            &x.client,
+            count,
+            dim,
+            inputs.0,
+            inputs.1,
+            buffer(&y),
+            number,
+            p,
+            scale,
+            sequence as u32,
+            element,
         );
         y
     }

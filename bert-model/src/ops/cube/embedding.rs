@@ -124,13 +124,7 @@ fn type_gradient<E: Float>(
 
 /// Adds to each row of a table all rows that have its number, in their order: the first of them does it for all.
 #[cube(launch)]
-fn add_rows_kernel<E: Float>(
-    table: &mut [f32],
-    ids: &[u32],
-    rows: &[E],
-    width: u32,
-    #[define(E)] _element: ElemType,
-) {
+fn add_rows_kernel<E: Float>(table: &mut [f32], ids: &[u32], rows: &[E], width: u32, #[define(E)] _element: ElemType) {
     let own = CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X;
     let count = ids.len() as u32;
     if own < count {
@@ -283,7 +277,15 @@ impl Differentiable<Cube, 5> for GpuEmbed {
             let (count, dim) = elementwise(positions * width);
             let sizes = [width as u32, tokens as u32, (rows / tokens) as u32];
             position_gradient::launch(
-                client, count, dim, buffer(&dsum), buffer(&output), sizes[0], sizes[1], sizes[2], dtype,
+                client,
+                count,
+                dim,
+                buffer(&dsum),
+                buffer(&output),
+                sizes[0],
+                sizes[1],
+                sizes[2],
+                dtype,
             );
             output
         });
@@ -298,13 +300,7 @@ impl Differentiable<Cube, 5> for GpuEmbed {
             type_gradient::launch(client, count, dim, inputs.0, inputs.1, buffer(&partial), sizes[0], sizes[1], dtype);
             reshaped(sum_rows(&partial, chunks, types * width), [types, width])
         });
-        [
-            for_words.then(|| dsum.clone()),
-            dpositions,
-            dtypes,
-            for_gamma.then_some(dgamma),
-            for_beta.then_some(dbeta),
-        ]
+        [for_words.then(|| dsum.clone()), dpositions, dtypes, for_gamma.then_some(dgamma), for_beta.then_some(dbeta)]
     }
 }
 
@@ -340,7 +336,6 @@ pub fn embed(
     let tables = (positions.into_dispatch(), types.into_dispatch());
     let norm = (gamma.into_dispatch(), beta.into_dispatch());
     let keys = keys.into_dispatch();
-    let output =
-        Dispatch::gpu_embed(words, tables.0, tables.1, norm.0, norm.1, type_ids, keys, settings);
+    let output = Dispatch::gpu_embed(words, tables.0, tables.1, norm.0, norm.1, type_ids, keys, settings);
     Tensor::<2>::from_dispatch(output).reshape([batch, tokens, width])
 }

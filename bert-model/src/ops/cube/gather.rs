@@ -77,7 +77,14 @@ impl Differentiable<Cube, 1> for Gather {
         let (cubes, dim) = elementwise(count * width);
         let inputs = (buffer(&x), buffer(&positions));
         gather_kernel::launch(
-            &x.client, cubes, dim, inputs.0, inputs.1, buffer(&output), width as u32, element(x.dtype),
+            &x.client,
+            cubes,
+            dim,
+            inputs.0,
+            inputs.1,
+            buffer(&output),
+            width as u32,
+            element(x.dtype),
         );
         (output, rows)
     }

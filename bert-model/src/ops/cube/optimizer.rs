@@ -130,14 +130,7 @@ fn owned(x: CubeTensor) -> CubeTensor {
 
 /// Adam's direction of one element, after its means were updated.
 #[cube]
-fn direction(
-    first: f32,
-    second: f32,
-    value: f32,
-    control: &[f32],
-    epsilon: f32,
-    weight_decay: f32,
-) -> f32 {
+fn direction(first: f32, second: f32, value: f32, control: &[f32], epsilon: f32, weight_decay: f32) -> f32 {
     first / control[CORRECTION1] / (sqrt(second / control[CORRECTION2]) + epsilon) + value * weight_decay
 }
 

@@ -26,14 +26,8 @@ pub fn multiply(lhs: &CubeTensor, rhs: &CubeTensor, dtype: DType) -> CubeTensor 
     let input = |x: &CubeTensor| InputBinding::new(x.clone().binding(), element(x.dtype));
     let elements = MatmulGlobalElems { lhs: element(lhs.dtype), rhs: element(rhs.dtype), out: element(dtype) };
     let (client, mut elements) = (&output.client, MatmulElems::from_globals(&elements));
-    let multiplied = launch_ref(
-        &Strategy::Auto,
-        client,
-        input(lhs),
-        input(rhs),
-        output.clone().binding(),
-        &mut elements,
-    );
+    let multiplied =
+        launch_ref(&Strategy::Auto, client, input(lhs), input(rhs), output.clone().binding(), &mut elements);
     #[allow(clippy::panic, reason = "the shapes are checked above, and every device has the fallback")]
     if let Err(error) = multiplied {
         panic!("a product of {:?} and {:?}: {error:?}", lhs.meta.shape(), rhs.meta.shape());
