@@ -59,7 +59,7 @@ fn hidden_states_attention_maps_and_pretraining_heads() {
         for name in ["gelu-odd", "relu-types", "gelu-new-one-head", "silu-untied", "tanh"] {
             let directory = golden("models").join(name);
             let loaded = load::<BertForPreTraining>(&directory, 0, &device).unwrap();
-            assert!(loaded.initialised.is_empty() && loaded.unused.is_empty(), "{name}: {:?}", loaded.unused);
+            assert!(loaded.initialized.is_empty() && loaded.unused.is_empty(), "{name}: {:?}", loaded.unused);
             let expected = read_golden(&directory.join("expected.safetensors"));
             let input = input(&expected, "", &device);
             let trace = loaded.model.bert.trace(input.clone());
@@ -92,9 +92,9 @@ fn head<M: Pretrained>(base: &str, name: &str, device: &Device) -> (M, BertConfi
     let weights = Weights::safetensors(&directory.join(format!("{name}.safetensors"))).unwrap();
     let loaded = load_weights::<M>(&weights, config, 0, device).unwrap();
     assert!(
-        loaded.initialised.is_empty() && loaded.unused.is_empty(),
+        loaded.initialized.is_empty() && loaded.unused.is_empty(),
         "{name}: {:?} {:?}",
-        loaded.initialised,
+        loaded.initialized,
         loaded.unused
     );
     (loaded.model, loaded.config, read_golden(&directory.join(format!("{name}.expected.safetensors"))))

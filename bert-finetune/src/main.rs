@@ -121,7 +121,7 @@ fn run_predict(args: &PredictArgs) -> Result<ExitCode> {
 fn run_embed(args: &EmbedArgs) -> Result<ExitCode> {
     let NamedDevice { device, .. } = select_device(&args.common.device, args.common.quiet)?;
     let loaded = load::<BertModel>(&args.model, args.common.seed, &device)?;
-    let has_pooler = !loaded.initialised.iter().any(|name| name.starts_with("pooler"));
+    let has_pooler = !loaded.initialized.iter().any(|name| name.starts_with("pooler"));
     if args.pooling == Pooling::Pooler && !has_pooler {
         bail!("{}: the checkpoint has no pooler; choose another --pooling", args.model.display());
     }

@@ -61,7 +61,7 @@ pub fn score<'a, T: Task>(
 /// If it cannot be loaded, or is no fine-tuned model.
 pub fn open_model<T: Task>(directory: &Path, device: &Device) -> anyhow::Result<T::Model> {
     let loaded = load::<T::Model>(directory, 0, device)?;
-    match loaded.initialised.first() {
+    match loaded.initialized.first() {
         None => Ok(loaded.model),
         Some(missing) => bail!(
             "{}: no tensor `{missing}`: not a fine-tuned model; train one with `bert-finetune train`",

@@ -188,7 +188,7 @@ pub fn evaluate(
     seed: u64,
 ) -> Result<Evaluation> {
     let loaded = load::<BertForPreTraining>(model_directory, seed, device)?;
-    let has_nsp = !loaded.initialised.iter().any(|name| name.starts_with("cls.seq_relationship"));
+    let has_nsp = !loaded.initialized.iter().any(|name| name.starts_with("cls.seq_relationship"));
     if let Some(warning) = loaded.warning() {
         eprintln!("warning: {}: {warning}", model_directory.display());
     }

@@ -203,7 +203,7 @@ impl Found {
     ) -> Result<TrainingState<M>> {
         let weights = Weights::safetensors(&self.path.join(WEIGHTS))?;
         let loaded = fill(&weights, model, config.clone())?;
-        if let Some(missing) = loaded.initialised.first() {
+        if let Some(missing) = loaded.initialized.first() {
             return Err(Error::tensor(self.path.join(WEIGHTS), missing, "no such tensor", "a whole model"));
         }
         optimizer.restore(self.step, read_tensors(&self.path.join(OPTIMIZER))?, device);

@@ -56,9 +56,9 @@ pub(super) fn initial_model<M: Pretrained>(
     let weights = if keeps_head { weights } else { weights.without(&["classifier", "qa_outputs"]) };
     let loaded = load_weights::<M>(&weights, config.clone(), seed, device)?;
     let unexpected: Vec<&str> =
-        loaded.initialised.iter().map(String::as_str).filter(|n| n.contains("pooler")).collect();
+        loaded.initialized.iter().map(String::as_str).filter(|n| n.contains("pooler")).collect();
     if !unexpected.is_empty() && !quiet {
-        eprintln!("warning: {}: no pooler in the checkpoint, freshly initialised", settings.model.display());
+        eprintln!("warning: {}: no pooler in the checkpoint, freshly initialized", settings.model.display());
     }
     Ok(loaded.model)
 }

@@ -4,7 +4,7 @@
 use burn::nn::Embedding;
 use burn::prelude::*;
 
-use super::Initialiser;
+use super::Initializer;
 use super::layer_norm::LayerNorm;
 use crate::ops::dropout::Dropout;
 use crate::ops::tape;
@@ -26,13 +26,13 @@ pub struct Embeddings {
 
 impl Embeddings {
     /// Fresh tables; the row of the padding token is zero.
-    pub fn init(initialiser: &mut Initialiser) -> Self {
-        let config = initialiser.config();
+    pub fn init(initializer: &mut Initializer) -> Self {
+        let config = initializer.config();
         Self {
-            word: initialiser.embedding(config.vocab_size, config.pad_token_id),
-            position: initialiser.embedding(config.max_position_embeddings, None),
-            token_type: initialiser.embedding(config.type_vocab_size, None),
-            norm: initialiser.layer_norm(),
+            word: initializer.embedding(config.vocab_size, config.pad_token_id),
+            position: initializer.embedding(config.max_position_embeddings, None),
+            token_type: initializer.embedding(config.type_vocab_size, None),
+            norm: initializer.layer_norm(),
             dropout: Dropout::new(config.hidden_dropout_prob),
         }
     }

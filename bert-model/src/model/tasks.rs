@@ -7,7 +7,7 @@ use burn::prelude::*;
 
 use super::heads::{MaskedLmHead, TaskHead};
 use super::linear::Linear;
-use super::{BertInput, BertModel, Initialiser};
+use super::{BertInput, BertModel, Initializer};
 use crate::config::BertConfig;
 
 /// The hidden states `[M, H]` at flat positions `b·T + t`, the only ones that the masked-LM head needs to see.
@@ -29,36 +29,36 @@ macro_rules! bert_with {
         impl $name {
             /// A fresh model; everything random comes from the generator of `device` (see [`Device::seed`]).
             pub fn init(config: &BertConfig, device: &Device) -> Self {
-                Self::with(&mut Initialiser::from_device(config, device))
+                Self::with(&mut Initializer::from_device(config, device))
             }
 
-            /// A fresh model with weights from `initialiser`.
-            pub fn with(initialiser: &mut Initialiser) -> Self {
-                let bert = BertModel::$bert(initialiser);
-                Self { bert, $($head: $init(initialiser),)+ }
+            /// A fresh model with weights from `initializer`.
+            pub fn with(initializer: &mut Initializer) -> Self {
+                let bert = BertModel::$bert(initializer);
+                Self { bert, $($head: $init(initializer),)+ }
             }
         }
     };
 }
 
 /// The next-sentence head: the pooled output to 2 scores; 0 = is next, 1 = random.
-fn next_sentence_head(initialiser: &mut Initialiser) -> Linear {
-    initialiser.linear(initialiser.config().hidden_size, 2)
+fn next_sentence_head(initializer: &mut Initializer) -> Linear {
+    initializer.linear(initializer.config().hidden_size, 2)
 }
 
 /// A head with one score for each label.
-fn label_head(initialiser: &mut Initialiser) -> TaskHead {
-    TaskHead::init(initialiser.config().num_labels(), initialiser)
+fn label_head(initializer: &mut Initializer) -> TaskHead {
+    TaskHead::init(initializer.config().num_labels(), initializer)
 }
 
 /// A head with one score for each choice.
-fn choice_head(initialiser: &mut Initialiser) -> TaskHead {
-    TaskHead::init(1, initialiser)
+fn choice_head(initializer: &mut Initializer) -> TaskHead {
+    TaskHead::init(1, initializer)
 }
 
 /// A head with a start and an end score for each token. Dropout is not part of it.
-fn span_head(initialiser: &mut Initialiser) -> Linear {
-    initialiser.task_head(2)
+fn span_head(initializer: &mut Initializer) -> Linear {
+    initializer.task_head(2)
 }
 
 bert_with! {

@@ -54,7 +54,7 @@ pub fn is_adapter(name: &str) -> bool {
     name.contains(".lora.")
 }
 
-/// Whether a checkpoint may lack the parameter: heads and the pooler, which are then freshly initialised.
+/// Whether a checkpoint may lack the parameter: heads and the pooler, which are then freshly initialized.
 pub fn is_head(name: &str) -> bool {
     let name = name.strip_prefix("bert.").unwrap_or(name);
     !name.starts_with("embeddings.") && !name.starts_with("encoder.")
