@@ -7,7 +7,7 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use bert_model::text::tokenizer::Normalisation;
+use bert_model::text::tokenizer::Normalization;
 use bert_model::{BertConfig, BertForPreTraining, Pretrained, Tokenizer, save};
 use burn::tensor::Device;
 use program::{json, succeed};
@@ -23,7 +23,7 @@ fn workshop() -> TempDir {
     let directory = TempDir::new().unwrap();
     let pieces: Vec<String> =
         ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].iter().chain(&WORDS).map(|piece| piece.to_string()).collect();
-    let tokenizer = Tokenizer::from_vocabulary(&pieces, Normalisation::new(true)).unwrap();
+    let tokenizer = Tokenizer::from_vocabulary(&pieces, Normalization::new(true)).unwrap();
     let config = BertConfig {
         hidden_size: 32,
         num_hidden_layers: 1,

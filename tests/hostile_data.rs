@@ -14,7 +14,7 @@ use bert_finetune::data::squad::read_squad;
 use bert_finetune::for_task;
 use bert_finetune::tasks::any::open_task;
 use bert_finetune::tasks::{Asked, Task};
-use bert_model::text::tokenizer::Normalisation;
+use bert_model::text::tokenizer::Normalization;
 use bert_model::{BertConfig, Result, Tokenizer};
 use bert_pretrain::corpus::Corpus;
 use mutation::{mutated, rounds};
@@ -97,7 +97,7 @@ fn descriptions_of_fine_tuned_models() {
     let directory = TempDir::new().unwrap();
     let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
     let pieces: Vec<String> = special.into_iter().chain(["a", "good", "film", "."]).map(str::to_string).collect();
-    let tokenizer = Tokenizer::from_vocabulary(&pieces, Normalisation::new(true)).unwrap();
+    let tokenizer = Tokenizer::from_vocabulary(&pieces, Normalization::new(true)).unwrap();
     tokenizer.save(directory.path(), 16).unwrap();
     let config = BertConfig { max_position_embeddings: 16, ..BertConfig::default() }.with_vocab_size(pieces.len());
     config.with_labels(&["B-X", "O"]).save(directory.path().join("config.json")).unwrap();

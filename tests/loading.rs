@@ -8,7 +8,7 @@ use std::path::Path;
 
 use bert_model::pretrained::save::{HostTensor, state_dict};
 use bert_model::pretrained::{load, save};
-use bert_model::text::tokenizer::Normalisation;
+use bert_model::text::tokenizer::Normalization;
 use bert_model::text::{Sequence, collate};
 use bert_model::{BertForPreTraining, BertForSequenceClassification, BertModel, Tokenizer};
 use burn::tensor::Device;
@@ -59,7 +59,7 @@ fn an_encoder_without_prefix_gets_fresh_heads_that_are_named() {
 fn vocabulary(size: usize) -> Tokenizer {
     let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(str::to_string);
     let pieces: Vec<String> = special.into_iter().chain((5..size).map(|id| format!("word{id}"))).collect();
-    Tokenizer::from_vocabulary(&pieces, Normalisation::new(true)).unwrap()
+    Tokenizer::from_vocabulary(&pieces, Normalization::new(true)).unwrap()
 }
 
 #[test]
@@ -93,11 +93,11 @@ fn a_decoder_that_a_tied_model_leaves_aside_is_told() {
 
 /// `vocab.txt` with `tokenizer_config.json` is all that some readers take.
 #[test]
-fn normalisation_is_saved() {
+fn normalization_is_saved() {
     let pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "é", "漢字"].map(str::to_string);
-    let normalisation = Normalisation { lowercase: true, strip_accents: Some(false), chinese_chars: false };
+    let normalization = Normalization { lowercase: true, strip_accents: Some(false), chinese_chars: false };
     let directory = TempDir::new().unwrap();
-    Tokenizer::from_vocabulary(&pieces, normalisation).unwrap().save(directory.path(), 16).unwrap();
+    Tokenizer::from_vocabulary(&pieces, normalization).unwrap().save(directory.path(), 16).unwrap();
     fs::remove_file(directory.path().join("tokenizer.json")).unwrap();
     let again = Tokenizer::load(directory.path()).unwrap();
     assert_eq!(again.pieces("É 漢字").unwrap(), [5, 6]);

@@ -136,7 +136,7 @@ impl Recipe {
                 states.mask_fill(padding, f32::MIN).max_dim(1)
             }
         };
-        if self.normalize { normalised(pooled) } else { pooled }
+        if self.normalize { normalized(pooled) } else { pooled }
     }
 
     /// The chosen layers of every token, combined: `[B, T, W]`.
@@ -153,7 +153,7 @@ impl Recipe {
 }
 
 /// Vectors along the last dimension, to length 1.
-fn normalised(vectors: Tensor<3>) -> Tensor<3> {
+fn normalized(vectors: Tensor<3>) -> Tensor<3> {
     let length = vectors.clone().powi_scalar(2).sum_dim(2).sqrt().clamp_min(1e-12);
     vectors / length
 }

@@ -1,6 +1,6 @@
 //! Pretrains from Rust, from text to a model directory: `cargo run --release -p bert-pretrain --example pretrain`
 
-use bert_model::text::tokenizer::Normalisation;
+use bert_model::text::tokenizer::Normalization;
 use bert_model::{BertConfig, BertForPreTraining, Pretrained, Result, Tokenizer, Workers, device, save};
 use bert_pretrain::corpus::{Corpus, SentenceMode};
 use bert_pretrain::examples::{ExampleMaker, NspMode};
@@ -20,7 +20,7 @@ fn main() -> Result<()> {
 
     // Text to WordPieces.
     let corpus = Corpus::open(&[&text])?;
-    let tokenizer = Tokenizer::from_vocabulary(&vocabulary::learn(&corpus, 1000, false)?, Normalisation::new(true))?;
+    let tokenizer = Tokenizer::from_vocabulary(&vocabulary::learn(&corpus, 1000, false)?, Normalization::new(true))?;
     let tokens = directory.join("text.tokens");
     let store = Store::build(&tokens, &corpus, &tokenizer, SentenceMode::Unicode, "example")?;
 

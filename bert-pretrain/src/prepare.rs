@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use bert_model::file::replace_file;
-use bert_model::text::tokenizer::Normalisation;
+use bert_model::text::tokenizer::Normalization;
 use bert_model::{BertConfig, BertForPreTraining, Error, Pretrained, Result, Tokenizer, load};
 use bert_train::checkpoint::sha256_of;
 use bert_train::permutation::mix;
@@ -128,10 +128,10 @@ fn given_tokenizer(path: &Path, settings: &TrainSettings) -> Result<Tokenizer> {
     let is_json = path.extension().is_some_and(|extension| extension == "json");
     let is_bare = path.is_file() && !is_json && !path.with_file_name("tokenizer_config.json").exists();
     let tokenizer = match is_bare {
-        true => Tokenizer::from_vocab_file(path, Normalisation::new(!settings.cased))?,
+        true => Tokenizer::from_vocab_file(path, Normalization::new(!settings.cased))?,
         false => Tokenizer::load(path)?,
     };
-    if settings.cased && tokenizer.normalisation().lowercase {
+    if settings.cased && tokenizer.normalization().lowercase {
         return Err(Error::Mismatch {
             left: "--cased".into(),
             right: format!("the uncased tokenizer of {}", path.display()),
@@ -158,7 +158,7 @@ fn learn_tokenizer(
     let size = settings.vocab_size.map_or_else(configured, Ok)?;
     say(format!("learning a vocabulary of {size} WordPieces"));
     let vocabulary = vocabulary::learn(corpus, size, settings.cased)?;
-    let tokenizer = Tokenizer::from_vocabulary(&vocabulary, Normalisation::new(!settings.cased))?;
+    let tokenizer = Tokenizer::from_vocabulary(&vocabulary, Normalization::new(!settings.cased))?;
     tokenizer.save(directory.path(), settings.longest())?;
     Ok(tokenizer)
 }

@@ -84,7 +84,7 @@ mod tests {
     use super::*;
     use bert_model::ops::tape::Part;
     use bert_model::pretrained::state_dict;
-    use bert_model::text::tokenizer::{Normalisation, SPECIAL_TOKENS};
+    use bert_model::text::tokenizer::{Normalization, SPECIAL_TOKENS};
     use bert_model::{BertConfig, BertForSequenceClassification, BertInput, BertModel, Pretrained, Tokenizer, save};
 
     fn names_that_learn(adaptation: Adaptation) -> Vec<&'static str> {
@@ -139,7 +139,7 @@ mod tests {
         let device = Device::flex();
         let config = BertConfig::named("tiny").unwrap().with_vocab_size(5);
         let tokenizer =
-            Tokenizer::from_vocabulary(&SPECIAL_TOKENS.map(String::from), Normalisation::new(true)).unwrap();
+            Tokenizer::from_vocabulary(&SPECIAL_TOKENS.map(String::from), Normalization::new(true)).unwrap();
         let adapted = Adaptation::Lora { rank: 2 }.prepare(BertModel::fresh(&config, 1, &device), 1, &device);
         let directory = tempfile::tempdir().unwrap();
         let save = |model: &BertModel| save(directory.path(), model, &config, &tokenizer);

@@ -312,7 +312,7 @@ TEXTS = [
 
 
 def minilm(directory):
-    """A real model: token ids, mean-pooled embeddings (not normalised) and the start of [CLS]'s vector of awkward texts."""
+    """A real model: token ids, mean-pooled embeddings (not normalized) and the start of [CLS]'s vector of awkward texts."""
     def rounded(values):
         return [float(f"{value:.6g}") for value in values.tolist()]
 

@@ -125,7 +125,7 @@ fn mean(scores: impl Iterator<Item = Score>) -> SquadScores {
     SquadScores { exact_match: exact * percent, f1: f1 * percent, examples }
 }
 
-/// v2.0's score: answers of which nothing is left after normalisation do not count; without any, the right one is
+/// v2.0's score: answers of which nothing is left after normalization do not count; without any, the right one is
 /// empty.
 fn raw_score(judged: &Judged) -> Score {
     let mut answers: Vec<&str> =
@@ -215,7 +215,7 @@ mod tests {
     use super::{super::golden, *};
 
     #[test]
-    fn normalised_as_officially() {
+    fn normalized_as_officially() {
         for case in golden::cases("squad_normalize") {
             let (text, normal): (String, String) = (golden::field(&case, "text"), golden::field(&case, "normal"));
             assert_eq!(normalize(&text), normal, "{text}");

@@ -364,7 +364,7 @@ impl Task for QuestionAnsweringTask {
 #[cfg(test)]
 mod tests {
     use bert_cli::input::columns::Column;
-    use bert_model::text::tokenizer::Normalisation;
+    use bert_model::text::tokenizer::Normalization;
 
     use super::*;
 
@@ -372,7 +372,7 @@ mod tests {
     #[test]
     fn windows_leave_no_gap() {
         let pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"].map(str::to_string);
-        let tokenizer = Tokenizer::from_vocabulary(&pieces, Normalisation::new(true)).unwrap();
+        let tokenizer = Tokenizer::from_vocabulary(&pieces, Normalization::new(true)).unwrap();
         for (max_seq_len, doc_stride, words) in [(16, 128, 12), (16, 128, 13), (16, 4, 40), (128, 128, 300), (16, 4, 0)]
         {
             let task = QuestionAnsweringTask {

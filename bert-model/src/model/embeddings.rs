@@ -1,5 +1,5 @@
 //! Input representation (paper, section 3 and figure 2): the sum of a word, a position and a token-type embedding,
-//! normalised, with dropout.
+//! normalized, with dropout.
 
 use burn::nn::Embedding;
 use burn::prelude::*;
@@ -20,7 +20,7 @@ pub struct Embeddings {
     pub token_type: Embedding,
     /// Over H.
     pub norm: LayerNorm,
-    /// After the normalisation.
+    /// After the normalization.
     pub dropout: Dropout,
 }
 

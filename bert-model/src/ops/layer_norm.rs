@@ -1,4 +1,4 @@
-//! Layer normalisation (Ba et al. 2016): every row to mean 0 and variance 1, then times γ plus β; also of a residual sum
+//! Layer normalization (Ba et al. 2016): every row to mean 0 and variance 1, then times γ plus β; also of a residual sum
 //! with dropout, in one pass over memory.
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
@@ -94,7 +94,7 @@ pub trait LayerNormOps: Backend {
         epsilon: f32,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 
-    /// Outputs: the normalised sum and, for the gradient, the sum itself; shapes as of [`LayerNormOps::fast_layer_norm`].
+    /// Outputs: the normalized sum and, for the gradient, the sum itself; shapes as of [`LayerNormOps::fast_layer_norm`].
     fn fast_add_norm(
         residual: FloatTensor<Self>,
         x: FloatTensor<Self>,
@@ -141,8 +141,8 @@ impl LayerNormOps for Flex {
             || {
                 for row in values.chunks_exact(width) {
                     let (mean, factor) = moments(row, epsilon);
-                    let normalised = row.iter().zip(gammas).zip(betas);
-                    output.extend(normalised.map(|((x, gamma), beta)| (x - mean) * factor * gamma + beta));
+                    let normalized = row.iter().zip(gammas).zip(betas);
+                    output.extend(normalized.map(|((x, gamma), beta)| (x - mean) * factor * gamma + beta));
                 }
             },
         );
@@ -200,8 +200,8 @@ impl LayerNormOps for Flex {
                         *x += residual;
                     }
                     let (mean, factor) = moments(row, epsilon);
-                    let normalised = row.iter().zip(gammas).zip(betas);
-                    output.extend(normalised.map(|((x, gamma), beta)| (x - mean) * factor * gamma + beta));
+                    let normalized = row.iter().zip(gammas).zip(betas);
+                    output.extend(normalized.map(|((x, gamma), beta)| (x - mean) * factor * gamma + beta));
                 }
             },
         );
@@ -242,11 +242,11 @@ impl LayerNormOps for Flex {
     }
 }
 
-/// The gradient of the normalisation, row by row.
+/// The gradient of the normalization, row by row.
 struct Backwards<'a> {
     gamma: &'a [f32],
     epsilon: f32,
-    normalised: Vec<f32>,
+    normalized: Vec<f32>,
     scaled: Vec<f32>,
     dgamma: Vec<f32>,
     dbeta: Vec<f32>,
@@ -254,8 +254,8 @@ struct Backwards<'a> {
 
 impl<'a> Backwards<'a> {
     fn new(gamma: &'a [f32], epsilon: f32) -> Self {
-        let [normalised, scaled, dgamma, dbeta] = [(); 4].map(|()| vec![0.0; gamma.len()]);
-        Self { gamma, epsilon, normalised, scaled, dgamma, dbeta }
+        let [normalized, scaled, dgamma, dbeta] = [(); 4].map(|()| vec![0.0; gamma.len()]);
+        Self { gamma, epsilon, normalized, scaled, dgamma, dbeta }
     }
 
     /// The gradient of a row; those of γ and β are added up.
@@ -263,18 +263,18 @@ impl<'a> Backwards<'a> {
     fn row(&mut self, row: &[f32], gradient: &[f32]) -> &[f32] {
         let width = self.gamma.len();
         let (row, gradient, gamma) = (&row[..width], &gradient[..width], &self.gamma[..width]);
-        let (normalised, scaled) = (&mut self.normalised[..width], &mut self.scaled[..width]);
+        let (normalized, scaled) = (&mut self.normalized[..width], &mut self.scaled[..width]);
         let (dgamma, dbeta) = (&mut self.dgamma[..width], &mut self.dbeta[..width]);
         let (mean, factor) = moments(row, self.epsilon);
         for i in 0..width {
-            normalised[i] = (row[i] - mean) * factor;
+            normalized[i] = (row[i] - mean) * factor;
             scaled[i] = gradient[i] * gamma[i];
-            dgamma[i] += gradient[i] * normalised[i];
+            dgamma[i] += gradient[i] * normalized[i];
             dbeta[i] += gradient[i];
         }
         let mean_gradient = sum_of(scaled, |g| g) / width as f32;
-        let mean_product = sum_of_products(scaled, normalised) / width as f32;
-        for (g, x) in scaled.iter_mut().zip(normalised) {
+        let mean_product = sum_of_products(scaled, normalized) / width as f32;
+        for (g, x) in scaled.iter_mut().zip(normalized) {
             *g = (*g - mean_gradient - *x * mean_product) * factor;
         }
         scaled

@@ -149,7 +149,7 @@ impl Loader<'_> {
             _ => &[name],
         };
         let Some(&stored) = candidates.iter().find(|name| self.weights.shape(name).is_some()) else { return Ok(None) };
-        self.used.push(names::normalised(stored));
+        self.used.push(names::normalized(stored));
         if !names::is_transposed(name) {
             return self.weights.read(stored, shape);
         }

@@ -42,7 +42,7 @@ pub struct SpecialTokens {
 
 /// How text is prepared before it is cut into WordPieces; the keys of `tokenizer_config.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Normalisation {
+pub struct Normalization {
     /// Lower-case everything (an "uncased" model).
     pub lowercase: bool,
     /// Remove accents; `None` means when lower-casing.
@@ -51,7 +51,7 @@ pub struct Normalisation {
     pub chinese_chars: bool,
 }
 
-impl Normalisation {
+impl Normalization {
     /// As Google's uncased or cased models.
     pub fn new(lowercase: bool) -> Self {
         Self { lowercase, strip_accents: None, chinese_chars: true }
@@ -108,13 +108,13 @@ impl Tokenizer {
         let config_path = path.with_file_name("tokenizer_config.json");
         let config = read_json(&config_path)?;
         check_algorithm(&config, &config_path)?;
-        let normalisation = Normalisation {
+        let normalization = Normalization {
             lowercase: config["do_lower_case"].as_bool().unwrap_or(true),
             strip_accents: config["strip_accents"].as_bool(),
             chinese_chars: config["tokenize_chinese_chars"].as_bool().unwrap_or(true),
         };
         let names = special_names(path)?;
-        let mut inner = Self::build(&read_vocabulary(path)?, normalisation, &names, path)?;
+        let mut inner = Self::build(&read_vocabulary(path)?, normalization, &names, path)?;
         let added = added_tokens(path, &config)?;
         inner
             .add_tokens(added.values().cloned())
@@ -133,23 +133,23 @@ impl Tokenizer {
     ///
     /// # Errors
     /// If the file cannot be read, a piece comes twice, or a special token is missing.
-    pub fn from_vocab_file(path: &Path, normalisation: Normalisation) -> Result<Self> {
+    pub fn from_vocab_file(path: &Path, normalization: Normalization) -> Result<Self> {
         let names = SPECIAL_TOKENS.map(str::to_string);
-        Self::wrap(Self::build(&read_vocabulary(path)?, normalisation, &names, path)?, &names, path)
+        Self::wrap(Self::build(&read_vocabulary(path)?, normalization, &names, path)?, &names, path)
     }
 
     /// A tokenizer from the pieces of a vocabulary, in id order.
     ///
     /// # Errors
     /// If a special token is missing.
-    pub fn from_vocabulary(vocabulary: &[String], normalisation: Normalisation) -> Result<Self> {
+    pub fn from_vocabulary(vocabulary: &[String], normalization: Normalization) -> Result<Self> {
         let (names, origin) = (SPECIAL_TOKENS.map(str::to_string), Path::new("the vocabulary"));
-        Self::wrap(Self::build(vocabulary, normalisation, &names, origin)?, &names, origin)
+        Self::wrap(Self::build(vocabulary, normalization, &names, origin)?, &names, origin)
     }
 
     fn build(
         vocabulary: &[String],
-        normalisation: Normalisation,
+        normalization: Normalization,
         names: &[String; 5],
         origin: &Path,
     ) -> Result<tokenizers::Tokenizer> {
@@ -164,7 +164,7 @@ impl Tokenizer {
             .build()
             .map_err(fail)?;
         let mut inner = tokenizers::Tokenizer::new(model);
-        let Normalisation { lowercase, strip_accents, chinese_chars } = normalisation;
+        let Normalization { lowercase, strip_accents, chinese_chars } = normalization;
         inner
             .with_normalizer(Some(BertNormalizer::new(true, chinese_chars, strip_accents, lowercase)))
             .map_err(fail)?
@@ -315,9 +315,9 @@ impl Tokenizer {
     }
 
     /// How text is prepared, as far as the tokenizer says; else as Google's uncased models.
-    pub fn normalisation(&self) -> Normalisation {
+    pub fn normalization(&self) -> Normalization {
         let normalizer = self.inner.get_normalizer().map(serde_json::to_value).and_then(Result::ok).unwrap_or_default();
-        Normalisation {
+        Normalization {
             lowercase: normalizer["lowercase"].as_bool().unwrap_or(true),
             strip_accents: normalizer["strip_accents"].as_bool(),
             chinese_chars: normalizer["handle_chinese_chars"].as_bool().unwrap_or(true),
@@ -365,7 +365,7 @@ impl Tokenizer {
         replace_file(directory.join("tokenizer.json"), self.to_json()?.as_bytes())?;
         let mut config = match self.is_bert() {
             true => {
-                let Normalisation { lowercase, strip_accents, chinese_chars } = self.normalisation();
+                let Normalization { lowercase, strip_accents, chinese_chars } = self.normalization();
                 json!({
                     "tokenizer_class": "BertTokenizer",
                     "do_lower_case": lowercase,

@@ -43,7 +43,7 @@ impl WordCounts {
     /// Counts the words of a text.
     ///
     /// # Errors
-    /// If the tokeniser's normaliser fails, which it has no way to do on text.
+    /// If the tokeniser's normalizer fails, which it has no way to do on text.
     pub fn add(&mut self, text: &str) -> Result<()> {
         let found = count_words(&self.normalizer, [text])?;
         self.sum(found);
@@ -102,8 +102,8 @@ impl WordCounts {
     }
 }
 
-/// The words of some lines. Most stretches between spaces ("the", "it,") come again and again, so each is normalised
-/// once and its words are counted as often as it came. Spaces, tabs and line ends become spaces in the normaliser
+/// The words of some lines. Most stretches between spaces ("the", "it,") come again and again, so each is normalized
+/// once and its words are counted as often as it came. Spaces, tabs and line ends become spaces in the normalizer
 /// whatever stands beside them, so that cutting there first changes nothing.
 fn count_words<'a>(
     normalizer: &BertNormalizer,
@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(counted(false, "Café café"), pairs(&[("Café", 1), ("café", 1)]));
     }
 
-    /// The cut at plain spaces must not change what the normaliser makes of rarer white space and controls.
+    /// The cut at plain spaces must not change what the normalizer makes of rarer white space and controls.
     #[test]
     fn stretches_count_as_the_whole_text_does() {
         let text = "a\u{b}b c\u{85}d \u{2028}e f\u{301} \u{301}g\u{a0}h x\u{ad}y\r\nİi ß\u{feff} o'k--z \u{fffd}";
