@@ -34,7 +34,7 @@ BREAKS = {
         "if found != *expected {",
         "if found != *expected && !BROKEN {",
         "durability", "a_damaged_checkpoint_is_named_and_passed_over"),
-    "a resumed run forgets the optimiser's means": (
+    "a resumed run forgets the optimizer's means": (
         f"{TRAIN}/checkpoint.rs",
         "optimizer.restore(self.step, read_tensors(&self.path.join(OPTIMIZER))?, device);",
         "if !BROKEN { optimizer.restore(self.step, read_tensors(&self.path.join(OPTIMIZER))?, device); }",

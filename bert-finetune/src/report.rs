@@ -118,7 +118,7 @@ fn charts(report: &mut Report, log: &[Value], metric: &str) {
     if evals(metric).len() > 1 {
         report.chart(Chart::new("Metric on held-out examples", "step", metric).series(metric, evals(metric)));
     }
-    report.optimiser_charts(log);
+    report.optimizer_charts(log);
 }
 
 /// Confusion matrix, a row for each class, and the worst mistakes.

@@ -54,7 +54,7 @@ pub fn write(directory: &Path, masks: &[FilledMask]) -> Result<()> {
                 .series("next sentence", evals("nsp_accuracy")),
         );
     }
-    report.optimiser_charts(&metrics);
+    report.optimizer_charts(&metrics);
     report.chart(Chart::new("Speed", "step", "tokens a second").smoothed().series("speed", steps("tokens_per_second")));
     report.filled_masks("Filled masks of held-out text", masks);
     for (title, part) in [("Corpus and vocabulary", "data"), ("Model", "model"), ("Settings", "settings")] {

@@ -1,6 +1,6 @@
 //! Checkpoints: whole or not there.
 //!
-//! `checkpoints/step-00001000/` holds the weights, the optimiser's means and the state of the run (step, data position).
+//! `checkpoints/step-00001000/` holds the weights, the optimizer's means and the state of the run (step, data position).
 //! It is written under a name that begins with a dot, flushed, and renamed last. `state.json` carries the SHA-256 of the
 //! other files, so that a damaged checkpoint is noticed and an older one taken.
 

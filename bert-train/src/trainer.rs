@@ -182,7 +182,7 @@ pub struct Step {
     pub learning_rate: f64,
 }
 
-/// One step: forward and backward over all micro-batches, clipping, the optimiser. The model of `state` is on a training
+/// One step: forward and backward over all micro-batches, clipping, the optimizer. The model of `state` is on a training
 /// device.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-"""Writes the golden numbers of the model, the loader and the optimisers, with Hugging Face transformers.
+"""Writes the golden numbers of the model, the loader and the optimizers, with Hugging Face transformers.
 
     python -m venv venv && venv/bin/pip install torch transformers safetensors
     venv/bin/python tests/golden/make_model_goldens.py [path to all-MiniLM-L6-v2]

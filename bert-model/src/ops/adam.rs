@@ -1,4 +1,4 @@
-//! What the optimiser does to every parameter of a model, in place and on all cores: adding up gradients, their norm, and
+//! What the optimizer does to every parameter of a model, in place and on all cores: adding up gradients, their norm, and
 //! Adam's step. Only flex has these; other devices go through burn's own operations (see `train/optimizer.rs`).
 
 use burn::backend::flex::FlexTensor;

@@ -77,7 +77,7 @@ impl Report {
     }
 
     /// Learning rate and gradient norm, from the records of `metrics.jsonl`.
-    pub fn optimiser_charts(&mut self, metrics: &[Value]) -> &mut Self {
+    pub fn optimizer_charts(&mut self, metrics: &[Value]) -> &mut Self {
         let steps = |name: &str| points(metrics, |record| record[name].as_f64());
         self.chart(Chart::new("Learning rate", "step", "rate").series("learning rate", steps("lr")));
         self.chart(
