@@ -92,7 +92,7 @@ pub struct Recipe {
 /// The vectors of one text: one, or one for every token.
 pub type Vectors = Vec<Vec<f32>>;
 
-/// The embeddings of tokenised texts, in their order.
+/// The embeddings of tokenized texts, in their order.
 ///
 /// # Errors
 /// If the system refuses threads.

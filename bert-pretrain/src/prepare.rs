@@ -1,4 +1,4 @@
-//! Everything before the first step: the tokenizer, the tokenised corpus, the documents that are set aside, the order of
+//! Everything before the first step: the tokenizer, the tokenized corpus, the documents that are set aside, the order of
 //! the examples, and the weights to begin with.
 
 use std::collections::BTreeMap;
@@ -34,7 +34,7 @@ const WEIGHTS: u64 = 14;
 pub struct Data {
     /// Found or learned.
     pub tokenizer: Tokenizer,
-    /// The tokenised corpus.
+    /// The tokenized corpus.
     store: Store,
     /// Which of its documents are set aside.
     split: Split,
@@ -55,7 +55,7 @@ pub enum Phase {
     Second,
 }
 
-/// Opens the corpus, finds or learns the tokenizer, tokenises, and sets documents aside.
+/// Opens the corpus, finds or learns the tokenizer, tokenizes, and sets documents aside.
 ///
 /// # Errors
 /// What is wrong with the files.
@@ -172,7 +172,7 @@ fn describe_files(corpus: &Corpus) -> Result<Value> {
     corpus.files().iter().map(describe).collect::<Result<Vec<_>>>().map(Value::from)
 }
 
-/// A hash of the content of files, wherever they lie, and of how they are tokenised.
+/// A hash of the content of files, wherever they lie, and of how they are tokenized.
 fn fingerprint_of(files: &Value, tokenizer: &Tokenizer, mode: SentenceMode) -> Result<String> {
     let mut hasher = Sha256::new();
     for file in files.as_array().into_iter().flatten() {
@@ -183,7 +183,7 @@ fn fingerprint_of(files: &Value, tokenizer: &Tokenizer, mode: SentenceMode) -> R
     Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Removes the tokenised corpus, which a finished run has no use for.
+/// Removes the tokenized corpus, which a finished run has no use for.
 ///
 /// # Errors
 /// If it cannot be removed.
@@ -216,7 +216,7 @@ pub fn example_maker(data: &DataSettings, max_length: usize, tokenizer: &Tokeniz
 /// The examples of an evaluation: one pass over documents, the same in every run with this seed.
 ///
 /// # Errors
-/// If the tokenised corpus cannot be read.
+/// If the tokenized corpus cannot be read.
 pub fn evaluation_examples(
     store: &Store,
     split: Split,
@@ -254,7 +254,7 @@ fn training_stream(settings: &TrainSettings, data: &Data, phase: Phase, cursor: 
 /// The steps of a phase, from a checkpoint's place in the data on (null for the beginning).
 ///
 /// # Errors
-/// If the tokenised corpus cannot be read.
+/// If the tokenized corpus cannot be read.
 pub fn training_source(
     settings: &TrainSettings,
     data: &Data,
@@ -273,7 +273,7 @@ pub fn training_source(
 /// The number of steps: as given, or as many as the epochs hold.
 ///
 /// # Errors
-/// If the tokenised corpus cannot be read.
+/// If the tokenized corpus cannot be read.
 pub fn count_steps(settings: &TrainSettings, data: &Data) -> Result<u64> {
     if let Some(steps) = settings.steps {
         return Ok(steps);

@@ -1,4 +1,4 @@
-//! The tokenised corpus, on disk: any document can be read by its number, and memory stays small however large the
+//! The tokenized corpus, on disk: any document can be read by its number, and memory stays small however large the
 //! corpus is.
 //!
 //! One file: a header, the documents behind each other (number of sentences, their lengths, their WordPiece ids, all
@@ -19,7 +19,7 @@ use crate::corpus::{self, Corpus};
 use crate::corpus::{SentenceMode, split_sentences};
 use crate::examples::{self, NspMode, OtherDocuments};
 
-/// Documents that are tokenised together.
+/// Documents that are tokenized together.
 const BATCH_BYTES: usize = 8 << 20;
 /// Google's number of tries to hit another document.
 const TRIES: usize = 10;
@@ -56,7 +56,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Tokenises `corpus` into the file at `path`, unless the file already holds just that.
+    /// Tokenizes `corpus` into the file at `path`, unless the file already holds just that.
     ///
     /// # Errors
     /// If the corpus cannot be read or has no text, or the file cannot be written.
@@ -137,7 +137,7 @@ impl<'a> StoreWriter<'a> {
     }
 
     fn add_all(&mut self, batch: &[corpus::Document], tokenizer: &Tokenizer, mode: SentenceMode) -> Result<()> {
-        let documents: Result<Vec<_>> = batch.par_iter().map(|document| tokenise(document, tokenizer, mode)).collect();
+        let documents: Result<Vec<_>> = batch.par_iter().map(|document| tokenize(document, tokenizer, mode)).collect();
         for document in documents? {
             self.add(&document).map_err(Error::io(self.path, "write"))?;
         }
@@ -179,7 +179,7 @@ impl<'a> StoreWriter<'a> {
     }
 }
 
-fn tokenise(document: &corpus::Document, tokenizer: &Tokenizer, mode: SentenceMode) -> Result<examples::Document> {
+fn tokenize(document: &corpus::Document, tokenizer: &Tokenizer, mode: SentenceMode) -> Result<examples::Document> {
     let sentences = document.lines.iter().flat_map(|line| split_sentences(line, mode));
     let pieces: Result<Vec<_>> = sentences.map(|sentence| tokenizer.pieces(sentence)).collect();
     Ok(pieces?.into_iter().filter(|pieces| !pieces.is_empty()).collect())
@@ -200,7 +200,7 @@ impl StoreReader {
     /// If the file cannot be read or has been tampered with.
     pub fn document(&self, index: u64) -> Result<examples::Document> {
         let damaged =
-            || Error::file(&self.path, "a damaged document", "a store of tokenised documents; remove the file");
+            || Error::file(&self.path, "a damaged document", "a store of tokenized documents; remove the file");
         let bounds = self.read(self.offsets_at + 8 * index, 16)?;
         let bound = |at: usize| bounds[at..at + 8].try_into().map(u64::from_le_bytes).map_err(|_| damaged());
         let (start, end) = (bound(0)?, bound(8)?);

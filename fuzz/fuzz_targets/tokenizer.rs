@@ -1,4 +1,4 @@
-//! Any bytes as one of a tokenizer's three files; what loads must also tokenise.
+//! Any bytes as one of a tokenizer's three files; what loads must also tokenize.
 #![no_main]
 
 mod place;

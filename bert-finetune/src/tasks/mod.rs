@@ -99,7 +99,7 @@ pub trait Task: Clone + Send + Sync {
     /// Cuts an example into inputs, at least one.
     ///
     /// # Errors
-    /// If the text cannot be tokenised.
+    /// If the text cannot be tokenized.
     fn encode(&self, example: &Self::Example) -> Result<Vec<Self::Input>>;
 
     /// The token sequences of an input; one, unless there are choices.

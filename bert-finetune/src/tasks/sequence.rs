@@ -61,7 +61,7 @@ pub struct SequenceExample {
     pub target: Target,
 }
 
-/// A tokenised example.
+/// A tokenized example.
 #[derive(Debug, Clone)]
 pub struct SequenceInput {
     sequence: Sequence,

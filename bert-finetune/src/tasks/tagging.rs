@@ -96,7 +96,7 @@ impl TaggingTask {
     /// The words of a plain text.
     ///
     /// # Errors
-    /// If the text cannot be tokenised.
+    /// If the text cannot be tokenized.
     pub fn words_of(&self, text: &str) -> Result<TaggedSentence> {
         let places = self.tokenizer.word_places(text)?;
         let letters: Vec<char> = text.chars().collect();

@@ -262,7 +262,7 @@ impl Tokenizer {
             None => text.into(),
         };
         let encoded = self.inner.encode_char_offsets(input, true);
-        let encoding = encoded.map_err(|error| Error::Setting(format!("cannot tokenise: {error}")))?;
+        let encoding = encoded.map_err(|error| Error::Setting(format!("cannot tokenize: {error}")))?;
         if !encoding.get_overflowing().is_empty() {
             self.cut.fetch_add(1, Ordering::Relaxed);
         }
@@ -280,7 +280,7 @@ impl Tokenizer {
     /// As [`Tokenizer::encode`].
     pub fn pieces(&self, text: &str) -> Result<Vec<u32>> {
         let encoding =
-            self.inner.encode_fast(text, false).map_err(|error| Error::Setting(format!("cannot tokenise: {error}")))?;
+            self.inner.encode_fast(text, false).map_err(|error| Error::Setting(format!("cannot tokenize: {error}")))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -311,7 +311,7 @@ impl Tokenizer {
 
     fn plain(&self, text: &str) -> Result<Encoding> {
         let encoded = self.inner.encode_char_offsets(text, false);
-        encoded.map_err(|error| Error::Setting(format!("cannot tokenise: {error}")))
+        encoded.map_err(|error| Error::Setting(format!("cannot tokenize: {error}")))
     }
 
     /// How text is prepared, as far as the tokenizer says; else as Google's uncased models.

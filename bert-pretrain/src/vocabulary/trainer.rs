@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn every_word_can_be_tokenised_with_what_it_taught() {
+    fn every_word_can_be_tokenized_with_what_it_taught() {
         let file = tempfile::NamedTempFile::new().unwrap();
         write_vocab(file.path(), &trained(70, TEXT)).unwrap();
         let model = WordPiece::from_file(file.path().to_str().unwrap()).build().unwrap();
