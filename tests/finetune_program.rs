@@ -18,7 +18,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_bert-finetune");
 
 const WORDS: [&str; 8] = ["good", "fine", "bad", "poor", "a", "film", "book", "."];
 
-/// A directory with a tiny random model and a labelled table that four words decide.
+/// A directory with a tiny random model and a labeled table that four words decide.
 fn workshop() -> TempDir {
     let directory = TempDir::new().unwrap();
     let pieces: Vec<String> =
@@ -642,7 +642,7 @@ fn any_bytes_may_come_and_long_texts_are_cut() {
     let predict = |file: &'static str| ["predict", "--model", "run", "--input", file, "--json", "--quiet"];
     let label = |line: &str| serde_json::from_str::<Value>(line).unwrap()["label"].clone();
 
-    // A text of 100,000 words is cut as the training texts were; its neighbours are answered as ever.
+    // A text of 100,000 words is cut as the training texts were; its neighbors are answered as ever.
     fs::write(at.join("long.txt"), format!("a good film\n{}\na bad film\n", "a good film ".repeat(33_334))).unwrap();
     let labels: Vec<Value> = succeed(&predict("long.txt"), at).lines().map(label).collect();
     assert_eq!(labels, ["good", "good", "bad"]);

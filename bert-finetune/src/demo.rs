@@ -1,4 +1,4 @@
-//! `bert-finetune` without a training file: what pretraining is worth, shown on a built-in labelled sample. This file is all
+//! `bert-finetune` without a training file: what pretraining is worth, shown on a built-in labeled sample. This file is all
 //! that fine-tuning needs of `bert-pretrain`.
 //!
 //! The sample is what guests say of inns, good or bad, in the world of `bert-pretrain`'s sample. The training texts use a few of the world's words of praise and blame, the held-out texts the others. A model that has

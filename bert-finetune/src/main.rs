@@ -106,8 +106,8 @@ fn evaluate_with<T: Task>(task: &T, args: &EvaluateArgs) -> Result<Map<String, V
 
 fn run_predict(args: &PredictArgs) -> Result<ExitCode> {
     let mut task = open_task_for(&args.model, |usual| {
-        let unlabelled = Description { label: None, ..usual };
-        args.columns.over(unlabelled, None).with_threshold(args.no_answer_threshold)
+        let unlabeled = Description { label: None, ..usual };
+        args.columns.over(unlabeled, None).with_threshold(args.no_answer_threshold)
     })?;
     match (&mut task, args.n_best) {
         (AnyTask::QuestionAnswering(task), Some(n_best)) => task.n_best = n_best,

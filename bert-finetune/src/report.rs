@@ -146,7 +146,7 @@ fn details(report: &mut Report, evaluation: &EvaluationRecord, labels: &[String]
     if !rows.is_empty() {
         report.table("Classes", &["class", "precision", "recall", "F1", "examples"], rows);
     }
-    let (mut labelled, mut marked) = (Vec::new(), Vec::new());
+    let (mut labeled, mut marked) = (Vec::new(), Vec::new());
     for mistake in &evaluation.mistakes {
         match mistake {
             Mistake::Label { text, parts, expected, predicted, probability } => {
@@ -154,7 +154,7 @@ fn details(report: &mut Report, evaluation: &EvaluationRecord, labels: &[String]
                 if let Some(probability) = probability {
                     example = example.probability(*probability);
                 }
-                labelled.push(parts.iter().fold(example, |example, (name, text)| example.part(name, text)));
+                labeled.push(parts.iter().fold(example, |example, (name, text)| example.part(name, text)));
             }
             Mistake::Spans { lead, text, spans } => {
                 let text = lead.iter().fold(MarkedText::new(text), |text, lead| text.lead(lead));
@@ -165,8 +165,8 @@ fn details(report: &mut Report, evaluation: &EvaluationRecord, labels: &[String]
             }
         }
     }
-    if !labelled.is_empty() {
-        report.examples("The worst mistakes", &labelled);
+    if !labeled.is_empty() {
+        report.examples("The worst mistakes", &labeled);
     }
     if !marked.is_empty() {
         report.marked("The worst mistakes", &marked);

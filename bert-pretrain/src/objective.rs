@@ -1,4 +1,4 @@
-//! What pretraining minimises (paper, appendix A.2): the mean cross-entropy of the hidden words plus that of the
+//! What pretraining minimizes (paper, appendix A.2): the mean cross-entropy of the hidden words plus that of the
 //! next-sentence labels; and how it is judged on held-out documents.
 
 use bert_model::model::loss::cross_entropy;

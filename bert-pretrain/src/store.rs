@@ -294,7 +294,7 @@ impl OtherDocuments for OthersOf<'_> {
             index = rng.random_range(0..count);
         }
         if index == not && mode == NspMode::Balanced {
-            // Ten misses in a row: the neighbour, unless there is none.
+            // Ten misses in a row: the neighbor, unless there is none.
             if count < 2 {
                 return Ok(None);
             }

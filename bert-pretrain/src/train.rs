@@ -131,7 +131,7 @@ pub fn run(settings: &TrainSettings, run: &RunSettings, interrupt: &Interrupt) -
     save_model(directory.path(), &state.model, &config, &data.tokenizer, task.with_nsp)?;
     remove_cache(directory.path())?;
     report::write(directory.path(), &report::filled_masks(&state.model, &data.tokenizer, &data.held_out))?;
-    let summary = summarise(&directory, state.step, task.latest, started)?;
+    let summary = summarize(&directory, state.step, task.latest, started)?;
     Ok(Outcome { ended, summary })
 }
 
@@ -156,7 +156,7 @@ fn save_model(
 }
 
 /// What `--json` prints.
-fn summarise(directory: &RunDirectory, steps: u64, evaluation: Option<Evaluation>, started: Instant) -> Result<Value> {
+fn summarize(directory: &RunDirectory, steps: u64, evaluation: Option<Evaluation>, started: Instant) -> Result<Value> {
     let metrics = directory.metrics()?;
     let steps_logged: Vec<&Value> = metrics.iter().filter(|record| record.get("loss").is_some()).collect();
     let last = steps_logged.last().copied().unwrap_or(&Value::Null);

@@ -1,4 +1,4 @@
-//! Fine-tunes a model directory on a few labelled texts, without a program around it:
+//! Fine-tunes a model directory on a few labeled texts, without a program around it:
 //! `cargo run --release -p bert-model --example fine_tune -- DIR OUT`
 
 use bert_model::model::loss::cross_entropy;

@@ -47,7 +47,7 @@ pub trait Task: Sync {
 /// A loss and the parts that it is the sum of, each of shape `[1]`.
 #[derive(Debug)]
 pub struct Losses {
-    /// What is minimised.
+    /// What is minimized.
     pub total: Tensor<1>,
     /// Named parts, for the log.
     pub parts: Vec<(&'static str, Tensor<1>)>,

@@ -69,7 +69,7 @@ def write(path, tensors):
 
 
 def pretraining_losses(output, mlm_labels, nsp_labels):
-    """The two parts of the loss, which transformers only gives as a sum: each a mean, over the labelled tokens and the rows."""
+    """The two parts of the loss, which transformers only gives as a sum: each a mean, over the labeled tokens and the rows."""
     mlm = cross_entropy(output.prediction_logits.flatten(0, 1), mlm_labels.flatten(), ignore_index=-100)
     return mlm, cross_entropy(output.seq_relationship_logits, nsp_labels)
 

@@ -1,6 +1,6 @@
 //! Exact match and F1 of answers, as the official scripts of SQuAD v1.1 and v2.0 count them.
 //!
-//! Both compare answers after lower-casing and without ASCII punctuation, articles and extra white space. F1 is that of
+//! Both compare answers after lowercasing and without ASCII punctuation, articles and extra whitespace. F1 is that of
 //! the two bags of words. A prediction gets the best score over the given answers. All scores are percentages, 0 to
 //! 100.
 //!

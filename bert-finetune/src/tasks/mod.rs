@@ -78,7 +78,7 @@ pub trait Task: Clone + Send + Sync {
     /// Which of the options `--pair`, `--question` and `--choice` make an example, besides its text.
     const OPTIONS: &'static [&'static str];
 
-    /// Reads labelled examples.
+    /// Reads labeled examples.
     ///
     /// # Errors
     /// What is wrong in the file, and where.
@@ -129,7 +129,7 @@ pub trait Task: Clone + Send + Sync {
         0
     }
 
-    /// How many loss terms an input has (labelled words, say), weighted.
+    /// How many loss terms an input has (labeled words, say), weighted.
     fn terms(&self, input: &Self::Input) -> f64;
 
     /// The sum of the loss terms of a batch, shape `[1]`, from the encoder's hidden states `[S, T, H]`.

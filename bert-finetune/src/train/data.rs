@@ -1,4 +1,4 @@
-//! Labelled examples: which files they are read from, and which of them are set aside to choose the best epoch by.
+//! Labeled examples: which files they are read from, and which of them are set aside to choose the best epoch by.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use crate::tasks::Task;
 /// Keeps this stream of random numbers apart from the run's others.
 const SPLIT: u64 = 21;
 
-/// Where labelled examples are read from.
+/// Where labeled examples are read from.
 #[derive(Debug, Clone)]
 pub struct Files {
     /// To learn from.
@@ -24,7 +24,7 @@ pub struct Files {
     pub test: Option<PathBuf>,
 }
 
-/// Labelled examples by their use.
+/// Labeled examples by their use.
 pub(super) struct Data<T: Task> {
     pub training: Vec<T::Example>,
     pub evaluation: Vec<T::Example>,

@@ -1,4 +1,4 @@
-//! `bert-finetune train`: from a model and labelled files to the model of the best epoch.
+//! `bert-finetune train`: from a model and labeled files to the model of the best epoch.
 //!
 //! `data` reads the examples, `start` puts a head on the checkpoint, `epochs` cuts the examples into batches, `once` is a
 //! run with one seed, `seeds` several of them.
@@ -18,7 +18,7 @@ use crate::settings::{RunSettings, TrainSettings};
 pub use self::data::Files;
 pub use self::once::{Outcome, evaluate};
 
-/// Runs `bert-finetune train` on labelled files.
+/// Runs `bert-finetune train` on labeled files.
 ///
 /// # Errors
 /// Whatever can be wrong with the model, the files, the device or the numbers.

@@ -310,7 +310,7 @@ impl<'a, T: Task> bert_train::Task for FineTuning<'a, T> {
     }
 }
 
-/// The metrics of a model (without autodiff) on labelled examples, and what they were computed from.
+/// The metrics of a model (without autodiff) on labeled examples, and what they were computed from.
 ///
 /// # Errors
 /// If the system refuses threads.

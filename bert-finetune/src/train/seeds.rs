@@ -81,8 +81,8 @@ fn mean_and_spread<'a>(runs: impl Iterator<Item = &'a Map<String, Value>>) -> (M
     }
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     let spread = |values: &[f64]| {
-        let centre = mean(values);
-        let squares: f64 = values.iter().map(|value| (value - centre).powi(2)).sum();
+        let center = mean(values);
+        let squares: f64 = values.iter().map(|value| (value - center).powi(2)).sum();
         (squares / (values.len() as f64 - 1.0).max(1.0)).sqrt()
     };
     let each = |figure: &dyn Fn(&[f64]) -> f64| {

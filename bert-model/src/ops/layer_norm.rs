@@ -35,9 +35,9 @@ pub fn layer_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, beta: Tensor<1
             Tensor::from_dispatch(Dispatch::fast_layer_norm(x.into_dispatch(), gamma, beta, epsilon as f32))
         });
     }
-    let centred = x.clone() - x.mean_dim(D - 1);
-    let variance = centred.clone().powi_scalar(2).mean_dim(D - 1);
-    centred / (variance + epsilon).sqrt() * gamma.unsqueeze() + beta.unsqueeze()
+    let centered = x.clone() - x.mean_dim(D - 1);
+    let variance = centered.clone().powi_scalar(2).mean_dim(D - 1);
+    centered / (variance + epsilon).sqrt() * gamma.unsqueeze() + beta.unsqueeze()
 }
 
 /// `layer_norm(residual + dropout(x))`: what closes each half of an encoder layer ("Add & Norm", Vaswani et al. 2017,

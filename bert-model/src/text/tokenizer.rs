@@ -1,4 +1,4 @@
-//! BERT's tokenizer (SEMANTICS: clean, split at white space and punctuation, then greedy longest-match WordPiece), by
+//! BERT's tokenizer (SEMANTICS: clean, split at whitespace and punctuation, then greedy longest-match WordPiece), by
 //! way of the `tokenizers` crate, with the files that Hugging Face keeps beside a model.
 
 use std::path::Path;
@@ -43,9 +43,9 @@ pub struct SpecialTokens {
 /// How text is prepared before it is cut into WordPieces; the keys of `tokenizer_config.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Normalization {
-    /// Lower-case everything (an "uncased" model).
+    /// Lowercase everything (an "uncased" model).
     pub lowercase: bool,
-    /// Remove accents; `None` means when lower-casing.
+    /// Remove accents; `None` means when lowercasing.
     pub strip_accents: Option<bool>,
     /// Set CJK characters apart as words of their own.
     pub chinese_chars: bool,
@@ -293,7 +293,7 @@ impl Tokenizer {
         Ok((encoding.get_ids().to_vec(), encoding.get_offsets().to_vec()))
     }
 
-    /// Where each word of a text stands, in code points: words are what white space and punctuation set apart.
+    /// Where each word of a text stands, in code points: words are what whitespace and punctuation set apart.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].

@@ -1,7 +1,7 @@
 //! How often each word occurs in a corpus: all that learning a vocabulary needs to know of it.
 //!
-//! A word here is what BERT's tokenizer takes for one: the text cleaned, CJK characters set apart, lower-cased and
-//! stripped of accents if uncased, then split at white space and at punctuation, by the same code that will tokenize.
+//! A word here is what BERT's tokenizer takes for one: the text cleaned, CJK characters set apart, lowercased and
+//! stripped of accents if uncased, then split at whitespace and at punctuation, by the same code that will tokenize.
 //! The table is bounded, so that a corpus of any size can be counted; see [`MAX_DISTINCT_WORDS`].
 
 use std::collections::HashMap;
@@ -35,7 +35,7 @@ impl WordCounts {
     }
 
     fn with_capacity(lowercase: bool, capacity: usize) -> Self {
-        // `None`: accents go if and only if the text is lower-cased, as in Hugging Face's BertTokenizer.
+        // `None`: accents go if and only if the text is lowercased, as in Hugging Face's BertTokenizer.
         let normalizer = BertNormalizer::new(true, true, None, lowercase);
         Self { normalizer, counts: HashMap::new(), capacity }
     }
@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(counted(false, "Café café"), pairs(&[("Café", 1), ("café", 1)]));
     }
 
-    /// The cut at plain spaces must not change what the normalizer makes of rarer white space and controls.
+    /// The cut at plain spaces must not change what the normalizer makes of rarer whitespace and controls.
     #[test]
     fn stretches_count_as_the_whole_text_does() {
         let text = "a\u{b}b c\u{85}d \u{2028}e f\u{301} \u{301}g\u{a0}h x\u{ad}y\r\nİi ß\u{feff} o'k--z \u{fffd}";

@@ -34,7 +34,7 @@ pub enum Mark {
 impl Mark {
     const ALL: [Self; 4] = [Self::Correct, Self::Missed, Self::Spurious, Self::Plain];
 
-    /// Style class, sign (colour alone is not enough for everybody) and name.
+    /// Style class, sign (color alone is not enough for everybody) and name.
     fn look(self) -> (&'static str, &'static str, &'static str) {
         match self {
             Self::Correct => ("correct", "✓", "correct"),
