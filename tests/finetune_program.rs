@@ -35,7 +35,7 @@ fn workshop() -> TempDir {
         ..BertConfig::default()
     }
     .with_vocab_size(pieces.len());
-    let model = BertForPreTraining::fresh(&config, 1, &Device::flex());
+    let model = BertForPreTraining::init_seeded(&config, 1, &Device::flex());
     save(directory.path().join("model"), &model, &config, &tokenizer).unwrap();
     let rows: String = (0..64)
         .map(|i| format!("a {} {}\t{}\n", WORDS[i % 4], ["film", "book"][i / 4 % 2], ["good", "bad"][i % 4 / 2]))

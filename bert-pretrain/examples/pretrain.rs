@@ -42,7 +42,7 @@ fn main() -> Result<()> {
     // Examples to a model.
     let device = device::select("auto")?.device;
     let config = BertConfig::named("tiny").unwrap_or_default().with_vocab_size(vocab_size);
-    let model = BertForPreTraining::fresh(&config, 42, &device).train();
+    let model = BertForPreTraining::init_seeded(&config, 42, &device).train();
     let optimizer = Optimizer::new(OptimizerConfig::default());
     let mut state = TrainingState::new(model, optimizer);
     let task = Pretraining::new(device.clone(), special.pad, 16);

@@ -321,6 +321,6 @@ pub fn initial_model(
             advice: "lower --max-seq-len, or take a configuration with more max_position_embeddings".into(),
         });
     }
-    let model = model.unwrap_or_else(|| BertForPreTraining::fresh(&config, seed, device));
+    let model = model.unwrap_or_else(|| BertForPreTraining::init_seeded(&config, seed, device));
     Ok((model, config))
 }

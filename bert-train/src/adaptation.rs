@@ -112,7 +112,7 @@ mod tests {
     fn fresh_adapters_change_nothing_and_have_gradients_where_the_frozen_matrices_have_none() {
         let device = Device::flex();
         let config = BertConfig::named("tiny").unwrap().with_vocab_size(50);
-        let model = BertForSequenceClassification::fresh(&config, 1, &device);
+        let model = BertForSequenceClassification::init_seeded(&config, 1, &device);
         let input = || BertInput::new(Tensor::from_data([[2, 7, 42, 3]], &device));
         let before = model.forward(input()).into_data();
         let adapted = Adaptation::Lora { rank: 4 }.prepare(model.clone(), 5, &device);
@@ -140,7 +140,7 @@ mod tests {
         let config = BertConfig::named("tiny").unwrap().with_vocab_size(5);
         let tokenizer =
             Tokenizer::from_vocabulary(&SPECIAL_TOKENS.map(String::from), Normalization::new(true)).unwrap();
-        let adapted = Adaptation::Lora { rank: 2 }.prepare(BertModel::fresh(&config, 1, &device), 1, &device);
+        let adapted = Adaptation::Lora { rank: 2 }.prepare(BertModel::init_seeded(&config, 1, &device), 1, &device);
         let directory = tempfile::tempdir().unwrap();
         let save = |model: &BertModel| save(directory.path(), model, &config, &tokenizer);
         let error = save(&adapted).unwrap_err().to_string();

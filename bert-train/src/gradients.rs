@@ -242,7 +242,7 @@ mod tests {
 
     fn model(device: &Device) -> BertForPreTraining {
         let config = BertConfig { num_hidden_layers: 3, ..BertConfig::named("tiny").unwrap() }.with_vocab_size(50);
-        BertForPreTraining::fresh(&config, 1, device)
+        BertForPreTraining::init_seeded(&config, 1, device)
     }
 
     /// A loss of two batches that go through the model one after the other, with dropout.

@@ -317,7 +317,7 @@ mod tests {
         let device = Device::flex();
         let workers = Workers::for_device(&device).unwrap();
         let take = |parts: usize, batches: Vec<()>| {
-            let model = BertModel::fresh(&BertConfig::named("tiny").unwrap().with_vocab_size(9), 1, &device);
+            let model = BertModel::init_seeded(&BertConfig::named("tiny").unwrap().with_vocab_size(9), 1, &device);
             let state = TrainingState::new(model.train(), Optimizer::new(OptimizerConfig::default()));
             take_step(state, &Cuts(parts), batches, &Plan::constant(1e-3, 1), &workers)
         };

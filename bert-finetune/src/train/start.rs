@@ -50,7 +50,7 @@ pub(super) fn initial_model<M: Pretrained>(
 ) -> Result<M> {
     let seed = mix(&[settings.seed, HEAD]);
     if settings.from_scratch {
-        return Ok(M::fresh(config, seed, device));
+        return Ok(M::init_seeded(config, seed, device));
     }
     let weights = Weights::open(&settings.model)?;
     let weights = if keeps_head { weights } else { weights.without(&["classifier", "qa_outputs"]) };

@@ -78,18 +78,18 @@ pub struct BertModel {
 impl BertModel {
     /// A fresh model with a pooler; everything random comes from the generator of `device` (see [`Device::seed`]).
     pub fn init(config: &BertConfig, device: &Device) -> Self {
-        Self::with_pooler(&mut Initializer::from_device(config, device))
+        Self::init_with_pooler(&mut Initializer::from_device(config, device))
     }
 
     /// With a pooler, for the heads that read `[CLS]`.
-    pub fn with_pooler(initializer: &mut Initializer) -> Self {
-        let mut bert = Self::without_pooler(initializer);
+    pub fn init_with_pooler(initializer: &mut Initializer) -> Self {
+        let mut bert = Self::init_without_pooler(initializer);
         bert.pooler = Some(Pooler::init(initializer));
         bert
     }
 
     /// Without one, for the heads that read every token.
-    pub fn without_pooler(initializer: &mut Initializer) -> Self {
+    pub fn init_without_pooler(initializer: &mut Initializer) -> Self {
         let embeddings = Embeddings::init(initializer);
         Self { embeddings, encoder: Encoder::init(initializer), pooler: None }
     }

@@ -82,7 +82,7 @@ pub fn load_weights<M: Pretrained>(
     seed: u64,
     device: &Device,
 ) -> Result<Loaded<M>> {
-    let model = M::fresh(&config, seed, device);
+    let model = M::init_seeded(&config, seed, device);
     fill(weights, model, config)
 }
 

@@ -28,7 +28,7 @@ pub trait Pretrained: Module + Sync {
     fn initialize(initializer: &mut Initializer) -> Self;
 
     /// A fresh model; parameters are drawn only when they are first used.
-    fn fresh(config: &BertConfig, seed: u64, device: &burn::tensor::Device) -> Self {
+    fn init_seeded(config: &BertConfig, seed: u64, device: &burn::tensor::Device) -> Self {
         Self::initialize(&mut Initializer::new(config, seed, device))
     }
 }
@@ -37,7 +37,7 @@ impl Pretrained for BertModel {
     const ARCHITECTURE: &'static str = "BertModel";
 
     fn initialize(initializer: &mut Initializer) -> Self {
-        Self::with_pooler(initializer)
+        Self::init_with_pooler(initializer)
     }
 }
 
@@ -47,7 +47,7 @@ macro_rules! pretrained {
             const ARCHITECTURE: &'static str = stringify!($model);
 
             fn initialize(initializer: &mut Initializer) -> Self {
-                Self::with(initializer)
+                Self::init_with(initializer)
             }
         })+
     };
