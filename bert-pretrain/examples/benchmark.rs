@@ -13,7 +13,7 @@ use bert_model::pretrained::weights::Weights;
 use bert_model::text::{Sequence, collate};
 use bert_model::workers::split_evenly;
 use bert_model::{BertForMaskedLM, BertModel, Workers, pretrained};
-use bert_train::{Losses, Optimizer, OptimizerConfig, Plan, Task, TrainingState, take_step};
+use bert_train::{Losses, Objective, Optimizer, OptimizerConfig, Plan, TrainingState, take_step};
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use serde::Deserialize;
@@ -40,7 +40,7 @@ struct Part {
     masked: usize,
 }
 
-impl Task for MaskedLm {
+impl Objective for MaskedLm {
     type Model = BertForMaskedLM;
     type Batch = Part;
 

@@ -4,7 +4,7 @@
 use bert_model::model::loss::cross_entropy;
 use bert_model::workers::{Workers, split_evenly};
 use bert_model::{BertForPreTraining, Result};
-use bert_train::{Losses, Task};
+use bert_train::{Losses, Objective};
 use burn::tensor::{Device, Int, Tensor};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -46,7 +46,7 @@ pub struct Evaluation {
     pub nsp_accuracy: Option<f64>,
 }
 
-impl Task for Pretraining {
+impl Objective for Pretraining {
     type Model = BertForPreTraining;
     type Batch = MicroBatch;
 

@@ -84,7 +84,7 @@ pub fn run(settings: &TrainSettings, run: &RunSettings, interrupt: &Interrupt) -
         directory.rewind_metrics(state.step)?;
     }
 
-    let mut task = Pretraining {
+    let mut objective = Pretraining {
         device: device.clone(),
         pad_id: data.tokenizer.special().pad,
         with_nsp: settings.data.nsp_mode != NspMode::Off,
@@ -117,7 +117,7 @@ pub fn run(settings: &TrainSettings, run: &RunSettings, interrupt: &Interrupt) -
         };
         (state, ended) = std::thread::scope(|scope| {
             let batches = prefetch(scope, source);
-            train(state, &mut task, &batches, &plan, &mut directory, &checkpoints, interrupt)
+            train(state, &mut objective, &batches, &plan, &mut directory, &checkpoints, interrupt)
         })?;
     }
     if let Ended::Interrupted(_) = ended {
@@ -125,13 +125,13 @@ pub fn run(settings: &TrainSettings, run: &RunSettings, interrupt: &Interrupt) -
     }
 
     // A resumed run that had nothing left to do has no evaluation yet.
-    if task.latest.is_none() && !task.held_out.is_empty() {
-        task.latest = Some(task.judge(&state.model)?);
+    if objective.latest.is_none() && !objective.held_out.is_empty() {
+        objective.latest = Some(objective.judge(&state.model)?);
     }
-    save_model(directory.path(), &state.model, &config, &data.tokenizer, task.with_nsp)?;
+    save_model(directory.path(), &state.model, &config, &data.tokenizer, objective.with_nsp)?;
     remove_cache(directory.path())?;
     report::write(directory.path(), &report::filled_masks(&state.model, &data.tokenizer, &data.held_out))?;
-    let summary = summarize(&directory, state.step, task.latest, started)?;
+    let summary = summarize(&directory, state.step, objective.latest, started)?;
     Ok(Outcome { ended, summary })
 }
 
@@ -215,7 +215,7 @@ pub fn evaluate(
     }
     let pad_id = tokenizer.special().pad;
     let with_nsp = nsp_mode != NspMode::Off;
-    let task =
+    let objective =
         Pretraining { device: device.clone(), pad_id, with_nsp, held_out, eval_batch_size: batch_size, latest: None };
-    task.judge(&loaded.model)
+    objective.judge(&loaded.model)
 }

@@ -269,7 +269,7 @@ impl<T: Task> FineTuning<'_, T> {
     }
 }
 
-impl<'a, T: Task> bert_train::Task for FineTuning<'a, T> {
+impl<'a, T: Task> bert_train::Objective for FineTuning<'a, T> {
     type Model = T::Model;
     type Batch = Batch<'a, T::Input>;
 
