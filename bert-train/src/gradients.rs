@@ -48,7 +48,7 @@ impl GradientSum {
 
 /// One sum for all parts of a micro-batch, which add to it in turn: the first gradients of each part, in the order of the
 /// parts, then the second ones, and so on. So the sum does not depend on who is faster.
-pub struct InTurn<'a> {
+pub struct OrderedSum<'a> {
     state: Mutex<State<'a>>,
     changed: Condvar,
 }
@@ -61,7 +61,7 @@ struct State<'a> {
 
 const DONE: usize = usize::MAX;
 
-impl<'a> InTurn<'a> {
+impl<'a> OrderedSum<'a> {
     /// For so many parts, all of which are at work at once.
     pub fn new(sum: &'a mut GradientSum, parts: usize) -> Self {
         Self { state: Mutex::new(State { sum, turns: vec![0; parts] }), changed: Condvar::new() }
@@ -80,7 +80,7 @@ impl<'a> InTurn<'a> {
 
 /// The turns of one part.
 pub struct Turns<'a, 's> {
-    shared: &'s InTurn<'a>,
+    shared: &'s OrderedSum<'a>,
     part: usize,
 }
 
@@ -197,9 +197,9 @@ mod tests {
     fn parts_add_in_their_order_whoever_is_fast() {
         let mut sum = GradientSum::default();
         let order = Mutex::new(Vec::new());
-        let in_turn = InTurn::new(&mut sum, 3);
+        let ordered_sum = OrderedSum::new(&mut sum, 3);
         std::thread::scope(|scope| {
-            for (part, mut turns) in in_turn.turns().into_iter().enumerate() {
+            for (part, mut turns) in ordered_sum.turns().into_iter().enumerate() {
                 let order = &order;
                 scope.spawn(move || {
                     for turn in 0..if part == 1 { 2 } else { 3 } {
@@ -212,9 +212,9 @@ mod tests {
         let expected = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (2, 2)];
         assert_eq!(*order.lock().unwrap(), expected);
 
-        let in_turn = InTurn::new(&mut sum, 2);
+        let ordered_sum = OrderedSum::new(&mut sum, 2);
         let result = std::thread::scope(|scope| {
-            let mut turns = in_turn.turns().into_iter();
+            let mut turns = ordered_sum.turns().into_iter();
             let (mut first, mut second) = (turns.next().unwrap(), turns.next().unwrap());
             let failing = scope.spawn(move || first.take(|_| panic!("on purpose")));
             let waiting = scope.spawn(move || second.take(|_| ()));

@@ -10,7 +10,7 @@ use burn::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::checkpoint::Checkpoints;
-use super::gradients::{GradientSum, InTurn};
+use super::gradients::{GradientSum, OrderedSum};
 use super::interrupt::Interrupt;
 use super::optimizer::clip_scale;
 use super::precision::Precision;
@@ -205,7 +205,7 @@ pub fn take_step<T: Objective>(
             let (found, most) = (parts.len(), workers.count());
             return Err(Error::Setting(format!("Objective::split: found {found} parts, expected 1 to {most}")));
         }
-        let shared = InTurn::new(&mut gradients, parts.len());
+        let shared = OrderedSum::new(&mut gradients, parts.len());
         let parts = parts.into_iter().zip(shared.turns()).enumerate();
         let parts = parts.map(|(part, with)| (part, with, plan.precision.copy(&state.model, &device))).collect();
         let part_losses = workers.run(parts, |(part, (batch, mut turn), model)| {
