@@ -13,7 +13,7 @@ use std::path::Path;
 use bert_finetune::data::squad::read_squad;
 use bert_finetune::for_task;
 use bert_finetune::tasks::any::open_task;
-use bert_finetune::tasks::{Asked, Task};
+use bert_finetune::tasks::{Query, Task};
 use bert_model::text::tokenizer::Normalization;
 use bert_model::{BertConfig, Result, Tokenizer};
 use bert_pretrain::corpus::Corpus;
@@ -105,8 +105,8 @@ fn descriptions_of_fine_tuned_models() {
     let read = |path: &Path| {
         for_task!(open_task(path.parent().unwrap())?, task => {
             let text = "a good film . ".repeat(30);
-            let asked = Asked { text: text.clone(), pair: Some("a".into()), question: Some("film".into()), choices: vec!["a".into(), text] };
-            let example = task.question(&asked)?;
+            let query = Query { text: text.clone(), pair: Some("a".into()), question: Some("film".into()), choices: vec!["a".into(), text] };
+            let example = task.question(&query)?;
             for input in task.encode(&example)? {
                 assert!(task.tokens(&input) <= 16, "{} tokens", task.tokens(&input));
             }

@@ -25,7 +25,7 @@ use crate::output::{print_table, short};
 use crate::predict::{open_model, score};
 use crate::settings::TrainSettings;
 use crate::tasks::any::open_task;
-use crate::tasks::{Asked, Task};
+use crate::tasks::{Query, Task};
 use crate::train::{self, Files, Outcome};
 
 /// Words of each list that the training texts use.
@@ -82,8 +82,8 @@ pub fn run_sample(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
 fn show_answers<T: Task>(task: &T, directory: &Path, texts: &[&str], common: &Common) -> Result<()> {
     let NamedDevice { device, .. } = device::select(&common.device)?;
     let model = open_model::<T>(directory, &device)?;
-    let asked = |text: &&str| task.question(&Asked { text: text.to_string(), ..Asked::default() });
-    let examples: Vec<T::Example> = texts.iter().map(asked).collect::<Result<_, _>>()?;
+    let query = |text: &&str| task.question(&Query { text: text.to_string(), ..Query::default() });
+    let examples: Vec<T::Example> = texts.iter().map(query).collect::<Result<_, _>>()?;
     let encoded = Encoded::new(task, &examples)?;
     for (text, answer) in texts.iter().zip(score(task, &model, &encoded, &device)?.answers(task, &examples)) {
         print_line(format_args!("{text} → {}", short(&answer)))?;

@@ -25,7 +25,7 @@ pub type Examples<E> = Box<dyn Iterator<Item = Result<E>>>;
 
 /// What the command line gives for one example.
 #[derive(Debug, Clone, Default)]
-pub struct Asked {
+pub struct Query {
     /// The text, or what is asked about.
     pub text: String,
     /// The second text of a pair.
@@ -36,7 +36,7 @@ pub struct Asked {
     pub choices: Vec<String>,
 }
 
-impl Asked {
+impl Query {
     /// Refuses options that those who take `options` have no use for.
     ///
     /// # Errors
@@ -94,7 +94,7 @@ pub trait Task: Clone + Send + Sync {
     ///
     /// # Errors
     /// If what was given does not make one.
-    fn question(&self, asked: &Asked) -> Result<Self::Example>;
+    fn question(&self, query: &Query) -> Result<Self::Example>;
 
     /// Cuts an example into inputs, at least one.
     ///

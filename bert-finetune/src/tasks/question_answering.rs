@@ -14,7 +14,7 @@ use bert_train::report::Mark;
 use burn::tensor::{Int, Tensor};
 use serde_json::{Map, Value, json};
 
-use super::{Asked, Examples, Task};
+use super::{Examples, Query, Task};
 use crate::data::squad::{CodePoints, Question, read_squad};
 use crate::metrics::squad::{Judged, normalize, squad_v1, squad_v2};
 use crate::report::{Mistake, worst};
@@ -173,12 +173,12 @@ impl Task for QuestionAnsweringTask {
         let task = self.clone();
         Ok(Box::new(read_inputs(path, &self.columns)?.map(move |row| {
             let Row { text, pair, .. } = row?;
-            task.question(&Asked { text: pair.unwrap_or_default(), question: Some(text), ..Asked::default() })
+            task.question(&Query { text: pair.unwrap_or_default(), question: Some(text), ..Query::default() })
         })))
     }
 
-    fn question(&self, asked: &Asked) -> Result<Question> {
-        let Some(question) = asked.question.clone() else {
+    fn question(&self, query: &Query) -> Result<Question> {
+        let Some(question) = query.question.clone() else {
             return Err(Error::Setting(
                 "this model answers questions: give one with --question, its text with --context".into(),
             ));
@@ -186,7 +186,7 @@ impl Task for QuestionAnsweringTask {
         Ok(Question {
             id: String::new(),
             title: String::new(),
-            context: asked.text.clone().into(),
+            context: query.text.clone().into(),
             question,
             answers: Vec::new(),
             is_impossible: false,
@@ -195,8 +195,8 @@ impl Task for QuestionAnsweringTask {
 
     fn encode(&self, question: &Question) -> Result<Vec<QaWindow>> {
         let special = self.tokenizer.special();
-        let mut asked = self.tokenizer.pieces(&question.question)?;
-        asked.truncate(MAX_QUESTION.min(self.max_seq_len.saturating_sub(4) / 2));
+        let mut query = self.tokenizer.pieces(&question.question)?;
+        query.truncate(MAX_QUESTION.min(self.max_seq_len.saturating_sub(4) / 2));
         let (ids, places) = self.tokenizer.pieces_with_places(&question.context)?;
         let answer = question.answers.first().map(|answer| (answer.start, answer.start + answer.text.chars().count()));
         // The first and last pieces that the answer touches.
@@ -205,7 +205,7 @@ impl Task for QuestionAnsweringTask {
             let last = places.iter().rposition(|place| place.0 < to)?;
             (first <= last).then_some((first, last))
         });
-        let room = self.max_seq_len.saturating_sub(asked.len() + 3).max(1);
+        let room = self.max_seq_len.saturating_sub(query.len() + 3).max(1);
         // Windows begin a stride apart, without a gap, until one reaches the end of the text.
         let stride = self.doc_stride.clamp(1, room);
         let count = 1 + ids.len().saturating_sub(room).div_ceil(stride);
@@ -221,9 +221,9 @@ impl Task for QuestionAnsweringTask {
             best.map(|best| best.0)
         };
         let window = |(index, &(start, end)): (usize, &(usize, usize))| {
-            let text_start = asked.len() + 2;
+            let text_start = query.len() + 2;
             let mut sequence = Sequence { ids: vec![special.cls], types: vec![0; text_start] };
-            sequence.ids.extend(&asked);
+            sequence.ids.extend(&query);
             sequence.ids.push(special.sep);
             sequence.ids.extend(&ids[start..end]);
             sequence.ids.push(special.sep);
@@ -383,8 +383,8 @@ mod tests {
                 n_best: 0,
                 tokenizer: tokenizer.clone(),
             };
-            let asked = Asked { text: "a ".repeat(words), question: Some("b".into()), ..Asked::default() };
-            let windows = task.encode(&task.question(&asked).unwrap()).unwrap();
+            let query = Query { text: "a ".repeat(words), question: Some("b".into()), ..Query::default() };
+            let windows = task.encode(&task.question(&query).unwrap()).unwrap();
             let owned = |window: &QaWindow| window.pieces.iter().filter(|(_, is_best)| *is_best).count();
             assert_eq!(windows.iter().map(owned).sum::<usize>(), words, "{max_seq_len} {doc_stride} {words}");
             assert!(windows.iter().all(|window| window.sequence.len() <= max_seq_len));

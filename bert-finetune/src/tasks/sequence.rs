@@ -12,7 +12,7 @@ use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::{Int, Tensor, TensorData};
 use serde_json::{Map, Value, json};
 
-use super::{Asked, Examples, Task, balanced, number_of, weight_of, weighted_sum};
+use super::{Examples, Query, Task, balanced, number_of, weight_of, weighted_sum};
 use crate::metrics::classification::classification;
 use crate::metrics::multi_label::multi_label;
 use crate::metrics::regression::regression;
@@ -132,8 +132,8 @@ impl Task for SequenceTask {
         Ok(Box::new(read_inputs(path, &self.columns)?.map(move |row| task.example(&place, row?))))
     }
 
-    fn question(&self, asked: &Asked) -> Result<SequenceExample> {
-        let Asked { text, pair, .. } = asked.clone();
+    fn question(&self, query: &Query) -> Result<SequenceExample> {
+        let Query { text, pair, .. } = query.clone();
         if self.columns.text_pair.is_some() && pair.is_none() {
             return Err(Error::Usage("this model judges pairs: give the second text with --pair TEXT".into()));
         }

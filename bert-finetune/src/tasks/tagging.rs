@@ -17,7 +17,7 @@ use burn::tensor::{Int, Tensor};
 use serde_json::{Map, Value, json};
 
 use super::sequence::best;
-use super::{Asked, Examples, Task, balanced, number_of, weight_of, weighted_sum};
+use super::{Examples, Query, Task, balanced, number_of, weight_of, weighted_sum};
 use crate::data::conll::{ConllColumns, ConllOptions, Sentence, WordsOrText, read_tagged, words_or_text};
 use crate::data::squad::CodePoints;
 use crate::data::tags::{Entity, TagScheme, complete, entities, to_iob2};
@@ -187,8 +187,8 @@ impl Task for TaggingTask {
         Ok(Box::new(sentences.map(|sentence| Ok(TaggedSentence::of_words(sentence?.words, Vec::new())))))
     }
 
-    fn question(&self, asked: &Asked) -> Result<TaggedSentence> {
-        self.words_of(&asked.text)
+    fn question(&self, query: &Query) -> Result<TaggedSentence> {
+        self.words_of(&query.text)
     }
 
     fn encode(&self, sentence: &TaggedSentence) -> Result<Vec<Window>> {
