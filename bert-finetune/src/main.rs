@@ -14,7 +14,7 @@ use bert_finetune::args::{Cli, Command, EmbedArgs, EvaluateArgs, PredictArgs, Re
 use bert_finetune::description::Description;
 use bert_finetune::embed::{Pooling, Recipe, embed};
 use bert_finetune::features::Encoded;
-use bert_finetune::output::{print_metrics, print_table, warn_of_cut};
+use bert_finetune::output::{print_metrics, print_table, warn_truncated};
 use bert_finetune::predict::{WINDOW, open_model, predict_with};
 use bert_finetune::settings::TrainSettings;
 use bert_finetune::tasks::Task;
@@ -95,7 +95,7 @@ fn evaluate_with<T: Task>(task: &T, args: &EvaluateArgs) -> Result<Map<String, V
     let model = open_model::<T>(&args.model, &device)?;
     let examples = task.read(&args.data)?;
     let encoded = Encoded::new(task, &examples)?;
-    warn_of_cut(task.cut());
+    warn_truncated(task.truncated_count());
     let (metrics, scored) = train::evaluate(task, &model, &examples, &encoded, &device)?;
     if let Some(path) = &args.predictions {
         let lines: Vec<String> = scored.answers(task, &examples).map(|answer| answer.to_string()).collect();
@@ -167,7 +167,7 @@ fn run_embed(args: &EmbedArgs) -> Result<ExitCode> {
         progress.update(done, "texts");
     }
     progress.finish();
-    warn_of_cut(tokenizer.cut());
+    warn_truncated(tokenizer.truncated_count());
     sink.finish(every_token)?;
     Ok(ExitCode::SUCCESS)
 }

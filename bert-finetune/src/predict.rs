@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::args::PredictArgs;
 use crate::features::{Encoded, for_each_input, hidden_states};
-use crate::output::{short, warn_of_cut};
+use crate::output::{short, warn_truncated};
 use crate::tasks::{Examples, Query, Task};
 
 /// Texts that are held in memory at once.
@@ -114,6 +114,6 @@ pub fn predict_with<T: Task>(task: &T, args: &PredictArgs) -> anyhow::Result<()>
         progress.update(done, "texts");
     }
     progress.finish();
-    warn_of_cut(task.cut());
+    warn_truncated(task.truncated_count());
     Ok(())
 }

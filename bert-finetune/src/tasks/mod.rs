@@ -125,7 +125,7 @@ pub trait Task: Clone + Send + Sync {
     }
 
     /// How many texts were longer than the model reads, and cut, so far.
-    fn cut(&self) -> u64 {
+    fn truncated_count(&self) -> u64 {
         0
     }
 

@@ -90,8 +90,8 @@ impl Task for MultipleChoiceTask {
         input.sequences.iter().collect()
     }
 
-    fn cut(&self) -> u64 {
-        self.tokenizer.cut()
+    fn truncated_count(&self) -> u64 {
+        self.tokenizer.truncated_count()
     }
 
     fn pad_id(&self) -> u32 {

@@ -149,8 +149,8 @@ impl Task for SequenceTask {
         vec![&input.sequence]
     }
 
-    fn cut(&self) -> u64 {
-        self.tokenizer.cut()
+    fn truncated_count(&self) -> u64 {
+        self.tokenizer.truncated_count()
     }
 
     fn pad_id(&self) -> u32 {

@@ -24,7 +24,7 @@ use super::start::{fit_to_head, initial_model, with_head};
 use crate::description::Description;
 use crate::features::{Encoded, hidden_states};
 use crate::for_task;
-use crate::output::warn_of_cut;
+use crate::output::warn_truncated;
 use crate::predict::{Scored, score};
 use crate::report::{self, EvaluationRecord};
 use crate::settings::{RunSettings, TrainSettings};
@@ -114,7 +114,7 @@ impl<T: Task> Run<'_, T> {
         let mut directory = directory;
         let mut training = Encoded::new(task, &data.training)?;
         let mut evaluation = Encoded::new(task, &data.evaluation)?;
-        warn_of_cut(task.cut());
+        warn_truncated(task.truncated_count());
         if settings.adaptation == Adaptation::FrozenEncoder {
             // The encoder will never say anything else.
             training.run_encoder(task, &model, device)?;

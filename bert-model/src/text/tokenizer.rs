@@ -66,7 +66,7 @@ pub struct Tokenizer {
     /// One more than the highest id.
     end_of_ids: u64,
     /// Texts that were cut so far.
-    cut: Arc<AtomicU64>,
+    truncated: Arc<AtomicU64>,
 }
 
 impl Tokenizer {
@@ -186,7 +186,7 @@ impl Tokenizer {
             let found = format!("the id {} among {pieces} pieces", end_of_ids - 1);
             return Err(Error::file(origin, found, "ids from 0 on"));
         }
-        Ok(Self { inner, special, end_of_ids, cut: Arc::default() })
+        Ok(Self { inner, special, end_of_ids, truncated: Arc::default() })
     }
 
     fn find_special_tokens(inner: &tokenizers::Tokenizer, names: &[String; 5], origin: &Path) -> Result<SpecialTokens> {
@@ -232,7 +232,7 @@ impl Tokenizer {
     }
 
     /// The same tokenizer, cutting what is longer than `max_length` tokens, special tokens included; of a pair, the
-    /// longer side loses tokens first. [`Tokenizer::cut`] tells how many texts were cut.
+    /// longer side loses tokens first. [`Tokenizer::truncated_count`] tells how many texts were cut.
     ///
     /// # Errors
     /// If `max_length` has no room for the special tokens.
@@ -244,12 +244,13 @@ impl Tokenizer {
                 "maximal length: found {max_length}, expected at least {least}, for the special tokens"
             )));
         }
-        let mut cut = Self { cut: Arc::default(), ..self.clone() };
+        let mut truncating = Self { truncated: Arc::default(), ..self.clone() };
         let parameters = TruncationParams { max_length, ..TruncationParams::default() };
-        cut.inner
+        truncating
+            .inner
             .with_truncation(Some(parameters))
             .map_err(|error| Error::Setting(format!("maximal length {max_length}: {error}")))?;
-        Ok(cut)
+        Ok(truncating)
     }
 
     /// `[CLS] text [SEP]`, or `[CLS] text [SEP] pair [SEP]` with token types 0 and 1. Offsets count code points.
@@ -264,14 +265,14 @@ impl Tokenizer {
         let encoded = self.inner.encode_char_offsets(input, true);
         let encoding = encoded.map_err(|error| Error::Setting(format!("cannot tokenize: {error}")))?;
         if !encoding.get_overflowing().is_empty() {
-            self.cut.fetch_add(1, Ordering::Relaxed);
+            self.truncated.fetch_add(1, Ordering::Relaxed);
         }
         Ok(encoding)
     }
 
     /// How many texts this tokenizer and its clones have cut so far; see [`Tokenizer::truncating`].
-    pub fn cut(&self) -> u64 {
-        self.cut.load(Ordering::Relaxed)
+    pub fn truncated_count(&self) -> u64 {
+        self.truncated.load(Ordering::Relaxed)
     }
 
     /// The WordPieces of a text without special tokens around it.
