@@ -197,7 +197,7 @@ impl Task for QuestionAnsweringTask {
         let special = self.tokenizer.special();
         let mut query = self.tokenizer.pieces(&question.question)?;
         query.truncate(MAX_QUESTION.min(self.max_seq_len.saturating_sub(4) / 2));
-        let (ids, places) = self.tokenizer.pieces_with_places(&question.context)?;
+        let (ids, places) = self.tokenizer.pieces_with_offsets(&question.context)?;
         let answer = question.answers.first().map(|answer| (answer.start, answer.start + answer.text.chars().count()));
         // The first and last pieces that the answer touches.
         let span = answer.and_then(|(from, to)| {

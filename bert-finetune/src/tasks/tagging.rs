@@ -98,7 +98,7 @@ impl TaggingTask {
     /// # Errors
     /// If the text cannot be tokenized.
     pub fn words_of(&self, text: &str) -> Result<TaggedSentence> {
-        let places = self.tokenizer.word_places(text)?;
+        let places = self.tokenizer.word_offsets(text)?;
         let letters: Vec<char> = text.chars().collect();
         let words = places.iter().map(|&(start, end)| letters[start..end].iter().collect()).collect();
         Ok(TaggedSentence { words, tags: Vec::new(), text: text.into(), places })

@@ -159,13 +159,13 @@ impl<T: Task> Run<'_, T> {
         let mut learning =
             FineTuning { run: self, data, evaluation, steps_per_epoch, directory: path.clone(), best: None, waited: 0 };
         learning.recall(&directory.metrics()?);
-        let place = serde_json::from_value(state.cursor.clone()).unwrap_or_default();
+        let cursor = serde_json::from_value(state.cursor.clone()).unwrap_or_default();
         let source = EpochSource {
             items: training.items(),
             task,
             batch_size: settings.batch_size,
             seed: settings.seed,
-            place,
+            cursor,
             batches: vec![],
         };
         let plan = Plan {

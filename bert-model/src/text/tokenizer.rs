@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::file::replace_file;
 
 /// Where a piece or a word stands in a text: start and end, in code points.
-pub type Place = (usize, usize);
+pub type Offsets = (usize, usize);
 
 /// Ids of the special tokens; a directory may call them otherwise than BERT does (`<s>` for `[CLS]`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -289,7 +289,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
-    pub fn pieces_with_places(&self, text: &str) -> Result<(Vec<u32>, Vec<Place>)> {
+    pub fn pieces_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<Offsets>)> {
         let encoding = self.plain(text)?;
         Ok((encoding.get_ids().to_vec(), encoding.get_offsets().to_vec()))
     }
@@ -298,16 +298,16 @@ impl Tokenizer {
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
-    pub fn word_places(&self, text: &str) -> Result<Vec<Place>> {
+    pub fn word_offsets(&self, text: &str) -> Result<Vec<Offsets>> {
         let encoding = self.plain(text)?;
-        let mut places: Vec<(Option<u32>, (usize, usize))> = Vec::new();
+        let mut offsets: Vec<(Option<u32>, (usize, usize))> = Vec::new();
         for (&word, &(start, end)) in encoding.get_word_ids().iter().zip(encoding.get_offsets()) {
-            match places.last_mut() {
-                Some((last, place)) if *last == word => place.1 = end,
-                _ => places.push((word, (start, end))),
+            match offsets.last_mut() {
+                Some((last, span)) if *last == word => span.1 = end,
+                _ => offsets.push((word, (start, end))),
             }
         }
-        Ok(places.into_iter().map(|(_, place)| place).collect())
+        Ok(offsets.into_iter().map(|(_, span)| span).collect())
     }
 
     fn plain(&self, text: &str) -> Result<Encoding> {
