@@ -127,7 +127,7 @@ pub fn train<T: Objective>(
     let mut ended = Ended::Finished;
     let workers = Workers::for_device(&device)?;
 
-    let _held = interrupt.hold();
+    let _guard = interrupt.defer();
     while state.step < plan.until {
         let started = Instant::now();
         let Ok(step_batches) = steps.recv() else { break };
