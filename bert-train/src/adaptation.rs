@@ -82,7 +82,7 @@ impl ModuleMapper for Freezer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bert_model::ops::tape::Part;
+    use bert_model::ops::tape::GradientPart;
     use bert_model::pretrained::state_dict;
     use bert_model::text::tokenizer::{Normalization, SPECIAL_TOKENS};
     use bert_model::{BertConfig, BertForSequenceClassification, BertInput, BertModel, Pretrained, Tokenizer, save};
@@ -123,7 +123,7 @@ mod tests {
         let loss = training.forward(BertInput::new(Tensor::from_data([[2, 7, 42, 3]], &device))).powi_scalar(2).sum();
         let gradients = loss.backward();
         let mut sum = crate::GradientSum::default();
-        sum.add(&training, Part::Gradients(gradients));
+        sum.add(&training, GradientPart::Gradients(gradients));
         let stem = "bert.encoder.layer.1.attention.self.value.weight";
         assert!(sum.remove(stem).is_none(), "the frozen matrix learns");
         assert!(sum.remove(&format!("{stem}.lora.b")).is_some(), "the adapter does not learn");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use bert_model::ops;
-use bert_model::ops::tape::{Part, Rows};
+use bert_model::ops::tape::{GradientPart, RowGradients};
 use bert_model::pretrained::names::hugging_face_name;
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Gradients, IndexingUpdateOp, Int, Tensor};
@@ -17,12 +17,12 @@ pub struct GradientSum {
 
 impl GradientSum {
     /// Adds what a backward pass left for parameters of `model`.
-    pub fn add<M: Module>(&mut self, model: &M, part: Part) {
+    pub fn add<M: Module>(&mut self, model: &M, part: GradientPart) {
         let (path, sum) = (Vec::new(), &mut self.by_name);
         match part {
-            Part::Gradients(gradients) => model.visit(&mut Collector { path, gradients, sum }),
-            Part::Rows(rows) => {
-                let Rows { table, ids, gradient } = *rows;
+            GradientPart::Gradients(gradients) => model.visit(&mut GradientCollector { path, gradients, sum }),
+            GradientPart::Rows(rows) => {
+                let RowGradients { table, ids, gradient } = *rows;
                 let (count, width) = (ids.shape().num_elements(), gradient.dims()[2]);
                 let (ids, rows) = (ids.reshape([count]), ops::widened(gradient.reshape([count, width])));
                 model.visit(&mut RowCollector { path, table, rows: Some((ids, rows)), sum });
@@ -109,13 +109,13 @@ impl Drop for Turns<'_, '_> {
     }
 }
 
-struct Collector<'a> {
+struct GradientCollector<'a> {
     path: Vec<String>,
     gradients: Gradients,
     sum: &'a mut BTreeMap<String, Tensor<2>>,
 }
 
-impl ModuleVisitor for Collector<'_> {
+impl ModuleVisitor for GradientCollector<'_> {
     fn enter_module(&mut self, name: &str, _container_type: &str) {
         self.path.push(name.to_string());
     }
@@ -233,7 +233,7 @@ mod tests {
         for _ in 0..2 {
             let ids = Tensor::from_data([[3, 1], [3, 0]], &device);
             let gradient = Tensor::<3>::ones([2, 2, 128], &device);
-            sum.add(&model, Part::Rows(Box::new(Rows { table, ids, gradient })));
+            sum.add(&model, GradientPart::Rows(Box::new(RowGradients { table, ids, gradient })));
         }
         let rows = sum.remove("embeddings.word_embeddings.weight").unwrap();
         let means: Vec<f32> = rows.mean_dim(1).into_data().try_to_vec().unwrap();
@@ -279,7 +279,7 @@ mod tests {
     fn layer_by_layer_gives_the_gradients_of_one_graph() {
         let model = model(&Device::flex()).train();
         let mut whole = GradientSum::default();
-        whole.add(&model, Part::Gradients(loss(&model).backward()));
+        whole.add(&model, GradientPart::Gradients(loss(&model).backward()));
         let (mut sum, parts) = recorded(&model, false);
         // The heads, then for each batch the layers and the embeddings, then the rows of each.
         assert_eq!(parts, 1 + 2 * (3 + 1) + 2);

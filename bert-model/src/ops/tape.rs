@@ -49,15 +49,15 @@ struct LookedUp {
 }
 
 /// Some of the gradients of a batch; a parameter's gradient is the sum of what all of them hold for it.
-pub enum Part {
+pub enum GradientPart {
     /// As burn's autodiff leaves them.
     Gradients(Gradients),
     /// Of a table that was looked up.
-    Rows(Box<Rows>),
+    Rows(Box<RowGradients>),
 }
 
 /// The gradient of rows of a table.
-pub struct Rows {
+pub struct RowGradients {
     /// The table, `[V, H]`.
     pub table: ParamId,
     /// Which rows, `[B, T]`; some may come more than once.
@@ -76,17 +76,17 @@ pub fn record<R>(checkpointing: bool, forward: impl FnOnce() -> R) -> (R, Tape) 
 impl Tape {
     /// The backward pass of the recorded forward pass; `collect` gets the gradients part by part, from the loss to the
     /// embeddings.
-    pub fn backward(mut self, loss: Tensor<1>, mut collect: impl FnMut(Part)) {
-        collect(Part::Gradients(self.keep_leaves(loss.backward())));
+    pub fn backward(mut self, loss: Tensor<1>, mut collect: impl FnMut(GradientPart)) {
+        collect(GradientPart::Gradients(self.keep_leaves(loss.backward())));
         while let Some(Segment { graph, gradient, .. }) = self.segments.pop() {
             // Without a gradient: the loss does not depend on it.
             let Some(gradient) = gradient else { continue };
             let gradients = (graph() * Tensor::from_inner(gradient)).sum().backward();
-            collect(Part::Gradients(self.keep_leaves(gradients)));
+            collect(GradientPart::Gradients(self.keep_leaves(gradients)));
         }
         for LookedUp { table, ids, gradient, .. } in self.looked_up {
             if let Some(gradient) = gradient {
-                collect(Part::Rows(Box::new(Rows { table, ids, gradient })));
+                collect(GradientPart::Rows(Box::new(RowGradients { table, ids, gradient })));
             }
         }
     }
