@@ -6,7 +6,7 @@ use bert_pretrain::corpus::{Corpus, SentenceMode};
 use bert_pretrain::examples::{ExampleMaker, NspMode};
 use bert_pretrain::masking::Masking;
 use bert_pretrain::objective::Pretraining;
-use bert_pretrain::store::{Part, Split, Store};
+use bert_pretrain::store::{Split, Store, Subset};
 use bert_pretrain::stream::{Cursor, ExampleStream, TrainingSource};
 use bert_pretrain::{sample, vocabulary};
 use bert_train::{Optimizer, OptimizerConfig, Plan, StepSource, TrainingState, take_step};
@@ -36,7 +36,7 @@ fn main() -> Result<()> {
     };
     let maker = ExampleMaker { max_length: 64, short_probability: 0.1, nsp: NspMode::Balanced, masking };
     let split = Split::new(store.facts().documents, 0.0, 42);
-    let stream = ExampleStream::new(store.reader()?, split, Part::Training, maker, 42, None, Cursor::default())?;
+    let stream = ExampleStream::new(store.reader()?, split, Subset::Training, maker, 42, None, Cursor::default())?;
     let mut source = TrainingSource { stream, batch_size: 16, accumulate: 1 };
 
     // Examples to a model.

@@ -19,7 +19,7 @@ use crate::examples::{Example, ExampleMaker};
 use crate::masking::Masking;
 use crate::sample;
 use crate::settings::{DataSettings, SAMPLE_DOCUMENTS, TrainSettings};
-use crate::store::{Facts, Part, Split, Store};
+use crate::store::{Facts, Split, Store, Subset};
 use crate::stream::{Cursor, ExampleStream, MicroBatch, TrainingSource};
 use crate::vocabulary;
 
@@ -104,15 +104,15 @@ pub fn prepare(settings: &TrainSettings, directory: &RunDirectory, quiet: bool) 
         evaluation_examples(store, split, part, maker, settings.seed, settings.eval_examples)
     };
     let held_out = match &eval_store {
-        Some(store) => all(store, Split::new(store.facts().documents, 0.0, 0), Part::Training)?,
-        None if split.len(Part::HeldOut) > 0 => all(&store, split, Part::HeldOut)?,
+        Some(store) => all(store, Split::new(store.facts().documents, 0.0, 0), Subset::Training)?,
+        None if split.len(Subset::HeldOut) > 0 => all(&store, split, Subset::HeldOut)?,
         None => Vec::new(),
     };
     let facts = json!({
         "corpus": files,
         "eval_corpus": eval_files,
         "documents": documents,
-        "held_out_documents": split.len(Part::HeldOut),
+        "held_out_documents": split.len(Subset::HeldOut),
         "held_out_examples": held_out.len(),
         "held_out_unigram_entropy": unigram_entropy(&held_out),
         "sentences": sentences,
@@ -220,7 +220,7 @@ pub fn example_maker(data: &DataSettings, max_length: usize, tokenizer: &Tokeniz
 pub fn evaluation_examples(
     store: &Store,
     split: Split,
-    part: Part,
+    part: Subset,
     maker: ExampleMaker,
     seed: u64,
     limit: usize,
@@ -248,7 +248,7 @@ fn training_stream(settings: &TrainSettings, data: &Data, phase: Phase, cursor: 
     };
     let maker = example_maker(&settings.data, length, &data.tokenizer);
     let reader = data.store.reader()?;
-    ExampleStream::new(reader, data.split, Part::Training, maker, seed, settings.maskings, cursor)
+    ExampleStream::new(reader, data.split, Subset::Training, maker, seed, settings.maskings, cursor)
 }
 
 /// The steps of a phase, from a checkpoint's place in the data on (null for the beginning).

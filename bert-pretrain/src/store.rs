@@ -247,25 +247,25 @@ impl Split {
     }
 
     /// Number of documents of a part.
-    pub fn len(&self, part: Part) -> u64 {
+    pub fn len(&self, part: Subset) -> u64 {
         match part {
-            Part::Training => self.documents - self.held_out,
-            Part::HeldOut => self.held_out,
+            Subset::Training => self.documents - self.held_out,
+            Subset::HeldOut => self.held_out,
         }
     }
 
     /// The number in the store of document `index` of a part.
-    pub fn document(&self, part: Part, index: u64) -> u64 {
+    pub fn document(&self, part: Subset, index: u64) -> u64 {
         match part {
-            Part::Training => self.order.apply(self.held_out + index),
-            Part::HeldOut => self.order.apply(index),
+            Subset::Training => self.order.apply(self.held_out + index),
+            Subset::HeldOut => self.order.apply(index),
         }
     }
 }
 
 /// One of the two parts of a [`Split`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
+pub enum Subset {
     /// What the model learns from.
     Training,
     /// What it is judged by.
@@ -280,7 +280,7 @@ pub struct OthersOf<'a> {
     /// The split.
     pub split: Split,
     /// The part that is drawn from.
-    pub part: Part,
+    pub part: Subset,
 }
 
 impl OtherDocuments for OthersOf<'_> {
@@ -312,7 +312,7 @@ mod tests {
     fn the_parts_of_a_split_are_disjoint_and_complete() {
         let split = Split::new(500, 0.1, 7);
         let part = |part| (0..split.len(part)).map(move |index| split.document(part, index)).collect::<Vec<_>>();
-        let (training, held_out) = (part(Part::Training), part(Part::HeldOut));
+        let (training, held_out) = (part(Subset::Training), part(Subset::HeldOut));
         assert_eq!((training.len(), held_out.len()), (450, 50));
         let mut all = [training, held_out].concat();
         all.sort_unstable();
@@ -323,7 +323,7 @@ mod tests {
     fn a_little_corpus_keeps_something_on_both_sides() {
         let lens = |documents, share| {
             let split = Split::new(documents, share, 1);
-            (split.len(Part::Training), split.len(Part::HeldOut))
+            (split.len(Subset::Training), split.len(Subset::HeldOut))
         };
         assert_eq!(lens(1, 0.02), (1, 0));
         assert_eq!(lens(2, 0.02), (1, 1));

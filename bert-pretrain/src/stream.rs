@@ -13,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::examples::{Debt, Example, ExampleMaker};
-use crate::store::{OthersOf, Part, Split, StoreReader};
+use crate::store::{OthersOf, Split, StoreReader, Subset};
 
 /// Tokens of a block: enough that examples of one document end up far apart, small beside a model's own memory.
 const BLOCK_TOKENS: usize = 1 << 21;
@@ -39,7 +39,7 @@ pub struct Cursor {
 pub struct ExampleStream {
     reader: StoreReader,
     split: Split,
-    part: Part,
+    part: Subset,
     maker: ExampleMaker,
     seed: u64,
     /// Number of different maskings that repeat; `None` for fresh ones in every epoch.
@@ -57,7 +57,7 @@ impl ExampleStream {
     pub fn new(
         reader: StoreReader,
         split: Split,
-        part: Part,
+        part: Subset,
         maker: ExampleMaker,
         seed: u64,
         maskings: Option<u64>,

@@ -19,7 +19,7 @@ use crate::prepare::{
 };
 use crate::report;
 use crate::settings::{DataSettings, RunSettings, TrainSettings};
-use crate::store::{Part, Split, Store};
+use crate::store::{Split, Store, Subset};
 
 /// What a run came to.
 #[derive(Debug)]
@@ -209,7 +209,7 @@ pub fn evaluate(
     };
     let maker = example_maker(&data, data.max_seq_len, &tokenizer);
     let split = Split::new(store.facts().documents, 0.0, 0);
-    let held_out = evaluation_examples(&store, split, Part::Training, maker, seed, usize::MAX)?;
+    let held_out = evaluation_examples(&store, split, Subset::Training, maker, seed, usize::MAX)?;
     if held_out.is_empty() {
         return Err(Error::Setting("the corpus gives no example: every document is too short for a pair".into()));
     }
