@@ -35,7 +35,7 @@ fn main() -> Result<()> {
         vocab_size: vocab_size as u32,
     };
     let maker = ExampleMaker { max_length: 64, short_probability: 0.1, nsp: NspMode::Balanced, masking };
-    let split = Split::new(store.facts().documents, 0.0, 42);
+    let split = Split::new(store.stats().documents, 0.0, 42);
     let stream = ExampleStream::new(store.reader()?, split, Subset::Training, maker, 42, None, Cursor::default())?;
     let mut source = TrainingSource { stream, batch_size: 16, accumulate: 1 };
 

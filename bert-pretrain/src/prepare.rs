@@ -19,7 +19,7 @@ use crate::examples::{Example, ExampleMaker};
 use crate::masking::Masking;
 use crate::sample;
 use crate::settings::{DataSettings, SAMPLE_DOCUMENTS, TrainSettings};
-use crate::store::{Facts, Split, Store, Subset};
+use crate::store::{CorpusStats, Split, Store, Subset};
 use crate::stream::{Cursor, ExampleStream, MicroBatch, TrainingSource};
 use crate::vocabulary;
 
@@ -85,7 +85,7 @@ pub fn prepare(settings: &TrainSettings, directory: &RunDirectory, quiet: bool) 
         Store::build(&directory.file(name), corpus, &tokenizer, settings.data.sentences, fingerprint)
     };
     let store = build("corpus.tokens", &corpus, &fingerprint)?;
-    let Facts { documents, sentences, tokens, unknown } = store.facts();
+    let CorpusStats { documents, sentences, tokens, unknown } = store.stats();
     say(format!("corpus: {documents} documents, {sentences} sentences, {tokens} tokens, {unknown} of them unknown"));
 
     let (eval_store, eval_files, share) = if settings.eval_corpus.is_empty() {
@@ -104,7 +104,7 @@ pub fn prepare(settings: &TrainSettings, directory: &RunDirectory, quiet: bool) 
         evaluation_examples(store, split, part, maker, settings.seed, settings.eval_examples)
     };
     let held_out = match &eval_store {
-        Some(store) => all(store, Split::new(store.facts().documents, 0.0, 0), Subset::Training)?,
+        Some(store) => all(store, Split::new(store.stats().documents, 0.0, 0), Subset::Training)?,
         None if split.len(Subset::HeldOut) > 0 => all(&store, split, Subset::HeldOut)?,
         None => Vec::new(),
     };

@@ -26,7 +26,7 @@ const TRIES: usize = 10;
 
 /// What a corpus turned out to be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Facts {
+pub struct CorpusStats {
     /// Documents with at least one token.
     pub documents: u64,
     /// Sentences in them.
@@ -40,7 +40,8 @@ pub struct Facts {
 #[derive(Debug, Serialize, Deserialize)]
 struct Header {
     fingerprint: String,
-    facts: Facts,
+    #[serde(rename = "facts")]
+    stats: CorpusStats,
     offsets_at: u64,
 }
 
@@ -51,7 +52,7 @@ const HEADER_BYTES: u64 = 4096;
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
-    facts: Facts,
+    stats: CorpusStats,
     offsets_at: u64,
 }
 
@@ -85,7 +86,7 @@ impl Store {
             }
         }
         writer.add_all(&batch, tokenizer, mode)?;
-        corpus.require_documents(writer.facts.documents)?;
+        corpus.require_documents(writer.stats.documents)?;
         writer.finish(fingerprint)?;
         fs::rename(&staged, path).map_err(Error::io(path, "write"))?;
         Self::open(path, fingerprint).ok_or_else(|| Error::file(path, "an unreadable file", "the store just written"))
@@ -98,12 +99,12 @@ impl Store {
         let text = std::str::from_utf8(&header).ok()?;
         let header: Header = serde_json::from_str(text.trim_end_matches('\0')).ok()?;
         let is_same = header.fingerprint == fingerprint;
-        is_same.then(|| Self { path: path.into(), facts: header.facts, offsets_at: header.offsets_at })
+        is_same.then(|| Self { path: path.into(), stats: header.stats, offsets_at: header.offsets_at })
     }
 
     /// What the corpus turned out to be.
-    pub fn facts(&self) -> Facts {
-        self.facts
+    pub fn stats(&self) -> CorpusStats {
+        self.stats
     }
 
     /// A reader of its own, for one thread.
@@ -123,7 +124,7 @@ struct StoreWriter<'a> {
     /// Offsets wait in a file of their own: there may be too many for memory.
     offsets: BufWriter<File>,
     position: u64,
-    facts: Facts,
+    stats: CorpusStats,
     unknown: u32,
 }
 
@@ -133,7 +134,7 @@ impl<'a> StoreWriter<'a> {
         file.write_all(&[0; HEADER_BYTES as usize]).map_err(Error::io(path, "write"))?;
         let offsets = tempfile::tempfile().map_err(Error::io(path, "make a temporary file for"))?;
         let offsets = BufWriter::new(offsets);
-        Ok(Self { path, file, offsets, position: HEADER_BYTES, facts: Facts::default(), unknown })
+        Ok(Self { path, file, offsets, position: HEADER_BYTES, stats: CorpusStats::default(), unknown })
     }
 
     fn add_all(&mut self, batch: &[corpus::Document], tokenizer: &Tokenizer, mode: SentenceMode) -> Result<()> {
@@ -154,15 +155,15 @@ impl<'a> StoreWriter<'a> {
         self.file.write_all(&bytes)?;
         self.offsets.write_all(&self.position.to_le_bytes())?;
         self.position += bytes.len() as u64;
-        self.facts.documents += 1;
-        self.facts.sentences += document.len() as u64;
-        self.facts.tokens += document.iter().map(|sentence| sentence.len() as u64).sum::<u64>();
-        self.facts.unknown += document.iter().flatten().filter(|&&id| id == self.unknown).count() as u64;
+        self.stats.documents += 1;
+        self.stats.sentences += document.len() as u64;
+        self.stats.tokens += document.iter().map(|sentence| sentence.len() as u64).sum::<u64>();
+        self.stats.unknown += document.iter().flatten().filter(|&&id| id == self.unknown).count() as u64;
         Ok(())
     }
 
     fn finish(mut self, fingerprint: &str) -> Result<()> {
-        let header = Header { fingerprint: fingerprint.into(), facts: self.facts, offsets_at: self.position };
+        let header = Header { fingerprint: fingerprint.into(), stats: self.stats, offsets_at: self.position };
         let header = serde_json::to_vec(&header).map_err(|error| Error::Setting(error.to_string()))?;
         let mut write = || {
             self.offsets.write_all(&self.position.to_le_bytes())?;

@@ -208,7 +208,7 @@ pub fn evaluate(
         ..data.clone()
     };
     let maker = example_maker(&data, data.max_seq_len, &tokenizer);
-    let split = Split::new(store.facts().documents, 0.0, 0);
+    let split = Split::new(store.stats().documents, 0.0, 0);
     let held_out = evaluation_examples(&store, split, Subset::Training, maker, seed, usize::MAX)?;
     if held_out.is_empty() {
         return Err(Error::Setting("the corpus gives no example: every document is too short for a pair".into()));
