@@ -275,7 +275,7 @@ pub enum Subset {
 
 /// Random documents of one part of a store, for the second segment of a pair.
 #[derive(Debug)]
-pub struct OthersOf<'a> {
+pub struct RandomDocuments<'a> {
     /// Where the documents are.
     pub reader: &'a StoreReader,
     /// The split.
@@ -284,7 +284,7 @@ pub struct OthersOf<'a> {
     pub part: Subset,
 }
 
-impl OtherDocuments for OthersOf<'_> {
+impl OtherDocuments for RandomDocuments<'_> {
     fn draw(&self, not: u64, mode: NspMode, rng: &mut dyn Rng) -> Result<Option<examples::Document>> {
         let count = self.split.len(self.part);
         let mut index = rng.random_range(0..count.max(1));

@@ -13,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::examples::{Debt, Example, ExampleMaker};
-use crate::store::{OthersOf, Split, StoreReader, Subset};
+use crate::store::{RandomDocuments, Split, StoreReader, Subset};
 
 /// Tokens of a block: enough that examples of one document end up far apart, small beside a model's own memory.
 const BLOCK_TOKENS: usize = 1 << 21;
@@ -142,7 +142,7 @@ impl ExampleStream {
         let Cursor { epoch, block, .. } = self.cursor;
         let order = Permutation::new(self.documents(), mix(&[self.seed, DOCUMENT_ORDER, epoch]));
         let masking = self.maskings.map_or(epoch, |maskings| epoch % maskings);
-        let others = OthersOf { reader: &self.reader, split: self.split, part: self.part };
+        let others = RandomDocuments { reader: &self.reader, split: self.split, part: self.part };
         let (mut examples, mut debt, mut tokens, mut place) = (Vec::new(), Debt::default(), 0, block);
         while place < self.documents() && tokens < BLOCK_TOKENS {
             let index = order.apply(place);
