@@ -82,7 +82,7 @@ pub struct ExampleMaker {
 
 /// Pairs that had to be called random without a draw; the next free ones make up for them.
 #[derive(Debug, Default)]
-pub struct Debt(u64);
+pub struct RandomSurplus(u64);
 
 impl ExampleMaker {
     /// All examples of one document, in its order.
@@ -91,7 +91,7 @@ impl ExampleMaker {
         index: u64,
         document: &Document,
         others: &impl OtherDocuments,
-        debt: &mut Debt,
+        surplus: &mut RandomSurplus,
         rng: &mut impl Rng,
     ) -> Result<Vec<Example>> {
         if self.nsp == NspMode::Off {
@@ -110,7 +110,7 @@ impl ExampleMaker {
             }
             let first_count = if chunk.len() >= 2 { rng.random_range(1..chunk.len()) } else { 1 };
             let mut first: Vec<u32> = chunk[..first_count].concat();
-            let random = match self.is_random(chunk.len() == 1, debt, rng) {
+            let random = match self.is_random(chunk.len() == 1, surplus, rng) {
                 true => others.draw(index, self.nsp, rng)?.map(|other| {
                     let wanted = target.saturating_sub(first.len());
                     fill_from_random_sentence(&other, wanted, rng)
@@ -143,15 +143,15 @@ impl ExampleMaker {
         }
     }
 
-    fn is_random(&self, is_forced: bool, debt: &mut Debt, rng: &mut impl Rng) -> bool {
+    fn is_random(&self, is_forced: bool, surplus: &mut RandomSurplus, rng: &mut impl Rng) -> bool {
         match (self.nsp, is_forced) {
             (NspMode::Google, true) => true,
             (NspMode::Balanced, true) => {
-                debt.0 += 1;
+                surplus.0 += 1;
                 true
             }
-            (NspMode::Balanced, false) if debt.0 > 0 => {
-                debt.0 -= 1;
+            (NspMode::Balanced, false) if surplus.0 > 0 => {
+                surplus.0 -= 1;
                 false
             }
             _ => rng.random_bool(0.5),
@@ -262,10 +262,10 @@ mod tests {
     }
 
     fn all(maker: &ExampleMaker, documents: &[Document], seed: u64) -> Vec<Example> {
-        let mut debt = Debt::default();
+        let mut surplus = RandomSurplus::default();
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let of = |(index, document): (usize, &Document)| {
-            maker.examples(index as u64, document, &Others(documents), &mut debt, &mut rng).unwrap()
+            maker.examples(index as u64, document, &Others(documents), &mut surplus, &mut rng).unwrap()
         };
         documents.iter().enumerate().flat_map(of).collect()
     }

@@ -12,7 +12,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::examples::{Debt, Example, ExampleMaker};
+use crate::examples::{Example, ExampleMaker, RandomSurplus};
 use crate::store::{RandomDocuments, Split, StoreReader, Subset};
 
 /// Tokens of a block: enough that examples of one document end up far apart, small beside a model's own memory.
@@ -143,14 +143,14 @@ impl ExampleStream {
         let order = Permutation::new(self.documents(), mix(&[self.seed, DOCUMENT_ORDER, epoch]));
         let masking = self.maskings.map_or(epoch, |maskings| epoch % maskings);
         let others = RandomDocuments { reader: &self.reader, split: self.split, part: self.part };
-        let (mut examples, mut debt, mut tokens, mut place) = (Vec::new(), Debt::default(), 0, block);
+        let (mut examples, mut surplus, mut tokens, mut place) = (Vec::new(), RandomSurplus::default(), 0, block);
         while place < self.documents() && tokens < BLOCK_TOKENS {
             let index = order.apply(place);
             let document = self.reader.document(self.split.document(self.part, index))?;
             tokens += document.iter().map(Vec::len).sum::<usize>();
             // A generator for each document: its examples do not depend on its place in the order.
             let mut rng = ChaCha8Rng::seed_from_u64(mix(&[self.seed, EXAMPLES, masking, index]));
-            examples.extend(self.maker.examples(index, &document, &others, &mut debt, &mut rng)?);
+            examples.extend(self.maker.examples(index, &document, &others, &mut surplus, &mut rng)?);
             place += 1;
         }
         examples.shuffle(&mut ChaCha8Rng::seed_from_u64(mix(&[self.seed, EXAMPLE_ORDER, epoch, block])));
