@@ -60,7 +60,7 @@ pub type SpanScores = (Vec<f32>, Vec<f32>);
 
 /// A stretch of a question's text, in code points.
 #[derive(Debug, Clone, Copy)]
-struct Span {
+struct AnswerSpan {
     start: usize,
     end: usize,
     score: f32,
@@ -70,7 +70,7 @@ struct Span {
 /// What a question's scores come to.
 struct Ranked {
     /// Best first, at most [`N_BEST`]; none if the text has no piece.
-    spans: Vec<Span>,
+    spans: Vec<AnswerSpan>,
     /// How much more "no answer" scores than the best span.
     no_answer_score: f64,
     /// Of "no answer"; 0 where every question has one.
@@ -79,14 +79,14 @@ struct Ranked {
 
 impl Ranked {
     /// The best span; an empty one if there is none.
-    fn best(&self) -> Span {
-        self.spans.first().copied().unwrap_or(Span { start: 0, end: 0, score: f32::MIN, probability: 0.0 })
+    fn best_span(&self) -> AnswerSpan {
+        self.spans.first().copied().unwrap_or(AnswerSpan { start: 0, end: 0, score: f32::MIN, probability: 0.0 })
     }
 }
 
 impl QuestionAnsweringTask {
     /// Whether "no answer" is the answer.
-    fn says_none(&self, ranked: &Ranked) -> bool {
+    fn predicts_no_answer(&self, ranked: &Ranked) -> bool {
         ranked.spans.is_empty() || self.threshold.is_some_and(|threshold| ranked.no_answer_score > threshold)
     }
 
@@ -102,7 +102,12 @@ impl QuestionAnsweringTask {
                 for &last in ends.iter().filter(|&&last| last >= first && last - first < MAX_ANSWER && has_most_context)
                 {
                     let ((_, end), _) = window.pieces[last - window.text_start];
-                    spans.push(Span { start, end, score: start_scores[first] + end_scores[last], probability: 0.0 });
+                    spans.push(AnswerSpan {
+                        start,
+                        end,
+                        score: start_scores[first] + end_scores[last],
+                        probability: 0.0,
+                    });
                 }
             }
         }
@@ -135,7 +140,7 @@ fn window_loss((window, (start, end)): (&QaWindow, &SpanScores)) -> f64 {
 }
 
 /// What stands in a span.
-fn text_of(question: &Question, span: Span) -> &str {
+fn text_of(question: &Question, span: AnswerSpan) -> &str {
     CodePoints::new(&question.context).slice(&question.context, span.start, span.end)
 }
 
@@ -278,12 +283,12 @@ impl Task for QuestionAnsweringTask {
 
     fn answer(&self, question: &Question, windows: &[QaWindow], scores: &[SpanScores]) -> Value {
         let ranked = self.rank(windows, scores);
-        let found = |span: &Span| {
+        let found = |span: &AnswerSpan| {
             let answer = text_of(question, *span);
             json!({"answer": answer, "score": span.probability, "start": span.start, "end": span.end})
         };
         let none = json!({"answer": "", "score": ranked.no_answer_probability, "start": 0, "end": 0});
-        let mut answer = if self.says_none(&ranked) { none.clone() } else { found(&ranked.best()) };
+        let mut answer = if self.predicts_no_answer(&ranked) { none.clone() } else { found(&ranked.best_span()) };
         if self.n_best > 0 {
             let mut all: Vec<Value> = ranked.spans.iter().map(found).collect();
             if self.threshold.is_some() {
@@ -307,7 +312,7 @@ impl Task for QuestionAnsweringTask {
             .iter()
             .zip(ranked)
             .map(|(question, ranked)| Judged {
-                prediction: text_of(question, ranked.best()),
+                prediction: text_of(question, ranked.best_span()),
                 answers: question.answers.iter().map(|answer| answer.text.as_str()).collect(),
                 no_answer_score: ranked.no_answer_score,
             })
@@ -326,7 +331,7 @@ impl Task for QuestionAnsweringTask {
     fn mistakes(&self, questions: &[Question], windows: &[Vec<QaWindow>], scores: &[Vec<SpanScores>]) -> Vec<Mistake> {
         let mistake = |((question, windows), scores): ((&Question, &Vec<QaWindow>), &Vec<SpanScores>)| {
             let ranked = self.rank(windows, scores);
-            let (span, is_none) = (ranked.best(), self.says_none(&ranked));
+            let (span, is_none) = (ranked.best_span(), self.predicts_no_answer(&ranked));
             let found = text_of(question, span);
             let is_right = match question.answers.is_empty() {
                 true => is_none,
