@@ -31,7 +31,7 @@ const WEIGHTS: u64 = 14;
 
 /// Everything that is learned from and judged by.
 #[derive(Debug)]
-pub struct Data {
+pub struct PreparedData {
     /// Found or learned.
     pub tokenizer: Tokenizer,
     /// The tokenized corpus.
@@ -59,7 +59,7 @@ pub enum Phase {
 ///
 /// # Errors
 /// What is wrong with the files.
-pub fn prepare(settings: &TrainSettings, directory: &RunDirectory, quiet: bool) -> Result<Data> {
+pub fn prepare(settings: &TrainSettings, directory: &RunDirectory, quiet: bool) -> Result<PreparedData> {
     let say = |line: String| {
         if !quiet {
             eprintln!("{line}");
@@ -120,7 +120,7 @@ pub fn prepare(settings: &TrainSettings, directory: &RunDirectory, quiet: bool) 
         "unknown_tokens": unknown,
         "vocabulary": tokenizer.vocab_size(),
     });
-    Ok(Data { tokenizer, store, split, held_out, facts, fingerprint })
+    Ok(PreparedData { tokenizer, store, split, held_out, facts, fingerprint })
 }
 
 /// The tokenizer that the user names; only a vocabulary by itself leaves open whether it is cased.
@@ -241,7 +241,12 @@ fn unigram_entropy(examples: &[Example]) -> f64 {
     counts.values().map(|count| -count / total * (count / total).ln()).sum()
 }
 
-fn training_stream(settings: &TrainSettings, data: &Data, phase: Phase, cursor: Cursor) -> Result<ExampleStream> {
+fn training_stream(
+    settings: &TrainSettings,
+    data: &PreparedData,
+    phase: Phase,
+    cursor: Cursor,
+) -> Result<ExampleStream> {
     let (length, seed) = match phase {
         Phase::First => (settings.data.max_seq_len, settings.seed),
         Phase::Second => (settings.phase2_seq_len, mix(&[settings.seed, PHASE_2])),
@@ -257,7 +262,7 @@ fn training_stream(settings: &TrainSettings, data: &Data, phase: Phase, cursor: 
 /// If the tokenized corpus cannot be read.
 pub fn training_source(
     settings: &TrainSettings,
-    data: &Data,
+    data: &PreparedData,
     phase: Phase,
     cursor: &Value,
 ) -> Result<impl StepSource<Batch = MicroBatch> + use<>> {
@@ -274,7 +279,7 @@ pub fn training_source(
 ///
 /// # Errors
 /// If the tokenized corpus cannot be read.
-pub fn count_steps(settings: &TrainSettings, data: &Data) -> Result<u64> {
+pub fn count_steps(settings: &TrainSettings, data: &PreparedData) -> Result<u64> {
     if let Some(steps) = settings.steps {
         return Ok(steps);
     }

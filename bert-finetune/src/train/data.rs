@@ -25,7 +25,7 @@ pub struct Files {
 }
 
 /// Labeled examples by their use.
-pub(super) struct Data<T: Task> {
+pub(super) struct LabeledData<T: Task> {
     pub training: Vec<T::Example>,
     pub evaluation: Vec<T::Example>,
     pub test: Vec<T::Example>,
@@ -33,7 +33,7 @@ pub(super) struct Data<T: Task> {
 }
 
 /// Reads what the files hold; without an evaluation file a share of the training examples is set aside.
-pub(super) fn read_data<T: Task>(settings: &TrainSettings, files: &Files, task: &T) -> Result<Data<T>> {
+pub(super) fn read_data<T: Task>(settings: &TrainSettings, files: &Files, task: &T) -> Result<LabeledData<T>> {
     let mut training = task.read(&files.training)?;
     let evaluation = match &files.evaluation {
         Some(path) => task.read(path)?,
@@ -46,7 +46,7 @@ pub(super) fn read_data<T: Task>(settings: &TrainSettings, files: &Files, task: 
     let test = files.test.as_deref().map(|path| task.read(path)).transpose()?.unwrap_or_default();
     let paths = [Some(&files.training), files.evaluation.as_ref(), files.test.as_ref()];
     let files = paths.into_iter().flatten().map(|path| describe_file(path)).collect::<Result<Vec<_>>>()?;
-    Ok(Data { training, evaluation, test, files: files.into() })
+    Ok(LabeledData { training, evaluation, test, files: files.into() })
 }
 
 fn describe_file(path: &Path) -> Result<Value> {

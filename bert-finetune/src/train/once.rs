@@ -18,7 +18,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use serde_json::{Map, Value, json};
 
-use super::data::{Data, Files, read_data};
+use super::data::{Files, LabeledData, read_data};
 use super::epochs::{Batch, EpochSource};
 use super::start::{fit_to_head, initial_model, with_head};
 use crate::description::Description;
@@ -108,7 +108,13 @@ struct Run<'a, T: Task> {
 }
 
 impl<T: Task> Run<'_, T> {
-    fn train(&self, model: T::Model, data: &Data<T>, directory: RunDirectory, device_name: &str) -> Result<Outcome> {
+    fn train(
+        &self,
+        model: T::Model,
+        data: &LabeledData<T>,
+        directory: RunDirectory,
+        device_name: &str,
+    ) -> Result<Outcome> {
         let started = Instant::now();
         let Self { settings, run, task, device, .. } = self;
         let mut directory = directory;
@@ -234,7 +240,7 @@ struct Best {
 /// Learning with an evaluation after every epoch.
 struct FineTuning<'a, T: Task> {
     run: &'a Run<'a, T>,
-    data: &'a Data<T>,
+    data: &'a LabeledData<T>,
     evaluation: Encoded<T>,
     steps_per_epoch: u64,
     directory: PathBuf,
