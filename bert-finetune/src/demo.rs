@@ -23,10 +23,10 @@ use crate::features::Encoded;
 use crate::for_task;
 use crate::output::{print_table, short};
 use crate::predict::{open_model, score};
-use crate::settings::TrainSettings;
+use crate::settings::FinetuneSettings;
 use crate::tasks::any::open_task;
 use crate::tasks::{Query, Task};
-use crate::train::{self, Files, Outcome};
+use crate::train::{self, Files, FinetuneOutcome};
 
 /// Words of each list that the training texts use.
 const TRAINING_WORDS: usize = 6;
@@ -36,7 +36,7 @@ const TRAINING_WORDS: usize = 6;
 /// # Errors
 /// As [`train::run`].
 pub fn run_sample(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
-    let (mut settings, mut run) = TrainSettings::resolve(args)?;
+    let (mut settings, mut run) = FinetuneSettings::resolve(args)?;
     let is_pretrained = args.model.is_some() || settings.model.join("model.safetensors").exists();
     if !is_pretrained && let Ended::Interrupted(code) = pretrain_for_a_moment(args, &settings.model, interrupt)? {
         return Ok(ExitCode::from(code as u8));
@@ -61,7 +61,7 @@ pub fn run_sample(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
             return Ok(ExitCode::from(code as u8));
         }
     }
-    let accuracy = |outcome: &Outcome| outcome.summary["eval"]["accuracy"].as_f64().unwrap_or(f64::NAN);
+    let accuracy = |outcome: &FinetuneOutcome| outcome.summary["eval"]["accuracy"].as_f64().unwrap_or(f64::NAN);
     if json {
         let mut summary = pretrained.summary.clone();
         summary["random_weights"] = random.summary["eval"].clone();
@@ -105,7 +105,7 @@ fn pretrain_for_a_moment(args: &TrainArgs, directory: &Path, interrupt: &Interru
         arguments.push("--quiet");
     }
     let cli = bert_pretrain::args::Cli::parse_from(arguments);
-    let (settings, run) = bert_pretrain::settings::TrainSettings::resolve(&cli.train)?;
+    let (settings, run) = bert_pretrain::settings::PretrainSettings::resolve(&cli.train)?;
     Ok(bert_pretrain::train::run(&settings, &run, interrupt)?.ended)
 }
 

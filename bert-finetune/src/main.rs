@@ -16,10 +16,10 @@ use bert_finetune::embed::{Pooling, Recipe, embed};
 use bert_finetune::features::Encoded;
 use bert_finetune::output::{print_metrics, print_table, warn_truncated};
 use bert_finetune::predict::{WINDOW, open_model, predict_with};
-use bert_finetune::settings::TrainSettings;
+use bert_finetune::settings::FinetuneSettings;
 use bert_finetune::tasks::Task;
 use bert_finetune::tasks::any::{AnyTask, open_task_for};
-use bert_finetune::train::{self, Files, Outcome};
+use bert_finetune::train::{self, Files, FinetuneOutcome};
 use bert_finetune::vectors::{Sink, write_lines};
 use bert_finetune::{demo, for_task, report};
 use bert_model::device::NamedDevice;
@@ -50,10 +50,10 @@ fn run(cli: &Cli) -> Result<ExitCode> {
 }
 
 fn run_train(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
-    let (settings, run) = TrainSettings::resolve(args)?;
+    let (settings, run) = FinetuneSettings::resolve(args)?;
     let Some(training) = settings.train.clone() else { return demo::run_sample(args, interrupt) };
     let files = Files { training, evaluation: settings.eval.clone(), test: settings.test.clone() };
-    let Outcome { ended, summary } = train::run(&settings, &run, &files, interrupt)?;
+    let FinetuneOutcome { ended, summary } = train::run(&settings, &run, &files, interrupt)?;
     if let Ended::Interrupted(code) = ended {
         return Ok(ExitCode::from(code as u8));
     }

@@ -18,7 +18,7 @@ use crate::corpus::SentenceMode;
 use crate::examples::{Example, ExampleMaker};
 use crate::masking::Masking;
 use crate::sample;
-use crate::settings::{DataSettings, SAMPLE_DOCUMENTS, TrainSettings};
+use crate::settings::{DataSettings, PretrainSettings, SAMPLE_DOCUMENTS};
 use crate::store::{CorpusStats, Split, Store, Subset};
 use crate::stream::{Cursor, ExampleStream, MicroBatch, TrainingSource};
 use crate::vocabulary;
@@ -59,7 +59,7 @@ pub enum Phase {
 ///
 /// # Errors
 /// What is wrong with the files.
-pub fn prepare(settings: &TrainSettings, directory: &RunDirectory, quiet: bool) -> Result<PreparedData> {
+pub fn prepare(settings: &PretrainSettings, directory: &RunDirectory, quiet: bool) -> Result<PreparedData> {
     let say = |line: String| {
         if !quiet {
             eprintln!("{line}");
@@ -124,7 +124,7 @@ pub fn prepare(settings: &TrainSettings, directory: &RunDirectory, quiet: bool) 
 }
 
 /// The tokenizer that the user names; only a vocabulary by itself leaves open whether it is cased.
-fn given_tokenizer(path: &Path, settings: &TrainSettings) -> Result<Tokenizer> {
+fn given_tokenizer(path: &Path, settings: &PretrainSettings) -> Result<Tokenizer> {
     let is_json = path.extension().is_some_and(|extension| extension == "json");
     let is_bare = path.is_file() && !is_json && !path.with_file_name("tokenizer_config.json").exists();
     let tokenizer = match is_bare {
@@ -146,7 +146,7 @@ fn given_tokenizer(path: &Path, settings: &TrainSettings) -> Result<Tokenizer> {
 
 /// A tokenizer from the corpus; a resumed run finds the one that it learned.
 fn learn_tokenizer(
-    settings: &TrainSettings,
+    settings: &PretrainSettings,
     corpus: &Corpus,
     directory: &RunDirectory,
     say: &impl Fn(String),
@@ -242,7 +242,7 @@ fn unigram_entropy(examples: &[Example]) -> f64 {
 }
 
 fn training_stream(
-    settings: &TrainSettings,
+    settings: &PretrainSettings,
     data: &PreparedData,
     phase: Phase,
     cursor: Cursor,
@@ -261,7 +261,7 @@ fn training_stream(
 /// # Errors
 /// If the tokenized corpus cannot be read.
 pub fn training_source(
-    settings: &TrainSettings,
+    settings: &PretrainSettings,
     data: &PreparedData,
     phase: Phase,
     cursor: &Value,
@@ -279,7 +279,7 @@ pub fn training_source(
 ///
 /// # Errors
 /// If the tokenized corpus cannot be read.
-pub fn count_steps(settings: &TrainSettings, data: &PreparedData) -> Result<u64> {
+pub fn count_steps(settings: &PretrainSettings, data: &PreparedData) -> Result<u64> {
     if let Some(steps) = settings.steps {
         return Ok(steps);
     }
@@ -294,7 +294,7 @@ pub fn count_steps(settings: &TrainSettings, data: &PreparedData) -> Result<u64>
 /// # Errors
 /// If a weight file is not as it should be, or model, tokenizer and sequence length do not fit.
 pub fn initial_model(
-    settings: &TrainSettings,
+    settings: &PretrainSettings,
     tokenizer: &Tokenizer,
     device: &burn::tensor::Device,
 ) -> Result<(BertForPreTraining, BertConfig)> {

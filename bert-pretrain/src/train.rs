@@ -18,12 +18,12 @@ use crate::prepare::{
     Phase, count_steps, evaluation_examples, example_maker, initial_model, prepare, remove_cache, training_source,
 };
 use crate::report;
-use crate::settings::{DataSettings, RunSettings, TrainSettings};
+use crate::settings::{DataSettings, PretrainRunOptions, PretrainSettings};
 use crate::store::{Split, Store, Subset};
 
 /// What a run came to.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct PretrainOutcome {
     /// Why it ended.
     pub ended: Ended,
     /// What `--json` prints.
@@ -34,7 +34,7 @@ pub struct Outcome {
 ///
 /// # Errors
 /// Whatever can be wrong with the corpus, the files, the device or the numbers.
-pub fn run(settings: &TrainSettings, run: &RunSettings, interrupt: &Interrupt) -> Result<Outcome> {
+pub fn run(settings: &PretrainSettings, run: &PretrainRunOptions, interrupt: &Interrupt) -> Result<PretrainOutcome> {
     let started = Instant::now();
     let NamedDevice { name, device } = select_device(&run.device, run.quiet)?;
     settings.precision.check(&device)?;
@@ -121,7 +121,7 @@ pub fn run(settings: &TrainSettings, run: &RunSettings, interrupt: &Interrupt) -
         })?;
     }
     if let Ended::Interrupted(_) = ended {
-        return Ok(Outcome { ended, summary: Value::Null });
+        return Ok(PretrainOutcome { ended, summary: Value::Null });
     }
 
     // A resumed run that had nothing left to do has no evaluation yet.
@@ -132,7 +132,7 @@ pub fn run(settings: &TrainSettings, run: &RunSettings, interrupt: &Interrupt) -
     remove_cache(directory.path())?;
     report::write(directory.path(), &report::filled_masks(&state.model, &data.tokenizer, &data.held_out))?;
     let summary = summarize(&directory, state.step, objective.latest, started)?;
-    Ok(Outcome { ended, summary })
+    Ok(PretrainOutcome { ended, summary })
 }
 
 /// Writes the model directory; without next-sentence prediction only the masked-LM part was trained and is written.

@@ -7,7 +7,7 @@ use bert_train::checkpoint::sha256_of;
 use bert_train::permutation::{Permutation, mix};
 use serde_json::{Value, json};
 
-use crate::settings::TrainSettings;
+use crate::settings::FinetuneSettings;
 use crate::tasks::Task;
 
 /// Keeps this stream of random numbers apart from the run's others.
@@ -33,7 +33,7 @@ pub(super) struct LabeledData<T: Task> {
 }
 
 /// Reads what the files hold; without an evaluation file a share of the training examples is set aside.
-pub(super) fn read_data<T: Task>(settings: &TrainSettings, files: &Files, task: &T) -> Result<LabeledData<T>> {
+pub(super) fn read_data<T: Task>(settings: &FinetuneSettings, files: &Files, task: &T) -> Result<LabeledData<T>> {
     let mut training = task.read(&files.training)?;
     let evaluation = match &files.evaluation {
         Some(path) => task.read(path)?,

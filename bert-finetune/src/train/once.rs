@@ -27,7 +27,7 @@ use crate::for_task;
 use crate::output::warn_truncated;
 use crate::predict::{Scored, score};
 use crate::report::{self, EvaluationRecord};
-use crate::settings::{RunSettings, TrainSettings};
+use crate::settings::{FinetuneRunOptions, FinetuneSettings};
 use crate::tasks::Task;
 
 /// Keeps this stream of random numbers apart from the run's others.
@@ -38,7 +38,7 @@ const KEEP: usize = 2;
 
 /// What a run came to.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct FinetuneOutcome {
     /// Why it ended.
     pub ended: Ended,
     /// What `--json` prints.
@@ -50,11 +50,11 @@ pub struct Outcome {
 /// # Errors
 /// As [`super::run`].
 pub(super) fn run_once(
-    settings: &TrainSettings,
-    run: &RunSettings,
+    settings: &FinetuneSettings,
+    run: &FinetuneRunOptions,
     files: &Files,
     interrupt: &Interrupt,
-) -> Result<Outcome> {
+) -> Result<FinetuneOutcome> {
     let NamedDevice { name, device } = select_device(&run.device, run.quiet)?;
     let config = load_config(&settings.model)?;
     let tokenizer = Tokenizer::load(&settings.model)?;
@@ -96,8 +96,8 @@ pub(super) fn run_once(
 
 /// Everything that stays the same during a run.
 struct Run<'a, T: Task> {
-    settings: &'a TrainSettings,
-    run: &'a RunSettings,
+    settings: &'a FinetuneSettings,
+    run: &'a FinetuneRunOptions,
     /// With what was learned of the labels.
     description: Description,
     config: BertConfig,
@@ -114,7 +114,7 @@ impl<T: Task> Run<'_, T> {
         data: &LabeledData<T>,
         directory: RunDirectory,
         device_name: &str,
-    ) -> Result<Outcome> {
+    ) -> Result<FinetuneOutcome> {
         let started = Instant::now();
         let Self { settings, run, task, device, .. } = self;
         let mut directory = directory;
@@ -191,7 +191,7 @@ impl<T: Task> Run<'_, T> {
             train(state, &mut learning, &batches, &plan, &mut directory, &checkpoints, self.interrupt)
         })?;
         if let Ended::Interrupted(_) = ended {
-            return Ok(Outcome { ended, summary: Value::Null });
+            return Ok(FinetuneOutcome { ended, summary: Value::Null });
         }
         let best = match learning.best.take() {
             Some(best) => best,
@@ -218,7 +218,7 @@ impl<T: Task> Run<'_, T> {
             "seconds": started.elapsed().as_secs_f64(),
             "model": path.display().to_string(),
         });
-        Ok(Outcome { ended, summary })
+        Ok(FinetuneOutcome { ended, summary })
     }
 
     /// Writes the model, adapters merged, with what was chosen by `metrics`.

@@ -9,7 +9,7 @@ use bert_train::permutation::mix;
 use burn::tensor::Device;
 
 use crate::description::Description;
-use crate::settings::TrainSettings;
+use crate::settings::FinetuneSettings;
 
 /// Keeps this stream of random numbers apart from the run's others.
 const HEAD: u64 = 23;
@@ -42,7 +42,7 @@ pub(super) fn fit_to_head(labels: Vec<String>, architecture: &str, checkpoint: &
 /// The encoder of the checkpoint under a fresh head; under its own, if that is for the same task and labels (a reader of
 /// questions that goes on with others).
 pub(super) fn initial_model<M: Pretrained>(
-    settings: &TrainSettings,
+    settings: &FinetuneSettings,
     keeps_head: bool,
     config: &BertConfig,
     device: &Device,
