@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bert_model::file::replace_file;
 use bert_model::{Error, Result};
-use bert_train::report::{Cell, Chart, Example, Mark, MarkedText, Report, fact, points};
+use bert_train::report::{Cell, Chart, Mark, MarkedText, Report, ReportExample, fact, points};
 use bert_train::run_directory::{read_metrics, read_run};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -150,7 +150,7 @@ fn details(report: &mut Report, evaluation: &EvaluationRecord, labels: &[String]
     for mistake in &evaluation.mistakes {
         match mistake {
             Mistake::Label { text, parts, expected, predicted, probability } => {
-                let mut example = Example::new(text, expected, predicted);
+                let mut example = ReportExample::new(text, expected, predicted);
                 if let Some(probability) = probability {
                     example = example.probability(*probability);
                 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::batch::PretrainingBatch;
-use crate::examples::Example;
+use crate::examples::PretrainingExample;
 use crate::stream::MicroBatch;
 
 /// Masked LM and, unless switched off, next-sentence prediction.
@@ -23,7 +23,7 @@ pub struct Pretraining {
     /// Whether the second task takes part.
     pub with_nsp: bool,
     /// Judges the model; may be empty.
-    pub held_out: Vec<Example>,
+    pub held_out: Vec<PretrainingExample>,
     /// Examples of a batch of the evaluation.
     pub eval_batch_size: usize,
     /// The last evaluation, if there was one.
@@ -93,7 +93,7 @@ impl Pretraining {
     /// If the system refuses threads.
     pub fn judge(&self, model: &BertForPreTraining) -> Result<Evaluation> {
         let workers = Workers::for_device(&self.device)?;
-        let batches: Vec<&[Example]> = self.held_out.chunks(self.eval_batch_size).collect();
+        let batches: Vec<&[PretrainingExample]> = self.held_out.chunks(self.eval_batch_size).collect();
         let parts = split_evenly(batches, workers.count());
         let scores = workers.run(parts, |batches| batches.into_iter().map(|batch| self.score(model, batch)).collect());
         let (mut mlm, mut nsp) = (Score::default(), Score::default());
@@ -111,7 +111,7 @@ impl Pretraining {
         })
     }
 
-    fn score(&self, model: &BertForPreTraining, examples: &[Example]) -> (Score, Score) {
+    fn score(&self, model: &BertForPreTraining, examples: &[PretrainingExample]) -> (Score, Score) {
         let batch = PretrainingBatch::new(examples, self.pad_id, &self.device);
         let (mlm_logits, nsp_logits) = model.forward(batch.input, batch.positions);
         (Score::of(mlm_logits, batch.labels), Score::of(nsp_logits, batch.is_random))

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::corpus::Corpus;
 use crate::corpus::SentenceMode;
-use crate::examples::{Example, ExampleMaker};
+use crate::examples::{ExampleMaker, PretrainingExample};
 use crate::masking::Masking;
 use crate::sample;
 use crate::settings::{DataSettings, PretrainSettings, SAMPLE_DOCUMENTS};
@@ -39,7 +39,7 @@ pub struct PreparedData {
     /// Which of its documents are set aside.
     split: Split,
     /// Their examples.
-    pub held_out: Vec<Example>,
+    pub held_out: Vec<PretrainingExample>,
     /// For `run.json`.
     pub facts: Value,
     /// A hash of the corpora's content and the tokenizer: what a resumed run must find as it was.
@@ -224,7 +224,7 @@ pub fn evaluation_examples(
     maker: ExampleMaker,
     seed: u64,
     limit: usize,
-) -> Result<Vec<Example>> {
+) -> Result<Vec<PretrainingExample>> {
     let seed = mix(&[seed, EVALUATION]);
     let mut stream = ExampleStream::new(store.reader()?, split, part, maker, seed, None, Cursor::default())?;
     stream.rest_of_epoch(limit)
@@ -232,7 +232,7 @@ pub fn evaluation_examples(
 
 /// What a model that knows nothing but how frequent words are could at best reach on these examples: the entropy of the
 /// hidden tokens, in nats.
-fn unigram_entropy(examples: &[Example]) -> f64 {
+fn unigram_entropy(examples: &[PretrainingExample]) -> f64 {
     let mut counts: BTreeMap<u32, f64> = BTreeMap::new();
     for token in examples.iter().flat_map(|example| &example.masked) {
         *counts.entry(token.id).or_default() += 1.0;

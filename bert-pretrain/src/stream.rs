@@ -12,7 +12,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::examples::{Example, ExampleMaker, RandomSurplus};
+use crate::examples::{ExampleMaker, PretrainingExample, RandomSurplus};
 use crate::store::{RandomDocuments, Split, StoreReader, Subset};
 
 /// Tokens of a block: enough that examples of one document end up far apart, small beside a model's own memory.
@@ -45,7 +45,7 @@ pub struct ExampleStream {
     /// Number of different maskings that repeat; `None` for fresh ones in every epoch.
     maskings: Option<u64>,
     cursor: Cursor,
-    block: Vec<Example>,
+    block: Vec<PretrainingExample>,
     next_block: u64,
 }
 
@@ -72,7 +72,7 @@ impl ExampleStream {
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub fn next_example(&mut self) -> Result<Option<Example>> {
+    pub fn next_example(&mut self) -> Result<Option<PretrainingExample>> {
         let mut empty_epochs = 0;
         while self.cursor.taken >= self.block.len() {
             if self.next_block < self.documents() {
@@ -86,7 +86,7 @@ impl ExampleStream {
             }
             self.make_block()?;
         }
-        let example = std::mem::replace(&mut self.block[self.cursor.taken], Example::empty());
+        let example = std::mem::replace(&mut self.block[self.cursor.taken], PretrainingExample::empty());
         self.cursor.taken += 1;
         Ok(Some(example))
     }
@@ -95,7 +95,7 @@ impl ExampleStream {
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub fn rest_of_epoch(&mut self, limit: usize) -> Result<Vec<Example>> {
+    pub fn rest_of_epoch(&mut self, limit: usize) -> Result<Vec<PretrainingExample>> {
         let epoch = self.cursor.epoch;
         let mut examples = Vec::new();
         while examples.len() < limit {
@@ -174,7 +174,7 @@ pub struct TrainingSource {
 #[derive(Debug)]
 pub struct MicroBatch {
     /// The examples.
-    pub examples: Vec<Example>,
+    pub examples: Vec<PretrainingExample>,
     /// Hidden tokens in all micro-batches of the step.
     pub masked_in_step: usize,
     /// Examples in all micro-batches of the step.
@@ -183,7 +183,7 @@ pub struct MicroBatch {
 
 impl MicroBatch {
     /// Cuts the examples of a step into micro-batches.
-    pub fn split_step(examples: Vec<Example>, batch_size: usize) -> Vec<Self> {
+    pub fn split_step(examples: Vec<PretrainingExample>, batch_size: usize) -> Vec<Self> {
         let masked_in_step = examples.iter().map(|example| example.masked.len()).sum();
         let examples_in_step = examples.len();
         let mut examples = examples.into_iter().peekable();
