@@ -12,7 +12,7 @@ use bert_cli::input::table::{Row, TableOptions};
 use bert_cli::program::{exit, print_line, select_device};
 use bert_finetune::args::{Cli, Command, EmbedArgs, EvaluateArgs, PredictArgs, ReportArgs, TrainArgs};
 use bert_finetune::description::Description;
-use bert_finetune::embed::{Pooling, Recipe, embed};
+use bert_finetune::embed::{EmbedOptions, Pooling, embed};
 use bert_finetune::features::Encoded;
 use bert_finetune::output::{print_metrics, print_table, warn_truncated};
 use bert_finetune::predict::{WINDOW, open_model, predict_with};
@@ -129,7 +129,7 @@ fn run_embed(args: &EmbedArgs) -> Result<ExitCode> {
     tokenizer.check_fits(&loaded.config)?;
     let limit = loaded.config.max_position_embeddings;
     let tokenizer = tokenizer.truncating(args.max_seq_len.unwrap_or(limit).min(limit))?;
-    let recipe = Recipe {
+    let options = EmbedOptions {
         pooling: args.pooling,
         layers: args.layers.resolve(loaded.config.num_hidden_layers + 1)?,
         combine: args.combine,
@@ -155,7 +155,7 @@ fn run_embed(args: &EmbedArgs) -> Result<ExitCode> {
         }
         let sequences: Vec<Sequence> =
             rows.iter().map(|row| Ok(Sequence::from(&tokenizer.encode(&row.text, None)?))).collect::<Result<_>>()?;
-        let embedded = embed(&loaded.model, &sequences, tokenizer.special().pad, &recipe, &device)?;
+        let embedded = embed(&loaded.model, &sequences, tokenizer.special().pad, &options, &device)?;
         for ((row, sequence), vectors) in rows.iter().zip(&sequences).zip(embedded) {
             let tokens: Vec<String> = match every_token {
                 true => sequence.ids.iter().map(|&id| tokenizer.piece(id)).collect(),
