@@ -72,7 +72,7 @@ impl Objective for Pretraining {
         if self.held_out.is_empty() {
             return Ok(Map::new());
         }
-        let evaluation = self.judge(model)?;
+        let evaluation = self.evaluate_held_out(model)?;
         self.latest = Some(evaluation);
         match serde_json::to_value(evaluation) {
             Ok(Value::Object(metrics)) => Ok(metrics),
@@ -91,7 +91,7 @@ impl Pretraining {
     ///
     /// # Errors
     /// If the system refuses threads.
-    pub fn judge(&self, model: &BertForPreTraining) -> Result<Evaluation> {
+    pub fn evaluate_held_out(&self, model: &BertForPreTraining) -> Result<Evaluation> {
         let workers = Workers::for_device(&self.device)?;
         let batches: Vec<&[PretrainingExample]> = self.held_out.chunks(self.eval_batch_size).collect();
         let parts = split_evenly(batches, workers.count());

@@ -126,7 +126,7 @@ pub fn run(settings: &PretrainSettings, run: &PretrainRunOptions, interrupt: &In
 
     // A resumed run that had nothing left to do has no evaluation yet.
     if objective.latest.is_none() && !objective.held_out.is_empty() {
-        objective.latest = Some(objective.judge(&state.model)?);
+        objective.latest = Some(objective.evaluate_held_out(&state.model)?);
     }
     save_model(directory.path(), &state.model, &config, &data.tokenizer, objective.with_nsp)?;
     remove_cache(directory.path())?;
@@ -217,5 +217,5 @@ pub fn evaluate(
     let with_nsp = nsp_mode != NspMode::Off;
     let objective =
         Pretraining { device: device.clone(), pad_id, with_nsp, held_out, eval_batch_size: batch_size, latest: None };
-    objective.judge(&loaded.model)
+    objective.evaluate_held_out(&loaded.model)
 }

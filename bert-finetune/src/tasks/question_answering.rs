@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Examples, Query, Task};
 use crate::data::squad::{CodePoints, Question, read_squad};
-use crate::metrics::squad::{Judged, normalize, squad_v1, squad_v2};
+use crate::metrics::squad::{PredictedAnswer, normalize, squad_v1, squad_v2};
 use crate::report::{Mistake, worst};
 
 /// Longest question, in pieces.
@@ -308,10 +308,10 @@ impl Task for QuestionAnsweringTask {
         scores: &[Vec<SpanScores>],
     ) -> Map<String, Value> {
         let ranked = windows.iter().zip(scores).map(|(windows, scores)| self.rank(windows, scores));
-        let judged: Vec<Judged> = questions
+        let predicted: Vec<PredictedAnswer> = questions
             .iter()
             .zip(ranked)
-            .map(|(question, ranked)| Judged {
+            .map(|(question, ranked)| PredictedAnswer {
                 prediction: text_of(question, ranked.best_span()),
                 answers: question.answers.iter().map(|answer| answer.text.as_str()).collect(),
                 no_answer_score: ranked.no_answer_score,
@@ -319,8 +319,8 @@ impl Task for QuestionAnsweringTask {
             .collect();
         let is_v2 = self.threshold.is_some() || questions.iter().any(|question| question.is_impossible);
         let metrics = match is_v2 {
-            true => json!(squad_v2(&judged, self.threshold.unwrap_or(0.0))),
-            false => json!(squad_v1(&judged)),
+            true => json!(squad_v2(&predicted, self.threshold.unwrap_or(0.0))),
+            false => json!(squad_v1(&predicted)),
         };
         let mut metrics = metrics.as_object().cloned().unwrap_or_default();
         let losses: Vec<f64> = windows.iter().zip(scores).flat_map(|(w, s)| w.iter().zip(s)).map(window_loss).collect();

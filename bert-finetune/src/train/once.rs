@@ -162,9 +162,16 @@ impl<T: Task> Run<'_, T> {
             directory.rewind_metrics(state.step)?;
         }
         let path = directory.path().to_path_buf();
-        let mut learning =
-            FineTuning { run: self, data, evaluation, steps_per_epoch, directory: path.clone(), best: None, waited: 0 };
-        learning.recall(&directory.metrics()?);
+        let mut learning = FineTuning {
+            run: self,
+            data,
+            evaluation,
+            steps_per_epoch,
+            directory: path.clone(),
+            best: None,
+            epochs_since_best: 0,
+        };
+        learning.replay_metrics(&directory.metrics()?);
         let cursor = serde_json::from_value(state.cursor.clone()).unwrap_or_default();
         let source = EpochSource {
             items: training.items(),
@@ -246,30 +253,30 @@ struct FineTuning<'a, T: Task> {
     directory: PathBuf,
     best: Option<Best>,
     /// Epochs since the best one.
-    waited: u64,
+    epochs_since_best: u64,
 }
 
 impl<T: Task> FineTuning<'_, T> {
     /// What the epochs before a resumption came to.
-    fn recall(&mut self, metrics: &[Value]) {
+    fn replay_metrics(&mut self, metrics: &[Value]) {
         for record in metrics {
             if let (Some(step), Some(metrics)) = (record["step"].as_u64(), record["eval"].as_object()) {
-                self.judge(step / self.steps_per_epoch, metrics.clone());
+                self.keep_if_best(step / self.steps_per_epoch, metrics.clone());
             }
         }
     }
 
     /// Whether this epoch is the best so far.
-    fn judge(&mut self, epoch: u64, metrics: Map<String, Value>) -> bool {
+    fn keep_if_best(&mut self, epoch: u64, metrics: Map<String, Value>) -> bool {
         let name = self.run.task.main_metric();
         let value =
             |metrics: &Map<String, Value>| metrics.get(name).and_then(Value::as_f64).unwrap_or(f64::NEG_INFINITY);
         let is_best = self.best.as_ref().is_none_or(|best| value(&metrics) > value(&best.metrics));
         if is_best {
             self.best = Some(Best { epoch, metrics });
-            self.waited = 0;
+            self.epochs_since_best = 0;
         } else {
-            self.waited += 1;
+            self.epochs_since_best += 1;
         }
         is_best
     }
@@ -305,11 +312,11 @@ impl<'a, T: Task> bert_train::Objective for FineTuning<'a, T> {
         }
         let epoch = step / self.steps_per_epoch;
         let mistakes = task.mistakes(examples, scored.inputs, &scored.scores);
-        if self.judge(epoch, metrics.clone()) {
+        if self.keep_if_best(epoch, metrics.clone()) {
             self.run.save(&self.directory, model, &metrics)?;
             EvaluationRecord { epoch, metrics: metrics.clone(), mistakes }.save(&self.directory)?;
         }
-        if settings.early_stop.is_some_and(|patience| self.waited >= patience) {
+        if settings.early_stop.is_some_and(|patience| self.epochs_since_best >= patience) {
             metrics.insert("stop".into(), true.into());
         }
         Ok(metrics)
