@@ -55,7 +55,7 @@ impl Query {
 }
 
 /// The number of a label; where all labels have names, a number means the label that has it.
-fn number_of(label: &str, labels: &[String]) -> Option<usize> {
+fn label_index(label: &str, labels: &[String]) -> Option<usize> {
     let is_named = || labels.iter().all(|label| label.parse::<f64>().is_err());
     let by_number = || label.parse().ok().filter(|&number| number < labels.len() && is_named());
     labels.iter().position(|known| known == label).or_else(by_number)

@@ -12,7 +12,7 @@ use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::{Int, Tensor, TensorData};
 use serde_json::{Map, Value, json};
 
-use super::{Examples, Query, Task, balanced, number_of, weight_of, weighted_sum};
+use super::{Examples, Query, Task, balanced, label_index, weight_of, weighted_sum};
 use crate::metrics::classification::classification;
 use crate::metrics::multi_label::multi_label;
 use crate::metrics::regression::regression;
@@ -77,7 +77,7 @@ impl SequenceTask {
         let unknown = |label: &str| {
             Error::line(path, row.line, format!("the label {label:?}"), format!("one of {}", self.labels.join(", ")))
         };
-        let number = |label: &String| number_of(label, &self.labels).ok_or_else(|| unknown(label));
+        let number = |label: &String| label_index(label, &self.labels).ok_or_else(|| unknown(label));
         let target = match (self.kind, &row.labels[..]) {
             (ProblemType::MultiLabelClassification, labels) => {
                 let mut flags = vec![0.0; self.labels.len()];

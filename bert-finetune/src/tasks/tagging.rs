@@ -17,7 +17,7 @@ use burn::tensor::{Int, Tensor};
 use serde_json::{Map, Value, json};
 
 use super::sequence::best;
-use super::{Examples, Query, Task, balanced, number_of, weight_of, weighted_sum};
+use super::{Examples, Query, Task, balanced, label_index, weight_of, weighted_sum};
 use crate::data::conll::{ConllColumns, ConllOptions, Sentence, WordsOrText, read_tagged, words_or_text};
 use crate::data::squad::CodePoints;
 use crate::data::tags::{Entity, TagScheme, complete, entities, to_iob2};
@@ -139,7 +139,7 @@ impl Task for TaggingTask {
 
     fn read(&self, path: &Path) -> Result<Vec<TaggedSentence>> {
         let mut sentences = Self::sentences(self.columns, path)?;
-        let is_known = |sentence: &Sentence| sentence.tags.iter().all(|tag| number_of(tag, &self.labels).is_some());
+        let is_known = |sentence: &Sentence| sentence.tags.iter().all(|tag| label_index(tag, &self.labels).is_some());
         let as_they_stand = sentences.clone();
         learned_tags(&mut sentences);
         // A model from elsewhere may have learned IOB1 as it stands.
@@ -148,7 +148,7 @@ impl Task for TaggingTask {
         }
         let tagged = |sentence: Sentence| {
             let number = |(index, tag): (usize, &String)| {
-                number_of(tag, &self.labels).ok_or_else(|| {
+                label_index(tag, &self.labels).ok_or_else(|| {
                     Error::line(
                         path,
                         sentence.lines[index],
