@@ -8,7 +8,7 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Int, Tensor};
 use serde_json::{Map, Value, json};
 
-use super::sequence::best;
+use super::sequence::argmax;
 use super::{Examples, Query, Task};
 use crate::data::choices::{ChoiceOptions, ChoiceRow, read_choices};
 use crate::metrics::classification::classification;
@@ -121,7 +121,7 @@ impl Task for MultipleChoiceTask {
     }
 
     fn answer(&self, _row: &ChoiceRow, _inputs: &[ChoiceInput], scores: &[Vec<f32>]) -> Value {
-        json!({"choice": best(&scores[0]), "probabilities": scores[0]})
+        json!({"choice": argmax(&scores[0]), "probabilities": scores[0]})
     }
 
     fn metrics(
@@ -131,7 +131,7 @@ impl Task for MultipleChoiceTask {
         scores: &[Vec<Vec<f32>>],
     ) -> Map<String, Value> {
         let gold: Vec<usize> = rows.iter().map(|row| row.label.unwrap_or(0)).collect();
-        let predicted: Vec<usize> = scores.iter().map(|scores| best(&scores[0])).collect();
+        let predicted: Vec<usize> = scores.iter().map(|scores| argmax(&scores[0])).collect();
         let choices = rows.iter().map(|row| row.choices.len()).max().unwrap_or(0);
         let loss = gold.iter().zip(scores).map(|(&g, s)| -f64::from(s[0][g].max(1e-30)).ln()).sum::<f64>();
         let mut metrics = json!(classification(&gold, &predicted, choices));
@@ -141,7 +141,7 @@ impl Task for MultipleChoiceTask {
 
     fn mistakes(&self, rows: &[ChoiceRow], _inputs: &[Vec<ChoiceInput>], scores: &[Vec<Vec<f32>>]) -> Vec<Mistake> {
         let mistake = |(row, scores): (&ChoiceRow, &Vec<Vec<f32>>)| {
-            let (gold, found) = (row.label.unwrap_or(0), best(&scores[0]));
+            let (gold, found) = (row.label.unwrap_or(0), argmax(&scores[0]));
             let probability = f64::from(scores[0][found]);
             let mistake = Mistake::Label {
                 text: row.text.clone(),

@@ -219,7 +219,7 @@ impl Task for SequenceTask {
         match self.kind {
             ProblemType::Regression => json!({"value": scores[0]}),
             ProblemType::SingleLabelClassification => {
-                json!({"label": self.labels[best(scores)], "probabilities": probabilities})
+                json!({"label": self.labels[argmax(scores)], "probabilities": probabilities})
             }
             ProblemType::MultiLabelClassification => {
                 let labels: Vec<&String> =
@@ -239,7 +239,7 @@ impl Task for SequenceTask {
         let metrics = match self.kind {
             ProblemType::SingleLabelClassification => {
                 let gold: Vec<usize> = examples.iter().map(|example| class_of(&example.target)).collect();
-                let predicted: Vec<usize> = scores().map(|scores| best(scores)).collect();
+                let predicted: Vec<usize> = scores().map(|scores| argmax(scores)).collect();
                 let loss = -gold.iter().zip(scores()).map(|(&g, s)| f64::from(s[g].max(1e-30)).ln()).sum::<f64>();
                 let metrics = classification(&gold, &predicted, self.labels.len());
                 with(json!(metrics), [("loss", loss / gold.len() as f64)])
@@ -282,7 +282,7 @@ impl Task for SequenceTask {
             };
             let (expected, predicted, weight, probability) = match self.kind {
                 ProblemType::SingleLabelClassification => {
-                    let (gold, found) = (class_of(&example.target), best(scores));
+                    let (gold, found) = (class_of(&example.target), argmax(scores));
                     let probability = f64::from(scores[found]);
                     (self.labels[gold].clone(), self.labels[found].clone(), probability, Some(probability))
                 }
@@ -320,7 +320,7 @@ fn with<const N: usize>(mut object: Value, numbers: [(&str, f64); N]) -> Value {
 }
 
 /// The index of the highest score; the first of equals.
-pub fn best(scores: &[f32]) -> usize {
+pub fn argmax(scores: &[f32]) -> usize {
     let better = |best: usize, at: usize| if scores[at] > scores[best] { at } else { best };
     (0..scores.len()).fold(0, better)
 }

@@ -16,7 +16,7 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Int, Tensor};
 use serde_json::{Map, Value, json};
 
-use super::sequence::best;
+use super::sequence::argmax;
 use super::{Examples, Query, Task, balanced, label_index, weight_of, weighted_sum};
 use crate::data::conll::{ConllColumns, ConllOptions, Sentence, WordsOrText, read_tagged, words_or_text};
 use crate::data::squad::CodePoints;
@@ -120,7 +120,7 @@ impl TaggingTask {
         let mut found = vec![(0, 0.0); sentence.words.len()];
         for (window, scores) in windows.iter().zip(scores) {
             for ((_, word), scores) in window.words.iter().zip(scores) {
-                let tag = best(scores);
+                let tag = argmax(scores);
                 found[*word] = (tag, scores[tag]);
             }
         }
