@@ -48,7 +48,7 @@ impl Adaptation {
     }
 
     /// Whether the parameter of this Hugging Face name learns.
-    fn learns(self, name: &str) -> bool {
+    fn is_trainable(self, name: &str) -> bool {
         let layer = name.split_once("encoder.layer.").and_then(|(_, rest)| rest.split('.').next()?.parse().ok());
         match (self, layer) {
             (Self::Full, _) => true,
@@ -75,7 +75,7 @@ impl ModuleMapper for Freezer {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        param.set_require_grad(self.adaptation.learns(&hugging_face_name(&self.path)))
+        param.set_require_grad(self.adaptation.is_trainable(&hugging_face_name(&self.path)))
     }
 }
 
@@ -96,7 +96,7 @@ mod tests {
             "bert.pooler.dense.weight",
             "classifier.bias",
         ];
-        names.into_iter().filter(|name| adaptation.learns(name)).collect()
+        names.into_iter().filter(|name| adaptation.is_trainable(name)).collect()
     }
 
     #[test]

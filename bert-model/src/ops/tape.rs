@@ -114,9 +114,9 @@ pub(crate) fn layer<M: Module + 'static>(
     forward: impl Fn(&M, Tensor<3>) -> Tensor<3> + 'static,
 ) -> Tensor<3> {
     let checkpointing = TAPE.with_borrow(|tape| tape.as_ref().map(|tape| tape.checkpointing));
-    let below_learns = input.is_require_grad();
+    let is_trainable_below = input.is_require_grad();
     match checkpointing {
-        Some(true) if below_learns || learns(layer) => {
+        Some(true) if is_trainable_below || is_trainable(layer) => {
             let dropout = dropout::stream();
             // Without gradients, burn keeps nothing for a backward pass.
             let untracked = Tensor::from_inner(input.clone().inner());
@@ -128,7 +128,7 @@ pub(crate) fn layer<M: Module + 'static>(
             };
             cut(again, output)
         }
-        Some(false) if below_learns || learns(layer) => keep(forward(layer, input)),
+        Some(false) if is_trainable_below || is_trainable(layer) => keep(forward(layer, input)),
         _ => forward(layer, input),
     }
 }
@@ -136,7 +136,7 @@ pub(crate) fn layer<M: Module + 'static>(
 /// Ends the graph of the embeddings, whose output this is, if the forward pass is recorded.
 pub(crate) fn embedded<M: Module>(embeddings: &M, output: Tensor<3>) -> Tensor<3> {
     let is_recorded = TAPE.with_borrow(Option::is_some);
-    if is_recorded && learns(embeddings) { keep(output) } else { output }
+    if is_recorded && is_trainable(embeddings) { keep(output) } else { output }
 }
 
 /// Rows of a table.
@@ -175,7 +175,7 @@ fn on_tape(record: impl FnOnce(&mut Tape)) {
 }
 
 /// Whether any parameter of a module learns.
-fn learns<M: Module>(module: &M) -> bool {
+fn is_trainable<M: Module>(module: &M) -> bool {
     struct Learns(bool);
     impl ModuleVisitor for Learns {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
