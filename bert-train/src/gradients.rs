@@ -24,7 +24,7 @@ impl GradientSum {
             GradientPart::Rows(rows) => {
                 let RowGradients { table, ids, gradient } = *rows;
                 let (count, width) = (ids.shape().num_elements(), gradient.dims()[2]);
-                let (ids, rows) = (ids.reshape([count]), ops::widened(gradient.reshape([count, width])));
+                let (ids, rows) = (ids.reshape([count]), ops::upcast(gradient.reshape([count, width])));
                 model.visit(&mut RowCollector { path, table, rows: Some((ids, rows)), sum });
             }
         }
@@ -126,7 +126,7 @@ impl ModuleVisitor for GradientCollector<'_> {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let Some(gradient) = param.base().grad_remove(&mut self.gradients) else { return };
-        let gradient = ops::widened(as_matrix(gradient));
+        let gradient = ops::upcast(as_matrix(gradient));
         let name = hugging_face_name(&self.path);
         let sum = match self.sum.remove(&name) {
             Some(sum) if ops::is_fast(&sum) => ops::adam::accumulate(sum, gradient),

@@ -11,8 +11,8 @@ use burn::prelude::*;
 use pulp::Arch;
 
 use super::dropout::{self, bits, scale};
-use super::flex::{changed, contiguous, elements, make, sum_of, sum_of_products};
-use super::{TensorMetadata, by_rows, dropout_with, is_fast, is_half, widened};
+use super::flex::{contiguous, elements, sum_of, sum_of_products, tensor_from, with_values_mut};
+use super::{TensorMetadata, by_rows, dropout_with, is_fast, is_half, upcast};
 
 /// `(x − mean) / √(variance + ε) · γ + β` along the last dimension, with the variance of the row itself (over H, not
 /// H − 1).
@@ -27,7 +27,7 @@ pub fn layer_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, beta: Tensor<1
     assert_eq!([gamma.dims(), beta.dims()], [[x.dims()[D - 1]]; 2], "shapes of γ and β");
     if is_half(&x) {
         let dtype = x.dtype();
-        return layer_norm(widened(x), widened(gamma), widened(beta), epsilon).cast(dtype);
+        return layer_norm(upcast(x), upcast(gamma), upcast(beta), epsilon).cast(dtype);
     }
     if is_fast(&x) {
         let (gamma, beta) = (gamma.into_dispatch(), beta.into_dispatch());
@@ -146,7 +146,7 @@ impl LayerNormOps for Flex {
                 }
             },
         );
-        make(output, x.shape())
+        tensor_from(output, x.shape())
     }
 
     fn fast_layer_norm_backward(
@@ -168,7 +168,7 @@ impl LayerNormOps for Flex {
             },
         );
         let Backwards { dgamma, dbeta, .. } = backward;
-        (make(dx, x.shape()), make(dgamma, gamma.shape()), make(dbeta, gamma.shape()))
+        (tensor_from(dx, x.shape()), tensor_from(dgamma, gamma.shape()), tensor_from(dbeta, gamma.shape()))
     }
 
     fn fast_add_norm(
@@ -184,7 +184,7 @@ impl LayerNormOps for Flex {
         let (residuals, gammas, betas, scale) = (elements(&residual), elements(&gamma), elements(&beta), scale(p));
         let width = gammas.len().max(1);
         let mut output = Vec::with_capacity(residuals.len());
-        let sum = changed(
+        let sum = with_values_mut(
             x,
             #[inline(always)]
             |values| {
@@ -205,7 +205,7 @@ impl LayerNormOps for Flex {
                 }
             },
         );
-        (make(output, sum.shape()), sum)
+        (tensor_from(output, sum.shape()), sum)
     }
 
     fn fast_add_norm_backward(
@@ -238,7 +238,12 @@ impl LayerNormOps for Flex {
             },
         );
         let (Backwards { dgamma, dbeta, .. }, shape) = (backward, sum.shape());
-        (make(dresidual, shape.clone()), make(dx, shape), make(dgamma, gamma.shape()), make(dbeta, gamma.shape()))
+        (
+            tensor_from(dresidual, shape.clone()),
+            tensor_from(dx, shape),
+            tensor_from(dgamma, gamma.shape()),
+            tensor_from(dbeta, gamma.shape()),
+        )
     }
 }
 
