@@ -273,7 +273,7 @@ fn the_same_seed_gives_the_same_bytes_and_resuming_changes_none() {
     fs::write(newest.join("model.safetensors"), "no").unwrap();
     let output = program::run(&train(&["a", "--max-seq-len", "12", "--resume"]), at);
     let message = program::text(&output.stderr);
-    assert!(output.status.success() && message.contains("damaged checkpoint passed over"), "{message}");
+    assert!(output.status.success() && message.contains("skipped a damaged checkpoint"), "{message}");
     assert!(before == weights("a"), "resuming from the checkpoint before changed it");
 }
 
@@ -383,7 +383,7 @@ fn what_is_wrong_is_named() {
         ),
         (
             &["train", "--model", "model", "--train", "films.tsv", "--max-seq-len", "12", "--overwrite", "-o", "model"],
-            "an input within the run directory",
+            "an input inside the run directory",
         ),
         (&["predict", "--model", "model", "x"], "a fine-tuned model"),
         (&["train", "--train", "films.tsv", "-o", "x"], "--model DIR is needed"),

@@ -129,7 +129,7 @@ fn a_run_directory_is_not_overwritten_by_chance() {
     succeed(&quick(&["run", "--overwrite"]), at);
     for input in [["--init", "run"], ["--tokenizer", "run/vocab.txt"]] {
         let message = fail(&quick(&[&["run", "--overwrite"][..], &input].concat()), at, 1);
-        assert!(message.contains("an input within the run directory"), "{message}");
+        assert!(message.contains("an input inside the run directory"), "{message}");
     }
     assert!(at.join("run/model.safetensors").exists() && at.join("run/vocab.txt").exists());
 }
