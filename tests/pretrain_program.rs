@@ -164,7 +164,8 @@ fn casing_is_as_asked_for_or_refused() {
     let output = program::run(&quick(&["uncased", "--tokenizer", "vocab.txt"]), at);
     let message = program::text(&output.stderr);
     assert!(
-        output.status.success() && message.contains("vocab.txt: --vocab-size 400 has no effect, no vocabulary is learned"),
+        output.status.success()
+            && message.contains("vocab.txt: --vocab-size 400 has no effect, no vocabulary is learned"),
         "{message}"
     );
     let message = fail(&quick(&["x", "--tokenizer", "uncased", "--cased"]), at, 1);
