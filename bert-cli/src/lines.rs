@@ -141,7 +141,9 @@ impl LineReader {
 /// One line without its line ending; `number` counts from 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
+    /// Line number, from 1.
     pub number: u64,
+    /// The line without its ending.
     pub text: String,
 }
 

@@ -27,23 +27,36 @@ pub struct FinetuneSettings {
     pub from_scratch: bool,
     /// Training file; `None` for the built-in sample.
     pub train: Option<PathBuf>,
+    /// Evaluation file; `None` holds out part of the training examples.
     pub eval: Option<PathBuf>,
+    /// Fraction of the training examples to hold out, without an evaluation file.
     pub eval_share: f64,
+    /// Test file, evaluated once after training.
     pub test: Option<PathBuf>,
+    /// The task, its columns and its sequence length.
     #[serde(flatten)]
     pub description: Description,
+    /// Passes over the training examples.
     pub epochs: u64,
+    /// Examples per step.
     pub batch_size: usize,
+    /// Peak learning rate.
     pub learning_rate: f64,
+    /// Warmup: a fraction of the steps (below 1) or a number of steps.
     pub warmup: f64,
+    /// Shape of the learning-rate schedule after warmup.
     pub decay: Decay,
+    /// Decoupled weight decay, not applied to biases and LayerNorm.
     pub weight_decay: f64,
+    /// Maximum global gradient norm; 0 disables clipping.
     pub clip: f64,
+    /// Number of epochs without improvement after which training stops.
     pub early_stop: Option<u64>,
     /// Whether classes are weighted inversely to their frequency.
     pub class_weights: bool,
     /// Which parameters to train.
     pub adaptation: Adaptation,
+    /// Random seed.
     pub seed: u64,
     /// Determines which examples `eval_share` holds out; equal for all of several `seeds`.
     pub split_seed: u64,
@@ -52,12 +65,17 @@ pub struct FinetuneSettings {
 /// Options that cannot affect the resulting weights.
 #[derive(Debug, Clone)]
 pub struct FinetuneRunOptions {
+    /// Run directory.
     pub output: PathBuf,
     /// Number of runs, with consecutive seeds.
     pub seeds: u64,
+    /// What to do if the run directory is not empty.
     pub if_exists: IfExists,
+    /// Name of the device.
     pub device: String,
+    /// Whether to print the result as JSON.
     pub json: bool,
+    /// Whether to suppress progress on stderr.
     pub quiet: bool,
 }
 

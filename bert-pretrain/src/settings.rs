@@ -18,12 +18,20 @@ pub const DEFAULT_OUTPUT: &str = "runs/pretrain";
 /// Settings for turning text into training examples.
 #[derive(Debug, Clone, Serialize)]
 pub struct DataSettings {
+    /// How lines are split into sentences.
     pub sentences: SentenceMode,
+    /// Maximum sequence length in tokens, special tokens included (in phase 1, if there are two).
     pub max_seq_len: usize,
+    /// How next-sentence labels are drawn.
     pub nsp_mode: NspMode,
+    /// Probability of targeting a shorter sequence.
     pub short_seq_prob: f64,
+    /// Fraction of tokens to mask.
     pub mask_prob: f64,
+    /// Maximum number of masked tokens per sequence; see [`DataSettings::max_predictions`] for
+    /// `None`.
     pub max_predictions: Option<usize>,
+    /// Whether to mask whole words.
     pub whole_word_mask: bool,
 }
 
@@ -32,45 +40,77 @@ pub struct DataSettings {
 pub struct PretrainSettings {
     /// Corpus paths; empty for the built-in sample.
     pub corpus: Vec<String>,
+    /// Evaluation corpus paths; empty to hold out part of the corpus.
     pub eval_corpus: Vec<String>,
+    /// Fraction of the documents to hold out, without an evaluation corpus.
     pub eval_share: f64,
+    /// Maximum number of evaluation examples.
     pub eval_examples: usize,
+    /// Path of a tokenizer; `None` uses that of `init`, or learns one.
     pub tokenizer: Option<PathBuf>,
+    /// Size of the vocabulary to learn; `None` takes it from the model's configuration.
     pub vocab_size: Option<usize>,
+    /// Whether a learned vocabulary (or a bare vocab.txt) is cased.
     pub cased: bool,
+    /// Size name or config.json path of a new model.
     pub config: String,
+    /// Model directory to start from, instead of a new model.
     pub init: Option<PathBuf>,
+    /// How text becomes training examples.
     #[serde(flatten)]
     pub data: DataSettings,
+    /// Number of static maskings; `None` masks anew in every epoch.
     pub maskings: Option<u64>,
+    /// The optimizer and its hyperparameters.
     pub optimizer: OptimizerConfig,
+    /// Peak learning rate.
     pub learning_rate: f64,
+    /// Warmup: a fraction of the steps (below 1) or a number of steps.
     pub warmup: f64,
+    /// Shape of the learning-rate schedule after warmup.
     pub decay: bert_train::Decay,
+    /// Maximum global gradient norm; 0 disables clipping.
     pub clip: f64,
+    /// Examples per micro-batch.
     pub batch_size: usize,
+    /// Micro-batches per step.
     pub accumulate: usize,
+    /// Number of steps; `None` derives it from `epochs`.
     pub steps: Option<u64>,
+    /// Passes over the corpus, if `steps` is `None`.
     pub epochs: f64,
+    /// Number of final steps that train on longer sequences.
     pub phase2_steps: u64,
+    /// Maximum sequence length in phase 2.
     pub phase2_seq_len: usize,
+    /// Floating-point precision of the forward and backward pass.
     pub precision: Precision,
+    /// Whether the backward pass recomputes activations to save memory.
     pub gradient_checkpointing: bool,
+    /// Random seed.
     pub seed: u64,
 }
 
 /// Options that cannot affect the resulting weights.
 #[derive(Debug, Clone, Serialize)]
 pub struct PretrainRunOptions {
+    /// Run directory.
     pub output: PathBuf,
+    /// What to do if the run directory is not empty; `None` refuses.
     #[serde(skip)]
     pub if_exists: Option<IfExists>,
+    /// Name of the device.
     pub device: String,
+    /// Steps between evaluations; 0 evaluates only at the end.
     pub eval_every: u64,
+    /// Steps between checkpoints; 0 saves only on SIGINT and SIGTERM.
     pub save_every: u64,
+    /// Number of checkpoints to keep.
     pub keep: usize,
+    /// Whether to print the result as JSON.
     #[serde(skip)]
     pub json: bool,
+    /// Whether to suppress progress on stderr.
     #[serde(skip)]
     pub quiet: bool,
 }

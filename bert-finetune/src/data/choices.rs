@@ -31,7 +31,9 @@ pub struct ChoiceOptions {
 pub struct ChoiceRow {
     /// Line number of its start, from 1.
     pub line: u64,
+    /// The text that the choices continue.
     pub text: String,
+    /// The second text, if its column is read.
     pub pair: Option<String>,
     /// The choices, at least two.
     pub choices: Vec<String>,

@@ -60,6 +60,7 @@ impl fmt::Display for TagColumn {
 /// The columns of words and tags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConllOptions {
+    /// The word column.
     pub token: TagColumn,
     /// The tag column; `None` reads words alone.
     pub tag: Option<TagColumn>,
@@ -79,7 +80,9 @@ impl ConllOptions {
 /// Columns chosen by the user; those left out default to the usual ones of each file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ConllColumns {
+    /// The word column.
     pub token: Option<TagColumn>,
+    /// The tag column.
     pub tag: Option<TagColumn>,
 }
 
@@ -94,7 +97,9 @@ impl ConllColumns {
 /// A sentence. `tags` is as long as `words`, or empty if tags are not read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sentence {
+    /// The words.
     pub words: Vec<String>,
+    /// The tag of each word.
     pub tags: Vec<String>,
     /// Line number of each word, from 1.
     pub lines: Vec<u64>,

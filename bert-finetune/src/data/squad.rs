@@ -11,11 +11,13 @@ use serde::Deserialize;
 /// A question about a passage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
+    /// Id of the question in the file.
     pub id: String,
     /// Title of the article.
     pub title: String,
     /// The passage, shared by all of its questions.
     pub context: Arc<str>,
+    /// The question.
     pub question: String,
     /// All annotated answers; empty if the question is impossible or unlabeled.
     pub answers: Vec<Answer>,
@@ -26,6 +28,7 @@ pub struct Question {
 /// An answer: a span of the passage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
+    /// The text of the answer.
     pub text: String,
     /// Number of code points before the answer in the passage.
     pub start: usize,
@@ -38,6 +41,7 @@ pub struct CodePoints {
 }
 
 impl CodePoints {
+    /// Indexes the code points of a text.
     pub fn new(text: &str) -> Self {
         Self { bytes: text.char_indices().map(|(byte, _)| byte).chain([text.len()]).collect() }
     }

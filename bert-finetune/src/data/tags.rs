@@ -19,19 +19,27 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TagScheme {
+    /// Inside/outside; `B` only between adjacent entities of the same type.
     Iob1,
+    /// Inside/outside/begin; also called BIO.
     Iob2,
+    /// Inside/outside/begin/end/single; also called BIOES.
     Iobes,
+    /// Begin/inside/last/outside/unit.
     Bilou,
+    /// Each word's tag is a type of its own, as for parts of speech.
     Plain,
 }
 
 /// An entity: words `start..end` of a sentence, and its type.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Entity {
+    /// Type of the entity.
     #[serde(rename = "type")]
     pub kind: String,
+    /// Index of the first word.
     pub start: usize,
+    /// Index after the last word.
     pub end: usize,
 }
 

@@ -14,9 +14,11 @@ pub struct Classification {
     /// Fraction of correct predictions, 0 to 1.
     pub accuracy: f64,
     /// With two classes the precision of class 1, the positive one; with more, the unweighted mean
-    /// over classes (macro). Recall and F1 likewise.
+    /// over classes (macro), 0 to 1.
     pub precision: f64,
+    /// Recall of class 1, or the unweighted mean over classes, 0 to 1.
     pub recall: f64,
+    /// F1 of class 1, or the unweighted mean over classes (`macro_f1`), 0 to 1.
     pub f1: f64,
     /// Unweighted mean of the classes' F1, 0 to 1. As in scikit-learn, only classes that occur
     /// among labels or predictions count.
@@ -32,15 +34,20 @@ pub struct Classification {
     pub per_class: Vec<ClassScores>,
     /// Confusion matrix, counts `confusion[gold][predicted]`.
     pub confusion: Vec<Vec<u64>>,
+    /// Number of examples.
     pub examples: u64,
 }
 
 /// The scores of one class, 0 to 1, and its support: the number of examples labeled with it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct ClassScores {
+    /// TP / (TP + FP), 0 to 1.
     pub precision: f64,
+    /// TP / (TP + FN), 0 to 1.
     pub recall: f64,
+    /// Harmonic mean of precision and recall, 0 to 1.
     pub f1: f64,
+    /// Number of examples labeled with the class.
     pub support: u64,
 }
 

@@ -15,10 +15,11 @@ use crate::data::tags::{Entity, TagScheme, entities};
 /// Scores of predicted entities.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct EntityScores {
-    /// Precision over all types (micro), 0 to 1; 0 if there is nothing to count. Recall and F1
-    /// likewise.
+    /// Precision over all types (micro), 0 to 1; 0 if there is nothing to count.
     pub precision: f64,
+    /// Recall over all types (micro), 0 to 1.
     pub recall: f64,
+    /// F1 over all types (micro), 0 to 1.
     pub f1: f64,
     /// Unweighted mean of the types' F1, 0 to 1, over types among labels or predictions.
     pub macro_f1: f64,
@@ -26,6 +27,7 @@ pub struct EntityScores {
     pub weighted_f1: f64,
     /// Fraction of words with the correct tag, including `O`, 0 to 1.
     pub accuracy: f64,
+    /// Scores of each type.
     pub per_type: BTreeMap<String, ClassScores>,
     /// Number of sentences.
     pub examples: u64,

@@ -10,9 +10,11 @@ use super::classification::{ClassScores, ratio};
 pub struct MultiLabel {
     /// Subset accuracy: the fraction of examples with all labels correct, 0 to 1.
     pub accuracy: f64,
-    /// Precision over all labels together (micro), 0 to 1. Recall and F1 likewise.
+    /// Precision over all labels together (micro), 0 to 1.
     pub precision: f64,
+    /// Recall over all labels together (micro), 0 to 1.
     pub recall: f64,
+    /// F1 over all labels together (micro), 0 to 1.
     pub f1: f64,
     /// The same as `f1`, under its explicit name.
     pub micro_f1: f64,
@@ -22,6 +24,7 @@ pub struct MultiLabel {
     pub weighted_f1: f64,
     /// Scores of each label, in label order.
     pub per_label: Vec<ClassScores>,
+    /// Number of examples.
     pub examples: u64,
 }
 

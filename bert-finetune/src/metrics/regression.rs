@@ -15,6 +15,7 @@ pub struct Regression {
     pub mse: f64,
     /// Mean absolute error, from 0, in units of the label.
     pub mae: f64,
+    /// Number of examples.
     pub examples: u64,
 }
 

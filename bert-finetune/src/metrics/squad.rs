@@ -15,6 +15,7 @@ use serde::Serialize;
 /// A predicted answer with the annotated ones.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PredictedAnswer<'a> {
+    /// The predicted answer.
     pub prediction: &'a str,
     /// The annotated answers; empty if the question has none.
     pub answers: Vec<&'a str>,
@@ -25,8 +26,11 @@ pub struct PredictedAnswer<'a> {
 /// Means over a set of questions, in percent; 0 for an empty set.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct SquadScores {
+    /// Percentage of predictions equal to an annotated answer, after normalization.
     pub exact_match: f64,
+    /// Mean F1 of the bags of words, in percent.
     pub f1: f64,
+    /// Number of questions.
     pub examples: u64,
 }
 
@@ -40,11 +44,13 @@ pub struct SquadV2Scores {
     pub has_answer: SquadScores,
     /// Over the questions without an answer, at the given threshold.
     pub no_answer: SquadScores,
-    /// The best exact match that any threshold achieves, and that threshold.
+    /// The best exact match that any threshold achieves.
     pub best_exact_match: f64,
+    /// The threshold of `best_exact_match`.
     pub best_exact_match_threshold: f64,
-    /// The best F1 that any threshold achieves, and that threshold.
+    /// The best F1 that any threshold achieves.
     pub best_f1: f64,
+    /// The threshold of `best_f1`.
     pub best_f1_threshold: f64,
     /// The threshold to use for new questions: halfway between the best one, which is the score of
     /// a question, and the next higher score, so that rounding errors do not flip an answer.

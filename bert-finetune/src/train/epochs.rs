@@ -61,7 +61,7 @@ impl<'a, T: Task> StepSource for EpochSource<'a, T> {
             self.batches[self.cursor.batch].iter().map(|&index| self.items[index]).collect();
         let tokens = items.iter().map(|item| self.task.tokens(item.input) as u64).sum();
         let terms: f64 = items.iter().map(|item| self.task.terms(item.input)).sum();
-        // An input without words has no terms; its loss is 0.
+        // A batch without labeled words has no loss terms; its loss is 0.
         let terms = if terms > 0.0 { terms } else { 1.0 };
         self.cursor.batch += 1;
         let epoch = self.cursor.epoch as f64 + self.cursor.batch as f64 / self.batches.len() as f64;

@@ -18,6 +18,7 @@ const ENDINGS: [&str; 6] = [".txt", ".jsonl", ".txt.gz", ".txt.zst", ".jsonl.gz"
 /// A file of the corpus.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CorpusFile {
+    /// Path of the file.
     pub path: PathBuf,
     /// Size on disk in bytes (compressed size, if compressed).
     pub bytes: u64,
