@@ -306,7 +306,7 @@ fn two_runs_cannot_ruin_each_other() {
     wait_for_steps(&mut child, &at.join("run"), 2);
     for how in ["--resume", "--overwrite"] {
         let message = fail(&short("run", "100000", &[how]), at, 1);
-        assert!(message.contains("another run at work in this directory"), "{message}");
+        assert!(message.contains("another run in progress in this directory"), "{message}");
     }
     child.kill().unwrap();
     child.wait().unwrap();
@@ -389,7 +389,7 @@ fn a_damaged_checkpoint_is_named_and_passed_over() {
         let output = run(&short("run", "6", &[&save[..], &["--resume"]].concat()), at);
         let message = text(&output.stderr);
         assert!(output.status.success(), "{message}");
-        assert!(message.contains("damaged checkpoint passed over") && message.contains(name), "{message}");
+        assert!(message.contains("skipped a damaged checkpoint") && message.contains(name), "{message}");
         assert!(fs::read(at.join("run/model.safetensors")).unwrap() == before, "{name}");
     }
 }

@@ -390,7 +390,7 @@ fn vocabularies_that_cannot_be_are_refused_by_line() {
         Tokenizer::load(directory.path()).unwrap_err().to_string()
     };
     assert!(error(b"[PAD]\n[UNK]\nthe\n").contains("found no [CLS]"));
-    assert!(error(format!("{special}the\nof\nthe\n").as_bytes()).contains("vocab.txt:8: found \"the\" a second time"));
+    assert!(error(format!("{special}the\nof\nthe\n").as_bytes()).contains("vocab.txt:8: found a duplicate of \"the\""));
     assert!(error(&[special.as_bytes(), b"\xff\n"].concat()).contains("vocab.txt:6: found bytes that are not UTF-8"));
     assert!(error(b"").contains("found no [PAD]"));
     fs::write(directory.path().join("tokenizer.json"), "{\"version\":").unwrap();

@@ -129,7 +129,7 @@ fn a_run_directory_is_not_overwritten_by_chance() {
     succeed(&quick(&["run", "--overwrite"]), at);
     for input in [["--init", "run"], ["--tokenizer", "run/vocab.txt"]] {
         let message = fail(&quick(&[&["run", "--overwrite"][..], &input].concat()), at, 1);
-        assert!(message.contains("an input within the run directory"), "{message}");
+        assert!(message.contains("an input inside the run directory"), "{message}");
     }
     assert!(at.join("run/model.safetensors").exists() && at.join("run/vocab.txt").exists());
 }
@@ -164,7 +164,8 @@ fn casing_is_as_asked_for_or_refused() {
     let output = program::run(&quick(&["uncased", "--tokenizer", "vocab.txt"]), at);
     let message = program::text(&output.stderr);
     assert!(
-        output.status.success() && message.contains("vocab.txt: no vocabulary is learned, --vocab-size 400 has no use"),
+        output.status.success()
+            && message.contains("vocab.txt: --vocab-size 400 has no effect, no vocabulary is learned"),
         "{message}"
     );
     let message = fail(&quick(&["x", "--tokenizer", "uncased", "--cased"]), at, 1);

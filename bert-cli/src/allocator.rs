@@ -1,16 +1,17 @@
-//! Memory that is kept: a training step frees and takes the same large blocks again and again, and pages fresh from the
-//! system cost a third of a matrix product. Both programs allocate with mimalloc and tell it to give nothing back.
+//! Keeps freed memory in the process. A training step frees and allocates the same large blocks
+//! over and over, and faulting in fresh pages costs a third of the time of a matrix product. Both
+//! programs use mimalloc and tell it never to return memory to the system.
 
-#![allow(unsafe_code, reason = "an option of the allocator, which is C")]
+#![allow(unsafe_code, reason = "sets an option of mimalloc, a C library")]
 
 use libmimalloc_sys::{mi_option_set, mi_option_t};
 
-/// The number of mimalloc's `mi_option_purge_delay`, which its Rust binding does not name.
+/// The number of mimalloc's option `mi_option_purge_delay`, which its Rust bindings do not name.
 const PURGE_DELAY: mi_option_t = 15;
 
-/// Lets freed memory stay with the program for as long as it runs. To be called first in `main`.
+/// Keeps freed memory in the process until it exits. Call this first in `main`.
 pub fn keep_memory() {
-    // SAFETY: sets a number in a static table of mimalloc; any thread may do so at any time.
+    // SAFETY: writes a number to a static table of mimalloc, which any thread may do at any time.
     unsafe { mi_option_set(PURGE_DELAY, -1) }
 }
 
@@ -19,10 +20,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_option_has_the_number_that_we_take_for_it() {
+    fn the_option_has_the_expected_number() {
         // SAFETY: reads a number from a static table.
         let delay = || unsafe { libmimalloc_sys::mi_option_get(PURGE_DELAY) };
-        // Its default in milliseconds: 10 of mimalloc 2, 1000 of mimalloc 3. Its neighbors are switches, 0 and 1.
+        // The default in milliseconds is 10 in mimalloc 2 and 1000 in mimalloc 3. The neighboring
+        // options are flags, 0 or 1.
         assert!([10, 1000].contains(&delay()), "{}", delay());
         keep_memory();
         assert_eq!(delay(), -1);

@@ -1,9 +1,10 @@
-//! What both programs do at their edges, and neither model nor training knows of.
+//! What both programs share at their edges; neither the model nor training depends on it.
 //!
-//! In the order of a run: [`args`] are typed, [`program`] picks the device, [`lines`] and [`input`] read texts, [`program`]
-//! prints results, errors and exit codes; [`allocator`] keeps the memory of one step for the next.
+//! In the order of a run: [`args`] defines the common options, [`program`] selects the device,
+//! [`lines`] and [`input`] read texts, and [`program`] prints results and errors and sets the exit
+//! code. [`allocator`] keeps one step's memory for the next.
 
-// Nothing that a user feeds us may panic; there are no exceptions.
+// Invalid user input must never panic.
 #![deny(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::unreachable)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 

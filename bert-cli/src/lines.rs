@@ -1,7 +1,8 @@
-//! The lines of a text file, compressed or not, one at a time and each of bounded size.
+//! Reads the lines of a text file, plain or compressed, one at a time with bounded memory.
 //!
-//! What is no text is refused with its line: a UTF-16 file, bytes that are not UTF-8, a compressed file that was cut
-//! short, a line without end. A byte order mark and the carriage returns of Windows are dropped.
+//! Input that is not text is refused with its line number: UTF-16, bytes that are not UTF-8,
+//! truncated compressed data, an overlong line. A byte order mark and carriage returns at line ends
+//! are dropped.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use bert_model::{Error, Result};
 use flate2::bufread::MultiGzDecoder;
 
-/// No line may be longer: what lies in memory must not depend on the corpus.
+/// The longest line allowed, in bytes, so that memory use does not depend on the corpus.
 pub const MAX_LINE_BYTES: usize = 16 << 20;
 
 const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -26,10 +27,10 @@ pub struct LineReader {
 }
 
 impl LineReader {
-    /// Opens a file; `.gz` and `.zst` are decompressed on the way.
+    /// Opens a file, decompressing `.gz` and `.zst`.
     ///
     /// # Errors
-    /// If there is no such file or it may not be read.
+    /// If the file does not exist or cannot be opened.
     pub fn open(path: &Path) -> Result<Self> {
         let file = BufReader::new(File::open(path).map_err(Error::io(path, "open"))?);
         let input: Box<dyn BufRead + Send> = match compression(path) {
@@ -43,35 +44,35 @@ impl LineReader {
         Ok(Self::new(path, input))
     }
 
-    /// The standard input; messages call it `<stdin>`.
+    /// Reads standard input, called `<stdin>` in messages.
     pub fn stdin() -> Self {
         Self::new(Path::new("<stdin>"), Box::new(BufReader::new(io::stdin())))
     }
 
-    /// Any text; `path` is its name in messages.
+    /// Reads any text; `path` is its name in messages.
     pub fn new(path: &Path, input: Box<dyn BufRead + Send>) -> Self {
         Self { path: path.to_path_buf(), input, buffer: Vec::new(), number: 0 }
     }
 
-    /// The file's name, for messages.
+    /// The name of the file, for messages.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The number of the line last read, from 1.
+    /// The number of the last line read, from 1.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// An error in the line last read.
+    /// An error about the last line read.
     pub fn error(&self, found: impl Into<String>, expected: &str) -> Error {
         Error::line(&self.path, self.number, found, expected)
     }
 
-    /// The next line without its end, or none after the last.
+    /// The next line without its line ending; `None` at the end of the file.
     ///
     /// # Errors
-    /// If it cannot be read, is too long, or is no UTF-8.
+    /// If the line cannot be read, is too long, or is not UTF-8.
     pub fn next_line(&mut self) -> Result<Option<&str>> {
         self.number += 1;
         if !self.fill_buffer()? {
@@ -96,7 +97,8 @@ impl LineReader {
         }
     }
 
-    /// Reads up to the next line end, but never much more than a line may have; false at the end of the file.
+    /// Reads through the next line ending, but at most two bytes more than a line may have. Returns
+    /// false at the end of the file.
     fn fill_buffer(&mut self) -> Result<bool> {
         self.buffer.clear();
         let with_line_end = MAX_LINE_BYTES as u64 + 2;
@@ -106,20 +108,20 @@ impl LineReader {
         }
     }
 
-    /// A failing disk for a plain file, a damaged file for a compressed one.
+    /// Classifies a read error: I/O failure of a plain file, or damage to a compressed one.
     fn unreadable(&self, error: io::Error) -> Error {
         if compression(&self.path).is_none() {
             return Error::io(&self.path, "read")(error);
         }
         let found = match error.kind() {
-            ErrorKind::UnexpectedEof => "the end of the file in the midst of compressed data".to_string(),
+            ErrorKind::UnexpectedEof => "an unexpected end of file within compressed data".to_string(),
             _ => format!("data that cannot be decompressed ({error})"),
         };
-        self.error(found, "a whole .gz or .zst file: copy or compress it again")
+        self.error(found, "a complete .gz or .zst file: copy or compress it again")
     }
 
     fn too_long(&self) -> Error {
-        let expected = "lines of at most 16 MiB: put one paragraph a line (in .jsonl one document a line)";
+        let expected = "lines of at most 16 MiB: put one paragraph per line (in .jsonl, one document per line)";
         self.error("a line of over 16 MiB", expected)
     }
 
@@ -128,7 +130,7 @@ impl LineReader {
         self.error("the byte order mark of UTF-16", expected)
     }
 
-    /// `offset` counts from the start of the line, in bytes.
+    /// The error for a byte that is not UTF-8; `offset` is in bytes from the start of the line.
     fn not_utf8(&self, offset: usize) -> Error {
         let byte = self.buffer.get(offset).copied().unwrap_or_default();
         let found = format!("byte 0x{byte:02x} at offset {offset} of the line, which is not UTF-8");
@@ -136,29 +138,31 @@ impl LineReader {
     }
 }
 
-/// One line without its ending; `number` counts from 1.
+/// One line without its line ending; `number` counts from 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
+    /// Line number, from 1.
     pub number: u64,
+    /// The line without its ending.
     pub text: String,
 }
 
-/// The lines of a file or of the standard input.
+/// An iterator over the lines of a file or of standard input.
 pub struct Lines {
     reader: LineReader,
     path: Arc<Path>,
 }
 
 impl Lines {
-    /// Opens a file.
+    /// Opens a file, decompressing `.gz` and `.zst`.
     ///
     /// # Errors
-    /// [`Error::Io`] if there is no such file or it may not be read.
+    /// [`Error::Io`] if the file does not exist or cannot be opened.
     pub fn open(path: &Path) -> Result<Self> {
         Ok(Self::new(LineReader::open(path)?))
     }
 
-    /// The standard input.
+    /// Reads standard input.
     pub fn stdin() -> Self {
         Self::new(LineReader::stdin())
     }
@@ -167,12 +171,12 @@ impl Lines {
         Self { path: reader.path().into(), reader }
     }
 
-    /// Lines of a text in memory; messages call it `x`.
+    /// The lines of a text in memory, called `x` in messages.
     pub fn of(text: &'static str) -> Self {
         Self::new(LineReader::new(Path::new("x"), Box::new(text.as_bytes())))
     }
 
-    /// The file's name, for messages; cheap to clone.
+    /// The name of the file, for messages; cheap to clone.
     pub fn path(&self) -> &Arc<Path> {
         &self.path
     }
@@ -233,7 +237,7 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    /// Lines that do not compress away: a cut falls amid data, not amid the trailer.
+    /// Incompressible lines, so that truncation hits data rather than the trailer.
     fn numbers() -> String {
         (0..50_000u32).map(|number| format!("{}\n", number.wrapping_mul(2_654_435_761))).collect()
     }
@@ -263,7 +267,7 @@ mod tests {
         for (name, whole) in [("a.gz", gzip(text.as_bytes())), ("a.zst", zstd::encode_all(text.as_bytes(), 1).unwrap())]
         {
             let message = refusal(name, &whole[..whole.len() / 2]);
-            assert!(message.contains("the end of the file in the midst of compressed data"), "{message}");
+            assert!(message.contains("an unexpected end of file within compressed data"), "{message}");
             let line: u64 = message.split(':').nth(1).unwrap().parse().unwrap();
             assert!((10_000..40_000).contains(&line), "{message}");
         }

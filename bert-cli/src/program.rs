@@ -1,4 +1,4 @@
-//! What both programs do at their edges: results on standard output, errors as one line, exit codes.
+//! The edge of both programs: results on standard output, errors as one line on stderr, exit codes.
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
@@ -8,18 +8,18 @@ use std::sync::Once;
 use bert_model::device::{self, NamedDevice};
 use bert_model::{Error, Result};
 
-/// What errors call standard output.
+/// The name of standard output in error messages.
 pub const STDOUT: &str = "standard output";
 
-/// Turns what a command came to into the exit code; an error becomes one line on stderr.
+/// Turns the result of a command into an exit code, and prints an error as one line on stderr.
 pub fn exit(result: anyhow::Result<ExitCode>) -> ExitCode {
     match result {
         Ok(code) => code,
-        // Whoever read our output has had enough: `bert-finetune predict … | head`.
+        // Broken pipe: the reader has closed standard output (`… | head`). Exit quietly.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
-            // As clap ends for what it finds wrong itself.
+            // The same exit code that clap uses for an invalid command line.
             let is_usage = matches!(error.downcast_ref(), Some(Error::Usage(_)));
             if is_usage { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
@@ -30,16 +30,16 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(Error::Io { cause, .. }) if cause.kind() == ErrorKind::BrokenPipe)
 }
 
-/// Writes a line of a result to standard output.
+/// Writes one line of a result to standard output.
 ///
 /// # Errors
-/// If nobody takes it (a closed pipe, a full disk); `println!` would panic.
+/// If it cannot be written (closed pipe, full disk), where `println!` would panic.
 pub fn print_line(line: impl Display) -> Result<()> {
     writeln!(io::stdout(), "{line}").map_err(Error::io(STDOUT, "write"))
 }
 
-/// The device that a command was given, named on stderr unless it is to be `quiet`; once, what a GPU would need if `auto`
-/// has to leave it idle.
+/// Selects the device `name` and, unless `quiet`, prints its name on stderr. If `auto` leaves a GPU
+/// idle, a hint how to build for it follows, once per process.
 ///
 /// # Errors
 /// If there is no such device.
@@ -49,7 +49,7 @@ pub fn select_device(name: &str, quiet: bool) -> Result<NamedDevice> {
     if !quiet {
         eprintln!("device: {}", device.name);
         if name == "auto" && device::is_gpu_idle() {
-            HINT.call_once(|| eprintln!("this machine seems to have a GPU; to use it, build with `--features wgpu`"));
+            HINT.call_once(|| eprintln!("this machine appears to have a GPU; build with `--features wgpu` to use it"));
         }
     }
     Ok(device)

@@ -1,4 +1,4 @@
-//! The command line, as it is typed.
+//! The command line as clap parses it.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -12,155 +12,160 @@ use crate::embed::{Combine, Layers, Pooling};
 use crate::presets::Preset;
 use crate::tasks::kind::TaskName;
 
-/// Fine-tune BERT on a labeled file, predict, and embed.
+/// Fine-tune BERT on a labeled file, predict, and compute embeddings.
 ///
-/// Without a command: fine-tunes the model that `bert-pretrain` left on a small built-in sample.
+/// Without a command, fine-tunes the model that `bert-pretrain` left on a small built-in sample.
 #[derive(Debug, Parser)]
 #[command(name = "bert-finetune", version, args_conflicts_with_subcommands = true)]
 pub struct Cli {
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// `train`, if no command is named.
+    /// The options of `train`, if no command is given.
     #[command(flatten)]
     pub train: TrainArgs,
 }
 
-/// The commands.
+/// The commands of `bert-finetune`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Fine-tune a model on a labeled file
     Train(Box<TrainArgs>),
-    /// Measure a fine-tuned model on a labeled file
+    /// Evaluate a fine-tuned model on a labeled file
     Evaluate(EvaluateArgs),
-    /// Answer for new texts
+    /// Predict for new texts
     Predict(PredictArgs),
-    /// Contextual embeddings of texts
+    /// Compute contextual embeddings of texts
     Embed(EmbedArgs),
-    /// Write a run's report.html again
+    /// Rewrite the report.html of a run
     Report(ReportArgs),
 }
 
-/// `bert-finetune train`
+/// Options of `bert-finetune train`.
 #[derive(Debug, Clone, Args)]
 pub struct TrainArgs {
-    /// What the model is asked for [default: the preset's, else classification]
+    /// Task to train for [default: the preset's, else classification]
     #[arg(long, value_enum)]
     pub task: Option<TaskName>,
-    /// Task, columns and metric of a known data set: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli, conll2003,
-    /// ud-pos, squad, squad2, sick, copa, cosmosqa
+    /// Task, columns and metric of a known data set: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte,
+    /// wnli, conll2003, ud-pos, squad, squad2, sick, copa, cosmosqa
     #[arg(long, value_name = "NAME")]
     pub preset: Option<Preset>,
-    /// The model directory to begin with [default: runs/pretrain for the sample]
+    /// Model directory to start from [default: runs/pretrain for the sample]
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// Begin with random weights, to see what the pretrained ones are worth
+    /// Start from random weights instead, to measure the benefit of pretraining
     #[arg(long)]
     pub from_scratch: bool,
-    /// Labeled file (.csv, .tsv, .jsonl); none: the built-in sample
+    /// Labeled training file (.csv, .tsv, .jsonl) [default: built-in sample]
     #[arg(long, value_name = "FILE")]
     pub train: Option<PathBuf>,
-    /// Labeled file that decides which epoch is best
+    /// Labeled evaluation file, which selects the best epoch
     #[arg(long, value_name = "FILE")]
     pub eval: Option<PathBuf>,
-    /// Instead of --eval: this share of the training examples
+    /// Fraction of the training examples to hold out for evaluation, without --eval
     #[arg(long, default_value_t = 0.1, value_name = "P")]
     pub eval_share: f64,
-    /// Labeled file that is looked at once, at the end
+    /// Labeled test file, evaluated once after training
     #[arg(long, value_name = "FILE")]
     pub test: Option<PathBuf>,
-    /// Where the fine-tuned model goes [default: runs/finetune for the sample]
+    /// Output directory for the fine-tuned model [default: runs/finetune for the sample]
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<PathBuf>,
-    /// Go on with the run in the output directory
+    /// Resume the run in the output directory
     #[arg(long, conflicts_with = "overwrite")]
     pub resume: bool,
-    /// Remove the run in the output directory first
+    /// Delete the run in the output directory first
     #[arg(long)]
     pub overwrite: bool,
-    /// Columns
+    /// Columns of a table
     #[command(flatten)]
     pub columns: ColumnArgs,
-    /// Column of the label [default: label]
+    /// Label column [default: label]
     #[arg(long, value_name = "COL")]
     pub label: Option<String>,
-    /// Column of the word in a CoNLL file [default: 1; 2 of CoNLL-U]
+    /// Word column of a CoNLL file [default: 1; 2 for CoNLL-U]
     #[arg(long, allow_hyphen_values = true, value_name = "N")]
     pub token_column: Option<String>,
-    /// Column of the tag in a CoNLL file [default: the last; 4 of CoNLL-U]
+    /// Tag column of a CoNLL file [default: the last; 4 for CoNLL-U]
     #[arg(long, allow_hyphen_values = true, value_name = "N")]
     pub tag_column: Option<String>,
-    /// Pieces between the beginnings of two windows of a long text (question answering)
+    /// Distance in tokens between the starts of windows over a long text (question answering)
     #[arg(long, default_value_t = 128, value_name = "N")]
     pub doc_stride: usize,
-    /// The metric that decides: accuracy, f1, macro_f1, mcc, pearson, spearman [default: the task's own]
+    /// Metric that selects the best epoch: accuracy, f1, macro_f1, mcc, pearson, spearman [default:
+    /// the task's own]
     #[arg(long, value_name = "NAME")]
     pub metric: Option<String>,
     /// Passes over the training examples
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub epochs: u64,
-    /// Examples of a step [default: 32]
+    /// Examples per step [default: 32]
     #[arg(long, value_name = "N")]
     pub batch_size: Option<usize>,
-    /// The highest learning rate [default: 5e-5; 5e-4 for --lora, 1e-3 for --freeze encoder]
+    /// Peak learning rate [default: 5e-5; 5e-4 with --lora, 1e-3 with --freeze encoder]
     #[arg(long)]
     pub lr: Option<f64>,
-    /// A share of the steps (below 1) or a number of steps
+    /// Warmup: a fraction of the steps (below 1) or a number of steps
     #[arg(long, default_value_t = 0.1)]
     pub warmup: f64,
-    /// linear, cosine or constant
+    /// Learning-rate schedule: linear, cosine or constant
     #[arg(long, default_value = "linear")]
     pub schedule: Decay,
-    /// Decoupled weight decay, not on biases and LayerNorm
+    /// Decoupled weight decay, not applied to biases and LayerNorm
     #[arg(long, default_value_t = 0.01)]
     pub weight_decay: f64,
-    /// Limit of the global gradient norm; 0 for none
+    /// Maximum global gradient norm; 0 disables clipping
     #[arg(long, default_value_t = 1.0, value_name = "NORM")]
     pub clip: f64,
-    /// Longest sequence in tokens [default: 128; 384 for question answering]
+    /// Maximum sequence length in tokens [default: 128; 384 for question answering]
     #[arg(long, value_name = "N")]
     pub max_seq_len: Option<usize>,
-    /// Weigh classes against their number in the training examples
+    /// Weight classes inversely to their frequency in the training examples
     #[arg(long, value_name = "balanced")]
     pub class_weights: Option<ClassWeights>,
-    /// What does not learn: encoder (which then runs once for each text), embeddings, or the embeddings and N layers
+    /// Parameters to freeze: encoder (which then runs only once per text), embeddings, or the
+    /// embeddings and the lowest N layers
     #[arg(long, value_name = "encoder|embeddings|N")]
     pub freeze: Option<Freeze>,
-    /// Learn low-rank adapters of the encoder's matrices, and the head; they are merged in the end
+    /// Train low-rank adapters (LoRA) of the encoder's matrices, and the head; they are merged at
+    /// the end
     #[arg(long, value_name = "RANK", conflicts_with = "freeze")]
     pub lora: Option<usize>,
-    /// Run with this many seeds, from --seed on; tell mean and spread, keep the best
+    /// Train with this many consecutive seeds, starting from --seed; report mean and spread, keep
+    /// the best
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seeds: u64,
     /// Stop when the metric has not improved for N epochs
     #[arg(long, value_name = "N")]
     pub early_stop: Option<u64>,
-    /// Options of every command
+    /// Options shared by all commands
     #[command(flatten)]
     pub common: Common,
 }
 
-/// Where a table has its texts.
+/// The columns of a table that contain the texts.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ColumnArgs {
-    /// Column of the text (of the question), a name or a number [default: text; a trained model's: as in training]
+    /// Text column (or the question's), by name or number [default: text; for a trained model, as
+    /// in training]
     #[arg(long, value_name = "COL")]
     pub text: Option<String>,
-    /// Column of the second text of a pair (of the text that a question is about)
+    /// Column of a pair's second text (or of the question's context)
     #[arg(long, value_name = "COL")]
     pub text_pair: Option<String>,
-    /// Columns of the choices, with commas between
+    /// Columns of the choices, separated by commas
     #[arg(long, value_delimiter = ',', value_name = "COL")]
     pub choices: Vec<String>,
-    /// Tables have no header; columns are numbers, from 1
+    /// Tables have no header; columns are numbered from 1
     #[arg(long)]
     pub no_header: bool,
 }
 
 impl ColumnArgs {
-    /// What is described, with the columns that are given here instead of its own.
+    /// Overrides the columns of `usual` with those given here and `label`.
     ///
-    /// A name means that there is a header, whatever the training file had.
+    /// A column name implies a header, even if the training file had none.
     pub fn over(&self, usual: Description, label: Option<&str>) -> Description {
         let ColumnArgs { text, text_pair, choices, no_header } = self.clone();
         let named = [text.as_deref(), text_pair.as_deref(), label]
@@ -179,132 +184,134 @@ impl ColumnArgs {
     }
 }
 
-/// `bert-finetune evaluate`
+/// Options of `bert-finetune evaluate`.
 #[derive(Debug, Args)]
 pub struct EvaluateArgs {
-    /// A fine-tuned model directory
+    /// Fine-tuned model directory
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// Labeled file
     #[arg(long, value_name = "FILE")]
     pub data: PathBuf,
-    /// Columns
+    /// Columns of a table
     #[command(flatten)]
     pub columns: ColumnArgs,
-    /// Column of the label [default: the training file's]
+    /// Label column [default: as in training]
     #[arg(long, value_name = "COL")]
     pub label: Option<String>,
-    /// "No answer" to a question must score more than this above the best answer [default: as tuned in training]
+    /// Answer "none" if its score exceeds the best answer's by more than this [default: as tuned in
+    /// training]
     #[arg(long, allow_hyphen_values = true, value_name = "X")]
     pub no_answer_threshold: Option<f64>,
-    /// Write every answer to this file, one JSON object a line
+    /// Write all predictions to this file, one JSON object per line
     #[arg(long, value_name = "OUT")]
     pub predictions: Option<PathBuf>,
-    /// Options of every command
+    /// Options shared by all commands
     #[command(flatten)]
     pub common: Common,
 }
 
-/// `bert-finetune predict`
+/// Options of `bert-finetune predict`.
 #[derive(Debug, Args)]
 pub struct PredictArgs {
-    /// A fine-tuned model directory
+    /// Fine-tuned model directory
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// The texts
+    /// Texts
     #[command(flatten)]
     pub texts: TextArgs,
-    /// Columns
+    /// Columns of a table
     #[command(flatten)]
     pub columns: ColumnArgs,
-    /// The second text, for a model of pairs and one text given as an argument
+    /// Second text of a pair, with one text as an argument
     #[arg(long, value_name = "TEXT")]
     pub pair: Option<String>,
-    /// The question, for a model that answers
+    /// Question to answer, with --context
     #[arg(long, value_name = "TEXT", requires = "context")]
     pub question: Option<String>,
-    /// The text that the question is about
+    /// Text to find the answer in
     #[arg(long, value_name = "TEXT", requires = "question")]
     pub context: Option<String>,
-    /// "No answer" to a question must score more than this above the best answer [default: as tuned in training]
+    /// Answer "none" if its score exceeds the best answer's by more than this [default: as tuned in
+    /// training]
     #[arg(long, allow_hyphen_values = true, value_name = "X")]
     pub no_answer_threshold: Option<f64>,
-    /// List so many of the best answers to a question, at most 20, as `n_best`
+    /// Also list this many top answers to a question, at most 20, as `n_best`
     #[arg(long, value_name = "K")]
     pub n_best: Option<usize>,
-    /// A choice, for a model that chooses; once for each
+    /// A choice; repeat for each one
     #[arg(long, value_name = "TEXT")]
     pub choice: Vec<String>,
-    /// Options of every command
+    /// Options shared by all commands
     #[command(flatten)]
     pub common: Common,
 }
 
-/// `bert-finetune embed`
+/// Options of `bert-finetune embed`.
 #[derive(Debug, Args)]
 pub struct EmbedArgs {
-    /// A model directory
+    /// Model directory
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// The texts
+    /// Texts
     #[command(flatten)]
     pub texts: TextArgs,
-    /// Column of the text in a table
+    /// Text column of a table
     #[arg(long, default_value = "text", value_name = "COL")]
     pub text: String,
-    /// Tables have no header; columns are numbers, from 1
+    /// Tables have no header; columns are numbered from 1
     #[arg(long)]
     pub no_header: bool,
-    /// One vector a text: mean, cls, max or pooler; or none for one a token
+    /// How to pool token vectors into one per text: mean, cls, max or pooler; none keeps all
     #[arg(long, value_enum, default_value = "mean")]
     pub pooling: Pooling,
-    /// Hidden layers, 0 = the embeddings' output: -1, or -1,-2,-3,-4, or -4..-1
+    /// Hidden layers, where 0 is the embeddings' output: -1, or -1,-2,-3,-4, or -4..-1
     #[arg(long, default_value = "-1", allow_hyphen_values = true)]
     pub layers: Layers,
-    /// How several layers become one vector
+    /// How to combine several layers
     #[arg(long, value_enum, default_value = "concat")]
     pub combine: Combine,
-    /// Scale every vector to length 1
+    /// Normalize vectors to length 1
     #[arg(long)]
     pub normalize: bool,
-    /// Longest sequence in tokens; longer texts are cut [default: the model's]
+    /// Maximum sequence length in tokens; longer texts are truncated [default: the model's]
     #[arg(long, value_name = "N")]
     pub max_seq_len: Option<usize>,
-    /// OUT.jsonl, OUT.npy or OUT.safetensors; none: JSON lines on stdout
+    /// Output file, .jsonl, .npy or .safetensors [default: JSON lines on stdout]
     #[arg(short, long, value_name = "OUT")]
     pub output: Option<PathBuf>,
-    /// Options of every command
+    /// Options shared by all commands
     #[command(flatten)]
     pub common: Common,
 }
 
-/// `bert-finetune report`
+/// Options of `bert-finetune report`.
 #[derive(Debug, Args)]
 pub struct ReportArgs {
-    /// A run directory
+    /// Run directory
     #[arg(long, value_name = "DIR")]
     pub run: PathBuf,
-    /// Print one JSON object
+    /// Print the result as JSON on stdout
     #[arg(long)]
     pub json: bool,
-    /// Accepted as everywhere; a report has no progress to show
+    /// Accepted for consistency; this command shows no progress
     #[arg(long)]
     pub quiet: bool,
 }
 
-/// How classes are weighed.
+/// How to weight classes in the loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ClassWeights {
-    /// Against their number.
+    /// Inversely to their frequency.
     Balanced,
 }
 
-/// What does not learn.
+/// Which parameters to freeze.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Freeze {
-    /// The embeddings and all layers.
+    /// The embeddings and all encoder layers.
     Encoder,
-    /// The embeddings and this many layers.
+    /// The embeddings and this many of the lowest encoder layers.
     Layers(usize),
 }
 

@@ -1,8 +1,10 @@
-//! `bert-finetune` without a training file: what pretraining is worth, shown on a built-in labeled sample. This file is all
-//! that fine-tuning needs of `bert-pretrain`.
+//! `bert-finetune` without a training file: shows the benefit of pretraining on a built-in labeled
+//! sample. This is the only module that depends on `bert-pretrain`.
 //!
-//! The sample is what guests say of inns, good or bad, in the world of `bert-pretrain`'s sample. The training texts use a few of the world's words of praise and blame, the held-out texts the others. A model that has
-//! read the world's reviews knows which words keep company; one that begins with random weights cannot.
+//! The sample contains good and bad reviews of inns from the world of `bert-pretrain`'s sample. The
+//! training texts use some of its positive and negative words, the held-out texts the others. A
+//! model that was pretrained on the world's reviews knows which words belong together; one that
+//! starts from random weights cannot.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -28,13 +30,14 @@ use crate::tasks::any::open_task;
 use crate::tasks::{Query, Task};
 use crate::train::{self, Files, FinetuneOutcome};
 
-/// Words of each list that the training texts use.
+/// Number of words of each list that the training texts use.
 const TRAINING_WORDS: usize = 6;
 
-/// Fine-tunes on the built-in sample, from the pretrained model and from random weights, and shows the difference.
+/// Fine-tunes on the built-in sample, from the pretrained model and from random weights, and prints
+/// the difference.
 ///
 /// # Errors
-/// As [`train::run`].
+/// Those of [`train::run`].
 pub fn run_sample(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
     let (mut settings, mut run) = FinetuneSettings::resolve(args)?;
     let is_pretrained = args.model.is_some() || settings.model.join("model.safetensors").exists();
@@ -72,13 +75,13 @@ pub fn run_sample(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
     let (pretrained, random) = (accuracy(&pretrained), accuracy(&random));
     print_line(format_args!("held-out accuracy from the pretrained model {pretrained:.3}"))?;
     print_line(format_args!("held-out accuracy from random weights       {random:.3}"))?;
-    print_line(format_args!("what pretraining is worth                   {:+.3}", pretrained - random))?;
+    print_line(format_args!("gain from pretraining                       {:+.3}", pretrained - random))?;
     let texts = ["the breakfast was superb and the music was lovely.", "what a gloomy room, and what a stale soup."];
     for_task!(open_task(&directory)?, task => show_answers(&task, &directory, &texts, &args.common))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Asks the fine-tuned model about a few texts.
+/// Prints the fine-tuned model's predictions for a few texts.
 fn show_answers<T: Task>(task: &T, directory: &Path, texts: &[&str], common: &Common) -> Result<()> {
     let NamedDevice { device, .. } = device::select(&common.device)?;
     let model = open_model::<T>(directory, &device)?;
@@ -91,7 +94,8 @@ fn show_answers<T: Task>(task: &T, directory: &Path, texts: &[&str], common: &Co
     Ok(())
 }
 
-/// A short pretraining on the sample, where `bert-pretrain` has not run yet; what was interrupted there goes on.
+/// Pretrains briefly on the sample if `bert-pretrain` has not been run, or resumes if that was
+/// interrupted.
 fn pretrain_for_a_moment(args: &TrainArgs, directory: &Path, interrupt: &Interrupt) -> Result<Ended> {
     eprintln!(
         "no model in {} yet: pretraining one on the built-in sample first (`bert-pretrain`)",
@@ -109,7 +113,7 @@ fn pretrain_for_a_moment(args: &TrainArgs, directory: &Path, interrupt: &Interru
     Ok(bert_pretrain::train::run(&settings, &run, interrupt)?.ended)
 }
 
-/// Training and held-out examples, as two tab-separated tables with the columns `text` and `label`.
+/// Training and held-out examples, as two tab-separated tables with columns `text` and `label`.
 fn tables(seed: u64) -> (String, String) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let training = table(0..TRAINING_WORDS, 480, &mut rng);

@@ -1,11 +1,13 @@
-//! Fine-tuning BERT: from a model directory and a labeled file to a model that answers.
+//! Fine-tuning BERT: from a pretrained model directory and labeled data to a model for a task.
 //!
-//! [`data`] reads files, [`tasks`] turn their rows into inputs, losses and answers, [`features`] are what the heads read,
-//! [`metrics`] count how good the answers are; [`train`] learns, [`predict`] answers, [`embed`] gives vectors, [`report`]
-//! shows a run. [`description`] is what a model directory says of its head, [`args`] with its [`presets`] and [`settings`]
-//! the command line, [`output`] what it prints; [`demo`] is the run without any option.
+//! [`data`] reads files, [`tasks`] defines each task's inputs, loss and answers, [`features`]
+//! computes what the heads read, and [`metrics`] scores predictions. [`train`] fine-tunes,
+//! [`predict`] answers, [`embed`] computes vectors, and [`report`] shows a run. [`description`] is
+//! what a model directory records about its head. [`args`] is the command line, with [`presets`]
+//! and its validated form in [`settings`]; [`output`] prints results, and [`demo`] is the run
+//! without options.
 
-// Nothing that a user feeds us may panic; there are no exceptions.
+// Invalid user input must never panic.
 #![deny(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::unreachable)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 

@@ -1,10 +1,10 @@
-//! What people read of results: metrics, answers in short, warnings.
+//! Human-readable output: metrics, short answers, warnings.
 
 use anyhow::Result;
 use bert_cli::program::print_line;
 use serde_json::{Map, Value};
 
-/// The final metrics, on stderr.
+/// Prints the final metrics on stderr.
 pub fn print_table(summary: &Value) {
     eprintln!("best epoch {}", summary["best_epoch"]);
     for part in ["eval", "test"] {
@@ -23,10 +23,10 @@ pub fn print_table(summary: &Value) {
     eprintln!("{:16} {}", "model", summary["model"].as_str().unwrap_or_default());
 }
 
-/// Metrics on stdout, one a line.
+/// Prints metrics on stdout, one per line.
 ///
 /// # Errors
-/// If nobody takes them.
+/// If standard output cannot be written.
 pub fn print_metrics(metrics: &Map<String, Value>) -> Result<()> {
     for (name, value) in metrics {
         if let Some(value) = value.as_f64() {
@@ -36,7 +36,7 @@ pub fn print_metrics(metrics: &Map<String, Value>) -> Result<()> {
     Ok(())
 }
 
-/// "good 0.98", "3.41", "joy, hope"
+/// Formats an answer as one short line: "good 0.98", "3.41", "joy, hope".
 pub fn short(answer: &Value) -> String {
     if let Some(label) = answer["label"].as_str() {
         return format!("{label} {:.2}", answer["probabilities"][label].as_f64().unwrap_or(f64::NAN));
@@ -54,9 +54,9 @@ pub fn short(answer: &Value) -> String {
     answer["value"].as_f64().map_or_else(|| answer.to_string(), |value| format!("{value:.3}"))
 }
 
-/// Says on stderr how many texts were cut, if any.
+/// Warns on stderr if texts were truncated.
 pub fn warn_truncated(texts: u64) {
     if texts > 0 {
-        eprintln!("warning: {texts} text(s) longer than the model reads (--max-seq-len), their ends left out");
+        eprintln!("warning: {texts} text(s) longer than --max-seq-len were truncated");
     }
 }

@@ -1,18 +1,18 @@
-//! Known data sets: what their files look like and how they are judged (GLUE: Wang et al. 2018, and others).
+//! File formats and metrics of known data sets (GLUE: Wang et al. 2018, and others).
 
 use std::str::FromStr;
 
 use crate::description::Description;
 use crate::tasks::kind::TaskName;
 
-/// A known data set.
+/// The task, columns and metric of a known data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Preset {
-    /// As `--preset` calls it.
+    /// Its name for `--preset`.
     pub name: &'static str,
-    /// What is asked.
+    /// The task of the data set.
     pub task: TaskName,
-    /// Text, second text, label; names of the header, or numbers from 1 where there is none.
+    /// Columns of text, second text and label: names, or numbers from 1 if there is no header.
     columns: (&'static str, Option<&'static str>, &'static str),
     choices: &'static [&'static str],
     header: bool,
@@ -33,7 +33,7 @@ const ANSWERS: Preset =
 const CHOICES: Preset = Preset { task: TaskName::MultipleChoice, ..CLASSES };
 
 const PRESETS: [Preset; 16] = [
-    // The files of GLUE have no header: source, label, the author's mark, sentence.
+    // CoLA's files have no header: source, label, author's mark, sentence.
     Preset { name: "cola", columns: ("4", None, "2"), header: false, metric: "mcc", ..CLASSES },
     Preset { name: "sst2", columns: ("sentence", None, "label"), ..CLASSES },
     Preset { name: "mrpc", columns: ("#1 String", Some("#2 String"), "Quality"), metric: "f1", ..CLASSES },
@@ -69,7 +69,7 @@ const PRESETS: [Preset; 16] = [
 ];
 
 impl Preset {
-    /// What it says of the files and the metric.
+    /// Converts the preset to a description of the task and its files.
     pub fn description(self, max_seq_len: usize) -> Description {
         let (text, text_pair, label) = self.columns;
         Description {

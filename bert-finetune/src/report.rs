@@ -1,4 +1,4 @@
-//! `evaluation.json`, what the best epoch came to, and `report.html`, the run on one page that is written from it,
+//! Writes `evaluation.json`, the results of the best epoch, and `report.html`, rendered from it,
 //! `run.json` and `metrics.jsonl`.
 
 use std::path::Path;
@@ -11,56 +11,57 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 const EVALUATION: &str = "evaluation.json";
-/// Mistakes that are kept.
+/// Maximum number of mistakes to record.
 const KEPT: usize = 50;
 
-/// An answer that is wrong.
+/// A wrong prediction, as recorded in `evaluation.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mistake {
-    /// A label, a value or a choice.
+    /// A wrong label, value or choice.
     Label {
         /// The text.
         text: String,
-        /// Further texts, each with its name.
+        /// Further texts of the example, as `(name, text)`.
         parts: Vec<(String, String)>,
-        /// What it should be.
+        /// The expected label or value.
         expected: String,
-        /// What the model says.
+        /// The predicted label or value.
         predicted: String,
-        /// How sure it is.
+        /// Probability of the prediction, if the task has one.
         probability: Option<f64>,
     },
-    /// Spans of a text.
+    /// Wrong spans of a text.
     Spans {
-        /// A line above it, such as the question.
+        /// A line to show above the text, such as the question.
         lead: Option<String>,
         /// The text.
         text: String,
-        /// From and to, in code points, the name, and whether it is right.
+        /// Spans as `(start, end, label, comparison with the expected ones)`, in code points with
+        /// an exclusive end.
         spans: Vec<(usize, usize, String, Mark)>,
     },
 }
 
-/// The mistakes with the greatest weights, worst first.
+/// The mistakes of greatest weight, worst first.
 pub fn worst(mut mistakes: Vec<(f64, Mistake)>) -> Vec<Mistake> {
     mistakes.sort_by(|a, b| b.0.total_cmp(&a.0));
     mistakes.into_iter().take(KEPT).map(|(_, mistake)| mistake).collect()
 }
 
-/// What the best epoch came to.
+/// The results of the best epoch, as recorded in `evaluation.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct EvaluationRecord {
     /// The epoch, from 1.
     pub epoch: u64,
-    /// As `evaluate --json` gives them.
+    /// The metrics, as `evaluate --json` prints them.
     pub metrics: Map<String, Value>,
     /// The worst mistakes, worst first.
     pub mistakes: Vec<Mistake>,
 }
 
 impl EvaluationRecord {
-    /// Writes it into the run directory.
+    /// Writes `evaluation.json` into the run directory.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -76,10 +77,10 @@ fn read_evaluation(path: &Path) -> Result<EvaluationRecord> {
         .map_err(|error| Error::line(path, error.line() as u64, error.to_string(), "the evaluation of a run"))
 }
 
-/// Writes `report.html` of the run in `directory`.
+/// Writes `report.html` for the run in `directory`.
 ///
 /// # Errors
-/// If one of the files that it is made from cannot be read, or the page cannot be written.
+/// If a file of the run cannot be read, or the page cannot be written.
 pub fn write(directory: &Path) -> Result<()> {
     let run = read_run(directory)?;
     let log = read_metrics(directory)?;
@@ -121,7 +122,7 @@ fn charts(report: &mut Report, log: &[Value], metric: &str) {
     report.optimizer_charts(log);
 }
 
-/// Confusion matrix, a row for each class, and the worst mistakes.
+/// Adds the confusion matrix, the scores per class, and the worst mistakes.
 fn details(report: &mut Report, evaluation: &EvaluationRecord, labels: &[String]) {
     let metrics = &evaluation.metrics;
     let confusion: Vec<Vec<u64>> =

@@ -1,4 +1,4 @@
-//! The command line, checked and with every default filled in.
+//! The validated command line, with all defaults filled in.
 
 use std::path::{Path, PathBuf};
 
@@ -12,63 +12,82 @@ use crate::args::{Freeze, TrainArgs};
 use crate::description::{Description, SHORTEST_SEQUENCE};
 use crate::tasks::kind::TaskName;
 
-/// Where the sample's run goes.
+/// Default output directory of a run on the sample.
 pub const DEFAULT_OUTPUT: &str = "runs/finetune";
 
-/// Where `bert-pretrain` leaves the model that the sample begins with.
+/// Default directory of `bert-pretrain`, whose model the sample starts from.
 pub const SAMPLE_MODEL: &str = "runs/pretrain";
 
-/// What decides the numbers of a run; a resumed run must have the same.
+/// Settings that affect the resulting weights; a resumed run must have the same.
 #[derive(Debug, Clone, Serialize)]
 pub struct FinetuneSettings {
-    /// The model to begin with.
+    /// Model directory to start from.
     pub model: PathBuf,
-    /// Take the form of the model, but not its weights.
+    /// Use the model's configuration but not its weights.
     pub from_scratch: bool,
-    /// `None` for the built-in sample.
+    /// Training file; `None` for the built-in sample.
     pub train: Option<PathBuf>,
+    /// Evaluation file; `None` holds out part of the training examples.
     pub eval: Option<PathBuf>,
+    /// Fraction of the training examples to hold out, without an evaluation file.
     pub eval_share: f64,
+    /// Test file, evaluated once after training.
     pub test: Option<PathBuf>,
+    /// The task, its columns and its sequence length.
     #[serde(flatten)]
     pub description: Description,
+    /// Passes over the training examples.
     pub epochs: u64,
+    /// Examples per step.
     pub batch_size: usize,
+    /// Peak learning rate.
     pub learning_rate: f64,
+    /// Warmup: a fraction of the steps (below 1) or a number of steps.
     pub warmup: f64,
+    /// Shape of the learning-rate schedule after warmup.
     pub decay: Decay,
+    /// Decoupled weight decay, not applied to biases and LayerNorm.
     pub weight_decay: f64,
+    /// Maximum global gradient norm; 0 disables clipping.
     pub clip: f64,
+    /// Number of epochs without improvement after which training stops.
     pub early_stop: Option<u64>,
-    /// Whether rare classes count as much as frequent ones.
+    /// Whether classes are weighted inversely to their frequency.
     pub class_weights: bool,
-    /// What learns.
+    /// Which parameters to train.
     pub adaptation: Adaptation,
+    /// Random seed.
     pub seed: u64,
-    /// Decides which examples `eval_share` sets aside: the same ones for each of several seeds.
+    /// Determines which examples `eval_share` holds out; equal for all of several `seeds`.
     pub split_seed: u64,
 }
 
-/// What does not decide them.
+/// Options that cannot affect the resulting weights.
 #[derive(Debug, Clone)]
 pub struct FinetuneRunOptions {
+    /// Run directory.
     pub output: PathBuf,
-    /// Runs, each with the next seed.
+    /// Number of runs, with consecutive seeds.
     pub seeds: u64,
+    /// What to do if the run directory is not empty.
     pub if_exists: IfExists,
+    /// Name of the device.
     pub device: String,
+    /// Whether to print the result as JSON.
     pub json: bool,
+    /// Whether to suppress progress on stderr.
     pub quiet: bool,
 }
 
 impl FinetuneSettings {
-    /// Checks `bert-finetune train`'s options and fills in the defaults, which are others for the built-in sample.
+    /// Validates the options of `bert-finetune train` and fills in defaults, which differ for the
+    /// built-in sample.
     ///
     /// # Errors
-    /// If an option cannot be, or a needed one is missing.
+    /// If a value is out of range, or a required option is missing.
     pub fn resolve(args: &TrainArgs) -> Result<(Self, FinetuneRunOptions)> {
         let is_sample = args.train.is_none();
-        let missing = |option: &str| Error::Usage(format!("{option} is needed beside --train FILE"));
+        let missing = |option: &str| Error::Usage(format!("{option} is required with --train FILE"));
         let default = |path: &str, option: &str| if is_sample { Ok(path.into()) } else { Err(missing(option)) };
         let output = args.output.clone().map_or_else(|| default(DEFAULT_OUTPUT, "-o DIR"), Ok)?;
         let model = args.model.clone().map_or_else(|| default(SAMPLE_MODEL, "--model DIR"), Ok)?;
@@ -78,11 +97,11 @@ impl FinetuneSettings {
             }
             (task, preset) => task.or(preset.map(|preset| preset.task)).unwrap_or(TaskName::Classification),
         };
-        // A default longer than the model has positions would be of no use to anyone.
+        // Do not let the default length exceed the model's positions.
         let positions = load_config(&model).map_or(usize::MAX, |config| config.max_position_embeddings);
         let length = args.max_seq_len.unwrap_or(task.default_length().min(positions));
         let usual = args.preset.map_or_else(|| Description::usual(task, length), |preset| preset.description(length));
-        // What is said beside a preset counts more.
+        // Explicit options override the preset.
         let usual = args.columns.over(usual, args.label.as_deref());
         let description = Description {
             token_column: args.token_column.clone(),
@@ -147,7 +166,7 @@ impl FinetuneSettings {
         check(self.warmup >= 0.0 && self.warmup.is_finite(), "--warmup", self.warmup.to_string(), "0 or more")?;
         check(self.clip >= 0.0 && self.clip.is_finite(), "--clip", self.clip.to_string(), "0 or more")?;
         let share = self.eval_share;
-        check((0.0..1.0).contains(&share), "--eval-share", share.to_string(), "from 0 up to 1")?;
+        check((0.0..1.0).contains(&share), "--eval-share", share.to_string(), "at least 0 and below 1")?;
         check(self.early_stop != Some(0), "--early-stop", "0".into(), "at least 1")?;
         let Description { task, metric, .. } = &self.description;
         let metrics = task.metrics();
@@ -160,14 +179,14 @@ impl FinetuneSettings {
         check(self.adaptation != Adaptation::Lora { rank: 0 }, "--lora", "0".into(), "at least 1")
     }
 
-    /// The learning rate over a run of `steps`.
+    /// The learning-rate schedule of a run of `steps` steps.
     pub fn schedule(&self, steps: u64) -> Schedule {
         let warmup = Schedule::warmup_steps(self.warmup, steps);
         Schedule { peak: self.learning_rate, warmup, steps, decay: self.decay }
     }
 }
 
-/// Whether the directory holds a run on the built-in sample.
+/// Whether the directory contains a run on the built-in sample.
 fn is_sample_run(directory: &Path) -> bool {
     let run = read_run(directory).unwrap_or_default();
     run["settings"].is_object() && run["settings"]["train"].is_null()

@@ -1,7 +1,9 @@
-//! The shape of a BERT: Hugging Face's `config.json`, read, checked and written back whole.
+//! The configuration of a BERT model: Hugging Face's `config.json`, read, validated and written
+//! back in full.
 //!
-//! Keys that this crate does not use are kept as they are, so that a directory that goes through us is still the
-//! directory that its maker wrote. Named sizes are those of Devlin et al. (2018, section 3) and of Turc et al. (2019).
+//! Keys that this crate does not use are preserved, so that loading and saving a model directory
+//! loses nothing. The named sizes are those of Devlin et al. (2018, section 3) and Turc et al.
+//! (2019).
 
 use std::path::Path;
 
@@ -15,39 +17,41 @@ use crate::file::replace_file;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
-    /// The exact Gaussian error linear unit, x·Φ(x): what the released checkpoints were trained with.
+    /// The exact Gaussian error linear unit, x·Φ(x), which the released checkpoints were trained
+    /// with.
     Gelu,
-    /// Its tanh approximation.
+    /// The tanh approximation of GELU.
     #[serde(alias = "gelu_pytorch_tanh")]
     GeluNew,
-    /// max(0, x).
+    /// Rectified linear unit, max(0, x).
     Relu,
-    /// x·σ(x), also called swish.
+    /// Sigmoid linear unit, x·σ(x), also called swish.
     #[serde(alias = "swish")]
     Silu,
-    /// tanh(x).
+    /// Hyperbolic tangent, tanh(x).
     Tanh,
 }
 
-/// What a classification head is trained for (`problem_type`).
+/// The kind of target that a sequence classification head predicts (`problem_type`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProblemType {
-    /// One value, mean squared error.
+    /// One number; mean squared error.
     Regression,
-    /// One label of many, cross-entropy.
+    /// Exactly one of several labels; cross-entropy.
     SingleLabelClassification,
-    /// Any number of labels, binary cross-entropy for each.
+    /// Any subset of the labels; binary cross-entropy per label.
     MultiLabelClassification,
 }
 
-/// Hugging Face's `BertConfig`. The defaults are BERT-base's.
+/// Hugging Face's `BertConfig`; the default is BERT-base.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BertConfig {
     /// Always "bert".
     pub model_type: String,
-    /// The class that the weights were saved from, such as "BertForPreTraining".
+    /// Class names of the architectures that the weights were saved from, such as
+    /// "BertForPreTraining".
     pub architectures: Option<Vec<String>>,
     /// Number of WordPieces, V.
     pub vocab_size: usize,
@@ -61,34 +65,34 @@ pub struct BertConfig {
     pub intermediate_size: usize,
     /// Nonlinearity of the feed-forward layer.
     pub hidden_act: Activation,
-    /// Dropout after the embeddings and after each sub-layer.
+    /// Dropout probability after the embeddings and after each sub-layer.
     pub hidden_dropout_prob: f64,
-    /// Dropout on the attention probabilities.
+    /// Dropout probability of the attention weights.
     pub attention_probs_dropout_prob: f64,
-    /// Dropout before a task head; `None` means `hidden_dropout_prob`.
+    /// Dropout probability before a task head; `None` means `hidden_dropout_prob`.
     pub classifier_dropout: Option<f64>,
-    /// Longest sequence, in tokens.
+    /// Maximum sequence length, in tokens.
     pub max_position_embeddings: usize,
     /// Number of token types (segments).
     pub type_vocab_size: usize,
-    /// Standard deviation of the initial weights.
+    /// Standard deviation of the normal distribution that initial weights are drawn from.
     pub initializer_range: f64,
     /// ε of every LayerNorm.
     pub layer_norm_eps: f64,
     /// Id of `[PAD]`.
     pub pad_token_id: Option<usize>,
-    /// Whether the MLM decoder is the word-embedding table, transposed.
+    /// Whether the MLM decoder shares its weights with the word embeddings.
     pub tie_word_embeddings: bool,
-    /// What a classification head is trained for.
+    /// The kind of target that a sequence classification head predicts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem_type: Option<ProblemType>,
-    /// Names of the labels by their number, in Hugging Face's form: `{"0": "negative", …}`.
+    /// Label names by index, in Hugging Face's form: `{"0": "negative", …}`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id2label: Option<Map<String, Value>>,
-    /// The reverse of `id2label`.
+    /// The inverse of `id2label`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label2id: Option<Map<String, Value>>,
-    /// Every other key, untouched.
+    /// All other keys, preserved as they are.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
@@ -131,7 +135,7 @@ const SIZES: [(&str, usize, usize, usize); 6] = [
     ("large", 24, 1024, 16),
 ];
 
-/// Keys of Hugging Face's `PretrainedConfig` and `BertConfig` that this crate reads past.
+/// Keys of Hugging Face's `PretrainedConfig` and `BertConfig` that this crate accepts and ignores.
 const KNOWN_OTHER_KEYS: [&str; 30] = [
     "_name_or_path",
     "add_cross_attention",
@@ -166,8 +170,9 @@ const KNOWN_OTHER_KEYS: [&str; 30] = [
 ];
 
 impl BertConfig {
-    /// One of the named sizes (tiny 2/128/2, mini 4/256/4, small 4/512/8, medium 8/512/8, base 12/768/12,
-    /// large 24/1024/16: layers/hidden/heads, feed-forward 4 × hidden), or `None` for another name.
+    /// One of the named sizes (tiny 2/128/2, mini 4/256/4, small 4/512/8, medium 8/512/8, base
+    /// 12/768/12, large 24/1024/16: layers/hidden/heads, feed-forward 4 × hidden); `None` for any
+    /// other name.
     ///
     /// ```
     /// let config = bert_model::BertConfig::named("tiny").unwrap().with_vocab_size(8192);
@@ -184,18 +189,18 @@ impl BertConfig {
         })
     }
 
-    /// The names that [`BertConfig::named`] knows, for messages: "tiny, mini, …".
+    /// The names that [`BertConfig::named`] accepts, as "tiny, mini, …" for messages.
     pub fn size_names() -> String {
         SIZES.map(|(name, ..)| name).join(", ")
     }
 
-    /// The same configuration with another vocabulary size.
+    /// Replaces the vocabulary size.
     pub fn with_vocab_size(mut self, vocab_size: usize) -> Self {
         self.vocab_size = vocab_size;
         self
     }
 
-    /// The same configuration without any dropout.
+    /// Disables all dropout.
     pub fn without_dropout(mut self) -> Self {
         self.hidden_dropout_prob = 0.0;
         self.attention_probs_dropout_prob = 0.0;
@@ -203,7 +208,7 @@ impl BertConfig {
         self
     }
 
-    /// The same configuration with `labels` as the classes of its task head, in order.
+    /// Sets `labels`, in index order, as the classes of the task head.
     pub fn with_labels<S: AsRef<str>>(mut self, labels: &[S]) -> Self {
         let labels = || labels.iter().map(|label| label.as_ref().to_string()).enumerate();
         self.id2label = Some(labels().map(|(id, label)| (id.to_string(), label.into())).collect());
@@ -212,14 +217,14 @@ impl BertConfig {
         self
     }
 
-    /// The same configuration without classes, for a head that has none.
+    /// Removes the classes, for a task head without labels.
     pub fn without_labels(mut self) -> Self {
         (self.id2label, self.label2id) = (None, None);
         self.other.shift_remove("num_labels");
         self
     }
 
-    /// The names of the classes in the order of their numbers; `None` if the configuration names none.
+    /// The label names in index order; `None` if the configuration has none.
     ///
     /// # Errors
     /// If `id2label` is not a map from 0, 1, … to names.
@@ -227,7 +232,7 @@ impl BertConfig {
         let Some(id2label) = &self.id2label else { return Ok(None) };
         let name = |label: &Value| match label {
             Value::String(name) => Some(name.clone()),
-            // What run_glue.py makes of a table whose labels are numbers.
+            // run_glue.py writes numbers here for a table whose labels are numbers.
             Value::Number(_) | Value::Bool(_) => Some(label.to_string()),
             _ => None,
         };
@@ -238,7 +243,8 @@ impl BertConfig {
         })
     }
 
-    /// Number of classes of a classification head: as many as there are labels, else Hugging Face's default of 2.
+    /// Number of classes of the task head: the number of named labels, else Hugging Face's default
+    /// of 2.
     pub fn num_labels(&self) -> usize {
         let named = self.id2label.as_ref().map(Map::len);
         let counted = || self.other.get("num_labels").and_then(Value::as_u64).map(|n| n as usize);
@@ -250,15 +256,15 @@ impl BertConfig {
         self.hidden_size / self.num_attention_heads
     }
 
-    /// Probability of dropout before a task head.
+    /// Dropout probability before a task head.
     pub fn head_dropout(&self) -> f64 {
         self.classifier_dropout.unwrap_or(self.hidden_dropout_prob)
     }
 
-    /// Reads the `config.json` of a model directory; keys of other tools are kept.
+    /// Reads the `config.json` of a model directory, preserving unknown keys.
     ///
     /// # Errors
-    /// A file that cannot be read, is no JSON, or describes something that is not a BERT encoder.
+    /// If the file cannot be read, is not JSON, or does not describe a BERT encoder.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
@@ -272,11 +278,11 @@ impl BertConfig {
         Ok(config)
     }
 
-    /// As [`BertConfig::from_file`], but for a file that a person wrote: a key that no BERT configuration has is
-    /// refused, since it is more likely a slip of the pen than meant to do nothing.
+    /// Like [`BertConfig::from_file`], but refuses a key that no BERT configuration has: in a file
+    /// written by hand it is more likely a typo than meant to be ignored.
     ///
     /// # Errors
-    /// As [`BertConfig::from_file`], and for an unknown key.
+    /// Those of [`BertConfig::from_file`], and an unknown key.
     pub fn from_file_strict(path: impl AsRef<Path>) -> Result<Self> {
         let config = Self::from_file(&path)?;
         match config.other.keys().find(|key| !KNOWN_OTHER_KEYS.contains(&key.as_str()) && *key != "num_labels") {
@@ -290,10 +296,10 @@ impl BertConfig {
         }
     }
 
-    /// Checks that this describes a BERT encoder; `origin` is named in the error.
+    /// Checks that this configuration describes a BERT encoder; errors name `origin` as the source.
     ///
     /// # Errors
-    /// The first key whose value cannot be, with what it should be.
+    /// Names the first key with an invalid value, and what was expected.
     pub fn validate(&self, origin: &str) -> Result<()> {
         let check = |good: bool, key: &str, found: String, expected: &str| {
             if good { Ok(()) } else { Err(Error::config(origin, key, found, expected)) }
@@ -307,7 +313,8 @@ impl BertConfig {
             ("max_position_embeddings", self.max_position_embeddings),
             ("type_vocab_size", self.type_vocab_size),
         ] {
-            // The bound keeps products of two sizes, in bytes, within an i64 whatever a file claims.
+            // With this bound the product of two sizes, in bytes, fits an i64 whatever a file
+            // claims.
             check((1..=1 << 26).contains(&value), key, value.to_string(), "a whole number from 1 to 67108864")?;
         }
         let layers = self.num_hidden_layers;
@@ -326,7 +333,7 @@ impl BertConfig {
             ("attention_probs_dropout_prob", self.attention_probs_dropout_prob),
             ("classifier_dropout", self.head_dropout()),
         ] {
-            check((0.0..1.0).contains(&value), key, value.to_string(), "a probability, 0 or more and below 1")?;
+            check((0.0..1.0).contains(&value), key, value.to_string(), "a probability, at least 0 and below 1")?;
         }
         let deviation = self.initializer_range;
         check((0.0..=1e3).contains(&deviation), "initializer_range", deviation.to_string(), "a standard deviation")?;
@@ -340,22 +347,22 @@ impl BertConfig {
         }
         for key in ["is_decoder", "add_cross_attention"] {
             let value = self.other.get(key).unwrap_or(&Value::Null);
-            check(value != true, key, "true".into(), "false: this is BERT's encoder")?;
+            check(value != true, key, "true".into(), "false: only encoders are supported")?;
         }
         Ok(())
     }
 
-    /// Checks that a second text can be told from the first.
+    /// Checks that the model has a token type for the second text of a pair.
     ///
     /// # Errors
-    /// If there is one token type only.
+    /// If there is only one token type.
     pub fn check_pairs(&self) -> Result<()> {
         match self.type_vocab_size {
             2.. => Ok(()),
             types => Err(Error::Mismatch {
                 left: "pairs of texts".into(),
                 right: format!("a model of {types} token type (`type_vocab_size` in config.json)"),
-                advice: "give one text at a time (--no-nsp), or take a model with two".into(),
+                advice: "use single texts (--no-nsp), or a model with two token types".into(),
             }),
         }
     }

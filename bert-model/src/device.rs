@@ -1,7 +1,7 @@
-//! The device that a user names: "flex", "wgpu", "cuda", …
+//! Selects the device that a user names: "flex", "wgpu", "cuda", …
 //!
-//! Backends are cargo features of this crate and of both programs; `flex` (pure Rust, the fastest on a CPU) is always
-//! there.
+//! Backends are cargo features of this crate and of both programs. `flex` (pure Rust, the fastest
+//! on a CPU) is always available.
 
 use std::path::Path;
 
@@ -11,10 +11,10 @@ use burn::tensor::{DeviceKind, DeviceType};
 
 use crate::error::{Error, Result};
 
-/// Every name that `--device` takes.
+/// All names that `--device` accepts.
 pub const NAMES: [&str; 8] = ["auto", "flex", "ndarray", "wgpu", "vulkan", "metal", "cuda", "rocm"];
 
-/// A device and the name under which it was found.
+/// A device and the name it was selected by.
 #[derive(Debug, Clone)]
 pub struct NamedDevice {
     /// One of [`NAMES`], never "auto".
@@ -23,10 +23,11 @@ pub struct NamedDevice {
     pub device: Device,
 }
 
-/// The device called `name`; `auto` takes the fastest that this build and this machine have.
+/// Selects a device by name; `auto` takes the fastest that this build and machine have.
 ///
 /// # Errors
-/// An unknown name, a backend that this build lacks (with the cargo feature to add), or a GPU that the machine lacks.
+/// If the name is unknown, this build lacks the backend (the message names the cargo feature to
+/// add), or the machine lacks the GPU.
 ///
 /// ```
 /// assert_eq!(bert_model::device::select("flex").unwrap().name, "flex");
@@ -42,11 +43,12 @@ pub fn select(name: &str) -> Result<NamedDevice> {
         "metal" => metal(),
         "cuda" => cuda(),
         "rocm" => rocm(),
-        _ => Err(error(name, format!("no such device; known are {}", NAMES.join(", ")))),
+        _ => Err(error(name, format!("no such device; expected one of {}", NAMES.join(", ")))),
     }
 }
 
-/// A real GPU if there is one, else the CPU. A software rasterizer is never chosen: flex is faster.
+/// A hardware GPU if there is one, else the CPU. A software rasterizer is never chosen: flex is
+/// faster.
 fn fastest() -> NamedDevice {
     #[cfg(feature = "cuda")]
     if let Ok(device) = cuda() {
@@ -69,18 +71,18 @@ fn fastest() -> NamedDevice {
     NamedDevice { name: "flex", device: Device::flex() }
 }
 
-/// Whether this machine seems to have a GPU for which this build has no backend.
+/// Whether this machine appears to have a GPU that this build has no backend for.
 pub fn is_gpu_idle() -> bool {
     !cfg!(feature = "cube") && has_gpu_node()
 }
 
-/// Whether looking for adapters is worth it: the drivers' libraries take their time and write to stderr.
+/// Whether enumerating adapters is worthwhile: loading the drivers takes time and writes to stderr.
 #[cfg(feature = "wgpu")]
 fn may_have_gpu() -> bool {
     !cfg!(target_os = "linux") || has_gpu_node()
 }
 
-/// Whether Linux has a device node of a GPU.
+/// Whether a Linux device node of a GPU exists.
 fn has_gpu_node() -> bool {
     ["/dev/dri", "/dev/nvidiactl", "/dev/dxg"].iter().any(|node| Path::new(node).exists())
 }
@@ -89,7 +91,7 @@ fn error(name: &str, reason: impl Into<String>) -> Error {
     Error::Device { name: name.into(), reason: reason.into() }
 }
 
-/// burn calls ndarray deprecated; it stays here as the second, independent CPU implementation.
+/// burn deprecates ndarray; it stays as a second, independent CPU implementation.
 #[cfg(feature = "ndarray")]
 #[allow(deprecated)]
 fn ndarray() -> Result<NamedDevice> {
@@ -105,7 +107,7 @@ fn not_built(feature: &str) -> Error {
     error(feature, format!("not in this build; build with `--features {feature}`"))
 }
 
-/// A GPU backend: its device if the build has the feature and the machine an adapter.
+/// Defines a GPU backend: its device, if the build has the feature and the machine an adapter.
 macro_rules! gpu {
     ($name:ident, $feature:literal, $kind:ident, $device:expr) => {
         #[cfg(feature = $feature)]

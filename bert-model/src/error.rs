@@ -1,80 +1,81 @@
-//! Everything that can go wrong, one variant for each thing that can be wrong.
+//! The crate's error type, with one variant for each kind of failure.
 //!
-//! A message names the place (file, line or tensor), what was found, what was expected and, where it is not obvious,
-//! what to do. The programs print it as one line and turn it into an exit code; nothing in this crate panics on
-//! bad input.
+//! A message names the place (file, line or tensor), what was found, what was expected and, where
+//! it is not obvious, what to do. The programs print it as one line and map it to an exit code.
+//! Nothing in this crate panics on invalid input.
 
 use std::path::{Path, PathBuf};
 
-/// The library's result.
+/// A result with this crate's [`Error`] by default.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, and where.
+/// What failed, and where.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operating system refused to read or write a file. The message holds the `cause`, which therefore is no
-    /// `source` that would be printed a second time.
+    /// Reading or writing a file failed. The message includes `cause`; exposing it as `source`, too,
+    /// would print it twice.
     #[error("{}: cannot {action}: {}", path.display(), reason(cause))]
     Io { path: PathBuf, action: &'static str, cause: std::io::Error },
 
-    /// A line of a text file (1-based) is not what its format asks for.
+    /// A line of a text file (numbered from 1) violates its format.
     #[error("{}:{line}: found {found}, expected {expected}", path.display())]
     Line { path: PathBuf, line: u64, found: String, expected: String },
 
-    /// A whole file is not what it is taken for.
+    /// A file as a whole is not what it should be.
     #[error("{}: found {found}, expected {expected}", path.display())]
     File { path: PathBuf, found: String, expected: String },
 
-    /// A key of a configuration has a value that BERT cannot have, or that does not exist.
+    /// A configuration key has an invalid value or is unknown.
     #[error("{origin}: `{key}` is {found}, expected {expected}")]
     Config { origin: String, key: String, found: String, expected: String },
 
-    /// A tensor of a weight file is missing, malformed, or of another shape than the configuration says.
+    /// A tensor in a weight file is missing, malformed, or not of the configured shape.
     #[error("{}: tensor `{tensor}`: found {found}, expected {expected}", path.display())]
     Tensor { path: PathBuf, tensor: String, found: String, expected: String },
 
-    /// Two things that belong together do not fit.
+    /// Two inputs that are used together do not match.
     #[error("{left} does not fit {right}: {advice}")]
     Mismatch { left: String, right: String, advice: String },
 
-    /// A device that this build or this machine lacks.
+    /// This build or this machine lacks the device.
     #[error("device `{name}`: {reason}")]
     Device { name: String, reason: String },
 
-    /// Training met a number that is not finite.
+    /// Training produced a number that is not finite.
     #[error(
-        "step {step}: {what} is {value}; training stopped, the last checkpoint is kept. Try a lower learning rate or a longer warmup"
+        "step {step}: {what} is {value}; training stopped; the last checkpoint is kept. Try a lower learning rate or a longer warmup"
     )]
     NotFinite { step: u64, what: &'static str, value: f64 },
 
-    /// A command line that makes no sense: an option out of its range, one that is missing, two that exclude each other.
+    /// The command line is invalid: a value out of range, a missing option, or conflicting options.
     #[error("{0}")]
     Usage(String),
 
-    /// A setting that makes no sense, by itself or beside the others.
+    /// A setting is invalid, by itself or together with others.
     #[error("{0}")]
     Setting(String),
 }
 
 impl Error {
-    /// For `map_err`: wraps an I/O error with the path and what was being done ("read", "write", "open", …).
+    /// For `map_err`: adds the path and the attempted action ("read", "write", "open", …) to an I/O
+    /// error.
     pub fn io(path: impl AsRef<Path>, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
         move |cause| Self::Io { path, action, cause }
     }
 
-    /// A line of a file that is not as its format asks; `line` counts from 1.
+    /// A line that violates its file's format; `line` counts from 1.
     pub fn line(path: impl AsRef<Path>, line: u64, found: impl Into<String>, expected: impl Into<String>) -> Self {
         Self::Line { path: path.as_ref().into(), line, found: found.into(), expected: expected.into() }
     }
 
-    /// A file that is not what it is taken for.
+    /// A file that is not what it should be.
     pub fn file(path: impl AsRef<Path>, found: impl Into<String>, expected: impl Into<String>) -> Self {
         Self::File { path: path.as_ref().into(), found: found.into(), expected: expected.into() }
     }
 
-    /// A tensor that is not as it should be.
+    /// A tensor that is missing, malformed, or of the wrong shape.
     pub fn tensor(
         path: impl AsRef<Path>,
         tensor: impl Into<String>,
@@ -89,7 +90,7 @@ impl Error {
         }
     }
 
-    /// A configuration key with an impossible value.
+    /// A configuration key with an invalid value.
     pub fn config(
         origin: impl Into<String>,
         key: impl Into<String>,
@@ -100,7 +101,7 @@ impl Error {
     }
 }
 
-/// What the system said, without its error number.
+/// The system's message, without the error number.
 fn reason(cause: &std::io::Error) -> String {
     let text = cause.to_string();
     match text.find(" (os error") {

@@ -1,4 +1,4 @@
-//! Files that are whole or not there: written beside their final place, flushed to the disk, and renamed last.
+//! Atomic file writes: a file is written under a temporary name, flushed to disk, and renamed last.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
@@ -7,23 +7,24 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::fail_point::fail_point;
 
-/// A file that takes its place when it is finished; dropped before that, it leaves what was there untouched.
+/// A file that replaces its target when finished. Dropped before that, it leaves the target
+/// untouched.
 ///
-/// What is no regular file (a terminal, a pipe, `/dev/null`) has no old content to keep and is written as it is; a
-/// symbolic link is followed.
+/// A target that is not a regular file (a terminal, a pipe, `/dev/null`) is written to directly,
+/// since it has no content to preserve. Symbolic links are followed.
 #[derive(Debug)]
 pub struct StagedFile {
     writer: BufWriter<File>,
     path: PathBuf,
-    /// Where it is until it is finished.
+    /// The temporary path until the file is finished; `None` if the target is written to directly.
     staged: Option<PathBuf>,
 }
 
 impl StagedFile {
-    /// Begins a file.
+    /// Creates the temporary file for `path`.
     ///
     /// # Errors
-    /// If it cannot be made.
+    /// If it cannot be created.
     pub fn create(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let is_special = fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir());
@@ -41,10 +42,10 @@ impl StagedFile {
         Ok(Self { writer: BufWriter::new(file), path: target, staged })
     }
 
-    /// Puts the file into its place.
+    /// Flushes the file and renames it to its target.
     ///
     /// # Errors
-    /// If it could not be written to its end; the old one is then still there.
+    /// If it could not be written completely; the target is then unchanged.
     pub fn finish(mut self) -> Result<()> {
         let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut finish = || {
@@ -79,16 +80,16 @@ impl Seek for StagedFile {
 impl Drop for StagedFile {
     fn drop(&mut self) {
         if let Some(staged) = &self.staged {
-            // Whether the leftover can be removed changes nothing about the error that is being reported.
+            // The error being reported matters more than a failure to remove the temporary file.
             let _ = fs::remove_file(staged);
         }
     }
 }
 
-/// Writes a whole file: readers see the old or the new one, never a part.
+/// Writes a whole file atomically: readers see the old or the new content, never a part.
 ///
 /// # Errors
-/// If the file cannot be written; the old one is then still there.
+/// If the file cannot be written; the old content is then unchanged.
 pub fn replace_file(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     let mut file = StagedFile::create(&path)?;
     file.write_all(bytes).map_err(Error::io(&path, "write"))?;

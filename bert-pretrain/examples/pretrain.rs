@@ -14,7 +14,7 @@ use burn::module::Module;
 
 fn main() -> Result<()> {
     let directory = std::env::args().nth(1).map_or("runs/example".into(), std::path::PathBuf::from);
-    std::fs::create_dir_all(&directory).map_err(bert_model::Error::io(&directory, "make the directory"))?;
+    std::fs::create_dir_all(&directory).map_err(bert_model::Error::io(&directory, "create the directory"))?;
     let text = directory.join("text.txt");
     bert_model::file::replace_file(&text, sample::corpus(400, 42).as_bytes())?;
 

@@ -1,4 +1,4 @@
-//! The command line, as it is typed.
+//! The command line as clap parses it.
 
 use std::path::PathBuf;
 
@@ -11,245 +11,247 @@ use crate::examples::NspMode;
 
 /// Learn a vocabulary and pretrain BERT on your own text.
 ///
-/// Without a command: trains a tiny model on a small built-in sample.
+/// Without a command, trains a tiny model on a small built-in sample.
 #[derive(Debug, Parser)]
 #[command(name = "bert-pretrain", version, args_conflicts_with_subcommands = true)]
 pub struct Cli {
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// `train`, if no command is named.
+    /// The options of `train`, if no command is given.
     #[command(flatten)]
     pub train: TrainArgs,
 }
 
-/// The commands.
+/// The commands of `bert-pretrain`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Pretrain on a corpus (masked LM and next-sentence prediction)
     Train(Box<TrainArgs>),
     /// Learn a WordPiece vocabulary
     Vocab(VocabArgs),
-    /// Measure a model on a corpus: MLM loss, perplexity, masked and NSP accuracy
+    /// Evaluate a model on a corpus: MLM loss, perplexity, MLM and NSP accuracy
     Evaluate(EvaluateArgs),
-    /// Guess the words behind `[MASK]`
+    /// Predict the tokens at `[MASK]`
     FillMask(FillMaskArgs),
-    /// The probability that one sentence follows another
+    /// Predict the probability that one sentence follows another
     NextSentence(NextSentenceArgs),
 }
 
-/// How text becomes examples.
+/// Options for turning text into training examples.
 #[derive(Debug, Clone, Args)]
 pub struct DataArgs {
-    /// How lines are split into sentences: line (they are sentences) or unicode (UAX #29)
+    /// How to split lines into sentences: line (each line is one) or unicode (UAX #29)
     #[arg(long, default_value = "unicode")]
     pub sentences: SentenceMode,
-    /// Longest sequence in tokens, special tokens included
+    /// Maximum sequence length in tokens, including special tokens
     #[arg(long, value_name = "N")]
     pub max_seq_len: Option<usize>,
-    /// How next-sentence labels are drawn: balanced or google
+    /// How to draw next-sentence labels: balanced or google
     #[arg(long, default_value = "balanced")]
     pub nsp_mode: NspMode,
-    /// Masked LM alone, on full sentences
+    /// Train masked LM only, on full sentences
     #[arg(long)]
     pub no_nsp: bool,
-    /// Probability of aiming at a shorter sequence
+    /// Probability of targeting a shorter sequence
     #[arg(long, default_value_t = 0.1, value_name = "P")]
     pub short_seq_prob: f64,
-    /// Share of the tokens to hide
+    /// Fraction of tokens to mask
     #[arg(long, default_value_t = 0.15, value_name = "P")]
     pub mask_prob: f64,
-    /// At most so many hidden tokens in a sequence [default: 20 of 128, 80 of 512]
+    /// Maximum number of masked tokens per sequence [default: 20 for 128, 80 for 512]
     #[arg(long, value_name = "N")]
     pub max_predictions: Option<usize>,
-    /// Hide whole words
+    /// Mask whole words
     #[arg(long)]
     pub whole_word_mask: bool,
 }
 
-/// `bert-pretrain train`
+/// Options of `bert-pretrain train`.
 #[derive(Debug, Clone, Args)]
 pub struct TrainArgs {
-    /// Text files, directories or globs (.txt, .jsonl, also .gz and .zst); none: the built-in sample
+    /// Text files, directories or globs (.txt, .jsonl, also .gz and .zst) [default: built-in
+    /// sample]
     #[arg(long, num_args = 1.., value_name = "PATH")]
     pub corpus: Vec<String>,
-    /// The run directory [default: runs/pretrain for the sample]
+    /// Run directory [default: runs/pretrain for the sample]
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<PathBuf>,
-    /// Go on with the run in the output directory
+    /// Resume the run in the output directory
     #[arg(long, conflicts_with = "overwrite")]
     pub resume: bool,
-    /// Remove the run in the output directory first
+    /// Delete the run in the output directory first
     #[arg(long)]
     pub overwrite: bool,
-    /// A tokenizer to use: a directory, vocab.txt or tokenizer.json; none: learn one from the corpus
+    /// Tokenizer: a directory, vocab.txt or tokenizer.json [default: learn one from the corpus]
     #[arg(long, value_name = "PATH")]
     pub tokenizer: Option<PathBuf>,
     /// Size of the vocabulary to learn [default: 30522]
     #[arg(long, value_name = "N")]
     pub vocab_size: Option<usize>,
-    /// Learn a vocabulary that keeps upper case and accents
+    /// Learn a cased vocabulary, which keeps case and accents
     #[arg(long)]
     pub cased: bool,
-    /// tiny, mini, small, medium, base, large, or a config.json [default: tiny]
+    /// Model size: tiny, mini, small, medium, base, large, or a config.json [default: tiny]
     #[arg(long, value_name = "SIZE|FILE", conflicts_with = "init")]
     pub config: Option<String>,
-    /// Go on from the weights of a model directory
+    /// Start from the weights of a model directory
     #[arg(long, value_name = "DIR")]
     pub init: Option<PathBuf>,
-    /// How text becomes examples
+    /// Options for turning text into training examples
     #[command(flatten)]
     pub data: DataArgs,
-    /// Mask once and repeat, as Google did, instead of afresh in every epoch
+    /// Mask once and repeat, as Google did, instead of anew in every epoch
     #[arg(long)]
     pub static_masking: bool,
     /// Number of different maskings with --static-masking
     #[arg(long, default_value_t = 10, value_name = "N", requires = "static_masking")]
     pub dupe_factor: u64,
-    /// adamw or lamb
+    /// Optimizer: adamw or lamb
     #[arg(long, default_value = "adamw")]
     pub optimizer: Algorithm,
-    /// The highest learning rate [default: 1e-4]
+    /// Peak learning rate [default: 1e-4]
     #[arg(long)]
     pub lr: Option<f64>,
-    /// A share of the steps (below 1) or a number of steps
+    /// Warmup: a fraction of the steps (below 1) or a number of steps
     #[arg(long, default_value_t = 0.01)]
     pub warmup: f64,
-    /// linear, cosine or constant
+    /// Learning-rate schedule: linear, cosine or constant
     #[arg(long, default_value = "linear")]
     pub schedule: Decay,
-    /// Decoupled weight decay, not on biases and LayerNorm
+    /// Decoupled weight decay, not applied to biases and LayerNorm
     #[arg(long, default_value_t = 0.01)]
     pub weight_decay: f64,
-    /// Google's Adam
+    /// Disable bias correction, as in Google's Adam
     #[arg(long)]
     pub no_bias_correction: bool,
-    /// Limit of the global gradient norm; 0 for none
+    /// Maximum global gradient norm; 0 disables clipping
     #[arg(long, default_value_t = 1.0, value_name = "NORM")]
     pub clip: f64,
-    /// Examples of a (micro-)batch [default: 32]
+    /// Examples per micro-batch [default: 32]
     #[arg(long, value_name = "N")]
     pub batch_size: Option<usize>,
-    /// Micro-batches of a step
+    /// Micro-batches per step
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub accumulate: usize,
-    /// Number of optimizer steps, phase 2 included
+    /// Number of optimizer steps, including phase 2
     #[arg(long, value_name = "N", conflicts_with = "epochs")]
     pub steps: Option<u64>,
     /// Passes over the corpus [default: 3]
     #[arg(long, value_name = "N")]
     pub epochs: Option<f64>,
-    /// The last N steps train on longer sequences
+    /// Train the last N steps on longer sequences
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub phase2_steps: u64,
-    /// Longest sequence of phase 2
+    /// Maximum sequence length in phase 2
     #[arg(long, default_value_t = 512, value_name = "N", requires = "phase2_steps")]
     pub phase2_seq_len: usize,
-    /// f32, bf16 or f16, where the device has it
+    /// Floating-point precision: f32, bf16 or f16, if the device supports it
     #[arg(long, default_value = "f32")]
     pub precision: Precision,
-    /// Keep only the inputs of the encoder layers and compute the rest again in the backward pass, to save memory
+    /// Keep only the encoder layers' inputs and recompute the rest in the backward pass, to save
+    /// memory
     #[arg(long)]
     pub gradient_checkpointing: bool,
-    /// Held-out text; instead of a share of the corpus
+    /// Evaluation corpus, instead of a fraction of the training corpus
     #[arg(long, num_args = 1.., value_name = "PATH")]
     pub eval_corpus: Vec<String>,
-    /// Share of the documents that is held out
+    /// Fraction of the documents to hold out for evaluation
     #[arg(long, default_value_t = 0.02, value_name = "P")]
     pub eval_share: f64,
-    /// Steps between two evaluations; 0: only at the end
+    /// Steps between evaluations; 0: only at the end
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub eval_every: u64,
-    /// At most so many held-out examples are used
+    /// Maximum number of evaluation examples
     #[arg(long, default_value_t = 2000, value_name = "N")]
     pub eval_examples: usize,
-    /// Steps between two checkpoints; 0: none but on SIGINT and SIGTERM
+    /// Steps between checkpoints; 0: only on SIGINT and SIGTERM
     #[arg(long, default_value_t = 1000, value_name = "N")]
     pub save_every: u64,
-    /// Checkpoints to keep
+    /// Number of checkpoints to keep
     #[arg(long, default_value_t = 2, value_name = "K")]
     pub keep: usize,
-    /// Options of every command
+    /// Options shared by all commands
     #[command(flatten)]
     pub common: Common,
 }
 
-/// `bert-pretrain vocab`
+/// Options of `bert-pretrain vocab`.
 #[derive(Debug, Args)]
 pub struct VocabArgs {
     /// Text files, directories or globs
     #[arg(long, num_args = 1.., required = true, value_name = "PATH")]
     pub corpus: Vec<String>,
-    /// Number of WordPieces
+    /// Vocabulary size
     #[arg(long, default_value_t = 30522, value_name = "N")]
     pub size: usize,
-    /// Keep upper case and accents
+    /// Keep case and accents
     #[arg(long)]
     pub cased: bool,
-    /// Where to write it
+    /// Output file
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
     /// Print the result as JSON on stdout
     #[arg(long)]
     pub json: bool,
-    /// No progress on stderr
+    /// Do not show progress on stderr
     #[arg(long)]
     pub quiet: bool,
 }
 
-/// `bert-pretrain evaluate`
+/// Options of `bert-pretrain evaluate`.
 #[derive(Debug, Args)]
 pub struct EvaluateArgs {
-    /// A model directory
+    /// Model directory
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// Text files, directories or globs
     #[arg(long, num_args = 1.., required = true, value_name = "PATH")]
     pub corpus: Vec<String>,
-    /// How text becomes examples
+    /// Options for turning text into training examples
     #[command(flatten)]
     pub data: DataArgs,
-    /// Examples of a batch
+    /// Examples per batch
     #[arg(long, default_value_t = 32, value_name = "N")]
     pub batch_size: usize,
-    /// Options of every command
+    /// Options shared by all commands
     #[command(flatten)]
     pub common: Common,
 }
 
-/// `bert-pretrain fill-mask`
+/// Options of `bert-pretrain fill-mask`.
 #[derive(Debug, Args)]
 pub struct FillMaskArgs {
-    /// A model directory
+    /// Model directory
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Texts with `[MASK]`
+    /// Texts containing `[MASK]`
     #[command(flatten)]
     pub texts: TextArgs,
-    /// Column of the text in a table
+    /// Text column of a table
     #[arg(long, default_value = "text", value_name = "COL")]
     pub text: String,
-    /// Predictions for each mask
+    /// Number of predictions per mask
     #[arg(long, default_value_t = 5, value_name = "K")]
     pub top_k: usize,
-    /// Options of every command
+    /// Options shared by all commands
     #[command(flatten)]
     pub common: Common,
 }
 
-/// `bert-pretrain next-sentence`
+/// Options of `bert-pretrain next-sentence`.
 #[derive(Debug, Args)]
 pub struct NextSentenceArgs {
-    /// A model directory
+    /// Model directory
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// The first sentence
+    /// First sentence
     #[arg(long, value_name = "TEXT")]
     pub first: String,
-    /// The sentence that may follow it
+    /// Sentence that may follow it
     #[arg(long, value_name = "TEXT")]
     pub second: String,
-    /// Options of every command
+    /// Options shared by all commands
     #[command(flatten)]
     pub common: Common,
 }

@@ -1,4 +1,4 @@
-//! Examples as tensors: one padded batch, the places of its hidden words, and what belongs there.
+//! Collates training examples into tensors: padded input, positions of masked tokens, labels.
 
 use bert_model::BertInput;
 use bert_model::text::{Sequence, collate};
@@ -6,21 +6,21 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::examples::PretrainingExample;
 
-/// A batch on the device.
+/// A batch of training examples on the device.
 #[derive(Debug)]
 pub struct PretrainingBatch {
-    /// `[B, T]`.
+    /// The padded input, `[B, T]`.
     pub input: BertInput,
-    /// Flat positions `b·T + t` of the hidden tokens, `[M]`.
+    /// Flat positions `b·T + t` of the masked tokens, `[M]`.
     pub positions: Tensor<1, Int>,
-    /// What was hidden there, `[M]`.
+    /// Original ids of the masked tokens, `[M]`.
     pub labels: Tensor<1, Int>,
-    /// 1 where the second segment is random, else 0; `[B]`.
+    /// Next-sentence labels: 1 where the second segment is random, else 0; `[B]`.
     pub is_random: Tensor<1, Int>,
 }
 
 impl PretrainingBatch {
-    /// Pads to the longest example.
+    /// Collates examples into a batch, padded to the longest.
     pub fn new(examples: &[PretrainingExample], pad_id: u32, device: &Device) -> Self {
         let sequences: Vec<Sequence> = examples.iter().map(sequence).collect();
         let input = collate(&sequences.iter().collect::<Vec<_>>(), pad_id, device);

@@ -1,5 +1,6 @@
-//! Documents to training examples, as Google's `create_pretraining_data.py` makes them (paper, section 3.1, task 2):
-//! two segments, the second one half of the time what really follows, else a piece of another document.
+//! Turns documents into training examples as Google's `create_pretraining_data.py` does (paper,
+//! section 3.1, task 2): two segments, where half of the time the second is the true continuation
+//! and otherwise comes from a random document.
 
 use std::str::FromStr;
 
@@ -10,18 +11,19 @@ use serde::Serialize;
 
 use crate::masking::{MaskedToken, Masking};
 
-/// A document: its sentences, each a list of WordPiece ids.
+/// A tokenized document: the WordPiece ids of each sentence.
 pub type Document = Vec<Vec<u32>>;
 
-/// How the label of a pair is drawn.
+/// How next-sentence labels are drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NspMode {
-    /// As near to one half as the documents allow; a true continuation is never called random.
+    /// Labels as close to one half each as the documents allow; a true continuation is never
+    /// labeled random.
     Balanced,
-    /// Exactly Google's procedure, which calls more than half of the pairs random.
+    /// Google's procedure exactly, which labels more than half of the pairs random.
     Google,
-    /// No second segment: sentences of one document, as many as fit.
+    /// No second segment: as many consecutive sentences of one document as fit.
     Off,
 }
 
@@ -40,52 +42,57 @@ impl FromStr for NspMode {
 /// One training example.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PretrainingExample {
-    /// `[CLS] A [SEP] B [SEP]`, some of it hidden.
+    /// `[CLS] A [SEP] B [SEP]` (or `[CLS] A [SEP]`), with some tokens masked.
     pub ids: Vec<u32>,
-    /// Length of the first segment with its `[CLS]` and `[SEP]`; what follows has token type 1.
+    /// Length of the first segment including `[CLS]` and `[SEP]`; later tokens have type 1.
     pub first_segment: usize,
-    /// Whether B is from elsewhere.
+    /// Whether segment B is random rather than the true continuation.
     pub is_random_next: bool,
-    /// What was hidden.
+    /// The masked tokens, in order of position.
     pub masked: Vec<MaskedToken>,
 }
 
 impl PretrainingExample {
-    /// What is left where an example was taken.
+    /// Placeholder for an example that has been taken out of a list.
     pub(crate) fn empty() -> Self {
         Self { ids: vec![], first_segment: 0, is_random_next: false, masked: vec![] }
     }
 }
 
-/// Gives a piece of text from elsewhere.
+/// A source of random documents for the second segment.
 pub trait OtherDocuments {
-    /// A random document, which may turn out to be document `not` only if `Google`'s ten tries all hit it or if there is
-    /// no other; `None` if there is none to be had.
+    /// Draws a random document. It is document `not` only if in `Google` mode all ten tries hit it
+    /// or there is no other; `None` if no document can be drawn.
     ///
     /// # Errors
-    /// If it cannot be read.
+    /// If the document cannot be read.
     fn draw(&self, not: u64, mode: NspMode, rng: &mut dyn Rng) -> Result<Option<Document>>;
 }
 
-/// The constants of the procedure.
+/// Builds training examples from documents.
 #[derive(Debug, Clone)]
 pub struct ExampleMaker {
-    /// Longest sequence, special tokens included.
+    /// Maximum sequence length, including special tokens.
     pub max_length: usize,
-    /// Probability of aiming at a shorter sequence.
+    /// Probability of targeting a shorter sequence.
     pub short_probability: f64,
-    /// How labels are drawn.
+    /// How next-sentence labels are drawn.
     pub nsp: NspMode,
-    /// How words are hidden.
+    /// How tokens are masked.
     pub masking: Masking,
 }
 
-/// Pairs that had to be called random without a draw; the next free ones make up for them.
+/// Number of pairs labeled random because their chunk had no continuation. In balanced mode, as
+/// many later pairs use their true continuation instead of a random draw.
 #[derive(Debug, Default)]
 pub struct RandomSurplus(u64);
 
 impl ExampleMaker {
-    /// All examples of one document, in its order.
+    /// All examples of one document, in document order. `index` is the number of the document in
+    /// `others`; `surplus` carries over from one document to the next.
+    ///
+    /// # Errors
+    /// If a random document cannot be read.
     pub fn examples(
         &self,
         index: u64,
@@ -120,7 +127,7 @@ impl ExampleMaker {
             let is_random_next = random.is_some();
             let mut second = match random {
                 Some(second) => {
-                    // What the chunk did not use is put back.
+                    // Return the unused sentences of the chunk.
                     next -= chunk.len() - first_count;
                     second
                 }
@@ -135,7 +142,7 @@ impl ExampleMaker {
         Ok(examples)
     }
 
-    /// Mostly the full length, sometimes a shorter one, so that the model meets both.
+    /// Mostly the maximum length, occasionally a shorter one, so that the model sees both.
     fn target_length(&self, max_tokens: usize, rng: &mut impl Rng) -> usize {
         match rng.random_bool(self.short_probability) {
             true => rng.random_range(2..=max_tokens.max(2)),
@@ -158,7 +165,7 @@ impl ExampleMaker {
         }
     }
 
-    /// Sentences of the document, as many as fit; one that is too long is continued in the next example.
+    /// As many sentences as fit per example; one that is too long continues in the next example.
     fn single_segments(&self, document: &Document, rng: &mut impl Rng) -> Vec<PretrainingExample> {
         let max_tokens = self.max_length - 2;
         let mut target = self.target_length(max_tokens, rng);
@@ -199,7 +206,8 @@ impl ExampleMaker {
     }
 }
 
-/// Sentences from a random one on, until there are `wanted` tokens or the document ends.
+/// Consecutive sentences from a random one on, until there are `wanted` tokens or the document
+/// ends.
 fn fill_from_random_sentence(document: &Document, wanted: usize, rng: &mut impl Rng) -> Vec<u32> {
     let mut tokens = Vec::new();
     if document.is_empty() {
@@ -214,7 +222,8 @@ fn fill_from_random_sentence(document: &Document, wanted: usize, rng: &mut impl 
     tokens
 }
 
-/// While the pair is too long, drops a token of the longer side (of B where they are equal), at its front or its end.
+/// While the pair is too long, removes a token at the front or back (at random) of the longer
+/// segment, of B if they are equal.
 fn cut_pair(first: &mut Vec<u32>, second: &mut Vec<u32>, max_tokens: usize, rng: &mut impl Rng) {
     let (mut front, mut kept) = ([0, 0], [first.len(), second.len()]);
     while kept[0] + kept[1] > max_tokens {
@@ -238,7 +247,8 @@ mod tests {
     const SPECIAL: SpecialTokens = SpecialTokens { pad: 0, unk: 1, cls: 2, sep: 3, mask: 4 };
     const SENTENCES: u32 = 40;
 
-    /// Documents whose tokens tell document and sentence: `10_000 + 100 · document + sentence`, 5 to 14 a sentence.
+    /// Documents whose tokens encode document and sentence: `10_000 + 100 · document + sentence`,
+    /// with 5 to 14 tokens per sentence.
     fn documents(count: u32) -> Vec<Document> {
         let sentence = |document: u32, sentence: u32| {
             vec![10_000 + 100 * document + sentence; 5 + ((7 * document + 3 * sentence) % 10) as usize]
@@ -276,7 +286,7 @@ mod tests {
         documents.iter().enumerate().flat_map(of).collect()
     }
 
-    /// The two segments as they were before masking, without special tokens.
+    /// The two segments before masking, without special tokens.
     fn segments(example: &PretrainingExample) -> (Vec<u32>, Vec<u32>) {
         let mut ids = example.ids.clone();
         example.masked.iter().for_each(|token| ids[token.position] = token.id);
@@ -296,12 +306,12 @@ mod tests {
         };
         for max_length in [24, 64, 128] {
             let (balanced, count) = share(NspMode::Balanced, max_length);
-            // Four standard deviations of fair coins.
+            // Four standard deviations of fair coin flips.
             assert!((balanced - 0.5).abs() < 2.0 / count.sqrt(), "{max_length}: {balanced} of {count}");
             let (google, count) = share(NspMode::Google, max_length);
             assert!(google > 0.5 - 2.0 / count.sqrt(), "{max_length}: {google}");
         }
-        // Where most chunks are a single sentence, Google's forced case shows.
+        // Where most chunks are single sentences, Google's forced random pairs show.
         assert!(share(NspMode::Google, 12).0 > 0.6);
     }
 

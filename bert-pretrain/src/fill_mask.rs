@@ -1,4 +1,5 @@
-//! Uses of a pretrained model: which words fit where `[MASK]` stands, and whether one sentence follows another.
+//! Inference with a pretrained model: filling masks, and scoring whether one sentence follows
+//! another.
 
 use bert_model::text::{Sequence, collate};
 use bert_model::{BertConfig, BertForMaskedLM, BertForNextSentencePrediction, Error, Result, Tokenizer};
@@ -6,39 +7,39 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Int, Tensor};
 use serde::Serialize;
 
-/// A text and what fits its masks.
+/// A text with predictions for its masks.
 #[derive(Debug, Clone, Serialize)]
 pub struct FilledText {
-    /// As it was given.
+    /// The text as given.
     pub text: String,
-    /// One for each `[MASK]`, in order.
+    /// The predictions for each `[MASK]`, in order.
     pub masks: Vec<FilledMask>,
 }
 
-/// What fits one mask.
+/// The top predictions for one mask.
 #[derive(Debug, Clone, Serialize)]
 pub struct FilledMask {
-    /// The token position, `[CLS]` being 0.
+    /// Token position of the mask, counting `[CLS]` as 0.
     pub position: usize,
-    /// Most probable first.
+    /// The predictions, most probable first.
     pub predictions: Vec<Prediction>,
 }
 
-/// A WordPiece and its probability.
+/// A WordPiece and its predicted probability.
 #[derive(Debug, Clone, Serialize)]
 pub struct Prediction {
-    /// The piece.
+    /// The WordPiece.
     pub token: String,
-    /// Its number in the vocabulary.
+    /// Id of the WordPiece.
     pub id: u32,
-    /// In 0..=1, over the whole vocabulary.
+    /// Probability from 0 to 1, over the whole vocabulary.
     pub probability: f64,
 }
 
-/// The `top_k` most probable pieces for every `[MASK]` in `text`.
+/// The `top_k` most probable WordPieces for each `[MASK]` in `text`.
 ///
 /// # Errors
-/// If the text has no `[MASK]` or does not fit into the model.
+/// If the text has no `[MASK]` or exceeds the model's maximum length.
 pub fn fill_mask(
     model: &BertForMaskedLM,
     config: &BertConfig,
@@ -51,7 +52,9 @@ pub fn fill_mask(
     let mask = tokenizer.special().mask;
     let positions: Vec<usize> = (0..sequence.len()).filter(|&at| sequence.ids[at] == mask).collect();
     if positions.is_empty() {
-        return Err(Error::Setting(format!("found no [MASK] in {text:?}; write [MASK] where a word is to be guessed")));
+        return Err(Error::Setting(format!(
+            "found no [MASK] in {text:?}; write [MASK] in place of the word to predict"
+        )));
     }
     let flat: Vec<i32> = positions.iter().map(|&at| at as i32).collect();
     let input = collate(&[&sequence], tokenizer.special().pad, device);
@@ -65,10 +68,10 @@ pub fn fill_mask(
     Ok(FilledText { text: text.to_string(), masks: masks.collect() })
 }
 
-/// The probability that `second` follows `first`.
+/// The probability, from 0 to 1, that `second` follows `first`.
 ///
 /// # Errors
-/// If the pair does not fit into the model.
+/// If the pair exceeds the model's maximum length.
 pub fn next_sentence(
     model: &BertForNextSentencePrediction,
     config: &BertConfig,
@@ -95,7 +98,7 @@ fn encode(tokenizer: &Tokenizer, config: &BertConfig, text: &str, pair: Option<&
     }
 }
 
-/// The most probable pieces, best first.
+/// The `top_k` most probable WordPieces, most probable first.
 pub(crate) fn top_predictions(probabilities: &[f32], top_k: usize, tokenizer: &Tokenizer) -> Vec<Prediction> {
     let mut ids: Vec<usize> = (0..probabilities.len()).collect();
     ids.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]).then(a.cmp(&b)));
@@ -104,6 +107,6 @@ pub(crate) fn top_predictions(probabilities: &[f32], top_k: usize, tokenizer: &T
         id: id as u32,
         probability: f64::from(probabilities[id]),
     };
-    // A model may have more rows than its tokenizer has pieces.
+    // A model may have more rows than its tokenizer has WordPieces.
     ids.iter().map(prediction).filter(|prediction| !prediction.token.is_empty()).take(top_k).collect()
 }

@@ -1,10 +1,11 @@
 //! Pretraining BERT: from text files to a model directory.
 //!
-//! In the order of the data: [`corpus`] → [`vocabulary`] → [`store`] (tokenized, on disk) → [`examples`] with [`masking`] →
-//! [`stream`] → [`batch`] → [`objective`]; [`prepare`] and [`train`] put them together, [`settings`] holds what the command
-//! line ([`args`]) asked for, [`sample`] is the corpus that is built in. [`fill_mask`] uses the result, [`report`] shows it.
+//! In data-flow order: [`corpus`] → [`vocabulary`] → [`store`] (tokenized, on disk) → [`examples`]
+//! with [`masking`] → [`stream`] → [`batch`] → [`objective`]. [`prepare`] and [`train`] put these
+//! together. [`args`] is the command line, [`settings`] its validated form, and [`sample`] the
+//! built-in corpus. [`fill_mask`] uses the trained model, and [`report`] shows the run.
 
-// Nothing that a user feeds us may panic; there are no exceptions.
+// Invalid user input must never panic.
 #![deny(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::unreachable)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 

@@ -1,4 +1,4 @@
-//! The program: parses, runs, prints, and turns errors into one line and an exit code.
+//! The `bert-pretrain` program: parses the command line, runs the command and prints its result.
 
 #![deny(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::unreachable)]
 
@@ -61,7 +61,7 @@ fn run_train(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The final metrics, on stderr.
+/// Prints the final metrics on stderr.
 fn print_table(summary: &Value) {
     let mut rows = vec![("steps".to_string(), summary["steps"].to_string())];
     for part in ["train", "eval"] {
@@ -79,7 +79,7 @@ fn print_table(summary: &Value) {
     }
 }
 
-/// Shows what was learned: questions about the sample's world, the model's answers, and whether they are right.
+/// Prints the model's answers to the sample's questions, and whether they are right.
 fn print_sample_masks(directory: &Path, common: &Common) -> Result<()> {
     let model = Model::<BertForMaskedLM>::open(directory, common)?;
     eprintln!();
@@ -159,7 +159,7 @@ fn run_next_sentence(args: &NextSentenceArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A model directory, ready to be asked.
+/// A model loaded from a directory for inference.
 struct Model<M> {
     model: M,
     config: bert_model::BertConfig,
@@ -186,7 +186,7 @@ impl Model<BertForMaskedLM> {
     }
 }
 
-/// "the soup was [MASK] . → good 0.91, fine 0.03"
+/// Formats predictions as "the soup was [MASK] . → good 0.91, fine 0.03".
 fn describe(filled: &FilledText) -> String {
     let guesses = filled.masks.iter().map(|mask| {
         let guess = |guess: &bert_pretrain::fill_mask::Prediction| format!("{} {:.2}", guess.token, guess.probability);

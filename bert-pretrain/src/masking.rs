@@ -1,36 +1,38 @@
-//! Masked LM (paper, section 3.1, task 1): 15 % of the tokens are chosen; of these 80 % become `[MASK]`, 10 % a random
-//! word, and 10 % stay, so that the model cannot rely on seeing which words are asked for.
+//! Masked LM (paper, section 3.1, task 1): 15 % of the tokens are chosen; of these, 80 % become
+//! `[MASK]`, 10 % a random token, and 10 % stay unchanged, so that the model cannot tell from its
+//! input which tokens it has to predict.
 
 use bert_model::text::SpecialTokens;
 use rand::seq::SliceRandom;
 use rand::{Rng, RngExt};
 
-/// How tokens are chosen.
+/// How tokens are chosen for masking.
 #[derive(Debug, Clone)]
 pub struct Masking {
-    /// Share of all tokens of a sequence.
+    /// Fraction of the tokens of a sequence to mask.
     pub probability: f64,
-    /// At most so many of one sequence.
+    /// Maximum number of masked tokens per sequence.
     pub max_predictions: usize,
-    /// For whole-word masking: for each id, whether the piece continues a word. Empty to choose pieces one by one.
+    /// For whole-word masking: for each id, whether the WordPiece continues a word. Empty to mask
+    /// WordPieces independently.
     pub continuations: Vec<bool>,
-    /// Never chosen.
+    /// Ids of the special tokens; `[CLS]`, `[SEP]` and `[PAD]` are never masked.
     pub special: SpecialTokens,
-    /// Random words come from all of the vocabulary, as Google's do.
+    /// Vocabulary size. Random tokens are drawn from the whole vocabulary, as in Google's code.
     pub vocab_size: u32,
 }
 
-/// A token that the model must predict.
+/// A masked token, which the model must predict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MaskedToken {
-    /// Where it stands in the sequence.
+    /// Position in the sequence.
     pub position: usize,
-    /// What stood there.
+    /// The original id.
     pub id: u32,
 }
 
 impl Masking {
-    /// Hides tokens of `ids` and returns what they were, in order of position.
+    /// Masks tokens of `ids` in place and returns the originals, in order of position.
     pub fn apply(&self, ids: &mut [u32], rng: &mut impl Rng) -> Vec<MaskedToken> {
         let budget = self.budget(ids.len());
         let mut words = self.words(ids);
@@ -40,7 +42,7 @@ impl Masking {
             if chosen.len() == budget {
                 break;
             }
-            // A whole word that does not fit is left alone; a shorter one may still come.
+            // Skip a whole word that exceeds the budget; a shorter one may still fit.
             if chosen.len() + word.len() <= budget {
                 chosen.extend(word.map(|position| MaskedToken { position, id: ids[position] }));
             }
@@ -52,13 +54,14 @@ impl Masking {
         chosen
     }
 
-    /// How many tokens of a sequence of `length` are to be predicted, special tokens counted in (as Google does).
+    /// Number of tokens to mask in a sequence of `length` tokens, special tokens included (as in
+    /// Google's code).
     fn budget(&self, length: usize) -> usize {
         let share = (length as f64 * self.probability).round_ties_even() as usize;
         share.max(1).min(self.max_predictions)
     }
 
-    /// What may be chosen: ranges of positions, each a piece or a whole word.
+    /// The candidates for masking, as ranges of positions: WordPieces or whole words.
     fn words(&self, ids: &[u32]) -> Vec<std::ops::Range<usize>> {
         let is_special = |id: u32| id == self.special.cls || id == self.special.sep || id == self.special.pad;
         let mut words: Vec<std::ops::Range<usize>> = Vec::with_capacity(ids.len());
@@ -96,7 +99,7 @@ mod tests {
         Masking { probability: 0.15, max_predictions: 20, continuations: vec![], special: SPECIAL, vocab_size: 1000 }
     }
 
-    /// `[CLS] … [SEP] … [SEP]` of `length` tokens with ids from 500 up.
+    /// `[CLS] … [SEP] … [SEP]` of `length` tokens, with ids from 500 up.
     fn sequence(length: usize) -> Vec<u32> {
         let mut ids: Vec<u32> = (0..length as u32).map(|i| 500 + i).collect();
         (ids[0], ids[length / 2], ids[length - 1]) = (SPECIAL.cls, SPECIAL.sep, SPECIAL.sep);
@@ -122,7 +125,7 @@ mod tests {
             chosen += tokens.len();
         }
         assert_eq!(chosen, 19 * rounds, "round(0.15 · 128) of each");
-        // Four standard deviations of a share of 95,000 draws are 0.5 %.
+        // Four standard deviations of a fraction over 95,000 draws are 0.5 %.
         let share = |count: usize| count as f64 / chosen as f64;
         assert!((share(masked) - 0.8).abs() < 0.006, "{}", share(masked));
         assert!((share(kept) - 0.1).abs() < 0.005, "{}", share(kept));

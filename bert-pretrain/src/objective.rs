@@ -1,5 +1,5 @@
-//! What pretraining minimizes (paper, appendix A.2): the mean cross-entropy of the hidden words plus that of the
-//! next-sentence labels; and how it is judged on held-out documents.
+//! The pretraining objective (paper, appendix A.2): mean cross-entropy of the masked tokens plus
+//! that of the next-sentence labels. Also evaluates a model on held-out documents.
 
 use bert_model::model::loss::cross_entropy;
 use bert_model::workers::{Workers, split_evenly};
@@ -13,36 +13,36 @@ use crate::batch::PretrainingBatch;
 use crate::examples::PretrainingExample;
 use crate::stream::MicroBatch;
 
-/// Masked LM and, unless switched off, next-sentence prediction.
+/// The pretraining objective: masked LM and, unless disabled, next-sentence prediction.
 #[derive(Debug)]
 pub struct Pretraining {
-    /// Where the tensors are made.
+    /// Device on which batches are created.
     pub device: Device,
-    /// Fills batches up.
+    /// Id of the padding token.
     pub pad_id: u32,
-    /// Whether the second task takes part.
+    /// Whether next-sentence prediction is part of the objective.
     pub with_nsp: bool,
-    /// Judges the model; may be empty.
+    /// Held-out examples for evaluation; may be empty.
     pub held_out: Vec<PretrainingExample>,
-    /// Examples of a batch of the evaluation.
+    /// Examples per evaluation batch.
     pub eval_batch_size: usize,
-    /// The last evaluation, if there was one.
+    /// The latest evaluation, if any.
     pub latest: Option<Evaluation>,
 }
 
-/// How well a model does both tasks.
+/// Metrics of a model on both tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Evaluation {
-    /// Mean cross-entropy of the hidden words, in nats.
+    /// Mean cross-entropy of the masked tokens, in nats.
     pub mlm_loss: f64,
-    /// Its exponential.
+    /// Perplexity of the masked tokens, exp(`mlm_loss`).
     pub perplexity: f64,
-    /// Share of the hidden words for which the right one has the highest score.
+    /// Fraction of masked tokens for which the original has the highest score.
     pub mlm_accuracy: f64,
-    /// Mean cross-entropy of the next-sentence labels, in nats; absent without that task.
+    /// Mean cross-entropy of the next-sentence labels, in nats; omitted without that task.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nsp_loss: Option<f64>,
-    /// Share of right next-sentence labels; null without that task.
+    /// Fraction of next-sentence labels predicted correctly; null without that task.
     pub nsp_accuracy: Option<f64>,
 }
 
@@ -87,15 +87,16 @@ impl Objective for Pretraining {
 }
 
 impl Pretraining {
-    /// Both tasks, with nothing to be judged by.
+    /// Both tasks, without evaluation examples.
     pub fn new(device: Device, pad_id: u32, eval_batch_size: usize) -> Self {
         Self { device, pad_id, with_nsp: true, held_out: Vec::new(), eval_batch_size, latest: None }
     }
 
-    /// Judges a model (without autodiff) on the held-out examples, of which there must be one.
+    /// Evaluates a model (without autodiff) on the held-out examples, of which there must be at
+    /// least one.
     ///
     /// # Errors
-    /// If the system refuses threads.
+    /// If the system cannot create threads.
     pub fn evaluate_held_out(&self, model: &BertForPreTraining) -> Result<Evaluation> {
         let workers = Workers::for_device(&self.device)?;
         let batches: Vec<&[PretrainingExample]> = self.held_out.chunks(self.eval_batch_size).collect();
@@ -123,7 +124,7 @@ impl Pretraining {
     }
 }
 
-/// Running sums of one task.
+/// Running sums of one task's metrics.
 #[derive(Default)]
 struct Score {
     loss: f64,
@@ -132,7 +133,7 @@ struct Score {
 }
 
 impl Score {
-    /// Shapes: `logits` `[N, C]`, `labels` `[N]`.
+    /// The sums of one batch. Shapes: `logits` `[N, C]`, `labels` `[N]`.
     fn of(logits: Tensor<2>, labels: Tensor<1, Int>) -> Self {
         let [count, _] = logits.dims();
         let right = logits.clone().argmax(1).squeeze_dim::<1>(1).equal(labels.clone()).int().sum();

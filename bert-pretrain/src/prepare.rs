@@ -1,5 +1,5 @@
-//! Everything before the first step: the tokenizer, the tokenized corpus, the documents that are set aside, the order of
-//! the examples, and the weights to begin with.
+//! Everything before the first step: tokenizer, tokenized corpus, held-out documents, the order of
+//! examples, and initial weights.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,42 +23,42 @@ use crate::store::{CorpusStats, Split, Store, Subset};
 use crate::stream::{Cursor, ExampleStream, MicroBatch, TrainingSource};
 use crate::vocabulary;
 
-/// Tags that keep streams of random numbers apart.
+/// Tags that keep the run's random streams independent.
 const SPLIT: u64 = 11;
 const PHASE_2: u64 = 12;
 const EVALUATION: u64 = 13;
 const WEIGHTS: u64 = 14;
 
-/// Everything that is learned from and judged by.
+/// The training and evaluation data of a run.
 #[derive(Debug)]
 pub struct PreparedData {
-    /// Found or learned.
+    /// The tokenizer, given or learned from the corpus.
     pub tokenizer: Tokenizer,
     /// The tokenized corpus.
     store: Store,
-    /// Which of its documents are set aside.
+    /// Which documents of the corpus are held out.
     split: Split,
-    /// Their examples.
+    /// The evaluation examples.
     pub held_out: Vec<PretrainingExample>,
-    /// For `run.json`.
+    /// Description of the data, for `run.json`.
     pub facts: Value,
-    /// A hash of the corpora's content and the tokenizer: what a resumed run must find as it was.
+    /// Hash of the corpora's content and the tokenizer, which must be unchanged when a run resumes.
     pub fingerprint: String,
 }
 
-/// The two phases of the paper's pretraining: short sequences, then long ones.
+/// The two phases of the paper's pretraining: first short sequences, then long ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// `--max-seq-len`.
+    /// Sequences of at most `--max-seq-len` tokens.
     First,
-    /// `--phase2-seq-len`.
+    /// Sequences of at most `--phase2-seq-len` tokens.
     Second,
 }
 
-/// Opens the corpus, finds or learns the tokenizer, tokenizes, and sets documents aside.
+/// Opens the corpus, loads or learns the tokenizer, tokenizes, and holds out documents.
 ///
 /// # Errors
-/// What is wrong with the files.
+/// If a file is missing, malformed or cannot be written.
 pub fn prepare(settings: &PretrainSettings, directory: &RunDirectory, quiet: bool) -> Result<PreparedData> {
     let say = |line: String| {
         if !quiet {
@@ -123,7 +123,8 @@ pub fn prepare(settings: &PretrainSettings, directory: &RunDirectory, quiet: boo
     Ok(PreparedData { tokenizer, store, split, held_out, facts, fingerprint })
 }
 
-/// The tokenizer that the user names; only a vocabulary by itself leaves open whether it is cased.
+/// Loads the tokenizer that the user passed. A bare vocabulary does not say whether it is cased;
+/// `--cased` decides.
 fn given_tokenizer(path: &Path, settings: &PretrainSettings) -> Result<Tokenizer> {
     let is_json = path.extension().is_some_and(|extension| extension == "json");
     let is_bare = path.is_file() && !is_json && !path.with_file_name("tokenizer_config.json").exists();
@@ -135,16 +136,16 @@ fn given_tokenizer(path: &Path, settings: &PretrainSettings) -> Result<Tokenizer
         return Err(Error::Mismatch {
             left: "--cased".into(),
             right: format!("the uncased tokenizer of {}", path.display()),
-            advice: "leave --cased out, or take another tokenizer".into(),
+            advice: "omit --cased, or use another tokenizer".into(),
         });
     }
     if let Some(asked) = settings.vocab_size.filter(|&size| size != tokenizer.vocab_size()) {
-        eprintln!("warning: {}: no vocabulary is learned, --vocab-size {asked} has no use", path.display());
+        eprintln!("warning: {}: --vocab-size {asked} has no effect, no vocabulary is learned", path.display());
     }
     Ok(tokenizer)
 }
 
-/// A tokenizer from the corpus; a resumed run finds the one that it learned.
+/// Learns a tokenizer from the corpus, or loads the one that a resumed run has already learned.
 fn learn_tokenizer(
     settings: &PretrainSettings,
     corpus: &Corpus,
@@ -163,7 +164,7 @@ fn learn_tokenizer(
     Ok(tokenizer)
 }
 
-/// Name, size and SHA-256 of every file.
+/// Path, size and SHA-256 of each file, for `run.json`.
 fn describe_files(corpus: &Corpus) -> Result<Value> {
     let describe = |file: &crate::corpus::CorpusFile| {
         let sha256 = sha256_of(&file.path)?;
@@ -172,7 +173,7 @@ fn describe_files(corpus: &Corpus) -> Result<Value> {
     corpus.files().iter().map(describe).collect::<Result<Vec<_>>>().map(Value::from)
 }
 
-/// A hash of the content of files, wherever they lie, and of how they are tokenized.
+/// Hash of the files' content, independent of their paths, and of how they are tokenized.
 fn fingerprint_of(files: &Value, tokenizer: &Tokenizer, mode: SentenceMode) -> Result<String> {
     let mut hasher = Sha256::new();
     for file in files.as_array().into_iter().flatten() {
@@ -183,10 +184,10 @@ fn fingerprint_of(files: &Value, tokenizer: &Tokenizer, mode: SentenceMode) -> R
     Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Removes the tokenized corpus, which a finished run has no use for.
+/// Removes the tokenized corpus, which a finished run no longer needs.
 ///
 /// # Errors
-/// If it cannot be removed.
+/// If a file cannot be removed.
 pub fn remove_cache(directory: &Path) -> Result<()> {
     for name in ["corpus.tokens", "eval.tokens"] {
         let path = directory.join(name);
@@ -197,7 +198,7 @@ pub fn remove_cache(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The constants of making examples.
+/// Creates the builder of training examples from the settings.
 pub fn example_maker(data: &DataSettings, max_length: usize, tokenizer: &Tokenizer) -> ExampleMaker {
     ExampleMaker {
         max_length,
@@ -213,7 +214,7 @@ pub fn example_maker(data: &DataSettings, max_length: usize, tokenizer: &Tokeniz
     }
 }
 
-/// The examples of an evaluation: one pass over documents, the same in every run with this seed.
+/// The evaluation examples: one pass over the documents, identical in every run with this seed.
 ///
 /// # Errors
 /// If the tokenized corpus cannot be read.
@@ -230,8 +231,7 @@ pub fn evaluation_examples(
     stream.rest_of_epoch(limit)
 }
 
-/// What a model that knows nothing but how frequent words are could at best reach on these examples: the entropy of the
-/// hidden tokens, in nats.
+/// Unigram baseline: the entropy of the masked tokens, in nats.
 fn unigram_entropy(examples: &[PretrainingExample]) -> f64 {
     let mut counts: BTreeMap<u32, f64> = BTreeMap::new();
     for token in examples.iter().flat_map(|example| &example.masked) {
@@ -256,7 +256,7 @@ fn training_stream(
     ExampleStream::new(reader, data.split, Subset::Training, maker, seed, settings.maskings, cursor)
 }
 
-/// The steps of a phase, from a checkpoint's place in the data on (null for the beginning).
+/// The steps of a phase, starting from a checkpoint's position in the data (null for the start).
 ///
 /// # Errors
 /// If the tokenized corpus cannot be read.
@@ -269,13 +269,13 @@ pub fn training_source(
     let cursor = match cursor {
         Value::Null => Cursor::default(),
         value => serde_json::from_value(value.clone())
-            .map_err(|error| Error::Setting(format!("the checkpoint's place in the data: {error}")))?,
+            .map_err(|error| Error::Setting(format!("the checkpoint's position in the data: {error}")))?,
     };
     let stream = training_stream(settings, data, phase, cursor)?;
     Ok(TrainingSource { stream, batch_size: settings.batch_size, accumulate: settings.accumulate })
 }
 
-/// The number of steps: as given, or as many as the epochs hold.
+/// Number of steps: as set, or as many as the epochs contain.
 ///
 /// # Errors
 /// If the tokenized corpus cannot be read.
@@ -289,10 +289,10 @@ pub fn count_steps(settings: &PretrainSettings, data: &PreparedData) -> Result<u
     Ok(steps.max(1).max(settings.phase2_steps))
 }
 
-/// The model to begin with, with the configuration that fits the tokenizer.
+/// The initial model and a configuration that matches the tokenizer.
 ///
 /// # Errors
-/// If a weight file is not as it should be, or model, tokenizer and sequence length do not fit.
+/// If a weight file is malformed, or model, tokenizer and sequence length do not match.
 pub fn initial_model(
     settings: &PretrainSettings,
     tokenizer: &Tokenizer,
@@ -323,7 +323,7 @@ pub fn initial_model(
         return Err(Error::Mismatch {
             left: format!("a sequence length of {}", settings.longest()),
             right: format!("a model of {} positions", config.max_position_embeddings),
-            advice: "lower --max-seq-len, or take a configuration with more max_position_embeddings".into(),
+            advice: "lower --max-seq-len, or use a configuration with a larger max_position_embeddings".into(),
         });
     }
     let model = model.unwrap_or_else(|| BertForPreTraining::init_seeded(&config, seed, device));

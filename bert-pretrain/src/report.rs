@@ -1,4 +1,4 @@
-//! `report.html`: the run on one page — figures, curves, filled masks, settings, corpus.
+//! Writes `report.html`: figures, curves, filled masks, settings and corpus of a run.
 
 use std::path::Path;
 
@@ -10,15 +10,15 @@ use burn::tensor::activation::softmax;
 use crate::batch::PretrainingBatch;
 use crate::examples::PretrainingExample;
 
-/// Held-out examples of which a mask is shown.
+/// Number of held-out examples of which a mask is shown.
 const SHOWN: usize = 12;
-/// Tokens on either side of it.
+/// Number of tokens shown on either side of a mask.
 const CONTEXT: usize = 14;
 
 /// Writes the report of a finished run from its `run.json` and `metrics.jsonl`.
 ///
 /// # Errors
-/// If one of them cannot be read or the report cannot be written.
+/// If one of them cannot be read, or the report cannot be written.
 pub fn write(directory: &Path, masks: &[MaskedSentence]) -> Result<()> {
     let run = read_run(directory)?;
     let metrics = read_metrics(directory)?;
@@ -50,12 +50,13 @@ pub fn write(directory: &Path, masks: &[MaskedSentence]) -> Result<()> {
     if evals("mlm_accuracy").len() > 1 {
         report.chart(
             Chart::new("Accuracy on held-out text", "step", "share")
-                .series("masked words", evals("mlm_accuracy"))
+                .series("masked tokens", evals("mlm_accuracy"))
                 .series("next sentence", evals("nsp_accuracy")),
         );
     }
     report.optimizer_charts(&metrics);
-    report.chart(Chart::new("Speed", "step", "tokens a second").smoothed().series("speed", steps("tokens_per_second")));
+    report
+        .chart(Chart::new("Speed", "step", "tokens per second").smoothed().series("speed", steps("tokens_per_second")));
     report.filled_masks("Filled masks of held-out text", masks);
     for (title, part) in [("Corpus and vocabulary", "data"), ("Model", "model"), ("Settings", "settings")] {
         let facts: Vec<(String, String)> = run[part].as_object().into_iter().flatten().map(fact).collect();
@@ -64,7 +65,7 @@ pub fn write(directory: &Path, masks: &[MaskedSentence]) -> Result<()> {
     report.write(directory.join("report.html"))
 }
 
-/// What the model says behind one mask of each of the first held-out examples, with a little context.
+/// The model's predictions for one mask of each of the first held-out examples, with some context.
 pub fn filled_masks(
     model: &BertForPreTraining,
     tokenizer: &Tokenizer,
@@ -93,7 +94,7 @@ pub fn filled_masks(
     shown.take(SHOWN).filter_map(fill).collect()
 }
 
-/// The piece at a position; other masks show what they hide, so that there is one blank.
+/// The WordPiece at a position; masks other than `blank` show the original token.
 fn shown_piece(example: &PretrainingExample, at: usize, blank: usize, tokenizer: &Tokenizer) -> String {
     let hidden = example.masked.iter().find(|token| token.position == at && at != blank);
     tokenizer.piece(hidden.map_or(example.ids[at], |token| token.id))

@@ -1,9 +1,11 @@
-//! The built-in sample: a small world of facts and a grammar to speak of them, written for this project.
+//! The built-in sample corpus: an invented world and a grammar that describes it, written for this
+//! project.
 //!
-//! Four countries with their cities, languages, rivers and dishes; people with trades, tools and workplaces; and reviews
-//! of inns, in which one opinion colors every adjective. The facts hold in all documents, the people and visits change:
-//! a model that has read some of the documents can fill the masks of the others, and it has learned which words speak
-//! well or badly of something, which the sample of `bert-finetune` then asks of it.
+//! Four countries with cities, languages, rivers and dishes; people with trades, tools and
+//! workplaces; and reviews of inns, each consistently positive or negative. The facts are the same
+//! in all documents, while people and visits vary. So a model that has read some documents can fill
+//! masks in others, and learns which words are positive or negative, which the sample task of
+//! `bert-finetune` then tests.
 
 use bert_model::BertConfig;
 use rand::seq::IndexedRandom;
@@ -50,7 +52,7 @@ const COUNTRIES: [Country; 4] = [
     },
 ];
 
-/// A trade: who, with what, what comes of it, where.
+/// A trade: person, tool, product, workplace.
 const TRADES: [(&str, &str, &str, &str); 6] = [
     ("baker", "oven", "loaves", "bakery"),
     ("smith", "hammer", "horseshoes", "forge"),
@@ -60,35 +62,37 @@ const TRADES: [(&str, &str, &str, &str); 6] = [
     ("fisher", "net", "herrings", "harbour"),
 ];
 
-/// Of each list the last one is a guest of inns only: nobody reads where Wanda and Viktor live, or what they do.
+/// First names. The last of each list appears only as a guest of inns: the corpus never says where
+/// Wanda and Viktor live or what they do.
 const WOMEN: [&str; 9] = ["Anna", "Berta", "Clara", "Dora", "Elsa", "Frida", "Greta", "Hanna", "Wanda"];
 const MEN: [&str; 9] = ["Anton", "Bruno", "Carlo", "David", "Emil", "Felix", "Georg", "Hugo", "Viktor"];
 
-/// Words that praise and words that blame, in pairs of one subject.
+/// Positive adjectives; each has a negative counterpart at the same index of [`BLAME`].
 pub const PRAISE: [&str; 10] =
     ["wonderful", "charming", "delicious", "lovely", "excellent", "superb", "cosy", "perfect", "fresh", "warm"];
-/// See [`PRAISE`].
+/// Negative adjectives; see [`PRAISE`].
 pub const BLAME: [&str; 10] =
     ["terrible", "dreadful", "disgusting", "shabby", "ugly", "miserable", "draughty", "broken", "stale", "cold"];
 
-/// What a guest speaks about.
+/// What a review is about.
 pub const SUBJECTS: [&str; 6] = ["soup", "room", "bed", "service", "breakfast", "music"];
 
-/// The model for it: BERT-tiny, which a world this small cannot teach to overfit and so needs no dropout, with initial
-/// weights of about 1 / √128 instead of 0.02, which lets attention wake up within minutes.
+/// The sample's model: BERT-tiny without dropout, since it cannot overfit so small a world, and
+/// with initial weights of about 1 / √128 instead of 0.02, with which attention starts to learn
+/// within minutes.
 pub fn config() -> BertConfig {
     let tiny = BertConfig::named("tiny").unwrap_or_default().without_dropout();
     BertConfig { initializer_range: 0.08, classifier_dropout: None, ..tiny }
 }
 
-/// The corpus: `documents` documents, one sentence a line, an empty line after each.
+/// Generates the corpus: `documents` documents, one sentence per line, an empty line after each.
 pub fn corpus(documents: usize, seed: u64) -> String {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     (0..documents).map(|_| document(&mut rng).join("\n") + "\n\n").collect()
 }
 
-/// Little documents that any reader of the corpus can complete, each with the word behind its `[MASK]`. None of them
-/// stands in the corpus as it is here: it tells nothing of the lives of Wanda and Viktor.
+/// Short texts to complete, each with the word at its `[MASK]`. The corpus lets a reader infer the
+/// answers but contains none of the texts: it says nothing about the lives of Wanda and Viktor.
 pub fn questions() -> Vec<(String, &'static str)> {
     let [norland, verdania, kazuria, oceana] = &COUNTRIES;
     let home = |name: &str, country: &Country, city: usize| {
@@ -141,7 +145,7 @@ fn document(rng: &mut ChaCha8Rng) -> Vec<String> {
     }
 }
 
-/// Somebody of the world, one of the first `known` of each list; he or she keeps the pronoun through a document.
+/// A random person, one of the first `known` of either list, with the pronoun for the document.
 fn person(known: usize, rng: &mut ChaCha8Rng) -> (&'static str, &'static str) {
     match rng.random_bool(0.5) {
         true => (pick(&WOMEN[..known], rng), "she"),
@@ -153,7 +157,7 @@ fn pick<T: Copy>(items: &[T], rng: &mut ChaCha8Rng) -> T {
     items[rng.random_range(0..items.len())]
 }
 
-/// Where somebody lives and what they do.
+/// Where a person lives and what they do.
 fn life(rng: &mut ChaCha8Rng) -> Vec<String> {
     let (name, _) = person(WOMEN.len() - 1, rng);
     let country = &COUNTRIES[rng.random_range(0..COUNTRIES.len())];
@@ -166,7 +170,7 @@ fn life(rng: &mut ChaCha8Rng) -> Vec<String> {
         format!("in the {place} the {trade} makes {product} with the {tool}."),
         format!("{name} sells {product} in {city} and swims in the {}.", country.river),
     ];
-    // The first sentence introduces; of the others, some are told.
+    // Keep the first sentence, and a random selection of the others.
     let told = rng.random_range(3..=sentences.len());
     while sentences.len() > told {
         sentences.remove(rng.random_range(1..sentences.len()));
@@ -174,7 +178,7 @@ fn life(rng: &mut ChaCha8Rng) -> Vec<String> {
     sentences
 }
 
-/// A journey from one country to another.
+/// A trip from one country to another.
 fn journey(rng: &mut ChaCha8Rng) -> Vec<String> {
     let (name, pronoun) = person(WOMEN.len() - 1, rng);
     let from = rng.random_range(0..COUNTRIES.len());
@@ -190,7 +194,7 @@ fn journey(rng: &mut ChaCha8Rng) -> Vec<String> {
     ]
 }
 
-/// A night at an inn, good or bad from beginning to end.
+/// A night at an inn, consistently good or bad.
 fn review(rng: &mut ChaCha8Rng) -> Vec<String> {
     let (name, pronoun) = person(WOMEN.len(), rng);
     let city = pick(&COUNTRIES[rng.random_range(0..COUNTRIES.len())].cities, rng);

@@ -1,4 +1,4 @@
-//! The command line, checked and with every default filled in: what the rest of the program takes.
+//! The validated command line, with all defaults filled in.
 
 use std::path::{Path, PathBuf};
 
@@ -12,83 +12,123 @@ use crate::corpus::SentenceMode;
 use crate::examples::NspMode;
 use crate::sample;
 
-/// Where the sample's run goes.
+/// Default output directory of a run on the sample.
 pub const DEFAULT_OUTPUT: &str = "runs/pretrain";
 
-/// How text becomes examples.
+/// Settings for turning text into training examples.
 #[derive(Debug, Clone, Serialize)]
 pub struct DataSettings {
+    /// How lines are split into sentences.
     pub sentences: SentenceMode,
+    /// Maximum sequence length in tokens, special tokens included (in phase 1, if there are two).
     pub max_seq_len: usize,
+    /// How next-sentence labels are drawn.
     pub nsp_mode: NspMode,
+    /// Probability of targeting a shorter sequence.
     pub short_seq_prob: f64,
+    /// Fraction of tokens to mask.
     pub mask_prob: f64,
+    /// Maximum number of masked tokens per sequence; see [`DataSettings::max_predictions`] for
+    /// `None`.
     pub max_predictions: Option<usize>,
+    /// Whether to mask whole words.
     pub whole_word_mask: bool,
 }
 
-/// What decides the numbers of a run; a resumed run must have the same.
+/// Settings that affect the resulting weights; a resumed run must have the same.
 #[derive(Debug, Clone, Serialize)]
 pub struct PretrainSettings {
-    /// Empty for the built-in sample.
+    /// Corpus paths; empty for the built-in sample.
     pub corpus: Vec<String>,
+    /// Evaluation corpus paths; empty to hold out part of the corpus.
     pub eval_corpus: Vec<String>,
+    /// Fraction of the documents to hold out, without an evaluation corpus.
     pub eval_share: f64,
+    /// Maximum number of evaluation examples.
     pub eval_examples: usize,
+    /// Path of a tokenizer; `None` uses that of `init`, or learns one.
     pub tokenizer: Option<PathBuf>,
+    /// Size of the vocabulary to learn; `None` takes it from the model's configuration.
     pub vocab_size: Option<usize>,
+    /// Whether a learned vocabulary (or a bare vocab.txt) is cased.
     pub cased: bool,
+    /// Size name or config.json path of a new model.
     pub config: String,
+    /// Model directory to start from, instead of a new model.
     pub init: Option<PathBuf>,
+    /// How text becomes training examples.
     #[serde(flatten)]
     pub data: DataSettings,
+    /// Number of static maskings; `None` masks anew in every epoch.
     pub maskings: Option<u64>,
+    /// The optimizer and its hyperparameters.
     pub optimizer: OptimizerConfig,
+    /// Peak learning rate.
     pub learning_rate: f64,
+    /// Warmup: a fraction of the steps (below 1) or a number of steps.
     pub warmup: f64,
+    /// Shape of the learning-rate schedule after warmup.
     pub decay: bert_train::Decay,
+    /// Maximum global gradient norm; 0 disables clipping.
     pub clip: f64,
+    /// Examples per micro-batch.
     pub batch_size: usize,
+    /// Micro-batches per step.
     pub accumulate: usize,
+    /// Number of steps; `None` derives it from `epochs`.
     pub steps: Option<u64>,
+    /// Passes over the corpus, if `steps` is `None`.
     pub epochs: f64,
+    /// Number of final steps that train on longer sequences.
     pub phase2_steps: u64,
+    /// Maximum sequence length in phase 2.
     pub phase2_seq_len: usize,
+    /// Floating-point precision of the forward and backward pass.
     pub precision: Precision,
+    /// Whether the backward pass recomputes activations to save memory.
     pub gradient_checkpointing: bool,
+    /// Random seed.
     pub seed: u64,
 }
 
-/// What does not decide them.
+/// Options that cannot affect the resulting weights.
 #[derive(Debug, Clone, Serialize)]
 pub struct PretrainRunOptions {
+    /// Run directory.
     pub output: PathBuf,
+    /// What to do if the run directory is not empty; `None` refuses.
     #[serde(skip)]
     pub if_exists: Option<IfExists>,
+    /// Name of the device.
     pub device: String,
+    /// Steps between evaluations; 0 evaluates only at the end.
     pub eval_every: u64,
+    /// Steps between checkpoints; 0 saves only on SIGINT and SIGTERM.
     pub save_every: u64,
+    /// Number of checkpoints to keep.
     pub keep: usize,
+    /// Whether to print the result as JSON.
     #[serde(skip)]
     pub json: bool,
+    /// Whether to suppress progress on stderr.
     #[serde(skip)]
     pub quiet: bool,
 }
 
-/// Least `--max-seq-len`: three special tokens and a few others.
+/// Minimum of `--max-seq-len`: three special tokens and a few others.
 const SHORTEST: usize = 8;
 
-/// What the sample's own configuration goes by.
+/// Name of the sample's own model configuration.
 const SAMPLE_CONFIG: &str = "sample";
 
 /// Number of documents of the built-in sample.
 pub const SAMPLE_DOCUMENTS: usize = 6000;
 
 impl DataSettings {
-    /// Checks the options that say how text becomes examples.
+    /// Validates the options for turning text into training examples.
     ///
     /// # Errors
-    /// If one cannot be.
+    /// If a value is out of range.
     pub fn resolve(args: &DataArgs, default_length: usize) -> Result<Self> {
         let settings = Self {
             sentences: args.sentences,
@@ -111,24 +151,26 @@ impl DataSettings {
         Ok(settings)
     }
 
-    /// At most so many hidden tokens in a sequence: 20 of 128 and 80 of 512, as Google's, unless set.
+    /// Maximum number of masked tokens per sequence: 20 for 128 tokens and 80 for 512, as Google's,
+    /// unless set.
     pub fn max_predictions(&self, max_length: usize) -> usize {
         self.max_predictions.unwrap_or_else(|| (max_length as f64 * self.mask_prob * 25.0 / 24.0).ceil() as usize)
     }
 }
 
 impl PretrainSettings {
-    /// Checks `bert-pretrain train`'s options and fills in the defaults, which are smaller for the built-in sample.
+    /// Validates the options of `bert-pretrain train` and fills in defaults, which are smaller for
+    /// the built-in sample.
     ///
     /// # Errors
-    /// If an option cannot be, or two contradict each other.
+    /// If a value is out of range, or options conflict.
     pub fn resolve(args: &TrainArgs) -> Result<(Self, PretrainRunOptions)> {
         let is_sample = args.corpus.is_empty();
         let has_tokenizer = args.tokenizer.is_some() || args.init.is_some();
         let output = match (&args.output, is_sample) {
             (Some(output), _) => output.clone(),
             (None, true) => DEFAULT_OUTPUT.into(),
-            (None, false) => return Err(Error::Usage("where to? name a run directory with -o DIR".into())),
+            (None, false) => return Err(Error::Usage("no output directory: pass one with -o DIR".into())),
         };
         let optimizer = OptimizerConfig {
             algorithm: args.optimizer,
@@ -165,7 +207,8 @@ impl PretrainSettings {
         };
         settings.check()?;
         settings.model_config()?;
-        // The sample's own default directory is ours to write anew; any other one has to be named for that.
+        // The sample's default directory may be overwritten without asking, any other only with
+        // --overwrite.
         let is_default = is_sample && args.output.is_none() && is_sample_run(&output);
         let if_exists = match (args.resume, args.overwrite || is_default) {
             (true, _) => IfExists::Resume,
@@ -191,9 +234,14 @@ impl PretrainSettings {
         check(self.steps != Some(0), "--steps", 0, "at least 1")?;
         check(self.epochs > 0.0 && self.epochs.is_finite(), "--epochs", self.epochs, "above 0")?;
         check(self.learning_rate >= 0.0 && self.learning_rate.is_finite(), "--lr", self.learning_rate, "0 or more")?;
-        check(self.warmup >= 0.0 && self.warmup.is_finite(), "--warmup", self.warmup, "a share or a number of steps")?;
+        check(
+            self.warmup >= 0.0 && self.warmup.is_finite(),
+            "--warmup",
+            self.warmup,
+            "a fraction or a number of steps",
+        )?;
         check(self.clip >= 0.0 && self.clip.is_finite(), "--clip", self.clip, "0 or more")?;
-        check((0.0..1.0).contains(&self.eval_share), "--eval-share", self.eval_share, "from 0 up to 1")?;
+        check((0.0..1.0).contains(&self.eval_share), "--eval-share", self.eval_share, "at least 0 and below 1")?;
         check(self.maskings != Some(0), "--dupe-factor", 0, "at least 1")?;
         let total = self.steps.unwrap_or(u64::MAX);
         check(
@@ -206,21 +254,22 @@ impl PretrainSettings {
         Ok(())
     }
 
-    /// The learning rate over a run of `steps`.
+    /// The learning-rate schedule of a run of `steps` steps.
     pub fn schedule(&self, steps: u64) -> Schedule {
         let warmup = Schedule::warmup_steps(self.warmup, steps);
         Schedule { peak: self.learning_rate, warmup, steps, decay: self.decay }
     }
 
-    /// The longest sequence of the whole run.
+    /// Maximum sequence length of the whole run.
     pub fn longest(&self) -> usize {
         if self.phase2_steps > 0 { self.data.max_seq_len.max(self.phase2_seq_len) } else { self.data.max_seq_len }
     }
 
-    /// The form of a new model, a named size or a file, and whether its vocabulary is as large as the tokenizer's.
+    /// Configuration of a new model, by size name or file, and whether its vocabulary size follows
+    /// the tokenizer.
     ///
     /// # Errors
-    /// If there is neither.
+    /// If `config` is neither a size name nor a valid file.
     pub fn model_config(&self) -> Result<(BertConfig, bool)> {
         if self.config == SAMPLE_CONFIG {
             return Ok((sample::config(), true));
@@ -247,7 +296,7 @@ fn check(good: bool, option: &str, found: impl std::fmt::Display, expected: &str
     if good { Ok(()) } else { Err(Error::Usage(format!("{option}: found {found}, expected {expected}"))) }
 }
 
-/// Whether the directory holds a run on the built-in sample.
+/// Whether the directory contains a run on the built-in sample.
 fn is_sample_run(directory: &Path) -> bool {
     let run = read_run(directory).unwrap_or_default();
     run["settings"]["corpus"].as_array().is_some_and(Vec::is_empty)

@@ -1,9 +1,10 @@
-//! The tokenized corpus, on disk: any document can be read by its number, and memory stays small however large the
-//! corpus is.
+//! The tokenized corpus on disk: random access to documents by number, in memory independent of the
+//! size of the corpus.
 //!
-//! One file: a header, the documents behind each other (number of sentences, their lengths, their WordPiece ids, all
-//! little-endian `u32`), and the offset of each document. It is written once for a run, beside its final name first, and
-//! read again by a resumed run if the corpus, the tokenizer and the way of splitting are the same.
+//! One file: a header, the concatenated documents (number of sentences, their lengths, their
+//! WordPiece ids, all little-endian `u32`), and the offset of each document. It is written once per
+//! run, under a temporary name first, and reused by a resumed run if corpus, tokenizer and sentence
+//! splitting are unchanged.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
@@ -19,21 +20,21 @@ use crate::corpus::{self, Corpus};
 use crate::corpus::{SentenceMode, split_sentences};
 use crate::examples::{self, NspMode, OtherDocuments};
 
-/// Documents that are tokenized together.
+/// Amount of text tokenized at a time, in bytes.
 const BATCH_BYTES: usize = 8 << 20;
-/// Google's number of tries to hit another document.
+/// Number of attempts to draw a different document, as in Google's code.
 const TRIES: usize = 10;
 
-/// What a corpus turned out to be.
+/// Counts over a tokenized corpus.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CorpusStats {
-    /// Documents with at least one token.
+    /// Number of documents with at least one token.
     pub documents: u64,
-    /// Sentences in them.
+    /// Number of sentences.
     pub sentences: u64,
-    /// WordPieces in them.
+    /// Number of tokens.
     pub tokens: u64,
-    /// Of these, `[UNK]`.
+    /// Number of `[UNK]` tokens.
     pub unknown: u64,
 }
 
@@ -45,10 +46,10 @@ struct Header {
     offsets_at: u64,
 }
 
-/// Bytes that the header may take.
+/// Size of the header, in bytes, padded with zeros.
 const HEADER_BYTES: u64 = 4096;
 
-/// An open store.
+/// A tokenized corpus file.
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
@@ -57,7 +58,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Tokenizes `corpus` into the file at `path`, unless the file already holds just that.
+    /// Tokenizes `corpus` into the file at `path`, unless that file already matches `fingerprint`.
     ///
     /// # Errors
     /// If the corpus cannot be read or has no text, or the file cannot be written.
@@ -92,7 +93,7 @@ impl Store {
         Self::open(path, fingerprint).ok_or_else(|| Error::file(path, "an unreadable file", "the store just written"))
     }
 
-    /// The store at `path`, if it is whole and holds what `fingerprint` stands for.
+    /// Opens the store at `path`, if it is complete and matches `fingerprint`.
     fn open(path: &Path, fingerprint: &str) -> Option<Self> {
         let mut header = Vec::new();
         File::open(path).ok()?.take(HEADER_BYTES).read_to_end(&mut header).ok()?;
@@ -102,12 +103,12 @@ impl Store {
         is_same.then(|| Self { path: path.into(), stats: header.stats, offsets_at: header.offsets_at })
     }
 
-    /// What the corpus turned out to be.
+    /// Counts over the corpus.
     pub fn stats(&self) -> CorpusStats {
         self.stats
     }
 
-    /// A reader of its own, for one thread.
+    /// Opens an independent reader, for use by one thread.
     ///
     /// # Errors
     /// If the file cannot be opened.
@@ -117,11 +118,11 @@ impl Store {
     }
 }
 
-/// Writes documents one after the other.
+/// Appends documents to a new store.
 struct StoreWriter<'a> {
     path: &'a Path,
     file: BufWriter<File>,
-    /// Offsets wait in a file of their own: there may be too many for memory.
+    /// Offsets are collected in a temporary file, since there may be too many for memory.
     offsets: BufWriter<File>,
     position: u64,
     stats: CorpusStats,
@@ -132,7 +133,7 @@ impl<'a> StoreWriter<'a> {
     fn create(path: &'a Path, unknown: u32) -> Result<Self> {
         let mut file = BufWriter::new(File::create(path).map_err(Error::io(path, "write"))?);
         file.write_all(&[0; HEADER_BYTES as usize]).map_err(Error::io(path, "write"))?;
-        let offsets = tempfile::tempfile().map_err(Error::io(path, "make a temporary file for"))?;
+        let offsets = tempfile::tempfile().map_err(Error::io(path, "create a temporary file for"))?;
         let offsets = BufWriter::new(offsets);
         Ok(Self { path, file, offsets, position: HEADER_BYTES, stats: CorpusStats::default(), unknown })
     }
@@ -186,7 +187,7 @@ fn tokenize(document: &corpus::Document, tokenizer: &Tokenizer, mode: SentenceMo
     Ok(pieces?.into_iter().filter(|pieces| !pieces.is_empty()).collect())
 }
 
-/// Reads documents by their number.
+/// Reads documents by number.
 #[derive(Debug)]
 pub struct StoreReader {
     file: File,
@@ -195,10 +196,10 @@ pub struct StoreReader {
 }
 
 impl StoreReader {
-    /// The document with number `index`, counted from 0.
+    /// Reads the document with number `index`, from 0.
     ///
     /// # Errors
-    /// If the file cannot be read or has been tampered with.
+    /// If the file cannot be read or is damaged.
     pub fn document(&self, index: u64) -> Result<examples::Document> {
         let damaged =
             || Error::file(&self.path, "a damaged document", "a store of tokenized documents; remove the file");
@@ -231,7 +232,7 @@ impl StoreReader {
     }
 }
 
-/// Which documents are trained on and which are held out; a document is never both.
+/// Splits documents into training and held-out ones; the two are disjoint.
 #[derive(Debug, Clone, Copy)]
 pub struct Split {
     documents: u64,
@@ -240,14 +241,15 @@ pub struct Split {
 }
 
 impl Split {
-    /// Holds out `share` of the documents, at least one if there are two and the share is not 0.
+    /// Holds out a random fraction `share` of the documents: at least one if `share` is positive
+    /// and there are at least two.
     pub fn new(documents: u64, share: f64, seed: u64) -> Self {
         let held_out = if share > 0.0 { ((documents as f64 * share).round() as u64).max(1) } else { 0 };
         let held_out = held_out.min(documents.saturating_sub(1));
         Self { documents, held_out, order: Permutation::new(documents, seed) }
     }
 
-    /// Number of documents of a part.
+    /// Number of documents in a subset.
     pub fn len(&self, part: Subset) -> u64 {
         match part {
             Subset::Training => self.documents - self.held_out,
@@ -255,7 +257,7 @@ impl Split {
         }
     }
 
-    /// The number in the store of document `index` of a part.
+    /// The number in the store of document `index` of a subset.
     pub fn document(&self, part: Subset, index: u64) -> u64 {
         match part {
             Subset::Training => self.order.apply(self.held_out + index),
@@ -264,23 +266,23 @@ impl Split {
     }
 }
 
-/// One of the two parts of a [`Split`].
+/// One of the two subsets of a [`Split`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subset {
-    /// What the model learns from.
+    /// Documents to train on.
     Training,
-    /// What it is judged by.
+    /// Held-out documents, for evaluation.
     HeldOut,
 }
 
-/// Random documents of one part of a store, for the second segment of a pair.
+/// Draws random documents from one subset of a store, for the second segment of a pair.
 #[derive(Debug)]
 pub struct RandomDocuments<'a> {
-    /// Where the documents are.
+    /// Reader of the store.
     pub reader: &'a StoreReader,
-    /// The split.
+    /// The split of its documents.
     pub split: Split,
-    /// The part that is drawn from.
+    /// The subset to draw from.
     pub part: Subset,
 }
 
@@ -295,7 +297,7 @@ impl OtherDocuments for RandomDocuments<'_> {
             index = rng.random_range(0..count);
         }
         if index == not && mode == NspMode::Balanced {
-            // Ten misses in a row: the neighbor, unless there is none.
+            // All tries hit the document itself: take the next one, if there is another.
             if count < 2 {
                 return Ok(None);
             }

@@ -1,8 +1,8 @@
-//! The order of training: a function of seed, epoch and position alone.
+//! The order of training examples, a pure function of seed, epoch and position.
 //!
-//! Documents come in a random order over the whole corpus, fresh every epoch. A block of them, as many as fit a bound,
-//! is made into examples, and the examples are shuffled within the block. A resumed run makes the block at hand again
-//! and goes on in the middle of it.
+//! Documents are visited in a random order over the whole corpus, anew in every epoch. A block of
+//! documents, up to a bound on its tokens, is turned into examples, which are shuffled within the
+//! block. A resumed run rebuilds the current block and continues in its middle.
 
 use bert_model::{Error, Result};
 use bert_train::permutation::{Permutation, mix};
@@ -15,26 +15,27 @@ use serde::{Deserialize, Serialize};
 use crate::examples::{ExampleMaker, PretrainingExample, RandomSurplus};
 use crate::store::{RandomDocuments, Split, StoreReader, Subset};
 
-/// Tokens of a block: enough that examples of one document end up far apart, small beside a model's own memory.
+/// Number of tokens per block: enough to separate the examples of a document, and small compared
+/// with a model's memory.
 const BLOCK_TOKENS: usize = 1 << 21;
 
-/// Tags that keep streams of random numbers apart.
+/// Tags that keep the run's random streams independent.
 const DOCUMENT_ORDER: u64 = 1;
 const EXAMPLES: u64 = 2;
 const EXAMPLE_ORDER: u64 = 3;
 
-/// Where the stream stands.
+/// Position in the stream, as saved in checkpoints.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor {
-    /// Passes completed.
+    /// Number of completed epochs.
     pub epoch: u64,
-    /// First document of the block, in the order of the epoch.
+    /// Index of the block's first document in the order of the epoch.
     pub block: u64,
-    /// Examples of the block that have been taken.
+    /// Number of examples already taken from the block.
     pub taken: usize,
 }
 
-/// All examples of one part of a corpus, epoch after epoch.
+/// An endless stream of the examples of one subset of a corpus, epoch after epoch.
 #[derive(Debug)]
 pub struct ExampleStream {
     reader: StoreReader,
@@ -42,7 +43,7 @@ pub struct ExampleStream {
     part: Subset,
     maker: ExampleMaker,
     seed: u64,
-    /// Number of different maskings that repeat; `None` for fresh ones in every epoch.
+    /// Number of different maskings, used in rotation; `None` for new ones in every epoch.
     maskings: Option<u64>,
     cursor: Cursor,
     block: Vec<PretrainingExample>,
@@ -50,7 +51,7 @@ pub struct ExampleStream {
 }
 
 impl ExampleStream {
-    /// Begins at `cursor`.
+    /// Starts the stream at `cursor`.
     ///
     /// # Errors
     /// If the store cannot be read.
@@ -68,7 +69,7 @@ impl ExampleStream {
         Ok(stream)
     }
 
-    /// The next example; `None` if a whole epoch gives none.
+    /// The next example; `None` if a whole epoch yields none.
     ///
     /// # Errors
     /// If the store cannot be read.
@@ -91,7 +92,7 @@ impl ExampleStream {
         Ok(Some(example))
     }
 
-    /// Every example of the epoch at hand, from the cursor on, at most `limit`.
+    /// The remaining examples of the current epoch, at most `limit`.
     ///
     /// # Errors
     /// If the store cannot be read.
@@ -107,7 +108,7 @@ impl ExampleStream {
         Ok(examples)
     }
 
-    /// Number of examples in the rest of the epoch at hand.
+    /// Number of remaining examples of the current epoch.
     ///
     /// # Errors
     /// If the store cannot be read.
@@ -121,12 +122,12 @@ impl ExampleStream {
         Ok(count)
     }
 
-    /// Where the stream stands.
+    /// The current position.
     pub fn cursor(&self) -> Cursor {
         self.cursor
     }
 
-    /// Passes over the data so far, in parts of an epoch.
+    /// Number of epochs so far, including the fraction of the current one.
     pub fn epochs(&self) -> f64 {
         let in_block = self.cursor.taken as f64 / self.block.len().max(1) as f64;
         let documents = self.cursor.block as f64 + in_block * (self.next_block - self.cursor.block) as f64;
@@ -137,7 +138,7 @@ impl ExampleStream {
         self.split.len(self.part)
     }
 
-    /// Makes the examples of the block at the cursor.
+    /// Builds the examples of the block at the cursor.
     fn make_block(&mut self) -> Result<()> {
         let Cursor { epoch, block, .. } = self.cursor;
         let order = Permutation::new(self.documents(), mix(&[self.seed, DOCUMENT_ORDER, epoch]));
@@ -148,7 +149,8 @@ impl ExampleStream {
             let index = order.apply(place);
             let document = self.reader.document(self.split.document(self.part, index))?;
             tokens += document.iter().map(Vec::len).sum::<usize>();
-            // A generator for each document: its examples do not depend on its place in the order.
+            // Seed each document's generator separately, so that its examples do not depend on the
+            // order.
             let mut rng = ChaCha8Rng::seed_from_u64(mix(&[self.seed, EXAMPLES, masking, index]));
             examples.extend(self.maker.examples(index, &document, &others, &mut surplus, &mut rng)?);
             place += 1;
@@ -159,30 +161,31 @@ impl ExampleStream {
     }
 }
 
-/// The stream, cut into steps of `accumulate` micro-batches of `batch_size` examples.
+/// Groups the stream into steps of `accumulate` micro-batches of `batch_size` examples.
 #[derive(Debug)]
 pub struct TrainingSource {
-    /// Where examples come from.
+    /// The stream of examples.
     pub stream: ExampleStream,
-    /// Examples of a micro-batch.
+    /// Examples per micro-batch.
     pub batch_size: usize,
-    /// Micro-batches of a step.
+    /// Micro-batches per step.
     pub accumulate: usize,
 }
 
-/// Examples of one micro-batch, and what the whole step holds, so that means are means over the step.
+/// The examples of one micro-batch, with the totals of the whole step, over which losses are
+/// averaged.
 #[derive(Debug)]
 pub struct MicroBatch {
     /// The examples.
     pub examples: Vec<PretrainingExample>,
-    /// Hidden tokens in all micro-batches of the step.
+    /// Number of masked tokens in all micro-batches of the step.
     pub masked_in_step: usize,
-    /// Examples in all micro-batches of the step.
+    /// Number of examples in all micro-batches of the step.
     pub examples_in_step: usize,
 }
 
 impl MicroBatch {
-    /// Cuts the examples of a step into micro-batches.
+    /// Splits the examples of a step into micro-batches.
     pub fn split_step(examples: Vec<PretrainingExample>, batch_size: usize) -> Vec<Self> {
         let masked_in_step = examples.iter().map(|example| example.masked.len()).sum();
         let examples_in_step = examples.len();
@@ -203,7 +206,7 @@ impl StepSource for TrainingSource {
         let mut examples = Vec::with_capacity(self.batch_size * self.accumulate);
         while examples.len() < self.batch_size * self.accumulate {
             examples.push(self.stream.next_example()?.ok_or_else(|| {
-                Error::Setting("the corpus gives no training example: every document is too short for a pair".into())
+                Error::Setting("the corpus yields no training examples: every document is too short for a pair".into())
             })?);
         }
         let tokens = examples.iter().map(|example| example.ids.len() as u64).sum();

@@ -1,4 +1,4 @@
-//! `bert-pretrain train` and `evaluate`: from the settings to a model directory.
+//! `bert-pretrain train` and `evaluate`, from settings to model directory and metrics.
 
 use std::path::Path;
 use std::time::Instant;
@@ -21,24 +21,24 @@ use crate::report;
 use crate::settings::{DataSettings, PretrainRunOptions, PretrainSettings};
 use crate::store::{Split, Store, Subset};
 
-/// What a run came to.
+/// The result of a training run.
 #[derive(Debug)]
 pub struct PretrainOutcome {
     /// Why it ended.
     pub ended: Ended,
-    /// What `--json` prints.
+    /// The JSON object that `--json` prints.
     pub summary: Value,
 }
 
 /// Runs `bert-pretrain train`.
 ///
 /// # Errors
-/// Whatever can be wrong with the corpus, the files, the device or the numbers.
+/// If the corpus, a file, the device or a computed number is invalid.
 pub fn run(settings: &PretrainSettings, run: &PretrainRunOptions, interrupt: &Interrupt) -> Result<PretrainOutcome> {
     let started = Instant::now();
     let NamedDevice { name, device } = select_device(&run.device, run.quiet)?;
     settings.precision.check(&device)?;
-    // What is wrong with the inputs is said before anything is written.
+    // Report invalid inputs before anything is written.
     for paths in [&settings.corpus, &settings.eval_corpus] {
         if !paths.is_empty() {
             Corpus::open(paths)?;
@@ -79,7 +79,7 @@ pub fn run(settings: &PretrainSettings, run: &PretrainRunOptions, interrupt: &In
                 found.check_settings(&numbers)?;
                 state = found.restore(state.model, &config, Optimizer::new(settings.optimizer), &device)?;
             }
-            None => eprintln!("no checkpoint in {}; beginning at step 0", run.output.display()),
+            None => eprintln!("no checkpoint in {}; starting at step 0", run.output.display()),
         }
         directory.rewind_metrics(state.step)?;
     }
@@ -99,7 +99,7 @@ pub fn run(settings: &PretrainSettings, run: &PretrainRunOptions, interrupt: &In
             continue;
         }
         if state.step == start {
-            // Whatever came before, a phase begins at the beginning of its data.
+            // Each phase starts at the beginning of its own data.
             state.cursor = Value::Null;
         }
         let source = training_source(settings, &data, phase, &state.cursor)?;
@@ -124,7 +124,7 @@ pub fn run(settings: &PretrainSettings, run: &PretrainRunOptions, interrupt: &In
         return Ok(PretrainOutcome { ended, summary: Value::Null });
     }
 
-    // A resumed run that had nothing left to do has no evaluation yet.
+    // A resumed run with no steps left has not been evaluated yet.
     if objective.latest.is_none() && !objective.held_out.is_empty() {
         objective.latest = Some(objective.evaluate_held_out(&state.model)?);
     }
@@ -135,7 +135,8 @@ pub fn run(settings: &PretrainSettings, run: &PretrainRunOptions, interrupt: &In
     Ok(PretrainOutcome { ended, summary })
 }
 
-/// Writes the model directory; without next-sentence prediction only the masked-LM part was trained and is written.
+/// Writes the model directory. Without next-sentence prediction, only the masked-LM part has been
+/// trained and is written.
 fn save_model(
     directory: &Path,
     model: &BertForPreTraining,
@@ -155,7 +156,7 @@ fn save_model(
     save_weights(directory.join("model.safetensors"), &weights)
 }
 
-/// What `--json` prints.
+/// The JSON object that `--json` prints.
 fn summarize(directory: &RunDirectory, steps: u64, evaluation: Option<Evaluation>, started: Instant) -> Result<Value> {
     let metrics = directory.metrics()?;
     let steps_logged: Vec<&Value> = metrics.iter().filter(|record| record.get("loss").is_some()).collect();
@@ -175,10 +176,10 @@ fn to_value<T: serde::Serialize>(value: T) -> Result<Value> {
     serde_json::to_value(value).map_err(|error| Error::Setting(error.to_string()))
 }
 
-/// Runs `bert-pretrain evaluate`: the model's metrics on every document of a corpus.
+/// Runs `bert-pretrain evaluate`: metrics of a model on all documents of a corpus.
 ///
 /// # Errors
-/// Whatever can be wrong with the model, the corpus or the device.
+/// If the model, the corpus or the device is invalid.
 pub fn evaluate(
     model_directory: &Path,
     corpus: &[String],
@@ -195,7 +196,7 @@ pub fn evaluate(
     let tokenizer = Tokenizer::load(model_directory)?;
     tokenizer.check_fits(&loaded.config)?;
     let corpus = Corpus::open(corpus)?;
-    let cache = tempfile::tempdir().map_err(Error::io(std::env::temp_dir(), "make a temporary directory in"))?;
+    let cache = tempfile::tempdir().map_err(Error::io(std::env::temp_dir(), "create a temporary directory in"))?;
     let path = cache.path().join("corpus.tokens");
     let store = Store::build(&path, &corpus, &tokenizer, data.sentences, "")?;
     let nsp_mode = if has_nsp { data.nsp_mode } else { NspMode::Off };
@@ -211,7 +212,7 @@ pub fn evaluate(
     let split = Split::new(store.stats().documents, 0.0, 0);
     let held_out = evaluation_examples(&store, split, Subset::Training, maker, seed, usize::MAX)?;
     if held_out.is_empty() {
-        return Err(Error::Setting("the corpus gives no example: every document is too short for a pair".into()));
+        return Err(Error::Setting("the corpus yields no examples: every document is too short for a pair".into()));
     }
     let pad_id = tokenizer.special().pad;
     let with_nsp = nsp_mode != NspMode::Off;

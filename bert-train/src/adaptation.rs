@@ -1,5 +1,6 @@
-//! Which parameters of a checkpoint learn: all of them, those above a layer, or low-rank adapters beside the encoder's
-//! matrices (LoRA, Hu et al. 2021), which are merged into them before the model is saved.
+//! Selects the parameters to train: all, those above a given layer, or low-rank adapters beside the
+//! encoder's weight matrices (LoRA, Hu et al. 2021), which are merged into the weights before the
+//! model is saved.
 
 use bert_model::pretrained::names::is_adapter;
 use burn::module::{Lora, Module, Param, ParamGroup};
@@ -8,35 +9,36 @@ use serde::Serialize;
 
 use super::parameters::{Change, change_parameters};
 
-/// What learns.
+/// Which parameters are trained.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Adaptation {
-    /// Everything.
+    /// All parameters.
     #[default]
     Full,
-    /// Everything but the embeddings and this many of the lowest layers.
+    /// All parameters except the embeddings and this many of the lowest layers.
     FrozenLayers(usize),
-    /// The heads and the pooler alone: BERT as a source of features (paper, section 5.3).
+    /// Only the heads and the pooler: BERT as a feature extractor (paper, section 5.3).
     FrozenEncoder,
-    /// The heads, the pooler, and beside each matrix `W` of the encoder an adapter: `W + 2·A·B`, A `[in, rank]`, B
-    /// `[rank, out]` and 0 at first.
+    /// The heads, the pooler and, for each weight matrix `W` of the encoder, a low-rank adapter: `W
+    /// + 2·A·B` with A `[in, rank]` and B `[rank, out]`, B initially zero.
     Lora {
-        /// Columns of A.
+        /// Rank r: the number of columns of A.
         rank: usize,
     },
 }
 
-/// LoRA's α / r.
+/// LoRA's scale, α / r.
 const SCALE: f64 = 2.0;
 
 impl Adaptation {
-    /// Sets up the adapters, if there are any, with numbers drawn from `seed`; only what should learn is left to.
+    /// Adds the adapters, if any, initialized from `seed`, and freezes all parameters that are not
+    /// to be trained.
     pub fn prepare<M: Module>(self, model: M, seed: u64, device: &Device) -> M {
         self.freeze(self.attach(model, seed, device))
     }
 
-    /// The adapters alone; they change nothing until they have learned.
+    /// Adds the adapters, if any. The model's outputs do not change until they have been trained.
     pub fn attach<M: Module>(self, model: M, seed: u64, device: &Device) -> M {
         let Self::Lora { rank } = self else { return model };
         device.seed(seed);
@@ -44,12 +46,12 @@ impl Adaptation {
         model.apply_lora(Lora::new(rank, SCALE * rank as f64).set_param_group(matrices))
     }
 
-    /// Marks what learns and what stays.
+    /// Marks each parameter as trainable or frozen.
     pub fn freeze<M: Module>(self, model: M) -> M {
         change_parameters(model, &mut Freezer { adaptation: self })
     }
 
-    /// Whether the parameter of this Hugging Face name learns.
+    /// Whether the parameter with this Hugging Face name is trained.
     fn is_trainable(self, name: &str) -> bool {
         let layer = name.split_once("encoder.layer.").and_then(|(_, rest)| rest.split('.').next()?.parse().ok());
         match (self, layer) {
@@ -80,7 +82,7 @@ mod tests {
     use bert_model::text::tokenizer::{Normalization, SPECIAL_TOKENS};
     use bert_model::{BertConfig, BertForSequenceClassification, BertInput, BertModel, Pretrained, Tokenizer, save};
 
-    fn names_that_learn(adaptation: Adaptation) -> Vec<&'static str> {
+    fn trainable_names(adaptation: Adaptation) -> Vec<&'static str> {
         let names = [
             "bert.embeddings.word_embeddings.weight",
             "bert.encoder.layer.0.output.dense.weight",
@@ -93,12 +95,12 @@ mod tests {
     }
 
     #[test]
-    fn what_learns() {
-        assert_eq!(names_that_learn(Adaptation::Full).len(), 6);
-        assert_eq!(names_that_learn(Adaptation::FrozenLayers(0)).len(), 5);
-        assert_eq!(names_that_learn(Adaptation::FrozenLayers(1))[0], "bert.encoder.layer.1.output.LayerNorm.bias");
-        assert_eq!(names_that_learn(Adaptation::FrozenEncoder), ["bert.pooler.dense.weight", "classifier.bias"]);
-        assert_eq!(names_that_learn(Adaptation::Lora { rank: 2 }).len(), 3);
+    fn trainable_parameters() {
+        assert_eq!(trainable_names(Adaptation::Full).len(), 6);
+        assert_eq!(trainable_names(Adaptation::FrozenLayers(0)).len(), 5);
+        assert_eq!(trainable_names(Adaptation::FrozenLayers(1))[0], "bert.encoder.layer.1.output.LayerNorm.bias");
+        assert_eq!(trainable_names(Adaptation::FrozenEncoder), ["bert.pooler.dense.weight", "classifier.bias"]);
+        assert_eq!(trainable_names(Adaptation::Lora { rank: 2 }).len(), 3);
     }
 
     #[test]
@@ -118,9 +120,9 @@ mod tests {
         let mut sum = crate::GradientSum::default();
         sum.add(&training, GradientPart::Gradients(gradients));
         let stem = "bert.encoder.layer.1.attention.self.value.weight";
-        assert!(sum.remove(stem).is_none(), "the frozen matrix learns");
-        assert!(sum.remove(&format!("{stem}.lora.b")).is_some(), "the adapter does not learn");
-        assert!(sum.remove("classifier.weight").is_some(), "the head does not learn");
+        assert!(sum.remove(stem).is_none(), "the frozen matrix is trained");
+        assert!(sum.remove(&format!("{stem}.lora.b")).is_some(), "the adapter is not trained");
+        assert!(sum.remove("classifier.weight").is_some(), "the head is not trained");
         assert!(sum.remove("bert.embeddings.word_embeddings.weight").is_none());
 
         let names = |model: BertForSequenceClassification| state_dict(&model).into_keys().collect::<Vec<_>>();

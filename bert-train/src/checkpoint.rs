@@ -1,8 +1,9 @@
-//! Checkpoints: whole or not there.
+//! Atomic checkpoints: one is either complete or absent.
 //!
-//! `checkpoints/step-00001000/` holds the weights, the optimizer's means and the state of the run (step, data position).
-//! It is written under a name that begins with a dot, flushed, and renamed last. `state.json` carries the SHA-256 of the
-//! other files, so that a damaged checkpoint is noticed and an older one taken.
+//! `checkpoints/step-00001000/` holds the weights, the optimizer's moments and the state of the run
+//! (step, data position). It is written under a name that starts with a dot, flushed, and renamed
+//! last. `state.json` records the SHA-256 of the other files, so that a damaged checkpoint is
+//! detected and an older one used.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -29,7 +30,7 @@ use super::state::TrainingState;
 const WEIGHTS: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
-/// Ends the name of a checkpoint while another of the same step takes its place.
+/// Suffix of a checkpoint while a new one of the same step replaces it.
 const REPLACED: &str = ".replaced";
 
 /// The `checkpoints` directory of a run.
@@ -39,50 +40,51 @@ pub struct Checkpoints {
     keep: usize,
 }
 
-/// What `state.json` says.
+/// The content of `state.json`.
 #[derive(Debug, Serialize, Deserialize)]
 struct StateFile {
     step: u64,
     cursor: Value,
     #[serde(default)]
     loss_scale: SavedScale,
-    /// Settings that decide the numbers; resuming with others is refused.
+    /// Settings that affect the result; resuming with different ones is refused.
     settings: Value,
     sha256: BTreeMap<String, String>,
 }
 
-/// A checkpoint as it was found, checked.
+/// A checkpoint whose files have been verified.
 #[derive(Debug)]
 pub struct Checkpoint {
-    /// Where it lies.
+    /// Directory of the checkpoint.
     pub path: PathBuf,
-    /// Steps taken when it was written.
+    /// Number of steps taken when it was written.
     pub step: u64,
-    /// Where the data stood.
+    /// Position in the training data.
     pub cursor: Value,
-    /// What the loss was multiplied by.
+    /// Factor on the loss in `f16` training.
     pub loss_scale: SavedScale,
     /// The settings of the run that wrote it.
     pub settings: Value,
-    /// One line for each newer checkpoint that was passed over, and why.
+    /// One line for each newer checkpoint that was skipped, with the reason.
     pub warnings: Vec<String>,
 }
 
 impl Checkpoints {
-    /// Those of the run in `run_directory`, of which the newest `keep` stay. Leftovers of a write that was cut short are
-    /// swept, and a checkpoint that was about to be replaced is put back.
+    /// Opens the checkpoints of the run in `run_directory`, of which the newest `keep` (at least
+    /// one) are retained. Removes leftovers of an interrupted write and restores a checkpoint that
+    /// was being replaced.
     ///
     /// # Errors
-    /// If the directory cannot be made or read.
+    /// If the directory cannot be created or read.
     pub fn open(run_directory: impl AsRef<Path>, keep: usize) -> Result<Self> {
         let directory = run_directory.as_ref().join("checkpoints");
-        fs::create_dir_all(&directory).map_err(Error::io(&directory, "make the directory"))?;
+        fs::create_dir_all(&directory).map_err(Error::io(&directory, "create the directory"))?;
         for entry in fs::read_dir(&directory).map_err(Error::io(&directory, "read"))? {
             let entry = entry.map_err(Error::io(&directory, "read"))?;
             let (path, name) = (entry.path(), entry.file_name());
             let Some(name) = name.to_str().and_then(|name| name.strip_prefix('.')) else { continue };
             match name.strip_suffix(REPLACED).map(|name| directory.join(name)) {
-                Some(place) if !place.exists() => fs::rename(&path, &place).map_err(Error::io(&place, "put back"))?,
+                Some(place) if !place.exists() => fs::rename(&path, &place).map_err(Error::io(&place, "restore"))?,
                 _ if name.starts_with("step-") => fs::remove_dir_all(&path).map_err(Error::io(&path, "remove"))?,
                 _ => {}
             }
@@ -90,10 +92,10 @@ impl Checkpoints {
         Ok(Self { directory, keep: keep.max(1) })
     }
 
-    /// Writes a checkpoint and removes those that are too many, and those of later steps.
+    /// Writes a checkpoint, then removes old ones beyond the number to keep and all of later steps.
     ///
     /// # Errors
-    /// If it cannot be written; the older ones are then untouched.
+    /// If it cannot be written; older checkpoints are then unchanged.
     pub fn save<M: Module>(&self, state: &TrainingState<M>, settings: &Value) -> Result<PathBuf> {
         let name = format!("step-{:08}", state.step);
         let staging = self.directory.join(format!(".{name}"));
@@ -101,7 +103,7 @@ impl Checkpoints {
         if staging.exists() {
             fs::remove_dir_all(&staging).map_err(Error::io(&staging, "remove"))?;
         }
-        fs::create_dir_all(&staging).map_err(Error::io(&staging, "make the directory"))?;
+        fs::create_dir_all(&staging).map_err(Error::io(&staging, "create the directory"))?;
         fail_point("staging");
         save_weights(staging.join(WEIGHTS), &state_dict(&state.model))?;
         fail_point("weights");
@@ -134,7 +136,7 @@ impl Checkpoints {
         if replaced.exists() {
             fs::remove_dir_all(&replaced).map_err(Error::io(&replaced, "remove"))?;
         }
-        // Newer ones were damaged, or this run would have gone on from them.
+        // Later ones were damaged, or this run would have resumed from them.
         let (older, newer): (Vec<_>, Vec<_>) =
             self.paths()?.into_iter().filter(|at| *at != path).partition(|at| *at < path);
         let too_many = older.len().saturating_sub(self.keep - 1);
@@ -145,10 +147,10 @@ impl Checkpoints {
         Ok(path)
     }
 
-    /// The newest checkpoint that is whole; `None` if there is none at all.
+    /// The newest intact checkpoint; `None` if there are no checkpoints.
     ///
     /// # Errors
-    /// If there are checkpoints and all of them are damaged.
+    /// If there are checkpoints but all are damaged.
     pub fn newest(&self) -> Result<Option<Checkpoint>> {
         let mut warnings = Vec::new();
         for path in self.paths()?.into_iter().rev() {
@@ -156,16 +158,16 @@ impl Checkpoints {
                 Ok(StateFile { step, cursor, loss_scale, settings, .. }) => {
                     return Ok(Some(Checkpoint { path, step, cursor, loss_scale, settings, warnings }));
                 }
-                Err(error) => warnings.push(format!("damaged checkpoint passed over: {error}")),
+                Err(error) => warnings.push(format!("skipped a damaged checkpoint: {error}")),
             }
         }
         match warnings.is_empty() {
             true => Ok(None),
-            false => Err(Error::file(&self.directory, warnings.join("; "), "at least one whole checkpoint")),
+            false => Err(Error::file(&self.directory, warnings.join("; "), "at least one intact checkpoint")),
         }
     }
 
-    /// All checkpoints, oldest first.
+    /// Paths of all checkpoints, oldest first.
     fn paths(&self) -> Result<Vec<PathBuf>> {
         let entries = fs::read_dir(&self.directory).map_err(Error::io(&self.directory, "read"))?;
         let mut paths = Vec::new();
@@ -181,19 +183,20 @@ impl Checkpoints {
 }
 
 impl Checkpoint {
-    /// Refuses to go on with other settings than the checkpoint's; see [`check_settings`].
+    /// Refuses to resume with other settings than the checkpoint's; see [`check_settings`].
     ///
     /// # Errors
-    /// If one differs.
+    /// If a setting differs.
     pub fn check_settings(&self, now: &Value) -> Result<()> {
         check_settings(&self.settings, now)
     }
 
-    /// Puts the checkpoint's weights into `model` and its means into `optimizer`: where the run left off. All parameters
-    /// learn again; what should not is to be frozen once more ([`crate::Adaptation::freeze`]).
+    /// Restores the weights into `model` and the moments into `optimizer`, to continue exactly
+    /// where the run stopped. All parameters become trainable; freeze them again as needed
+    /// ([`crate::Adaptation::freeze`]).
     ///
     /// # Errors
-    /// If the files do not fit the model.
+    /// If the files do not match the model.
     pub fn restore<M: Module>(
         &self,
         model: M,
@@ -204,7 +207,7 @@ impl Checkpoint {
         let weights = Weights::safetensors(&self.path.join(WEIGHTS))?;
         let loaded = fill(&weights, model, config.clone())?;
         if let Some(missing) = loaded.initialized.first() {
-            return Err(Error::tensor(self.path.join(WEIGHTS), missing, "no such tensor", "a whole model"));
+            return Err(Error::tensor(self.path.join(WEIGHTS), missing, "no such tensor", "a complete model"));
         }
         optimizer.restore(self.step, read_tensors(&self.path.join(OPTIMIZER))?, device);
         Ok(TrainingState {
@@ -218,10 +221,10 @@ impl Checkpoint {
     }
 }
 
-/// Refuses to go on with other settings than those of the run to be resumed, naming the first that differs.
+/// Refuses to resume a run with other settings than its own, naming the first that differs.
 ///
 /// # Errors
-/// If one differs.
+/// If a setting differs.
 pub fn check_settings(saved: &Value, now: &Value) -> Result<()> {
     let saved = |key: &str| saved.get(key).unwrap_or(&Value::Null);
     match now.as_object().into_iter().flatten().find(|(key, value)| saved(key) != *value) {
@@ -229,7 +232,7 @@ pub fn check_settings(saved: &Value, now: &Value) -> Result<()> {
         Some((key, value)) => Err(Error::Mismatch {
             left: format!("{key} = {value}"),
             right: format!("the run to be resumed, {key} = {}", saved(key)),
-            advice: "give the data and the options of the first command again, with --resume".into(),
+            advice: "pass the data and options of the original command, with --resume".into(),
         }),
     }
 }
@@ -240,7 +243,12 @@ fn read_tensors(path: &Path) -> Result<BTreeMap<String, HostTensor>> {
     for name in weights.names() {
         let shape = weights.shape(name).unwrap_or_default().to_vec();
         if shape.len() != 2 {
-            return Err(Error::tensor(path, name, format!("shape {shape:?}"), "a matrix, as the means of a run are"));
+            return Err(Error::tensor(
+                path,
+                name,
+                format!("shape {shape:?}"),
+                "a matrix, as all optimizer moments are",
+            ));
         }
         if let Some(values) = weights.read(name, &shape)? {
             tensors.insert(name.to_string(), HostTensor { shape, values });
@@ -249,7 +257,7 @@ fn read_tensors(path: &Path) -> Result<BTreeMap<String, HostTensor>> {
     Ok(tensors)
 }
 
-/// Reads `state.json` and compares the hashes of the files that it names.
+/// Reads `state.json` and verifies the hashes of the files it lists.
 fn read_state(path: &Path) -> Result<StateFile> {
     let file = path.join(STATE);
     let text = fs::read_to_string(&file).map_err(Error::io(&file, "read"))?;
@@ -265,10 +273,10 @@ fn read_state(path: &Path) -> Result<StateFile> {
     Ok(state)
 }
 
-/// The SHA-256 of a file, in hexadecimal.
+/// The SHA-256 of a file, in lowercase hexadecimal.
 ///
 /// # Errors
-/// If it cannot be read.
+/// If the file cannot be read.
 pub fn sha256_of(path: &Path) -> Result<String> {
     let mut file = File::open(path).map_err(Error::io(path, "read"))?;
     let mut hasher = Sha256::new();
@@ -282,7 +290,7 @@ pub fn sha256_of(path: &Path) -> Result<String> {
     Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Makes a rename in `directory` last through a power cut; only Unix lets a directory be opened for that.
+/// Makes renames in `directory` durable; only Unix allows opening a directory for that.
 fn sync_directory(directory: &Path) -> Result<()> {
     if cfg!(unix) {
         File::open(directory).and_then(|file| file.sync_all()).map_err(Error::io(directory, "flush"))?;

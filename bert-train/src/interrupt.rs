@@ -1,5 +1,5 @@
-//! SIGINT and SIGTERM: while a run learns, the first asks it to save and stop at the end of the step, and a second one leaves
-//! at once; at any other time, with nothing to be saved, the first does.
+//! During training, the first SIGINT or SIGTERM checkpoints and stops after the current step; a
+//! second one, or any signal outside training, exits immediately.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -8,29 +8,29 @@ use bert_model::{Error, Result};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-/// Whether somebody asked us to stop.
+/// Records SIGINT and SIGTERM, or lets them end the program.
 #[derive(Debug, Clone, Default)]
 pub struct Interrupt {
     signal: Arc<AtomicUsize>,
-    /// Whether a signal ends the program there and then.
+    /// Whether the next signal ends the program immediately.
     at_once: Arc<AtomicBool>,
 }
 
 impl Interrupt {
-    /// One that no signal reaches, for runs inside another program.
+    /// An interrupt that never occurs, for runs embedded in another program.
     pub fn never() -> Self {
         Self::default()
     }
 
-    /// Listens for SIGINT and SIGTERM from now on; they end the program with exit code 130 or 143.
+    /// Installs handlers for SIGINT and SIGTERM, which end the program with exit code 130 or 143.
     ///
     /// # Errors
-    /// If the system refuses the handlers.
+    /// If the system refuses to install the handlers.
     pub fn listen() -> Result<Self> {
         let interrupt = Self { at_once: Arc::new(AtomicBool::new(true)), ..Self::default() };
         for signal in [SIGINT, SIGTERM] {
             let register = || {
-                // The order matters: the shutdown looks at the flag before this signal sets it.
+                // The order matters: the shutdown must check the flag before this signal sets it.
                 flag::register_conditional_shutdown(signal, exit_code(signal), interrupt.at_once.clone())?;
                 flag::register(signal, interrupt.at_once.clone())?;
                 flag::register_usize(signal, interrupt.signal.clone(), signal as usize)
@@ -40,15 +40,15 @@ impl Interrupt {
         Ok(interrupt)
     }
 
-    /// Until what this gives is dropped, the first signal is left to [`Interrupt::requested`]; after it, a signal ends the
-    /// program at once.
+    /// While the returned guard lives, the first signal is only recorded, for
+    /// [`Interrupt::requested`]; a second one still ends the program immediately.
     #[must_use]
     pub fn defer(&self) -> InterruptGuard<'_> {
         self.at_once.store(false, Ordering::Relaxed);
         InterruptGuard(&self.at_once)
     }
 
-    /// The exit code that the signal asks for (130 or 143), if one came.
+    /// The exit code of the recorded signal (130 or 143), if there was one.
     pub fn requested(&self) -> Option<i32> {
         match self.signal.load(Ordering::Relaxed) {
             0 => None,
@@ -57,7 +57,7 @@ impl Interrupt {
     }
 }
 
-/// While there is this, a signal waits to be asked for; see [`Interrupt::defer`].
+/// Defers the first signal while it lives; see [`Interrupt::defer`].
 #[derive(Debug)]
 pub struct InterruptGuard<'a>(&'a AtomicBool);
 
@@ -67,7 +67,7 @@ impl Drop for InterruptGuard<'_> {
     }
 }
 
-/// 128 + the signal's number, as shells have it.
+/// 128 + the signal's number, the shells' convention.
 fn exit_code(signal: i32) -> i32 {
     128 + signal
 }

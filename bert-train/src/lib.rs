@@ -1,11 +1,12 @@
-//! What pretraining and fine-tuning share: everything about a run that knows neither masks nor labels.
+//! Everything about a training run that pretraining and fine-tuning share.
 //!
-//! [`schedule`] → [`optimizer`] (with [`gradients`] and [`precision`]) → [`trainer`], the loop itself, which changes a
-//! [`state`]; around it [`mod@prefetch`] prepares batches, [`permutation`] shuffles them, [`adaptation`] says what learns,
-//! [`checkpoint`] makes runs resumable, [`interrupt`] ends them politely, [`run_directory`] keeps their files, [`progress`]
-//! and [`report`] show them.
+//! [`trainer`] is the loop. It updates a [`state`] with an [`optimizer`], whose learning rate
+//! follows a [`schedule`], from [`gradients`] computed at a [`precision`]. Around it,
+//! [`mod@prefetch`] prepares batches, [`permutation`] shuffles them, [`adaptation`] selects the
+//! trainable parameters, [`checkpoint`] makes runs resumable, [`interrupt`] handles signals,
+//! [`run_directory`] manages the files of a run, and [`progress`] and [`report`] show it.
 
-// Nothing that a user feeds us may panic; there are no exceptions.
+// Invalid user input must never panic.
 #![deny(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::unreachable)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 

@@ -1,14 +1,15 @@
-//! A random order of 0..n that needs no memory: a keyed permutation whose every place can be asked for by itself.
+//! A pseudorandom permutation of 0..n in constant memory: each value is computed independently.
 //!
-//! A Feistel network permutes the numbers of an even count of bits; a result beyond n is permuted again until it is not
-//! ("cycle walking"; Black and Rogaway 2002). A corpus of any size is shuffled whole this way.
+//! A Feistel network permutes all numbers of an even number of bits; a result of n or more is
+//! permuted again until it is below n ("cycle walking", Black and Rogaway 2002). This shuffles a
+//! corpus of any size as a whole.
 
 use bert_model::ops::hash;
 
 /// Four rounds give a pseudorandom permutation (Luby and Rackoff 1988); a few more cost nothing here.
 const ROUNDS: u64 = 6;
 
-/// A permutation of 0..n.
+/// A keyed pseudorandom permutation of 0..n.
 #[derive(Debug, Clone, Copy)]
 pub struct Permutation {
     n: u64,
@@ -17,13 +18,13 @@ pub struct Permutation {
 }
 
 impl Permutation {
-    /// The permutation of 0..`n` that belongs to `key`.
+    /// The permutation of 0..`n` selected by `key`.
     pub fn new(n: u64, key: u64) -> Self {
         let bits = u64::BITS - n.saturating_sub(1).leading_zeros();
         Self { n, half_bits: bits.div_ceil(2).max(1), key }
     }
 
-    /// Where `index` (below n) goes.
+    /// The value at `index`, which must be below n.
     pub fn apply(&self, index: u64) -> u64 {
         let mut place = self.permute(index);
         while place >= self.n {
@@ -42,7 +43,7 @@ impl Permutation {
     }
 }
 
-/// One well-mixed number from several: SplitMix64's finisher over each in turn.
+/// Mixes several numbers into one: SplitMix64's finalizer over each in turn.
 pub fn mix(parts: &[u64]) -> u64 {
     parts.iter().fold(0x9E37_79B9_7F4A_7C15, |state, part| hash::mix(state ^ part))
 }
@@ -62,10 +63,10 @@ mod tests {
     }
 
     #[test]
-    fn neighbors_are_torn_apart_and_keys_differ() {
+    fn neighbors_are_far_apart_and_keys_differ() {
         let (a, b) = (Permutation::new(10_000, 1), Permutation::new(10_000, 2));
         let distance: u64 = (0..9_999).map(|i| a.apply(i).abs_diff(a.apply(i + 1))).sum();
-        // Two places drawn at random lie n/3 apart on average.
+        // Two positions drawn at random are n/3 apart on average.
         assert!((distance as f64 / 9_999.0 - 3_333.0).abs() < 150.0, "{distance}");
         assert!((0..10_000).filter(|&i| a.apply(i) == b.apply(i)).count() < 20);
     }

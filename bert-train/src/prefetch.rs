@@ -1,4 +1,4 @@
-//! Prepares the batches of the next steps on a thread of their own while the current step trains.
+//! Prepares the batches of the next steps on a separate thread while the current step trains.
 
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::Scope;
@@ -11,30 +11,30 @@ use serde_json::Value;
 pub struct StepBatches<B> {
     /// The micro-batches, in order.
     pub batches: Vec<B>,
-    /// Tokens in them, padding left out.
+    /// Number of tokens in them, without padding.
     pub tokens: u64,
-    /// Passes over the data so far, this step included.
+    /// Passes over the data so far, including this step; fractional within an epoch.
     pub epoch: f64,
-    /// Where the source stands after this step; what a checkpoint keeps.
+    /// Position of the source after this step, to be saved in a checkpoint.
     pub cursor: Value,
 }
 
-/// Where batches come from: an iterator over steps in a fixed order.
+/// A source of batches: an iterator over steps in a fixed order.
 pub trait StepSource: Send {
-    /// A micro-batch on the host.
+    /// A micro-batch, in host memory.
     type Batch: Send;
 
-    /// The next step's batches; `None` when the data has ended for good.
+    /// The batches of the next step; `None` at the end of the data.
     ///
     /// # Errors
     /// If the data cannot be read.
     fn next_step(&mut self) -> Result<Option<StepBatches<Self::Batch>>>;
 }
 
-/// How many steps may lie ready.
+/// Number of steps prepared in advance.
 const READY_STEPS: usize = 2;
 
-/// Runs `source` on a thread of `scope`; dropping the receiver ends it.
+/// Runs `source` on a thread of `scope`; dropping the receiver stops it.
 pub fn prefetch<'scope, S: StepSource + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     mut source: S,

@@ -1,14 +1,14 @@
-//! Progress on stderr: a bar on a terminal, a line now and then elsewhere, nothing with `--quiet`.
+//! Progress on stderr: a bar on a terminal, else an occasional line, or nothing with `--quiet`.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// How often a line is printed where there is no terminal.
+/// Minimum time between two lines when stderr is not a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// Shows how far a run is.
+/// A progress display on stderr.
 #[derive(Debug)]
 pub struct Progress {
     bar: ProgressBar,
@@ -24,8 +24,8 @@ struct Lines {
 }
 
 impl Progress {
-    /// For `total` units of `what` ("training", "embedding", …), if it is known how many, of which `done` lie behind
-    /// already.
+    /// A display for `total` units (if known) of the activity `what` ("training", "embedding", …),
+    /// of which `done` are already done.
     pub fn new(what: &str, total: Option<u64>, done: u64, quiet: bool) -> Self {
         let is_terminal = std::io::stderr().is_terminal();
         let target = if is_terminal && !quiet { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
@@ -48,7 +48,7 @@ impl Progress {
         Self { bar, lines }
     }
 
-    /// Moves to `position` with a short message such as "loss 2.31".
+    /// Advances to `position`, with a short message such as "loss 2.31".
     pub fn update(&mut self, position: u64, message: &str) {
         self.bar.set_position(position);
         self.bar.set_message(message.to_string());
@@ -68,7 +68,7 @@ impl Progress {
         eprintln!("{} {position}/{total} {message} {} left", lines.what, indicatif::HumanDuration(left));
     }
 
-    /// Prints a line without disturbing the bar.
+    /// Prints a line without disrupting the bar.
     pub fn say(&self, line: &str) {
         if self.lines.is_some() {
             eprintln!("{line}");

@@ -1,5 +1,5 @@
-//! The directory of a run: a Hugging Face model directory with `run.json`, `metrics.jsonl`, `report.html` and
-//! `checkpoints/` beside it. A lock keeps a second run out for as long as the first one lives.
+//! The run directory: a Hugging Face model directory that also holds `run.json`, `metrics.jsonl`,
+//! `report.html` and `checkpoints/`. A lock file keeps a second run out while the first is alive.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{BufRead, BufReader, Write};
@@ -11,18 +11,18 @@ use serde_json::Value;
 
 use super::checkpoint::{Checkpoints, check_settings};
 
-/// What to do about a directory that is not empty.
+/// What to do with a directory that is not empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IfExists {
-    /// Say so and stop.
+    /// Fail.
     Refuse,
-    /// Go on with the run in it.
+    /// Resume the run in it.
     Resume,
-    /// Remove what a run wrote there, and nothing else.
+    /// Remove the files of the previous run, and nothing else.
     Overwrite,
 }
 
-/// The files that a run writes; everything else in the directory is somebody else's.
+/// The files that a run writes; no other file in the directory is ever removed.
 const RUN_FILES: [&str; 16] = [
     "corpus.tokens",
     "corpus.partial",
@@ -45,12 +45,12 @@ const LOCK: &str = ".lock";
 const RUN: &str = "run.json";
 const METRICS: &str = "metrics.jsonl";
 
-/// Refuses inputs that a run into `directory` would remove before it has read them, and those whose names cannot be
-/// recorded.
+/// Refuses inputs that a run into `directory` would delete before reading them, and paths that
+/// `run.json` cannot record.
 ///
 /// # Errors
-/// If the directory is to be overwritten and an input is the directory itself or one of a run's files in it; if the name
-/// of an input or of the directory is not UTF-8.
+/// If the directory is to be overwritten and an input is the directory itself or a run's file in
+/// it, or if the path of an input or of the directory is not UTF-8.
 pub fn check_inputs(
     directory: &Path,
     if_exists: IfExists,
@@ -58,7 +58,7 @@ pub fn check_inputs(
 ) -> Result<()> {
     let check_name = |path: &Path| match path.to_str() {
         Some(_) => Ok(()),
-        None => Err(Error::file(path, "a name that is not UTF-8", "one that run.json can hold")),
+        None => Err(Error::file(path, "a name that is not UTF-8", "a UTF-8 name, which run.json can record")),
     };
     check_name(directory)?;
     let place = fs::canonicalize(directory).ok();
@@ -69,38 +69,40 @@ pub fn check_inputs(
         let is_run_file = found.file_name().is_some_and(|name| RUN_FILES.iter().any(|file| name == *file));
         let would_go = place == Some(found.clone()) || (is_run_file && place.as_deref() == found.parent());
         if would_go && if_exists == IfExists::Overwrite {
-            let expected = format!("another -o than {}, which is to be overwritten", directory.display());
-            return Err(Error::file(input, "an input within the run directory", expected));
+            let expected =
+                format!("an output directory other than {}, which is to be overwritten", directory.display());
+            return Err(Error::file(input, "an input inside the run directory", expected));
         }
     }
     Ok(())
 }
 
-/// An open run.
+/// An open, locked run directory.
 #[derive(Debug)]
 pub struct RunDirectory {
     path: PathBuf,
     metrics: File,
     was_empty: bool,
-    /// Held until the run ends; the system lets go of it when the process dies.
+    /// Locked until the run ends; the system releases it when the process dies.
     _lock: File,
 }
 
 impl RunDirectory {
-    /// Makes or enters a run's directory.
+    /// Creates or opens a run directory and locks it.
     ///
     /// # Errors
-    /// If it is not empty and was to be refused, another run is at work in it, or it cannot be written.
+    /// If it is not empty and `if_exists` is [`IfExists::Refuse`], another run holds the lock, or
+    /// it cannot be written.
     pub fn open(path: impl AsRef<Path>, if_exists: IfExists) -> Result<Self> {
         let path = path.as_ref();
-        fs::create_dir_all(path).map_err(Error::io(path, "make the run directory"))?;
+        fs::create_dir_all(path).map_err(Error::io(path, "create the run directory"))?;
         let entries = fs::read_dir(path).map_err(Error::io(path, "read"))?;
         let is_empty = entries.filter_map(|entry| entry.ok()).all(|entry| entry.file_name() == LOCK);
         if !is_empty && if_exists == IfExists::Refuse {
             return Err(Error::file(
                 path,
                 "a directory that is not empty",
-                "a new one (or pass --resume to go on, --overwrite to begin again)",
+                "a new one (or pass --resume to continue, --overwrite to start over)",
             ));
         }
         let lock = lock(&path.join(LOCK))?;
@@ -113,38 +115,38 @@ impl RunDirectory {
         Ok(Self { path: path.into(), metrics, was_empty: is_empty, _lock: lock })
     }
 
-    /// The directory.
+    /// The path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Hands on what came of preparing a run. If that failed, what was written so far is removed, so that nothing stands
-    /// in the way of the next try; a directory that held something before keeps all of it.
+    /// Passes on the result of a preparation step. If that failed and the directory was empty
+    /// before this run, removes what was written, so that the command can simply be repeated.
     ///
     /// # Errors
-    /// The one that was handed in.
+    /// The error passed in.
     pub fn prepared<T>(&self, outcome: Result<T>) -> Result<T> {
         if outcome.is_err() && self.was_empty && remove_run_files(&self.path).is_ok() {
-            // The directory stays if somebody else put something there; nothing depends on its going.
+            // If another program has put files here, the directory stays; nothing depends on it.
             let _ = fs::remove_file(self.path.join(LOCK)).and_then(|()| fs::remove_dir(&self.path));
         }
         outcome
     }
 
-    /// A file in it.
+    /// The path of a file in the directory.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// Its checkpoints.
+    /// The checkpoints of the run, of which the newest `keep` are retained.
     ///
     /// # Errors
-    /// If the directory cannot be made or read.
+    /// If the directory cannot be created or read.
     pub fn checkpoints(&self, keep: usize) -> Result<Checkpoints> {
         Checkpoints::open(&self.path, keep)
     }
 
-    /// Adds one line to `metrics.jsonl`.
+    /// Appends one line to `metrics.jsonl`.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -153,7 +155,7 @@ impl RunDirectory {
         self.metrics.write_all(line.as_bytes()).map_err(Error::io(self.path.join(METRICS), "write"))
     }
 
-    /// Drops the lines of `metrics.jsonl` after `step`: a resumed run writes them again.
+    /// Removes the lines of `metrics.jsonl` after `step`, which a resumed run writes again.
     ///
     /// # Errors
     /// If the file cannot be rewritten.
@@ -170,7 +172,7 @@ impl RunDirectory {
         Ok(())
     }
 
-    /// All whole lines of `metrics.jsonl`; a last line that was cut short is left out.
+    /// All complete lines of `metrics.jsonl`; a truncated last line is ignored.
     ///
     /// # Errors
     /// If the file cannot be read.
@@ -178,11 +180,11 @@ impl RunDirectory {
         read_metrics(&self.path)
     }
 
-    /// Refuses to resume a run with other settings than its `run.json` has, naming the first that differs. A run that did
-    /// not come so far has none.
+    /// Refuses to resume a run with other settings than its `run.json` has, naming the first that
+    /// differs. Passes if the run was stopped before it wrote that file.
     ///
     /// # Errors
-    /// If one differs, or the file cannot be read.
+    /// If a setting differs, or the file cannot be read.
     pub fn check_settings(&self, now: &Value) -> Result<()> {
         match self.file(RUN).exists() {
             true => check_settings(&read_run(&self.path)?["settings"], now),
@@ -200,10 +202,10 @@ impl RunDirectory {
     }
 }
 
-/// The `run.json` of a run.
+/// Reads the `run.json` of a run.
 ///
 /// # Errors
-/// If the file cannot be read or is no JSON.
+/// If the file cannot be read or is not JSON.
 pub fn read_run(run_directory: &Path) -> Result<Value> {
     let path = run_directory.join(RUN);
     let text = fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
@@ -211,7 +213,7 @@ pub fn read_run(run_directory: &Path) -> Result<Value> {
         .map_err(|error| Error::line(&path, error.line() as u64, error.to_string(), "the description of a run"))
 }
 
-/// The lines of the `metrics.jsonl` of a run; a last line that was cut short is left out.
+/// Reads the lines of a run's `metrics.jsonl`; a truncated last line is ignored.
 ///
 /// # Errors
 /// If the file cannot be read.
@@ -227,11 +229,11 @@ pub fn read_metrics(run_directory: &Path) -> Result<Vec<Value>> {
 }
 
 fn lock(path: &Path) -> Result<File> {
-    let file = File::create(path).map_err(Error::io(path, "make the lock"))?;
+    let file = File::create(path).map_err(Error::io(path, "create the lock"))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
-            Err(Error::file(path, "another run at work in this directory", "one run at a time"))
+            Err(Error::file(path, "another run in progress in this directory", "one run at a time"))
         }
         Err(TryLockError::Error(error)) => Err(Error::io(path, "lock")(error)),
     }
@@ -265,7 +267,7 @@ mod tests {
         let check = |if_exists, input: &Path| check_inputs(run, if_exists, [input]);
         for input in [run.to_path_buf(), run.join("vocab.txt"), run.join("../").join(run.file_name().unwrap())] {
             let error = check(IfExists::Overwrite, &input).unwrap_err().to_string();
-            assert!(error.contains("an input within the run directory, expected another -o"), "{error}");
+            assert!(error.contains("an input inside the run directory, expected an output directory other"), "{error}");
             check(IfExists::Resume, &input).unwrap();
         }
         check(IfExists::Overwrite, &run.join("corpus.txt")).unwrap();

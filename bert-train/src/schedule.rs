@@ -1,21 +1,22 @@
-//! The learning rate over a run (paper, appendix A.2): linear warmup from 0, then decay to 0.
+//! The learning-rate schedule (paper, appendix A.2): linear warmup from 0, then decay to 0.
 //!
-//! The curve is continuous, as in transformers; Google's `optimization.py` drops a little at the end of the warmup.
+//! The curve is continuous, as in transformers; Google's `optimization.py` drops slightly at the
+//! end of warmup.
 
 use std::f64::consts::PI;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// What happens after the warmup.
+/// The shape of the schedule after warmup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Decay {
-    /// A straight line to 0 at the last step.
+    /// Linear to 0 at the last step.
     Linear,
-    /// Half a cosine wave to 0 at the last step.
+    /// Half a cosine to 0 at the last step.
     Cosine,
-    /// The learning rate stays.
+    /// Constant.
     Constant,
 }
 
@@ -32,16 +33,16 @@ impl FromStr for Decay {
     }
 }
 
-/// Warmup, then decay.
+/// A learning-rate schedule: linear warmup, then decay.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Schedule {
-    /// The highest learning rate, at the end of the warmup.
+    /// Peak learning rate, reached at the end of warmup.
     pub peak: f64,
-    /// Number of steps over which the rate rises.
+    /// Number of warmup steps.
     pub warmup: u64,
-    /// Number of steps of the run.
+    /// Number of steps of the whole run.
     pub steps: u64,
-    /// What happens after the warmup.
+    /// The shape after warmup.
     pub decay: Decay,
 }
 
@@ -68,7 +69,7 @@ impl Schedule {
         self.peak * share.max(0.0)
     }
 
-    /// The number of warmup steps that a user means: a share of the steps if below 1, else a number of steps.
+    /// Number of warmup steps: `warmup` below 1 is a fraction of all steps, else a number of steps.
     pub fn warmup_steps(warmup: f64, steps: u64) -> u64 {
         if warmup < 1.0 { (warmup * steps as f64).round() as u64 } else { warmup as u64 }
     }

@@ -1,29 +1,30 @@
-//! Everything that changes during training: what a checkpoint holds.
+//! The state of a training run: everything that changes from step to step and is saved in a
+//! checkpoint.
 
 use serde_json::Value;
 
 use super::optimizer::Optimizer;
 use super::precision::{LossScale, SavedScale};
 
-/// Everything that changes during training.
+/// Everything that changes during training and is saved in a checkpoint.
 #[derive(Debug)]
 pub struct TrainingState<M> {
     /// The model.
     pub model: M,
-    /// The optimizer and its means.
+    /// The optimizer, with its running moments.
     pub optimizer: Optimizer,
-    /// Steps taken.
+    /// Number of steps taken.
     pub step: u64,
-    /// Where the data stands.
+    /// Position in the training data, as its source reports it.
     pub cursor: Value,
-    /// What the loss is multiplied by in `f16`, as a checkpoint had it.
+    /// Factor on the loss in `f16` training, as the checkpoint had it.
     pub(crate) saved_scale: SavedScale,
-    /// The same while training, once the first step has begun.
+    /// The factor during training, once the first step has begun.
     pub(crate) loss_scale: Option<LossScale>,
 }
 
 impl<M> TrainingState<M> {
-    /// Before the first step.
+    /// The state before the first step.
     pub fn new(model: M, optimizer: Optimizer) -> Self {
         let (cursor, saved_scale) = (Value::Null, SavedScale::default());
         Self { model, optimizer, step: 0, cursor, saved_scale, loss_scale: None }

@@ -1,8 +1,8 @@
-//! Multiple choice (SWAG, COPA, CosmosQA): a text, perhaps a second one such as a question, and some ways to go on, one
-//! of which is right.
+//! Multiple choice (SWAG, COPA, CosmosQA): a text, optionally a second one such as a question, and
+//! several choices, exactly one of which is correct.
 //!
-//! Each choice has a column of its own, or all are a list in one column of a `.jsonl` file. The formats' traps are
-//! [`bert_cli::input::columns`]'s.
+//! Choices are columns of their own, or a list in one column of a `.jsonl` file. For the file
+//! formats, see [`bert_cli::input::columns`].
 
 use std::path::Path;
 
@@ -10,39 +10,43 @@ use bert_cli::input::columns::{Cells, Column, Table, scalar};
 use bert_model::{Error, Result};
 use serde_json::Value;
 
-/// Which columns to read.
+/// The columns to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChoiceOptions {
-    /// What the choices go on from.
+    /// The text that the choices continue.
     pub text: Column,
-    /// A second text, such as a question; it is joined to the first.
+    /// An optional second text, such as a question, joined to the first.
     pub text_pair: Option<Column>,
-    /// A column for each choice, or one column with a list.
+    /// One column per choice, or a single column with a list.
     pub choices: Vec<Column>,
-    /// The right choice: its index from 0 or its column's name. `None` reads questions alone.
+    /// The correct choice: its index from 0 or the name of its column. `None` reads unlabeled
+    /// examples.
     pub label: Option<Column>,
-    /// Whether the first line names the columns; `.jsonl` has no use for it.
+    /// Whether the first line has column names; irrelevant for `.jsonl`.
     pub header: bool,
 }
 
-/// One question.
+/// One multiple-choice example.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChoiceRow {
-    /// The line on which it starts, from 1.
+    /// Line number of its start, from 1.
     pub line: u64,
+    /// The text that the choices continue.
     pub text: String,
+    /// The second text, if its column is read.
     pub pair: Option<String>,
-    /// At least two.
+    /// The choices, at least two.
     pub choices: Vec<String>,
-    /// The index of the right one, if labels are read.
+    /// Index of the correct choice, if labels are read.
     pub label: Option<usize>,
 }
 
-/// Opens a `.csv`, `.tsv` or `.jsonl` file, or the standard input (`-`, as `.jsonl`); its rows are read one at a time.
+/// Opens a `.csv`, `.tsv` or `.jsonl` file, or standard input (`-`, as `.jsonl`). Rows are read one
+/// at a time.
 ///
 /// # Errors
-/// Those of [`Table::open`]; [`Error::Setting`] without choices. Rows carry their own: fewer than two choices, a label
-/// that is none of them.
+/// Those of [`Table::open`], and [`Error::Setting`] without choices. A row yields an error if it
+/// has fewer than two choices or an invalid label.
 pub fn read_choices(
     path: &Path,
     options: &ChoiceOptions,
@@ -66,7 +70,7 @@ pub fn read_choices(
     Ok(table.map(move |cells| layout.row(&cells?)))
 }
 
-/// Which of a row's cells is what: text, pair, choices, label.
+/// Which cells of a row are text, pair, choices and label, in that order.
 #[derive(Clone, Copy)]
 struct Layout {
     has_pair: bool,

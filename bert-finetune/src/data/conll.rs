@@ -1,9 +1,10 @@
-//! Tagged words: CoNLL columns (one word a line, an empty line ends a sentence), CoNLL-U, and `.jsonl`.
+//! Reads tagged words: CoNLL columns (one word per line, sentences separated by empty lines),
+//! CoNLL-U, and `.jsonl`.
 //!
-//! Columns are separated by tabs if the line has any, else by spaces. CoNLL-U
-//! (<https://universaldependencies.org/format>) is known by its ten tab-separated columns with a number in the first:
-//! there, ranges (`1-2`, for `don't` above `do` and `n't`) and empty nodes (`8.1`) are no words. `-DOCSTART-` and
-//! OntoNotes' `#begin document` are no words either.
+//! Columns are separated by tabs if the line has any, else by spaces. A CoNLL-U line
+//! (<https://universaldependencies.org/format>) is recognized by ten tab-separated columns with a
+//! number in the first. Its ranges (`1-2`, for `don't` above `do` and `n't`) and empty nodes
+//! (`8.1`) are skipped, as are `-DOCSTART-` and OntoNotes' `#begin document`.
 
 use std::{fmt, path::Path};
 
@@ -16,17 +17,17 @@ use serde_json::Value;
 /// A column of a CoNLL file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TagColumn {
-    /// From 1.
+    /// Number from the left, from 1.
     FromStart(usize),
-    /// From 1, which is the last.
+    /// Number from the right, where 1 is the last column.
     FromEnd(usize),
 }
 
 impl TagColumn {
-    /// Reads a command-line argument: `4`, `-1` or `last`.
+    /// Parses a command-line argument: `4`, `-1` or `last`.
     ///
     /// # Errors
-    /// [`Error::Setting`] for 0 and for what is no number.
+    /// [`Error::Setting`] for 0 and for anything that is not a number.
     pub fn parse(argument: &str) -> Result<Self> {
         match argument.parse::<isize>() {
             Ok(number) if number > 0 => Ok(Self::FromStart(number.unsigned_abs())),
@@ -56,16 +57,18 @@ impl fmt::Display for TagColumn {
     }
 }
 
-/// Where words and tags are.
+/// The columns of words and tags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConllOptions {
+    /// The word column.
     pub token: TagColumn,
-    /// `None` reads words alone.
+    /// The tag column; `None` reads words alone.
     pub tag: Option<TagColumn>,
 }
 
 impl ConllOptions {
-    /// The usual places: word in column 1 and tag in the last; in CoNLL-U, told by its extension, 2 and 4 (UPOS).
+    /// The usual columns: word in the first, tag in the last; for CoNLL-U, by file extension, 2 and
+    /// 4 (UPOS).
     pub fn usual(path: &Path) -> Self {
         match path.extension().is_some_and(|extension| extension == "conllu") {
             true => Self { token: TagColumn::FromStart(2), tag: Some(TagColumn::FromStart(4)) },
@@ -74,45 +77,50 @@ impl ConllOptions {
     }
 }
 
-/// Where words and tags are, as far as it is said; the rest is where it usually is in the file at hand.
+/// Columns chosen by the user; those left out default to the usual ones of each file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ConllColumns {
+    /// The word column.
     pub token: Option<TagColumn>,
+    /// The tag column.
     pub tag: Option<TagColumn>,
 }
 
 impl ConllColumns {
-    /// In this file.
+    /// The columns to use for this file.
     pub fn of(self, path: &Path) -> ConllOptions {
         let usual = ConllOptions::usual(path);
         ConllOptions { token: self.token.unwrap_or(usual.token), tag: self.tag.or(usual.tag) }
     }
 }
 
-/// A sentence; `tags` is as long as `words`, or empty if tags are not read.
+/// A sentence. `tags` is as long as `words`, or empty if tags are not read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sentence {
+    /// The words.
     pub words: Vec<String>,
+    /// The tag of each word.
     pub tags: Vec<String>,
-    /// The line of each word, from 1.
+    /// Line number of each word, from 1.
     pub lines: Vec<u64>,
 }
 
-/// The sentences of a file, read one at a time. A file without any is an error.
+/// Iterates over the sentences of a file. A file without sentences yields an error.
 pub struct Sentences {
     lines: Lines,
     options: ConllOptions,
     json: bool,
-    /// The number of columns of the latest sentence's first word.
+    /// Number of columns of the first word of the current sentence.
     width: Option<usize>,
     read: u64,
 }
 
-/// Opens a CoNLL file, or a `.jsonl` file with `words` and `tags` (Hugging Face's `tokens` and `ner_tags` are the
-/// same).
+/// Opens a CoNLL file, or a `.jsonl` file with `words` and `tags` (or Hugging Face's names,
+/// `tokens` and `ner_tags`).
 ///
 /// # Errors
-/// [`Error::Io`]. Sentences carry their own: a line with too few columns, tags that are not as many as the words.
+/// [`Error::Io`] if the file cannot be opened. A sentence yields an error if a line has too few
+/// columns, or tags and words differ in number.
 pub fn read_tagged(path: &Path, options: ConllOptions) -> Result<Sentences> {
     let json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("jsonl"));
     Ok(Sentences { lines: Lines::open(path)?, options, json, width: None, read: 0 })
@@ -151,9 +159,10 @@ impl Sentences {
         Ok((!sentence.words.is_empty()).then_some(sentence))
     }
 
-    /// A line before a sentence that starts with `# ` and is no word `#`: a word's line has a tab after it, or the number
-    /// of columns of the lines before and no equals sign, as `# sent_id = 7` has. A `#` is no word either where words are
-    /// not in the first column (GermEval's sources).
+    /// Whether this line before a sentence is a comment rather than the word `#`. A line that
+    /// starts with `# ` is a word if a tab follows the `#`, or if it has as many columns as earlier
+    /// lines and no equals sign (unlike `# sent_id = 7`). If words are not in the first column, a
+    /// `#` there is a comment, too (GermEval's sources).
     fn is_comment(&self, text: &str, fields: &[&str]) -> bool {
         let like_words = self.width == Some(fields.len()) && !fields.contains(&"=");
         let is_numbered = self.options.token != TagColumn::FromStart(1);
@@ -176,7 +185,7 @@ impl Sentences {
         sentence.words.push(word.to_string());
         sentence.lines.push(line);
         if let Some(column) = tag {
-            // The last column of one is the word, not its tag.
+            // A line with a single column has only the word.
             let tag = column.of(fields).filter(|_| fields.len() > 1);
             sentence.tags.push(tag.ok_or_else(|| wrong(format!("a tag in column {column}")))?.to_string());
         }
@@ -239,18 +248,18 @@ fn json_sentence(line: &Line, path: &Path, with_tags: bool) -> Result<Sentence> 
     Ok(Sentence { words, tags, lines })
 }
 
-/// What is to be tagged.
+/// The input for tagging.
 pub enum WordsOrText {
-    /// Words as they are.
+    /// A sequence of words.
     Words(Vec<String>),
-    /// A text, of which the words are to be found.
+    /// A text to split into words.
     Text(String),
 }
 
-/// Reads a line of `.jsonl`: `words` (or `tokens`), or else `text`.
+/// Parses a line of `.jsonl` with `words` (or `tokens`), or else `text`.
 ///
 /// # Errors
-/// If it is no object with one of them.
+/// If the line is not an object with one of these keys.
 pub fn words_or_text(line: &Line, path: &Path) -> Result<WordsOrText> {
     #[derive(Deserialize)]
     struct Keys {
@@ -279,7 +288,7 @@ mod tests {
         read_tagged(&path, options)?.collect()
     }
 
-    /// Each sentence as `word/tag word/tag`.
+    /// Formats each sentence as `word/tag word/tag`.
     fn tagged(file: &str, content: &str, options: ConllOptions) -> Vec<String> {
         let join =
             |s: Sentence| s.words.iter().zip(&s.tags).map(|(w, t)| format!("{w}/{t}")).collect::<Vec<_>>().join(" ");

@@ -1,4 +1,4 @@
-//! Labeled data as it is found in the world, turned into plain rows; no file here knows of tokens.
+//! Readers of labeled data, which return plain rows, before any tokenization.
 //!
 //! | file | reads |
 //! |---|---|
@@ -7,7 +7,7 @@
 //! | [`conll`], [`tags`] | tagged words, and what tags say of entities |
 //! | [`squad`] | questions about passages |
 //!
-//! What is malformed is an error with file and line.
+//! Malformed input is an error that names file and line.
 
 pub mod choices;
 pub mod conll;

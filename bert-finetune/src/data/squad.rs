@@ -1,7 +1,7 @@
-//! Questions about passages: the JSON of SQuAD v1.1 (Rajpurkar et al., 2016) and v2.0 (2018).
+//! Reads questions about passages: the JSON of SQuAD v1.1 (Rajpurkar et al. 2016) and v2.0 (2018).
 //!
-//! An answer is a piece of its passage, given by its text and by the number of code points (not bytes) before it. Both
-//! must agree. In v2.0 some questions have no answer in their passage.
+//! An answer is given by its text and the number of code points (not bytes) before it in the
+//! passage; the two must agree. In v2.0, some questions have no answer in their passage.
 
 use std::{fs, path::Path, sync::Arc};
 
@@ -11,43 +11,48 @@ use serde::Deserialize;
 /// A question about a passage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
+    /// Id of the question in the file.
     pub id: String,
-    /// The article's title.
+    /// Title of the article.
     pub title: String,
-    /// The passage, shared by its questions.
+    /// The passage, shared by all of its questions.
     pub context: Arc<str>,
+    /// The question.
     pub question: String,
-    /// Every answer that an annotator gave; empty if it is impossible, or unknown.
+    /// All annotated answers; empty if the question is impossible or unlabeled.
     pub answers: Vec<Answer>,
-    /// Whether the file says that the passage has no answer.
+    /// Whether the question is marked as having no answer in the passage.
     pub is_impossible: bool,
 }
 
-/// A piece of a passage.
+/// An answer: a span of the passage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
+    /// The text of the answer.
     pub text: String,
-    /// Code points before it.
+    /// Number of code points before the answer in the passage.
     pub start: usize,
 }
 
-/// Between byte offsets, which Rust's text has, and code points, which SQuAD counts.
+/// Converts between code points, which SQuAD counts, and the byte offsets of Rust strings.
 pub struct CodePoints {
-    /// The byte offset of every code point, and the text's length.
+    /// Byte offset of each code point, followed by the length of the text.
     bytes: Vec<usize>,
 }
 
 impl CodePoints {
+    /// Indexes the code points of a text.
     pub fn new(text: &str) -> Self {
         Self { bytes: text.char_indices().map(|(byte, _)| byte).chain([text.len()]).collect() }
     }
 
-    /// The byte offset of a code point; that of the text's end for its number of code points.
+    /// The byte offset of a code point, or the length of the text for the number of its code
+    /// points.
     pub fn to_byte(&self, code_point: usize) -> Option<usize> {
         self.bytes.get(code_point).copied()
     }
 
-    /// The text between two code points, cut off at its end.
+    /// The text between two code points, clamped to its end.
     pub fn slice<'a>(&self, text: &'a str, start: usize, end: usize) -> &'a str {
         let byte = |code_point| self.to_byte(code_point).unwrap_or(text.len());
         text.get(byte(start)..byte(end)).unwrap_or_default()
@@ -88,11 +93,12 @@ struct RawAnswer {
     answer_start: i64,
 }
 
-/// Reads a whole file of either version.
+/// Reads a file of either version.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Line`] where the JSON breaks off or lacks a key; [`Error::File`] for an answer that is not
-/// at its offset, an impossible question with answers, and a file without questions.
+/// [`Error::Io`] if it cannot be read; [`Error::Line`] for malformed JSON or a missing key;
+/// [`Error::File`] for an answer that is not at its offset, an impossible question with answers, or
+/// a file without questions.
 pub fn read_squad(path: &Path) -> Result<Vec<Question>> {
     let bytes = fs::read(path).map_err(Error::io(path, "read"))?;
     let json = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
@@ -133,7 +139,7 @@ impl Paragraph {
     }
 }
 
-/// The answer, if the passage has it at its offset.
+/// Checks that the passage contains the answer at its offset.
 fn checked(answer: RawAnswer, id: &str, context: &str, code_points: &CodePoints, path: &Path) -> Result<Answer> {
     let RawAnswer { text, answer_start } = answer;
     let length = text.chars().count();

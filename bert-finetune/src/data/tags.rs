@@ -1,41 +1,49 @@
-//! Tag schemes: how a tag on every word says where entities begin and end.
+//! Tagging schemes: how the tags of words encode where entities start and end.
 //!
-//! | scheme | one word | several words | beside an entity of the same type |
+//! | scheme | one word | several words | next to an entity of the same type |
 //! |---|---|---|---|
-//! | IOB1 (CoNLL-2003 as distributed) | `I` | `I I I` | the second one starts with `B` |
+//! | IOB1 (CoNLL-2003 as distributed) | `I` | `I I I` | the second starts with `B` |
 //! | IOB2 (BIO) | `B` | `B I I` | each starts with `B` |
-//! | IOBES (BIOES) | `S` | `B I E` | as ever |
-//! | BILOU | `U` | `B I L` | as ever |
-//! | plain (parts of speech) | the tag itself | none | each word stands alone |
+//! | IOBES (BIOES) | `S` | `B I E` | unchanged |
+//! | BILOU | `U` | `B I L` | unchanged |
+//! | plain (parts of speech) | the tag itself | none | each word is an entity of its own |
 //!
-//! `O` is outside in all of them. Tags that break the rules are read as CoNLL's `conlleval` and seqeval's default mode
-//! do: an `I` with nothing to continue starts an entity.
+//! `O` is outside of any entity in all schemes. Invalid sequences are read as CoNLL's `conlleval`
+//! and seqeval's default mode do: an `I` with nothing to continue starts an entity.
 
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-/// How tags mark entities.
+/// The encoding of entities by tags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TagScheme {
+    /// Inside/outside; `B` only between adjacent entities of the same type.
     Iob1,
+    /// Inside/outside/begin; also called BIO.
     Iob2,
+    /// Inside/outside/begin/end/single; also called BIOES.
     Iobes,
+    /// Begin/inside/last/outside/unit.
     Bilou,
+    /// Each word's tag is a type of its own, as for parts of speech.
     Plain,
 }
 
-/// Words `start..end` of a sentence, and the type.
+/// An entity: words `start..end` of a sentence, and its type.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Entity {
+    /// Type of the entity.
     #[serde(rename = "type")]
     pub kind: String,
+    /// Index of the first word.
     pub start: usize,
+    /// Index after the last word.
     pub end: usize,
 }
 
-/// A tag, taken apart. BILOU's L and U are IOBES's E and S.
+/// A parsed tag. BILOU's L and U are IOBES's E and S.
 #[derive(Clone, Copy, PartialEq)]
 enum Tag<'a> {
     Outside,
@@ -46,7 +54,7 @@ enum Tag<'a> {
 }
 
 impl<'a> Tag<'a> {
-    /// `None` if the tag is of no scheme with prefixes. A prefix may stand alone, without a type.
+    /// Parses a tag; `None` if it has no known prefix. The type may be missing.
     fn parse(tag: &'a str) -> Option<Self> {
         let (prefix, kind) = tag.split_once('-').unwrap_or((tag, ""));
         match prefix {
@@ -59,7 +67,7 @@ impl<'a> Tag<'a> {
         }
     }
 
-    /// The tag as an entity's type in `scheme`.
+    /// Interprets a tag according to `scheme`.
     fn read(tag: &'a str, scheme: TagScheme) -> Self {
         match scheme {
             TagScheme::Plain if tag == "O" => Self::Outside,
@@ -75,7 +83,7 @@ impl<'a> Tag<'a> {
         }
     }
 
-    /// Whether this tag goes on with the entity that `previous` belongs to.
+    /// Whether this tag continues the entity that `previous` belongs to.
     fn continues(self, previous: Self) -> bool {
         matches!(self, Self::Inside(_) | Self::End(_))
             && matches!(previous, Self::Begin(_) | Self::Inside(_))
@@ -84,8 +92,9 @@ impl<'a> Tag<'a> {
 }
 
 impl TagScheme {
-    /// Tells the scheme from the tags of all sentences. Where IOB1 and IOB2 look alike, it is IOB2. A stray tag without
-    /// a prefix (`X`) beside tags such as `B-PER` is outside of every entity, as seqeval has it.
+    /// Detects the scheme from the tags of all sentences; IOB2 if they fit IOB1 as well. A stray
+    /// tag without a prefix (`X`) beside tags such as `B-PER` is outside of any entity, as in
+    /// seqeval.
     pub fn detect<'a>(sentences: impl IntoIterator<Item = &'a [String]>) -> Self {
         let mut prefixes = BTreeSet::new();
         let (mut starts_inside, mut is_plain, mut is_typed) = (false, false, false);
@@ -112,8 +121,8 @@ impl TagScheme {
     }
 }
 
-/// The tags of a training file and those that belong to them: an `I` for each `B`, an `O` for all. A small file may lack
-/// some that another one has.
+/// Completes the set of tags of a training file, which may lack some that other files have: for
+/// each type the tags of all prefixes, and `O`.
 pub fn complete(tags: &BTreeSet<String>, scheme: TagScheme) -> BTreeSet<String> {
     let prefixes: &[&str] = match scheme {
         TagScheme::Plain => return tags.clone(),
@@ -129,7 +138,7 @@ pub fn complete(tags: &BTreeSet<String>, scheme: TagScheme) -> BTreeSet<String> 
     kinds.flat_map(of).chain(["O".to_string()]).chain(tags.iter().cloned()).collect()
 }
 
-/// The entities that a sentence's tags mark, from left to right.
+/// The entities in a sentence's tags, from left to right.
 pub fn entities<S: AsRef<str>>(tags: &[S], scheme: TagScheme) -> Vec<Entity> {
     let mut entities: Vec<Entity> = Vec::new();
     let mut previous = Tag::Outside;
@@ -145,7 +154,7 @@ pub fn entities<S: AsRef<str>>(tags: &[S], scheme: TagScheme) -> Vec<Entity> {
     entities
 }
 
-/// The same entities in IOB2, with a `B` at the start of each. Plain tags stay as they are.
+/// Converts tags to IOB2, where each entity starts with `B`. Plain tags are unchanged.
 pub fn to_iob2(tags: &[String], scheme: TagScheme) -> Vec<String> {
     if scheme == TagScheme::Plain {
         return tags.to_vec();

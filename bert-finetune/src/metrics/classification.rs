@@ -1,47 +1,58 @@
-//! Metrics of one class out of many, as scikit-learn computes them (`zero_division=0`: a ratio without cases is 0).
+//! Metrics of single-label classification, as in scikit-learn (with `zero_division=0`: an undefined
+//! ratio is 0).
 //!
-//! All follow from the confusion matrix. With TP, FP and FN of a class: precision = TP / (TP + FP), recall =
-//! TP / (TP + FN), F1 = their harmonic mean. MCC, the metric of CoLA, is Matthews' correlation in Gorodkin's form for
-//! any number of classes (*Comparing two K-category assignments by a K-category correlation coefficient*, 2004).
+//! All follow from the confusion matrix. With TP, FP and FN of a class: precision = TP / (TP + FP),
+//! recall = TP / (TP + FN), F1 = their harmonic mean. MCC, CoLA's metric, is Matthews' correlation
+//! in Gorodkin's form for any number of classes (*Comparing two K-category assignments by a
+//! K-category correlation coefficient*, 2004).
 
 use serde::Serialize;
 
-/// What a confusion matrix says.
+/// All metrics of single-label classification.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Classification {
-    /// Share of right predictions, 0 to 1.
+    /// Fraction of correct predictions, 0 to 1.
     pub accuracy: f64,
-    /// Two classes: that of class 1, the positive one; more: the mean over the classes (macro). Likewise the next two.
+    /// With two classes the precision of class 1, the positive one; with more, the unweighted mean
+    /// over classes (macro), 0 to 1.
     pub precision: f64,
+    /// Recall of class 1, or the unweighted mean over classes, 0 to 1.
     pub recall: f64,
+    /// F1 of class 1, or the unweighted mean over classes (`macro_f1`), 0 to 1.
     pub f1: f64,
-    /// Unweighted mean of the classes' F1, 0 to 1. As in scikit-learn, a class counts if it occurs among the labels or
-    /// the predictions.
+    /// Unweighted mean of the classes' F1, 0 to 1. As in scikit-learn, only classes that occur
+    /// among labels or predictions count.
     pub macro_f1: f64,
-    /// F1 of the summed counts, 0 to 1; with one class per example it equals the accuracy.
+    /// F1 of the summed counts, 0 to 1; equals the accuracy, since each example has one class.
     pub micro_f1: f64,
     /// Mean of the classes' F1 weighted by their support, 0 to 1.
     pub weighted_f1: f64,
-    /// Matthews' correlation, −1 to 1; 0 if labels or predictions are all of one class.
+    /// Matthews correlation coefficient, −1 to 1; 0 if all labels or all predictions are of one
+    /// class.
     pub mcc: f64,
-    /// In the order of the class indices, absent classes too.
+    /// Scores of each class in index order, including absent classes.
     pub per_class: Vec<ClassScores>,
-    /// `confusion[gold][predicted]` counts.
+    /// Confusion matrix, counts `confusion[gold][predicted]`.
     pub confusion: Vec<Vec<u64>>,
+    /// Number of examples.
     pub examples: u64,
 }
 
-/// The scores of one class, 0 to 1, and how many examples have it as their label.
+/// The scores of one class, 0 to 1, and its support: the number of examples labeled with it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct ClassScores {
+    /// TP / (TP + FP), 0 to 1.
     pub precision: f64,
+    /// TP / (TP + FN), 0 to 1.
     pub recall: f64,
+    /// Harmonic mean of precision and recall, 0 to 1.
     pub f1: f64,
+    /// Number of examples labeled with the class.
     pub support: u64,
 }
 
 impl ClassScores {
-    /// From the numbers of right predictions, of predictions and of labels.
+    /// Computes scores from the numbers of correct predictions, of predictions and of labels.
     pub fn from_counts(right: u64, predicted: u64, gold: u64) -> Self {
         Self {
             precision: ratio(right, predicted),
@@ -52,12 +63,12 @@ impl ClassScores {
     }
 }
 
-/// Compares class indices with each other; `classes` is their number.
+/// Compares predicted with true class indices; `classes` is the number of classes.
 pub fn classification(gold: &[usize], predicted: &[usize], classes: usize) -> Classification {
     from_confusion(confusion_matrix(gold, predicted, classes))
 }
 
-/// Counts `matrix[gold][predicted]`. An index beyond `classes` makes the matrix larger.
+/// Counts `matrix[gold][predicted]`. An index of `classes` or more enlarges the matrix.
 pub fn confusion_matrix(gold: &[usize], predicted: &[usize], classes: usize) -> Vec<Vec<u64>> {
     debug_assert_eq!(gold.len(), predicted.len());
     let classes = gold.iter().chain(predicted).map(|class| class + 1).max().unwrap_or_default().max(classes);
@@ -100,7 +111,7 @@ fn from_confusion(confusion: Vec<Vec<u64>>) -> Classification {
     }
 }
 
-/// The sums of a confusion matrix.
+/// The marginal sums of a confusion matrix.
 struct Counts {
     gold: Vec<u64>,
     predicted: Vec<u64>,
@@ -117,7 +128,8 @@ impl Counts {
         Self { gold, predicted, right, examples }
     }
 
-    /// The correlation of two assignments: their covariance over the root of their variances, all times examples².
+    /// Matthews correlation: the covariance over the root of the product of variances, all times
+    /// examples².
     fn mcc(&self) -> f64 {
         let dot = |a: &[u64], b: &[u64]| a.iter().zip(b).map(|(&a, &b)| a as f64 * b as f64).sum::<f64>();
         let square = (self.examples as f64).powi(2);
@@ -127,7 +139,7 @@ impl Counts {
     }
 }
 
-/// A share, or 0 of nothing.
+/// The ratio `part / whole`, or 0 if `whole` is 0.
 pub fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }

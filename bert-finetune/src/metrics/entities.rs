@@ -1,8 +1,9 @@
-//! Entity scores, the metric of CoNLL-2003: an entity is right if its first word, its last word and its type are.
+//! Entity-level scores, the metric of CoNLL-2003: an entity is correct if its first word, last word
+//! and type are.
 //!
-//! The counts are those of CoNLL's `conlleval` script (Tjong Kim Sang, 2000) and of seqeval's default mode, which
-//! agree. Plain tags are counted as `conlleval -r` does, each word being an entity: without `O` among them, F1 is the
-//! accuracy.
+//! Counts as CoNLL's `conlleval` script (Tjong Kim Sang, 2000) and seqeval's default mode, which
+//! agree. Plain tags are counted like `conlleval -r`, each word being an entity; if none is `O`, F1
+//! is the accuracy.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -11,25 +12,28 @@ use serde::Serialize;
 use super::classification::{ClassScores, ratio};
 use crate::data::tags::{Entity, TagScheme, entities};
 
-/// How well entities were found.
+/// Scores of predicted entities.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct EntityScores {
-    /// Of all types together (micro), 0 to 1; 0 if there is nothing to count. Likewise recall and F1.
+    /// Precision over all types (micro), 0 to 1; 0 if there is nothing to count.
     pub precision: f64,
+    /// Recall over all types (micro), 0 to 1.
     pub recall: f64,
+    /// F1 over all types (micro), 0 to 1.
     pub f1: f64,
-    /// Unweighted mean of the types' F1, 0 to 1. A type counts if it is among the labels or the predictions.
+    /// Unweighted mean of the types' F1, 0 to 1, over types among labels or predictions.
     pub macro_f1: f64,
     /// Mean of the types' F1 weighted by their support, 0 to 1.
     pub weighted_f1: f64,
-    /// Share of words with the right tag, `O` included, 0 to 1.
+    /// Fraction of words with the correct tag, including `O`, 0 to 1.
     pub accuracy: f64,
+    /// Scores of each type.
     pub per_type: BTreeMap<String, ClassScores>,
-    /// Sentences.
+    /// Number of sentences.
     pub examples: u64,
 }
 
-/// Compares the tags of sentences, word by word. Labels and predictions are read in the same scheme.
+/// Compares predicted with true tags of each sentence; both are read in the same scheme.
 pub fn entity_scores(gold: &[Vec<String>], predicted: &[Vec<String>], scheme: TagScheme) -> EntityScores {
     debug_assert_eq!(gold.len(), predicted.len());
     let mut counts: BTreeMap<String, Counts> = BTreeMap::new();
@@ -46,7 +50,7 @@ pub fn entity_scores(gold: &[Vec<String>], predicted: &[Vec<String>], scheme: Ta
     from_counts(&counts, word_accuracy(gold, predicted), gold.len() as u64)
 }
 
-/// How many entities of a type are predicted, are there, and are predicted rightly.
+/// Numbers of correct, predicted and true entities of a type.
 #[derive(Clone, Copy, Default)]
 struct Counts {
     right: u64,

@@ -1,4 +1,4 @@
-//! How good predictions are, counted as the tools count that the published figures come from.
+//! Evaluation metrics, computed exactly like the tools behind the published figures.
 //!
 //! | file | counts as |
 //! |---|---|
@@ -7,7 +7,7 @@
 //! | [`entities`] | seqeval and CoNLL's `conlleval` |
 //! | [`squad`] | the official SQuAD v1.1 and v2.0 scripts |
 //!
-//! The tests compare with figures of those tools in `tests/golden/metrics.json`.
+//! The tests compare with those tools' results in `tests/golden/metrics.json`.
 
 pub mod classification;
 pub mod entities;
@@ -15,7 +15,7 @@ pub mod multi_label;
 pub mod regression;
 pub mod squad;
 
-/// Figures that `tests/golden/make_metric_goldens.py` had the original tools compute.
+/// Results of the original tools, computed by `tests/golden/make_metric_goldens.py`.
 #[cfg(test)]
 mod golden {
     use serde::de::DeserializeOwned;
@@ -34,7 +34,8 @@ mod golden {
         serde_json::from_value(case[name].clone()).unwrap_or_else(|error| panic!("{name} in {case}: {error}"))
     }
 
-    /// Compares every number of `expected`, at any depth, with that of the same name in `computed`.
+    /// Compares every number of `expected`, at any depth, with the one of the same name in
+    /// `computed`.
     pub fn assert_scores(expected: &Value, computed: &Value) {
         match (expected, computed) {
             (Value::Object(fields), _) => fields.iter().for_each(|(name, value)| assert_scores(value, &computed[name])),

@@ -1,31 +1,34 @@
-//! Metrics of any number of labels per example, as scikit-learn computes them on indicator matrices
+//! Metrics of multi-label classification, as in scikit-learn on indicator matrices
 //! (`zero_division=0`).
 
 use serde::Serialize;
 
 use super::classification::{ClassScores, ratio};
 
-/// How well sets of labels were found.
+/// Scores of predicted label sets.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MultiLabel {
-    /// Subset accuracy: the share of examples with every label right, 0 to 1.
+    /// Subset accuracy: the fraction of examples with all labels correct, 0 to 1.
     pub accuracy: f64,
-    /// Of all single decisions for a label, the share that is right, 0 to 1 (micro). Likewise recall and F1.
+    /// Precision over all labels together (micro), 0 to 1.
     pub precision: f64,
+    /// Recall over all labels together (micro), 0 to 1.
     pub recall: f64,
+    /// F1 over all labels together (micro), 0 to 1.
     pub f1: f64,
-    /// The same as `f1`, under its full name.
+    /// The same as `f1`, under its explicit name.
     pub micro_f1: f64,
-    /// Unweighted mean of the labels' F1, 0 to 1; labels that never occur count, with 0.
+    /// Unweighted mean of the labels' F1, 0 to 1; labels that never occur count as 0.
     pub macro_f1: f64,
     /// Mean of the labels' F1 weighted by their support, 0 to 1.
     pub weighted_f1: f64,
-    /// In the order of the labels.
+    /// Scores of each label, in label order.
     pub per_label: Vec<ClassScores>,
+    /// Number of examples.
     pub examples: u64,
 }
 
-/// Compares rows with one truth value for each of `labels` labels.
+/// Compares rows of indicators, one for each of `labels` labels.
 pub fn multi_label(gold: &[Vec<bool>], predicted: &[Vec<bool>], labels: usize) -> MultiLabel {
     debug_assert_eq!(gold.len(), predicted.len());
     let per_label: Vec<ClassScores> = (0..labels).map(|label| Tally::of(gold, predicted, label).scores()).collect();
@@ -45,7 +48,7 @@ pub fn multi_label(gold: &[Vec<bool>], predicted: &[Vec<bool>], labels: usize) -
     }
 }
 
-/// How often a label was given, predicted, and both.
+/// Numbers of examples with a label correctly predicted, predicted, and true.
 #[derive(Clone, Copy, Default)]
 struct Tally {
     right: u64,

@@ -1,23 +1,25 @@
-//! Metrics of predicted numbers: the correlations that STS-B is scored by, as SciPy computes them, and mean errors.
+//! Metrics of regression: STS-B's correlations, as in SciPy, and mean errors.
 
 use serde::Serialize;
 
-/// How near predicted numbers are to the true ones.
+/// Scores of predicted numbers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Regression {
-    /// Linear correlation, −1 to 1. `None` with fewer than two examples, or where the labels or the predictions are all
-    /// equal: SciPy answers NaN there, and JSON has no NaN.
+    /// Pearson's linear correlation, −1 to 1. `None` with fewer than two examples or constant
+    /// labels or predictions, where SciPy returns NaN, which JSON lacks.
     pub pearson: Option<f64>,
-    /// Pearson's correlation of the ranks, equal values sharing the mean of their ranks; −1 to 1, `None` as above.
+    /// Spearman's rank correlation, −1 to 1, where ties share their mean rank. `None` like
+    /// `pearson`.
     pub spearman: Option<f64>,
-    /// Mean squared error, from 0; in squared units of the label.
+    /// Mean squared error, from 0, in squared units of the label.
     pub mse: f64,
-    /// Mean absolute error, from 0; in units of the label.
+    /// Mean absolute error, from 0, in units of the label.
     pub mae: f64,
+    /// Number of examples.
     pub examples: u64,
 }
 
-/// Compares predictions with labels, pair by pair.
+/// Compares predictions with labels.
 pub fn regression(gold: &[f64], predicted: &[f64]) -> Regression {
     debug_assert_eq!(gold.len(), predicted.len());
     let errors = || gold.iter().zip(predicted).map(|(gold, predicted)| predicted - gold);
@@ -31,25 +33,25 @@ pub fn regression(gold: &[f64], predicted: &[f64]) -> Regression {
     }
 }
 
-/// Pearson's linear correlation.
+/// Pearson's linear correlation; `None` if it is undefined.
 pub fn pearson(x: &[f64], y: &[f64]) -> Option<f64> {
     if x.len() < 2 || is_constant(x) || is_constant(y) {
         return None;
     }
     let (x, y) = (centered(x), centered(y));
     let product: f64 = x.iter().zip(&y).map(|(x, y)| x * y).sum();
-    // Rounding may pass 1 by an ulp. What is not finite is no correlation.
+    // Rounding may exceed 1 by an ulp; a value that is not finite is undefined.
     let correlation = product / (norm(&x) * norm(&y));
     correlation.is_finite().then(|| correlation.clamp(-1.0, 1.0))
 }
 
-/// Spearman's rank correlation.
+/// Spearman's rank correlation; `None` if it is undefined.
 pub fn spearman(x: &[f64], y: &[f64]) -> Option<f64> {
     let comparable = x.iter().chain(y).all(|value| !value.is_nan());
     if comparable { pearson(&average_ranks(x), &average_ranks(y)) } else { None }
 }
 
-/// Ranks from 1; equal values share the mean of theirs.
+/// Ranks from 1; ties share their mean rank.
 fn average_ranks(values: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));

@@ -1,35 +1,40 @@
-//! Exact match and F1 of answers, as the official scripts of SQuAD v1.1 and v2.0 count them.
+//! Exact match and F1 of answers, computed like the official scripts of SQuAD v1.1 and v2.0.
 //!
-//! Both compare answers after lowercasing and without ASCII punctuation, articles and extra whitespace. F1 is that of
-//! the two bags of words. A prediction gets the best score over the given answers. All scores are percentages, 0 to
-//! 100.
+//! Both compare answers in lowercase, without ASCII punctuation, articles and extra whitespace. F1
+//! is that of two bags of words. A prediction gets its best score over the annotated answers.
+//! Results are percentages, 0 to 100.
 //!
-//! For v2.0 a prediction comes with a score for "no answer", in BERT the difference score(null) − score(best span); a
-//! question counts as not answered where that is above a threshold, and the best threshold for the data is found too.
+//! In v2.0 a prediction also has a no-answer score, in BERT the difference score(null) − score(best
+//! span). A question counts as unanswered if that exceeds a threshold; the best threshold for the
+//! data is computed, too.
 
 use std::collections::HashMap;
 
 use serde::Serialize;
 
-/// A predicted answer beside the right ones.
+/// A predicted answer with the annotated ones.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PredictedAnswer<'a> {
+    /// The predicted answer.
     pub prediction: &'a str,
-    /// Empty if the question has no answer.
+    /// The annotated answers; empty if the question has none.
     pub answers: Vec<&'a str>,
-    /// How much speaks for "no answer"; v1.1 has no use for it.
+    /// No-answer score: higher means that "no answer" is more likely; unused in v1.1.
     pub no_answer_score: f64,
 }
 
-/// Means over some questions, in percent; 0 over none.
+/// Means over a set of questions, in percent; 0 for an empty set.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct SquadScores {
+    /// Percentage of predictions equal to an annotated answer, after normalization.
     pub exact_match: f64,
+    /// Mean F1 of the bags of words, in percent.
     pub f1: f64,
+    /// Number of questions.
     pub examples: u64,
 }
 
-/// What v2.0 adds.
+/// The scores of SQuAD v2.0.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SquadV2Scores {
     /// Over all questions, at the given threshold.
@@ -37,31 +42,33 @@ pub struct SquadV2Scores {
     pub all: SquadScores,
     /// Over the questions that have an answer, at the given threshold.
     pub has_answer: SquadScores,
-    /// Over the others.
+    /// Over the questions without an answer, at the given threshold.
     pub no_answer: SquadScores,
-    /// The best exact match that any threshold gives, and the threshold.
+    /// The best exact match that any threshold achieves.
     pub best_exact_match: f64,
+    /// The threshold of `best_exact_match`.
     pub best_exact_match_threshold: f64,
-    /// The best F1 that any threshold gives, and the threshold.
+    /// The best F1 that any threshold achieves.
     pub best_f1: f64,
+    /// The threshold of `best_f1`.
     pub best_f1_threshold: f64,
-    /// The threshold to use from now on: between the best one, which is a question's own score, and the next higher
-    /// score, so that a rounding error does not turn an answer.
+    /// The threshold to use for new questions: halfway between the best one, which is the score of
+    /// a question, and the next higher score, so that rounding errors do not flip an answer.
     pub no_answer_threshold: f64,
 }
 
-/// Scores as `evaluate-v1.1.py` computes them: every question has an answer.
+/// Scores like `evaluate-v1.1.py`, where every question has an answer.
 pub fn squad_v1(predicted: &[PredictedAnswer]) -> SquadScores {
     mean(predicted.iter().map(|predicted| {
         let best = best_score(predicted.prediction, &predicted.answers);
-        // Where nothing is left of both answers, v1.1 finds no common word.
+        // If normalization leaves nothing of either answer, v1.1 counts no common word.
         let f1 = if normalize(predicted.prediction).is_empty() { 0.0 } else { best.f1 };
         Score { f1, ..best }
     }))
 }
 
-/// Scores as `evaluate-v2.0.py` computes them. `prediction` is the best span even where "no answer" scores higher:
-/// `threshold` decides that here.
+/// Scores like `evaluate-v2.0.py`. `prediction` is the best span even where "no answer" scores
+/// higher; `threshold` decides between the two.
 pub fn squad_v2(predicted: &[PredictedAnswer], threshold: f64) -> SquadV2Scores {
     let raw: Vec<Score> = predicted.iter().map(raw_score).collect();
     let decided: Vec<Score> = predicted
@@ -90,7 +97,7 @@ pub fn squad_v2(predicted: &[PredictedAnswer], threshold: f64) -> SquadV2Scores 
     }
 }
 
-/// The lowest score above `threshold`, or something above if there is none.
+/// The lowest no-answer score above `threshold`, or `threshold` + 2 if there is none.
 fn next_score(predicted: &[PredictedAnswer], threshold: f64) -> f64 {
     let higher = predicted.iter().map(|predicted| predicted.no_answer_score).filter(|score| *score > threshold);
     higher.min_by(f64::total_cmp).unwrap_or(threshold + 2.0)
@@ -125,8 +132,8 @@ fn mean(scores: impl Iterator<Item = Score>) -> SquadScores {
     SquadScores { exact_match: exact * percent, f1: f1 * percent, examples }
 }
 
-/// v2.0's score: answers of which nothing is left after normalization do not count; without any, the right one is
-/// empty.
+/// v2.0's score of the span: ignores annotated answers that are empty after normalization; if none
+/// remains, the correct answer is the empty one.
 fn raw_score(predicted: &PredictedAnswer) -> Score {
     let mut answers: Vec<&str> =
         predicted.answers.iter().copied().filter(|answer| !normalize(answer).is_empty()).collect();
@@ -146,7 +153,7 @@ fn best_score(prediction: &str, answers: &[&str]) -> Score {
     scores.fold(worst, |best, score| Score { exact: best.exact.max(score.exact), f1: best.f1.max(score.f1) })
 }
 
-/// F1 of two bags of words; if one is empty, 1 where both are.
+/// F1 of two bags of words; if either is empty, 1 if both are and 0 otherwise.
 fn word_f1(prediction: &str, answer: &str) -> f64 {
     let mut left: HashMap<&str, usize> = HashMap::new();
     answer.split_whitespace().for_each(|word| *left.entry(word).or_default() += 1);
@@ -164,15 +171,16 @@ fn word_f1(prediction: &str, answer: &str) -> f64 {
     }
 }
 
-/// Lower case, no ASCII punctuation, no articles, single spaces: what the official scripts compare.
+/// Normalizes an answer like the official scripts: lowercase, no ASCII punctuation, no articles,
+/// single spaces.
 pub fn normalize(answer: &str) -> String {
     let lower = answer.to_lowercase();
     let unpunctuated: String = lower.chars().filter(|character| !character.is_ascii_punctuation()).collect();
     without_articles(&unpunctuated).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A space for each `a`, `an`, `the` between word boundaries; a word is a run of letters and digits, so that of
-/// `the—end` the end stays.
+/// Replaces `a`, `an` and `the` between word boundaries by a space. A word is a run of letters and
+/// digits, so of `the—end`, `—end` remains.
 fn without_articles(text: &str) -> String {
     let is_word = |character: char| character.is_alphanumeric();
     let mut kept = String::with_capacity(text.len());
@@ -186,11 +194,12 @@ fn without_articles(text: &str) -> String {
     kept
 }
 
-/// The best mean score, in percent, that a threshold gives, and that threshold.
+/// The best mean score that any threshold achieves, in percent, and that threshold.
 ///
-/// As the official script does it: starting from "no answer" everywhere, questions are answered in the order of their
-/// no-answer scores, and the best moment is kept. Its threshold for "no answer" everywhere is 0, which is right for
-/// probabilities; differences of scores may be lower, and then so is the threshold here.
+/// Like the official script, starts with "no answer" everywhere, answers questions in the order of
+/// their no-answer scores, and keeps the best point. The script's threshold for "no answer"
+/// everywhere is 0, which is right for probabilities; score differences may be negative, and the
+/// threshold here is then below the lowest.
 fn best_threshold(predicted: &[PredictedAnswer], raw: &[Score], part: fn(&Score) -> f64) -> (f64, f64) {
     let mut order: Vec<(&PredictedAnswer, &Score)> = predicted.iter().zip(raw).collect();
     order.sort_by(|(a, _), (b, _)| a.no_answer_score.total_cmp(&b.no_answer_score));

@@ -1,4 +1,4 @@
-//! Labeled examples: which files they are read from, and which of them are set aside to choose the best epoch by.
+//! Reads labeled examples and holds out some of them for evaluation.
 
 use std::path::{Path, PathBuf};
 
@@ -10,21 +10,22 @@ use serde_json::{Value, json};
 use crate::settings::FinetuneSettings;
 use crate::tasks::Task;
 
-/// Keeps this stream of random numbers apart from the run's others.
+/// Tag that keeps this random stream independent of the run's others.
 const SPLIT: u64 = 21;
 
-/// Where labeled examples are read from.
+/// The labeled files of a run.
 #[derive(Debug, Clone)]
 pub struct Files {
-    /// To learn from.
+    /// The training file.
     pub training: PathBuf,
-    /// To choose the best epoch by; `None` to set a share of the training examples aside.
+    /// The evaluation file, which selects the best epoch; `None` holds out a fraction of the
+    /// training examples.
     pub evaluation: Option<PathBuf>,
-    /// To be looked at once.
+    /// The test file, evaluated once after training.
     pub test: Option<PathBuf>,
 }
 
-/// Labeled examples by their use.
+/// The labeled examples of a run, by use.
 pub(super) struct LabeledData<T: Task> {
     pub training: Vec<T::Example>,
     pub evaluation: Vec<T::Example>,
@@ -32,7 +33,7 @@ pub(super) struct LabeledData<T: Task> {
     pub files: Value,
 }
 
-/// Reads what the files hold; without an evaluation file a share of the training examples is set aside.
+/// Reads the files; without an evaluation file, holds out a fraction of the training examples.
 pub(super) fn read_data<T: Task>(settings: &FinetuneSettings, files: &Files, task: &T) -> Result<LabeledData<T>> {
     let mut training = task.read(&files.training)?;
     let evaluation = match &files.evaluation {
@@ -40,7 +41,7 @@ pub(super) fn read_data<T: Task>(settings: &FinetuneSettings, files: &Files, tas
         None => set_aside(&mut training, settings.eval_share, mix(&[settings.split_seed, SPLIT])),
     };
     if training.is_empty() {
-        let expected = "more, so that one can be set aside (or --eval FILE, or --eval-share 0)";
+        let expected = "more, so that one can be held out (or --eval FILE, or --eval-share 0)";
         return Err(Error::file(&files.training, format!("{} example(s)", evaluation.len()), expected));
     }
     let test = files.test.as_deref().map(|path| task.read(path)).transpose()?.unwrap_or_default();
@@ -54,7 +55,8 @@ fn describe_file(path: &Path) -> Result<Value> {
     Ok(json!({"path": path.display().to_string(), "bytes": bytes, "sha256": sha256_of(path)?}))
 }
 
-/// Takes a random share out of the examples, in their order; at least one if the share is not 0.
+/// Removes a random fraction of the examples, at least one if `share` is positive, and returns
+/// them; both parts keep their order.
 fn set_aside<E>(examples: &mut Vec<E>, share: f64, seed: u64) -> Vec<E> {
     let count = examples.len() as u64;
     let wanted = if share > 0.0 { ((count as f64 * share).round() as u64).clamp(1, count.max(2) - 1) } else { 0 };

@@ -1,4 +1,4 @@
-//! The training inputs as batches, epoch after epoch.
+//! Batches of training inputs, epoch after epoch.
 
 use bert_model::{Error, Result};
 use bert_train::permutation::{Permutation, mix};
@@ -8,35 +8,36 @@ use serde::{Deserialize, Serialize};
 use crate::features::Item;
 use crate::tasks::Task;
 
-/// Keeps this stream of random numbers apart from the run's others.
+/// Tag that keeps this random stream independent of the run's others.
 const ORDER: u64 = 22;
 
-/// Inputs that are trained on together, shortest first, and the number of loss terms in them.
+/// Inputs trained on together, sorted by length, with the number of loss terms in them.
 pub struct Batch<'a, I> {
     pub items: Vec<Item<'a, I>>,
     pub terms: f64,
 }
 
-/// Which batch comes next.
+/// The next batch, as saved in checkpoints.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(super) struct EpochCursor {
     epoch: u64,
     batch: usize,
 }
 
-/// The training inputs, epoch after epoch, each in an order of its own.
+/// A source of training batches, in a new order every epoch.
 pub(super) struct EpochSource<'a, T: Task> {
     pub items: Vec<Item<'a, T::Input>>,
     pub task: &'a T,
     pub batch_size: usize,
     pub seed: u64,
     pub cursor: EpochCursor,
-    /// The batches of the epoch at hand, made when it begins.
+    /// Batches of the current epoch, drawn when it starts.
     pub batches: Vec<Vec<usize>>,
 }
 
 impl<T: Task> EpochSource<'_, T> {
-    /// The epoch's batches, random ones: if like lengths came together, the words of short sentences would count for more.
+    /// Draws the batches of an epoch at random. If they grouped inputs by length, words of short
+    /// sentences would have more weight.
     fn batches_of(&self, epoch: u64) -> Vec<Vec<usize>> {
         let count = self.items.len() as u64;
         let order = Permutation::new(count, mix(&[self.seed, ORDER, epoch]));
@@ -60,7 +61,7 @@ impl<'a, T: Task> StepSource for EpochSource<'a, T> {
             self.batches[self.cursor.batch].iter().map(|&index| self.items[index]).collect();
         let tokens = items.iter().map(|item| self.task.tokens(item.input) as u64).sum();
         let terms: f64 = items.iter().map(|item| self.task.terms(item.input)).sum();
-        // Sentences without a word have none; their loss is then 0.
+        // A batch without labeled words has no loss terms; its loss is 0.
         let terms = if terms > 0.0 { terms } else { 1.0 };
         self.cursor.batch += 1;
         let epoch = self.cursor.epoch as f64 + self.cursor.batch as f64 / self.batches.len() as f64;

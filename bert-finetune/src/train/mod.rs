@@ -1,7 +1,7 @@
 //! `bert-finetune train`: from a model and labeled files to the model of the best epoch.
 //!
-//! `data` reads the examples, `start` puts a head on the checkpoint, `epochs` cuts the examples into batches, `once` is a
-//! run with one seed, `seeds` several of them.
+//! `data` reads the examples, `start` puts a head on the encoder, `epochs` draws batches, `once`
+//! trains with one seed, and `seeds` with several.
 
 mod data;
 mod epochs;
@@ -21,7 +21,7 @@ pub use self::once::{FinetuneOutcome, evaluate};
 /// Runs `bert-finetune train` on labeled files.
 ///
 /// # Errors
-/// Whatever can be wrong with the model, the files, the device or the numbers.
+/// If the model, a file, the device or a computed number is invalid.
 pub fn run(
     settings: &FinetuneSettings,
     run: &FinetuneRunOptions,

@@ -1,4 +1,4 @@
-//! One run with one seed: every epoch ends with a look at the evaluation examples, and the model of the best epoch stays.
+//! Training with one seed: evaluates after every epoch and keeps the model of the best one.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -30,25 +30,25 @@ use crate::report::{self, EvaluationRecord};
 use crate::settings::{FinetuneRunOptions, FinetuneSettings};
 use crate::tasks::Task;
 
-/// Keeps this stream of random numbers apart from the run's others.
+/// Tag that keeps this random stream independent of the run's others.
 const ADAPTERS: u64 = 24;
 
-/// Checkpoints that are kept: should the newest be damaged, there is one before it.
+/// Number of checkpoints to keep: a second one in case the newest is damaged.
 const KEEP: usize = 2;
 
-/// What a run came to.
+/// The result of a training run.
 #[derive(Debug)]
 pub struct FinetuneOutcome {
     /// Why it ended.
     pub ended: Ended,
-    /// What `--json` prints.
+    /// The JSON object that `--json` prints.
     pub summary: Value,
 }
 
-/// One run with one seed.
+/// Trains with one seed.
 ///
 /// # Errors
-/// As [`super::run`].
+/// Those of [`super::run`].
 pub(super) fn run_once(
     settings: &FinetuneSettings,
     run: &FinetuneRunOptions,
@@ -69,7 +69,7 @@ pub(super) fn run_once(
         return Err(Error::Mismatch {
             left: format!("--max-seq-len {}", settings.description.max_seq_len),
             right: format!("a model of {} positions", config.max_position_embeddings),
-            advice: "lower it".into(),
+            advice: "lower --max-seq-len".into(),
         });
     }
     let mut description = settings.description.clone();
@@ -77,7 +77,7 @@ pub(super) fn run_once(
     let (labels, keeps_head) = fit_to_head(labels, description.task.architecture(), &config);
     let is_same_class = config.architectures.iter().flatten().any(|name| name == description.task.architecture());
     if is_same_class && !keeps_head && !settings.from_scratch && !run.quiet {
-        eprintln!("{}: its head is for other labels and stays behind; a fresh one learns", settings.model.display());
+        eprintln!("{}: its task head has different labels; initializing a new one", settings.model.display());
     }
     let task = description.task(labels.clone(), &tokenizer)?;
     let config = with_head(config, &description, &labels);
@@ -94,11 +94,11 @@ pub(super) fn run_once(
     })
 }
 
-/// Everything that stays the same during a run.
+/// What stays constant during a run.
 struct Run<'a, T: Task> {
     settings: &'a FinetuneSettings,
     run: &'a FinetuneRunOptions,
-    /// With what was learned of the labels.
+    /// The description, completed with what was learned about the labels.
     description: Description,
     config: BertConfig,
     tokenizer: Tokenizer,
@@ -122,7 +122,7 @@ impl<T: Task> Run<'_, T> {
         let mut evaluation = Encoded::new(task, &data.evaluation)?;
         warn_truncated(task.truncated_count());
         if settings.adaptation == Adaptation::FrozenEncoder {
-            // The encoder will never say anything else.
+            // The frozen encoder's output is constant; compute it once.
             training.run_encoder(task, &model, device)?;
             evaluation.run_encoder(task, &model, device)?;
         }
@@ -203,7 +203,7 @@ impl<T: Task> Run<'_, T> {
         let best = match learning.best.take() {
             Some(best) => best,
             None => {
-                // Nothing to choose by: the last epoch it is.
+                // No evaluation set, so keep the last epoch.
                 self.save(&path, &state.model, &Map::new())?;
                 Best { epoch: settings.epochs, metrics: Map::new() }
             }
@@ -228,7 +228,7 @@ impl<T: Task> Run<'_, T> {
         Ok(FinetuneOutcome { ended, summary })
     }
 
-    /// Writes the model, adapters merged, with what was chosen by `metrics`.
+    /// Writes the model with merged adapters, and the no-answer threshold from `metrics`.
     fn save(&self, directory: &Path, model: &T::Model, metrics: &Map<String, Value>) -> Result<()> {
         save(directory, &model.clone().materialize(), &self.config, &self.tokenizer)?;
         let threshold = metrics.get("no_answer_threshold").and_then(Value::as_f64);
@@ -237,14 +237,14 @@ impl<T: Task> Run<'_, T> {
     }
 }
 
-/// The epoch whose model is kept.
+/// The best epoch, whose model is kept.
 #[derive(Debug, Clone)]
 struct Best {
     epoch: u64,
     metrics: Map<String, Value>,
 }
 
-/// Learning with an evaluation after every epoch.
+/// The training objective, with an evaluation after every epoch.
 struct FineTuning<'a, T: Task> {
     run: &'a Run<'a, T>,
     data: &'a LabeledData<T>,
@@ -252,12 +252,12 @@ struct FineTuning<'a, T: Task> {
     steps_per_epoch: u64,
     directory: PathBuf,
     best: Option<Best>,
-    /// Epochs since the best one.
+    /// Number of epochs since the best one.
     epochs_since_best: u64,
 }
 
 impl<T: Task> FineTuning<'_, T> {
-    /// What the epochs before a resumption came to.
+    /// Restores the best epoch from the metrics logged before a run was resumed.
     fn replay_metrics(&mut self, metrics: &[Value]) {
         for record in metrics {
             if let (Some(step), Some(metrics)) = (record["step"].as_u64(), record["eval"].as_object()) {
@@ -266,7 +266,7 @@ impl<T: Task> FineTuning<'_, T> {
         }
     }
 
-    /// Whether this epoch is the best so far.
+    /// Records an epoch's metrics and returns whether they are the best so far.
     fn keep_if_best(&mut self, epoch: u64, metrics: Map<String, Value>) -> bool {
         let name = self.run.task.main_metric();
         let value =
@@ -325,10 +325,11 @@ impl<'a, T: Task> bert_train::Objective for FineTuning<'a, T> {
     }
 }
 
-/// The metrics of a model (without autodiff) on labeled examples, and what they were computed from.
+/// Computes metrics of a model (without autodiff) on labeled examples; also returns the scores they
+/// are based on.
 ///
 /// # Errors
-/// If the system refuses threads.
+/// If the system cannot create threads.
 pub fn evaluate<'a, T: Task>(
     task: &T,
     model: &T::Model,

@@ -1,5 +1,6 @@
-//! Small data sets are unstable (paper, appendix A.3): several runs that differ in their seed alone, their mean and
-//! spread. The best run's files are copied up into the run directory, so that it is a model directory as well.
+//! Trains with several seeds, since results on small data sets vary (paper, appendix A.3), and
+//! reports mean and spread. The files of the best run are copied to the run directory, which thus
+//! is a model directory, too.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,10 +14,10 @@ use super::data::Files;
 use super::once::{FinetuneOutcome, run_once};
 use crate::settings::{FinetuneRunOptions, FinetuneSettings};
 
-/// Runs every seed in a directory of its own, `seed-N`.
+/// Runs each seed in a subdirectory of its own, `seed-N`.
 ///
 /// # Errors
-/// Those of the runs.
+/// Those of the individual runs.
 pub fn run_all(
     settings: &FinetuneSettings,
     run: &FinetuneRunOptions,
@@ -64,7 +65,7 @@ pub fn run_all(
     Ok(FinetuneOutcome { ended: Ended::Finished, summary })
 }
 
-/// Copies a finished run's files, not its folders, in a way that leaves no half file.
+/// Copies the files (not the subdirectories) of a finished run, each atomically.
 fn copy_files(from: &Path, to: &Path) -> Result<()> {
     for entry in fs::read_dir(from).map_err(Error::io(from, "read"))? {
         let path = entry.map_err(Error::io(from, "read"))?.path();
@@ -76,7 +77,7 @@ fn copy_files(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Mean and sample standard deviation of every number.
+/// Mean and sample standard deviation of each metric.
 fn mean_and_spread<'a>(runs: impl Iterator<Item = &'a Map<String, Value>>) -> (Map<String, Value>, Map<String, Value>) {
     let mut values: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for (name, value) in runs.flatten() {

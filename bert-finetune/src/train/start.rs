@@ -1,4 +1,4 @@
-//! Where a run starts from: the checkpoint's encoder, under a fresh head or its own.
+//! The model that a run starts from: a pretrained encoder with a new head, or with its own.
 
 use std::collections::BTreeSet;
 
@@ -11,17 +11,18 @@ use burn::tensor::Device;
 use crate::description::Description;
 use crate::settings::FinetuneSettings;
 
-/// Keeps this stream of random numbers apart from the run's others.
+/// Tag that keeps this random stream independent of the run's others.
 const HEAD: u64 = 23;
 
-/// The configuration with the head of the task.
+/// The configuration with the labels and problem type of the task.
 pub(super) fn with_head(config: BertConfig, description: &Description, labels: &[String]) -> BertConfig {
     let mut config = if labels.is_empty() { config.without_labels() } else { config.with_labels(labels) };
     config.problem_type = description.task.problem_type();
     config
 }
 
-/// The labels, in the order of the checkpoint's head if that is one for the same task and labels; and whether it is.
+/// Returns the labels, in the order of the checkpoint's head if it has the same architecture and
+/// labels, and whether that head can be kept.
 pub(super) fn fit_to_head(labels: Vec<String>, architecture: &str, checkpoint: &BertConfig) -> (Vec<String>, bool) {
     if !checkpoint.architectures.iter().flatten().any(|name| name == architecture) {
         return (labels, false);
@@ -30,7 +31,8 @@ pub(super) fn fit_to_head(labels: Vec<String>, architecture: &str, checkpoint: &
     let nameless = numbered("LABEL_", checkpoint.num_labels());
     let named = checkpoint.labels().ok().flatten().unwrap_or_else(|| nameless.clone());
     let sorted = |labels: &[String]| BTreeSet::from_iter(labels.iter().cloned());
-    // Heads for questions and choices have no labels; a value has a name that says nothing.
+    // Heads for question answering and multiple choice have no labels, and a regression label has
+    // no meaningful name.
     let is_by_number = named == nameless && (labels.len() == 1 || labels == numbered("", labels.len()));
     if !labels.is_empty() && sorted(&named) == sorted(&labels) {
         return (named, true);
@@ -39,8 +41,8 @@ pub(super) fn fit_to_head(labels: Vec<String>, architecture: &str, checkpoint: &
     (labels, is_fit)
 }
 
-/// The encoder of the checkpoint under a fresh head; under its own, if that is for the same task and labels (a reader of
-/// questions that goes on with others).
+/// Loads the encoder with a new head, or with the checkpoint's own if `keeps_head` (for instance a
+/// question-answering model that is trained further).
 pub(super) fn initial_model<M: Pretrained>(
     settings: &FinetuneSettings,
     keeps_head: bool,
@@ -58,7 +60,7 @@ pub(super) fn initial_model<M: Pretrained>(
     let unexpected: Vec<&str> =
         loaded.initialized.iter().map(String::as_str).filter(|n| n.contains("pooler")).collect();
     if !unexpected.is_empty() && !quiet {
-        eprintln!("warning: {}: no pooler in the checkpoint, freshly initialized", settings.model.display());
+        eprintln!("warning: {}: the checkpoint has no pooler; initializing a new one", settings.model.display());
     }
     Ok(loaded.model)
 }

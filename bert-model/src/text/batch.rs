@@ -1,16 +1,16 @@
-//! Sequences of different lengths as one padded batch.
+//! Collates sequences of different lengths into one padded batch.
 
 use burn::prelude::*;
 use tokenizers::Encoding;
 
 use crate::model::BertInput;
 
-/// One tokenized text or pair, special tokens included.
+/// A tokenized text or pair of texts, including special tokens.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sequence {
     /// WordPiece ids.
     pub ids: Vec<u32>,
-    /// The segment of each token; as long as `ids`.
+    /// Token type (segment) of each token; as long as `ids`.
     pub types: Vec<u8>,
 }
 
@@ -20,7 +20,7 @@ impl Sequence {
         self.ids.len()
     }
 
-    /// Whether there is no token at all.
+    /// Whether there are no tokens.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
     }
@@ -33,9 +33,10 @@ impl From<&Encoding> for Sequence {
     }
 }
 
-/// Pads the sequences at their ends to the length of the longest.
+/// Collates sequences into one batch, padding each at its end to the longest.
 ///
-/// Shapes of the result: `[B, T]` with B = number of sequences and T = length of the longest one, at least 1.
+/// Shapes of the result: `[B, T]`, with B the number of sequences and T the length of the longest,
+/// at least 1.
 pub fn collate(sequences: &[&Sequence], pad_id: u32, device: &Device) -> BertInput {
     let (rows, tokens) = (sequences.len(), sequences.iter().map(|s| s.len()).max().unwrap_or(0).max(1));
     let padded = |value: &dyn Fn(&Sequence, usize) -> i32, padding: i32| -> Tensor<2, Int> {

@@ -1,4 +1,4 @@
-//! Text on its way to the model: WordPieces, batches.
+//! From text to model input: WordPiece tokenization and padded batches.
 
 pub mod batch;
 pub mod tokenizer;

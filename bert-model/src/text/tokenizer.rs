@@ -1,5 +1,6 @@
-//! BERT's tokenizer (SEMANTICS: clean, split at whitespace and punctuation, then greedy longest-match WordPiece), by
-//! way of the `tokenizers` crate, with the files that Hugging Face keeps beside a model.
+//! BERT's tokenizer, a thin wrapper around the `tokenizers` crate: normalize, split on whitespace
+//! and punctuation, then greedy longest-match WordPiece. Reads and writes the tokenizer files of a
+//! Hugging Face model directory.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,59 +23,60 @@ use crate::config::BertConfig;
 use crate::error::{Error, Result};
 use crate::file::replace_file;
 
-/// Where a piece or a word stands in a text: start and end, in code points.
+/// Start and end of a WordPiece or word in its text, in code points; the end is exclusive.
 pub type Offsets = (usize, usize);
 
-/// Ids of the special tokens; a directory may call them otherwise than BERT does (`<s>` for `[CLS]`).
+/// Ids of the special tokens. A model directory may give them other names, such as `<s>` for
+/// `[CLS]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpecialTokens {
-    /// `[PAD]`, fills a batch up.
+    /// `[PAD]`, fills sequences up to the length of the batch.
     pub pad: u32,
-    /// `[UNK]`, a word that the vocabulary cannot spell.
+    /// `[UNK]`, stands for a word that the vocabulary cannot represent.
     pub unk: u32,
-    /// `[CLS]`, begins every sequence.
+    /// `[CLS]`, starts every sequence.
     pub cls: u32,
     /// `[SEP]`, ends every segment.
     pub sep: u32,
-    /// `[MASK]`, a hidden word.
+    /// `[MASK]`, replaces a token to predict.
     pub mask: u32,
 }
 
-/// How text is prepared before it is cut into WordPieces; the keys of `tokenizer_config.json`.
+/// How text is normalized before WordPiece; the keys of `tokenizer_config.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Normalization {
-    /// Lowercase everything (an "uncased" model).
+    /// Lowercase the text (an "uncased" model).
     pub lowercase: bool,
-    /// Remove accents; `None` means when lowercasing.
+    /// Strip accents; `None` means if and only if `lowercase`.
     pub strip_accents: Option<bool>,
-    /// Set CJK characters apart as words of their own.
+    /// Split CJK characters into words of their own.
     pub chinese_chars: bool,
 }
 
 impl Normalization {
-    /// As Google's uncased or cased models.
+    /// The settings of Google's uncased (`lowercase`) or cased models.
     pub fn new(lowercase: bool) -> Self {
         Self { lowercase, strip_accents: None, chinese_chars: true }
     }
 }
 
-/// Text to WordPiece ids and back.
+/// Converts text to WordPiece ids and back.
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     special: SpecialTokens,
     /// One more than the highest id.
     end_of_ids: u64,
-    /// Texts that were cut so far.
+    /// Number of texts truncated so far, shared by clones.
     truncated: Arc<AtomicU64>,
 }
 
 impl Tokenizer {
-    /// Reads the tokenizer of a model directory: `tokenizer.json`, else `vocab.txt` with `tokenizer_config.json` and the
-    /// tokens that were added to it. A path to one of the first two files works, too.
+    /// Loads the tokenizer of a model directory: `tokenizer.json` if present, else `vocab.txt` with
+    /// `tokenizer_config.json` and added tokens. `path` may also be one of the first two files.
     ///
     /// # Errors
-    /// If there is neither, or what is there is no BERT tokenizer.
+    /// If there is neither file, or it does not describe a BERT tokenizer.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let metadata = std::fs::metadata(path).map_err(Error::io(path, "open the tokenizer"))?;
@@ -92,13 +94,13 @@ impl Tokenizer {
 
     fn from_json(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
-        // The library panics where its own reader would meet bad JSON halfway through.
+        // The tokenizers crate panics on some malformed JSON, so check it first.
         let _: serde::de::IgnoredAny = serde_json::from_str(&text)
             .map_err(|error| Error::line(path, error.line() as u64, error.to_string(), "a tokenizer.json"))?;
         let mut inner: tokenizers::Tokenizer = text
             .parse()
             .map_err(|error| Error::file(path, format!("{error}"), "a tokenizer.json of the tokenizers library"))?;
-        // Length and padding are the caller's to choose, whatever the file was saved with.
+        // The caller decides about truncation and padding, whatever the file was saved with.
         inner.with_padding(None::<PaddingParams>);
         inner.with_truncation(None).map_err(|error| Error::file(path, error.to_string(), "a tokenizer"))?;
         Self::wrap(inner, &special_names(path)?, path)
@@ -123,22 +125,22 @@ impl Tokenizer {
             let found = inner.token_to_id(&token.content).map(u64::from);
             if found != Some(id) {
                 let found = format!("the added token {:?} with the id {id}", token.content);
-                return Err(Error::file(path, found, "ids that go on where the vocabulary ends"));
+                return Err(Error::file(path, found, "ids that continue where the vocabulary ends"));
             }
         }
         Self::wrap(inner, &names, path)
     }
 
-    /// A tokenizer from a vocabulary by itself: a WordPiece a line, in id order.
+    /// Builds a tokenizer from a vocabulary file alone: one WordPiece per line, in id order.
     ///
     /// # Errors
-    /// If the file cannot be read, a piece comes twice, or a special token is missing.
+    /// If the file cannot be read, contains a WordPiece twice, or lacks a special token.
     pub fn from_vocab_file(path: &Path, normalization: Normalization) -> Result<Self> {
         let names = SPECIAL_TOKENS.map(str::to_string);
         Self::wrap(Self::build(&read_vocabulary(path)?, normalization, &names, path)?, &names, path)
     }
 
-    /// A tokenizer from the pieces of a vocabulary, in id order.
+    /// Builds a tokenizer from WordPieces in id order.
     ///
     /// # Errors
     /// If a special token is missing.
@@ -181,7 +183,7 @@ impl Tokenizer {
         let vocabulary = inner.get_vocab(true);
         let pieces = vocabulary.len() as u64;
         let end_of_ids = vocabulary.into_values().max().map_or(0, |highest| u64::from(highest) + 1);
-        // Lists by id are as long as the highest id says, so it must be of the size of what the file holds.
+        // Tables indexed by id are as long as the highest id, so bound it by the size of the file.
         if end_of_ids > 1024 + 8 * pieces {
             let found = format!("the id {} among {pieces} pieces", end_of_ids - 1);
             return Err(Error::file(origin, found, "ids from 0 on"));
@@ -208,7 +210,7 @@ impl Tokenizer {
         self.inner.get_vocab_size(true)
     }
 
-    /// The WordPiece with this id; "" for an id that there is not.
+    /// The WordPiece with this id; the empty string if there is none.
     pub fn piece(&self, id: u32) -> String {
         self.inner.id_to_token(id).unwrap_or_default()
     }
@@ -218,30 +220,30 @@ impl Tokenizer {
         (0..self.end_of_ids).map(|id| self.piece(id as u32)).collect()
     }
 
-    /// For each id, whether the piece continues a word (`##…`).
+    /// For each id, whether the WordPiece continues a word (`##…`).
     pub fn continuations(&self) -> Vec<bool> {
         self.vocabulary().iter().map(|piece| piece.starts_with("##")).collect()
     }
 
-    /// WordPieces back to text.
+    /// Converts WordPiece ids back to text, omitting special tokens.
     ///
     /// # Errors
-    /// If the decoder of a foreign `tokenizer.json` fails.
+    /// If the decoder of a third-party `tokenizer.json` fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         self.inner.decode(ids, true).map_err(|error| Error::Setting(format!("cannot decode: {error}")))
     }
 
-    /// The same tokenizer, cutting what is longer than `max_length` tokens, special tokens included; of a pair, the
-    /// longer side loses tokens first. [`Tokenizer::truncated_count`] tells how many texts were cut.
+    /// A tokenizer that truncates to `max_length` tokens, special tokens included; in a pair, the
+    /// longer text loses tokens first. [`Tokenizer::truncated_count`] counts the truncated texts.
     ///
     /// # Errors
-    /// If `max_length` has no room for the special tokens.
+    /// If `max_length` leaves no room for the special tokens.
     pub fn truncating(&self, max_length: usize) -> Result<Self> {
-        // `[CLS]` and two times `[SEP]`, for BERT.
+        // In BERT: one `[CLS]` and two `[SEP]`.
         let least = self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(true)).max(1);
         if max_length < least {
             return Err(Error::Setting(format!(
-                "maximal length: found {max_length}, expected at least {least}, for the special tokens"
+                "maximum length: found {max_length}, expected at least {least}, for the special tokens"
             )));
         }
         let mut truncating = Self { truncated: Arc::default(), ..self.clone() };
@@ -249,14 +251,15 @@ impl Tokenizer {
         truncating
             .inner
             .with_truncation(Some(parameters))
-            .map_err(|error| Error::Setting(format!("maximal length {max_length}: {error}")))?;
+            .map_err(|error| Error::Setting(format!("maximum length {max_length}: {error}")))?;
         Ok(truncating)
     }
 
-    /// `[CLS] text [SEP]`, or `[CLS] text [SEP] pair [SEP]` with token types 0 and 1. Offsets count code points.
+    /// Encodes a text as `[CLS] text [SEP]`, or a pair as `[CLS] text [SEP] pair [SEP]` with token
+    /// types 0 and 1. Offsets count code points.
     ///
     /// # Errors
-    /// If a foreign `tokenizer.json` cannot process the text.
+    /// If a third-party `tokenizer.json` cannot process the text.
     pub fn encode(&self, text: &str, pair: Option<&str>) -> Result<Encoding> {
         let input: EncodeInput = match pair {
             Some(pair) => (text, pair).into(),
@@ -270,34 +273,35 @@ impl Tokenizer {
         Ok(encoding)
     }
 
-    /// How many texts this tokenizer and its clones have cut so far; see [`Tokenizer::truncating`].
+    /// Number of texts (or pairs) that this tokenizer and its clones have truncated so far; see
+    /// [`Tokenizer::truncating`].
     pub fn truncated_count(&self) -> u64 {
         self.truncated.load(Ordering::Relaxed)
     }
 
-    /// The WordPieces of a text without special tokens around it.
+    /// The WordPiece ids of a text, without special tokens.
     ///
     /// # Errors
-    /// As [`Tokenizer::encode`].
+    /// Those of [`Tokenizer::encode`].
     pub fn pieces(&self, text: &str) -> Result<Vec<u32>> {
         let encoding =
             self.inner.encode_fast(text, false).map_err(|error| Error::Setting(format!("cannot tokenize: {error}")))?;
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// The WordPieces of a text without special tokens around it, and where each stands, in code points.
+    /// The WordPiece ids of a text, without special tokens, and the offsets of each in code points.
     ///
     /// # Errors
-    /// As [`Tokenizer::encode`].
+    /// Those of [`Tokenizer::encode`].
     pub fn pieces_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<Offsets>)> {
         let encoding = self.plain(text)?;
         Ok((encoding.get_ids().to_vec(), encoding.get_offsets().to_vec()))
     }
 
-    /// Where each word of a text stands, in code points: words are what whitespace and punctuation set apart.
+    /// The offsets, in code points, of each word of a text, as split on whitespace and punctuation.
     ///
     /// # Errors
-    /// As [`Tokenizer::encode`].
+    /// Those of [`Tokenizer::encode`].
     pub fn word_offsets(&self, text: &str) -> Result<Vec<Offsets>> {
         let encoding = self.plain(text)?;
         let mut offsets: Vec<(Option<u32>, (usize, usize))> = Vec::new();
@@ -315,7 +319,8 @@ impl Tokenizer {
         encoded.map_err(|error| Error::Setting(format!("cannot tokenize: {error}")))
     }
 
-    /// How text is prepared, as far as the tokenizer says; else as Google's uncased models.
+    /// How text is normalized, as far as the tokenizer file says; otherwise as in Google's uncased
+    /// models.
     pub fn normalization(&self) -> Normalization {
         let normalizer = self.inner.get_normalizer().map(serde_json::to_value).and_then(Result::ok).unwrap_or_default();
         Normalization {
@@ -325,14 +330,15 @@ impl Tokenizer {
         }
     }
 
-    /// Whether text is cut as BERT does it, rather than in a way that only a `tokenizer.json` can describe.
+    /// Whether this is BERT's own pipeline, which `vocab.txt` and `tokenizer_config.json` can
+    /// describe.
     fn is_bert(&self) -> bool {
         matches!(self.inner.get_model(), ModelWrapper::WordPiece(_))
             && matches!(self.inner.get_normalizer(), Some(NormalizerWrapper::BertNormalizer(_)))
             && matches!(self.inner.get_pre_tokenizer(), Some(PreTokenizerWrapper::BertPreTokenizer(_)))
     }
 
-    /// Checks that every id of this tokenizer is a row of the model's word table.
+    /// Checks that every id has a row in the model's word embeddings.
     ///
     /// # Errors
     /// If the vocabulary is larger than the model's.
@@ -348,16 +354,16 @@ impl Tokenizer {
         })
     }
 
-    /// The tokenizer as a `tokenizer.json`.
+    /// Serializes the tokenizer as a `tokenizer.json`.
     ///
     /// # Errors
-    /// If a part of a foreign tokenizer cannot be written.
+    /// If part of a third-party tokenizer cannot be serialized.
     pub fn to_json(&self) -> Result<String> {
         self.inner.to_string(true).map_err(|error| Error::Setting(format!("cannot write the tokenizer: {error}")))
     }
 
-    /// Writes `tokenizer.json`, `tokenizer_config.json` and, for WordPiece, `vocab.txt`; `max_length` is the longest
-    /// sequence of the model that they are for.
+    /// Writes `tokenizer.json`, `tokenizer_config.json` and, for WordPiece, `vocab.txt`.
+    /// `max_length` is the model's maximum sequence length.
     ///
     /// # Errors
     /// If a file cannot be written.
@@ -374,7 +380,7 @@ impl Tokenizer {
                     "tokenize_chinese_chars": chinese_chars,
                 })
             }
-            // transformers then takes tokenizer.json as it is.
+            // Makes transformers use tokenizer.json as it is.
             false => json!({"tokenizer_class": "PreTrainedTokenizerFast"}),
         };
         config["model_max_length"] = max_length.into();

@@ -1,4 +1,4 @@
-//! The files that Hugging Face keeps beside a model for its tokenizer: `vocab.txt`, `tokenizer_config.json`,
+//! Readers for Hugging Face's tokenizer files: `vocab.txt`, `tokenizer_config.json`,
 //! `special_tokens_map.json`, `added_tokens.json`.
 
 use std::collections::{BTreeMap, HashSet};
@@ -9,13 +9,14 @@ use tokenizers::AddedToken;
 
 use crate::error::{Error, Result};
 
-/// The first pieces of every BERT vocabulary, in the order of their ids.
+/// The special tokens of BERT; learned vocabularies start with them, in this order.
 pub const SPECIAL_TOKENS: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
 
-/// The keys of `tokenizer_config.json` that name the special tokens, in the order of [`SPECIAL_TOKENS`].
+/// The keys of `tokenizer_config.json` that name the special tokens, in the order of
+/// [`SPECIAL_TOKENS`].
 pub(super) const SPECIAL_KEYS: [&str; 5] = ["pad_token", "unk_token", "cls_token", "sep_token", "mask_token"];
 
-/// A JSON file; `null` if it is not there.
+/// Reads a JSON file; `null` if it does not exist.
 pub(super) fn read_json(path: &Path) -> Result<Value> {
     if !path.exists() {
         return Ok(Value::Null);
@@ -25,7 +26,7 @@ pub(super) fn read_json(path: &Path) -> Result<Value> {
         .map_err(|error| Error::line(path, error.line() as u64, error.to_string(), "a tokenizer configuration"))
 }
 
-/// The WordPieces of a `vocab.txt`, in id order.
+/// Reads the WordPieces of a `vocab.txt`, in id order.
 pub(super) fn read_vocabulary(path: &Path) -> Result<Vec<String>> {
     let text = std::fs::read(path).map_err(Error::io(path, "read"))?;
     let mut vocabulary = Vec::new();
@@ -39,19 +40,20 @@ pub(super) fn read_vocabulary(path: &Path) -> Result<Vec<String>> {
     }
     let mut seen = HashSet::new();
     if let Some(line) = vocabulary.iter().position(|piece| !seen.insert(piece.as_str())) {
-        let found = format!("{:?} a second time", vocabulary[line]);
-        return Err(Error::line(path, line as u64 + 1, found, "every WordPiece once"));
+        let found = format!("a duplicate of {:?}", vocabulary[line]);
+        return Err(Error::line(path, line as u64 + 1, found, "each WordPiece once"));
     }
     Ok(vocabulary)
 }
 
-/// What the files beside `path` call the special tokens, in the order of [`SPECIAL_TOKENS`]; else their names in BERT.
+/// The names of the special tokens according to the files beside `path`, in the order of
+/// [`SPECIAL_TOKENS`], which are the default.
 pub(super) fn special_names(path: &Path) -> Result<[String; 5]> {
     let config = read_json(&path.with_file_name("tokenizer_config.json"))?;
     let map = read_json(&path.with_file_name("special_tokens_map.json"))?;
     let mut names = SPECIAL_TOKENS.map(str::to_string);
     for (name, key) in names.iter_mut().zip(SPECIAL_KEYS) {
-        // A name, or an object that also says how it is matched.
+        // Either a string or an object that also has matching options.
         let stated =
             [&config[key], &map[key]].into_iter().find_map(|value| value.as_str().or(value["content"].as_str()));
         if let Some(stated) = stated {
@@ -61,7 +63,7 @@ pub(super) fn special_names(path: &Path) -> Result<[String; 5]> {
     Ok(names)
 }
 
-/// The tokens that were added to a vocabulary after it was learned, by id: what the files beside the `vocab.txt` say.
+/// The tokens added to a `vocab.txt` after training, by id, from the files beside it.
 pub(super) fn added_tokens(path: &Path, config: &Value) -> Result<BTreeMap<u64, AddedToken>> {
     let bad =
         |path: &Path, found: &str| Error::file(path, found, "added tokens and their ids as Hugging Face writes them");
@@ -87,7 +89,8 @@ pub(super) fn added_tokens(path: &Path, config: &Value) -> Result<BTreeMap<u64, 
     }
 }
 
-/// Refuses a vocabulary that belongs to another algorithm than BERT's: only a `tokenizer.json` could describe it.
+/// Refuses a vocabulary of another algorithm than BERT's, which only a `tokenizer.json` can
+/// describe.
 pub(super) fn check_algorithm(config: &Value, path: &Path) -> Result<()> {
     const CLASSES: [&str; 6] = [
         "BertTokenizer",

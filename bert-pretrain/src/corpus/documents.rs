@@ -1,7 +1,7 @@
-//! From lines to documents: at empty lines in text, at each line in `.jsonl`.
+//! Groups lines into documents, separated by empty lines in text; in `.jsonl`, each line is one.
 //!
-//! A document is what the next-sentence task draws its consecutive sentences from, so that two texts must never run
-//! into one. The end of a file ends a document too.
+//! The next-sentence task draws consecutive sentences from a document, so unrelated texts must
+//! never be joined. The end of a file also ends a document.
 
 use std::iter::Enumerate;
 use std::path::Path;
@@ -13,22 +13,23 @@ use serde_json::Value;
 
 use super::files::CorpusFile;
 
-/// A longer document goes on as another one, from its next line. The few examples that would span the cut are lost,
-/// and memory stays bounded even for a file that has no empty line at all. What Rust needs to hold each line counts.
+/// A document longer than this, in bytes, is split at the next line. The few examples that would
+/// span the split are lost, but memory stays bounded even for a file without empty lines. The size
+/// includes Rust's overhead per line.
 pub const MAX_DOCUMENT_BYTES: usize = 4 << 20;
 
-/// Consecutive lines of text that belong together.
+/// Consecutive lines of text that form a unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
     /// Paragraphs or sentences; none is blank.
     pub lines: Vec<String>,
-    /// The file it is from, as an index in [`Corpus::files`](super::Corpus::files).
+    /// Index of its file in [`Corpus::files`](super::Corpus::files).
     pub file: usize,
-    /// Where in that file it starts, from 1.
+    /// Number of its first line in that file, from 1.
     pub line: u64,
 }
 
-/// The documents of several files, one file after the other.
+/// Iterates over the documents of several files, one file after another.
 pub struct Documents {
     files: Enumerate<IntoIter<CorpusFile>>,
     current: Option<FileDocuments>,
@@ -66,13 +67,14 @@ impl Iterator for Documents {
     }
 }
 
-/// The documents of one file.
+/// Reads the documents of one file.
 struct FileDocuments {
     file: usize,
     source: Source,
 }
 
-/// Where lines come from. Both give none at the end of a document, and go on with the next when asked again.
+/// Where lines come from. Both kinds return `None` at the end of a document and continue with the
+/// next one when called again.
 enum Source {
     Text(LineReader),
     Jsonl(LineReader, JsonlText),
@@ -100,7 +102,7 @@ impl FileDocuments {
 }
 
 impl Source {
-    /// The next line that is not blank, wherever it is, with its number; none at the end of the file.
+    /// The next non-blank line of the file, with its number; `None` at the end of the file.
     fn first_line(&mut self) -> Result<Option<(String, u64)>> {
         match self {
             Self::Text(reader) => loop {
@@ -125,7 +127,7 @@ impl Source {
         }
     }
 
-    /// The next line of the same document.
+    /// The next line of the current document.
     fn following_line(&mut self) -> Result<Option<String>> {
         let line = match self {
             Self::Text(reader) => reader.next_line()?.filter(|line| !is_blank(line)),
@@ -135,7 +137,7 @@ impl Source {
     }
 }
 
-/// The text of one line of `.jsonl`, and how far it has been read.
+/// The text of one line of `.jsonl`, and the position up to which it has been read.
 #[derive(Default)]
 struct JsonlText {
     text: String,
@@ -143,7 +145,7 @@ struct JsonlText {
 }
 
 impl JsonlText {
-    /// The next line that is not blank.
+    /// The next non-blank line of the text.
     fn next_line(&mut self) -> Option<&str> {
         while let Some(line) = self.text[self.position..].split_inclusive('\n').next() {
             let start = self.position;
@@ -156,7 +158,7 @@ impl JsonlText {
     }
 }
 
-/// The text of the next line of a `.jsonl` file; blank lines are passed over.
+/// The text of the next line of a `.jsonl` file, skipping blank lines.
 fn read_record(reader: &mut LineReader) -> Result<Option<String>> {
     let text = loop {
         match reader.next_line()? {
@@ -168,7 +170,7 @@ fn read_record(reader: &mut LineReader) -> Result<Option<String>> {
     text.map(Some).map_err(|found| reader.error(found, "a JSON object with a string under the key `text`"))
 }
 
-/// The string under `text`, or what was found instead.
+/// The string under the key `text`, or a description of what was found instead.
 fn text_of(line: &str) -> Result<String, String> {
     let kind = match serde_json::from_str(line).map_err(|error| format!("malformed JSON ({})", cause(&error)))? {
         Value::Object(mut fields) => match fields.remove("text") {
@@ -181,7 +183,7 @@ fn text_of(line: &str) -> Result<String, String> {
     Err(kind.to_string())
 }
 
-/// What serde_json found, with the column but without its line number, which is always 1.
+/// serde_json's message with the column, but without the line number, which is always 1.
 fn cause(error: &serde_json::Error) -> String {
     error.to_string().replace("at line 1 column", "at column")
 }
@@ -189,7 +191,7 @@ fn cause(error: &serde_json::Error) -> String {
 fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
-        Value::Bool(_) => "a truth value",
+        Value::Bool(_) => "a boolean",
         Value::Number(_) => "a number",
         Value::String(_) => "a string",
         Value::Array(_) => "an array",
@@ -206,7 +208,7 @@ fn is_blank(line: &str) -> bool {
     line.trim().is_empty()
 }
 
-/// What a line takes in memory, about.
+/// Approximate memory use of a line, in bytes.
 fn size(line: &str) -> usize {
     line.len() + size_of::<String>()
 }

@@ -1,7 +1,8 @@
-//! From the arguments of `--corpus` to the list of files: a file, a directory, or a pattern with `*`, `?` or `[…]`.
+//! Expands the arguments of `--corpus` (files, directories, glob patterns) to a list of files.
 //!
-//! The list is the same wherever it is made: an argument after the other, within a directory by the bytes of the paths,
-//! and a file that was named twice counts once, so that no document is both trained and evaluated on.
+//! The list is reproducible: arguments stay in order, files within a directory are sorted by the
+//! bytes of their paths, and a file named twice counts once, so that no document is used for both
+//! training and evaluation.
 
 use std::collections::HashSet;
 use std::fs::{self, Metadata};
@@ -11,21 +12,22 @@ use std::path::{Path, PathBuf};
 use bert_model::{Error, Result};
 use glob::MatchOptions;
 
-/// What a file of a directory must end in to be taken; one named by itself may have any name.
+/// File name endings accepted within a directory; a file named explicitly may have any name.
 const ENDINGS: [&str; 6] = [".txt", ".jsonl", ".txt.gz", ".txt.zst", ".jsonl.gz", ".jsonl.zst"];
 
 /// A file of the corpus.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CorpusFile {
+    /// Path of the file.
     pub path: PathBuf,
-    /// Its size on disk, thus compressed if it is.
+    /// Size on disk in bytes (compressed size, if compressed).
     pub bytes: u64,
 }
 
-/// All files that the arguments name, in a fixed order.
+/// All files that the arguments name, in a reproducible order.
 ///
 /// # Errors
-/// If one names nothing, something that is no corpus, or what cannot be read.
+/// If an argument matches nothing, is not a regular file or directory, or cannot be read.
 pub fn find(arguments: &[impl AsRef<Path>]) -> Result<Vec<CorpusFile>> {
     let mut files = Vec::new();
     for argument in arguments {
@@ -36,7 +38,7 @@ pub fn find(arguments: &[impl AsRef<Path>]) -> Result<Vec<CorpusFile>> {
     Ok(files)
 }
 
-/// A name that exists is taken as it is; only another may be a pattern.
+/// Expands one argument. An existing path is taken literally, even if it looks like a pattern.
 fn expand(argument: &Path, files: &mut Vec<CorpusFile>) -> Result<()> {
     match fs::metadata(argument) {
         Ok(metadata) => add_path(argument, &metadata, files),
@@ -49,7 +51,7 @@ fn expand(argument: &Path, files: &mut Vec<CorpusFile>) -> Result<()> {
     }
 }
 
-/// What a shell would put in the pattern's place.
+/// Expands a pattern as a shell would.
 fn add_matches(pattern: &str, files: &mut Vec<CorpusFile>) -> Result<()> {
     let as_in_a_shell =
         MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
@@ -89,7 +91,8 @@ fn add_directory(directory: &Path, files: &mut Vec<CorpusFile>) -> Result<()> {
     paths.iter().try_for_each(|path| add_path(path, &metadata(path)?, files))
 }
 
-/// The corpus files at and below a directory. A linked file is taken, a linked directory is not: it may be a circle.
+/// Collects the corpus files in and below a directory. Follows symbolic links to files, but not to
+/// directories, which could form a cycle.
 fn collect(directory: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(directory).map_err(Error::io(directory, "read"))? {
         let entry = entry.map_err(Error::io(directory, "read"))?;
@@ -121,7 +124,7 @@ mod tests {
     use super::*;
     use tempfile::TempDir;
 
-    /// A directory with these files, each holding its own name.
+    /// A directory with these files, each containing its own name.
     fn directory(names: &[&str]) -> TempDir {
         let directory = tempfile::tempdir().unwrap();
         for name in names {
@@ -132,7 +135,7 @@ mod tests {
         directory
     }
 
-    /// The names that an argument below the directory leads to.
+    /// The names that an argument below the directory expands to.
     fn found(directory: &TempDir, argument: &str) -> Vec<String> {
         let relative = |file: CorpusFile| file.path.strip_prefix(directory.path()).unwrap().display().to_string();
         find(&[directory.path().join(argument)]).unwrap().into_iter().map(relative).collect()

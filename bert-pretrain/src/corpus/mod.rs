@@ -1,8 +1,9 @@
-//! The corpus as a stream of documents: never more than one of them in memory, however large the corpus.
+//! Reads a corpus as a stream of documents, one in memory at a time, whatever its size.
 //!
-//! A document is what the next-sentence task draws its consecutive sentences from. In text it is a run of lines up to
-//! an empty one or to the end of the file; in `.jsonl` each line is a document, its text under the key `text`.
-//! The way is `files` (which files), [`bert_cli::lines`] (their lines), `documents`; `sentences` cuts the lines.
+//! The next-sentence task draws consecutive sentences from a document. In a text file a document is
+//! a run of lines up to an empty one or the end of the file; in `.jsonl` each line is a document,
+//! with its text under the key `text`. `files` finds the files, [`bert_cli::lines`] reads their
+//! lines, `documents` groups them, and `sentences` splits them.
 
 mod documents;
 mod files;
@@ -23,28 +24,28 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// Finds the files that the arguments name: files, directories with everything below them, patterns.
+    /// Finds the files that the arguments name: files, directories (recursively), glob patterns.
     ///
     /// # Errors
-    /// If an argument names nothing, nothing that a corpus could be in, or what cannot be looked at.
+    /// If an argument matches nothing, is not a regular file or directory, or cannot be read.
     pub fn open(arguments: &[impl AsRef<Path>]) -> Result<Self> {
         Ok(Self { files: files::find(arguments)? })
     }
 
-    /// The files, in the order in which they are read.
+    /// The files, in reading order.
     pub fn files(&self) -> &[CorpusFile] {
         &self.files
     }
 
-    /// Reads all documents from the start, in a fixed order. The first error is the last item.
+    /// Reads all documents from the start, in a fixed order, and stops after the first error.
     pub fn documents(&self) -> impl Iterator<Item = Result<Document>> + Send + use<> {
         documents::Documents::new(self.files.clone())
     }
 
-    /// Refuses a corpus in which no document was found.
+    /// Refuses a corpus without documents.
     ///
     /// # Errors
-    /// If `found` is 0; names the file, or the first of them.
+    /// If `found` is 0, naming the (first) file.
     pub fn require_documents(&self, found: u64) -> Result<()> {
         match self.files.as_slice() {
             _ if found > 0 => Ok(()),
@@ -53,7 +54,7 @@ impl Corpus {
                 let found = format!("no text, and none in {} other corpus file(s)", others.len());
                 Err(Error::file(&first.path, found, "at least one line of text"))
             }
-            [] => Err(Error::Setting("the corpus has no files: name some with --corpus".into())),
+            [] => Err(Error::Setting("the corpus has no files: pass some with --corpus".into())),
         }
     }
 }

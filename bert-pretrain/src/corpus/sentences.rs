@@ -1,9 +1,10 @@
-//! Cutting a line of text into sentences, the units from which pretraining builds its segments A and B.
+//! Splits a line of text into sentences, the units of which pretraining builds segments A and B.
 //!
-//! Boundaries are those of Unicode's annex 29 (UAX #29), which knows every script's full stops but no language: it cuts
-//! after "Mr." and after initials too. We leave it so. A segment is a run of consecutive sentences, so such a cut
-//! matters only where a segment happens to end there, while a list of abbreviations would serve English alone. A corpus
-//! that was split with more care has one sentence a line, and [`SentenceMode::Line`] keeps its lines whole.
+//! Boundaries follow Unicode's annex 29 (UAX #29), which knows the full stops of every script but
+//! no language: it also splits after "Mr." and initials. This is deliberate. A segment is a run of
+//! consecutive sentences, so a wrong split matters only where a segment ends there, while a list of
+//! abbreviations would help English alone. A corpus with better splits can have one sentence per
+//! line, which [`SentenceMode::Line`] keeps as is.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,13 +13,13 @@ use bert_model::{Error, Result};
 use serde::{Deserialize, Serialize};
 use unicode_segmentation::UnicodeSegmentation;
 
-/// What counts as a sentence (`--sentences`).
+/// How to split lines into sentences (`--sentences`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SentenceMode {
-    /// A line is a sentence.
+    /// Each line is a sentence.
     Line,
-    /// A line is a paragraph; its sentences end where UAX #29 says.
+    /// Each line is a paragraph, split at the sentence boundaries of UAX #29.
     #[default]
     Unicode,
 }
@@ -44,7 +45,7 @@ impl fmt::Display for SentenceMode {
     }
 }
 
-/// The sentences of a line, in order, without the whitespace around them; an empty line has none.
+/// The sentences of a line, in order and trimmed; a blank line has none.
 ///
 /// ```
 /// use bert_pretrain::corpus::{SentenceMode, split_sentences};

@@ -1,4 +1,5 @@
-//! Learning a vocabulary from a corpus: [`word_counts`] count its words, [`trainer`] makes them into WordPieces.
+//! Learns a vocabulary from a corpus: [`word_counts`] counts words, [`trainer`] builds WordPieces
+//! from them.
 
 pub mod trainer;
 pub mod word_counts;
@@ -10,13 +11,14 @@ use crate::corpus::Corpus;
 pub use self::trainer::{WordPieceTrainer, write_vocab};
 pub use self::word_counts::WordCounts;
 
-/// Text that is counted together, on all cores.
+/// Amount of text counted at a time, on all cores, in bytes.
 const BATCH_BYTES: usize = 16 << 20;
 
-/// Learns a WordPiece vocabulary of `size` pieces; the same corpus gives the same pieces in the same order.
+/// Learns a WordPiece vocabulary of `size` pieces. The result, including its order, depends only on
+/// the corpus.
 ///
 /// # Errors
-/// If the corpus cannot be read or has no text, or `size` leaves no room for its letters.
+/// If the corpus cannot be read or has no text, or `size` is too small for its characters.
 pub fn learn(corpus: &Corpus, size: usize, cased: bool) -> Result<Vec<String>> {
     let mut counts = WordCounts::new(!cased);
     let (mut lines, mut bytes, mut documents) = (Vec::new(), 0, 0);

@@ -1,12 +1,12 @@
-//! Learning a WordPiece vocabulary: from words and their counts to the list of pieces that `vocab.txt` holds.
+//! Learns a WordPiece vocabulary from word counts: the list of pieces that `vocab.txt` contains.
 //!
-//! BERT's own vocabularies come from an unpublished trainer; this one does as Hugging Face's does (byte pair encoding,
-//! Sennrich et al. 2016). Every word starts as its characters, each but the first marked `##`. The pair of neighbors
-//! that is most frequent over the corpus becomes a new piece, everywhere; and again, until the vocabulary is full or no
-//! pair is frequent enough.
+//! The trainer of BERT's own vocabularies is unpublished; this one follows Hugging Face's (byte
+//! pair encoding, Sennrich et al. 2016). Every word starts as its characters, all but the first
+//! marked `##`. The most frequent pair of adjacent pieces in the corpus is merged everywhere into a
+//! new piece; this repeats until the vocabulary is full or no pair is frequent enough.
 //!
-//! The same counts give the same pieces: pairs with equal counts are taken in the order of their pieces' ids. Each pair
-//! knows the words it occurs in, so that a merge touches only those.
+//! The result depends only on the counts: ties are broken by the ids of the pieces. Each pair
+//! records the words it occurs in, so that a merge visits only those.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
@@ -18,38 +18,40 @@ use bert_model::{Error, Result};
 
 use super::word_counts::WordCounts;
 
-/// What marks a piece that goes on with a word.
+/// Prefix of a piece that continues a word.
 const CONTINUATION: &str = "##";
 
-/// Two neighboring pieces of a word, by id.
+/// Two adjacent pieces of a word, by id.
 type Pair = (u32, u32);
 
-/// How to learn a vocabulary.
+/// Options for learning a vocabulary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WordPieceTrainer {
-    /// The number of pieces wanted, special tokens among them.
+    /// Number of pieces to learn, including special tokens.
     pub vocab_size: usize,
-    /// How often a pair must occur to become a piece.
+    /// Minimum number of occurrences for a pair to become a piece.
     pub min_frequency: u64,
-    /// How many different characters get a piece; words with a rarer one will be `[UNK]`.
+    /// Maximum number of distinct characters with a piece; words with a rarer one become `[UNK]`.
     pub alphabet_limit: usize,
 }
 
 impl WordPieceTrainer {
-    /// Hugging Face's defaults: pairs that occur twice, an alphabet of 1000.
+    /// Hugging Face's defaults: at least two occurrences, at most 1000 distinct characters.
     pub fn new(vocab_size: usize) -> Self {
         Self { vocab_size, min_frequency: 2, alphabet_limit: 1000 }
     }
 
-    /// The vocabulary, in the order of ids: special tokens, characters, `##` characters, then pieces as they are
-    /// learned. It is smaller than asked for where the corpus has no more frequent pairs to give.
+    /// Learns the vocabulary, in id order: special tokens, characters, `##` characters, then merged
+    /// pieces as they are learned. It is smaller than `vocab_size` if the corpus runs out of
+    /// frequent pairs.
     ///
     /// # Errors
-    /// If not even the single characters fit.
+    /// If `vocab_size` is too small even for the single characters.
     pub fn train(&self, counts: &WordCounts) -> Result<Vec<String>> {
         let mut words = counts.sorted();
         let alphabet = self.alphabet(&words);
-        // One character without a piece makes the whole word [UNK], so its other characters must not count.
+        // One character without a piece turns the whole word into [UNK], so do not count its other
+        // characters.
         words.retain(|(word, _)| word.chars().all(|character| alphabet.binary_search(&character).is_ok()));
 
         let mut vocabulary = Vocabulary::with_characters(&alphabet, &words);
@@ -66,7 +68,7 @@ impl WordPieceTrainer {
         Ok(vocabulary.pieces)
     }
 
-    /// The most frequent characters, sorted.
+    /// The most frequent characters, sorted by code point.
     fn alphabet(&self, words: &[(&str, u64)]) -> Vec<char> {
         let mut counts: HashMap<char, u64> = HashMap::new();
         for (word, count) in words {
@@ -91,7 +93,7 @@ impl WordPieceTrainer {
     }
 }
 
-/// Writes a vocabulary as `vocab.txt` has it: a piece a line, the first line id 0.
+/// Writes a vocabulary as `vocab.txt`: one piece per line, in id order.
 ///
 /// # Errors
 /// If the file cannot be written.
@@ -100,14 +102,14 @@ pub fn write_vocab(path: impl AsRef<Path>, vocabulary: &[String]) -> Result<()> 
     replace_file(path, text.as_bytes())
 }
 
-/// The pieces so far, and the id of each.
+/// The pieces learned so far, with their ids.
 struct Vocabulary {
     pieces: Vec<String>,
     ids: HashMap<String, u32>,
 }
 
 impl Vocabulary {
-    /// The special tokens, then each character, then with `##` those that occur inside a word.
+    /// The special tokens, then all characters, then those that occur inside words with `##`.
     fn with_characters(alphabet: &[char], words: &[(&str, u64)]) -> Self {
         let inside: HashSet<char> = words.iter().flat_map(|(word, _)| word.chars().skip(1)).collect();
         let mut vocabulary = Self { pieces: Vec::new(), ids: HashMap::new() };
@@ -132,13 +134,14 @@ impl Vocabulary {
         })
     }
 
-    /// A word as the ids of its characters.
+    /// Splits a word into the ids of its characters.
     fn spell(&mut self, word: &str) -> Vec<u32> {
         let mark = |index| if index == 0 { "" } else { CONTINUATION };
         word.chars().enumerate().map(|(index, character)| self.id(format!("{}{character}", mark(index)))).collect()
     }
 
-    /// The id of two pieces written as one. Not always a new one: "abc" is "ab" and "##c" as well as "a" and "##bc".
+    /// The id of the concatenation of two pieces. It need not be new: "abc" is "ab" + "##c" as well
+    /// as "a" + "##bc".
     fn join(&mut self, (first, second): Pair) -> u32 {
         let second = &self.pieces[second as usize];
         let rest = second.strip_prefix(CONTINUATION).unwrap_or(second);
@@ -147,7 +150,7 @@ impl Vocabulary {
     }
 }
 
-/// A word of the corpus, cut as the merges so far say.
+/// A word of the corpus, split by the merges so far.
 #[derive(Clone)]
 struct Word {
     pieces: Vec<u32>,
@@ -159,7 +162,7 @@ impl Word {
         self.pieces.windows(2).map(|pair| (pair[0], pair[1]))
     }
 
-    /// Puts `joined` for each occurrence of the pair, from the left.
+    /// Replaces each occurrence of the pair by `joined`, from left to right.
     fn merge(&mut self, pair: Pair, joined: u32) {
         let mut kept = 0;
         let mut next = 0;
@@ -173,18 +176,19 @@ impl Word {
     }
 }
 
-/// Where a pair occurs: how often in the corpus, and in which words (some of them may have lost it since).
+/// Number of occurrences of a pair in the corpus, and the words it occurs in (some may no longer
+/// contain it).
 #[derive(Default)]
 struct Occurrences {
     count: u64,
     words: Vec<u32>,
 }
 
-/// The words of the corpus and the pairs in them.
+/// The words of the corpus and the pairs of pieces in them.
 struct Merges {
     words: Vec<Word>,
     pairs: HashMap<Pair, Occurrences>,
-    /// Every pair with its count, or with a higher one from before: an entry is checked when it comes up.
+    /// All pairs with their current or an earlier, higher count; entries are checked when popped.
     queue: BinaryHeap<(u64, Reverse<Pair>)>,
 }
 
@@ -202,7 +206,7 @@ impl Merges {
         Self { words, pairs, queue }
     }
 
-    /// Takes the pair with the highest count, of several the one with the lowest ids; none if it is too rare.
+    /// Removes the most frequent pair, breaking ties by the lowest ids; `None` if it is too rare.
     fn most_frequent(&mut self, min_frequency: u64) -> Option<Pair> {
         while let Some((claimed, Reverse(pair))) = self.queue.pop() {
             let count = self.pairs.get(&pair).map_or(0, |occurrences| occurrences.count);
@@ -215,7 +219,7 @@ impl Merges {
         None
     }
 
-    /// Merges a pair wherever it occurs, and counts anew the pairs beside it.
+    /// Merges a pair wherever it occurs, and updates the counts of adjacent pairs.
     fn apply(&mut self, pair: Pair, joined: u32) {
         let places = self.pairs.get_mut(&pair).map(|occurrences| std::mem::take(&mut occurrences.words));
         let mut changes: HashMap<Pair, i64> = HashMap::new();
@@ -233,7 +237,8 @@ impl Merges {
         changes.into_iter().for_each(|(pair, change)| self.adjust(pair, change));
     }
 
-    /// Changes the count of a pair. Only a risen count needs a place in the queue: a fallen one has a higher one there.
+    /// Adjusts the count of a pair. Only an increase needs a new queue entry: after a decrease, an
+    /// entry with a higher count is still queued.
     fn adjust(&mut self, pair: Pair, change: i64) {
         let occurrences = self.pairs.entry(pair).or_default();
         occurrences.count = occurrences.count.saturating_add_signed(change);
@@ -263,7 +268,7 @@ mod tests {
         WordPieceTrainer::new(size).train(&counted(text)).unwrap()
     }
 
-    /// (a, ##b) 5 times; then (ab, ##c) 3 times; (x, ##y) occurs once and is too rare.
+    /// (a, ##b) occurs 5 times, then (ab, ##c) 3 times; (x, ##y) occurs once, which is too rare.
     #[test]
     fn a_small_vocabulary_is_as_found_by_hand() {
         let vocabulary = trained(100, "abc abc abc ab ab xy");
@@ -276,7 +281,7 @@ mod tests {
         assert_eq!(trained(100, "cd cd ab ab")[5..], ["a", "b", "c", "d", "##b", "##d", "ab", "cd"]);
     }
 
-    /// Counts every pair anew for each merge, as the definition says.
+    /// Recounts all pairs for each merge, as the definition says.
     fn trained_slowly(size: usize, counts: &WordCounts) -> Vec<String> {
         let words = counts.sorted();
         let alphabet = WordPieceTrainer::new(size).alphabet(&words);

@@ -1,8 +1,9 @@
-//! How often each word occurs in a corpus: all that learning a vocabulary needs to know of it.
+//! Counts the words of a corpus, from which a vocabulary is learned.
 //!
-//! A word here is what BERT's tokenizer takes for one: the text cleaned, CJK characters set apart, lowercased and
-//! stripped of accents if uncased, then split at whitespace and at punctuation, by the same code that will tokenize.
-//! The table is bounded, so that a corpus of any size can be counted; see [`MAX_DISTINCT_WORDS`].
+//! Words are those of BERT's tokenizer: text is cleaned, CJK characters are isolated, uncased text
+//! is lowercased and stripped of accents, then it is split on whitespace and punctuation, by the
+//! same code that tokenizes. The table is bounded, so that a corpus of any size can be counted; see
+//! [`MAX_DISTINCT_WORDS`].
 
 use std::collections::HashMap;
 
@@ -12,15 +13,17 @@ use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::{NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
 
-/// The tokenizer makes a longer word [UNK] without looking inside, so that it teaches nothing.
+/// Maximum length of a word in characters. The tokenizer maps longer words to [UNK] without
+/// splitting them, so they are not counted.
 const MAX_WORD_CHARS: usize = 100;
 
-/// A table that has grown past this many words drops its rarer half: every word with at most the median count, which
-/// in natural text is 1 for a long time. What is lost is rare by then and could hardly have become a piece. Where that
-/// happens the counts depend on the order of the text and on its batches, but never on threads or on hashing.
+/// Maximum number of distinct words. When a table exceeds it, all words with at most the median
+/// count are dropped, which in natural text is 1 for a long time; they could hardly have become
+/// pieces. From then on the counts depend on the order of the text and its batches, but never on
+/// threads or hashing.
 pub const MAX_DISTINCT_WORDS: usize = 4_000_000;
 
-/// Words and their counts, gathered from text bit by bit.
+/// Word counts, accumulated incrementally.
 #[derive(Debug, Clone)]
 pub struct WordCounts {
     normalizer: BertNormalizer,
@@ -29,13 +32,14 @@ pub struct WordCounts {
 }
 
 impl WordCounts {
-    /// An empty table; `lowercase` as for an uncased model, which also strips accents.
+    /// An empty table. `lowercase` selects an uncased vocabulary, which also strips accents.
     pub fn new(lowercase: bool) -> Self {
         Self::with_capacity(lowercase, MAX_DISTINCT_WORDS)
     }
 
     fn with_capacity(lowercase: bool, capacity: usize) -> Self {
-        // `None`: accents go if and only if the text is lowercased, as in Hugging Face's BertTokenizer.
+        // `None` strips accents if and only if text is lowercased, as in Hugging Face's
+        // BertTokenizer.
         let normalizer = BertNormalizer::new(true, true, None, lowercase);
         Self { normalizer, counts: HashMap::new(), capacity }
     }
@@ -43,7 +47,7 @@ impl WordCounts {
     /// Counts the words of a text.
     ///
     /// # Errors
-    /// If the tokenizer's normalizer fails, which it has no way to do on text.
+    /// If the tokenizer's normalizer fails, which cannot happen on text.
     pub fn add(&mut self, text: &str) -> Result<()> {
         let found = count_words(&self.normalizer, [text])?;
         self.sum(found);
@@ -51,11 +55,11 @@ impl WordCounts {
         Ok(())
     }
 
-    /// Counts the words of many lines on all cores: faster than [`add`](Self::add), the more so the larger the batch
-    /// (some megabytes serve well), and with the same result.
+    /// Counts the words of many lines on all cores, with the same result as [`add`](Self::add).
+    /// Best called with batches of several megabytes.
     ///
     /// # Errors
-    /// As [`add`](Self::add).
+    /// Those of [`add`](Self::add).
     pub fn add_batch(&mut self, lines: &[String]) -> Result<()> {
         let share = lines.len().div_ceil(rayon::current_num_threads()).max(1);
         let found: Vec<HashMap<String, u64>> = lines
@@ -67,17 +71,17 @@ impl WordCounts {
         Ok(())
     }
 
-    /// Whether no word has been seen yet.
+    /// Whether no words have been counted.
     pub fn is_empty(&self) -> bool {
         self.counts.is_empty()
     }
 
-    /// The number of distinct words.
+    /// Number of distinct words.
     pub fn len(&self) -> usize {
         self.counts.len()
     }
 
-    /// Every word with its count, in the order of the words' bytes.
+    /// All words with their counts, sorted by the words' bytes.
     pub fn sorted(&self) -> Vec<(&str, u64)> {
         let mut words: Vec<_> = self.counts.iter().map(|(word, &count)| (word.as_str(), count)).collect();
         words.sort_unstable();
@@ -90,7 +94,7 @@ impl WordCounts {
         }
     }
 
-    /// See [`MAX_DISTINCT_WORDS`].
+    /// Drops rare words from a full table; see [`MAX_DISTINCT_WORDS`].
     fn prune(&mut self) {
         if self.counts.len() <= self.capacity {
             return;
@@ -102,9 +106,9 @@ impl WordCounts {
     }
 }
 
-/// The words of some lines. Most stretches between spaces ("the", "it,") come again and again, so each is normalized
-/// once and its words are counted as often as it came. Spaces, tabs and line ends become spaces in the normalizer
-/// whatever stands beside them, so that cutting there first changes nothing.
+/// Counts the words of some lines. Most substrings between spaces ("the", "it,") recur, so each
+/// distinct one is normalized only once. The normalizer turns spaces, tabs and line ends into
+/// spaces regardless of context, so splitting there first does not change the result.
 fn count_words<'a>(
     normalizer: &BertNormalizer,
     lines: impl IntoIterator<Item = &'a str>,
@@ -120,7 +124,7 @@ fn count_words<'a>(
     Ok(words)
 }
 
-/// Adds `count` for each word of one stretch of text.
+/// Adds `count` for each word of a substring.
 fn add_words(
     normalizer: &BertNormalizer,
     stretch: &str,
@@ -168,7 +172,8 @@ mod tests {
         assert_eq!(counted(false, "Café café"), pairs(&[("Café", 1), ("café", 1)]));
     }
 
-    /// The cut at plain spaces must not change what the normalizer makes of rarer whitespace and controls.
+    /// Splitting at plain spaces must not change how the normalizer treats rarer whitespace and
+    /// control characters.
     #[test]
     fn stretches_count_as_the_whole_text_does() {
         let text = "a\u{b}b c\u{85}d \u{2028}e f\u{301} \u{301}g\u{a0}h x\u{ad}y\r\nİi ß\u{feff} o'k--z \u{fffd}";

@@ -1,9 +1,9 @@
-//! Line charts: what is to be drawn.
+//! Line charts: the data to draw.
 
 /// A line chart of one or more series over the same x axis.
 ///
-/// Points that are not finite (or not positive, on a logarithmic axis) are left out, and long series are thinned to
-/// what a screen can show, extremes kept.
+/// Points that are not finite (or not positive, on a logarithmic axis) are omitted. Long series are
+/// thinned to the resolution of a screen, keeping extremes.
 #[derive(Debug, Clone)]
 pub struct Chart {
     pub(super) title: String,
@@ -14,18 +14,18 @@ pub struct Chart {
     pub(super) series: Vec<Series>,
 }
 
-/// A named line.
+/// A named line of a chart.
 #[derive(Debug, Clone)]
 pub(super) struct Series {
     pub(super) name: String,
     pub(super) points: Vec<(f64, f64)>,
 }
 
-/// Fewer points than this are no noise to smooth away.
+/// Minimum number of points for smoothing; shorter series have no noise to remove.
 const SMOOTHED_FROM: usize = 100;
 
 impl Chart {
-    /// An empty chart with names for its axes.
+    /// An empty chart with a title and axis labels.
     pub fn new(title: impl Into<String>, x_name: impl Into<String>, y_name: impl Into<String>) -> Self {
         Self {
             title: title.into(),
@@ -51,7 +51,7 @@ impl Chart {
         self
     }
 
-    /// Draws long series faintly, with their running mean (over a fiftieth of the points) on top.
+    /// Draws long series faintly, overlaid with their running mean over a fiftieth of the points.
     #[must_use]
     pub fn smoothed(mut self) -> Self {
         self.is_smoothed = true;
@@ -64,7 +64,7 @@ impl Chart {
     }
 }
 
-/// The style of the series at `index`: six colors, then the same six dashed.
+/// The style class of the series at `index`: six colors, then the same six dashed.
 pub(super) fn class(index: usize) -> String {
     let dash = if index / 6 % 2 == 1 { " dashed" } else { "" };
     format!("s{}{dash}", index % 6)

@@ -1,18 +1,18 @@
-//! From any text to HTML that shows it and does nothing else.
+//! Escapes arbitrary text to HTML that displays it and has no other effect.
 //!
-//! A corpus may hold `<script>`, control characters and text that runs from right to left. Everything that comes from
-//! outside goes through [`escape`]; within a line it also gets a `<bdi>`, so that its direction ends where it ends.
+//! A corpus may contain `<script>`, control characters and right-to-left text. All external text
+//! goes through [`escape`]; within a line it is also wrapped in `<bdi>`, to contain its direction.
 
 use super::scale::grouped;
 
-/// The most code points of one text that a page shows: a page is for reading, and a line of a corpus may be a book.
+/// Maximum number of code points shown of one text; a line of a corpus may be a whole book.
 const LONGEST_TEXT: usize = 3_000;
-/// So many are seen at once, the rest on request.
+/// Number of code points shown before the rest of a text is folded.
 const FOLDED_AFTER: usize = 400;
 
-/// `text` as the content of an element or of a quoted attribute.
+/// Escapes `text` for the content of an element or of a quoted attribute.
 ///
-/// Control characters become their pictures (`␀`, `␛`): HTML forbids some of them, and none would be seen.
+/// Control characters become their symbols (`␀`, `␛`), since HTML forbids some and shows none.
 pub(super) fn escape(text: &str) -> String {
     let mut html = String::with_capacity(text.len() + text.len() / 8);
     for character in text.chars() {
@@ -32,18 +32,19 @@ pub(super) fn escape(text: &str) -> String {
     html
 }
 
-/// `text` within a line of other text.
+/// Escapes `text` for use within a line of other text.
 pub(super) fn inline(text: &str) -> String {
     format!("<bdi>{}</bdi>", escape(text))
 }
 
-/// `text` as a paragraph of its own: a long one folded after its beginning, a very long one cut.
+/// Formats `text` as a paragraph; a long one is folded after its beginning, a very long one
+/// truncated.
 pub(super) fn paragraph(text: &str) -> String {
     let html = |text: &str| format!("<p class=\"text\" dir=\"auto\">{}</p>\n", escape(text));
     let after = |characters: usize| text.char_indices().nth(characters).map(|(at, _)| at);
-    // A fold that hides a line or two is no relief.
+    // Folding away a line or two is not worth a click.
     let (Some(fold), Some(_)) = (after(FOLDED_AFTER), after(FOLDED_AFTER * 3 / 2)) else { return html(text) };
-    // Between words if there is a gap nearby; some scripts have none.
+    // Prefer to fold between words; some scripts have no spaces.
     let gap = text[..fold].rfind(char::is_whitespace).filter(|gap| *gap * 2 > fold);
     let (beginning, rest) = text.split_at(gap.unwrap_or(fold));
     let end = after(LONGEST_TEXT).map_or(rest.len(), |end| end - beginning.len());
@@ -59,9 +60,9 @@ pub(super) fn paragraph(text: &str) -> String {
     )
 }
 
-/// A list of items of which the first `shown` are seen at once and the rest on request.
+/// Formats a list of which the first `shown` items are visible and the rest folded.
 pub(super) fn folded_list(items: &[String], shown: usize) -> String {
-    // One or two hidden items are no relief, and cost a click.
+    // Folding away one or two items is not worth a click.
     let shown = if items.len() <= shown + 2 { items.len() } else { shown };
     let list = |items: &[String]| format!("<ul class=\"items\">\n{}</ul>\n", items.concat());
     let (first, rest) = items.split_at(shown);

@@ -1,14 +1,14 @@
-//! Texts with what was predicted for them: mistakes of a classifier, and sentences with their blanks filled in.
+//! Texts with predictions: mistakes of a classifier, and sentences with predicted masks.
 
 use super::escape::{escape, folded_list, inline, paragraph};
 use super::scale::percent;
 
-/// So many are seen at once, the rest on request.
+/// Number of items shown before the rest is folded.
 const SHOWN: usize = 10;
-/// What a blank looks like in a text.
+/// The marker of a mask in a text.
 const MASK: &str = "[MASK]";
 
-/// One text, what it should be taken for, and what it was taken for.
+/// A text with its expected and predicted label or value.
 #[derive(Debug, Clone)]
 pub struct ReportExample {
     text: String,
@@ -30,14 +30,14 @@ impl ReportExample {
         }
     }
 
-    /// The probability that the model gave to its prediction.
+    /// Sets the probability of the prediction.
     #[must_use]
     pub fn probability(mut self, probability: f64) -> Self {
         self.probability = Some(probability);
         self
     }
 
-    /// Another named text that belongs to it: the second of a pair, a choice, the question.
+    /// Adds another named text of the example: the second of a pair, a choice, the question.
     #[must_use]
     pub fn part(mut self, name: impl Into<String>, text: impl Into<String>) -> Self {
         self.parts.push((name.into(), text.into()));
@@ -61,7 +61,7 @@ impl ReportExample {
     }
 }
 
-/// A sentence with `[MASK]`s, and the best predictions for each of them.
+/// A sentence with `[MASK]`s and the top predictions for each of them.
 #[derive(Debug, Clone)]
 pub struct MaskedSentence {
     text: String,
@@ -75,19 +75,19 @@ struct Mask {
 }
 
 impl MaskedSentence {
-    /// A sentence in which every blank is written `[MASK]`.
+    /// A sentence in which every mask is written `[MASK]`.
     pub fn new(text: impl Into<String>) -> Self {
         Self { text: text.into(), masks: Vec::new() }
     }
 
-    /// The predictions for the next blank, best first, as `(token, probability)`.
+    /// Adds the predictions for the next mask, best first, as `(token, probability)`.
     #[must_use]
     pub fn mask(mut self, predictions: Vec<(String, f64)>) -> Self {
         self.masks.push(Mask { predictions, expected: None });
         self
     }
 
-    /// The token that really stood at the last blank added.
+    /// Sets the original token of the mask added last.
     #[must_use]
     pub fn expected(mut self, token: impl Into<String>) -> Self {
         if let Some(mask) = self.masks.last_mut() {
@@ -97,7 +97,7 @@ impl MaskedSentence {
     }
 
     fn html(&self) -> String {
-        // Blanks are numbered only where there is something to tell apart.
+        // Number the masks only if there are several.
         let number =
             |index: usize| if self.masks.len() > 1 { format!("<sub>{}</sub>", index + 1) } else { String::new() };
         let mut sentence = String::new();
@@ -134,7 +134,7 @@ impl Mask {
     }
 }
 
-/// A probability as a short bar with its number.
+/// Formats a probability as a short bar with its value.
 fn bar(probability: f64) -> String {
     let share = if probability.is_finite() { probability.clamp(0.0, 1.0) } else { 0.0 };
     format!(

@@ -1,7 +1,7 @@
-//! A [`Chart`] as a figure: in which words it is described, and at which sizes it is drawn.
+//! Renders a [`Chart`] as an HTML figure with a text description.
 //!
-//! A chart is drawn twice, for a desk and for a phone, and the style sheet shows one of them: a drawing that is merely
-//! scaled down has labels that nobody can read.
+//! The chart is drawn twice, for wide and for narrow screens, and the style sheet shows one of the
+//! two: a drawing merely scaled down would have illegible labels.
 
 use super::chart::{Chart, Series, class};
 use super::escape::{escape, inline};
@@ -12,7 +12,7 @@ const WIDE: Size = Size { class: "wide", width: 860.0, height: 320.0 };
 const NARROW: Size = Size { class: "narrow", width: 372.0, height: 270.0 };
 
 impl Chart {
-    /// The chart as HTML; `id` is unique in its page.
+    /// Renders the chart as HTML; `id` must be unique within the page.
     pub(super) fn html(&self, id: &str) -> String {
         let chart = self.drawable();
         if chart.series.iter().all(|series| series.points.is_empty()) {
@@ -36,7 +36,7 @@ impl Chart {
         format!("<figure class=\"chart\">\n{}{}</figure>\n", chart.legend(), drawings.concat())
     }
 
-    /// The same chart with only the points that can be drawn, from left to right.
+    /// The chart with only its drawable points, sorted by x.
     fn drawable(&self) -> Self {
         let mut chart = self.clone();
         for series in &mut chart.series {
@@ -57,7 +57,7 @@ impl Chart {
                 inline(&series.name)
             )
         };
-        // A single line needs no key: the y axis says what it is.
+        // A single series needs no legend: the y axis names it.
         let entries: String = match self.series.as_slice() {
             [_] => String::new(),
             series => series.iter().enumerate().map(entry).collect(),
@@ -71,7 +71,7 @@ impl Chart {
         format!("<ul class=\"legend\">\n{entries}{note}</ul>\n")
     }
 
-    /// For those who cannot see the drawing.
+    /// A text description for screen readers.
     fn description(&self) -> String {
         let scale = if self.is_log { ", logarithmic" } else { "" };
         let mut text = format!("{} over {}{scale}.", self.y_name, self.x_name);

@@ -1,7 +1,8 @@
-//! Texts with marked spans: the entities of a sentence, the answer in a context.
+//! Texts with highlighted spans: entities in a sentence, an answer in its context.
 //!
-//! What was missed and what was wrongly found often overlap ("New York" for "New York City"). So a text is cut at every
-//! end of every span, each piece looks like all the spans that cover it, and a span's label stands after its end.
+//! Missed and spurious spans often overlap ("New York" and "New York City"). So the text is split
+//! at every span boundary, each piece is styled by all spans that cover it, and a span's label
+//! follows its end.
 
 use std::ops::Range;
 
@@ -10,42 +11,42 @@ use serde::{Deserialize, Serialize};
 use super::escape::{escape, folded_list, inline};
 use super::scale::grouped;
 
-/// So many texts are seen at once, the rest on request.
+/// Number of texts shown before the rest is folded.
 const SHOWN: usize = 12;
-/// A stretch without marks that is longer than this is left out but for its ends.
+/// An unmarked stretch longer than this is elided except for its ends.
 const LONGEST_PLAIN: usize = 500;
-/// How much is kept at either end.
+/// Number of code points kept at either end of an elided stretch.
 const KEPT: usize = 200;
 
-/// What a span is, beside what it should be.
+/// How a span compares to the expected ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mark {
-    /// Found, and rightly.
+    /// Predicted and expected.
     Correct,
-    /// Should have been found.
+    /// Expected but not predicted.
     Missed,
-    /// Found, and wrongly.
+    /// Predicted but not expected.
     Spurious,
-    /// Found, where nobody knows whether rightly.
+    /// Predicted, with nothing to compare to.
     Plain,
 }
 
 impl Mark {
     const ALL: [Self; 4] = [Self::Correct, Self::Missed, Self::Spurious, Self::Plain];
 
-    /// Style class, sign (color alone is not enough for everybody) and name.
+    /// Style class, symbol (for those who cannot tell the colors apart) and name.
     fn look(self) -> (&'static str, &'static str, &'static str) {
         match self {
             Self::Correct => ("correct", "✓", "correct"),
             Self::Missed => ("missed", "–", "missed"),
-            Self::Spurious => ("spurious", "+", "wrongly found"),
+            Self::Spurious => ("spurious", "+", "spurious"),
             Self::Plain => ("plain", "", "found"),
         }
     }
 }
 
-/// A part of a text, in code points.
+/// A marked part of a text, in code points.
 #[derive(Debug, Clone)]
 struct MarkedSpan {
     range: Range<usize>,
@@ -53,7 +54,7 @@ struct MarkedSpan {
     mark: Mark,
 }
 
-/// A text with its marked spans.
+/// A text with highlighted spans.
 #[derive(Debug, Clone)]
 pub struct MarkedText {
     lead: Option<String>,
@@ -62,26 +63,27 @@ pub struct MarkedText {
 }
 
 impl MarkedText {
-    /// A text in which nothing is marked yet.
+    /// A text without marked spans.
     pub fn new(text: impl Into<String>) -> Self {
         Self { lead: None, text: text.into(), spans: Vec::new() }
     }
 
-    /// A line above it: the question, for instance.
+    /// Adds a line above the text, such as the question.
     #[must_use]
     pub fn lead(mut self, lead: impl Into<String>) -> Self {
         self.lead = Some(lead.into());
         self
     }
 
-    /// Marks the code points `start..end`; what lies beyond the text is ignored.
+    /// Marks the code points `start..end`; what exceeds the text is ignored.
     #[must_use]
     pub fn span(mut self, start: usize, end: usize, label: impl Into<String>, mark: Mark) -> Self {
         self.spans.push(MarkedSpan { range: start..end, label: label.into(), mark });
         self
     }
 
-    /// The words of a sentence, with spans `(first word, word after the last, label, mark)`.
+    /// Joins the words of a sentence, marking spans `(first word, end word, label, mark)` with an
+    /// exclusive end.
     pub fn from_words<W: AsRef<str>>(words: &[W], spans: &[(usize, usize, &str, Mark)]) -> Self {
         let mut starts = vec![0];
         for word in words {
@@ -92,7 +94,7 @@ impl MarkedText {
         for (first, after, label, mark) in spans {
             let after = (*after).min(words.len());
             if *first < after {
-                // The space after the last word belongs to nobody.
+                // Exclude the space after the last word.
                 marked = marked.span(starts[*first], starts[after] - 1, *label, *mark);
             }
         }
@@ -133,13 +135,14 @@ impl MarkedText {
     }
 }
 
-/// A stretch without marks, shortened where it is long: only what is near a mark matters.
+/// Renders an unmarked stretch, elided if it is long: only the text near a mark matters.
 fn plain(characters: &[char], is_first: bool, is_last: bool) -> String {
     let text = |characters: &[char]| escape(&characters.iter().collect::<String>());
     if characters.len() <= LONGEST_PLAIN {
         return text(characters);
     }
-    // Before the first mark and after the last only one end is near; without any mark the beginning is as good as any.
+    // Before the first mark and after the last one only one end is near a mark; without any mark,
+    // keep the beginning.
     let head = if is_first && !is_last { 0 } else { KEPT };
     let tail = if is_last { 0 } else { KEPT };
     let left_out = grouped(&(characters.len() - head - tail).to_string());
@@ -155,7 +158,7 @@ fn tag(mark: Mark, label: &str) -> String {
     if label.is_empty() && sign.is_empty() {
         return String::new();
     }
-    // The gap keeps sign and label on one line.
+    // A no-break space keeps symbol and label on one line.
     let gap = if label.is_empty() || sign.is_empty() { "" } else { "\u{a0}" };
     format!("<span class=\"tag {class}\" title=\"{name}\">{sign}{gap}{}</span>", inline(label))
 }

@@ -1,30 +1,30 @@
-//! A confusion matrix as a heat map: what was right in one color, what was mistaken in another.
+//! A confusion matrix as a heat map, with correct and wrong predictions in different colors.
 //!
-//! Rows are what is true, columns what was predicted. A cell's color is its share of the row, so that a rare class is
-//! as visible as a common one.
+//! Rows are true labels, columns predictions. A cell's color is its share of the row, so that rare
+//! classes are as visible as common ones.
 
 use super::escape::escape;
 use super::scale::{grouped, percent};
 
-/// More labels than this are not looked through; those with the most mistakes are shown.
+/// Maximum number of labels shown; of more, those with the most mistakes.
 const MOST_LABELS: usize = 40;
-/// How many of the most frequent confusions are named below the matrix.
+/// Number of most frequent confusions listed below the matrix.
 const CONFUSIONS: usize = 5;
-/// More labels than this, or longer ones, have upright names above their columns.
+/// With more labels than this, or longer ones, the column headers are vertical.
 const FEW_LABELS: usize = 5;
 const SHORT_LABEL: usize = 8;
 
-/// The matrix; `counts[actual][predicted]`, where missing counts are none.
+/// Renders the matrix `counts[actual][predicted]`; missing entries count as 0.
 pub(super) fn matrix_html<L: AsRef<str>>(labels: &[L], counts: &[Vec<u64>]) -> String {
     let counts = Counts { counts, labels: labels.len() };
     let all = counts.sum(|_, _| true);
     if all == 0 {
-        return "<p class=\"aside\">Nothing was counted.</p>\n".into();
+        return "<p class=\"aside\">Nothing to count.</p>\n".into();
     }
     let right = counts.sum(|actual, predicted| actual == predicted);
     let mut html = format!(
         "<p class=\"aside\">{} of {} right ({}). Rows: the true label; columns: the predicted one; \
-         per cent of the row.</p>\n",
+         percentages of the row.</p>\n",
         grouped(&right.to_string()),
         grouped(&all.to_string()),
         percent(right as f64 / all as f64)
@@ -32,13 +32,13 @@ pub(super) fn matrix_html<L: AsRef<str>>(labels: &[L], counts: &[Vec<u64>]) -> S
     let shown = counts.shown();
     if shown.len() < labels.len() {
         html += &format!(
-            "<p class=\"aside\">Shown are the {} labels with the most mistakes, of {}; shares are of whole rows.</p>\n",
+            "<p class=\"aside\">Showing the {} labels with the most mistakes, of {}; percentages are of whole rows.</p>\n",
             shown.len(),
             labels.len()
         );
     }
     let name = |index: &usize| {
-        // Long names are cut by the style sheet; pointing at them tells the whole.
+        // The style sheet truncates long names; a tooltip shows the full one.
         let name = escape(labels[*index].as_ref());
         format!("<bdi title=\"{name}\">{name}</bdi>")
     };
@@ -83,7 +83,7 @@ impl Counts<'_> {
         (0..self.labels).fold(0, |sum, predicted| self.get(actual, predicted).saturating_add(sum))
     }
 
-    /// The labels to show, in their order.
+    /// Indices of the labels to show, in ascending order.
     fn shown(&self) -> Vec<usize> {
         let mut labels: Vec<usize> = (0..self.labels).collect();
         if labels.len() > MOST_LABELS {
@@ -115,7 +115,7 @@ impl Counts<'_> {
         format!("<td class=\"{class}\" style=\"--share:{share:.2}\">{number}<small>{percent}%</small></td>")
     }
 
-    /// The mistakes made most often, in words: a phone shows only a corner of a large matrix.
+    /// Lists the most frequent confusions as text: a phone shows only a corner of a large matrix.
     fn confusions<L: AsRef<str>>(&self, labels: &[L]) -> String {
         let mut mistakes: Vec<(u64, usize, usize)> = Vec::new();
         for actual in 0..self.labels {
@@ -127,7 +127,7 @@ impl Counts<'_> {
         mistakes.sort_by_key(|mistake| std::cmp::Reverse(mistake.0));
         let item = |(count, actual, predicted): &(u64, usize, usize)| {
             format!(
-                "<li><bdi class=\"expected\">{}</bdi> taken for <bdi class=\"mistaken\">{}</bdi> \
+                "<li><bdi class=\"expected\">{}</bdi> predicted as <bdi class=\"mistaken\">{}</bdi> \
                  <span class=\"aside\">{}, {} of its row</span></li>\n",
                 escape(labels[*actual].as_ref()),
                 escape(labels[*predicted].as_ref()),

@@ -1,8 +1,8 @@
-//! The page that a run leaves behind: `report.html`, one file that shows everything without a network or a script.
+//! Writes `report.html`, a self-contained page about a run that needs neither network nor scripts.
 //!
-//! A [`Report`] is a list of titled blocks: `table` (figures, settings, tables), `chart` drawn by `plot` on the axes
-//! of `scale`, `matrix`, and texts as `example`s or `marked`. Each block becomes HTML when it is added; `escape` is the
-//! one door through which texts from outside get in.
+//! A [`Report`] is a list of titled blocks: `table` (figures, settings, tables), `chart` rendered
+//! by `figure` and `plot` on the axes of `scale`, `matrix`, and texts as `example` or `marked`.
+//! Each block is rendered when it is added; all external text passes through `escape`.
 
 mod chart;
 mod escape;
@@ -27,10 +27,10 @@ pub use table::Cell;
 
 const STYLE: &str = include_str!("style.css");
 
-/// Fewer blocks than this need no list of contents.
+/// Minimum number of blocks for a table of contents.
 const CONTENTS_FROM: usize = 4;
 
-/// A report in the making.
+/// A report being assembled from titled blocks.
 #[derive(Debug, Clone)]
 pub struct Report {
     title: String,
@@ -45,38 +45,38 @@ struct Block {
 }
 
 impl Report {
-    /// An empty report: the program's name, and the run's.
+    /// An empty report, titled with the program's name and subtitled with the run's.
     pub fn new(title: impl Into<String>, subtitle: impl Into<String>) -> Self {
         Self { title: title.into(), subtitle: subtitle.into(), blocks: Vec::new() }
     }
 
-    /// A paragraph of text.
+    /// Adds a paragraph of text.
     pub fn note(&mut self, title: &str, text: &str) -> &mut Self {
         self.add(title, escape::paragraph(text))
     }
 
-    /// A few headline results in large print, as `(name, value)`.
+    /// Adds a few headline results in large print, as `(name, value)`.
     pub fn figures<K: AsRef<str>, V: AsRef<str>>(&mut self, title: &str, figures: &[(K, V)]) -> &mut Self {
         self.add(title, table::figures_html(figures))
     }
 
-    /// Settings and other facts, as `(name, value)`.
+    /// Adds settings and other facts, as `(name, value)`.
     pub fn facts<K: AsRef<str>, V: AsRef<str>>(&mut self, title: &str, facts: &[(K, V)]) -> &mut Self {
         self.add(title, table::facts_html(facts))
     }
 
-    /// A table; numbers stand at the right of their column.
+    /// Adds a table; numbers are right-aligned.
     pub fn table(&mut self, title: &str, headers: &[&str], rows: Vec<Vec<Cell>>) -> &mut Self {
         self.add(title, table::table_html(headers, &rows))
     }
 
-    /// A line chart, under its own title.
+    /// Adds a line chart, under its own title.
     pub fn chart(&mut self, chart: Chart) -> &mut Self {
         let html = chart.html(&format!("chart-{}", self.blocks.len() + 1));
         self.add(&chart.title, html)
     }
 
-    /// Learning rate and gradient norm, from the records of `metrics.jsonl`.
+    /// Adds charts of learning rate and gradient norm from the records of `metrics.jsonl`.
     pub fn optimizer_charts(&mut self, metrics: &[Value]) -> &mut Self {
         let steps = |name: &str| points(metrics, |record| record[name].as_f64());
         self.chart(Chart::new("Learning rate", "step", "rate").series("learning rate", steps("lr")));
@@ -88,22 +88,22 @@ impl Report {
         )
     }
 
-    /// A confusion matrix with `counts[actual][predicted]`.
+    /// Adds a confusion matrix with `counts[actual][predicted]`.
     pub fn matrix<L: AsRef<str>>(&mut self, title: &str, labels: &[L], counts: &[Vec<u64>]) -> &mut Self {
         self.add(title, matrix::matrix_html(labels, counts))
     }
 
-    /// Texts with predicted and expected labels.
+    /// Adds texts with predicted and expected labels.
     pub fn examples(&mut self, title: &str, examples: &[ReportExample]) -> &mut Self {
         self.add(title, example::examples_html(examples))
     }
 
-    /// Texts with marked spans.
+    /// Adds texts with highlighted spans.
     pub fn marked(&mut self, title: &str, texts: &[MarkedText]) -> &mut Self {
         self.add(title, marked::marked_html(texts))
     }
 
-    /// Sentences with the best predictions for their blanks.
+    /// Adds sentences with the top predictions for their masks.
     pub fn filled_masks(&mut self, title: &str, sentences: &[MaskedSentence]) -> &mut Self {
         self.add(title, example::filled_masks_html(sentences))
     }
@@ -113,10 +113,10 @@ impl Report {
         self
     }
 
-    /// The whole page.
+    /// Renders the whole page.
     pub fn to_html(&self) -> String {
         let (title, subtitle) = (escape::escape(&self.title), escape::escape(&self.subtitle));
-        // The policy forbids scripts and every other resource, whatever a text may have smuggled in.
+        // The policy forbids scripts and all external resources, whatever a text may contain.
         let mut html = format!(
             "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
              <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
@@ -148,7 +148,7 @@ impl Report {
         format!("<nav aria-label=\"Contents\"><ul>\n{links}</ul></nav>\n")
     }
 
-    /// Writes the page; an older one is replaced only once the new one is complete.
+    /// Writes the page, replacing an older one atomically.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -157,12 +157,13 @@ impl Report {
     }
 }
 
-/// A curve from the records of `metrics.jsonl`: each record's step, and the value where it has one.
+/// A series from the records of `metrics.jsonl`: the step of each record that has a value, and the
+/// value.
 pub fn points(metrics: &[Value], value: impl Fn(&Value) -> Option<f64>) -> Vec<(f64, f64)> {
     metrics.iter().filter_map(|record| Some((record["step"].as_f64()?, value(record)?))).collect()
 }
 
-/// An entry of `run.json` as a row of [`Report::facts`].
+/// Formats an entry of `run.json` as a row of [`Report::facts`].
 pub fn fact((name, value): (&String, &Value)) -> (String, String) {
     let value = match value {
         Value::String(text) => text.clone(),
@@ -175,7 +176,7 @@ pub fn fact((name, value): (&String, &Value)) -> (String, String) {
 mod tests {
     use super::*;
 
-    /// A report with something hostile in every place that takes text.
+    /// A report with hostile text everywhere text is accepted.
     fn report(text: &str) -> Report {
         let mut report = Report::new(text, text);
         report.note(text, text).figures(text, &[(text, text)]).facts(text, &[(text, text)]);
@@ -195,7 +196,7 @@ mod tests {
             assert!(!html.contains(markup), "{markup}");
         }
         assert_eq!(html.matches("</style>").count(), 1);
-        // The same tags, whatever the text: none was opened or closed by it.
+        // The tags are the same whatever the text: it opened and closed none.
         let tags = |html: &str| html.matches('<').count();
         assert_eq!(tags(&html), tags(&report("plain text").to_html()));
     }

@@ -1,12 +1,13 @@
-//! The drawing of a [`Chart`] at one size, as the inside of an SVG.
+//! Draws a [`Chart`] at one size, as the content of an SVG.
 //!
-//! Numbers run through a [`Scale`] to a share of the plot, then to drawing units (one is about a pixel).
+//! A [`Scale`] maps values to fractions of the plot, which are then scaled to drawing units (about
+//! a pixel each).
 
 use super::chart::{Chart, Series, class};
 use super::escape::escape;
 use super::scale::{Scale, figure};
 
-/// A drawing's size and the style class that shows it.
+/// The size of a drawing and the style class that selects it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Size {
     pub(super) class: &'static str,
@@ -14,14 +15,15 @@ pub(super) struct Size {
     pub(super) height: f64,
 }
 
-// Around the plot: room for the ticks' names, the last values, the y axis's name and the x axis's two lines.
+// Margins around the plot, for tick labels, last values, the y label and the x axis's two lines of
+// text.
 const LEFT: f64 = 46.0;
 const RIGHT: f64 = 66.0;
 const TOP: f64 = 26.0;
 const BOTTOM: f64 = 44.0;
-/// The height of a line of text.
+/// Height of a line of text.
 const LINE: f64 = 15.0;
-/// Up to this many points are dots on the line that tell their value when pointed at.
+/// Maximum number of points drawn as dots with a tooltip.
 const DOTS: usize = 60;
 
 /// Draws axes, lines and last values. At least one series must have points.
@@ -116,7 +118,7 @@ impl Plot {
         format!("<path class=\"{class}\" d=\"M{}\"/>\n", path.join("L"))
     }
 
-    /// Each series' last value at the right edge, moved apart where two would overlap.
+    /// The last value of each series at the right edge, spread apart where they would overlap.
     fn last_values(&self, chart: &Chart) -> String {
         let mut labels: Vec<(f64, usize, f64)> = Vec::new();
         for (index, series) in chart.series.iter().enumerate() {
@@ -146,13 +148,14 @@ impl Plot {
     }
 }
 
-/// A coordinate to a tenth of a unit.
+/// Formats a coordinate to a tenth of a unit.
 fn short(value: f64) -> String {
     let text = format!("{value:.1}");
     text.strip_suffix(".0").map_or(text.clone(), str::to_string)
 }
 
-/// Keeps the lowest and the highest point of every unit of width, and both ends: the line looks the same.
+/// Keeps the lowest and highest point per unit of width, and both ends, so that the line looks the
+/// same.
 fn thin(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let mut kept = Vec::new();
     for column in points.chunk_by(|left, right| left.0.floor() == right.0.floor()) {
@@ -177,8 +180,8 @@ fn thin(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     kept
 }
 
-/// The mean of the fiftieth of the points around each point; a straight line through what there is of them at the ends,
-/// where a mean would lag behind the curve.
+/// A running mean over a fiftieth of the points; a least-squares line through the window, which at
+/// the ends does not lag behind the curve as a mean would.
 fn running_mean(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let reach = (points.len() / 100).max(1);
     let (mut sums, mut moments) = (vec![0.0], vec![0.0]);
@@ -196,7 +199,7 @@ fn running_mean(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
         // Least squares: Σ (i - middle) y over Σ (i - middle)², which for whole i is n (n² - 1) / 12.
         let spread = (count * (count * count - 1.0) / 12.0).max(1.0);
         let slope = (moments[to] - moments[from] - middle * sum) / spread;
-        // Not beyond the data: a logarithmic axis has no place for what is not positive.
+        // Clamp to the data: a logarithmic axis cannot show values that are not positive.
         (point.0, (sum / count + slope * (index as f64 - middle)).max(low).min(high))
     };
     points.iter().enumerate().map(mean).collect()

@@ -1,16 +1,16 @@
-//! Where a number lies on an axis, which numbers an axis names, and how they are written.
+//! Axis scales: positions, tick values, and number formatting.
 //!
-//! Ticks are 1, 2 or 5 times a power of ten, the steps that people read without calculating.
+//! Ticks are 1, 2 or 5 times a power of ten.
 
-/// Beyond this a number is no measurement, and the difference of two could overflow.
+/// Larger values are not measurements, and their differences could overflow.
 const LARGEST: f64 = 1e100;
 
-/// Whether a number can be drawn at all.
+/// Whether a value can be drawn.
 pub(super) fn is_drawable(value: f64) -> bool {
     value.abs() <= LARGEST
 }
 
-/// One axis: from numbers to shares of its length.
+/// One axis, mapping values to fractions of its length.
 #[derive(Debug, Clone)]
 pub(super) struct Scale {
     low: f64,
@@ -20,23 +20,23 @@ pub(super) struct Scale {
 }
 
 impl Scale {
-    /// An axis from `low` to `high` with `about` so many ticks.
+    /// A linear axis from `low` to `high` with about `about` ticks.
     pub(super) fn linear(low: f64, high: f64, about: usize) -> Self {
         let (low, high) = with_extent(low, high);
         let step = nice_step((high - low) / about.max(1) as f64);
         Self { low, high, is_log: false, ticks: linear_ticks(low, high, step) }
     }
 
-    /// The same, lengthened to whole ticks.
+    /// A linear axis from `low` to `high`, extended to whole ticks.
     pub(super) fn rounded(low: f64, high: f64, about: usize) -> Self {
         let (low, high) = with_extent(low, high);
         let step = nice_step((high - low) / about.max(1) as f64);
-        // Less than a thousandth of a step beyond a tick is rounding, not data.
+        // Less than a thousandth of a step beyond a tick is rounding error, not data.
         let (low, high) = ((low / step + 1e-3).floor() * step, (high / step - 1e-3).ceil() * step);
         Self { low, high, is_log: false, ticks: linear_ticks(low, high, step) }
     }
 
-    /// An axis of things that are counted, steps or epochs: nothing lies at one and a half.
+    /// A linear axis of counts (steps, epochs), whose ticks are whole numbers.
     pub(super) fn counted(low: f64, high: f64, about: usize) -> Self {
         let (low, high) = with_extent(low, high);
         let step = nice_step((high - low) / about.max(1) as f64).max(1.0);
@@ -46,7 +46,8 @@ impl Scale {
     /// A logarithmic axis; both ends must be positive.
     pub(super) fn log(low: f64, high: f64, about: usize) -> Self {
         let (low, high) = if high / low < 1.01 { (low / 1.5, high * 1.5) } else { (low, high) };
-        // Within half a decade there is hardly a power of ten: even steps say more, wherever they come to lie.
+        // Within less than a decade there is hardly a power of ten; evenly spaced ticks are more
+        // useful.
         if high / low < 5.0 {
             let ticks = Self::linear(low, high, about).ticks;
             return Self { low, high, is_log: true, ticks };
@@ -62,7 +63,7 @@ impl Scale {
             _ => (&[1.0], (decades / about.max(1) as f64).ceil()),
         };
         let ticks: Vec<f64> = multiples(mantissas, every as usize).collect();
-        // The axis ends at round numbers, but not a whole decade away from the data.
+        // End the axis at round numbers, but not a whole decade away from the data.
         let round: Vec<f64> = multiples(&[1.0, 2.0, 5.0], 1).collect();
         let low = round.iter().copied().rfind(|number| *number <= low * 1.001).unwrap_or(low);
         let high = round.iter().copied().find(|number| *number >= high * 0.999).unwrap_or(high);
@@ -70,7 +71,7 @@ impl Scale {
         Self { low, high, is_log: true, ticks }
     }
 
-    /// Where `value` lies: 0 at the low end, 1 at the high end.
+    /// The position of `value` on the axis, from 0 at the low end to 1 at the high end.
     pub(super) fn place(&self, value: f64) -> f64 {
         let place = if self.is_log {
             (value / self.low).ln() / (self.high / self.low).ln()
@@ -80,21 +81,21 @@ impl Scale {
         place.clamp(0.0, 1.0)
     }
 
-    /// The ticks with their names, from low to high.
+    /// The ticks with their labels, in ascending order.
     pub(super) fn ticks(&self) -> Vec<(f64, String)> {
         let largest = self.ticks.iter().fold(0.0f64, |largest, tick| largest.max(tick.abs()));
         let step = match self.ticks.as_slice() {
             [first, second, ..] => second - first,
             _ => largest,
         };
-        // On a logarithmic axis each tick is as coarse as itself.
+        // On a logarithmic axis each label has the precision of its own tick.
         let has_even_steps = !self.is_log || self.high / self.low < 5.0;
         let label = |tick: f64| if has_even_steps { name(tick, step, largest) } else { name(tick, tick, tick) };
         self.ticks.iter().map(|tick| (*tick, label(*tick))).collect()
     }
 }
 
-/// A range that has a width.
+/// The range itself, or a wider one if it is (almost) empty.
 fn with_extent(low: f64, high: f64) -> (f64, f64) {
     let size = low.abs().max(high.abs());
     if high - low > size * 1e-9 {
@@ -106,7 +107,7 @@ fn with_extent(low: f64, high: f64) -> (f64, f64) {
     }
 }
 
-/// The smallest of 1, 2, 5 times a power of ten that is not below `step`.
+/// The smallest number of the form 1, 2 or 5 times a power of ten that is at least `step`.
 pub(super) fn nice_step(step: f64) -> f64 {
     let power = 10f64.powi((step.log10() + 1e-9).floor() as i32);
     let mantissa = step / power;
@@ -114,13 +115,13 @@ pub(super) fn nice_step(step: f64) -> f64 {
 }
 
 fn linear_ticks(low: f64, high: f64, step: f64) -> Vec<f64> {
-    // Whole multiples of the step instead of a running sum, which would drift.
+    // Multiples of the step, since a running sum would drift.
     let first = (low / step - 1e-6).ceil();
     let count = (high / step + 1e-6).floor() - first;
     (0..=count.clamp(0.0, 100.0) as usize).map(|index| (first + index as f64) * step).collect()
 }
 
-/// A tick's name, as exact as the steps between ticks ask for.
+/// Formats a tick label, as precisely as the tick spacing requires.
 fn name(tick: f64, step: f64, largest: f64) -> String {
     let power = |value: f64| (value.abs().log10() + 1e-9).floor();
     if tick == 0.0 || tick.abs() < step.abs() * 1e-6 {
@@ -140,14 +141,14 @@ fn name(tick: f64, step: f64, largest: f64) -> String {
     format!("{:.decimals$}{suffix}", tick / unit).replace('-', "−")
 }
 
-/// `1.50e-4` as `1.5e−4`.
+/// Shortens `1.50e-4` to `1.5e−4`.
 fn short_exponent(number: &str) -> String {
     let (mantissa, exponent) = number.split_once('e').unwrap_or((number, "0"));
     let mantissa = if mantissa.contains('.') { mantissa.trim_end_matches('0').trim_end_matches('.') } else { mantissa };
     format!("{mantissa}e{exponent}").replace('-', "−")
 }
 
-/// A measured value in about four digits.
+/// Formats a measurement to about four digits.
 pub(super) fn figure(value: f64) -> String {
     let text = match value.abs() {
         size if !size.is_finite() => return "–".into(),
@@ -161,7 +162,7 @@ pub(super) fn figure(value: f64) -> String {
     text.replace('-', "−")
 }
 
-/// `1234567` as `1,234,567`.
+/// Formats `1234567` as `1,234,567`.
 pub(super) fn grouped(digits: &str) -> String {
     let (sign, digits) = digits.strip_prefix('-').map_or(("", digits), |rest| ("−", rest));
     let mut text = String::from(sign);
@@ -174,7 +175,7 @@ pub(super) fn grouped(digits: &str) -> String {
     text
 }
 
-/// A share of one in per cent; what is neither none nor all is never written as such.
+/// Formats a fraction as a percentage; only exact values are shown as 0 % or 100 %.
 pub(super) fn percent(share: f64) -> String {
     match share * 100.0 {
         percent if !percent.is_finite() => "–".into(),

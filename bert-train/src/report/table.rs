@@ -1,9 +1,9 @@
-//! Names with values: headline figures, settings, and tables of numbers.
+//! Name-value pairs and tables: headline figures, settings, numbers.
 
 use super::escape::{escape, inline};
 use super::scale::{figure, grouped, percent};
 
-/// One cell of a table: text at the left, or a number at the right.
+/// A table cell: left-aligned text or a right-aligned number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cell {
     text: String,
@@ -11,13 +11,13 @@ pub struct Cell {
 }
 
 impl Cell {
-    /// A number with this many decimals; one that is not finite becomes a dash.
+    /// A number with this many decimals; a dash if it is not finite.
     pub fn fixed(value: f64, decimals: usize) -> Self {
         let text = if value.is_finite() { format!("{value:.decimals$}").replace('-', "−") } else { "–".into() };
         Self { text, is_number: true }
     }
 
-    /// A share of one, in per cent.
+    /// A fraction, as a percentage.
     pub fn percent(share: f64) -> Self {
         Self { text: percent(share), is_number: true }
     }
@@ -58,14 +58,14 @@ impl From<usize> for Cell {
     }
 }
 
-/// About four digits; [`Cell::fixed`] where a column should have the same decimals throughout.
+/// Formats the number to about four digits; use [`Cell::fixed`] for a column of equal decimals.
 impl From<f64> for Cell {
     fn from(value: f64) -> Self {
         Self { text: figure(value), is_number: true }
     }
 }
 
-/// A table with a line of headers; short rows are filled up with empty cells.
+/// Renders a table with a header row; short rows are padded with empty cells.
 pub(super) fn table_html(headers: &[&str], rows: &[Vec<Cell>]) -> String {
     if rows.is_empty() {
         return "<p class=\"aside\">No rows.</p>\n".into();
@@ -74,7 +74,7 @@ pub(super) fn table_html(headers: &[&str], rows: &[Vec<Cell>]) -> String {
     let columns = rows.iter().map(Vec::len).chain([headers.len()]).max().unwrap_or(0);
     let mut html = String::from("<div class=\"scroll\" tabindex=\"0\"><table>\n<thead><tr>");
     for column in 0..columns {
-        // A header stands where the numbers below it stand.
+        // A header is aligned like the numbers below it.
         let is_number = rows.iter().any(|row| row.get(column).is_some_and(|cell| cell.is_number));
         let class = if is_number { " class=\"number\"" } else { "" };
         html += &format!("<th scope=\"col\"{class}>{}</th>", inline(headers.get(column).copied().unwrap_or_default()));
@@ -87,12 +87,12 @@ pub(super) fn table_html(headers: &[&str], rows: &[Vec<Cell>]) -> String {
     html + "</tbody></table></div>\n"
 }
 
-/// Names and values side by side, in as many columns as fit.
+/// Renders names and values side by side, in as many columns as fit.
 pub(super) fn facts_html<K: AsRef<str>, V: AsRef<str>>(facts: &[(K, V)]) -> String {
     pairs_html("facts", facts)
 }
 
-/// A few large values with small names.
+/// Renders a few large values with small names.
 pub(super) fn figures_html<K: AsRef<str>, V: AsRef<str>>(figures: &[(K, V)]) -> String {
     pairs_html("figures", figures)
 }
