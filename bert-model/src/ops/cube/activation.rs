@@ -3,7 +3,7 @@
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Cube, Dispatch, backend_extension};
-use burn::prelude::*;
+use burn::tensor::Tensor;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
@@ -53,7 +53,7 @@ fn bias_gelu_gradient<E: Float>(x: &[E], bias: &[E], gradient: &[E], dx: &mut [E
     if at < dx.len() {
         let x = f32::cast_from(x[at]) + f32::cast_from(bias[at % bias.len()]);
         // Φ(x) + x·φ(x); 1 / √(2π) = 0.3989…
-        let slope = below(x) + x * 0.398_942_3f32 * exp(-0.5f32 * x * x);
+        let slope = below(x) + x * 0.398_942_3f32 * (-0.5f32 * x * x).exp();
         dx[at] = E::cast_from(f32::cast_from(gradient[at]) * slope);
     }
 }

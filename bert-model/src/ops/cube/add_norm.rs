@@ -4,7 +4,7 @@
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Cube, DType, Dispatch, backend_extension};
-use burn::prelude::*;
+use burn::tensor::Tensor;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
@@ -40,7 +40,7 @@ pub fn normalize<E: Float>(
         column += lanes;
     }
     let variance = sum_of_lanes(squares, lanes, plane) / count;
-    let factor = 1.0f32 / sqrt(variance + epsilon);
+    let factor = 1.0f32 / (variance + epsilon).sqrt();
     let mut column = UNIT_POS_X;
     while column < width {
         let normalized = (f32::cast_from(sum[start + column as usize]) - mean) * factor;
@@ -93,7 +93,7 @@ fn add_norm_kernel<E: Float>(
         total += f32::cast_from(stored);
         column += lanes;
     }
-    normalize::<E>(sum, gamma, beta, output, moments, row, width, epsilon, total, lanes, plane);
+    normalize::<E>(&*sum, gamma, beta, output, moments, row, width, epsilon, total, lanes, plane);
 }
 
 #[cube(launch)]

@@ -6,7 +6,7 @@
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{BoolTensor, FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Cube, DType, Dispatch, backend_extension};
-use burn::prelude::*;
+use burn::tensor::{Bool, Tensor};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::{ElemType, UIntKind};
 use cubecl::prelude::*;
@@ -191,7 +191,7 @@ fn softmax_kernel<E: Float, P: Int>(
     while to < tokens {
         let is_padding = u32::cast_from(padding[first + to as usize]) != 0u32;
         let score = select(is_padding, lowest, f32::cast_from(scores[start + to as usize]));
-        sum += exp(score - highest);
+        sum += (score - highest).exp();
         to += lanes;
     }
     let share = 1.0f32 / sum_of_lanes(sum, lanes, plane);
@@ -201,7 +201,7 @@ fn softmax_kernel<E: Float, P: Int>(
             let at = start + to as usize;
             let is_padding = u32::cast_from(padding[first + to as usize]) != 0u32;
             let score = select(is_padding, lowest, f32::cast_from(scores[at]));
-            let probability = exp(score - highest) * share;
+            let probability = (score - highest).exp() * share;
             scores[at] = E::cast_from(probability);
             if comptime!(drops) {
                 let index = (from << 16u32) | to;

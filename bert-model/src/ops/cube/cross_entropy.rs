@@ -3,7 +3,7 @@
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Cube, DType, Dispatch, backend_extension};
-use burn::prelude::*;
+use burn::tensor::Tensor;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
@@ -35,10 +35,10 @@ fn losses_kernel<E: Float>(
     let mut sum = 0.0f32;
     let mut class = UNIT_POS_X;
     while class < classes {
-        sum += exp(f32::cast_from(logits[start + class as usize]) - highest);
+        sum += (f32::cast_from(logits[start + class as usize]) - highest).exp();
         class += lanes;
     }
-    let log_sum = highest + ln(sum_of_lanes(sum, lanes, plane));
+    let log_sum = highest + (sum_of_lanes(sum, lanes, plane)).ln();
     if UNIT_POS_X == 0 {
         if row < rows {
             losses[row] = log_sum - f32::cast_from(logits[start + targets[row] as usize]);
@@ -59,7 +59,7 @@ fn gradient_kernel<E: Float>(
     let at = ABSOLUTE_POS;
     if at < logits.len() {
         let row = at / classes as usize;
-        let probability = exp(f32::cast_from(logits[at]) - log_sums[row]);
+        let probability = (f32::cast_from(logits[at]) - log_sums[row]).exp();
         let is_target = select(at as u32 % classes == targets[row], 1.0f32, 0.0f32);
         logits[at] = E::cast_from((probability - is_target) * gradient[row]);
     }
@@ -146,6 +146,6 @@ impl<C: CheckpointStrategy> CrossEntropyOps for Autodiff<Cube, C> {
 }
 
 /// See [`crate::ops::cross_entropy()`].
-pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, burn::tensor::Int>) -> Tensor<1> {
     Tensor::from_dispatch(Dispatch::gpu_cross_entropy(logits.into_dispatch(), targets.into_dispatch()))
 }

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Cube, Dispatch, backend_extension};
-use burn::prelude::*;
+use burn::tensor::{Device, Tensor};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
@@ -24,7 +24,7 @@ struct Table {
     seed: u64,
     first_sequence: u32,
     block: u32,
-    keys: Tensor<1, Int>,
+    keys: Tensor<1, burn::tensor::Int>,
 }
 
 thread_local! {
@@ -44,7 +44,7 @@ pub struct Site {
 
 impl Site {
     /// The next site of this thread's stream, with its table of keys; without dropout the site zeroes nothing.
-    pub fn next(p: Option<f64>, device: &Device) -> (Self, Tensor<1, Int>) {
+    pub fn next(p: Option<f64>, device: &Device) -> (Self, Tensor<1, burn::tensor::Int>) {
         let device = device.clone().inner();
         let p = p.map_or(0, threshold);
         let stream = match p {
@@ -64,7 +64,7 @@ impl Site {
             let keys = (0..SITES).map(|site| site_key(stream.seed, block * SITES + site));
             let halves = keys.flat_map(|key| [key as u32 as i32, (key >> 32) as u32 as i32]);
             let values: Vec<i32> = [stream.first_sequence as i32, 0].into_iter().chain(halves).collect();
-            let keys = Tensor::<1, Int>::from_data(&values[..], &device);
+            let keys = Tensor::<1, burn::tensor::Int>::from_data(&values[..], &device);
             let Stream { seed, first_sequence, .. } = stream;
             *table = Some(Table { device, seed, first_sequence, block, keys: keys.clone() });
             (site, keys)

@@ -4,14 +4,14 @@
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Cube, DType, Dispatch, backend_extension};
-use burn::prelude::*;
+use burn::tensor::Tensor;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::add_norm::{NormGradients, norm_gradients, normalize};
 use super::dropout::{DropoutOps, Site, factor};
 use super::launch::{Rows, UNITS, buffer, contiguous, element, elementwise, empty};
-use super::rows::{chunks, column_cubes, reshaped, row, sum_of_column, sum_rows};
+use super::rows::{chunks, column_cubes, reshaped, row, sum_of_column, sum_of_lanes, sum_rows};
 use super::{integers, primitive, tensor};
 use crate::ops::autodiff::{Differentiable, apply};
 
@@ -54,7 +54,7 @@ fn embed_kernel<E: Float>(
         total += f32::cast_from(stored);
         column += lanes;
     }
-    normalize::<E>(sum, gamma, beta, output, moments, row, width, epsilon, total, lanes, plane);
+    normalize::<E>(&*sum, gamma, beta, output, moments, row, width, epsilon, total, lanes, plane);
     if comptime!(drops) {
         let mut column = UNIT_POS_X;
         while column < width {
@@ -135,7 +135,7 @@ fn add_rows_kernel<E: Float>(table: &mut [f32], ids: &[u32], rows: &[E], width: 
             earlier += select(ids[other as usize] == id, 1.0f32, 0.0f32);
             other += UNITS;
         }
-        let earlier = super::rows::sum_of_lanes(earlier, UNITS, 0u32);
+        let earlier = sum_of_lanes(earlier, UNITS, 0u32);
         if earlier == 0.0f32 {
             let mut column = UNIT_POS_X;
             while column < width {
@@ -156,7 +156,7 @@ fn add_rows_kernel<E: Float>(table: &mut [f32], ids: &[u32], rows: &[E], width: 
 }
 
 /// Adds rows to a table `[V, H]` in `f32`, in place where it is uniquely owned.
-pub fn add_rows(table: Tensor<2>, ids: Tensor<1, Int>, rows: Tensor<2>) -> Tensor<2> {
+pub fn add_rows(table: Tensor<2>, ids: Tensor<1, burn::tensor::Int>, rows: Tensor<2>) -> Tensor<2> {
     let (table, ids, rows) = (primitive(table), contiguous(integers(ids)), contiguous(primitive(rows)));
     let table = if table.can_mut() { contiguous(table) } else { table.copy() };
     let (count, width) = (ids.meta.num_elements(), rows.meta.shape()[1]);
@@ -323,7 +323,7 @@ impl<C: CheckpointStrategy> EmbeddingOps for Autodiff<Cube, C> {
 pub fn embed(
     words: Tensor<3>,
     positions: Tensor<2>,
-    (types, type_ids): (Tensor<2>, Tensor<2, Int>),
+    (types, type_ids): (Tensor<2>, Tensor<2, burn::tensor::Int>),
     (gamma, beta): (Tensor<1>, Tensor<1>),
     epsilon: f64,
     dropout: Option<f64>,

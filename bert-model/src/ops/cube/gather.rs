@@ -3,7 +3,7 @@
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Cube, Dispatch, backend_extension};
-use burn::prelude::*;
+use burn::tensor::Tensor;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
@@ -116,6 +116,6 @@ impl<C: CheckpointStrategy> GatherOps for Autodiff<Cube, C> {
 }
 
 /// See [`crate::ops::gather_rows`].
-pub fn gather_rows(x: Tensor<2>, positions: Tensor<1, Int>) -> Tensor<2> {
+pub fn gather_rows(x: Tensor<2>, positions: Tensor<1, burn::tensor::Int>) -> Tensor<2> {
     Tensor::from_dispatch(Dispatch::gpu_gather(x.into_dispatch(), positions.into_dispatch()))
 }

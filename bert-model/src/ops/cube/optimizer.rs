@@ -29,7 +29,7 @@ const CONTROLS: usize = 6;
 /// Whether a number is neither infinite nor NaN.
 #[cube]
 fn is_finite(x: f32) -> bool {
-    abs(x) <= 3.402_823_4e38f32
+    (x).abs() <= 3.402_823_4e38f32
 }
 
 /// Partial sums of squares of several tensors, [`CHUNKS`] for each.
@@ -56,7 +56,7 @@ fn squares_kernel(tensors: &Sequence<Box<[f32]>>, partial: &mut [f32], first: u3
 
 /// One cube adds up the partial sums and works out the step's control.
 #[cube(launch)]
-fn control_kernel(partial: &[f32], settings: &[f32], loss_scale: &mut [f32], control: &mut [f32]) {
+fn control_kernel(partial: &[f32], inputs: &[f32], loss_scale: &mut [f32], control: &mut [f32]) {
     let mut sum = 0.0f32;
     let mut at = UNIT_POS_X as usize;
     while at < partial.len() {
@@ -65,15 +65,15 @@ fn control_kernel(partial: &[f32], settings: &[f32], loss_scale: &mut [f32], con
     }
     let sum = sum_of_lanes(sum, UNITS, 0u32);
     if UNIT_POS_X == 0 {
-        let (limit, growth) = (settings[3], settings[4]);
+        let (limit, growth) = (inputs[3], inputs[4]);
         let factor = loss_scale[0];
-        let norm = sqrt(sum) / factor;
+        let norm = (sum).sqrt() / factor;
         let is_good = is_finite(norm);
         let clipped = select(limit > 0.0f32, min(limit / (norm + 1e-6f32), 1.0f32), 1.0f32);
         control[GRADIENT_SCALE] = clipped / factor;
-        control[LEARNING_RATE] = settings[0];
-        control[CORRECTION1] = settings[1];
-        control[CORRECTION2] = settings[2];
+        control[LEARNING_RATE] = inputs[0];
+        control[CORRECTION1] = inputs[1];
+        control[CORRECTION2] = inputs[2];
         control[IS_TAKEN] = select(is_good, 1.0f32, 0.0f32);
         control[NORM] = norm;
         // The loss scale of `f16`: doubled after so many good steps, halved after a bad one; `growth` 0 for no scale.
@@ -131,7 +131,7 @@ fn owned(x: CubeTensor) -> CubeTensor {
 /// Adam's direction of one element, after its means were updated.
 #[cube]
 fn direction(first: f32, second: f32, value: f32, control: &[f32], epsilon: f32, weight_decay: f32) -> f32 {
-    first / control[CORRECTION1] / (sqrt(second / control[CORRECTION2]) + epsilon) + value * weight_decay
+    first / control[CORRECTION1] / ((second / control[CORRECTION2]).sqrt() + epsilon) + value * weight_decay
 }
 
 #[cube(launch)]
@@ -303,7 +303,7 @@ fn lamb_apply_kernel(
             let mut ratio = 1.0f32;
             if is_decayed {
                 let has_both = squares > 0.0f32 && steps > 0.0f32;
-                ratio = select(has_both, sqrt(squares) / sqrt(steps), 1.0f32);
+                ratio = select(has_both, (squares).sqrt() / (steps).sqrt(), 1.0f32);
             }
             if control[IS_TAKEN] == 1.0f32 {
                 let mut at = (CUBE_POS_X * UNITS + UNIT_POS_X) as usize;

@@ -1,6 +1,10 @@
 //! Reads that the host does not wait for.
 
+use std::sync::{Mutex, PoisonError};
+
 use burn::tensor::Tensor;
+use burn_cubecl::CubeDevice;
+use burn_cubecl::tensor::CubeTensor;
 use cubecl::client::Client;
 use cubecl::future::{DynFut, block_on};
 use cubecl::prelude::*;
@@ -8,6 +12,18 @@ use cubecl::server::ServerError;
 
 use super::launch::contiguous;
 use super::primitive;
+
+/// A device's client, for as long as the process lives: a read borrows it until it is done.
+fn client_of(x: &CubeTensor) -> &'static Client {
+    static CLIENTS: Mutex<Vec<(CubeDevice, &'static Client)>> = Mutex::new(Vec::new());
+    let mut clients = CLIENTS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, client)) = clients.iter().find(|(device, _)| *device == x.device) {
+        return client;
+    }
+    let client: &'static Client = Box::leak(Box::new(x.client.clone()));
+    clients.push((x.device.clone(), client));
+    client
+}
 
 /// Numbers on their way from a GPU. The copy is queued behind everything launched so far, and before everything launched
 /// later.
@@ -19,9 +35,8 @@ impl Reading {
     /// Begins to read.
     pub fn start(values: Tensor<1>) -> Self {
         let values = contiguous(primitive(values));
-        let client: Client = values.client.clone();
-        let handle = values.handle;
-        Self { copy: Box::pin(client.read_async(vec![handle])) }
+        let client = client_of(&values);
+        Self { copy: Box::pin(client.read_async(vec![values.handle])) }
     }
 
     /// The numbers; NaN where the device has failed.
