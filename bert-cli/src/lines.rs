@@ -11,6 +11,8 @@ use std::sync::Arc;
 use bert_model::{Error, Result};
 use flate2::bufread::MultiGzDecoder;
 
+use crate::input::kind::{Compression, FileKind};
+
 /// No line may be longer: what lies in memory must not depend on the corpus.
 pub const MAX_LINE_BYTES: usize = 16 << 20;
 
@@ -31,16 +33,7 @@ impl LineReader {
     /// # Errors
     /// If there is no such file or it may not be read.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = BufReader::new(File::open(path).map_err(Error::io(path, "open"))?);
-        let input: Box<dyn BufRead + Send> = match compression(path) {
-            None => Box::new(file),
-            Some(Compression::Gzip) => Box::new(BufReader::new(MultiGzDecoder::new(file))),
-            Some(Compression::Zstandard) => {
-                let decoder = zstd::Decoder::with_buffer(file).map_err(Error::io(path, "read"))?;
-                Box::new(BufReader::new(decoder))
-            }
-        };
-        Ok(Self::new(path, input))
+        Ok(Self::new(path, open(path)?))
     }
 
     /// The standard input; messages call it `<stdin>`.
@@ -102,20 +95,8 @@ impl LineReader {
         let with_line_end = MAX_LINE_BYTES as u64 + 2;
         match self.input.by_ref().take(with_line_end).read_until(b'\n', &mut self.buffer) {
             Ok(bytes) => Ok(bytes > 0),
-            Err(error) => Err(self.unreadable(error)),
+            Err(error) => Err(unreadable(&self.path, Some(self.number), error)),
         }
-    }
-
-    /// A failing disk for a plain file, a damaged file for a compressed one.
-    fn unreadable(&self, error: io::Error) -> Error {
-        if compression(&self.path).is_none() {
-            return Error::io(&self.path, "read")(error);
-        }
-        let found = match error.kind() {
-            ErrorKind::UnexpectedEof => "the end of the file in the midst of compressed data".to_string(),
-            _ => format!("data that cannot be decompressed ({error})"),
-        };
-        self.error(found, "a whole .gz or .zst file: copy or compress it again")
     }
 
     fn too_long(&self) -> Error {
@@ -187,20 +168,41 @@ impl Iterator for Lines {
     }
 }
 
-#[derive(Clone, Copy)]
-enum Compression {
-    Gzip,
-    Zstandard,
+/// The bytes of a whole file, decompressed if it ends in `.gz` or `.zst`.
+///
+/// # Errors
+/// If it cannot be read, or what is compressed is damaged.
+pub fn read_file(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path)?.read_to_end(&mut bytes).map_err(|error| unreadable(path, None, error))?;
+    Ok(bytes)
 }
 
-fn compression(path: &Path) -> Option<Compression> {
-    let extension = path.extension()?.to_ascii_lowercase();
-    if extension == "gz" {
-        Some(Compression::Gzip)
-    } else if extension == "zst" {
-        Some(Compression::Zstandard)
-    } else {
-        None
+fn open(path: &Path) -> Result<Box<dyn BufRead + Send>> {
+    let file = BufReader::new(File::open(path).map_err(Error::io(path, "open"))?);
+    Ok(match FileKind::of(path).compression {
+        None => Box::new(file),
+        Some(Compression::Gzip) => Box::new(BufReader::new(MultiGzDecoder::new(file))),
+        Some(Compression::Zstandard) => {
+            let decoder = zstd::Decoder::with_buffer(file).map_err(Error::io(path, "read"))?;
+            Box::new(BufReader::new(decoder))
+        }
+    })
+}
+
+/// The error for a plain file on a failing disk, or for a damaged compressed one.
+fn unreadable(path: &Path, line: Option<u64>, error: io::Error) -> Error {
+    if FileKind::of(path).compression.is_none() {
+        return Error::io(path, "read")(error);
+    }
+    let found = match error.kind() {
+        ErrorKind::UnexpectedEof => "the end of the file in the midst of compressed data".to_string(),
+        _ => format!("data that cannot be decompressed ({error})"),
+    };
+    let expected = "a whole .gz or .zst file: copy or compress it again";
+    match line {
+        Some(line) => Error::line(path, line, found, expected),
+        None => Error::file(path, found, expected),
     }
 }
 
@@ -250,6 +252,18 @@ mod tests {
         let expected: Vec<&str> = text.lines().collect();
         assert_eq!(lines("a.txt.gz", &gzip(text.as_bytes())).unwrap(), expected);
         assert_eq!(lines("a.txt.zst", &zstd::encode_all(text.as_bytes(), 1).unwrap()).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_whole_file_is_read_decompressed_or_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.json.gz");
+        let text = numbers();
+        std::fs::write(&path, gzip(text.as_bytes())).unwrap();
+        assert_eq!(read_file(&path).unwrap(), text.as_bytes());
+        std::fs::write(&path, &gzip(text.as_bytes())[..1000]).unwrap();
+        let message = read_file(&path).unwrap_err().to_string();
+        assert!(message.contains("a.json.gz: found the end of the file in the midst"), "{message}");
     }
 
     #[test]

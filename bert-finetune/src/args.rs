@@ -57,7 +57,7 @@ pub struct TrainArgs {
     /// Begin with random weights, to see what the pretrained ones are worth
     #[arg(long)]
     pub from_scratch: bool,
-    /// Labelled file (.csv, .tsv, .jsonl); none: the built-in sample
+    /// Labelled file (.csv, .tsv, .jsonl, SQuAD's .json, CoNLL; also .gz and .zst); none: the built-in sample
     #[arg(long, value_name = "FILE")]
     pub train: Option<PathBuf>,
     /// Labelled file that decides which epoch is best

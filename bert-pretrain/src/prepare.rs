@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use bert_cli::input::kind::{FileKind, Format};
 use bert_model::file::replace_file;
 use bert_model::text::tokenizer::Normalisation;
 use bert_model::{BertConfig, BertForPreTraining, Error, Pretrained, Result, Tokenizer, load};
@@ -125,7 +126,7 @@ pub fn prepare(settings: &TrainSettings, directory: &RunDirectory, quiet: bool) 
 
 /// The tokenizer that the user names; only a vocabulary by itself leaves open whether it is cased.
 fn given_tokenizer(path: &Path, settings: &TrainSettings) -> Result<Tokenizer> {
-    let is_json = path.extension().is_some_and(|extension| extension == "json");
+    let is_json = FileKind::of(path) == FileKind { format: Some(Format::Json), compression: None };
     let is_bare = path.is_file() && !is_json && !path.with_file_name("tokenizer_config.json").exists();
     let tokenizer = match is_bare {
         true => Tokenizer::from_vocab_file(path, Normalisation::new(!settings.cased))?,

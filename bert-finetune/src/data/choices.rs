@@ -4,9 +4,8 @@
 //! Each choice has a column of its own, or all are a list in one column of a `.jsonl` file. The formats' traps are
 //! [`bert_cli::input::columns`]'s.
 
-use std::path::Path;
-
 use bert_cli::input::columns::{Cells, Column, Table, scalar};
+use bert_cli::input::kind::Input;
 use bert_model::{Error, Result};
 use serde_json::Value;
 
@@ -44,9 +43,9 @@ pub struct ChoiceRow {
 /// Those of [`Table::open`]; [`Error::Setting`] without choices. Rows carry their own: fewer than two choices, a label
 /// that is none of them.
 pub fn read_choices(
-    path: &Path,
+    input: impl Into<Input>,
     options: &ChoiceOptions,
-) -> Result<impl Iterator<Item = Result<ChoiceRow>> + Send + use<>> {
+) -> Result<Box<dyn Iterator<Item = Result<ChoiceRow>> + Send>> {
     if options.choices.is_empty() {
         return Err(Error::Setting("`--choices` names no columns".to_string()));
     }
@@ -62,8 +61,8 @@ pub fn read_choices(
         choices: options.choices.len(),
         has_label: options.label.is_some(),
     };
-    let table = Table::open(path, &columns, options.header)?;
-    Ok(table.map(move |cells| layout.row(&cells?)))
+    let table = Table::open(input, &columns, options.header)?;
+    Ok(Box::new(table.map(move |cells| layout.row(&cells?))))
 }
 
 /// Which of a row's cells is what: text, pair, choices, label.
