@@ -52,7 +52,7 @@ BREAKS = {
     "a run that is resumed between its phases goes on with the data of the first": (
         "bert-pretrain/src/train.rs",
         "if state.step == start {",
-        "if state.step == start && !(BROKEN && if_exists == IfExists::Resume) {",
+        "if state.step == start && !(BROKEN && self.if_exists == IfExists::Resume) {",
         "durability", "a_second_phase_has_longer_sequences_and_survives_an_interruption_between"),
     "the second phase is as short as the first": (
         "bert-pretrain/src/prepare.rs",

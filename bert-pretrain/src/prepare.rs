@@ -1,5 +1,5 @@
-//! Everything before the first step: the tokenizer, the tokenised corpus, the documents that are set aside, the order of
-//! the examples, and the weights to begin with.
+//! The data before the first step: the tokenizer, the tokenized corpus, the documents that are set aside, and the order
+//! of the examples.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::path::Path;
 use bert_cli::input::kind::{FileKind, Format};
 use bert_model::file::replace_file;
 use bert_model::text::tokenizer::Normalisation;
-use bert_model::{BertConfig, BertForPreTraining, Error, Pretrained, Result, Tokenizer, load};
+use bert_model::{Error, Result, Tokenizer};
 use bert_train::checkpoint::sha256_of;
 use bert_train::permutation::mix;
 use bert_train::{RunDirectory, StepSource};
@@ -28,7 +28,6 @@ use crate::vocabulary;
 const SPLIT: u64 = 11;
 const PHASE_2: u64 = 12;
 const EVALUATION: u64 = 13;
-const WEIGHTS: u64 = 14;
 
 /// Everything that is learned from and judged by.
 #[derive(Debug)]
@@ -56,7 +55,7 @@ pub enum Phase {
     Second,
 }
 
-/// Opens the corpus, finds or learns the tokenizer, tokenises, and sets documents aside.
+/// Opens the corpus, finds or learns the tokenizer, tokenizes, and sets documents aside.
 ///
 /// # Errors
 /// What is wrong with the files.
@@ -66,52 +65,29 @@ pub fn prepare(settings: &TrainSettings, directory: &RunDirectory, quiet: bool) 
             eprintln!("{line}");
         }
     };
-    let paths = if settings.corpus.is_empty() {
-        let path = directory.file("sample.txt");
-        replace_file(&path, sample::corpus(SAMPLE_DOCUMENTS, settings.seed).as_bytes())?;
-        vec![path.display().to_string()]
-    } else {
-        settings.corpus.clone()
-    };
-    let corpus = Corpus::open(&paths)?;
+    let corpus = open_corpus(settings, directory)?;
     let tokenizer = match (&settings.tokenizer, &settings.init) {
         (Some(path), _) | (None, Some(path)) => given_tokenizer(path, settings)?,
         (None, None) => learn_tokenizer(settings, &corpus, directory, &say)?,
     };
     say(format!("vocabulary: {} WordPieces", tokenizer.vocab_size()));
 
-    let files = describe_files(&corpus)?;
-    let mut fingerprint = fingerprint_of(&files, &tokenizer, settings.data.sentences)?;
-    let build = |name: &str, corpus: &Corpus, fingerprint: &str| {
-        Store::build(&directory.file(name), corpus, &tokenizer, settings.data.sentences, fingerprint)
-    };
-    let store = build("corpus.tokens", &corpus, &fingerprint)?;
-    let Facts { documents, sentences, tokens, unknown } = store.facts();
+    let corpus = Tokenized::build("corpus.tokens", &corpus, &tokenizer, settings, directory)?;
+    let Facts { documents, sentences, tokens, unknown } = corpus.store.facts();
     say(format!("corpus: {documents} documents, {sentences} sentences, {tokens} tokens, {unknown} of them unknown"));
-
-    let (eval_store, eval_files, share) = if settings.eval_corpus.is_empty() {
-        (None, Value::Null, settings.eval_share)
-    } else {
-        let corpus = Corpus::open(&settings.eval_corpus)?;
-        let files = describe_files(&corpus)?;
-        let own = fingerprint_of(&files, &tokenizer, settings.data.sentences)?;
-        let store = build("eval.tokens", &corpus, &own)?;
-        fingerprint += &own;
-        (Some(store), files, 0.0)
+    let eval_corpus = match settings.eval_corpus.is_empty() {
+        true => None,
+        false => {
+            let files = Corpus::open(&settings.eval_corpus)?;
+            Some(Tokenized::build("eval.tokens", &files, &tokenizer, settings, directory)?)
+        }
     };
+    let share = if eval_corpus.is_some() { 0.0 } else { settings.eval_share };
     let split = Split::new(documents, share, mix(&[settings.seed, SPLIT]));
-    let maker = example_maker(&settings.data, settings.data.max_seq_len, &tokenizer);
-    let all = |store: &Store, split, part| {
-        evaluation_examples(store, split, part, maker, settings.seed, settings.eval_examples)
-    };
-    let held_out = match &eval_store {
-        Some(store) => all(store, Split::new(store.facts().documents, 0.0, 0), Part::Training)?,
-        None if split.len(Part::HeldOut) > 0 => all(&store, split, Part::HeldOut)?,
-        None => Vec::new(),
-    };
+    let held_out = held_out_examples(settings, &tokenizer, &corpus.store, eval_corpus.as_ref(), split)?;
     let facts = json!({
-        "corpus": files,
-        "eval_corpus": eval_files,
+        "corpus": corpus.files,
+        "eval_corpus": eval_corpus.as_ref().map(|corpus| &corpus.files),
         "documents": documents,
         "held_out_documents": split.len(Part::HeldOut),
         "held_out_examples": held_out.len(),
@@ -121,7 +97,61 @@ pub fn prepare(settings: &TrainSettings, directory: &RunDirectory, quiet: bool) 
         "unknown_tokens": unknown,
         "vocabulary": tokenizer.vocab_size(),
     });
-    Ok(Data { tokenizer, store, split, held_out, facts, fingerprint })
+    let fingerprint = corpus.fingerprint + &eval_corpus.map(|corpus| corpus.fingerprint).unwrap_or_default();
+    Ok(Data { tokenizer, store: corpus.store, split, held_out, facts, fingerprint })
+}
+
+/// The corpus of the settings; the built-in sample is written into the run directory first.
+fn open_corpus(settings: &TrainSettings, directory: &RunDirectory) -> Result<Corpus> {
+    if !settings.corpus.is_empty() {
+        return Corpus::open(&settings.corpus);
+    }
+    let path = directory.file("sample.txt");
+    replace_file(&path, sample::corpus(SAMPLE_DOCUMENTS, settings.seed).as_bytes())?;
+    Corpus::open(&[path])
+}
+
+/// A corpus as tokens on disk.
+struct Tokenized {
+    store: Store,
+    /// Name, size and hash of each of its files.
+    files: Value,
+    /// Of the files' content and of how they are tokenized.
+    fingerprint: String,
+}
+
+impl Tokenized {
+    /// Tokenizes a corpus into a file of the run directory, unless that is there already.
+    fn build(
+        name: &str,
+        corpus: &Corpus,
+        tokenizer: &Tokenizer,
+        settings: &TrainSettings,
+        directory: &RunDirectory,
+    ) -> Result<Self> {
+        let sentences = settings.data.sentences;
+        let files = describe_files(corpus)?;
+        let fingerprint = fingerprint_of(&files, tokenizer, sentences)?;
+        let store = Store::build(&directory.file(name), corpus, tokenizer, sentences, &fingerprint)?;
+        Ok(Self { store, files, fingerprint })
+    }
+}
+
+/// The examples by which the model is evaluated: of the evaluation corpus, or else of the documents set aside.
+fn held_out_examples(
+    settings: &TrainSettings,
+    tokenizer: &Tokenizer,
+    store: &Store,
+    eval_corpus: Option<&Tokenized>,
+    split: Split,
+) -> Result<Vec<Example>> {
+    let maker = example_maker(&settings.data, settings.data.max_seq_len, tokenizer);
+    let (store, split, part) = match eval_corpus {
+        Some(corpus) => (&corpus.store, Split::new(corpus.store.facts().documents, 0.0, 0), Part::Training),
+        None if split.len(Part::HeldOut) > 0 => (store, split, Part::HeldOut),
+        None => return Ok(Vec::new()),
+    };
+    evaluation_examples(store, split, part, maker, settings.seed, settings.eval_examples)
 }
 
 /// The tokenizer that the user names; only a vocabulary by itself leaves open whether it is cased.
@@ -283,45 +313,4 @@ pub fn count_steps(settings: &TrainSettings, data: &Data) -> Result<u64> {
     let examples = stream.count_epoch()? as f64 * settings.epochs;
     let steps = (examples / (settings.batch_size * settings.accumulate) as f64).ceil() as u64;
     Ok(steps.max(1).max(settings.phase2_steps))
-}
-
-/// The model to begin with, with the configuration that fits the tokenizer.
-///
-/// # Errors
-/// If a weight file is not as it should be, or model, tokenizer and sequence length do not fit.
-pub fn initial_model(
-    settings: &TrainSettings,
-    tokenizer: &Tokenizer,
-    device: &burn::tensor::Device,
-) -> Result<(BertForPreTraining, BertConfig)> {
-    let seed = mix(&[settings.seed, WEIGHTS]);
-    let (model, config) = match &settings.init {
-        Some(directory) => {
-            let loaded = load::<BertForPreTraining>(directory, seed, device)?;
-            if let Some(warning) = loaded.warning() {
-                eprintln!("warning: {}: {warning}", directory.display());
-            }
-            (Some(loaded.model), loaded.config)
-        }
-        None => {
-            let (config, follows_tokenizer) = settings.model_config()?;
-            let vocab_size = tokenizer.vocabulary().len();
-            let learned_smaller = settings.tokenizer.is_none() && vocab_size < config.vocab_size;
-            let fits = if follows_tokenizer || learned_smaller { config.with_vocab_size(vocab_size) } else { config };
-            (None, BertConfig { pad_token_id: Some(tokenizer.special().pad as usize), ..fits })
-        }
-    };
-    tokenizer.check_fits(&config)?;
-    if settings.data.nsp_mode != crate::examples::NspMode::Off {
-        config.check_pairs()?;
-    }
-    if settings.longest() > config.max_position_embeddings {
-        return Err(Error::Mismatch {
-            left: format!("a sequence length of {}", settings.longest()),
-            right: format!("a model of {} positions", config.max_position_embeddings),
-            advice: "lower --max-seq-len, or take a configuration with more max_position_embeddings".into(),
-        });
-    }
-    let model = model.unwrap_or_else(|| BertForPreTraining::fresh(&config, seed, device));
-    Ok((model, config))
 }

@@ -1,10 +1,11 @@
 //! `bert-finetune train`: from a model and labelled files to the model of the best epoch.
 //!
-//! `data` reads the examples, `start` puts a head on the checkpoint, `epochs` cuts the examples into batches, `once` is a
-//! run with one seed, `seeds` several of them.
+//! `data` reads the examples, `start` puts a head on the checkpoint, `epochs` cuts the examples into batches, `objective` has the
+//! loss and keeps the best epoch, `once` is a run with one seed, `seeds` several of them.
 
 mod data;
 mod epochs;
+mod objective;
 mod once;
 mod seeds;
 mod start;
@@ -16,7 +17,8 @@ use bert_train::run_directory::check_inputs;
 use crate::settings::{RunSettings, TrainSettings};
 
 pub use self::data::Files;
-pub use self::once::{Outcome, evaluate};
+pub use self::objective::evaluate;
+pub use self::once::Outcome;
 
 /// Runs `bert-finetune train` on labelled files.
 ///
