@@ -314,3 +314,6 @@ pub fn count_steps(settings: &TrainSettings, data: &Data) -> Result<u64> {
     let steps = (examples / (settings.batch_size * settings.accumulate) as f64).ceil() as u64;
     Ok(steps.max(1).max(settings.phase2_steps))
 }
+
+#[cfg(test)]
+mod tests;

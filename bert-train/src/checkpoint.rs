@@ -288,3 +288,6 @@ fn sync_directory(directory: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

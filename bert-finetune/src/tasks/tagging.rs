@@ -361,3 +361,6 @@ fn joined_places(words: &[String]) -> Vec<(usize, usize)> {
     };
     words.iter().map(place).collect()
 }
+
+#[cfg(test)]
+mod tests;
