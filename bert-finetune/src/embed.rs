@@ -78,7 +78,7 @@ impl Layers {
 
 /// What an embedding is made of.
 #[derive(Debug, Clone)]
-pub struct Recipe {
+pub struct EmbedOptions {
     /// Tokens to one vector.
     pub pooling: Pooling,
     /// Which hidden states, as indices.
@@ -92,7 +92,7 @@ pub struct Recipe {
 /// The vectors of one text: one, or one for every token.
 pub type Vectors = Vec<Vec<f32>>;
 
-/// The embeddings of tokenised texts, in their order.
+/// The embeddings of tokenized texts, in their order.
 ///
 /// # Errors
 /// If the system refuses threads.
@@ -100,17 +100,17 @@ pub fn embed(
     model: &BertModel,
     sequences: &[Sequence],
     pad_id: u32,
-    recipe: &Recipe,
+    options: &EmbedOptions,
     device: &Device,
 ) -> Result<Vec<Vectors>> {
     let lengths: Vec<usize> = sequences.iter().map(Sequence::len).collect();
     let embed = |batch: &[usize]| {
         let selected: Vec<&Sequence> = batch.iter().map(|&index| &sequences[index]).collect();
-        let vectors = recipe.apply(model, collate(&selected, pad_id, device));
+        let vectors = options.apply(model, collate(&selected, pad_id, device));
         let [_, rows, width] = vectors.dims();
         let values: Vec<f32> = vectors.into_data().iter::<f32>().collect();
         let own = |(place, &index): (usize, &usize)| {
-            let kept = if recipe.pooling == Pooling::None { lengths[index] } else { 1 };
+            let kept = if options.pooling == Pooling::None { lengths[index] } else { 1 };
             values[place * rows * width..][..kept * width].chunks(width).map(<[f32]>::to_vec).collect()
         };
         batch.iter().enumerate().map(own).collect::<Vec<Vectors>>()
@@ -118,7 +118,7 @@ pub fn embed(
     Ok(Workers::for_device(device)?.run_by_length(&lengths, embed))
 }
 
-impl Recipe {
+impl EmbedOptions {
     /// Output: `[B, 1, W]`, or `[B, T, W]` without pooling; W is H, times the number of layers if they are concatenated.
     fn apply(&self, model: &BertModel, input: BertInput) -> Tensor<3> {
         let mask = input.attention_mask.clone();
@@ -136,7 +136,7 @@ impl Recipe {
                 states.mask_fill(padding, f32::MIN).max_dim(1)
             }
         };
-        if self.normalize { normalised(pooled) } else { pooled }
+        if self.normalize { normalized(pooled) } else { pooled }
     }
 
     /// The chosen layers of every token, combined: `[B, T, W]`.
@@ -153,7 +153,7 @@ impl Recipe {
 }
 
 /// Vectors along the last dimension, to length 1.
-fn normalised(vectors: Tensor<3>) -> Tensor<3> {
+fn normalized(vectors: Tensor<3>) -> Tensor<3> {
     let length = vectors.clone().powi_scalar(2).sum_dim(2).sqrt().clamp_min(1e-12);
     vectors / length
 }

@@ -39,10 +39,10 @@ impl<I> Clone for Item<'_, I> {
 impl<I> Copy for Item<'_, I> {}
 
 impl<T: Task> Encoded<T> {
-    /// Tokenises examples.
+    /// Tokenizes examples.
     ///
     /// # Errors
-    /// If a text cannot be tokenised.
+    /// If a text cannot be tokenized.
     pub fn new(task: &T, examples: &[T::Example]) -> Result<Self> {
         let inputs: Vec<Vec<T::Input>> = examples.iter().map(|example| task.encode(example)).collect::<Result<_>>()?;
         let features = vec![None; inputs.iter().map(Vec::len).sum()];

@@ -12,14 +12,14 @@ use bert_cli::input::table::{Row, TableOptions};
 use bert_cli::program::{exit, print_line, select_device};
 use bert_finetune::args::{Cli, Command, EmbedArgs, EvaluateArgs, PredictArgs, ReportArgs, TrainArgs};
 use bert_finetune::description::Description;
-use bert_finetune::embed::{Pooling, Recipe, embed};
+use bert_finetune::embed::{EmbedOptions, Pooling, embed};
 use bert_finetune::features::Encoded;
-use bert_finetune::output::{print_metrics, print_table, warn_of_cut};
+use bert_finetune::output::{print_metrics, print_table, warn_truncated};
 use bert_finetune::predict::{WINDOW, open_model, predict_with};
-use bert_finetune::settings::TrainSettings;
+use bert_finetune::settings::FinetuneSettings;
 use bert_finetune::tasks::Task;
 use bert_finetune::tasks::any::{AnyTask, open_task_for};
-use bert_finetune::train::{self, Files, Outcome};
+use bert_finetune::train::{self, Files, FinetuneOutcome};
 use bert_finetune::vectors::{Sink, write_lines};
 use bert_finetune::{demo, for_task, report};
 use bert_model::device::NamedDevice;
@@ -50,10 +50,10 @@ fn run(cli: &Cli) -> Result<ExitCode> {
 }
 
 fn run_train(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
-    let (settings, run) = TrainSettings::resolve(args)?;
+    let (settings, run) = FinetuneSettings::resolve(args)?;
     let Some(training) = settings.train.clone() else { return demo::run_sample(args, interrupt) };
     let files = Files { training, evaluation: settings.eval.clone(), test: settings.test.clone() };
-    let Outcome { ended, summary } = train::run(&settings, &run, &files, interrupt)?;
+    let FinetuneOutcome { ended, summary } = train::run(&settings, &run, &files, interrupt)?;
     if let Ended::Interrupted(code) = ended {
         return Ok(ExitCode::from(code as u8));
     }
@@ -95,7 +95,7 @@ fn evaluate_with<T: Task>(task: &T, args: &EvaluateArgs) -> Result<Map<String, V
     let model = open_model::<T>(&args.model, &device)?;
     let examples = task.read(&args.data)?;
     let encoded = Encoded::new(task, &examples)?;
-    warn_of_cut(task.cut());
+    warn_truncated(task.truncated_count());
     let (metrics, scored) = train::evaluate(task, &model, &examples, &encoded, &device)?;
     if let Some(path) = &args.predictions {
         let lines: Vec<String> = scored.answers(task, &examples).map(|answer| answer.to_string()).collect();
@@ -106,8 +106,8 @@ fn evaluate_with<T: Task>(task: &T, args: &EvaluateArgs) -> Result<Map<String, V
 
 fn run_predict(args: &PredictArgs) -> Result<ExitCode> {
     let mut task = open_task_for(&args.model, |usual| {
-        let unlabelled = Description { label: None, ..usual };
-        args.columns.over(unlabelled, None).with_threshold(args.no_answer_threshold)
+        let unlabeled = Description { label: None, ..usual };
+        args.columns.over(unlabeled, None).with_threshold(args.no_answer_threshold)
     })?;
     match (&mut task, args.n_best) {
         (AnyTask::QuestionAnswering(task), Some(n_best)) => task.n_best = n_best,
@@ -121,7 +121,7 @@ fn run_predict(args: &PredictArgs) -> Result<ExitCode> {
 fn run_embed(args: &EmbedArgs) -> Result<ExitCode> {
     let NamedDevice { device, .. } = select_device(&args.common.device, args.common.quiet)?;
     let loaded = load::<BertModel>(&args.model, args.common.seed, &device)?;
-    let has_pooler = !loaded.initialised.iter().any(|name| name.starts_with("pooler"));
+    let has_pooler = !loaded.initialized.iter().any(|name| name.starts_with("pooler"));
     if args.pooling == Pooling::Pooler && !has_pooler {
         bail!("{}: the checkpoint has no pooler; choose another --pooling", args.model.display());
     }
@@ -129,7 +129,7 @@ fn run_embed(args: &EmbedArgs) -> Result<ExitCode> {
     tokenizer.check_fits(&loaded.config)?;
     let limit = loaded.config.max_position_embeddings;
     let tokenizer = tokenizer.truncating(args.max_seq_len.unwrap_or(limit).min(limit))?;
-    let recipe = Recipe {
+    let options = EmbedOptions {
         pooling: args.pooling,
         layers: args.layers.resolve(loaded.config.num_hidden_layers + 1)?,
         combine: args.combine,
@@ -155,7 +155,7 @@ fn run_embed(args: &EmbedArgs) -> Result<ExitCode> {
         }
         let sequences: Vec<Sequence> =
             rows.iter().map(|row| Ok(Sequence::from(&tokenizer.encode(&row.text, None)?))).collect::<Result<_>>()?;
-        let embedded = embed(&loaded.model, &sequences, tokenizer.special().pad, &recipe, &device)?;
+        let embedded = embed(&loaded.model, &sequences, tokenizer.special().pad, &options, &device)?;
         for ((row, sequence), vectors) in rows.iter().zip(&sequences).zip(embedded) {
             let tokens: Vec<String> = match every_token {
                 true => sequence.ids.iter().map(|&id| tokenizer.piece(id)).collect(),
@@ -167,7 +167,7 @@ fn run_embed(args: &EmbedArgs) -> Result<ExitCode> {
         progress.update(done, "texts");
     }
     progress.finish();
-    warn_of_cut(tokenizer.cut());
+    warn_truncated(tokenizer.truncated_count());
     sink.finish(every_token)?;
     Ok(ExitCode::SUCCESS)
 }

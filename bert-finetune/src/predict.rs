@@ -13,8 +13,8 @@ use serde_json::Value;
 
 use crate::args::PredictArgs;
 use crate::features::{Encoded, for_each_input, hidden_states};
-use crate::output::{short, warn_of_cut};
-use crate::tasks::{Asked, Examples, Task};
+use crate::output::{short, warn_truncated};
+use crate::tasks::{Examples, Query, Task};
 
 /// Texts that are held in memory at once.
 pub const WINDOW: usize = 4096;
@@ -61,7 +61,7 @@ pub fn score<'a, T: Task>(
 /// If it cannot be loaded, or is no fine-tuned model.
 pub fn open_model<T: Task>(directory: &Path, device: &Device) -> anyhow::Result<T::Model> {
     let loaded = load::<T::Model>(directory, 0, device)?;
-    match loaded.initialised.first() {
+    match loaded.initialized.first() {
         None => Ok(loaded.model),
         Some(missing) => bail!(
             "{}: no tensor `{missing}`: not a fine-tuned model; train one with `bert-finetune train`",
@@ -77,7 +77,7 @@ pub fn open_model<T: Task>(directory: &Path, device: &Device) -> anyhow::Result<
 pub fn predict_with<T: Task>(task: &T, args: &PredictArgs) -> anyhow::Result<()> {
     let NamedDevice { device, .. } = select_device(&args.common.device, args.common.quiet)?;
     let model = open_model::<T>(&args.model, &device)?;
-    let asked = Asked {
+    let query = Query {
         text: String::new(),
         pair: args.pair.clone(),
         question: args.question.clone(),
@@ -88,11 +88,11 @@ pub fn predict_with<T: Task>(task: &T, args: &PredictArgs) -> anyhow::Result<()>
     let source = texts.source()?;
     let is_long = source.is_some();
     // What belongs to a text is in the file's columns.
-    asked.check(if is_long { &[] } else { T::OPTIONS })?;
+    query.check(if is_long { &[] } else { T::OPTIONS })?;
     let mut examples: Examples<T::Example> = match source {
         Some(input) => task.questions(&input)?,
         None => {
-            let question = |text: &String| task.question(&Asked { text: text.clone(), ..asked.clone() });
+            let question = |text: &String| task.question(&Query { text: text.clone(), ..query.clone() });
             Box::new(texts.texts.iter().map(question).collect::<Vec<_>>().into_iter())
         }
     };
@@ -114,6 +114,6 @@ pub fn predict_with<T: Task>(task: &T, args: &PredictArgs) -> anyhow::Result<()>
         progress.update(done, "texts");
     }
     progress.finish();
-    warn_of_cut(task.cut());
+    warn_truncated(task.truncated_count());
     Ok(())
 }

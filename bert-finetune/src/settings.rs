@@ -20,7 +20,7 @@ pub const SAMPLE_MODEL: &str = "runs/pretrain";
 
 /// What decides the numbers of a run; a resumed run must have the same.
 #[derive(Debug, Clone, Serialize)]
-pub struct TrainSettings {
+pub struct FinetuneSettings {
     /// The model to begin with.
     pub model: PathBuf,
     /// Take the form of the model, but not its weights.
@@ -51,7 +51,7 @@ pub struct TrainSettings {
 
 /// What does not decide them.
 #[derive(Debug, Clone)]
-pub struct RunSettings {
+pub struct FinetuneRunOptions {
     pub output: PathBuf,
     /// Runs, each with the next seed.
     pub seeds: u64,
@@ -77,14 +77,14 @@ impl Preset {
         Self { output: Some(DEFAULT_OUTPUT), model: Some(SAMPLE_MODEL), batch_size: 16, learning_rate: Some(3e-4) };
 }
 
-impl TrainSettings {
+impl FinetuneSettings {
     /// Checks `bert-finetune train`'s options and fills in the defaults.
     ///
     /// # Errors
     /// If an option cannot be, or a needed one is missing.
-    pub fn resolve(args: &TrainArgs) -> Result<(Self, RunSettings)> {
+    pub fn resolve(args: &TrainArgs) -> Result<(Self, FinetuneRunOptions)> {
         let preset = if args.train.is_none() { Preset::SAMPLE } else { Preset::FILE };
-        let run = RunSettings::resolve(args, &preset)?;
+        let run = FinetuneRunOptions::resolve(args, &preset)?;
         let model = given_or(args.model.as_deref(), preset.model, "--model DIR")?;
         let adaptation = match (args.freeze, args.lora) {
             (_, Some(rank)) => Adaptation::Lora { rank },
@@ -154,7 +154,7 @@ impl TrainSettings {
     }
 }
 
-impl RunSettings {
+impl FinetuneRunOptions {
     fn resolve(args: &TrainArgs, preset: &Preset) -> Result<Self> {
         let output = given_or(args.output.as_deref(), preset.output, "-o DIR")?;
         // The sample's own default directory is ours to write anew; any other one has to be named for that.
@@ -210,13 +210,13 @@ mod tests {
     use super::*;
     use crate::args::{Cli, Command};
 
-    fn resolve(arguments: &str) -> Result<(TrainSettings, RunSettings)> {
+    fn resolve(arguments: &str) -> Result<(FinetuneSettings, FinetuneRunOptions)> {
         let words = ["bert-finetune", "train"].into_iter().chain(arguments.split_whitespace());
         let Some(Command::Train(args)) = Cli::parse_from(words).command else { panic!("{arguments}") };
-        TrainSettings::resolve(&args)
+        FinetuneSettings::resolve(&args)
     }
 
-    fn on_file(more: &str) -> TrainSettings {
+    fn on_file(more: &str) -> FinetuneSettings {
         resolve(&format!("--model nowhere --train a.csv -o run {more}")).unwrap().0
     }
 

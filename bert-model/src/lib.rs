@@ -33,7 +33,7 @@ pub use error::{Error, Result};
 pub use model::{
     BertForMaskedLM, BertForMultipleChoice, BertForNextSentencePrediction, BertForPreTraining,
     BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification, BertInput, BertModel,
-    BertOutput, BertTrace, Initialiser,
+    BertOutput, BertTrace, Initializer,
 };
 pub use pretrained::{Loaded, Pretrained, load, save};
 pub use text::Tokenizer;

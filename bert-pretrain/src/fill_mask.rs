@@ -58,10 +58,10 @@ pub fn fill_mask(
     let logits = model.forward(input, Tensor::<1, Int>::from_data(flat.as_slice(), device));
     let [_, vocab] = logits.dims();
     let probabilities: Vec<f32> = softmax(logits, 1).into_data().iter::<f32>().collect();
-    let masks = positions
-        .iter()
-        .zip(probabilities.chunks(vocab))
-        .map(|(&position, probabilities)| FilledMask { position, predictions: best(probabilities, top_k, tokenizer) });
+    let masks = positions.iter().zip(probabilities.chunks(vocab)).map(|(&position, probabilities)| FilledMask {
+        position,
+        predictions: top_predictions(probabilities, top_k, tokenizer),
+    });
     Ok(FilledText { text: text.to_string(), masks: masks.collect() })
 }
 
@@ -96,7 +96,7 @@ fn encode(tokenizer: &Tokenizer, config: &BertConfig, text: &str, pair: Option<&
 }
 
 /// The most probable pieces, best first.
-pub(crate) fn best(probabilities: &[f32], top_k: usize, tokenizer: &Tokenizer) -> Vec<Prediction> {
+pub(crate) fn top_predictions(probabilities: &[f32], top_k: usize, tokenizer: &Tokenizer) -> Vec<Prediction> {
     let mut ids: Vec<usize> = (0..probabilities.len()).collect();
     ids.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]).then(a.cmp(&b)));
     let prediction = |&id: &usize| Prediction {

@@ -1,16 +1,16 @@
-//! What pretraining minimises (paper, appendix A.2): the mean cross-entropy of the hidden words plus that of the
+//! What pretraining minimizes (paper, appendix A.2): the mean cross-entropy of the hidden words plus that of the
 //! next-sentence labels; and how it is judged on held-out documents.
 
 use bert_model::model::loss::cross_entropy;
 use bert_model::workers::{Workers, split_evenly};
 use bert_model::{BertForPreTraining, Result};
-use bert_train::{Losses, Task};
+use bert_train::{Losses, Objective};
 use burn::tensor::{Device, Int, Tensor};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::batch::PretrainingBatch;
-use crate::examples::Example;
+use crate::examples::PretrainingExample;
 use crate::stream::MicroBatch;
 
 /// Masked LM and, unless switched off, next-sentence prediction.
@@ -23,7 +23,7 @@ pub struct Pretraining {
     /// Whether the second task takes part.
     pub with_nsp: bool,
     /// Judges the model; may be empty.
-    pub held_out: Vec<Example>,
+    pub held_out: Vec<PretrainingExample>,
     /// Examples of a batch of the evaluation.
     pub eval_batch_size: usize,
     /// The last evaluation, if there was one.
@@ -46,7 +46,7 @@ pub struct Evaluation {
     pub nsp_accuracy: Option<f64>,
 }
 
-impl Task for Pretraining {
+impl Objective for Pretraining {
     type Model = BertForPreTraining;
     type Batch = MicroBatch;
 
@@ -72,7 +72,7 @@ impl Task for Pretraining {
         if self.held_out.is_empty() {
             return Ok(Map::new());
         }
-        let evaluation = self.judge(model)?;
+        let evaluation = self.evaluate_held_out(model)?;
         self.latest = Some(evaluation);
         match serde_json::to_value(evaluation) {
             Ok(Value::Object(metrics)) => Ok(metrics),
@@ -91,9 +91,9 @@ impl Pretraining {
     ///
     /// # Errors
     /// If the system refuses threads.
-    pub fn judge(&self, model: &BertForPreTraining) -> Result<Evaluation> {
+    pub fn evaluate_held_out(&self, model: &BertForPreTraining) -> Result<Evaluation> {
         let workers = Workers::for_device(&self.device)?;
-        let batches: Vec<&[Example]> = self.held_out.chunks(self.eval_batch_size).collect();
+        let batches: Vec<&[PretrainingExample]> = self.held_out.chunks(self.eval_batch_size).collect();
         let parts = split_evenly(batches, workers.count());
         let scores = workers.run(parts, |batches| batches.into_iter().map(|batch| self.score(model, batch)).collect());
         let (mut mlm, mut nsp) = (Score::default(), Score::default());
@@ -111,7 +111,7 @@ impl Pretraining {
         })
     }
 
-    fn score(&self, model: &BertForPreTraining, examples: &[Example]) -> (Score, Score) {
+    fn score(&self, model: &BertForPreTraining, examples: &[PretrainingExample]) -> (Score, Score) {
         let batch = PretrainingBatch::new(examples, self.pad_id, &self.device);
         let (mlm_logits, nsp_logits) = model.forward(batch.input, batch.positions);
         (Score::of(mlm_logits, batch.labels), Score::of(nsp_logits, batch.is_random))
@@ -167,11 +167,11 @@ mod tests {
             max_position_embeddings: 16,
             ..BertConfig::default()
         };
-        BertForPreTraining::fresh(&config.with_vocab_size(20).without_dropout(), 1, &Device::flex())
+        BertForPreTraining::init_seeded(&config.with_vocab_size(20).without_dropout(), 1, &Device::flex())
     }
 
-    fn examples() -> Vec<Example> {
-        let example = |number: usize| Example {
+    fn examples() -> Vec<PretrainingExample> {
+        let example = |number: usize| PretrainingExample {
             ids: vec![2, 5, 4, 3, 6 + number as u32, 3],
             first_segment: 4,
             is_random_next: number.is_multiple_of(2),
@@ -213,15 +213,15 @@ mod tests {
         let (both, alone) = (losses(true), losses(false));
         assert_eq!((both.parts.len(), alone.parts.len()), (2, 1));
         assert_eq!(number(&alone.total), number(&both.parts[0].1));
-        let evaluation = task(false, 4).judge(&model).unwrap();
+        let evaluation = task(false, 4).evaluate_held_out(&model).unwrap();
         assert_eq!((evaluation.nsp_loss, evaluation.nsp_accuracy), (None, None));
     }
 
     #[test]
     fn an_evaluation_is_the_same_in_batches_of_any_size_and_what_the_loss_is() {
         let model = model();
-        let whole = task(true, 6).judge(&model).unwrap();
-        let parts = task(true, 1).judge(&model).unwrap();
+        let whole = task(true, 6).evaluate_held_out(&model).unwrap();
+        let parts = task(true, 1).evaluate_held_out(&model).unwrap();
         assert!((whole.mlm_loss - parts.mlm_loss).abs() < 1e-5);
         assert!((whole.perplexity - whole.mlm_loss.exp()).abs() < 1e-9);
         assert_eq!((whole.mlm_accuracy, whole.nsp_accuracy), (parts.mlm_accuracy, parts.nsp_accuracy));

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use bert_cli::input::kind::{FileKind, Format};
 use bert_model::file::replace_file;
-use bert_model::text::tokenizer::Normalisation;
+use bert_model::text::tokenizer::Normalization;
 use bert_model::{Error, Result, Tokenizer};
 use bert_train::checkpoint::sha256_of;
 use bert_train::permutation::mix;
@@ -16,11 +16,11 @@ use sha2::{Digest, Sha256};
 
 use crate::corpus::Corpus;
 use crate::corpus::SentenceMode;
-use crate::examples::{Example, ExampleMaker};
+use crate::examples::{ExampleMaker, PretrainingExample};
 use crate::masking::Masking;
 use crate::sample;
-use crate::settings::{DataSettings, SAMPLE_DOCUMENTS, TrainSettings};
-use crate::store::{Facts, Part, Split, Store};
+use crate::settings::{DataSettings, PretrainSettings, SAMPLE_DOCUMENTS};
+use crate::store::{CorpusStats, Split, Store, Subset};
 use crate::stream::{Cursor, ExampleStream, MicroBatch, TrainingSource};
 use crate::vocabulary;
 
@@ -31,15 +31,15 @@ const EVALUATION: u64 = 13;
 
 /// Everything that is learned from and judged by.
 #[derive(Debug)]
-pub struct Data {
+pub struct PreparedData {
     /// Found or learned.
     pub tokenizer: Tokenizer,
-    /// The tokenised corpus.
+    /// The tokenized corpus.
     store: Store,
     /// Which of its documents are set aside.
     split: Split,
     /// Their examples.
-    pub held_out: Vec<Example>,
+    pub held_out: Vec<PretrainingExample>,
     /// For `run.json`.
     pub facts: Value,
     /// A hash of the corpora's content and the tokenizer: what a resumed run must find as it was.
@@ -59,7 +59,7 @@ pub enum Phase {
 ///
 /// # Errors
 /// What is wrong with the files.
-pub fn prepare(settings: &TrainSettings, directory: &RunDirectory, quiet: bool) -> Result<Data> {
+pub fn prepare(settings: &PretrainSettings, directory: &RunDirectory, quiet: bool) -> Result<PreparedData> {
     let say = |line: String| {
         if !quiet {
             eprintln!("{line}");
@@ -73,7 +73,7 @@ pub fn prepare(settings: &TrainSettings, directory: &RunDirectory, quiet: bool) 
     say(format!("vocabulary: {} WordPieces", tokenizer.vocab_size()));
 
     let corpus = Tokenized::build("corpus.tokens", &corpus, &tokenizer, settings, directory)?;
-    let Facts { documents, sentences, tokens, unknown } = corpus.store.facts();
+    let CorpusStats { documents, sentences, tokens, unknown } = corpus.store.stats();
     say(format!("corpus: {documents} documents, {sentences} sentences, {tokens} tokens, {unknown} of them unknown"));
     let eval_corpus = match settings.eval_corpus.is_empty() {
         true => None,
@@ -89,7 +89,7 @@ pub fn prepare(settings: &TrainSettings, directory: &RunDirectory, quiet: bool) 
         "corpus": corpus.files,
         "eval_corpus": eval_corpus.as_ref().map(|corpus| &corpus.files),
         "documents": documents,
-        "held_out_documents": split.len(Part::HeldOut),
+        "held_out_documents": split.len(Subset::HeldOut),
         "held_out_examples": held_out.len(),
         "held_out_unigram_entropy": unigram_entropy(&held_out),
         "sentences": sentences,
@@ -98,11 +98,11 @@ pub fn prepare(settings: &TrainSettings, directory: &RunDirectory, quiet: bool) 
         "vocabulary": tokenizer.vocab_size(),
     });
     let fingerprint = corpus.fingerprint + &eval_corpus.map(|corpus| corpus.fingerprint).unwrap_or_default();
-    Ok(Data { tokenizer, store: corpus.store, split, held_out, facts, fingerprint })
+    Ok(PreparedData { tokenizer, store: corpus.store, split, held_out, facts, fingerprint })
 }
 
 /// The corpus of the settings; the built-in sample is written into the run directory first.
-fn open_corpus(settings: &TrainSettings, directory: &RunDirectory) -> Result<Corpus> {
+fn open_corpus(settings: &PretrainSettings, directory: &RunDirectory) -> Result<Corpus> {
     if !settings.corpus.is_empty() {
         return Corpus::open(&settings.corpus);
     }
@@ -126,7 +126,7 @@ impl Tokenized {
         name: &str,
         corpus: &Corpus,
         tokenizer: &Tokenizer,
-        settings: &TrainSettings,
+        settings: &PretrainSettings,
         directory: &RunDirectory,
     ) -> Result<Self> {
         let sentences = settings.data.sentences;
@@ -139,30 +139,30 @@ impl Tokenized {
 
 /// The examples by which the model is evaluated: of the evaluation corpus, or else of the documents set aside.
 fn held_out_examples(
-    settings: &TrainSettings,
+    settings: &PretrainSettings,
     tokenizer: &Tokenizer,
     store: &Store,
     eval_corpus: Option<&Tokenized>,
     split: Split,
-) -> Result<Vec<Example>> {
+) -> Result<Vec<PretrainingExample>> {
     let maker = example_maker(&settings.data, settings.data.max_seq_len, tokenizer);
     let (store, split, part) = match eval_corpus {
-        Some(corpus) => (&corpus.store, Split::new(corpus.store.facts().documents, 0.0, 0), Part::Training),
-        None if split.len(Part::HeldOut) > 0 => (store, split, Part::HeldOut),
+        Some(corpus) => (&corpus.store, Split::new(corpus.store.stats().documents, 0.0, 0), Subset::Training),
+        None if split.len(Subset::HeldOut) > 0 => (store, split, Subset::HeldOut),
         None => return Ok(Vec::new()),
     };
     evaluation_examples(store, split, part, maker, settings.seed, settings.eval_examples)
 }
 
 /// The tokenizer that the user names; only a vocabulary by itself leaves open whether it is cased.
-fn given_tokenizer(path: &Path, settings: &TrainSettings) -> Result<Tokenizer> {
+fn given_tokenizer(path: &Path, settings: &PretrainSettings) -> Result<Tokenizer> {
     let is_json = FileKind::of(path) == FileKind { format: Some(Format::Json), compression: None };
     let is_bare = path.is_file() && !is_json && !path.with_file_name("tokenizer_config.json").exists();
     let tokenizer = match is_bare {
-        true => Tokenizer::from_vocab_file(path, Normalisation::new(!settings.cased))?,
+        true => Tokenizer::from_vocab_file(path, Normalization::new(!settings.cased))?,
         false => Tokenizer::load(path)?,
     };
-    if settings.cased && tokenizer.normalisation().lowercase {
+    if settings.cased && tokenizer.normalization().lowercase {
         return Err(Error::Mismatch {
             left: "--cased".into(),
             right: format!("the uncased tokenizer of {}", path.display()),
@@ -177,7 +177,7 @@ fn given_tokenizer(path: &Path, settings: &TrainSettings) -> Result<Tokenizer> {
 
 /// A tokenizer from the corpus; a resumed run finds the one that it learned.
 fn learn_tokenizer(
-    settings: &TrainSettings,
+    settings: &PretrainSettings,
     corpus: &Corpus,
     directory: &RunDirectory,
     say: &impl Fn(String),
@@ -189,7 +189,7 @@ fn learn_tokenizer(
     let size = settings.vocab_size.map_or_else(configured, Ok)?;
     say(format!("learning a vocabulary of {size} WordPieces"));
     let vocabulary = vocabulary::learn(corpus, size, settings.cased)?;
-    let tokenizer = Tokenizer::from_vocabulary(&vocabulary, Normalisation::new(!settings.cased))?;
+    let tokenizer = Tokenizer::from_vocabulary(&vocabulary, Normalization::new(!settings.cased))?;
     tokenizer.save(directory.path(), settings.longest())?;
     Ok(tokenizer)
 }
@@ -203,7 +203,7 @@ fn describe_files(corpus: &Corpus) -> Result<Value> {
     corpus.files().iter().map(describe).collect::<Result<Vec<_>>>().map(Value::from)
 }
 
-/// A hash of the content of files, wherever they lie, and of how they are tokenised.
+/// A hash of the content of files, wherever they lie, and of how they are tokenized.
 fn fingerprint_of(files: &Value, tokenizer: &Tokenizer, mode: SentenceMode) -> Result<String> {
     let mut hasher = Sha256::new();
     for file in files.as_array().into_iter().flatten() {
@@ -214,7 +214,7 @@ fn fingerprint_of(files: &Value, tokenizer: &Tokenizer, mode: SentenceMode) -> R
     Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Removes the tokenised corpus, which a finished run has no use for.
+/// Removes the tokenized corpus, which a finished run has no use for.
 ///
 /// # Errors
 /// If it cannot be removed.
@@ -247,15 +247,15 @@ pub fn example_maker(data: &DataSettings, max_length: usize, tokenizer: &Tokeniz
 /// The examples of an evaluation: one pass over documents, the same in every run with this seed.
 ///
 /// # Errors
-/// If the tokenised corpus cannot be read.
+/// If the tokenized corpus cannot be read.
 pub fn evaluation_examples(
     store: &Store,
     split: Split,
-    part: Part,
+    part: Subset,
     maker: ExampleMaker,
     seed: u64,
     limit: usize,
-) -> Result<Vec<Example>> {
+) -> Result<Vec<PretrainingExample>> {
     let seed = mix(&[seed, EVALUATION]);
     let mut stream = ExampleStream::new(store.reader()?, split, part, maker, seed, None, Cursor::default())?;
     stream.rest_of_epoch(limit)
@@ -263,7 +263,7 @@ pub fn evaluation_examples(
 
 /// What a model that knows nothing but how frequent words are could at best reach on these examples: the entropy of the
 /// hidden tokens, in nats.
-fn unigram_entropy(examples: &[Example]) -> f64 {
+fn unigram_entropy(examples: &[PretrainingExample]) -> f64 {
     let mut counts: BTreeMap<u32, f64> = BTreeMap::new();
     for token in examples.iter().flat_map(|example| &example.masked) {
         *counts.entry(token.id).or_default() += 1.0;
@@ -272,23 +272,28 @@ fn unigram_entropy(examples: &[Example]) -> f64 {
     counts.values().map(|count| -count / total * (count / total).ln()).sum()
 }
 
-fn training_stream(settings: &TrainSettings, data: &Data, phase: Phase, cursor: Cursor) -> Result<ExampleStream> {
+fn training_stream(
+    settings: &PretrainSettings,
+    data: &PreparedData,
+    phase: Phase,
+    cursor: Cursor,
+) -> Result<ExampleStream> {
     let (length, seed) = match phase {
         Phase::First => (settings.data.max_seq_len, settings.seed),
         Phase::Second => (settings.phase2_seq_len, mix(&[settings.seed, PHASE_2])),
     };
     let maker = example_maker(&settings.data, length, &data.tokenizer);
     let reader = data.store.reader()?;
-    ExampleStream::new(reader, data.split, Part::Training, maker, seed, settings.maskings, cursor)
+    ExampleStream::new(reader, data.split, Subset::Training, maker, seed, settings.maskings, cursor)
 }
 
 /// The steps of a phase, from a checkpoint's place in the data on (null for the beginning).
 ///
 /// # Errors
-/// If the tokenised corpus cannot be read.
+/// If the tokenized corpus cannot be read.
 pub fn training_source(
-    settings: &TrainSettings,
-    data: &Data,
+    settings: &PretrainSettings,
+    data: &PreparedData,
     phase: Phase,
     cursor: &Value,
 ) -> Result<impl StepSource<Batch = MicroBatch> + use<>> {
@@ -304,8 +309,8 @@ pub fn training_source(
 /// The number of steps: as given, or as many as the epochs hold.
 ///
 /// # Errors
-/// If the tokenised corpus cannot be read.
-pub fn count_steps(settings: &TrainSettings, data: &Data) -> Result<u64> {
+/// If the tokenized corpus cannot be read.
+pub fn count_steps(settings: &PretrainSettings, data: &PreparedData) -> Result<u64> {
     if let Some(steps) = settings.steps {
         return Ok(steps);
     }

@@ -30,7 +30,7 @@ pub struct DataSettings {
 
 /// What decides the numbers of a run; a resumed run must have the same.
 #[derive(Debug, Clone, Serialize)]
-pub struct TrainSettings {
+pub struct PretrainSettings {
     /// Empty for the built-in sample.
     pub corpus: Vec<String>,
     pub eval_corpus: Vec<String>,
@@ -62,7 +62,7 @@ pub struct TrainSettings {
 
 /// What does not decide them.
 #[derive(Debug, Clone, Serialize)]
-pub struct RunSettings {
+pub struct PretrainRunOptions {
     pub output: PathBuf,
     #[serde(skip)]
     pub if_exists: Option<IfExists>,
@@ -156,14 +156,14 @@ impl DataSettings {
     }
 }
 
-impl TrainSettings {
+impl PretrainSettings {
     /// Checks `bert-pretrain train`'s options and fills in the defaults.
     ///
     /// # Errors
     /// If an option cannot be, or two contradict each other.
-    pub fn resolve(args: &TrainArgs) -> Result<(Self, RunSettings)> {
+    pub fn resolve(args: &TrainArgs) -> Result<(Self, PretrainRunOptions)> {
         let preset = if args.corpus.is_empty() { Preset::SAMPLE } else { Preset::CORPUS };
-        let run = RunSettings::resolve(args, &preset)?;
+        let run = PretrainRunOptions::resolve(args, &preset)?;
         let has_tokenizer = args.tokenizer.is_some() || args.init.is_some();
         let settings = Self {
             corpus: args.corpus.clone(),
@@ -206,7 +206,7 @@ impl TrainSettings {
     ///
     /// # Errors
     /// None that [`resolve`](Self::resolve) has for no arguments.
-    pub fn sample() -> Result<(Self, RunSettings)> {
+    pub fn sample() -> Result<(Self, PretrainRunOptions)> {
         Self::resolve(&Cli::parse_from(["bert-pretrain"]).train)
     }
 
@@ -272,7 +272,7 @@ fn check(good: bool, option: &str, found: impl std::fmt::Display, expected: &str
     if good { Ok(()) } else { Err(Error::Usage(format!("{option}: found {found}, expected {expected}"))) }
 }
 
-impl RunSettings {
+impl PretrainRunOptions {
     fn resolve(args: &TrainArgs, preset: &Preset) -> Result<Self> {
         let Some(output) = args.output.clone().or_else(|| preset.output.map(PathBuf::from)) else {
             return Err(Error::Usage("where to? name a run directory with -o DIR".into()));

@@ -5,7 +5,7 @@ use bert_train::permutation::mix;
 use burn::tensor::Device;
 
 use crate::examples::NspMode;
-use crate::settings::TrainSettings;
+use crate::settings::PretrainSettings;
 
 /// Keeps this stream of random numbers apart from the run's others.
 const WEIGHTS: u64 = 14;
@@ -15,7 +15,7 @@ const WEIGHTS: u64 = 14;
 /// # Errors
 /// If a weight file is not as it should be, or model, tokenizer and sequence length do not fit.
 pub fn initial_model(
-    settings: &TrainSettings,
+    settings: &PretrainSettings,
     tokenizer: &Tokenizer,
     device: &Device,
 ) -> Result<(BertForPreTraining, BertConfig)> {
@@ -47,6 +47,6 @@ pub fn initial_model(
             advice: "lower --max-seq-len, or take a configuration with more max_position_embeddings".into(),
         });
     }
-    let model = model.unwrap_or_else(|| BertForPreTraining::fresh(&config, seed, device));
+    let model = model.unwrap_or_else(|| BertForPreTraining::init_seeded(&config, seed, device));
     Ok((model, config))
 }

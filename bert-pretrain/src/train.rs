@@ -15,19 +15,19 @@ use burn::tensor::Device;
 use serde_json::{Value, json};
 
 use crate::corpus::Corpus;
-use crate::examples::{Example, NspMode};
+use crate::examples::{NspMode, PretrainingExample};
 use crate::objective::{Evaluation, Pretraining};
 use crate::prepare::{
-    Data, Phase, count_steps, evaluation_examples, example_maker, prepare, remove_cache, training_source,
+    Phase, PreparedData, count_steps, evaluation_examples, example_maker, prepare, remove_cache, training_source,
 };
 use crate::report;
-use crate::settings::{DataSettings, RunSettings, TrainSettings};
+use crate::settings::{DataSettings, PretrainRunOptions, PretrainSettings};
 use crate::start::initial_model;
-use crate::store::{Part, Split, Store};
+use crate::store::{Split, Store, Subset};
 
 /// What a run came to.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct PretrainOutcome {
     /// Why it ended.
     pub ended: Ended,
     /// What `--json` prints.
@@ -38,28 +38,28 @@ pub struct Outcome {
 ///
 /// # Errors
 /// Whatever can be wrong with the corpus, the files, the device or the numbers.
-pub fn run(settings: &TrainSettings, run: &RunSettings, interrupt: &Interrupt) -> Result<Outcome> {
+pub fn run(settings: &PretrainSettings, run: &PretrainRunOptions, interrupt: &Interrupt) -> Result<PretrainOutcome> {
     let started = Instant::now();
     let (mut prepared, model) = Run::prepare(settings, run)?;
     let checkpoints = prepared.directory.checkpoints(run.keep)?;
     let state = prepared.start(model, &checkpoints)?;
-    let mut task = prepared.task();
-    let (state, ended) = prepared.train(state, &mut task, &checkpoints, interrupt)?;
+    let mut objective = prepared.objective();
+    let (state, ended) = prepared.train(state, &mut objective, &checkpoints, interrupt)?;
     let summary = match ended {
         Ended::Interrupted(_) => Value::Null,
-        _ => prepared.finish(&state, &mut task, started)?,
+        _ => prepared.finish(&state, &mut objective, started)?,
     };
-    Ok(Outcome { ended, summary })
+    Ok(PretrainOutcome { ended, summary })
 }
 
 /// A run: its settings and everything that is made of them before the first step.
 struct Run<'a> {
-    settings: &'a TrainSettings,
-    run: &'a RunSettings,
+    settings: &'a PretrainSettings,
+    run: &'a PretrainRunOptions,
     if_exists: IfExists,
     directory: RunDirectory,
     device: Device,
-    data: Data,
+    data: PreparedData,
     config: BertConfig,
     /// The number of steps, phase 2 included.
     steps: u64,
@@ -69,7 +69,7 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     /// Opens the run directory, the corpus and the model, and writes `run.json`.
-    fn prepare(settings: &'a TrainSettings, run: &'a RunSettings) -> Result<(Self, BertForPreTraining)> {
+    fn prepare(settings: &'a PretrainSettings, run: &'a PretrainRunOptions) -> Result<(Self, BertForPreTraining)> {
         let NamedDevice { name, device } = select_device(&run.device, run.quiet)?;
         settings.precision.check(&device)?;
         // What is wrong with the inputs is said before anything is written.
@@ -127,7 +127,7 @@ impl<'a> Run<'a> {
         Ok(state)
     }
 
-    fn task(&self) -> Pretraining {
+    fn objective(&self) -> Pretraining {
         Pretraining {
             device: self.device.clone(),
             pad_id: self.data.tokenizer.special().pad,
@@ -142,7 +142,7 @@ impl<'a> Run<'a> {
     fn train(
         &mut self,
         mut state: TrainingState<BertForPreTraining>,
-        task: &mut Pretraining,
+        objective: &mut Pretraining,
         checkpoints: &Checkpoints,
         interrupt: &Interrupt,
     ) -> Result<(TrainingState<BertForPreTraining>, Ended)> {
@@ -161,7 +161,7 @@ impl<'a> Run<'a> {
             let directory = &mut self.directory;
             (state, ended) = std::thread::scope(|scope| {
                 let batches = prefetch(scope, source);
-                train(state, task, &batches, &plan, directory, checkpoints, interrupt)
+                train(state, objective, &batches, &plan, directory, checkpoints, interrupt)
             })?;
         }
         Ok((state, ended))
@@ -188,18 +188,18 @@ impl<'a> Run<'a> {
     fn finish(
         &self,
         state: &TrainingState<BertForPreTraining>,
-        task: &mut Pretraining,
+        objective: &mut Pretraining,
         started: Instant,
     ) -> Result<Value> {
         let (path, model, tokenizer) = (self.directory.path(), &state.model, &self.data.tokenizer);
         // A resumed run that had nothing left to do has no evaluation yet.
-        if task.latest.is_none() && !task.held_out.is_empty() {
-            task.latest = Some(task.judge(model)?);
+        if objective.latest.is_none() && !objective.held_out.is_empty() {
+            objective.latest = Some(objective.evaluate_held_out(model)?);
         }
-        save_model(path, model, &self.config, tokenizer, task.with_nsp)?;
+        save_model(path, model, &self.config, tokenizer, objective.with_nsp)?;
         remove_cache(path)?;
         report::write(path, &report::filled_masks(model, tokenizer, &self.data.held_out))?;
-        summarise(&self.directory, state.step, task.latest, started)
+        summarize(&self.directory, state.step, objective.latest, started)
     }
 }
 
@@ -224,7 +224,7 @@ fn save_model(
 }
 
 /// What `--json` prints.
-fn summarise(directory: &RunDirectory, steps: u64, evaluation: Option<Evaluation>, started: Instant) -> Result<Value> {
+fn summarize(directory: &RunDirectory, steps: u64, evaluation: Option<Evaluation>, started: Instant) -> Result<Value> {
     let metrics = directory.metrics()?;
     let steps_logged: Vec<&Value> = metrics.iter().filter(|record| record.get("loss").is_some()).collect();
     let last = steps_logged.last().copied().unwrap_or(&Value::Null);
@@ -256,7 +256,7 @@ pub fn evaluate(
     seed: u64,
 ) -> Result<Evaluation> {
     let loaded = load::<BertForPreTraining>(model_directory, seed, device)?;
-    let has_nsp = !loaded.initialised.iter().any(|name| name.starts_with("cls.seq_relationship"));
+    let has_nsp = !loaded.initialized.iter().any(|name| name.starts_with("cls.seq_relationship"));
     if let Some(warning) = loaded.warning() {
         eprintln!("warning: {}: {warning}", model_directory.display());
     }
@@ -269,7 +269,7 @@ pub fn evaluate(
     let max_seq_len = data.max_seq_len.min(loaded.config.max_position_embeddings);
     let data = DataSettings { nsp_mode, max_seq_len, ..data.clone() };
     let held_out = examples_of(corpus, &data, &tokenizer, seed)?;
-    let task = Pretraining {
+    let objective = Pretraining {
         device: device.clone(),
         pad_id: tokenizer.special().pad,
         with_nsp: nsp_mode != NspMode::Off,
@@ -277,18 +277,23 @@ pub fn evaluate(
         eval_batch_size: batch_size,
         latest: None,
     };
-    task.judge(&loaded.model)
+    objective.evaluate_held_out(&loaded.model)
 }
 
 /// The examples of every document of a corpus, which is tokenized beside the system's temporary files.
-fn examples_of(corpus: &[String], data: &DataSettings, tokenizer: &Tokenizer, seed: u64) -> Result<Vec<Example>> {
+fn examples_of(
+    corpus: &[String],
+    data: &DataSettings,
+    tokenizer: &Tokenizer,
+    seed: u64,
+) -> Result<Vec<PretrainingExample>> {
     let corpus = Corpus::open(corpus)?;
     let cache = tempfile::tempdir().map_err(Error::io(std::env::temp_dir(), "make a temporary directory in"))?;
     let path = cache.path().join("corpus.tokens");
     let store = Store::build(&path, &corpus, tokenizer, data.sentences, "")?;
     let maker = example_maker(data, data.max_seq_len, tokenizer);
-    let split = Split::new(store.facts().documents, 0.0, 0);
-    let examples = evaluation_examples(&store, split, Part::Training, maker, seed, usize::MAX)?;
+    let split = Split::new(store.stats().documents, 0.0, 0);
+    let examples = evaluation_examples(&store, split, Subset::Training, maker, seed, usize::MAX)?;
     match examples.is_empty() {
         true => Err(Error::Setting("the corpus gives no example: every document is too short for a pair".into())),
         false => Ok(examples),

@@ -26,7 +26,7 @@ fn a_full_disk_is_said_and_costs_nothing() {
         fs::metadata(newest.join(name)).unwrap().len() / 1024
     };
     let resume = short("run", 30, "--save-every 2 --resume");
-    // Too small for the weights, and for the optimiser's means alone.
+    // Too small for the weights, and for the optimizer's means alone.
     for (limit, file) in [
         (size("model.safetensors") - 8, "model.safetensors"),
         (size("optimizer.safetensors") - 8, "optimizer.safetensors"),

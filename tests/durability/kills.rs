@@ -25,8 +25,8 @@ fn stage(checkpoints: &Path) -> &'static str {
         () if has("state.json") => "before the rename",
         () if has("state.json.partial") => "in state.json",
         () if has("optimizer.safetensors") => "before state.json",
-        () if has("optimizer.safetensors.partial") => "in the optimiser's means",
-        () if has("model.safetensors") => "before the optimiser's means",
+        () if has("optimizer.safetensors.partial") => "in the optimizer's means",
+        () if has("model.safetensors") => "before the optimizer's means",
         () if has("model.safetensors.partial") => "in the weights",
         () => "before the weights",
     }
@@ -44,7 +44,7 @@ fn steps_told(run: &Path) -> usize {
 fn a_run_killed_a_hundred_times_is_the_run_that_was_not() {
     const KILLS: usize = 100;
     const STAGES: [&str; 5] =
-        ["in the weights", "before the optimiser's means", "in the optimiser's means", "in state.json", "-"];
+        ["in the weights", "before the optimizer's means", "in the optimizer's means", "in state.json", "-"];
     let directory = corpus();
     let at = directory.path();
     let save = "--save-every 1 --accumulate 2";

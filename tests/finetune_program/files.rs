@@ -83,7 +83,7 @@ fn any_bytes_may_come_and_long_texts_are_cut() {
         objects(&succeed(&predict(file), at)).into_iter().map(|answer| answer["label"].clone()).collect()
     };
 
-    // A text of 100,000 words is cut as the training texts were; its neighbours are answered as ever.
+    // A text of 100,000 words is cut as the training texts were; its neighbors are answered as ever.
     fs::write(at.join("long.txt"), format!("a good film\n{}\na bad film\n", "a good film ".repeat(33_334))).unwrap();
     assert_eq!(labels("long.txt"), ["good", "good", "bad"]);
 

@@ -33,8 +33,8 @@ pub fn read_inputs(
         Some(Format::Text) => {}
         None if input.is_stdin() => {}
         Some(Format::JsonLines | Format::Csv | Format::Tsv) => {
-            let unlabelled = TableOptions { label: None, skip_short_rows: false, ..options.clone() };
-            return Ok(Box::new(read_table(&input, &unlabelled)?));
+            let unlabeled = TableOptions { label: None, skip_short_rows: false, ..options.clone() };
+            return Ok(Box::new(read_table(&input, &unlabeled)?));
         }
         _ => {
             let expected =

@@ -26,7 +26,7 @@ pub type Examples<E> = Box<dyn Iterator<Item = Result<E>>>;
 
 /// What the command line gives for one example.
 #[derive(Debug, Clone, Default)]
-pub struct Asked {
+pub struct Query {
     /// The text, or what is asked about.
     pub text: String,
     /// The second text of a pair.
@@ -37,7 +37,7 @@ pub struct Asked {
     pub choices: Vec<String>,
 }
 
-impl Asked {
+impl Query {
     /// Refuses options that those who take `options` have no use for.
     ///
     /// # Errors
@@ -56,7 +56,7 @@ impl Asked {
 }
 
 /// The number of a label; where all labels have names, a number means the label that has it.
-fn number_of(label: &str, labels: &[String]) -> Option<usize> {
+fn label_index(label: &str, labels: &[String]) -> Option<usize> {
     let is_named = || labels.iter().all(|label| label.parse::<f64>().is_err());
     let by_number = || label.parse().ok().filter(|&number| number < labels.len() && is_named());
     labels.iter().position(|known| known == label).or_else(by_number)
@@ -79,7 +79,7 @@ pub trait Task: Clone + Send + Sync {
     /// Which of the options `--pair`, `--question` and `--choice` make an example, besides its text.
     const OPTIONS: &'static [&'static str];
 
-    /// Reads labelled examples.
+    /// Reads labeled examples.
     ///
     /// # Errors
     /// What is wrong in the file, and where.
@@ -95,12 +95,12 @@ pub trait Task: Clone + Send + Sync {
     ///
     /// # Errors
     /// If what was given does not make one.
-    fn question(&self, asked: &Asked) -> Result<Self::Example>;
+    fn question(&self, query: &Query) -> Result<Self::Example>;
 
     /// Cuts an example into inputs, at least one.
     ///
     /// # Errors
-    /// If the text cannot be tokenised.
+    /// If the text cannot be tokenized.
     fn encode(&self, example: &Self::Example) -> Result<Vec<Self::Input>>;
 
     /// The token sequences of an input; one, unless there are choices.
@@ -126,11 +126,11 @@ pub trait Task: Clone + Send + Sync {
     }
 
     /// How many texts were longer than the model reads, and cut, so far.
-    fn cut(&self) -> u64 {
+    fn truncated_count(&self) -> u64 {
         0
     }
 
-    /// How many loss terms an input has (labelled words, say), weighted.
+    /// How many loss terms an input has (labeled words, say), weighted.
     fn terms(&self, input: &Self::Input) -> f64;
 
     /// The sum of the loss terms of a batch, shape `[1]`, from the encoder's hidden states `[S, T, H]`.

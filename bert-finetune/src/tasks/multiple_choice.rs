@@ -9,8 +9,8 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Int, Tensor};
 use serde_json::{Map, Value, json};
 
-use super::sequence::best;
-use super::{Asked, Examples, Task};
+use super::sequence::argmax;
+use super::{Examples, Query, Task};
 use crate::data::choices::{ChoiceOptions, ChoiceRow, read_choices};
 use crate::metrics::classification::classification;
 use crate::report::{Mistake, worst};
@@ -67,8 +67,8 @@ impl Task for MultipleChoiceTask {
         Ok(read_choices(input, &ChoiceOptions { label: None, ..self.columns.clone() })?)
     }
 
-    fn question(&self, asked: &Asked) -> Result<ChoiceRow> {
-        let Asked { text, pair, choices, .. } = asked.clone();
+    fn question(&self, query: &Query) -> Result<ChoiceRow> {
+        let Query { text, pair, choices, .. } = query.clone();
         match choices.len() {
             0 | 1 => {
                 Err(Error::Setting("this model chooses: give each choice with --choice TEXT, at least two".into()))
@@ -91,8 +91,8 @@ impl Task for MultipleChoiceTask {
         input.sequences.iter().collect()
     }
 
-    fn cut(&self) -> u64 {
-        self.tokenizer.cut()
+    fn truncated_count(&self) -> u64 {
+        self.tokenizer.truncated_count()
     }
 
     fn pad_id(&self) -> u32 {
@@ -122,7 +122,7 @@ impl Task for MultipleChoiceTask {
     }
 
     fn answer(&self, _row: &ChoiceRow, _inputs: &[ChoiceInput], scores: &[Vec<f32>]) -> Value {
-        json!({"choice": best(&scores[0]), "probabilities": scores[0]})
+        json!({"choice": argmax(&scores[0]), "probabilities": scores[0]})
     }
 
     fn metrics(
@@ -132,7 +132,7 @@ impl Task for MultipleChoiceTask {
         scores: &[Vec<Vec<f32>>],
     ) -> Map<String, Value> {
         let gold: Vec<usize> = rows.iter().map(|row| row.label.unwrap_or(0)).collect();
-        let predicted: Vec<usize> = scores.iter().map(|scores| best(&scores[0])).collect();
+        let predicted: Vec<usize> = scores.iter().map(|scores| argmax(&scores[0])).collect();
         let choices = rows.iter().map(|row| row.choices.len()).max().unwrap_or(0);
         let loss = gold.iter().zip(scores).map(|(&g, s)| -f64::from(s[0][g].max(1e-30)).ln()).sum::<f64>();
         let mut metrics = json!(classification(&gold, &predicted, choices));
@@ -142,7 +142,7 @@ impl Task for MultipleChoiceTask {
 
     fn mistakes(&self, rows: &[ChoiceRow], _inputs: &[Vec<ChoiceInput>], scores: &[Vec<Vec<f32>>]) -> Vec<Mistake> {
         let mistake = |(row, scores): (&ChoiceRow, &Vec<Vec<f32>>)| {
-            let (gold, found) = (row.label.unwrap_or(0), best(&scores[0]));
+            let (gold, found) = (row.label.unwrap_or(0), argmax(&scores[0]));
             let probability = f64::from(scores[0][found]);
             let mistake = Mistake::Label {
                 text: row.text.clone(),

@@ -15,9 +15,9 @@ use bert_train::report::Mark;
 use burn::tensor::{Int, Tensor};
 use serde_json::{Map, Value, json};
 
-use super::{Asked, Examples, Task};
+use super::{Examples, Query, Task};
 use crate::data::squad::{CodePoints, Question, read_squad};
-use crate::metrics::squad::{Judged, normalize, squad_v1, squad_v2};
+use crate::metrics::squad::{PredictedAnswer, normalize, squad_v1, squad_v2};
 use crate::report::{Mistake, worst};
 
 /// Longest question, in pieces.
@@ -61,7 +61,7 @@ pub type SpanScores = (Vec<f32>, Vec<f32>);
 
 /// A stretch of a question's text, in code points.
 #[derive(Debug, Clone, Copy)]
-struct Span {
+struct AnswerSpan {
     start: usize,
     end: usize,
     score: f32,
@@ -71,7 +71,7 @@ struct Span {
 /// What a question's scores come to.
 struct Ranked {
     /// Best first, at most [`N_BEST`]; none if the text has no piece.
-    spans: Vec<Span>,
+    spans: Vec<AnswerSpan>,
     /// How much more "no answer" scores than the best span.
     no_answer_score: f64,
     /// Of "no answer"; 0 where every question has one.
@@ -80,14 +80,14 @@ struct Ranked {
 
 impl Ranked {
     /// The best span; an empty one if there is none.
-    fn best(&self) -> Span {
-        self.spans.first().copied().unwrap_or(Span { start: 0, end: 0, score: f32::MIN, probability: 0.0 })
+    fn best_span(&self) -> AnswerSpan {
+        self.spans.first().copied().unwrap_or(AnswerSpan { start: 0, end: 0, score: f32::MIN, probability: 0.0 })
     }
 }
 
 impl QuestionAnsweringTask {
     /// Whether "no answer" is the answer.
-    fn says_none(&self, ranked: &Ranked) -> bool {
+    fn predicts_no_answer(&self, ranked: &Ranked) -> bool {
         ranked.spans.is_empty() || self.threshold.is_some_and(|threshold| ranked.no_answer_score > threshold)
     }
 
@@ -103,7 +103,12 @@ impl QuestionAnsweringTask {
                 for &last in ends.iter().filter(|&&last| last >= first && last - first < MAX_ANSWER && has_most_context)
                 {
                     let ((_, end), _) = window.pieces[last - window.text_start];
-                    spans.push(Span { start, end, score: start_scores[first] + end_scores[last], probability: 0.0 });
+                    spans.push(AnswerSpan {
+                        start,
+                        end,
+                        score: start_scores[first] + end_scores[last],
+                        probability: 0.0,
+                    });
                 }
             }
         }
@@ -136,7 +141,7 @@ fn window_loss((window, (start, end)): (&QaWindow, &SpanScores)) -> f64 {
 }
 
 /// What stands in a span.
-fn text_of(question: &Question, span: Span) -> &str {
+fn text_of(question: &Question, span: AnswerSpan) -> &str {
     CodePoints::new(&question.context).slice(&question.context, span.start, span.end)
 }
 
@@ -174,12 +179,12 @@ impl Task for QuestionAnsweringTask {
         let task = self.clone();
         Ok(Box::new(read_inputs(input, &self.columns)?.map(move |row| {
             let Row { text, pair, .. } = row?;
-            task.question(&Asked { text: pair.unwrap_or_default(), question: Some(text), ..Asked::default() })
+            task.question(&Query { text: pair.unwrap_or_default(), question: Some(text), ..Query::default() })
         })))
     }
 
-    fn question(&self, asked: &Asked) -> Result<Question> {
-        let Some(question) = asked.question.clone() else {
+    fn question(&self, query: &Query) -> Result<Question> {
+        let Some(question) = query.question.clone() else {
             return Err(Error::Setting(
                 "this model answers questions: give one with --question, its text with --context".into(),
             ));
@@ -187,7 +192,7 @@ impl Task for QuestionAnsweringTask {
         Ok(Question {
             id: String::new(),
             title: String::new(),
-            context: asked.text.clone().into(),
+            context: query.text.clone().into(),
             question,
             answers: Vec::new(),
             is_impossible: false,
@@ -196,9 +201,9 @@ impl Task for QuestionAnsweringTask {
 
     fn encode(&self, question: &Question) -> Result<Vec<QaWindow>> {
         let special = self.tokenizer.special();
-        let mut asked = self.tokenizer.pieces(&question.question)?;
-        asked.truncate(MAX_QUESTION.min(self.max_seq_len.saturating_sub(4) / 2));
-        let (ids, places) = self.tokenizer.pieces_with_places(&question.context)?;
+        let mut query = self.tokenizer.pieces(&question.question)?;
+        query.truncate(MAX_QUESTION.min(self.max_seq_len.saturating_sub(4) / 2));
+        let (ids, places) = self.tokenizer.pieces_with_offsets(&question.context)?;
         let answer = question.answers.first().map(|answer| (answer.start, answer.start + answer.text.chars().count()));
         // The first and last pieces that the answer touches.
         let span = answer.and_then(|(from, to)| {
@@ -206,7 +211,7 @@ impl Task for QuestionAnsweringTask {
             let last = places.iter().rposition(|place| place.0 < to)?;
             (first <= last).then_some((first, last))
         });
-        let room = self.max_seq_len.saturating_sub(asked.len() + 3).max(1);
+        let room = self.max_seq_len.saturating_sub(query.len() + 3).max(1);
         // Windows begin a stride apart, without a gap, until one reaches the end of the text.
         let stride = self.doc_stride.clamp(1, room);
         let count = 1 + ids.len().saturating_sub(room).div_ceil(stride);
@@ -222,9 +227,9 @@ impl Task for QuestionAnsweringTask {
             best.map(|best| best.0)
         };
         let window = |(index, &(start, end)): (usize, &(usize, usize))| {
-            let text_start = asked.len() + 2;
+            let text_start = query.len() + 2;
             let mut sequence = Sequence { ids: vec![special.cls], types: vec![0; text_start] };
-            sequence.ids.extend(&asked);
+            sequence.ids.extend(&query);
             sequence.ids.push(special.sep);
             sequence.ids.extend(&ids[start..end]);
             sequence.ids.push(special.sep);
@@ -279,12 +284,12 @@ impl Task for QuestionAnsweringTask {
 
     fn answer(&self, question: &Question, windows: &[QaWindow], scores: &[SpanScores]) -> Value {
         let ranked = self.rank(windows, scores);
-        let found = |span: &Span| {
+        let found = |span: &AnswerSpan| {
             let answer = text_of(question, *span);
             json!({"answer": answer, "score": span.probability, "start": span.start, "end": span.end})
         };
         let none = json!({"answer": "", "score": ranked.no_answer_probability, "start": 0, "end": 0});
-        let mut answer = if self.says_none(&ranked) { none.clone() } else { found(&ranked.best()) };
+        let mut answer = if self.predicts_no_answer(&ranked) { none.clone() } else { found(&ranked.best_span()) };
         if self.n_best > 0 {
             let mut all: Vec<Value> = ranked.spans.iter().map(found).collect();
             if self.threshold.is_some() {
@@ -304,19 +309,19 @@ impl Task for QuestionAnsweringTask {
         scores: &[Vec<SpanScores>],
     ) -> Map<String, Value> {
         let ranked = windows.iter().zip(scores).map(|(windows, scores)| self.rank(windows, scores));
-        let judged: Vec<Judged> = questions
+        let predicted: Vec<PredictedAnswer> = questions
             .iter()
             .zip(ranked)
-            .map(|(question, ranked)| Judged {
-                prediction: text_of(question, ranked.best()),
+            .map(|(question, ranked)| PredictedAnswer {
+                prediction: text_of(question, ranked.best_span()),
                 answers: question.answers.iter().map(|answer| answer.text.as_str()).collect(),
                 no_answer_score: ranked.no_answer_score,
             })
             .collect();
         let is_v2 = self.threshold.is_some() || questions.iter().any(|question| question.is_impossible);
         let metrics = match is_v2 {
-            true => json!(squad_v2(&judged, self.threshold.unwrap_or(0.0))),
-            false => json!(squad_v1(&judged)),
+            true => json!(squad_v2(&predicted, self.threshold.unwrap_or(0.0))),
+            false => json!(squad_v1(&predicted)),
         };
         let mut metrics = metrics.as_object().cloned().unwrap_or_default();
         let losses: Vec<f64> = windows.iter().zip(scores).flat_map(|(w, s)| w.iter().zip(s)).map(window_loss).collect();
@@ -327,7 +332,7 @@ impl Task for QuestionAnsweringTask {
     fn mistakes(&self, questions: &[Question], windows: &[Vec<QaWindow>], scores: &[Vec<SpanScores>]) -> Vec<Mistake> {
         let mistake = |((question, windows), scores): ((&Question, &Vec<QaWindow>), &Vec<SpanScores>)| {
             let ranked = self.rank(windows, scores);
-            let (span, is_none) = (ranked.best(), self.says_none(&ranked));
+            let (span, is_none) = (ranked.best_span(), self.predicts_no_answer(&ranked));
             let found = text_of(question, span);
             let is_right = match question.answers.is_empty() {
                 true => is_none,
@@ -365,7 +370,7 @@ impl Task for QuestionAnsweringTask {
 #[cfg(test)]
 mod tests {
     use bert_cli::input::columns::Column;
-    use bert_model::text::tokenizer::Normalisation;
+    use bert_model::text::tokenizer::Normalization;
 
     use super::*;
 
@@ -373,7 +378,7 @@ mod tests {
     #[test]
     fn windows_leave_no_gap() {
         let pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"].map(str::to_string);
-        let tokenizer = Tokenizer::from_vocabulary(&pieces, Normalisation::new(true)).unwrap();
+        let tokenizer = Tokenizer::from_vocabulary(&pieces, Normalization::new(true)).unwrap();
         for (max_seq_len, doc_stride, words) in [(16, 128, 12), (16, 128, 13), (16, 4, 40), (128, 128, 300), (16, 4, 0)]
         {
             let task = QuestionAnsweringTask {
@@ -384,8 +389,8 @@ mod tests {
                 n_best: 0,
                 tokenizer: tokenizer.clone(),
             };
-            let asked = Asked { text: "a ".repeat(words), question: Some("b".into()), ..Asked::default() };
-            let windows = task.encode(&task.question(&asked).unwrap()).unwrap();
+            let query = Query { text: "a ".repeat(words), question: Some("b".into()), ..Query::default() };
+            let windows = task.encode(&task.question(&query).unwrap()).unwrap();
             let owned = |window: &QaWindow| window.pieces.iter().filter(|(_, is_best)| *is_best).count();
             assert_eq!(windows.iter().map(owned).sum::<usize>(), words, "{max_seq_len} {doc_stride} {words}");
             assert!(windows.iter().all(|window| window.sequence.len() <= max_seq_len));

@@ -13,7 +13,7 @@ use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::{Int, Tensor, TensorData};
 use serde_json::{Map, Value, json};
 
-use super::{Asked, Examples, Task, balanced, number_of, weight_of, weighted_sum};
+use super::{Examples, Query, Task, balanced, label_index, weight_of, weighted_sum};
 use crate::metrics::classification::classification;
 use crate::metrics::multi_label::multi_label;
 use crate::metrics::regression::regression;
@@ -62,7 +62,7 @@ pub struct SequenceExample {
     pub target: Target,
 }
 
-/// A tokenised example.
+/// A tokenized example.
 #[derive(Debug, Clone)]
 pub struct SequenceInput {
     sequence: Sequence,
@@ -78,7 +78,7 @@ impl SequenceTask {
         let unknown = |label: &str| {
             Error::line(path, row.line, format!("the label {label:?}"), format!("one of {}", self.labels.join(", ")))
         };
-        let number = |label: &String| number_of(label, &self.labels).ok_or_else(|| unknown(label));
+        let number = |label: &String| label_index(label, &self.labels).ok_or_else(|| unknown(label));
         let target = match (self.kind, &row.labels[..]) {
             (ProblemType::MultiLabelClassification, labels) => {
                 let mut flags = vec![0.0; self.labels.len()];
@@ -133,8 +133,8 @@ impl Task for SequenceTask {
         Ok(Box::new(read_inputs(input, &self.columns)?.map(move |row| task.example(&place, row?))))
     }
 
-    fn question(&self, asked: &Asked) -> Result<SequenceExample> {
-        let Asked { text, pair, .. } = asked.clone();
+    fn question(&self, query: &Query) -> Result<SequenceExample> {
+        let Query { text, pair, .. } = query.clone();
         if self.columns.text_pair.is_some() && pair.is_none() {
             return Err(Error::Usage("this model judges pairs: give the second text with --pair TEXT".into()));
         }
@@ -150,8 +150,8 @@ impl Task for SequenceTask {
         vec![&input.sequence]
     }
 
-    fn cut(&self) -> u64 {
-        self.tokenizer.cut()
+    fn truncated_count(&self) -> u64 {
+        self.tokenizer.truncated_count()
     }
 
     fn pad_id(&self) -> u32 {
@@ -220,7 +220,7 @@ impl Task for SequenceTask {
         match self.kind {
             ProblemType::Regression => json!({"value": scores[0]}),
             ProblemType::SingleLabelClassification => {
-                json!({"label": self.labels[best(scores)], "probabilities": probabilities})
+                json!({"label": self.labels[argmax(scores)], "probabilities": probabilities})
             }
             ProblemType::MultiLabelClassification => {
                 let labels: Vec<&String> =
@@ -240,7 +240,7 @@ impl Task for SequenceTask {
         let metrics = match self.kind {
             ProblemType::SingleLabelClassification => {
                 let gold: Vec<usize> = examples.iter().map(|example| class_of(&example.target)).collect();
-                let predicted: Vec<usize> = scores().map(|scores| best(scores)).collect();
+                let predicted: Vec<usize> = scores().map(|scores| argmax(scores)).collect();
                 let loss = -gold.iter().zip(scores()).map(|(&g, s)| f64::from(s[g].max(1e-30)).ln()).sum::<f64>();
                 let metrics = classification(&gold, &predicted, self.labels.len());
                 with(json!(metrics), [("loss", loss / gold.len() as f64)])
@@ -283,7 +283,7 @@ impl Task for SequenceTask {
             };
             let (expected, predicted, weight, probability) = match self.kind {
                 ProblemType::SingleLabelClassification => {
-                    let (gold, found) = (class_of(&example.target), best(scores));
+                    let (gold, found) = (class_of(&example.target), argmax(scores));
                     let probability = f64::from(scores[found]);
                     (self.labels[gold].clone(), self.labels[found].clone(), probability, Some(probability))
                 }
@@ -321,7 +321,7 @@ fn with<const N: usize>(mut object: Value, numbers: [(&str, f64); N]) -> Value {
 }
 
 /// The index of the highest score; the first of equals.
-pub fn best(scores: &[f32]) -> usize {
+pub fn argmax(scores: &[f32]) -> usize {
     let better = |best: usize, at: usize| if scores[at] > scores[best] { at } else { best };
     (0..scores.len()).fold(0, better)
 }

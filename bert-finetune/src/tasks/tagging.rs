@@ -16,8 +16,8 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Int, Tensor};
 use serde_json::{Map, Value, json};
 
-use super::sequence::best;
-use super::{Asked, Examples, Task, balanced, number_of, weight_of, weighted_sum};
+use super::sequence::argmax;
+use super::{Examples, Query, Task, balanced, label_index, weight_of, weighted_sum};
 use crate::data::conll::{ConllColumns, ConllOptions, Sentence, WordsOrText, read_tagged, words_or_text};
 use crate::data::squad::CodePoints;
 use crate::data::tags::{Entity, TagScheme, complete, entities, to_iob2};
@@ -96,9 +96,9 @@ impl TaggingTask {
     /// The words of a plain text.
     ///
     /// # Errors
-    /// If the text cannot be tokenised.
+    /// If the text cannot be tokenized.
     pub fn words_of(&self, text: &str) -> Result<TaggedSentence> {
-        let places = self.tokenizer.word_places(text)?;
+        let places = self.tokenizer.word_offsets(text)?;
         let letters: Vec<char> = text.chars().collect();
         let words = places.iter().map(|&(start, end)| letters[start..end].iter().collect()).collect();
         Ok(TaggedSentence { words, tags: Vec::new(), text: text.into(), places })
@@ -120,7 +120,7 @@ impl TaggingTask {
         let mut found = vec![(0, 0.0); sentence.words.len()];
         for (window, scores) in windows.iter().zip(scores) {
             for ((_, word), scores) in window.words.iter().zip(scores) {
-                let tag = best(scores);
+                let tag = argmax(scores);
                 found[*word] = (tag, scores[tag]);
             }
         }
@@ -139,7 +139,7 @@ impl Task for TaggingTask {
 
     fn read(&self, path: &Path) -> Result<Vec<TaggedSentence>> {
         let mut sentences = Self::sentences(self.columns, path)?;
-        let is_known = |sentence: &Sentence| sentence.tags.iter().all(|tag| number_of(tag, &self.labels).is_some());
+        let is_known = |sentence: &Sentence| sentence.tags.iter().all(|tag| label_index(tag, &self.labels).is_some());
         let as_they_stand = sentences.clone();
         learned_tags(&mut sentences);
         // A model from elsewhere may have learned IOB1 as it stands.
@@ -148,7 +148,7 @@ impl Task for TaggingTask {
         }
         let tagged = |sentence: Sentence| {
             let number = |(index, tag): (usize, &String)| {
-                number_of(tag, &self.labels).ok_or_else(|| {
+                label_index(tag, &self.labels).ok_or_else(|| {
                     Error::line(
                         path,
                         sentence.lines[index],
@@ -190,8 +190,8 @@ impl Task for TaggingTask {
         Ok(Box::new(input.lines()?.map(move |line| task.words_of(&line?.text))))
     }
 
-    fn question(&self, asked: &Asked) -> Result<TaggedSentence> {
-        self.words_of(&asked.text)
+    fn question(&self, query: &Query) -> Result<TaggedSentence> {
+        self.words_of(&query.text)
     }
 
     fn encode(&self, sentence: &TaggedSentence) -> Result<Vec<Window>> {

@@ -8,7 +8,7 @@ use bert_train::Losses;
 use burn::tensor::Device;
 use serde_json::{Map, Value};
 
-use super::data::Data;
+use super::data::LabeledData;
 use super::epochs::Batch;
 use super::once::Run;
 use crate::features::{Encoded, hidden_states};
@@ -26,13 +26,13 @@ pub(super) struct Best {
 /// Learning with an evaluation after every epoch.
 pub(super) struct FineTuning<'a, T: Task> {
     pub run: &'a Run<'a, T>,
-    pub data: &'a Data<T>,
+    pub data: &'a LabeledData<T>,
     pub evaluation: Encoded<T>,
     pub steps_per_epoch: u64,
     pub directory: PathBuf,
     pub best: Option<Best>,
     /// Epochs since the best one.
-    pub waited: u64,
+    pub epochs_since_best: u64,
 }
 
 impl<T: Task> FineTuning<'_, T> {
@@ -40,28 +40,28 @@ impl<T: Task> FineTuning<'_, T> {
     pub fn restore(&mut self, metrics: &[Value]) {
         for record in metrics {
             if let (Some(step), Some(metrics)) = (record["step"].as_u64(), record["eval"].as_object()) {
-                self.judge(step / self.steps_per_epoch, metrics.clone());
+                self.keep_if_best(step / self.steps_per_epoch, metrics.clone());
             }
         }
     }
 
     /// Whether this epoch is the best so far.
-    fn judge(&mut self, epoch: u64, metrics: Map<String, Value>) -> bool {
+    fn keep_if_best(&mut self, epoch: u64, metrics: Map<String, Value>) -> bool {
         let name = self.run.task.main_metric();
         let value =
             |metrics: &Map<String, Value>| metrics.get(name).and_then(Value::as_f64).unwrap_or(f64::NEG_INFINITY);
         let is_best = self.best.as_ref().is_none_or(|best| value(&metrics) > value(&best.metrics));
         if is_best {
             self.best = Some(Best { epoch, metrics });
-            self.waited = 0;
+            self.epochs_since_best = 0;
         } else {
-            self.waited += 1;
+            self.epochs_since_best += 1;
         }
         is_best
     }
 }
 
-impl<'a, T: Task> bert_train::Task for FineTuning<'a, T> {
+impl<'a, T: Task> bert_train::Objective for FineTuning<'a, T> {
     type Model = T::Model;
     type Batch = Batch<'a, T::Input>;
 
@@ -91,18 +91,18 @@ impl<'a, T: Task> bert_train::Task for FineTuning<'a, T> {
         }
         let epoch = step / self.steps_per_epoch;
         let mistakes = task.mistakes(examples, scored.inputs, &scored.scores);
-        if self.judge(epoch, metrics.clone()) {
+        if self.keep_if_best(epoch, metrics.clone()) {
             self.run.save(&self.directory, model, &metrics)?;
             EvaluationRecord { epoch, metrics: metrics.clone(), mistakes }.save(&self.directory)?;
         }
-        if settings.early_stop.is_some_and(|patience| self.waited >= patience) {
+        if settings.early_stop.is_some_and(|patience| self.epochs_since_best >= patience) {
             metrics.insert("stop".into(), true.into());
         }
         Ok(metrics)
     }
 }
 
-/// The metrics of a model (without autodiff) on labelled examples, and what they were computed from.
+/// The metrics of a model (without autodiff) on labeled examples, and what they were computed from.
 ///
 /// # Errors
 /// If the system refuses threads.

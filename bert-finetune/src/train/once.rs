@@ -17,16 +17,16 @@ use burn::module::Module;
 use burn::tensor::Device;
 use serde_json::{Map, Value, json};
 
-use super::data::{Data, Files, read_data};
+use super::data::{Files, LabeledData, read_data};
 use super::epochs::EpochSource;
 use super::objective::{Best, FineTuning, evaluate};
 use super::start::{fit_to_head, initial_model, with_head};
 use crate::description::Description;
 use crate::features::Encoded;
 use crate::for_task;
-use crate::output::warn_of_cut;
+use crate::output::warn_truncated;
 use crate::report;
-use crate::settings::{RunSettings, TrainSettings};
+use crate::settings::{FinetuneRunOptions, FinetuneSettings};
 use crate::tasks::Task;
 
 /// Keeps this stream of random numbers apart from the run's others.
@@ -37,7 +37,7 @@ const KEEP: usize = 2;
 
 /// What a run came to.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct FinetuneOutcome {
     /// Why it ended.
     pub ended: Ended,
     /// What `--json` prints.
@@ -49,11 +49,11 @@ pub struct Outcome {
 /// # Errors
 /// As [`super::run`].
 pub(super) fn run_once(
-    settings: &TrainSettings,
-    run: &RunSettings,
+    settings: &FinetuneSettings,
+    run: &FinetuneRunOptions,
     files: &Files,
     interrupt: &Interrupt,
-) -> Result<Outcome> {
+) -> Result<FinetuneOutcome> {
     let NamedDevice { name, device } = select_device(&run.device, run.quiet)?;
     let config = load_config(&settings.model)?;
     let tokenizer = Tokenizer::load(&settings.model)?;
@@ -95,8 +95,8 @@ pub(super) fn run_once(
 
 /// Everything that stays the same during a run.
 pub(super) struct Run<'a, T: Task> {
-    pub settings: &'a TrainSettings,
-    pub run: &'a RunSettings,
+    pub settings: &'a FinetuneSettings,
+    pub run: &'a FinetuneRunOptions,
     /// With what was learned of the labels.
     pub description: Description,
     pub config: BertConfig,
@@ -110,15 +110,15 @@ impl<T: Task> Run<'_, T> {
     fn train(
         &self,
         model: T::Model,
-        data: &Data<T>,
+        data: &LabeledData<T>,
         mut directory: RunDirectory,
         device_name: &str,
-    ) -> Result<Outcome> {
+    ) -> Result<FinetuneOutcome> {
         let started = Instant::now();
         let Self { settings, task, device, .. } = self;
         let mut training = Encoded::new(task, &data.training)?;
         let mut evaluation = Encoded::new(task, &data.evaluation)?;
-        warn_of_cut(task.cut());
+        warn_truncated(task.truncated_count());
         if settings.adaptation == Adaptation::FrozenEncoder {
             // The encoder will never say anything else.
             training.run_encoder(task, &model, device)?;
@@ -130,15 +130,22 @@ impl<T: Task> Run<'_, T> {
         let checkpoints = directory.checkpoints(KEEP)?;
         let state = self.start(model, &numbers, &mut directory, &checkpoints)?;
         let path = directory.path().to_path_buf();
-        let mut learning =
-            FineTuning { run: self, data, evaluation, steps_per_epoch, directory: path, best: None, waited: 0 };
+        let mut learning = FineTuning {
+            run: self,
+            data,
+            evaluation,
+            steps_per_epoch,
+            directory: path,
+            best: None,
+            epochs_since_best: 0,
+        };
         learning.restore(&directory.metrics()?);
         let source = EpochSource {
             items: training.items(),
             task,
             batch_size: settings.batch_size,
             seed: settings.seed,
-            place: serde_json::from_value(state.cursor.clone()).unwrap_or_default(),
+            cursor: serde_json::from_value(state.cursor.clone()).unwrap_or_default(),
             batches: vec![],
         };
         let plan = self.plan(steps, steps_per_epoch, numbers);
@@ -150,11 +157,17 @@ impl<T: Task> Run<'_, T> {
             Ended::Interrupted(_) => Value::Null,
             _ => self.finish(&state.model, learning.best.take(), data, directory.path(), started)?,
         };
-        Ok(Outcome { ended, summary })
+        Ok(FinetuneOutcome { ended, summary })
     }
 
     /// Writes `run.json`; gives the settings and data that a resumed run must have as well.
-    fn describe(&self, data: &Data<T>, steps: u64, directory: &RunDirectory, device_name: &str) -> Result<Value> {
+    fn describe(
+        &self,
+        data: &LabeledData<T>,
+        steps: u64,
+        directory: &RunDirectory,
+        device_name: &str,
+    ) -> Result<Value> {
         let run = self.run;
         let mut numbers = serde_json::to_value(self.settings).map_err(|error| Error::Setting(error.to_string()))?;
         numbers["data_sha256"] =
@@ -222,7 +235,7 @@ impl<T: Task> Run<'_, T> {
         &self,
         last: &T::Model,
         best: Option<Best>,
-        data: &Data<T>,
+        data: &LabeledData<T>,
         path: &Path,
         started: Instant,
     ) -> Result<Value> {

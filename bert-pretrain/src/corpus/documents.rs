@@ -76,14 +76,14 @@ struct FileDocuments {
 /// Where lines come from. Both give none at the end of a document, and go on with the next when asked again.
 enum Source {
     Text(LineReader),
-    Jsonl(LineReader, Record),
+    Jsonl(LineReader, JsonlText),
 }
 
 impl FileDocuments {
     fn open(file: usize, path: &Path) -> Result<Self> {
         let reader = LineReader::open(path)?;
         let source = match FileKind::of(path).format {
-            Some(Format::JsonLines) => Source::Jsonl(reader, Record::default()),
+            Some(Format::JsonLines) => Source::Jsonl(reader, JsonlText::default()),
             _ => Source::Text(reader),
         };
         Ok(Self { file, source })
@@ -122,7 +122,7 @@ impl Source {
                     return Ok(Some((line.to_string(), reader.number())));
                 }
                 match read_record(reader)? {
-                    Some(text) => *record = Record { text, position: 0 },
+                    Some(text) => *record = JsonlText { text, position: 0 },
                     None => return Ok(None),
                 }
             },
@@ -141,12 +141,12 @@ impl Source {
 
 /// The text of one line of `.jsonl`, and how far it has been read.
 #[derive(Default)]
-struct Record {
+struct JsonlText {
     text: String,
     position: usize,
 }
 
-impl Record {
+impl JsonlText {
     /// The next line that is not blank.
     fn next_line(&mut self) -> Option<&str> {
         while let Some(line) = self.text[self.position..].split_inclusive('\n').next() {

@@ -2,13 +2,13 @@
 
 use super::*;
 
-fn resolve(arguments: &str) -> Result<(TrainSettings, RunSettings)> {
+fn resolve(arguments: &str) -> Result<(PretrainSettings, PretrainRunOptions)> {
     let words = ["bert-pretrain", "train"].into_iter().chain(arguments.split_whitespace());
     let Some(crate::args::Command::Train(args)) = Cli::parse_from(words).command else { panic!("{arguments}") };
-    TrainSettings::resolve(&args)
+    PretrainSettings::resolve(&args)
 }
 
-fn settings(arguments: &str) -> TrainSettings {
+fn settings(arguments: &str) -> PretrainSettings {
     resolve(arguments).unwrap().0
 }
 
@@ -25,7 +25,7 @@ fn a_corpus_has_the_documented_defaults() {
 
 #[test]
 fn the_sample_has_its_own_and_no_argument_is_the_sample() {
-    let (settings, run) = TrainSettings::sample().unwrap();
+    let (settings, run) = PretrainSettings::sample().unwrap();
     assert_eq!((&*settings.config, settings.vocab_size, settings.data.max_seq_len), ("sample", Some(1000), 64));
     assert_eq!((settings.learning_rate, settings.warmup, settings.batch_size), (2e-3, 0.1, 16));
     assert_eq!((settings.steps, run.output), (Some(4000), DEFAULT_OUTPUT.into()));

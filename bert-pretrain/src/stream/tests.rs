@@ -1,7 +1,7 @@
 //! The order of training depends on seed, epoch and position alone.
 
 use bert_model::Tokenizer;
-use bert_model::text::tokenizer::Normalisation;
+use bert_model::text::tokenizer::Normalization;
 use tempfile::TempDir;
 
 use super::*;
@@ -26,7 +26,7 @@ impl Fixture {
         let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
         let pieces: Vec<String> =
             special.into_iter().chain("abcdefgh".split("").filter(|p| !p.is_empty())).map(str::to_string).collect();
-        let tokenizer = Tokenizer::from_vocabulary(&pieces, Normalisation::new(true)).unwrap();
+        let tokenizer = Tokenizer::from_vocabulary(&pieces, Normalization::new(true)).unwrap();
         let corpus = Corpus::open(&[path]).unwrap();
         let store =
             Store::build(&directory.path().join("tokens"), &corpus, &tokenizer, SentenceMode::Line, "").unwrap();
@@ -42,13 +42,13 @@ impl Fixture {
             vocab_size: self.tokenizer.vocab_size() as u32,
         };
         let maker = ExampleMaker { max_length: 16, short_probability: 0.1, nsp: NspMode::Balanced, masking };
-        let split = Split::new(self.store.facts().documents, 0.0, 0);
-        ExampleStream::new(self.store.reader().unwrap(), split, Part::Training, maker, 7, maskings, cursor).unwrap()
+        let split = Split::new(self.store.stats().documents, 0.0, 0);
+        ExampleStream::new(self.store.reader().unwrap(), split, Subset::Training, maker, 7, maskings, cursor).unwrap()
     }
 }
 
 /// The examples of an epoch, whatever their order.
-fn sorted(mut examples: Vec<Example>) -> Vec<Example> {
+fn sorted(mut examples: Vec<PretrainingExample>) -> Vec<PretrainingExample> {
     examples.sort_by(|a, b| format!("{a:?}").cmp(&format!("{b:?}")));
     examples
 }
@@ -105,7 +105,7 @@ fn a_step_is_cut_into_micro_batches_that_know_the_whole() {
     let stream = fixture.stream(None, Cursor::default());
     let mut source = TrainingSource { stream, batch_size: 3, accumulate: 2 };
     let step = source.next_step().unwrap().unwrap();
-    let examples: Vec<&Example> = step.batches.iter().flat_map(|batch| &batch.examples).collect();
+    let examples: Vec<&PretrainingExample> = step.batches.iter().flat_map(|batch| &batch.examples).collect();
     assert_eq!((step.batches.len(), examples.len()), (2, 6));
     let masked: usize = examples.iter().map(|example| example.masked.len()).sum();
     assert!(step.batches.iter().all(|batch| (batch.masked_in_step, batch.examples_in_step) == (masked, 6)));

@@ -21,7 +21,7 @@ fn config() -> BertConfig {
 
 /// A state with weights of this seed after so many steps.
 fn state(seed: u64, step: u64) -> TrainingState<BertModel> {
-    let model = BertModel::fresh(&config(), seed, &Device::flex());
+    let model = BertModel::init_seeded(&config(), seed, &Device::flex());
     let state = TrainingState::new(model, Optimizer::new(OptimizerConfig::default()));
     TrainingState { step, cursor: json!({"taken": step}), ..state }
 }

@@ -1,7 +1,7 @@
 //! Words to windows and back.
 
 use bert_cli::input::columns::Column;
-use bert_model::text::tokenizer::Normalisation;
+use bert_model::text::tokenizer::Normalization;
 
 use super::*;
 
@@ -13,7 +13,7 @@ fn task(max_seq_len: usize) -> TaggingTask {
         labels: ["O", "B-X", "I-X"].map(str::to_string).to_vec(),
         scheme: TagScheme::Iob2,
         max_seq_len,
-        tokenizer: Tokenizer::from_vocabulary(&pieces, Normalisation::new(true)).unwrap(),
+        tokenizer: Tokenizer::from_vocabulary(&pieces, Normalization::new(true)).unwrap(),
         tag_weights: Vec::new(),
     }
 }
