@@ -44,15 +44,16 @@ fn attack_in(directory: &TempDir, name: &str, content: &[u8], read: impl Fn(&Pat
     println!("{name}: {errors} of {} refused", rounds());
 }
 
+fn gzip(text: &str) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(text.as_bytes()).unwrap();
+    encoder.finish().unwrap()
+}
+
 #[test]
 fn corpora() {
     let text = "The soup was good. It was hot.\n\nA river, wide and cold!\r\nIt runs to the sea.\n".repeat(20);
     let jsonl = "{\"text\": \"One. Two \\u00e9.\", \"id\": 3}\n".repeat(20);
-    let gzip = {
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-        encoder.write_all(text.as_bytes()).unwrap();
-        encoder.finish().unwrap()
-    };
     let read = |path: &Path| {
         let corpus = Corpus::open(&[path])?;
         let mut found = 0;
@@ -64,12 +65,14 @@ fn corpora() {
     };
     attack("a.txt", text.as_bytes(), read);
     attack("a.jsonl", jsonl.as_bytes(), read);
-    attack("a.txt.gz", &gzip, read);
+    attack("a.txt.gz", &gzip(&text), read);
 }
 
 #[test]
 fn tables_and_choices() {
-    attack("a.csv", "text,pair,label\n\"a, \"\"b\"\"\nc\",d,1\nx,y,0\n".repeat(9).as_bytes(), readers::table);
+    let csv = "text,pair,label\n\"a, \"\"b\"\"\nc\",d,1\nx,y,0\n".repeat(9);
+    attack("a.csv", csv.as_bytes(), readers::table);
+    attack("a.csv.gz", &gzip(&csv), readers::table);
     attack("a.tsv", "text\tpair\tlabel\na \"b\tc\t1\nx\ty\t0\n".repeat(9).as_bytes(), readers::table);
     attack("a.jsonl", "{\"text\": \"a\", \"pair\": \"b\", \"label\": 1}\n".repeat(9).as_bytes(), readers::table);
     attack(
@@ -90,6 +93,7 @@ fn tagged_sentences_and_questions() {
             {"id": "1", "question": "Which river?", "answers": [{"text": "Nile", "answer_start": 12}]},
             {"id": "2", "question": "Why?", "answers": [], "is_impossible": true}]}]}]});
     attack("a.json", squad.to_string().as_bytes(), |path| read_squad(path).map(drop));
+    attack("a.json.gz", &gzip(&squad.to_string()), |path| read_squad(path).map(drop));
 }
 
 #[test]

@@ -12,6 +12,8 @@ use std::sync::Arc;
 use bert_model::{Error, Result};
 use flate2::bufread::MultiGzDecoder;
 
+use crate::input::kind::{Compression, FileKind};
+
 /// The longest line allowed, in bytes, so that memory use does not depend on the corpus.
 pub const MAX_LINE_BYTES: usize = 16 << 20;
 
@@ -32,16 +34,7 @@ impl LineReader {
     /// # Errors
     /// If the file does not exist or cannot be opened.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = BufReader::new(File::open(path).map_err(Error::io(path, "open"))?);
-        let input: Box<dyn BufRead + Send> = match compression(path) {
-            None => Box::new(file),
-            Some(Compression::Gzip) => Box::new(BufReader::new(MultiGzDecoder::new(file))),
-            Some(Compression::Zstandard) => {
-                let decoder = zstd::Decoder::with_buffer(file).map_err(Error::io(path, "read"))?;
-                Box::new(BufReader::new(decoder))
-            }
-        };
-        Ok(Self::new(path, input))
+        Ok(Self::new(path, open(path)?))
     }
 
     /// Reads standard input, called `<stdin>` in messages.
@@ -104,20 +97,8 @@ impl LineReader {
         let with_line_end = MAX_LINE_BYTES as u64 + 2;
         match self.input.by_ref().take(with_line_end).read_until(b'\n', &mut self.buffer) {
             Ok(bytes) => Ok(bytes > 0),
-            Err(error) => Err(self.unreadable(error)),
+            Err(error) => Err(unreadable(&self.path, Some(self.number), error)),
         }
-    }
-
-    /// Classifies a read error: I/O failure of a plain file, or damage to a compressed one.
-    fn unreadable(&self, error: io::Error) -> Error {
-        if compression(&self.path).is_none() {
-            return Error::io(&self.path, "read")(error);
-        }
-        let found = match error.kind() {
-            ErrorKind::UnexpectedEof => "an unexpected end of file within compressed data".to_string(),
-            _ => format!("data that cannot be decompressed ({error})"),
-        };
-        self.error(found, "a complete .gz or .zst file: copy or compress it again")
     }
 
     fn too_long(&self) -> Error {
@@ -191,20 +172,41 @@ impl Iterator for Lines {
     }
 }
 
-#[derive(Clone, Copy)]
-enum Compression {
-    Gzip,
-    Zstandard,
+/// Reads a whole file, decompressing `.gz` and `.zst`.
+///
+/// # Errors
+/// If the file cannot be read, or its compressed data is damaged.
+pub fn read_file(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path)?.read_to_end(&mut bytes).map_err(|error| unreadable(path, None, error))?;
+    Ok(bytes)
 }
 
-fn compression(path: &Path) -> Option<Compression> {
-    let extension = path.extension()?.to_ascii_lowercase();
-    if extension == "gz" {
-        Some(Compression::Gzip)
-    } else if extension == "zst" {
-        Some(Compression::Zstandard)
-    } else {
-        None
+fn open(path: &Path) -> Result<Box<dyn BufRead + Send>> {
+    let file = BufReader::new(File::open(path).map_err(Error::io(path, "open"))?);
+    Ok(match FileKind::of(path).compression {
+        None => Box::new(file),
+        Some(Compression::Gzip) => Box::new(BufReader::new(MultiGzDecoder::new(file))),
+        Some(Compression::Zstandard) => {
+            let decoder = zstd::Decoder::with_buffer(file).map_err(Error::io(path, "read"))?;
+            Box::new(BufReader::new(decoder))
+        }
+    })
+}
+
+/// Classifies a read error: I/O failure of a plain file, or damage to a compressed one.
+fn unreadable(path: &Path, line: Option<u64>, error: io::Error) -> Error {
+    if FileKind::of(path).compression.is_none() {
+        return Error::io(path, "read")(error);
+    }
+    let found = match error.kind() {
+        ErrorKind::UnexpectedEof => "an unexpected end of file within compressed data".to_string(),
+        _ => format!("data that cannot be decompressed ({error})"),
+    };
+    let expected = "a complete .gz or .zst file: copy or compress it again";
+    match line {
+        Some(line) => Error::line(path, line, found, expected),
+        None => Error::file(path, found, expected),
     }
 }
 
@@ -254,6 +256,18 @@ mod tests {
         let expected: Vec<&str> = text.lines().collect();
         assert_eq!(lines("a.txt.gz", &gzip(text.as_bytes())).unwrap(), expected);
         assert_eq!(lines("a.txt.zst", &zstd::encode_all(text.as_bytes(), 1).unwrap()).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_whole_file_is_read_decompressed_or_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.json.gz");
+        let text = numbers();
+        std::fs::write(&path, gzip(text.as_bytes())).unwrap();
+        assert_eq!(read_file(&path).unwrap(), text.as_bytes());
+        std::fs::write(&path, &gzip(text.as_bytes())[..1000]).unwrap();
+        let message = read_file(&path).unwrap_err().to_string();
+        assert!(message.contains("a.json.gz: found an unexpected end of file within compressed data"), "{message}");
     }
 
     #[test]

@@ -15,8 +15,7 @@ use bert_cli::program::print_line;
 use bert_model::device::{self, NamedDevice};
 use bert_pretrain::sample::{BLAME, PRAISE, SUBJECTS};
 use bert_train::run_directory::read_run;
-use bert_train::{Ended, Interrupt};
-use clap::Parser;
+use bert_train::{Ended, IfExists, Interrupt};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -102,14 +101,11 @@ fn pretrain_for_a_moment(args: &TrainArgs, directory: &Path, interrupt: &Interru
         directory.display()
     );
     let begun = read_run(directory).unwrap_or_default();
-    let steps = begun["settings"]["steps"].as_u64().unwrap_or(1600).to_string();
-    let how = if begun.is_null() { "--overwrite" } else { "--resume" };
-    let mut arguments = vec!["bert-pretrain", "--steps", &steps, "--device", &args.common.device, how];
-    if args.common.quiet {
-        arguments.push("--quiet");
-    }
-    let cli = bert_pretrain::args::Cli::parse_from(arguments);
-    let (settings, run) = bert_pretrain::settings::PretrainSettings::resolve(&cli.train)?;
+    let (mut settings, mut run) = bert_pretrain::settings::PretrainSettings::sample()?;
+    settings.steps = Some(begun["settings"]["steps"].as_u64().unwrap_or(1600));
+    run.if_exists = Some(if begun.is_null() { IfExists::Overwrite } else { IfExists::Resume });
+    run.device = args.common.device.clone();
+    run.quiet = args.common.quiet;
     Ok(bert_pretrain::train::run(&settings, &run, interrupt)?.ended)
 }
 

@@ -204,3 +204,6 @@ impl Description {
         Self { no_answer_threshold: threshold.or(self.no_answer_threshold), ..self }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -139,8 +139,8 @@ fn run_embed(args: &EmbedArgs) -> Result<ExitCode> {
     let columns = TableOptions { header: !args.no_header, ..TableOptions::texts(text) };
     let every_token = args.pooling == Pooling::None;
     let source = args.texts.source()?;
-    let mut rows: Box<dyn Iterator<Item = bert_model::Result<Row>>> = match &source {
-        Some(path) => Box::new(read_inputs(path, &columns)?),
+    let mut rows: Box<dyn Iterator<Item = bert_model::Result<Row>> + Send> = match &source {
+        Some(input) => read_inputs(input, &columns)?,
         None => Box::new(
             args.texts.texts.clone().into_iter().map(|text| Ok(Row { line: 1, text, pair: None, labels: vec![] })),
         ),

@@ -90,7 +90,7 @@ pub fn predict_with<T: Task>(task: &T, args: &PredictArgs) -> anyhow::Result<()>
     // What belongs to a text is in the file's columns.
     query.check(if is_long { &[] } else { T::OPTIONS })?;
     let mut examples: Examples<T::Example> = match source {
-        Some(path) => task.questions(&path)?,
+        Some(input) => task.questions(&input)?,
         None => {
             let question = |text: &String| task.question(&Query { text: text.clone(), ..query.clone() });
             Box::new(texts.texts.iter().map(question).collect::<Vec<_>>().into_iter())

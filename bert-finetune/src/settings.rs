@@ -79,37 +79,31 @@ pub struct FinetuneRunOptions {
     pub quiet: bool,
 }
 
+/// Defaults that differ between a run on the built-in sample and one on a file.
+struct Preset {
+    output: Option<&'static str>,
+    model: Option<&'static str>,
+    batch_size: usize,
+    /// `None` for the adaptation's usual rate.
+    learning_rate: Option<f64>,
+}
+
+impl Preset {
+    const FILE: Self = Self { output: None, model: None, batch_size: 32, learning_rate: None };
+
+    const SAMPLE: Self =
+        Self { output: Some(DEFAULT_OUTPUT), model: Some(SAMPLE_MODEL), batch_size: 16, learning_rate: Some(3e-4) };
+}
+
 impl FinetuneSettings {
-    /// Validates the options of `bert-finetune train` and fills in defaults, which differ for the
-    /// built-in sample.
+    /// Validates the options of `bert-finetune train` and fills in defaults.
     ///
     /// # Errors
     /// If a value is out of range, or a required option is missing.
     pub fn resolve(args: &TrainArgs) -> Result<(Self, FinetuneRunOptions)> {
-        let is_sample = args.train.is_none();
-        let missing = |option: &str| Error::Usage(format!("{option} is required with --train FILE"));
-        let default = |path: &str, option: &str| if is_sample { Ok(path.into()) } else { Err(missing(option)) };
-        let output = args.output.clone().map_or_else(|| default(DEFAULT_OUTPUT, "-o DIR"), Ok)?;
-        let model = args.model.clone().map_or_else(|| default(SAMPLE_MODEL, "--model DIR"), Ok)?;
-        let task = match (args.task, args.preset) {
-            (Some(task), Some(preset)) if task != preset.task => {
-                return Err(Error::Usage(format!("--task {task}: the preset {} is for {}", preset.name, preset.task)));
-            }
-            (task, preset) => task.or(preset.map(|preset| preset.task)).unwrap_or(TaskName::Classification),
-        };
-        // Do not let the default length exceed the model's positions.
-        let positions = load_config(&model).map_or(usize::MAX, |config| config.max_position_embeddings);
-        let length = args.max_seq_len.unwrap_or(task.default_length().min(positions));
-        let usual = args.preset.map_or_else(|| Description::usual(task, length), |preset| preset.description(length));
-        // Explicit options override the preset.
-        let usual = args.columns.over(usual, args.label.as_deref());
-        let description = Description {
-            token_column: args.token_column.clone(),
-            tag_column: args.tag_column.clone(),
-            doc_stride: args.doc_stride,
-            metric: args.metric.clone().unwrap_or(usual.metric),
-            ..usual
-        };
+        let preset = if args.train.is_none() { Preset::SAMPLE } else { Preset::FILE };
+        let run = FinetuneRunOptions::resolve(args, &preset)?;
+        let model = given_or(args.model.as_deref(), preset.model, "--model DIR")?;
         let adaptation = match (args.freeze, args.lora) {
             (_, Some(rank)) => Adaptation::Lora { rank },
             (Some(Freeze::Encoder), None) => Adaptation::FrozenEncoder,
@@ -117,22 +111,21 @@ impl FinetuneSettings {
             (None, None) => Adaptation::Full,
         };
         let usual_rate = match adaptation {
-            _ if is_sample => 3e-4,
             Adaptation::Lora { .. } => 5e-4,
             Adaptation::FrozenEncoder => 1e-3,
             _ => 5e-5,
         };
         let settings = Self {
+            description: describe(args, &model)?,
             model,
             from_scratch: args.from_scratch,
             train: args.train.clone(),
             eval: args.eval.clone(),
             eval_share: args.eval_share,
             test: args.test.clone(),
-            description,
             epochs: args.epochs,
-            batch_size: args.batch_size.unwrap_or(if is_sample { 16 } else { 32 }),
-            learning_rate: args.lr.unwrap_or(usual_rate),
+            batch_size: args.batch_size.unwrap_or(preset.batch_size),
+            learning_rate: args.lr.or(preset.learning_rate).unwrap_or(usual_rate),
             warmup: args.warmup,
             decay: args.schedule,
             weight_decay: args.weight_decay,
@@ -144,14 +137,7 @@ impl FinetuneSettings {
             split_seed: args.common.seed,
         };
         settings.check()?;
-        let is_default = is_sample && args.output.is_none() && is_sample_run(&output);
-        let if_exists = match (args.resume, args.overwrite || is_default) {
-            (true, _) => IfExists::Resume,
-            (false, true) => IfExists::Overwrite,
-            (false, false) => IfExists::Refuse,
-        };
-        let (device, json, quiet) = (args.common.device.clone(), args.common.json, args.common.quiet);
-        Ok((settings, FinetuneRunOptions { output, seeds: args.seeds, if_exists, device, json, quiet }))
+        Ok((settings, run))
     }
 
     fn check(&self) -> Result<()> {
@@ -186,8 +172,118 @@ impl FinetuneSettings {
     }
 }
 
+impl FinetuneRunOptions {
+    fn resolve(args: &TrainArgs, preset: &Preset) -> Result<Self> {
+        let output = given_or(args.output.as_deref(), preset.output, "-o DIR")?;
+        // The sample's default directory may be overwritten without asking, any other only with
+        // --overwrite.
+        let is_default = args.output.is_none() && is_sample_run(&output);
+        let if_exists = match (args.resume, args.overwrite || is_default) {
+            (true, _) => IfExists::Resume,
+            (false, true) => IfExists::Overwrite,
+            (false, false) => IfExists::Refuse,
+        };
+        let (device, json, quiet) = (args.common.device.clone(), args.common.json, args.common.quiet);
+        Ok(Self { output, seeds: args.seeds, if_exists, device, json, quiet })
+    }
+}
+
+fn given_or(given: Option<&Path>, default: Option<&'static str>, option: &str) -> Result<PathBuf> {
+    let path = given.or(default.map(Path::new)).map(Path::to_path_buf);
+    path.ok_or_else(|| Error::Usage(format!("{option} is required with --train FILE")))
+}
+
+/// The task and the columns of its files: the preset's or the defaults, overridden by explicit options.
+fn describe(args: &TrainArgs, model: &Path) -> Result<Description> {
+    let task = match (args.task, args.preset) {
+        (Some(task), Some(preset)) if task != preset.task => {
+            return Err(Error::Usage(format!("--task {task}: the preset {} is for {}", preset.name, preset.task)));
+        }
+        (task, preset) => task.or(preset.map(|preset| preset.task)).unwrap_or(TaskName::Classification),
+    };
+    // Do not let the default length exceed the model's positions.
+    let positions = load_config(model).map_or(usize::MAX, |config| config.max_position_embeddings);
+    let length = args.max_seq_len.unwrap_or(task.default_length().min(positions));
+    let usual = args.preset.map_or_else(|| Description::usual(task, length), |preset| preset.description(length));
+    // Explicit options override the preset.
+    let usual = args.columns.over(usual, args.label.as_deref());
+    Ok(Description {
+        token_column: args.token_column.clone(),
+        tag_column: args.tag_column.clone(),
+        doc_stride: args.doc_stride,
+        metric: args.metric.clone().unwrap_or(usual.metric),
+        ..usual
+    })
+}
+
 /// Whether the directory contains a run on the built-in sample.
 fn is_sample_run(directory: &Path) -> bool {
     let run = read_run(directory).unwrap_or_default();
     run["settings"].is_object() && run["settings"]["train"].is_null()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    fn resolve(arguments: &str) -> Result<(FinetuneSettings, FinetuneRunOptions)> {
+        let words = ["bert-finetune", "train"].into_iter().chain(arguments.split_whitespace());
+        let Some(Command::Train(args)) = Cli::parse_from(words).command else { panic!("{arguments}") };
+        FinetuneSettings::resolve(&args)
+    }
+
+    fn on_file(more: &str) -> FinetuneSettings {
+        resolve(&format!("--model nowhere --train a.csv -o run {more}")).unwrap().0
+    }
+
+    #[test]
+    fn a_file_has_the_defaults_of_the_paper() {
+        let settings = on_file("");
+        assert_eq!((settings.epochs, settings.batch_size, settings.learning_rate), (3, 32, 5e-5));
+        assert_eq!((settings.warmup, settings.weight_decay, settings.clip), (0.1, 0.01, 1.0));
+        assert_eq!((settings.description.max_seq_len, settings.description.task), (128, TaskName::Classification));
+        assert_eq!((&*settings.description.metric, settings.adaptation), ("accuracy", Adaptation::Full));
+        let answers = on_file("--task question-answering").description;
+        assert_eq!((answers.max_seq_len, answers.doc_stride, &*answers.text), (384, 128, "question"));
+    }
+
+    #[test]
+    fn the_learning_rate_follows_what_learns_unless_it_is_given() {
+        for (options, rate) in
+            [("--lora 4", 5e-4), ("--freeze encoder", 1e-3), ("--freeze 1", 5e-5), ("--lora 4 --lr 1e-2", 1e-2)]
+        {
+            assert_eq!(on_file(options).learning_rate, rate, "{options}");
+        }
+    }
+
+    #[test]
+    fn no_argument_is_the_sample() {
+        let (settings, run) = resolve("").unwrap();
+        assert_eq!((settings.batch_size, settings.learning_rate, settings.train), (16, 3e-4, None));
+        assert_eq!((settings.model, run.output), (SAMPLE_MODEL.into(), DEFAULT_OUTPUT.into()));
+        let given = resolve("--batch-size 32 --lr 5e-5 --model m -o run").unwrap();
+        assert_eq!((given.0.batch_size, given.0.learning_rate, given.1.output), (32, 5e-5, "run".into()));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_the_option() {
+        for (arguments, expected) in [
+            ("--train a.csv -o run", "--model DIR is required with --train FILE"),
+            ("--train a.csv --model m", "-o DIR is required with --train FILE"),
+            ("--epochs 0", "--epochs: found 0"),
+            ("--batch-size 0", "--batch-size: found 0"),
+            ("--warmup nan", "--warmup: found NaN"),
+            ("--early-stop 0", "--early-stop: found 0"),
+            ("--max-seq-len 7", "--max-seq-len: found 7, expected at least 8"),
+            ("--doc-stride 0", "--doc-stride: found 0"),
+            ("--lora 0", "--lora: found 0"),
+            ("--metric mcc --task regression", "--metric: found \"mcc\", expected one of pearson, spearman"),
+        ] {
+            let message = resolve(arguments).unwrap_err().to_string();
+            assert!(message.contains(expected), "{arguments}: {message}");
+        }
+    }
 }

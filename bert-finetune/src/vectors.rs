@@ -3,6 +3,7 @@
 use std::io::{BufWriter, Seek, SeekFrom, Stdout, Write};
 use std::path::{Path, PathBuf};
 
+use bert_cli::input::kind::{FileKind, Format};
 use bert_cli::program::STDOUT;
 use bert_model::file::{StagedFile, replace_file};
 use bert_model::pretrained::save::HostTensor;
@@ -36,19 +37,22 @@ impl Sink {
         let Some(path) = path else {
             return Ok(Self::Stdout(BufWriter::new(std::io::stdout())));
         };
-        match path.extension().and_then(|extension| extension.to_str()) {
-            Some("jsonl") => Ok(Self::Lines { file: StagedFile::create(path)?, path: path.into() }),
-            Some("npy") if every_token => Err(Error::Setting(
+        let FileKind { format, compression: None } = FileKind::of(path) else {
+            return Err(FileKind::error(path, ".jsonl, .npy or .safetensors, not compressed"));
+        };
+        match format {
+            Some(Format::JsonLines) => Ok(Self::Lines { file: StagedFile::create(path)?, path: path.into() }),
+            Some(Format::Npy) if every_token => Err(Error::Setting(
                 "--pooling none gives texts of different lengths, which .npy cannot hold; use .jsonl or .safetensors"
                     .into(),
             )),
-            Some("npy") => {
+            Some(Format::Npy) => {
                 let mut file = StagedFile::create(path)?;
                 file.write_all(&[0; NPY_HEADER]).map_err(Error::io(path, "write"))?;
                 Ok(Self::Npy { file, path: path.into(), rows: 0, width: 0 })
             }
-            Some("safetensors") => Ok(Self::Safetensors { path: path.into(), texts: Vec::new() }),
-            other => Err(Error::file(path, format!("extension {other:?}"), ".jsonl, .npy or .safetensors")),
+            Some(Format::Safetensors) => Ok(Self::Safetensors { path: path.into(), texts: Vec::new() }),
+            _ => Err(FileKind::error(path, ".jsonl, .npy or .safetensors")),
         }
     }
 

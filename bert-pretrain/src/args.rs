@@ -113,9 +113,9 @@ pub struct TrainArgs {
     /// Peak learning rate [default: 1e-4]
     #[arg(long)]
     pub lr: Option<f64>,
-    /// Warmup: a fraction of the steps (below 1) or a number of steps
-    #[arg(long, default_value_t = 0.01)]
-    pub warmup: f64,
+    /// Warmup: a fraction of the steps (below 1) or a number of steps [default: 0.01]
+    #[arg(long)]
+    pub warmup: Option<f64>,
     /// Learning-rate schedule: linear, cosine or constant
     #[arg(long, default_value = "linear")]
     pub schedule: Decay,

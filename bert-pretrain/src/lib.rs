@@ -20,6 +20,7 @@ pub mod prepare;
 pub mod report;
 pub mod sample;
 pub mod settings;
+pub mod start;
 pub mod store;
 pub mod stream;
 pub mod train;

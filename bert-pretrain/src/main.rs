@@ -135,10 +135,10 @@ fn run_fill_mask(args: &FillMaskArgs) -> Result<ExitCode> {
                 print(model.fill(text, args.top_k)?)?;
             }
         }
-        Some(path) => {
-            for row in read_inputs(&path, &TableOptions::texts(Column::Name(args.text.clone())))? {
+        Some(input) => {
+            for row in read_inputs(&input, &TableOptions::texts(Column::Name(args.text.clone())))? {
                 let row = row?;
-                let place = || format!("{}:{}", path.display(), row.line);
+                let place = || format!("{input}:{}", row.line);
                 print(model.fill(&row.text, args.top_k).with_context(place)?)?;
             }
         }

@@ -156,3 +156,89 @@ impl Score {
         self.right as f64 / self.count as f64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bert_model::{BertConfig, Pretrained};
+
+    use super::*;
+    use crate::masking::MaskedToken;
+
+    fn model() -> BertForPreTraining {
+        let config = BertConfig {
+            hidden_size: 16,
+            num_hidden_layers: 1,
+            num_attention_heads: 2,
+            intermediate_size: 32,
+            max_position_embeddings: 16,
+            ..BertConfig::default()
+        };
+        BertForPreTraining::init_seeded(&config.with_vocab_size(20).without_dropout(), 1, &Device::flex())
+    }
+
+    fn examples() -> Vec<PretrainingExample> {
+        let example = |number: usize| PretrainingExample {
+            ids: vec![2, 5, 4, 3, 6 + number as u32, 3],
+            first_segment: 4,
+            is_random_next: number.is_multiple_of(2),
+            masked: (0..1 + number % 3).map(|place| MaskedToken { position: 1 + place, id: 7 }).collect(),
+        };
+        (0..6).map(example).collect()
+    }
+
+    fn task(with_nsp: bool, eval_batch_size: usize) -> Pretraining {
+        let task = Pretraining::new(Device::flex(), 0, eval_batch_size);
+        Pretraining { with_nsp, held_out: examples(), ..task }
+    }
+
+    fn number(tensor: &Tensor<1>) -> f64 {
+        tensor.clone().into_data().iter::<f64>().next().unwrap()
+    }
+
+    #[test]
+    fn the_losses_of_micro_batches_add_up_to_that_of_the_step() {
+        let (task, model) = (task(true, 4), model());
+        let loss = |batch_size| -> Vec<f64> {
+            let batches = MicroBatch::split_step(examples(), batch_size);
+            let losses: Vec<Losses> = batches.into_iter().map(|batch| task.loss(&model, batch)).collect();
+            let sum = |of: &dyn Fn(&Losses) -> f64| losses.iter().map(of).sum();
+            vec![sum(&|it| number(&it.total)), sum(&|it| number(&it.parts[0].1)), sum(&|it| number(&it.parts[1].1))]
+        };
+        let whole = loss(6);
+        assert!((whole[0] - whole[1] - whole[2]).abs() < 1e-5, "{whole:?}");
+        for batch_size in [1, 2, 4] {
+            let parts = loss(batch_size);
+            assert!(whole.iter().zip(&parts).all(|(a, b)| (a - b).abs() < 1e-5), "{whole:?} and {parts:?}");
+        }
+    }
+
+    #[test]
+    fn without_next_sentences_the_loss_is_that_of_the_hidden_words() {
+        let model = model();
+        let losses = |with_nsp| task(with_nsp, 4).loss(&model, MicroBatch::split_step(examples(), 6).remove(0));
+        let (both, alone) = (losses(true), losses(false));
+        assert_eq!((both.parts.len(), alone.parts.len()), (2, 1));
+        assert_eq!(number(&alone.total), number(&both.parts[0].1));
+        let evaluation = task(false, 4).evaluate_held_out(&model).unwrap();
+        assert_eq!((evaluation.nsp_loss, evaluation.nsp_accuracy), (None, None));
+    }
+
+    #[test]
+    fn an_evaluation_is_the_same_in_batches_of_any_size_and_what_the_loss_is() {
+        let model = model();
+        let whole = task(true, 6).evaluate_held_out(&model).unwrap();
+        let parts = task(true, 1).evaluate_held_out(&model).unwrap();
+        assert!((whole.mlm_loss - parts.mlm_loss).abs() < 1e-5);
+        assert!((whole.perplexity - whole.mlm_loss.exp()).abs() < 1e-9);
+        assert_eq!((whole.mlm_accuracy, whole.nsp_accuracy), (parts.mlm_accuracy, parts.nsp_accuracy));
+        let losses = task(true, 6).loss(&model, MicroBatch::split_step(examples(), 6).remove(0));
+        assert!((number(&losses.parts[0].1) - whole.mlm_loss).abs() < 1e-5);
+        assert!((number(&losses.parts[1].1) - whole.nsp_loss.unwrap()).abs() < 1e-5);
+    }
+
+    #[test]
+    fn without_held_out_examples_there_is_nothing_to_tell() {
+        let mut task = Pretraining::new(Device::flex(), 0, 4);
+        assert!(task.evaluate(&model(), 1).unwrap().metrics.is_empty() && task.latest.is_none());
+    }
+}

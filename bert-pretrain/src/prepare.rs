@@ -1,12 +1,13 @@
-//! Everything before the first step: tokenizer, tokenized corpus, held-out documents, the order of
-//! examples, and initial weights.
+//! The data before the first step: tokenizer, tokenized corpus, held-out documents, and the order of
+//! examples.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use bert_cli::input::kind::{FileKind, Format};
 use bert_model::file::replace_file;
 use bert_model::text::tokenizer::Normalization;
-use bert_model::{BertConfig, BertForPreTraining, Error, Pretrained, Result, Tokenizer, load};
+use bert_model::{Error, Result, Tokenizer};
 use bert_train::checkpoint::sha256_of;
 use bert_train::permutation::mix;
 use bert_train::{RunDirectory, StepSource};
@@ -27,7 +28,6 @@ use crate::vocabulary;
 const SPLIT: u64 = 11;
 const PHASE_2: u64 = 12;
 const EVALUATION: u64 = 13;
-const WEIGHTS: u64 = 14;
 
 /// The training and evaluation data of a run.
 #[derive(Debug)]
@@ -65,52 +65,29 @@ pub fn prepare(settings: &PretrainSettings, directory: &RunDirectory, quiet: boo
             eprintln!("{line}");
         }
     };
-    let paths = if settings.corpus.is_empty() {
-        let path = directory.file("sample.txt");
-        replace_file(&path, sample::corpus(SAMPLE_DOCUMENTS, settings.seed).as_bytes())?;
-        vec![path.display().to_string()]
-    } else {
-        settings.corpus.clone()
-    };
-    let corpus = Corpus::open(&paths)?;
+    let corpus = open_corpus(settings, directory)?;
     let tokenizer = match (&settings.tokenizer, &settings.init) {
         (Some(path), _) | (None, Some(path)) => given_tokenizer(path, settings)?,
         (None, None) => learn_tokenizer(settings, &corpus, directory, &say)?,
     };
     say(format!("vocabulary: {} WordPieces", tokenizer.vocab_size()));
 
-    let files = describe_files(&corpus)?;
-    let mut fingerprint = fingerprint_of(&files, &tokenizer, settings.data.sentences)?;
-    let build = |name: &str, corpus: &Corpus, fingerprint: &str| {
-        Store::build(&directory.file(name), corpus, &tokenizer, settings.data.sentences, fingerprint)
-    };
-    let store = build("corpus.tokens", &corpus, &fingerprint)?;
-    let CorpusStats { documents, sentences, tokens, unknown } = store.stats();
+    let corpus = Tokenized::build("corpus.tokens", &corpus, &tokenizer, settings, directory)?;
+    let CorpusStats { documents, sentences, tokens, unknown } = corpus.store.stats();
     say(format!("corpus: {documents} documents, {sentences} sentences, {tokens} tokens, {unknown} of them unknown"));
-
-    let (eval_store, eval_files, share) = if settings.eval_corpus.is_empty() {
-        (None, Value::Null, settings.eval_share)
-    } else {
-        let corpus = Corpus::open(&settings.eval_corpus)?;
-        let files = describe_files(&corpus)?;
-        let own = fingerprint_of(&files, &tokenizer, settings.data.sentences)?;
-        let store = build("eval.tokens", &corpus, &own)?;
-        fingerprint += &own;
-        (Some(store), files, 0.0)
+    let eval_corpus = match settings.eval_corpus.is_empty() {
+        true => None,
+        false => {
+            let files = Corpus::open(&settings.eval_corpus)?;
+            Some(Tokenized::build("eval.tokens", &files, &tokenizer, settings, directory)?)
+        }
     };
+    let share = if eval_corpus.is_some() { 0.0 } else { settings.eval_share };
     let split = Split::new(documents, share, mix(&[settings.seed, SPLIT]));
-    let maker = example_maker(&settings.data, settings.data.max_seq_len, &tokenizer);
-    let all = |store: &Store, split, part| {
-        evaluation_examples(store, split, part, maker, settings.seed, settings.eval_examples)
-    };
-    let held_out = match &eval_store {
-        Some(store) => all(store, Split::new(store.stats().documents, 0.0, 0), Subset::Training)?,
-        None if split.len(Subset::HeldOut) > 0 => all(&store, split, Subset::HeldOut)?,
-        None => Vec::new(),
-    };
+    let held_out = held_out_examples(settings, &tokenizer, &corpus.store, eval_corpus.as_ref(), split)?;
     let facts = json!({
-        "corpus": files,
-        "eval_corpus": eval_files,
+        "corpus": corpus.files,
+        "eval_corpus": eval_corpus.as_ref().map(|corpus| &corpus.files),
         "documents": documents,
         "held_out_documents": split.len(Subset::HeldOut),
         "held_out_examples": held_out.len(),
@@ -120,13 +97,67 @@ pub fn prepare(settings: &PretrainSettings, directory: &RunDirectory, quiet: boo
         "unknown_tokens": unknown,
         "vocabulary": tokenizer.vocab_size(),
     });
-    Ok(PreparedData { tokenizer, store, split, held_out, facts, fingerprint })
+    let fingerprint = corpus.fingerprint + &eval_corpus.map(|corpus| corpus.fingerprint).unwrap_or_default();
+    Ok(PreparedData { tokenizer, store: corpus.store, split, held_out, facts, fingerprint })
+}
+
+/// The corpus of the settings; the built-in sample is written into the run directory first.
+fn open_corpus(settings: &PretrainSettings, directory: &RunDirectory) -> Result<Corpus> {
+    if !settings.corpus.is_empty() {
+        return Corpus::open(&settings.corpus);
+    }
+    let path = directory.file("sample.txt");
+    replace_file(&path, sample::corpus(SAMPLE_DOCUMENTS, settings.seed).as_bytes())?;
+    Corpus::open(&[path])
+}
+
+/// A corpus as tokens on disk.
+struct Tokenized {
+    store: Store,
+    /// Name, size and hash of each of its files.
+    files: Value,
+    /// Of the files' content and of how they are tokenized.
+    fingerprint: String,
+}
+
+impl Tokenized {
+    /// Tokenizes a corpus into a file of the run directory, unless that is there already.
+    fn build(
+        name: &str,
+        corpus: &Corpus,
+        tokenizer: &Tokenizer,
+        settings: &PretrainSettings,
+        directory: &RunDirectory,
+    ) -> Result<Self> {
+        let sentences = settings.data.sentences;
+        let files = describe_files(corpus)?;
+        let fingerprint = fingerprint_of(&files, tokenizer, sentences)?;
+        let store = Store::build(&directory.file(name), corpus, tokenizer, sentences, &fingerprint)?;
+        Ok(Self { store, files, fingerprint })
+    }
+}
+
+/// The examples by which the model is evaluated: of the evaluation corpus, or else of the documents set aside.
+fn held_out_examples(
+    settings: &PretrainSettings,
+    tokenizer: &Tokenizer,
+    store: &Store,
+    eval_corpus: Option<&Tokenized>,
+    split: Split,
+) -> Result<Vec<PretrainingExample>> {
+    let maker = example_maker(&settings.data, settings.data.max_seq_len, tokenizer);
+    let (store, split, part) = match eval_corpus {
+        Some(corpus) => (&corpus.store, Split::new(corpus.store.stats().documents, 0.0, 0), Subset::Training),
+        None if split.len(Subset::HeldOut) > 0 => (store, split, Subset::HeldOut),
+        None => return Ok(Vec::new()),
+    };
+    evaluation_examples(store, split, part, maker, settings.seed, settings.eval_examples)
 }
 
 /// Loads the tokenizer that the user passed. A bare vocabulary does not say whether it is cased;
 /// `--cased` decides.
 fn given_tokenizer(path: &Path, settings: &PretrainSettings) -> Result<Tokenizer> {
-    let is_json = path.extension().is_some_and(|extension| extension == "json");
+    let is_json = FileKind::of(path) == FileKind { format: Some(Format::Json), compression: None };
     let is_bare = path.is_file() && !is_json && !path.with_file_name("tokenizer_config.json").exists();
     let tokenizer = match is_bare {
         true => Tokenizer::from_vocab_file(path, Normalization::new(!settings.cased))?,
@@ -289,43 +320,5 @@ pub fn count_steps(settings: &PretrainSettings, data: &PreparedData) -> Result<u
     Ok(steps.max(1).max(settings.phase2_steps))
 }
 
-/// The initial model and a configuration that matches the tokenizer.
-///
-/// # Errors
-/// If a weight file is malformed, or model, tokenizer and sequence length do not match.
-pub fn initial_model(
-    settings: &PretrainSettings,
-    tokenizer: &Tokenizer,
-    device: &burn::tensor::Device,
-) -> Result<(BertForPreTraining, BertConfig)> {
-    let seed = mix(&[settings.seed, WEIGHTS]);
-    let (model, config) = match &settings.init {
-        Some(directory) => {
-            let loaded = load::<BertForPreTraining>(directory, seed, device)?;
-            if let Some(warning) = loaded.warning() {
-                eprintln!("warning: {}: {warning}", directory.display());
-            }
-            (Some(loaded.model), loaded.config)
-        }
-        None => {
-            let (config, follows_tokenizer) = settings.model_config()?;
-            let vocab_size = tokenizer.vocabulary().len();
-            let learned_smaller = settings.tokenizer.is_none() && vocab_size < config.vocab_size;
-            let fits = if follows_tokenizer || learned_smaller { config.with_vocab_size(vocab_size) } else { config };
-            (None, BertConfig { pad_token_id: Some(tokenizer.special().pad as usize), ..fits })
-        }
-    };
-    tokenizer.check_fits(&config)?;
-    if settings.data.nsp_mode != crate::examples::NspMode::Off {
-        config.check_pairs()?;
-    }
-    if settings.longest() > config.max_position_embeddings {
-        return Err(Error::Mismatch {
-            left: format!("a sequence length of {}", settings.longest()),
-            right: format!("a model of {} positions", config.max_position_embeddings),
-            advice: "lower --max-seq-len, or use a configuration with a larger max_position_embeddings".into(),
-        });
-    }
-    let model = model.unwrap_or_else(|| BertForPreTraining::init_seeded(&config, seed, device));
-    Ok((model, config))
-}
+#[cfg(test)]
+mod tests;

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use bert_model::{BertConfig, Error, Result};
 use bert_train::run_directory::read_run;
 use bert_train::{IfExists, OptimizerConfig, Precision, Schedule};
+use clap::Parser;
 use serde::Serialize;
 
-use crate::args::{DataArgs, TrainArgs};
+use crate::args::{Cli, DataArgs, TrainArgs};
 use crate::corpus::SentenceMode;
 use crate::examples::NspMode;
 use crate::sample;
@@ -115,6 +116,44 @@ pub struct PretrainRunOptions {
     pub quiet: bool,
 }
 
+/// Defaults that differ between a run on the built-in sample and one on a corpus.
+struct Preset {
+    output: Option<&'static str>,
+    config: &'static str,
+    /// `None` for the configuration's size.
+    vocab_size: Option<usize>,
+    max_seq_len: usize,
+    learning_rate: f64,
+    warmup: f64,
+    batch_size: usize,
+    /// `None` derives it from the epochs.
+    steps: Option<u64>,
+}
+
+impl Preset {
+    const CORPUS: Self = Self {
+        output: None,
+        config: "tiny",
+        vocab_size: None,
+        max_seq_len: 128,
+        learning_rate: 1e-4,
+        warmup: 0.01,
+        batch_size: 32,
+        steps: None,
+    };
+
+    const SAMPLE: Self = Self {
+        output: Some(DEFAULT_OUTPUT),
+        config: SAMPLE_CONFIG,
+        vocab_size: Some(1000),
+        max_seq_len: 64,
+        learning_rate: 2e-3,
+        warmup: 0.1,
+        batch_size: 16,
+        steps: Some(4000),
+    };
+}
+
 /// Minimum of `--max-seq-len`: three special tokens and a few others.
 const SHORTEST: usize = 8;
 
@@ -159,45 +198,39 @@ impl DataSettings {
 }
 
 impl PretrainSettings {
-    /// Validates the options of `bert-pretrain train` and fills in defaults, which are smaller for
-    /// the built-in sample.
+    /// Validates the options of `bert-pretrain train` and fills in defaults.
     ///
     /// # Errors
     /// If a value is out of range, or options conflict.
     pub fn resolve(args: &TrainArgs) -> Result<(Self, PretrainRunOptions)> {
-        let is_sample = args.corpus.is_empty();
+        let preset = if args.corpus.is_empty() { Preset::SAMPLE } else { Preset::CORPUS };
+        let run = PretrainRunOptions::resolve(args, &preset)?;
         let has_tokenizer = args.tokenizer.is_some() || args.init.is_some();
-        let output = match (&args.output, is_sample) {
-            (Some(output), _) => output.clone(),
-            (None, true) => DEFAULT_OUTPUT.into(),
-            (None, false) => return Err(Error::Usage("no output directory: pass one with -o DIR".into())),
-        };
-        let optimizer = OptimizerConfig {
-            algorithm: args.optimizer,
-            weight_decay: args.weight_decay,
-            bias_correction: !args.no_bias_correction,
-            ..OptimizerConfig::default()
-        };
         let settings = Self {
             corpus: args.corpus.clone(),
             eval_corpus: args.eval_corpus.clone(),
             eval_share: args.eval_share,
             eval_examples: args.eval_examples,
             tokenizer: args.tokenizer.clone(),
-            vocab_size: args.vocab_size.or((is_sample && !has_tokenizer).then_some(1000)),
+            vocab_size: args.vocab_size.or(preset.vocab_size.filter(|_| !has_tokenizer)),
             cased: args.cased,
-            config: args.config.clone().unwrap_or_else(|| if is_sample { SAMPLE_CONFIG } else { "tiny" }.into()),
+            config: args.config.clone().unwrap_or_else(|| preset.config.into()),
             init: args.init.clone(),
-            data: DataSettings::resolve(&args.data, if is_sample { 64 } else { 128 })?,
+            data: DataSettings::resolve(&args.data, preset.max_seq_len)?,
             maskings: args.static_masking.then_some(args.dupe_factor),
-            optimizer,
-            learning_rate: args.lr.unwrap_or(if is_sample { 2e-3 } else { 1e-4 }),
-            warmup: if is_sample && args.warmup == 0.01 { 0.1 } else { args.warmup },
+            optimizer: OptimizerConfig {
+                algorithm: args.optimizer,
+                weight_decay: args.weight_decay,
+                bias_correction: !args.no_bias_correction,
+                ..OptimizerConfig::default()
+            },
+            learning_rate: args.lr.unwrap_or(preset.learning_rate),
+            warmup: args.warmup.unwrap_or(preset.warmup),
             decay: args.schedule,
             clip: args.clip,
-            batch_size: args.batch_size.unwrap_or(if is_sample { 16 } else { 32 }),
+            batch_size: args.batch_size.unwrap_or(preset.batch_size),
             accumulate: args.accumulate,
-            steps: args.steps.or((is_sample && args.epochs.is_none()).then_some(4000)),
+            steps: args.steps.or(preset.steps.filter(|_| args.epochs.is_none())),
             epochs: args.epochs.unwrap_or(3.0),
             phase2_steps: args.phase2_steps,
             phase2_seq_len: args.phase2_seq_len,
@@ -207,25 +240,15 @@ impl PretrainSettings {
         };
         settings.check()?;
         settings.model_config()?;
-        // The sample's default directory may be overwritten without asking, any other only with
-        // --overwrite.
-        let is_default = is_sample && args.output.is_none() && is_sample_run(&output);
-        let if_exists = match (args.resume, args.overwrite || is_default) {
-            (true, _) => IfExists::Resume,
-            (false, true) => IfExists::Overwrite,
-            (false, false) => IfExists::Refuse,
-        };
-        let run = PretrainRunOptions {
-            output,
-            if_exists: Some(if_exists),
-            device: args.common.device.clone(),
-            eval_every: args.eval_every,
-            save_every: args.save_every,
-            keep: args.keep,
-            json: args.common.json,
-            quiet: args.common.quiet,
-        };
         Ok((settings, run))
+    }
+
+    /// The run of `bert-pretrain` without any argument, for a program that changes a few of its settings.
+    ///
+    /// # Errors
+    /// None that [`resolve`](Self::resolve) has for no arguments.
+    pub fn sample() -> Result<(Self, PretrainRunOptions)> {
+        Self::resolve(&Cli::parse_from(["bert-pretrain"]).train)
     }
 
     fn check(&self) -> Result<()> {
@@ -296,8 +319,37 @@ fn check(good: bool, option: &str, found: impl std::fmt::Display, expected: &str
     if good { Ok(()) } else { Err(Error::Usage(format!("{option}: found {found}, expected {expected}"))) }
 }
 
+impl PretrainRunOptions {
+    fn resolve(args: &TrainArgs, preset: &Preset) -> Result<Self> {
+        let Some(output) = args.output.clone().or_else(|| preset.output.map(PathBuf::from)) else {
+            return Err(Error::Usage("no output directory: pass one with -o DIR".into()));
+        };
+        // The sample's default directory may be overwritten without asking, any other only with
+        // --overwrite.
+        let is_default = args.output.is_none() && is_sample_run(&output);
+        let if_exists = match (args.resume, args.overwrite || is_default) {
+            (true, _) => IfExists::Resume,
+            (false, true) => IfExists::Overwrite,
+            (false, false) => IfExists::Refuse,
+        };
+        Ok(Self {
+            output,
+            if_exists: Some(if_exists),
+            device: args.common.device.clone(),
+            eval_every: args.eval_every,
+            save_every: args.save_every,
+            keep: args.keep,
+            json: args.common.json,
+            quiet: args.common.quiet,
+        })
+    }
+}
+
 /// Whether the directory contains a run on the built-in sample.
 fn is_sample_run(directory: &Path) -> bool {
     let run = read_run(directory).unwrap_or_default();
     run["settings"]["corpus"].as_array().is_some_and(Vec::is_empty)
 }
+
+#[cfg(test)]
+mod tests;

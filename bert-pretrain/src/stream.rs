@@ -215,3 +215,6 @@ impl StepSource for TrainingSource {
         Ok(Some(StepBatches { batches, tokens, epoch: self.stream.epochs(), cursor }))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,17 +8,21 @@ use bert_model::device::NamedDevice;
 use bert_model::pretrained::{save_weights, state_dict};
 use bert_model::{BertConfig, BertForPreTraining, Error, Pretrained, Result, Tokenizer, load};
 use bert_train::run_directory::check_inputs;
-use bert_train::{Ended, IfExists, Interrupt, Optimizer, Plan, RunDirectory, TrainingState, prefetch, train};
+use bert_train::{
+    Checkpoints, Ended, IfExists, Interrupt, Optimizer, Plan, RunDirectory, TrainingState, prefetch, train,
+};
+use burn::tensor::Device;
 use serde_json::{Value, json};
 
 use crate::corpus::Corpus;
-use crate::examples::NspMode;
+use crate::examples::{NspMode, PretrainingExample};
 use crate::objective::{Evaluation, Pretraining};
 use crate::prepare::{
-    Phase, count_steps, evaluation_examples, example_maker, initial_model, prepare, remove_cache, training_source,
+    Phase, PreparedData, count_steps, evaluation_examples, example_maker, prepare, remove_cache, training_source,
 };
 use crate::report;
 use crate::settings::{DataSettings, PretrainRunOptions, PretrainSettings};
+use crate::start::initial_model;
 use crate::store::{Split, Store, Subset};
 
 /// The result of a training run.
@@ -36,103 +40,167 @@ pub struct PretrainOutcome {
 /// If the corpus, a file, the device or a computed number is invalid.
 pub fn run(settings: &PretrainSettings, run: &PretrainRunOptions, interrupt: &Interrupt) -> Result<PretrainOutcome> {
     let started = Instant::now();
-    let NamedDevice { name, device } = select_device(&run.device, run.quiet)?;
-    settings.precision.check(&device)?;
-    // Report invalid inputs before anything is written.
-    for paths in [&settings.corpus, &settings.eval_corpus] {
-        if !paths.is_empty() {
-            Corpus::open(paths)?;
-        }
-    }
-    let if_exists = run.if_exists.unwrap_or(IfExists::Refuse);
-    let paths = [&settings.corpus, &settings.eval_corpus].into_iter().flatten().map(Path::new);
-    let inputs = paths.chain(settings.tokenizer.as_deref()).chain(settings.init.as_deref());
-    check_inputs(&run.output, if_exists, inputs)?;
-    let mut directory = RunDirectory::open(&run.output, if_exists)?;
-    let data = directory.prepared(prepare(settings, &directory, run.quiet))?;
-    let steps = directory.prepared(count_steps(settings, &data))?;
-    let (model, config) = directory.prepared(initial_model(settings, &data.tokenizer, &device))?;
-
-    let mut numbers = to_value(settings)?;
-    numbers["data_sha256"] = data.fingerprint.clone().into();
-    if if_exists == IfExists::Resume {
-        directory.check_settings(&numbers)?;
-    }
-    directory.describe(&json!({
-        "program": "bert-pretrain",
-        "version": env!("CARGO_PKG_VERSION"),
-        "settings": numbers,
-        "run": to_value(run)?,
-        "device": name,
-        "steps": steps,
-        "model": config,
-        "data": data.facts,
-    }))?;
-
-    let checkpoints = directory.checkpoints(run.keep)?;
-    let optimizer = Optimizer::new(settings.optimizer);
-    let mut state = TrainingState::new(model, optimizer);
-    if if_exists == IfExists::Resume {
-        match checkpoints.newest()? {
-            Some(found) => {
-                found.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
-                found.check_settings(&numbers)?;
-                state = found.restore(state.model, &config, Optimizer::new(settings.optimizer), &device)?;
-            }
-            None => eprintln!("no checkpoint in {}; starting at step 0", run.output.display()),
-        }
-        directory.rewind_metrics(state.step)?;
-    }
-
-    let mut objective = Pretraining {
-        device: device.clone(),
-        pad_id: data.tokenizer.special().pad,
-        with_nsp: settings.data.nsp_mode != NspMode::Off,
-        held_out: data.held_out.clone(),
-        eval_batch_size: settings.batch_size,
-        latest: None,
+    let (mut prepared, model) = Run::prepare(settings, run)?;
+    let checkpoints = prepared.directory.checkpoints(run.keep)?;
+    let state = prepared.start(model, &checkpoints)?;
+    let mut objective = prepared.objective();
+    let (state, ended) = prepared.train(state, &mut objective, &checkpoints, interrupt)?;
+    let summary = match ended {
+        Ended::Interrupted(_) => Value::Null,
+        _ => prepared.finish(&state, &mut objective, started)?,
     };
-    let first_phase = steps - settings.phase2_steps.min(steps);
-    let mut ended = Ended::Finished;
-    for (phase, start, end) in [(Phase::First, 0, first_phase), (Phase::Second, first_phase, steps)] {
-        if state.step >= end || ended != Ended::Finished {
-            continue;
+    Ok(PretrainOutcome { ended, summary })
+}
+
+/// A run: its settings and everything prepared from them before the first step.
+struct Run<'a> {
+    settings: &'a PretrainSettings,
+    run: &'a PretrainRunOptions,
+    if_exists: IfExists,
+    directory: RunDirectory,
+    device: Device,
+    data: PreparedData,
+    config: BertConfig,
+    /// The number of steps, phase 2 included.
+    steps: u64,
+    /// The settings and data that a resumed run must share.
+    numbers: Value,
+}
+
+impl<'a> Run<'a> {
+    /// Opens the run directory, the corpus and the model, and writes `run.json`.
+    fn prepare(settings: &'a PretrainSettings, run: &'a PretrainRunOptions) -> Result<(Self, BertForPreTraining)> {
+        let NamedDevice { name, device } = select_device(&run.device, run.quiet)?;
+        settings.precision.check(&device)?;
+        // Report invalid inputs before anything is written.
+        for paths in [&settings.corpus, &settings.eval_corpus] {
+            if !paths.is_empty() {
+                Corpus::open(paths)?;
+            }
         }
-        if state.step == start {
-            // Each phase starts at the beginning of its own data.
-            state.cursor = Value::Null;
+        let if_exists = run.if_exists.unwrap_or(IfExists::Refuse);
+        let paths = [&settings.corpus, &settings.eval_corpus].into_iter().flatten().map(Path::new);
+        let inputs = paths.chain(settings.tokenizer.as_deref()).chain(settings.init.as_deref());
+        check_inputs(&run.output, if_exists, inputs)?;
+        let directory = RunDirectory::open(&run.output, if_exists)?;
+        let data = directory.prepared(prepare(settings, &directory, run.quiet))?;
+        let steps = directory.prepared(count_steps(settings, &data))?;
+        let (model, config) = directory.prepared(initial_model(settings, &data.tokenizer, &device))?;
+
+        let mut numbers = to_value(settings)?;
+        numbers["data_sha256"] = data.fingerprint.clone().into();
+        if if_exists == IfExists::Resume {
+            directory.check_settings(&numbers)?;
         }
-        let source = training_source(settings, &data, phase, &state.cursor)?;
-        let plan = Plan {
-            schedule: settings.schedule(steps),
-            until: end,
+        directory.describe(&json!({
+            "program": "bert-pretrain",
+            "version": env!("CARGO_PKG_VERSION"),
+            "settings": numbers,
+            "run": to_value(run)?,
+            "device": name,
+            "steps": steps,
+            "model": config,
+            "data": data.facts,
+        }))?;
+        Ok((Self { settings, run, if_exists, directory, device, data, config, steps, numbers }, model))
+    }
+
+    /// The state before the first step, or that of the newest checkpoint when a run is resumed.
+    fn start(
+        &mut self,
+        model: BertForPreTraining,
+        checkpoints: &Checkpoints,
+    ) -> Result<TrainingState<BertForPreTraining>> {
+        let mut state = TrainingState::new(model, Optimizer::new(self.settings.optimizer));
+        if self.if_exists == IfExists::Resume {
+            match checkpoints.newest()? {
+                Some(found) => {
+                    found.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+                    found.check_settings(&self.numbers)?;
+                    let optimizer = Optimizer::new(self.settings.optimizer);
+                    state = found.restore(state.model, &self.config, optimizer, &self.device)?;
+                }
+                None => eprintln!("no checkpoint in {}; starting at step 0", self.run.output.display()),
+            }
+            self.directory.rewind_metrics(state.step)?;
+        }
+        Ok(state)
+    }
+
+    fn objective(&self) -> Pretraining {
+        Pretraining {
+            device: self.device.clone(),
+            pad_id: self.data.tokenizer.special().pad,
+            with_nsp: self.settings.data.nsp_mode != NspMode::Off,
+            held_out: self.data.held_out.clone(),
+            eval_batch_size: self.settings.batch_size,
+            latest: None,
+        }
+    }
+
+    /// Takes the remaining steps of both phases.
+    fn train(
+        &mut self,
+        mut state: TrainingState<BertForPreTraining>,
+        objective: &mut Pretraining,
+        checkpoints: &Checkpoints,
+        interrupt: &Interrupt,
+    ) -> Result<(TrainingState<BertForPreTraining>, Ended)> {
+        let first_phase = self.steps - self.settings.phase2_steps.min(self.steps);
+        let mut ended = Ended::Finished;
+        for (phase, start, end) in [(Phase::First, 0, first_phase), (Phase::Second, first_phase, self.steps)] {
+            if state.step >= end || ended != Ended::Finished {
+                continue;
+            }
+            if state.step == start {
+                // Each phase starts at the beginning of its own data.
+                state.cursor = Value::Null;
+            }
+            let source = training_source(self.settings, &self.data, phase, &state.cursor)?;
+            let plan = self.plan(end);
+            let directory = &mut self.directory;
+            (state, ended) = std::thread::scope(|scope| {
+                let batches = prefetch(scope, source);
+                train(state, objective, &batches, &plan, directory, checkpoints, interrupt)
+            })?;
+        }
+        Ok((state, ended))
+    }
+
+    /// The plan of the phase that ends at step `until`.
+    fn plan(&self, until: u64) -> Plan {
+        let Self { settings, run, .. } = self;
+        Plan {
+            schedule: settings.schedule(self.steps),
+            until,
             clip: (settings.clip > 0.0).then_some(settings.clip),
             seed: settings.seed,
             eval_every: run.eval_every,
             save_every: run.save_every,
             precision: settings.precision,
             gradient_checkpointing: settings.gradient_checkpointing,
-            settings: numbers.clone(),
+            settings: self.numbers.clone(),
             quiet: run.quiet,
-        };
-        (state, ended) = std::thread::scope(|scope| {
-            let batches = prefetch(scope, source);
-            train(state, &mut objective, &batches, &plan, &mut directory, &checkpoints, interrupt)
-        })?;
-    }
-    if let Ended::Interrupted(_) = ended {
-        return Ok(PretrainOutcome { ended, summary: Value::Null });
+        }
     }
 
-    // A resumed run with no steps left has not been evaluated yet.
-    if objective.latest.is_none() && !objective.held_out.is_empty() {
-        objective.latest = Some(objective.evaluate_held_out(&state.model)?);
+    /// Writes the model and the report; returns the JSON object that `--json` prints.
+    fn finish(
+        &self,
+        state: &TrainingState<BertForPreTraining>,
+        objective: &mut Pretraining,
+        started: Instant,
+    ) -> Result<Value> {
+        let (path, model, tokenizer) = (self.directory.path(), &state.model, &self.data.tokenizer);
+        // A resumed run with no steps left has not been evaluated yet.
+        if objective.latest.is_none() && !objective.held_out.is_empty() {
+            objective.latest = Some(objective.evaluate_held_out(model)?);
+        }
+        save_model(path, model, &self.config, tokenizer, objective.with_nsp)?;
+        remove_cache(path)?;
+        report::write(path, &report::filled_masks(model, tokenizer, &self.data.held_out))?;
+        summarize(&self.directory, state.step, objective.latest, started)
     }
-    save_model(directory.path(), &state.model, &config, &data.tokenizer, objective.with_nsp)?;
-    remove_cache(directory.path())?;
-    report::write(directory.path(), &report::filled_masks(&state.model, &data.tokenizer, &data.held_out))?;
-    let summary = summarize(&directory, state.step, objective.latest, started)?;
-    Ok(PretrainOutcome { ended, summary })
 }
 
 /// Writes the model directory. Without next-sentence prediction, only the masked-LM part has been
@@ -185,7 +253,7 @@ pub fn evaluate(
     corpus: &[String],
     data: &DataSettings,
     batch_size: usize,
-    device: &burn::tensor::Device,
+    device: &Device,
     seed: u64,
 ) -> Result<Evaluation> {
     let loaded = load::<BertForPreTraining>(model_directory, seed, device)?;
@@ -195,28 +263,40 @@ pub fn evaluate(
     }
     let tokenizer = Tokenizer::load(model_directory)?;
     tokenizer.check_fits(&loaded.config)?;
-    let corpus = Corpus::open(corpus)?;
-    let cache = tempfile::tempdir().map_err(Error::io(std::env::temp_dir(), "create a temporary directory in"))?;
-    let path = cache.path().join("corpus.tokens");
-    let store = Store::build(&path, &corpus, &tokenizer, data.sentences, "")?;
     let nsp_mode = if has_nsp { data.nsp_mode } else { NspMode::Off };
     if nsp_mode != NspMode::Off {
         loaded.config.check_pairs()?;
     }
-    let data = DataSettings {
-        nsp_mode,
-        max_seq_len: data.max_seq_len.min(loaded.config.max_position_embeddings),
-        ..data.clone()
+    let max_seq_len = data.max_seq_len.min(loaded.config.max_position_embeddings);
+    let data = DataSettings { nsp_mode, max_seq_len, ..data.clone() };
+    let held_out = examples_of(corpus, &data, &tokenizer, seed)?;
+    let objective = Pretraining {
+        device: device.clone(),
+        pad_id: tokenizer.special().pad,
+        with_nsp: nsp_mode != NspMode::Off,
+        held_out,
+        eval_batch_size: batch_size,
+        latest: None,
     };
-    let maker = example_maker(&data, data.max_seq_len, &tokenizer);
-    let split = Split::new(store.stats().documents, 0.0, 0);
-    let held_out = evaluation_examples(&store, split, Subset::Training, maker, seed, usize::MAX)?;
-    if held_out.is_empty() {
-        return Err(Error::Setting("the corpus yields no examples: every document is too short for a pair".into()));
-    }
-    let pad_id = tokenizer.special().pad;
-    let with_nsp = nsp_mode != NspMode::Off;
-    let objective =
-        Pretraining { device: device.clone(), pad_id, with_nsp, held_out, eval_batch_size: batch_size, latest: None };
     objective.evaluate_held_out(&loaded.model)
+}
+
+/// The examples of all documents of a corpus, which is tokenized in a temporary directory.
+fn examples_of(
+    corpus: &[String],
+    data: &DataSettings,
+    tokenizer: &Tokenizer,
+    seed: u64,
+) -> Result<Vec<PretrainingExample>> {
+    let corpus = Corpus::open(corpus)?;
+    let cache = tempfile::tempdir().map_err(Error::io(std::env::temp_dir(), "create a temporary directory in"))?;
+    let path = cache.path().join("corpus.tokens");
+    let store = Store::build(&path, &corpus, tokenizer, data.sentences, "")?;
+    let maker = example_maker(data, data.max_seq_len, tokenizer);
+    let split = Split::new(store.stats().documents, 0.0, 0);
+    let examples = evaluation_examples(&store, split, Subset::Training, maker, seed, usize::MAX)?;
+    match examples.is_empty() {
+        true => Err(Error::Setting("the corpus yields no examples: every document is too short for a pair".into())),
+        false => Ok(examples),
+    }
 }

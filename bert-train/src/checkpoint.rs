@@ -297,3 +297,6 @@ fn sync_directory(directory: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

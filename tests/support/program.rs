@@ -1,34 +1,66 @@
-//! Running a program (`PROGRAM` of the test that includes this file) as its users do.
+//! Running a program (`PROGRAM` of the test that includes this file) as its users do: a command is one line, as it is
+//! typed in a shell.
 #![allow(dead_code)]
 
+use std::fs;
+use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 
 use super::PROGRAM;
 
+/// The words of a command line; quotation marks, single or double, keep a text together.
+pub fn args(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    for character in line.chars() {
+        match quote {
+            Some(mark) if mark == character => quote = None,
+            None if character == '\'' || character == '"' => {
+                quote = Some(character);
+                word.get_or_insert_default();
+            }
+            None if character.is_whitespace() => words.extend(word.take()),
+            _ => word.get_or_insert_default().push(character),
+        }
+    }
+    assert!(quote.is_none(), "a quotation mark that is never closed: {line}");
+    words.extend(word);
+    words
+}
+
 /// The program, about to run in `directory`.
-pub fn command(arguments: &[&str], directory: &Path) -> Command {
+pub fn command(line: &str, directory: &Path) -> Command {
     let mut command = Command::new(PROGRAM);
-    command.args(arguments).current_dir(directory);
+    command.args(args(line)).current_dir(directory);
     command
 }
 
-pub fn run(arguments: &[&str], directory: &Path) -> Output {
-    command(arguments, directory).output().unwrap()
+pub fn run(line: &str, directory: &Path) -> Output {
+    command(line, directory).output().unwrap()
+}
+
+/// Runs it with a text on its standard input.
+pub fn feed(line: &str, directory: &Path, input: &str) -> Output {
+    let pipes = |command: &mut Command| {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let mut child = pipes(&mut command(line, directory));
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
 }
 
 /// Runs it where no file may grow beyond `kib`, which is what a full disk looks like to a program.
 #[cfg(unix)]
-pub fn run_with_file_limit(kib: u64, arguments: &[&str], directory: &Path) -> Output {
+pub fn run_with_file_limit(kib: u64, line: &str, directory: &Path) -> Output {
     let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", kib * 2);
-    Command::new("sh").args(["-c", &script, PROGRAM]).args(arguments).current_dir(directory).output().unwrap()
+    Command::new("sh").args(["-c", &script, PROGRAM]).args(args(line)).current_dir(directory).output().unwrap()
 }
 
 /// In the background, silent.
-pub fn spawn(arguments: &[&str], directory: &Path) -> std::process::Child {
-    command(arguments, directory).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+pub fn spawn(line: &str, directory: &Path) -> Child {
+    command(line, directory).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
 pub fn text(bytes: &[u8]) -> String {
@@ -36,20 +68,39 @@ pub fn text(bytes: &[u8]) -> String {
 }
 
 /// Runs what should succeed; gives stdout.
-pub fn succeed(arguments: &[&str], directory: &Path) -> String {
-    let output = run(arguments, directory);
-    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+pub fn succeed(line: &str, directory: &Path) -> String {
+    success(&run(line, directory))
+}
+
+/// Asserts that a run succeeded; gives stdout.
+pub fn success(output: &Output) -> String {
+    assert!(output.status.success(), "{}", text(&output.stderr));
     text(&output.stdout)
 }
 
 /// Runs what should succeed and print one JSON object.
-pub fn json(arguments: &[&str], directory: &Path) -> Value {
-    serde_json::from_str(&succeed(arguments, directory)).unwrap()
+pub fn json(line: &str, directory: &Path) -> Value {
+    serde_json::from_str(&succeed(line, directory)).unwrap()
+}
+
+/// The JSON objects of a text, one a line.
+pub fn objects(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The JSON objects of a file, one a line.
+pub fn lines(path: impl AsRef<Path>) -> Vec<Value> {
+    objects(&fs::read_to_string(path).unwrap())
+}
+
+/// The JSON object of a file.
+pub fn object(path: impl AsRef<Path>) -> Value {
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
 /// Runs what should fail with `code`; gives stderr.
-pub fn fail(arguments: &[&str], directory: &Path, code: i32) -> String {
-    failure(&run(arguments, directory), code)
+pub fn fail(line: &str, directory: &Path, code: i32) -> String {
+    failure(&run(line, directory), code)
 }
 
 /// Asserts that a run failed with `code`, without panic and without a word on stdout; gives stderr.

@@ -10,6 +10,7 @@ use bert_model::{Error, Result};
 use serde_json::{Map, Value};
 
 use super::delimited::{Dialect, Record, Records};
+use super::kind::{FileKind, Format, Input};
 use crate::lines::{Line, Lines};
 
 /// How a user names a column.
@@ -119,38 +120,36 @@ struct Delimited {
 }
 
 impl Table {
-    /// Opens a `.csv`, `.tsv` or `.jsonl` file and finds the columns in its header; `-` is the standard input, as `.jsonl`.
+    /// Opens a `.csv`, `.tsv` or `.jsonl` file and finds the columns in its header; the standard input is read as `.jsonl`
+    /// unless it has another format.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::File`] for another extension or an empty file; [`Error::Line`] for a column that the
     /// header lacks (the message lists those it has).
-    pub fn open(path: &Path, columns: &[Column], header: bool) -> Result<Self> {
-        let json = |lines: Lines| {
-            let names = columns.iter().map(Column::to_string).collect();
-            Ok(Self::new(&lines.path().clone(), names, Source::Json(lines)))
-        };
-        if path == Path::new("-") {
-            return json(Lines::stdin());
-        }
-        let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-        let dialect = match extension.as_str() {
-            "csv" => Dialect::Csv,
+    pub fn open(input: impl Into<Input>, columns: &[Column], header: bool) -> Result<Self> {
+        let input = input.into();
+        let dialect = match input.format {
+            Some(Format::Csv) => Some(Dialect::Csv),
             // SICK's files are tables with tabs, too.
-            "tsv" | "txt" => Dialect::Tsv,
-            "jsonl" => return json(Lines::open(path)?),
+            Some(Format::Tsv | Format::Text) => Some(Dialect::Tsv),
+            Some(Format::JsonLines) => None,
+            None if input.is_stdin() => None,
             _ => {
-                return Err(Error::file(
-                    path,
-                    format!("the extension `{extension}`"),
-                    "`.csv`, `.tsv`, `.txt` (tabs) or `.jsonl`",
-                ));
+                let expected = "`.csv`, `.tsv`, `.txt` (tabs) or `.jsonl`, each also `.gz` or `.zst`";
+                return Err(FileKind::error(&input.path, expected));
             }
         };
-        let mut records = Records { lines: Lines::open(path)?, dialect };
+        let lines = input.lines()?;
+        let path = lines.path().clone();
+        let Some(dialect) = dialect else {
+            let names = columns.iter().map(Column::to_string).collect();
+            return Ok(Self::new(&path, names, Source::Json(lines)));
+        };
+        let mut records = Records { lines, dialect };
         match records.next().transpose()? {
-            None => Err(Error::file(path, "an empty file", "a table")),
-            Some(first) if header => Self::with_header(path, records, first, columns),
-            Some(first) => Self::without_header(path, records, first, columns),
+            None => Err(Error::file(&*path, "an empty file", "a table")),
+            Some(first) if header => Self::with_header(&path, records, first, columns),
+            Some(first) => Self::without_header(&path, records, first, columns),
         }
     }
 

@@ -1,67 +1,48 @@
-//! Texts that both programs are asked about: `--input FILE` (`.txt`, `.jsonl`, `.csv`, `.tsv`) or `-`, the standard input.
+//! Texts that both programs are asked about: `--input FILE` (`.txt`, `.jsonl`, `.csv`, `.tsv`, each also `.gz` and `.zst`)
+//! or `-`, the standard input.
 //!
-//! [`table`] reads rows of texts and labels, through [`columns`] and [`delimited`] and, like everything that reads text
+//! [`kind`] tells what a file holds; [`table`] reads rows of texts and labels, through [`columns`] and [`delimited`] and, like everything that reads text
 //! here, [`crate::lines`].
 
 pub mod columns;
 pub mod delimited;
+pub mod kind;
 pub mod table;
 
 use std::path::Path;
 
 use bert_model::{Error, Result};
 
+use self::kind::{FileKind, Format, Input};
 use self::table::{Row, TableOptions, read_table};
-use crate::lines::{Line, Lines};
-
-/// What an input is read as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InputKind {
-    /// `-`: one text a line from the standard input.
-    Stdin,
-    /// `.txt`: one text a line.
-    Lines,
-    /// `.jsonl`, `.csv`, `.tsv`: texts in columns.
-    Table,
-}
-
-impl InputKind {
-    /// Told by the name.
-    ///
-    /// # Errors
-    /// [`Error::File`] for another extension.
-    pub fn of(path: &Path) -> Result<Self> {
-        if path == Path::new("-") {
-            return Ok(Self::Stdin);
-        }
-        let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-        match extension.as_str() {
-            "txt" => Ok(Self::Lines),
-            "jsonl" | "csv" | "tsv" => Ok(Self::Table),
-            _ => {
-                let expected = "`.txt`, `.jsonl`, `.csv`, `.tsv`, or `-` for the standard input";
-                Err(Error::file(path, format!("the extension `{extension}`"), expected))
-            }
-        }
-    }
-}
+use crate::lines::Line;
 
 /// Texts, or pairs of them, read one at a time. Labels in a table are left alone, and no row is: each has an answer.
 ///
-/// Every line of `.txt` and of the standard input is a text, empty ones too, so that the answers are as many as the
-/// lines. If `options` ask for a pair, a tab separates its two texts there.
+/// Every line of `.txt` and of the standard input (unless it has another format) is a text, empty ones too, so that the
+/// answers are as many as the lines. If `options` ask for a pair, a tab separates its two texts there.
 ///
 /// # Errors
-/// Those of [`InputKind::of`], [`Lines::open`] and [`read_table`]. Rows carry their own.
-pub fn read_inputs(path: &Path, options: &TableOptions) -> Result<Box<dyn Iterator<Item = Result<Row>> + Send>> {
-    let lines = match InputKind::of(path)? {
-        InputKind::Table => {
+/// [`Error::File`] for another extension; those of [`Input::lines`] and [`read_table`]. Rows carry their own.
+pub fn read_inputs(
+    input: impl Into<Input>,
+    options: &TableOptions,
+) -> Result<Box<dyn Iterator<Item = Result<Row>> + Send>> {
+    let input = input.into();
+    match input.format {
+        Some(Format::Text) => {}
+        None if input.is_stdin() => {}
+        Some(Format::JsonLines | Format::Csv | Format::Tsv) => {
             let unlabeled = TableOptions { label: None, skip_short_rows: false, ..options.clone() };
-            return Ok(Box::new(read_table(path, &unlabeled)?));
+            return Ok(Box::new(read_table(&input, &unlabeled)?));
         }
-        InputKind::Lines => Lines::open(path)?,
-        InputKind::Stdin => Lines::stdin(),
-    };
+        _ => {
+            let expected =
+                "`.txt`, `.jsonl`, `.csv`, `.tsv` (each also `.gz` or `.zst`), or `-` for the standard input";
+            return Err(FileKind::error(&input.path, expected));
+        }
+    }
+    let lines = input.lines()?;
     let (path, pairs) = (lines.path().clone(), options.text_pair.is_some());
     Ok(Box::new(lines.map(move |line| row(line?, pairs, &path))))
 }
@@ -84,14 +65,16 @@ mod tests {
     use super::columns::Column;
     use super::*;
 
+    fn options(text_pair: Option<&str>) -> TableOptions {
+        let name = |name: &str| Column::Name(name.to_string());
+        TableOptions { text_pair: text_pair.map(name), ..TableOptions::texts(name("text")) }
+    }
+
     fn read(file: &str, content: &str, text_pair: Option<&str>) -> Result<Vec<Row>> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(file);
         fs::write(&path, content).unwrap();
-        let name = |name: &str| Column::Name(name.to_string());
-        let text_pair = text_pair.map(name);
-        let options = TableOptions { text: name("text"), text_pair, label: None, header: true, skip_short_rows: false };
-        read_inputs(&path, &options)?.collect()
+        read_inputs(&path, &options(text_pair))?.collect()
     }
 
     #[test]
@@ -109,9 +92,33 @@ mod tests {
     }
 
     #[test]
-    fn kinds_by_extension() {
-        assert_eq!(InputKind::of(Path::new("-")).unwrap(), InputKind::Stdin);
-        assert_eq!(InputKind::of(Path::new("X.TSV")).unwrap(), InputKind::Table);
-        assert!(InputKind::of(Path::new("x.pdf")).unwrap_err().to_string().contains("the extension `pdf`"));
+    fn every_format_may_be_compressed() {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, content) in [
+            ("x.txt.zst", "one\ntwo\n"),
+            ("x.csv.zst", "id,text\n1,one\n2,two\n"),
+            ("x.TSV.ZST", "text\tid\none\t1\ntwo\t2\n"),
+            ("x.jsonl.zst", "{\"text\": \"one\"}\n{\"text\": \"two\"}\n"),
+        ] {
+            let path = directory.path().join(name);
+            fs::write(&path, zstd::encode_all(content.as_bytes(), 1).unwrap()).unwrap();
+            let texts: Vec<String> = read_inputs(&path, &options(None)).unwrap().map(|row| row.unwrap().text).collect();
+            assert_eq!(texts, ["one", "two"], "{name}");
+        }
+    }
+
+    #[test]
+    fn a_format_that_is_named_counts_more_than_the_extension() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.txt");
+        fs::write(&path, "text,id\none,1\n").unwrap();
+        let input = Input { path, format: Some(Format::Csv) };
+        assert_eq!(read_inputs(&input, &options(None)).unwrap().next().unwrap().unwrap().text, "one");
+    }
+
+    #[test]
+    fn another_extension_is_refused() {
+        let message = read("x.pdf", "", None).unwrap_err().to_string();
+        assert!(message.contains("the extension `pdf`"), "{message}");
     }
 }

@@ -3,12 +3,11 @@
 //! The formats and their traps are [`super::columns`]'s; here cells become texts and labels. Multi-label data comes in
 //! three shapes: a JSON list, one cell with separators (`joy|surprise`), or a column of 0 and 1 for each label.
 
-use std::path::Path;
-
 use bert_model::{Error, Result};
 use serde_json::Value;
 
 use super::columns::{Cells, Column, Table, scalar};
+use super::kind::Input;
 
 /// The separators tried in one cell, in this order, if none is given: the first that occurs splits it.
 const SEPARATORS: [char; 3] = ['|', ';', ','];
@@ -87,14 +86,14 @@ pub struct Rows {
     options: TableOptions,
 }
 
-/// Opens a `.csv`, `.tsv` or `.jsonl` file.
+/// Opens a `.csv`, `.tsv` or `.jsonl` file, compressed or not.
 ///
 /// # Errors
 /// Those of [`Table::open`]. Rows carry their own: too few fields, JSON that is none, an empty label.
-pub fn read_table(path: &Path, options: &TableOptions) -> Result<Rows> {
+pub fn read_table(input: impl Into<Input>, options: &TableOptions) -> Result<Rows> {
     let labels = options.label.iter().flat_map(LabelColumns::columns);
     let columns: Vec<Column> = [&options.text].into_iter().chain(&options.text_pair).chain(labels).cloned().collect();
-    let table = Table::open(path, &columns, options.header)?.skip_short_rows(options.skip_short_rows);
+    let table = Table::open(input, &columns, options.header)?.skip_short_rows(options.skip_short_rows);
     Ok(Rows { table, options: options.clone() })
 }
 

@@ -4,9 +4,8 @@
 //! Choices are columns of their own, or a list in one column of a `.jsonl` file. For the file
 //! formats, see [`bert_cli::input::columns`].
 
-use std::path::Path;
-
 use bert_cli::input::columns::{Cells, Column, Table, scalar};
+use bert_cli::input::kind::Input;
 use bert_model::{Error, Result};
 use serde_json::Value;
 
@@ -48,9 +47,9 @@ pub struct ChoiceRow {
 /// Those of [`Table::open`], and [`Error::Setting`] without choices. A row yields an error if it
 /// has fewer than two choices or an invalid label.
 pub fn read_choices(
-    path: &Path,
+    input: impl Into<Input>,
     options: &ChoiceOptions,
-) -> Result<impl Iterator<Item = Result<ChoiceRow>> + Send + use<>> {
+) -> Result<Box<dyn Iterator<Item = Result<ChoiceRow>> + Send>> {
     if options.choices.is_empty() {
         return Err(Error::Setting("`--choices` names no columns".to_string()));
     }
@@ -66,8 +65,8 @@ pub fn read_choices(
         choices: options.choices.len(),
         has_label: options.label.is_some(),
     };
-    let table = Table::open(path, &columns, options.header)?;
-    Ok(table.map(move |cells| layout.row(&cells?)))
+    let table = Table::open(input, &columns, options.header)?;
+    Ok(Box::new(table.map(move |cells| layout.row(&cells?))))
 }
 
 /// Which cells of a row are text, pair, choices and label, in that order.

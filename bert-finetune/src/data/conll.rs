@@ -9,6 +9,7 @@
 use std::{fmt, path::Path};
 
 use bert_cli::input::columns::{json_reason, scalar};
+use bert_cli::input::kind::{FileKind, Format, Input};
 use bert_cli::lines::{Line, Lines};
 use bert_model::{Error, Result};
 use serde::Deserialize;
@@ -70,9 +71,9 @@ impl ConllOptions {
     /// The usual columns: word in the first, tag in the last; for CoNLL-U, by file extension, 2 and
     /// 4 (UPOS).
     pub fn usual(path: &Path) -> Self {
-        match path.extension().is_some_and(|extension| extension == "conllu") {
-            true => Self { token: TagColumn::FromStart(2), tag: Some(TagColumn::FromStart(4)) },
-            false => Self { token: TagColumn::FromStart(1), tag: Some(TagColumn::FromEnd(1)) },
+        match FileKind::of(path).format {
+            Some(Format::ConllU) => Self { token: TagColumn::FromStart(2), tag: Some(TagColumn::FromStart(4)) },
+            _ => Self { token: TagColumn::FromStart(1), tag: Some(TagColumn::FromEnd(1)) },
         }
     }
 }
@@ -121,9 +122,10 @@ pub struct Sentences {
 /// # Errors
 /// [`Error::Io`] if the file cannot be opened. A sentence yields an error if a line has too few
 /// columns, or tags and words differ in number.
-pub fn read_tagged(path: &Path, options: ConllOptions) -> Result<Sentences> {
-    let json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("jsonl"));
-    Ok(Sentences { lines: Lines::open(path)?, options, json, width: None, read: 0 })
+pub fn read_tagged(input: impl Into<Input>, options: ConllOptions) -> Result<Sentences> {
+    let input = input.into();
+    let json = input.format == Some(Format::JsonLines);
+    Ok(Sentences { lines: input.lines()?, options, json, width: None, read: 0 })
 }
 
 impl Sentences {

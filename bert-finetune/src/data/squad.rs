@@ -3,8 +3,9 @@
 //! An answer is given by its text and the number of code points (not bytes) before it in the
 //! passage; the two must agree. In v2.0, some questions have no answer in their passage.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
+use bert_cli::lines::read_file;
 use bert_model::{Error, Result};
 use serde::Deserialize;
 
@@ -93,14 +94,14 @@ struct RawAnswer {
     answer_start: i64,
 }
 
-/// Reads a file of either version.
+/// Reads a file of either version, compressed or not.
 ///
 /// # Errors
 /// [`Error::Io`] if it cannot be read; [`Error::Line`] for malformed JSON or a missing key;
 /// [`Error::File`] for an answer that is not at its offset, an impossible question with answers, or
 /// a file without questions.
 pub fn read_squad(path: &Path) -> Result<Vec<Question>> {
-    let bytes = fs::read(path).map_err(Error::io(path, "read"))?;
+    let bytes = read_file(path)?;
     let json = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
     let file: File = serde_json::from_slice(json).map_err(|error| not_squad(path, &error))?;
     let mut questions = Vec::new();
@@ -154,6 +155,8 @@ fn checked(answer: RawAnswer, id: &str, context: &str, code_points: &CodePoints,
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn read(json: &str) -> Result<Vec<Question>> {
@@ -178,6 +181,17 @@ mod tests {
         assert!(questions[1].is_impossible && questions[1].answers.is_empty() && questions[1].title == "T");
         let code_points = CodePoints::new(&questions[0].context);
         assert_eq!((code_points.to_byte(10), code_points.to_byte(16)), (Some(14), None));
+    }
+
+    #[test]
+    fn a_compressed_file_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("squad.json.gz");
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        let json = file(r#"{"id":"1","question":"What?","answers":[{"text":"pies","answer_start":10}]}"#);
+        std::io::Write::write_all(&mut encoder, json.as_bytes()).unwrap();
+        fs::write(&path, encoder.finish().unwrap()).unwrap();
+        assert_eq!(read_squad(&path).unwrap()[0].answers[0].text, "pies");
     }
 
     #[test]

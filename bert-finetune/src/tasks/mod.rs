@@ -13,6 +13,7 @@ pub mod tagging;
 
 use std::path::Path;
 
+use bert_cli::input::kind::Input;
 use bert_model::text::Sequence;
 use bert_model::{BertModel, Error, Pretrained, Result};
 use burn::tensor::Tensor;
@@ -84,11 +85,11 @@ pub trait Task: Clone + Send + Sync {
     /// What is wrong in the file, and where.
     fn read(&self, path: &Path) -> Result<Vec<Self::Example>>;
 
-    /// Reads examples without labels, one at a time, from a file or from the standard input (`-`).
+    /// Reads examples without labels, one at a time, from a file or from the standard input.
     ///
     /// # Errors
     /// If the file cannot be read as this task needs it; examples carry their own errors.
-    fn questions(&self, path: &Path) -> Result<Examples<Self::Example>>;
+    fn questions(&self, input: &Input) -> Result<Examples<Self::Example>>;
 
     /// An example from the command line.
     ///

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use bert_cli::input::kind::Input;
 use bert_model::text::Sequence;
 use bert_model::{BertForMultipleChoice, BertModel, Error, Result, Tokenizer};
 use burn::tensor::activation::log_softmax;
@@ -62,8 +63,8 @@ impl Task for MultipleChoiceTask {
         read_choices(path, &self.columns)?.collect()
     }
 
-    fn questions(&self, path: &Path) -> Result<Examples<ChoiceRow>> {
-        Ok(Box::new(read_choices(path, &ChoiceOptions { label: None, ..self.columns.clone() })?))
+    fn questions(&self, input: &Input) -> Result<Examples<ChoiceRow>> {
+        Ok(read_choices(input, &ChoiceOptions { label: None, ..self.columns.clone() })?)
     }
 
     fn question(&self, query: &Query) -> Result<ChoiceRow> {

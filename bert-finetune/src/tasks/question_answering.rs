@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use bert_cli::input::kind::{Format, Input};
 use bert_cli::input::read_inputs;
 use bert_cli::input::table::{Row, TableOptions};
 use bert_model::model::loss::cross_entropy;
@@ -171,12 +172,12 @@ impl Task for QuestionAnsweringTask {
     }
 
     /// SQuAD's `.json`, or else the columns of a table; in plain text a tab stands between question and context.
-    fn questions(&self, path: &Path) -> Result<Examples<Question>> {
-        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) {
-            return Ok(Box::new(read_squad(path)?.into_iter().map(Ok)));
+    fn questions(&self, input: &Input) -> Result<Examples<Question>> {
+        if input.format == Some(Format::Json) {
+            return Ok(Box::new(read_squad(&input.path)?.into_iter().map(Ok)));
         }
         let task = self.clone();
-        Ok(Box::new(read_inputs(path, &self.columns)?.map(move |row| {
+        Ok(Box::new(read_inputs(input, &self.columns)?.map(move |row| {
             let Row { text, pair, .. } = row?;
             task.question(&Query { text: pair.unwrap_or_default(), question: Some(text), ..Query::default() })
         })))

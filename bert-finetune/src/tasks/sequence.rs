@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use bert_cli::input::kind::Input;
 use bert_cli::input::read_inputs;
 use bert_cli::input::table::{Row, TableOptions, read_table};
 use bert_model::model::loss::{binary_cross_entropy, cross_entropy, squared_error};
@@ -127,9 +128,9 @@ impl Task for SequenceTask {
         examples
     }
 
-    fn questions(&self, path: &Path) -> Result<Examples<SequenceExample>> {
-        let (task, place) = (self.clone(), path.to_path_buf());
-        Ok(Box::new(read_inputs(path, &self.columns)?.map(move |row| task.example(&place, row?))))
+    fn questions(&self, input: &Input) -> Result<Examples<SequenceExample>> {
+        let (task, place) = (self.clone(), input.path.clone());
+        Ok(Box::new(read_inputs(input, &self.columns)?.map(move |row| task.example(&place, row?))))
     }
 
     fn question(&self, query: &Query) -> Result<SequenceExample> {

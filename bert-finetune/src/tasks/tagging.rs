@@ -5,9 +5,9 @@
 
 use std::path::Path;
 
+use bert_cli::input::kind::{Format, Input};
 use bert_cli::input::read_inputs;
 use bert_cli::input::table::TableOptions;
-use bert_cli::lines::Lines;
 use bert_model::model::loss::cross_entropy;
 use bert_model::text::Sequence;
 use bert_model::{BertForTokenClassification, BertModel, Error, Result, Tokenizer};
@@ -163,28 +163,31 @@ impl Task for TaggingTask {
         sentences.into_iter().map(tagged).collect()
     }
 
-    fn questions(&self, path: &Path) -> Result<Examples<TaggedSentence>> {
+    fn questions(&self, input: &Input) -> Result<Examples<TaggedSentence>> {
         let task = self.clone();
-        let is_plain = path == Path::new("-") || path.extension().is_some_and(|extension| extension == "txt");
-        if is_plain {
-            let lines = if path == Path::new("-") { Lines::stdin() } else { Lines::open(path)? };
-            return Ok(Box::new(lines.map(move |line| task.words_of(&line?.text))));
+        match input.format {
+            Some(Format::Text) => {}
+            None if input.is_stdin() => {}
+            Some(Format::Csv) => {
+                let texts = read_inputs(input, &self.texts)?;
+                return Ok(Box::new(texts.map(move |row| task.words_of(&row?.text))));
+            }
+            Some(Format::JsonLines) => {
+                let lines = input.lines()?;
+                let place = lines.path().clone();
+                let lines = lines.filter(|line| !line.as_ref().is_ok_and(|line| line.text.trim().is_empty()));
+                return Ok(Box::new(lines.map(move |line| match words_or_text(&line?, &place)? {
+                    WordsOrText::Words(words) => Ok(TaggedSentence::of_words(words, Vec::new())),
+                    WordsOrText::Text(text) => task.words_of(&text),
+                })));
+            }
+            _ => {
+                let columns = ConllOptions { tag: None, ..self.columns.of(&input.path) };
+                let sentences = read_tagged(input, columns)?;
+                return Ok(Box::new(sentences.map(|it| Ok(TaggedSentence::of_words(it?.words, Vec::new())))));
+            }
         }
-        let has_extension = |wanted: &str| path.extension().is_some_and(|found| found.eq_ignore_ascii_case(wanted));
-        if has_extension("csv") {
-            let texts = read_inputs(path, &self.texts)?;
-            return Ok(Box::new(texts.map(move |row| task.words_of(&row?.text))));
-        }
-        if has_extension("jsonl") {
-            let place = path.to_path_buf();
-            let lines = Lines::open(path)?.filter(|line| !line.as_ref().is_ok_and(|line| line.text.trim().is_empty()));
-            return Ok(Box::new(lines.map(move |line| match words_or_text(&line?, &place)? {
-                WordsOrText::Words(words) => Ok(TaggedSentence::of_words(words, Vec::new())),
-                WordsOrText::Text(text) => task.words_of(&text),
-            })));
-        }
-        let sentences = read_tagged(path, ConllOptions { tag: None, ..self.columns.of(path) })?;
-        Ok(Box::new(sentences.map(|sentence| Ok(TaggedSentence::of_words(sentence?.words, Vec::new())))))
+        Ok(Box::new(input.lines()?.map(move |line| task.words_of(&line?.text))))
     }
 
     fn question(&self, query: &Query) -> Result<TaggedSentence> {
@@ -358,3 +361,6 @@ fn joined_places(words: &[String]) -> Vec<(usize, usize)> {
     };
     words.iter().map(place).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,12 @@
 //! `bert-finetune train`: from a model and labeled files to the model of the best epoch.
 //!
-//! `data` reads the examples, `start` puts a head on the encoder, `epochs` draws batches, `once`
-//! trains with one seed, and `seeds` with several.
+//! `data` reads the examples, `start` puts a head on the encoder, `epochs` draws batches,
+//! `objective` computes the loss and keeps the best epoch, `once` trains with one seed, and `seeds`
+//! with several.
 
 mod data;
 mod epochs;
+mod objective;
 mod once;
 mod seeds;
 mod start;
@@ -16,7 +18,8 @@ use bert_train::run_directory::check_inputs;
 use crate::settings::{FinetuneRunOptions, FinetuneSettings};
 
 pub use self::data::Files;
-pub use self::once::{FinetuneOutcome, evaluate};
+pub use self::objective::evaluate;
+pub use self::once::FinetuneOutcome;
 
 /// Runs `bert-finetune train` on labeled files.
 ///

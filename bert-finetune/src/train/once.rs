@@ -1,32 +1,31 @@
 //! Training with one seed: evaluates after every epoch and keeps the model of the best one.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use bert_cli::program::select_device;
 use bert_model::device::NamedDevice;
 use bert_model::pretrained::weights::Weights;
 use bert_model::pretrained::{load_config, load_weights, save};
-use bert_model::workers::split_by_length;
 use bert_model::{BertConfig, Error, Result, Tokenizer};
 use bert_train::permutation::mix;
 use bert_train::{
-    Adaptation, Ended, Evaluation, IfExists, Interrupt, Losses, Optimizer, OptimizerConfig, Plan, Precision,
-    RunDirectory, TrainingState, prefetch, train,
+    Adaptation, Checkpoints, Ended, IfExists, Interrupt, Optimizer, OptimizerConfig, Plan, Precision, RunDirectory,
+    TrainingState, prefetch, train,
 };
 use burn::module::Module;
 use burn::tensor::Device;
 use serde_json::{Map, Value, json};
 
 use super::data::{Files, LabeledData, read_data};
-use super::epochs::{Batch, EpochSource};
+use super::epochs::EpochSource;
+use super::objective::{Best, FineTuning, evaluate};
 use super::start::{fit_to_head, initial_model, with_head};
 use crate::description::Description;
-use crate::features::{Encoded, hidden_states};
+use crate::features::Encoded;
 use crate::for_task;
 use crate::output::warn_truncated;
-use crate::predict::{Scored, score};
-use crate::report::{self, EvaluationRecord};
+use crate::report;
 use crate::settings::{FinetuneRunOptions, FinetuneSettings};
 use crate::tasks::Task;
 
@@ -95,16 +94,16 @@ pub(super) fn run_once(
 }
 
 /// What stays constant during a run.
-struct Run<'a, T: Task> {
-    settings: &'a FinetuneSettings,
-    run: &'a FinetuneRunOptions,
+pub(super) struct Run<'a, T: Task> {
+    pub settings: &'a FinetuneSettings,
+    pub run: &'a FinetuneRunOptions,
     /// The description, completed with what was learned about the labels.
-    description: Description,
-    config: BertConfig,
-    tokenizer: Tokenizer,
-    task: T,
-    device: Device,
-    interrupt: &'a Interrupt,
+    pub description: Description,
+    pub config: BertConfig,
+    pub tokenizer: Tokenizer,
+    pub task: T,
+    pub device: Device,
+    pub interrupt: &'a Interrupt,
 }
 
 impl<T: Task> Run<'_, T> {
@@ -112,12 +111,11 @@ impl<T: Task> Run<'_, T> {
         &self,
         model: T::Model,
         data: &LabeledData<T>,
-        directory: RunDirectory,
+        mut directory: RunDirectory,
         device_name: &str,
     ) -> Result<FinetuneOutcome> {
         let started = Instant::now();
-        let Self { settings, run, task, device, .. } = self;
-        let mut directory = directory;
+        let Self { settings, task, device, .. } = self;
         let mut training = Encoded::new(task, &data.training)?;
         let mut evaluation = Encoded::new(task, &data.evaluation)?;
         warn_truncated(task.truncated_count());
@@ -128,7 +126,50 @@ impl<T: Task> Run<'_, T> {
         }
         let steps_per_epoch = training.items().len().div_ceil(settings.batch_size) as u64;
         let steps = steps_per_epoch * settings.epochs;
-        let mut numbers = serde_json::to_value(settings).map_err(|error| Error::Setting(error.to_string()))?;
+        let numbers = self.describe(data, steps, &directory, device_name)?;
+        let checkpoints = directory.checkpoints(KEEP)?;
+        let state = self.start(model, &numbers, &mut directory, &checkpoints)?;
+        let path = directory.path().to_path_buf();
+        let mut learning = FineTuning {
+            run: self,
+            data,
+            evaluation,
+            steps_per_epoch,
+            directory: path,
+            best: None,
+            epochs_since_best: 0,
+        };
+        learning.replay_metrics(&directory.metrics()?);
+        let source = EpochSource {
+            items: training.items(),
+            task,
+            batch_size: settings.batch_size,
+            seed: settings.seed,
+            cursor: serde_json::from_value(state.cursor.clone()).unwrap_or_default(),
+            batches: vec![],
+        };
+        let plan = self.plan(steps, steps_per_epoch, numbers);
+        let (state, ended) = std::thread::scope(|scope| {
+            let batches = prefetch(scope, source);
+            train(state, &mut learning, &batches, &plan, &mut directory, &checkpoints, self.interrupt)
+        })?;
+        let summary = match ended {
+            Ended::Interrupted(_) => Value::Null,
+            _ => self.finish(&state.model, learning.best.take(), data, directory.path(), started)?,
+        };
+        Ok(FinetuneOutcome { ended, summary })
+    }
+
+    /// Writes `run.json`; returns the settings and data that a resumed run must share.
+    fn describe(
+        &self,
+        data: &LabeledData<T>,
+        steps: u64,
+        directory: &RunDirectory,
+        device_name: &str,
+    ) -> Result<Value> {
+        let run = self.run;
+        let mut numbers = serde_json::to_value(self.settings).map_err(|error| Error::Setting(error.to_string()))?;
         numbers["data_sha256"] =
             data.files.as_array().into_iter().flatten().map(|file| file["sha256"].clone()).collect();
         if run.if_exists == IfExists::Resume {
@@ -146,42 +187,36 @@ impl<T: Task> Run<'_, T> {
             "data": data.files,
             "examples": {"train": data.training.len(), "eval": data.evaluation.len(), "test": data.test.len()},
         }))?;
+        Ok(numbers)
+    }
 
-        let checkpoints = directory.checkpoints(KEEP)?;
+    /// The state before the first step, or that of the newest checkpoint when a run is resumed.
+    fn start(
+        &self,
+        model: T::Model,
+        numbers: &Value,
+        directory: &mut RunDirectory,
+        checkpoints: &Checkpoints,
+    ) -> Result<TrainingState<T::Model>> {
+        let Self { settings, run, device, .. } = self;
         let optimizer_config = OptimizerConfig { weight_decay: settings.weight_decay, ..OptimizerConfig::default() };
         let model = settings.adaptation.prepare(model, mix(&[settings.seed, ADAPTERS]), device);
-        let optimizer = Optimizer::new(optimizer_config);
-        let mut state = TrainingState::new(model, optimizer);
+        let mut state = TrainingState::new(model, Optimizer::new(optimizer_config));
         if run.if_exists == IfExists::Resume {
             if let Some(found) = checkpoints.newest()? {
                 found.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
-                found.check_settings(&numbers)?;
+                found.check_settings(numbers)?;
                 state = found.restore(state.model, &self.config, Optimizer::new(optimizer_config), device)?;
                 state.model = settings.adaptation.freeze(state.model);
             }
             directory.rewind_metrics(state.step)?;
         }
-        let path = directory.path().to_path_buf();
-        let mut learning = FineTuning {
-            run: self,
-            data,
-            evaluation,
-            steps_per_epoch,
-            directory: path.clone(),
-            best: None,
-            epochs_since_best: 0,
-        };
-        learning.replay_metrics(&directory.metrics()?);
-        let cursor = serde_json::from_value(state.cursor.clone()).unwrap_or_default();
-        let source = EpochSource {
-            items: training.items(),
-            task,
-            batch_size: settings.batch_size,
-            seed: settings.seed,
-            cursor,
-            batches: vec![],
-        };
-        let plan = Plan {
+        Ok(state)
+    }
+
+    fn plan(&self, steps: u64, steps_per_epoch: u64, numbers: Value) -> Plan {
+        let Self { settings, run, .. } = self;
+        Plan {
             schedule: settings.schedule(steps),
             until: steps,
             clip: (settings.clip > 0.0).then_some(settings.clip),
@@ -192,157 +227,52 @@ impl<T: Task> Run<'_, T> {
             gradient_checkpointing: false,
             settings: numbers,
             quiet: run.quiet,
-        };
-        let (state, ended) = std::thread::scope(|scope| {
-            let batches = prefetch(scope, source);
-            train(state, &mut learning, &batches, &plan, &mut directory, &checkpoints, self.interrupt)
-        })?;
-        if let Ended::Interrupted(_) = ended {
-            return Ok(FinetuneOutcome { ended, summary: Value::Null });
         }
-        let best = match learning.best.take() {
+    }
+
+    /// Evaluates the kept model on the test set and writes the report; returns the JSON object that
+    /// `--json` prints.
+    fn finish(
+        &self,
+        last: &T::Model,
+        best: Option<Best>,
+        data: &LabeledData<T>,
+        path: &Path,
+        started: Instant,
+    ) -> Result<Value> {
+        let Self { task, device, .. } = self;
+        let best = match best {
             Some(best) => best,
             None => {
                 // No evaluation set, so keep the last epoch.
-                self.save(&path, &state.model, &Map::new())?;
-                Best { epoch: settings.epochs, metrics: Map::new() }
+                self.save(path, last, &Map::new())?;
+                Best { epoch: self.settings.epochs, metrics: Map::new() }
             }
         };
         let test = match data.test.is_empty() {
             true => Value::Null,
             false => {
-                let kept = load_weights(&Weights::open(&path)?, self.config.clone(), 0, device)?;
+                let kept = load_weights(&Weights::open(path)?, self.config.clone(), 0, device)?;
                 let mut task = task.clone();
                 task.tune(&best.metrics);
                 evaluate(&task, &kept.model, &data.test, &Encoded::new(&task, &data.test)?, device)?.0.into()
             }
         };
-        report::write(&path)?;
-        let summary = json!({
+        report::write(path)?;
+        Ok(json!({
             "eval": best.metrics,
             "test": test,
             "best_epoch": best.epoch,
             "seconds": started.elapsed().as_secs_f64(),
             "model": path.display().to_string(),
-        });
-        Ok(FinetuneOutcome { ended, summary })
+        }))
     }
 
     /// Writes the model with merged adapters, and the no-answer threshold from `metrics`.
-    fn save(&self, directory: &Path, model: &T::Model, metrics: &Map<String, Value>) -> Result<()> {
+    pub(super) fn save(&self, directory: &Path, model: &T::Model, metrics: &Map<String, Value>) -> Result<()> {
         save(directory, &model.clone().materialize(), &self.config, &self.tokenizer)?;
         let threshold = metrics.get("no_answer_threshold").and_then(Value::as_f64);
         let no_answer_threshold = self.description.no_answer_threshold.map(|usual| threshold.unwrap_or(usual));
         Description { no_answer_threshold, ..self.description.clone() }.save(directory)
     }
-}
-
-/// The best epoch, whose model is kept.
-#[derive(Debug, Clone)]
-struct Best {
-    epoch: u64,
-    metrics: Map<String, Value>,
-}
-
-/// The training objective, with an evaluation after every epoch.
-struct FineTuning<'a, T: Task> {
-    run: &'a Run<'a, T>,
-    data: &'a LabeledData<T>,
-    evaluation: Encoded<T>,
-    steps_per_epoch: u64,
-    directory: PathBuf,
-    best: Option<Best>,
-    /// Number of epochs since the best one.
-    epochs_since_best: u64,
-}
-
-impl<T: Task> FineTuning<'_, T> {
-    /// Restores the best epoch from the metrics logged before a run was resumed.
-    fn replay_metrics(&mut self, metrics: &[Value]) {
-        for record in metrics {
-            if let (Some(step), Some(metrics)) = (record["step"].as_u64(), record["eval"].as_object()) {
-                self.keep_if_best(step / self.steps_per_epoch, metrics.clone());
-            }
-        }
-    }
-
-    /// Records an epoch's metrics and returns whether they are the best so far.
-    fn keep_if_best(&mut self, epoch: u64, metrics: Map<String, Value>) -> bool {
-        let name = self.run.task.main_metric();
-        let value =
-            |metrics: &Map<String, Value>| metrics.get(name).and_then(Value::as_f64).unwrap_or(f64::NEG_INFINITY);
-        let is_best = self.best.as_ref().is_none_or(|best| value(&metrics) > value(&best.metrics));
-        if is_best {
-            self.best = Some(Best { epoch, metrics });
-            self.epochs_since_best = 0;
-        } else {
-            self.epochs_since_best += 1;
-        }
-        is_best
-    }
-}
-
-impl<'a, T: Task> bert_train::Objective for FineTuning<'a, T> {
-    type Model = T::Model;
-    type Batch = Batch<'a, T::Input>;
-
-    fn split(&self, batch: Self::Batch, parts: usize) -> Vec<Self::Batch> {
-        let Batch { items, terms } = batch;
-        let parts = split_by_length(items, |item| self.run.task.tokens(item.input), parts);
-        parts.into_iter().map(|items| Batch { items, terms }).collect()
-    }
-
-    fn sequences(&self, batch: &Self::Batch) -> usize {
-        batch.items.iter().map(|item| self.run.task.sequences(item.input).len()).sum()
-    }
-
-    fn loss(&self, model: &Self::Model, batch: Self::Batch) -> Losses {
-        let Run { task, device, .. } = self.run;
-        let hidden = hidden_states(task, model, &batch.items, &device.clone().autodiff());
-        let inputs: Vec<&T::Input> = batch.items.iter().map(|item| item.input).collect();
-        Losses { total: task.loss(model, hidden, &inputs) / batch.terms, parts: Vec::new() }
-    }
-
-    fn evaluate(&mut self, model: &Self::Model, step: u64) -> Result<Evaluation> {
-        let examples = &self.data.evaluation;
-        if examples.is_empty() {
-            return Ok(Evaluation::default());
-        }
-        let Run { device, settings, .. } = self.run;
-        let mut task = self.run.task.clone();
-        let (mut metrics, scored) = evaluate(&task, model, examples, &self.evaluation, device)?;
-        if task.tune(&metrics) {
-            metrics = metrics_of(&task, examples, &scored);
-        }
-        let epoch = step / self.steps_per_epoch;
-        let mistakes = task.mistakes(examples, scored.inputs, &scored.scores);
-        if self.keep_if_best(epoch, metrics.clone()) {
-            self.run.save(&self.directory, model, &metrics)?;
-            EvaluationRecord { epoch, metrics: metrics.clone(), mistakes }.save(&self.directory)?;
-        }
-        let stop = settings.early_stop.is_some_and(|patience| self.epochs_since_best >= patience);
-        Ok(Evaluation { metrics, stop })
-    }
-}
-
-/// Computes metrics of a model (without autodiff) on labeled examples; also returns the scores they
-/// are based on.
-///
-/// # Errors
-/// If the system cannot create threads.
-pub fn evaluate<'a, T: Task>(
-    task: &T,
-    model: &T::Model,
-    examples: &[T::Example],
-    encoded: &'a Encoded<T>,
-    device: &Device,
-) -> Result<(Map<String, Value>, Scored<'a, T>)> {
-    let scored = score(task, model, encoded, device)?;
-    Ok((metrics_of(task, examples, &scored), scored))
-}
-
-fn metrics_of<T: Task>(task: &T, examples: &[T::Example], scored: &Scored<T>) -> Map<String, Value> {
-    let mut metrics = task.metrics(examples, scored.inputs, &scored.scores);
-    metrics.insert("examples".into(), examples.len().into());
-    metrics
 }

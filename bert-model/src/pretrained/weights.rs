@@ -300,3 +300,6 @@ impl Number {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -118,3 +118,6 @@ pub(super) fn check_algorithm(config: &Value, path: &Path) -> Result<()> {
     }
     if config["do_basic_tokenize"] == false { refuse("do_basic_tokenize", "false", "true") } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ use std::iter::Enumerate;
 use std::path::Path;
 use std::vec::IntoIter;
 
+use bert_cli::input::kind::{FileKind, Format};
 use bert_cli::lines::LineReader;
 use bert_model::Result;
 use serde_json::Value;
@@ -83,7 +84,10 @@ enum Source {
 impl FileDocuments {
     fn open(file: usize, path: &Path) -> Result<Self> {
         let reader = LineReader::open(path)?;
-        let source = if is_jsonl(path) { Source::Jsonl(reader, JsonlText::default()) } else { Source::Text(reader) };
+        let source = match FileKind::of(path).format {
+            Some(Format::JsonLines) => Source::Jsonl(reader, JsonlText::default()),
+            _ => Source::Text(reader),
+        };
         Ok(Self { file, source })
     }
 
@@ -197,11 +201,6 @@ fn kind(value: &Value) -> &'static str {
         Value::Array(_) => "an array",
         Value::Object(_) => "an object",
     }
-}
-
-fn is_jsonl(path: &Path) -> bool {
-    let name = path.as_os_str().to_string_lossy().to_ascii_lowercase();
-    [".jsonl", ".jsonl.gz", ".jsonl.zst"].iter().any(|ending| name.ends_with(ending))
 }
 
 fn is_blank(line: &str) -> bool {

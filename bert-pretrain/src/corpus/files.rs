@@ -9,11 +9,9 @@ use std::fs::{self, Metadata};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use bert_cli::input::kind::{FileKind, Format};
 use bert_model::{Error, Result};
 use glob::MatchOptions;
-
-/// File name endings accepted within a directory; a file named explicitly may have any name.
-const ENDINGS: [&str; 6] = [".txt", ".jsonl", ".txt.gz", ".txt.zst", ".jsonl.gz", ".jsonl.zst"];
 
 /// A file of the corpus.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +82,7 @@ fn add_directory(directory: &Path, files: &mut Vec<CorpusFile>) -> Result<()> {
     let mut paths = Vec::new();
     collect(directory, &mut paths)?;
     if paths.is_empty() {
-        let expected = format!("at least one file that ends in {}", ENDINGS.join(", "));
+        let expected = "at least one .txt or .jsonl file, which may also end in .gz or .zst";
         return Err(Error::file(directory, "a directory without corpus files", expected));
     }
     sort_by_bytes(&mut paths);
@@ -99,16 +97,16 @@ fn collect(directory: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {
         let path = entry.path();
         if entry.file_type().map_err(Error::io(&path, "read"))?.is_dir() {
             collect(&path, paths)?;
-        } else if has_corpus_ending(&path) && !metadata(&path)?.is_dir() {
+        } else if is_corpus(&path) && !metadata(&path)?.is_dir() {
             paths.push(path);
         }
     }
     Ok(())
 }
 
-fn has_corpus_ending(path: &Path) -> bool {
-    let name = path.as_os_str().to_string_lossy().to_ascii_lowercase();
-    ENDINGS.iter().any(|ending| name.ends_with(ending))
+/// Whether a file of a directory is taken; one that is named by itself may have any name.
+fn is_corpus(path: &Path) -> bool {
+    matches!(FileKind::of(path).format, Some(Format::Text | Format::JsonLines))
 }
 
 fn metadata(path: &Path) -> Result<Metadata> {
@@ -155,7 +153,7 @@ mod tests {
     fn a_directory_without_any_is_refused() {
         let texts = directory(&["notes.md"]);
         let message = refusal(texts.path());
-        assert!(message.contains("a directory without corpus files") && message.contains(".jsonl.zst"), "{message}");
+        assert!(message.contains("a directory without corpus files") && message.contains(".jsonl file"), "{message}");
     }
 
     #[test]

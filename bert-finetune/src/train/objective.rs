@@ -1,0 +1,127 @@
+//! The training objective of fine-tuning, which evaluates after every epoch and keeps the best one.
+
+use std::path::PathBuf;
+
+use bert_model::Result;
+use bert_model::workers::split_by_length;
+use bert_train::{Evaluation, Losses};
+use burn::tensor::Device;
+use serde_json::{Map, Value};
+
+use super::data::LabeledData;
+use super::epochs::Batch;
+use super::once::Run;
+use crate::features::{Encoded, hidden_states};
+use crate::predict::{Scored, score};
+use crate::report::EvaluationRecord;
+use crate::tasks::Task;
+
+/// The best epoch, whose model is kept.
+#[derive(Debug, Clone)]
+pub(super) struct Best {
+    pub epoch: u64,
+    pub metrics: Map<String, Value>,
+}
+
+/// The training objective, with an evaluation after every epoch.
+pub(super) struct FineTuning<'a, T: Task> {
+    pub run: &'a Run<'a, T>,
+    pub data: &'a LabeledData<T>,
+    pub evaluation: Encoded<T>,
+    pub steps_per_epoch: u64,
+    pub directory: PathBuf,
+    pub best: Option<Best>,
+    /// Number of epochs since the best one.
+    pub epochs_since_best: u64,
+}
+
+impl<T: Task> FineTuning<'_, T> {
+    /// Restores the best epoch from the metrics logged before a run was resumed.
+    pub fn replay_metrics(&mut self, metrics: &[Value]) {
+        for record in metrics {
+            if let (Some(step), Some(metrics)) = (record["step"].as_u64(), record["eval"].as_object()) {
+                self.keep_if_best(step / self.steps_per_epoch, metrics.clone());
+            }
+        }
+    }
+
+    /// Records an epoch's metrics and returns whether they are the best so far.
+    fn keep_if_best(&mut self, epoch: u64, metrics: Map<String, Value>) -> bool {
+        let name = self.run.task.main_metric();
+        let value =
+            |metrics: &Map<String, Value>| metrics.get(name).and_then(Value::as_f64).unwrap_or(f64::NEG_INFINITY);
+        let is_best = self.best.as_ref().is_none_or(|best| value(&metrics) > value(&best.metrics));
+        if is_best {
+            self.best = Some(Best { epoch, metrics });
+            self.epochs_since_best = 0;
+        } else {
+            self.epochs_since_best += 1;
+        }
+        is_best
+    }
+}
+
+impl<'a, T: Task> bert_train::Objective for FineTuning<'a, T> {
+    type Model = T::Model;
+    type Batch = Batch<'a, T::Input>;
+
+    fn split(&self, batch: Self::Batch, parts: usize) -> Vec<Self::Batch> {
+        let Batch { items, terms } = batch;
+        let parts = split_by_length(items, |item| self.run.task.tokens(item.input), parts);
+        parts.into_iter().map(|items| Batch { items, terms }).collect()
+    }
+
+    fn sequences(&self, batch: &Self::Batch) -> usize {
+        batch.items.iter().map(|item| self.run.task.sequences(item.input).len()).sum()
+    }
+
+    fn loss(&self, model: &Self::Model, batch: Self::Batch) -> Losses {
+        let Run { task, device, .. } = self.run;
+        let hidden = hidden_states(task, model, &batch.items, &device.clone().autodiff());
+        let inputs: Vec<&T::Input> = batch.items.iter().map(|item| item.input).collect();
+        Losses { total: task.loss(model, hidden, &inputs) / batch.terms, parts: Vec::new() }
+    }
+
+    fn evaluate(&mut self, model: &Self::Model, step: u64) -> Result<Evaluation> {
+        let examples = &self.data.evaluation;
+        if examples.is_empty() {
+            return Ok(Evaluation::default());
+        }
+        let Run { device, settings, .. } = self.run;
+        let mut task = self.run.task.clone();
+        let (mut metrics, scored) = evaluate(&task, model, examples, &self.evaluation, device)?;
+        if task.tune(&metrics) {
+            metrics = metrics_of(&task, examples, &scored);
+        }
+        let epoch = step / self.steps_per_epoch;
+        let mistakes = task.mistakes(examples, scored.inputs, &scored.scores);
+        if self.keep_if_best(epoch, metrics.clone()) {
+            self.run.save(&self.directory, model, &metrics)?;
+            EvaluationRecord { epoch, metrics: metrics.clone(), mistakes }.save(&self.directory)?;
+        }
+        let stop = settings.early_stop.is_some_and(|patience| self.epochs_since_best >= patience);
+        Ok(Evaluation { metrics, stop })
+    }
+}
+
+/// Computes metrics of a model (without autodiff) on labeled examples; also returns the scores they
+/// are based on.
+///
+/// # Errors
+/// If the system cannot create threads.
+pub fn evaluate<'a, T: Task>(
+    task: &T,
+    model: &T::Model,
+    examples: &[T::Example],
+    encoded: &'a Encoded<T>,
+    device: &Device,
+) -> Result<(Map<String, Value>, Scored<'a, T>)> {
+    let scored = score(task, model, encoded, device)?;
+    Ok((metrics_of(task, examples, &scored), scored))
+}
+
+fn metrics_of<T: Task>(task: &T, examples: &[T::Example], scored: &Scored<T>) -> Map<String, Value> {
+    let mut metrics = task.metrics(examples, scored.inputs, &scored.scores);
+    metrics.insert("examples".into(), examples.len().into());
+    metrics
+}

@@ -1,0 +1,52 @@
+//! The initial weights of a run: new ones, or those of a model directory.
+
+use bert_model::{BertConfig, BertForPreTraining, Error, Pretrained, Result, Tokenizer, load};
+use bert_train::permutation::mix;
+use burn::tensor::Device;
+
+use crate::examples::NspMode;
+use crate::settings::PretrainSettings;
+
+/// Tag that keeps this random stream independent of the run's others.
+const WEIGHTS: u64 = 14;
+
+/// The initial model and a configuration that matches the tokenizer.
+///
+/// # Errors
+/// If a weight file is malformed, or model, tokenizer and sequence length do not match.
+pub fn initial_model(
+    settings: &PretrainSettings,
+    tokenizer: &Tokenizer,
+    device: &Device,
+) -> Result<(BertForPreTraining, BertConfig)> {
+    let seed = mix(&[settings.seed, WEIGHTS]);
+    let (model, config) = match &settings.init {
+        Some(directory) => {
+            let loaded = load::<BertForPreTraining>(directory, seed, device)?;
+            if let Some(warning) = loaded.warning() {
+                eprintln!("warning: {}: {warning}", directory.display());
+            }
+            (Some(loaded.model), loaded.config)
+        }
+        None => {
+            let (config, follows_tokenizer) = settings.model_config()?;
+            let vocab_size = tokenizer.vocabulary().len();
+            let learned_smaller = settings.tokenizer.is_none() && vocab_size < config.vocab_size;
+            let fits = if follows_tokenizer || learned_smaller { config.with_vocab_size(vocab_size) } else { config };
+            (None, BertConfig { pad_token_id: Some(tokenizer.special().pad as usize), ..fits })
+        }
+    };
+    tokenizer.check_fits(&config)?;
+    if settings.data.nsp_mode != NspMode::Off {
+        config.check_pairs()?;
+    }
+    if settings.longest() > config.max_position_embeddings {
+        return Err(Error::Mismatch {
+            left: format!("a sequence length of {}", settings.longest()),
+            right: format!("a model of {} positions", config.max_position_embeddings),
+            advice: "lower --max-seq-len, or use a configuration with a larger max_position_embeddings".into(),
+        });
+    }
+    let model = model.unwrap_or_else(|| BertForPreTraining::init_seeded(&config, seed, device));
+    Ok((model, config))
+}

@@ -1,0 +1,115 @@
+//! The order of training depends on seed, epoch and position alone.
+
+use bert_model::Tokenizer;
+use bert_model::text::tokenizer::Normalization;
+use tempfile::TempDir;
+
+use super::*;
+use crate::corpus::{Corpus, SentenceMode};
+use crate::examples::NspMode;
+use crate::masking::Masking;
+use crate::store::Store;
+
+/// A corpus of documents of a few sentences, tokenized.
+struct Fixture {
+    store: Store,
+    tokenizer: Tokenizer,
+    _directory: TempDir,
+}
+
+impl Fixture {
+    fn new(documents: usize) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("corpus.txt");
+        let document = |number: usize| format!("a b c d\ne f g {}\nh a d f\n\n", ["a", "b", "c"][number % 3]);
+        std::fs::write(&path, (0..documents).map(document).collect::<String>()).unwrap();
+        let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
+        let pieces: Vec<String> =
+            special.into_iter().chain("abcdefgh".split("").filter(|p| !p.is_empty())).map(str::to_string).collect();
+        let tokenizer = Tokenizer::from_vocabulary(&pieces, Normalization::new(true)).unwrap();
+        let corpus = Corpus::open(&[path]).unwrap();
+        let store =
+            Store::build(&directory.path().join("tokens"), &corpus, &tokenizer, SentenceMode::Line, "").unwrap();
+        Self { store, tokenizer, _directory: directory }
+    }
+
+    fn stream(&self, maskings: Option<u64>, cursor: Cursor) -> ExampleStream {
+        let masking = Masking {
+            probability: 0.3,
+            max_predictions: 4,
+            continuations: Vec::new(),
+            special: self.tokenizer.special(),
+            vocab_size: self.tokenizer.vocab_size() as u32,
+        };
+        let maker = ExampleMaker { max_length: 16, short_probability: 0.1, nsp: NspMode::Balanced, masking };
+        let split = Split::new(self.store.stats().documents, 0.0, 0);
+        ExampleStream::new(self.store.reader().unwrap(), split, Subset::Training, maker, 7, maskings, cursor).unwrap()
+    }
+}
+
+/// The examples of an epoch, whatever their order.
+fn sorted(mut examples: Vec<PretrainingExample>) -> Vec<PretrainingExample> {
+    examples.sort_by(|a, b| format!("{a:?}").cmp(&format!("{b:?}")));
+    examples
+}
+
+#[test]
+fn a_stream_goes_on_from_any_cursor_as_if_it_had_not_stopped() {
+    let fixture = Fixture::new(20);
+    let mut whole = fixture.stream(None, Cursor::default());
+    let count = fixture.stream(None, Cursor::default()).count_epoch().unwrap();
+    for _ in 0..2 * count + 3 {
+        let mut resumed = fixture.stream(None, whole.cursor());
+        assert_eq!(resumed.cursor(), whole.cursor());
+        assert_eq!(resumed.next_example().unwrap(), whole.next_example().unwrap());
+    }
+    assert_eq!(whole.cursor().epoch, 2);
+}
+
+#[test]
+fn an_epoch_is_counted_without_being_taken() {
+    let fixture = Fixture::new(20);
+    let count = fixture.stream(None, Cursor::default()).count_epoch().unwrap();
+    let mut stream = fixture.stream(None, Cursor::default());
+    assert_eq!(stream.rest_of_epoch(3).unwrap().len(), 3);
+    assert_eq!(stream.count_epoch().unwrap(), count - 3);
+    assert_eq!(fixture.stream(None, Cursor::default()).rest_of_epoch(usize::MAX).unwrap().len(), count);
+    assert!(count >= 20, "{count} examples of 20 documents");
+}
+
+#[test]
+fn epochs_are_masked_afresh_unless_maskings_repeat() {
+    let fixture = Fixture::new(20);
+    let epoch = |maskings, epoch| {
+        let cursor = Cursor { epoch, ..Cursor::default() };
+        fixture.stream(maskings, cursor).rest_of_epoch(usize::MAX).unwrap()
+    };
+    assert_ne!(sorted(epoch(None, 0)), sorted(epoch(None, 1)));
+    assert_ne!(epoch(Some(2), 0), epoch(Some(2), 2), "the order is another one in every epoch");
+    assert_ne!(sorted(epoch(Some(2), 0)), sorted(epoch(Some(2), 1)));
+}
+
+#[test]
+fn a_corpus_without_examples_is_noticed() {
+    let fixture = Fixture::new(1);
+    // A document of which everything is held out but nothing is left.
+    let mut stream = fixture.stream(None, Cursor::default());
+    stream.split = Split::new(0, 0.0, 0);
+    (stream.block, stream.next_block) = (Vec::new(), 0);
+    assert_eq!(stream.next_example().unwrap(), None);
+}
+
+#[test]
+fn a_step_is_cut_into_micro_batches_that_know_the_whole() {
+    let fixture = Fixture::new(20);
+    let stream = fixture.stream(None, Cursor::default());
+    let mut source = TrainingSource { stream, batch_size: 3, accumulate: 2 };
+    let step = source.next_step().unwrap().unwrap();
+    let examples: Vec<&PretrainingExample> = step.batches.iter().flat_map(|batch| &batch.examples).collect();
+    assert_eq!((step.batches.len(), examples.len()), (2, 6));
+    let masked: usize = examples.iter().map(|example| example.masked.len()).sum();
+    assert!(step.batches.iter().all(|batch| (batch.masked_in_step, batch.examples_in_step) == (masked, 6)));
+    assert_eq!(step.tokens, examples.iter().map(|example| example.ids.len() as u64).sum::<u64>());
+    assert_eq!(step.cursor, serde_json::json!({"epoch": 0, "block": 0, "taken": 6}));
+    assert!(step.epoch > 0.0 && step.epoch < 1.0);
+}

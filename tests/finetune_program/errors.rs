@@ -1,0 +1,59 @@
+//! What is wrong with arguments and files.
+
+use std::fs;
+
+use crate::program::{fail, failure, feed};
+use crate::{on_file, workshop};
+
+#[test]
+fn what_is_wrong_is_named() {
+    let directory = workshop();
+    let at = directory.path();
+    fs::write(at.join("one.tsv"), "text\tlabel\na\tgood\nb\tgood\n").unwrap();
+    fs::write(at.join("other.tsv"), "text\tlabel\na good film\tgreat\n").unwrap();
+    fs::write(at.join("numbers.tsv"), "text\tlabel\na\t0.5\n").unwrap();
+    fs::write(at.join("empty.tsv"), "").unwrap();
+    fs::write(at.join("latin.tsv"), b"text\tlabel\ncaf\xe9\tgood\n").unwrap();
+    for (options, expected) in [
+        ("--train one.tsv", "one label only, \"good\""),
+        ("--train empty.tsv", "empty.tsv"),
+        ("--train latin.tsv", "latin.tsv:2"),
+        ("--train nowhere.tsv", "nowhere.tsv: cannot"),
+        ("--train films.tsv --text sentence", "sentence"),
+        ("--train films.tsv --eval other.tsv", "other.tsv:2: found the label \"great\", expected one of bad, good"),
+        ("--train numbers.tsv --task regression", "numbers.tsv: found 1 example(s), expected more"),
+    ] {
+        let message = fail(&format!("train --model model {options} --max-seq-len 12 -o x --quiet"), at, 1);
+        assert!(message.contains(expected), "{options}: {message}");
+    }
+    for (line, expected) in [
+        ("train --model model --train films.tsv --max-seq-len 128 -o x --quiet", "--max-seq-len 128 does not fit"),
+        (
+            "train --model model --train films.tsv --max-seq-len 12 --overwrite -o model",
+            "an input inside the run directory",
+        ),
+        ("predict --model model x", "a fine-tuned model"),
+        ("train --train films.tsv -o x", "--model DIR is required"),
+        ("embed --model nowhere x", "nowhere"),
+        ("embed --model model x -o out.csv", "out.csv: found the extension `csv`, expected .jsonl, .npy or"),
+        (
+            "embed --model model x -o out.jsonl.gz",
+            "the extension `jsonl.gz`, expected .jsonl, .npy or .safetensors, not",
+        ),
+    ] {
+        let code = if expected.ends_with("is required") { 2 } else { 1 };
+        let message = fail(line, at, code);
+        assert!(message.contains(expected), "{line}: {message}");
+    }
+    let message = fail(&on_file("films.tsv", "x", "--freeze 9"), at, 2);
+    assert!(message.contains("--freeze: found 9"), "{message}");
+    assert!(!at.join("x").exists(), "nothing is left behind by a run that never began");
+}
+
+#[test]
+fn the_line_of_a_bad_row_of_the_standard_input_is_named() {
+    let directory = workshop();
+    let output = feed("embed --model model - --input-format csv --quiet", directory.path(), "text,id\na film,1\nx\n");
+    let message = failure(&output, 1);
+    assert!(message.contains("<stdin>:3: found 1 field(s), expected 2"), "{message}");
+}

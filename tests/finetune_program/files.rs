@@ -1,0 +1,179 @@
+//! Files of any kind and size, and full disks.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use serde_json::Value;
+
+#[cfg(target_os = "linux")]
+use crate::program::spawn;
+use crate::program::{command, fail, failure, feed, json, objects, run_with_file_limit, succeed, success};
+use crate::{on_file, train, workshop};
+
+fn gzip(text: &str) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(text.as_bytes()).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// Every kind of file that a task reads, compressed: the run and its answers are those of the plain file.
+#[test]
+fn compressed_files_are_what_they_hold() {
+    let directory = workshop();
+    let at = directory.path();
+    let (labels, texts) = (["good", "bad"], ["a good film", "a poor book"]);
+    let row = |before: &str, between: &str, after: &str| -> String {
+        (0..8).map(|i| format!("{before}{}{between}{}{after}\n", texts[i % 2], labels[i % 2])).collect()
+    };
+    let squad = serde_json::json!({"data": [{"paragraphs": [{"context": "a bad film .", "qas": [
+        {"id": "1", "question": "film", "answers": [{"text": "bad", "answer_start": 2}]},
+        {"id": "2", "question": "book", "answers": [{"text": "film", "answer_start": 6}]}]}]}]});
+    for (file, content, options) in [
+        ("films.csv", format!("text,label\n{}", row("", ",", "")), ""),
+        ("films.tsv", format!("text\tlabel\n{}", row("", "\t", "")), ""),
+        ("films.jsonl", row("{\"text\": \"", "\", \"label\": \"", "\"}"), ""),
+        ("tags.txt", "good B-X\nfilm O\n\nbad O\nfilm B-X\n\n".repeat(4), "--task tagging"),
+        ("tags.conllu", "1\tgood\t_\tADJ\n2\tfilm\t_\tNOUN\n\n".repeat(4), "--task tagging"),
+        ("squad.json", squad.to_string(), "--task question-answering"),
+    ] {
+        fs::write(at.join(file), &content).unwrap();
+        let zipped = format!("{file}.gz");
+        fs::write(at.join(&zipped), gzip(&content)).unwrap();
+        let train = |file: &str, output: &str| {
+            let summary = json(&on_file(file, output, &format!("{options} --epochs 1 --overwrite")), at);
+            (summary["eval"].clone(), fs::read(at.join(output).join("model.safetensors")).unwrap())
+        };
+        assert!(train(file, "plain") == train(&zipped, "zipped"), "{file}");
+        let evaluate = |file: &str| json(&format!("evaluate --model plain --data {file} --json --quiet"), at);
+        assert_eq!(evaluate(file), evaluate(&zipped), "{file}");
+        let predict = |file: &str| succeed(&format!("predict --model plain --input {file} --json --quiet"), at);
+        assert_eq!(predict(file), predict(&zipped), "{file}");
+    }
+    let embed = |file: &str| succeed(&format!("embed --model model --input {file} --quiet"), at);
+    assert_eq!(embed("films.csv"), embed("films.csv.gz"));
+}
+
+/// Texts from the standard input are lines unless another format is named.
+#[test]
+fn the_standard_input_has_the_format_that_is_named() {
+    let directory = workshop();
+    let at = directory.path();
+    succeed(&train("run", "--max-seq-len 12"), at);
+    let expected = success(&feed("predict --model run - --json --quiet", at, "a good film\na bad film\n"));
+    assert_eq!(objects(&expected).len(), 2);
+    for (format, input) in [
+        ("txt", "a good film\na bad film\n"),
+        ("csv", "id,text\n1,a good film\n2,a bad film\n"),
+        ("tsv", "id\ttext\n1\ta good film\n2\ta bad film\n"),
+        ("jsonl", "{\"text\": \"a good film\"}\n{\"text\": \"a bad film\"}\n"),
+    ] {
+        let line = format!("predict --model run - --input-format {format} --json --quiet");
+        assert_eq!(success(&feed(&line, at, input)), expected, "{format}");
+    }
+}
+
+#[test]
+fn any_bytes_may_come_and_long_texts_are_cut() {
+    let directory = workshop();
+    let at = directory.path();
+    succeed(&train("run", "--max-seq-len 12"), at);
+    let predict = |file: &str| format!("predict --model run --input {file} --json --quiet");
+    let labels = |file: &str| -> Vec<Value> {
+        objects(&succeed(&predict(file), at)).into_iter().map(|answer| answer["label"].clone()).collect()
+    };
+
+    // A text of 100,000 words is cut as the training texts were; its neighbors are answered as ever.
+    fs::write(at.join("long.txt"), format!("a good film\n{}\na bad film\n", "a good film ".repeat(33_334))).unwrap();
+    assert_eq!(labels("long.txt"), ["good", "good", "bad"]);
+
+    // Marks, line ends of Windows, NULs and control characters, and no end of line at the end.
+    fs::write(at.join("odd.txt"), b"\xef\xbb\xbfa good film\r\n\0\x01\x02\r\n\r\na bad film").unwrap();
+    let labels = labels("odd.txt");
+    assert_eq!((labels.len(), &labels[0], &labels[3]), (4, &Value::from("good"), &Value::from("bad")));
+
+    fs::write(at.join("empty.txt"), "").unwrap();
+    assert_eq!(succeed(&predict("empty.txt"), at), "", "no line, no answer");
+    fs::write(at.join("latin.txt"), b"a good film\ncaf\xe9\n").unwrap();
+    assert!(fail(&predict("latin.txt"), at, 1).contains("latin.txt:2: found byte 0xe9"));
+    fs::create_dir(at.join("folder.txt")).unwrap();
+    assert!(fail(&predict("folder.txt"), at, 1).contains("folder.txt: cannot read: Is a directory"));
+    // A line of a gibibyte is not read to its end.
+    fs::File::create(at.join("endless.txt")).unwrap().set_len(1 << 30).unwrap();
+    assert!(fail(&predict("endless.txt"), at, 1).contains("endless.txt:1: found a line of over 16 MiB"));
+    #[cfg(target_os = "linux")]
+    {
+        let peak = peak_until_end(&mut spawn(&predict("endless.txt"), at));
+        assert!((1..500_000).contains(&peak), "{peak} KiB");
+    }
+    fs::write(at.join("words.csv"), "text,label\n\"a good film,good\n").unwrap();
+    let message = fail("evaluate --model run --data words.csv --quiet", at, 1);
+    assert!(message.contains("words.csv:2: found a quotation mark that is never closed"), "{message}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_full_disk_leaves_no_half_file() {
+    let directory = workshop();
+    let at = directory.path();
+    fs::write(at.join("texts.txt"), "a good film\n".repeat(2000)).unwrap();
+    for output in ["out.jsonl", "out.npy", "out.safetensors"] {
+        fs::write(at.join(output), "old").unwrap();
+        let line = format!("embed --model model --input texts.txt --quiet --device flex -o {output}");
+        let message = failure(&run_with_file_limit(100, &line, at), 1);
+        assert!(message.contains(output) && message.contains("cannot write: File too large"), "{message}");
+        assert_eq!(fs::read_to_string(at.join(output)).unwrap(), "old", "{output}");
+        assert!(!at.join(format!("{output}.partial")).exists(), "{output}");
+    }
+    let message = failure(&run_with_file_limit(20, &train("run", "--max-seq-len 12"), at), 1);
+    assert!(message.contains("cannot write: File too large"), "{message}");
+    succeed(&train("run", "--max-seq-len 12 --overwrite"), at);
+    let page = fs::read(at.join("run/report.html")).unwrap();
+    let message = failure(&run_with_file_limit(1, "report --run run", at), 1);
+    assert!(message.contains("report.html: cannot write: File too large"), "{message}");
+    assert!(fs::read(at.join("run/report.html")).unwrap() == page, "half a report");
+}
+
+/// Waits for a process; gives the most memory that it has held, in KiB.
+#[cfg(target_os = "linux")]
+fn peak_until_end(child: &mut std::process::Child) -> u64 {
+    let mut peak = 0;
+    while child.try_wait().unwrap().is_none() {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        peak = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(peak);
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    peak
+}
+
+/// The most memory that a prediction over so many texts holds, in KiB.
+#[cfg(target_os = "linux")]
+fn peak_of_predicting(texts: usize, at: &Path) -> u64 {
+    let mut file = std::io::BufWriter::new(fs::File::create(at.join("many.txt")).unwrap());
+    for index in 0..texts {
+        writeln!(file, "{} film {index}", ["a good", "a bad", "some other and rather long"][index % 3]).unwrap();
+    }
+    drop(file);
+    let answers = fs::File::create(at.join("answers.jsonl")).unwrap();
+    let mut child = command("predict --model run --input many.txt --json --quiet", at).stdout(answers).spawn().unwrap();
+    let peak = peak_until_end(&mut child);
+    assert!(child.wait().unwrap().success());
+    let answers = fs::read_to_string(at.join("answers.jsonl")).unwrap();
+    assert_eq!(answers.lines().count(), texts);
+    peak
+}
+
+/// Predictions are made and written as the texts are read: fifteen times the texts take no more memory, once the allocator
+/// has seen some windows of them.
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "slow: cargo test --workspace -- --include-ignored"]
+fn predictions_over_many_texts_take_no_more_memory() {
+    let directory = workshop();
+    let at = directory.path();
+    succeed(&train("run", "--max-seq-len 12"), at);
+    let [few, many] = [20_000, 300_000].map(|texts| peak_of_predicting(texts, at));
+    println!("KiB at most: {few} for 20,000 texts, {many} for 300,000");
+    assert!(many as f64 <= few as f64 * 1.5, "KiB at most: {few} for 20,000 texts, {many} for 300,000");
+}

@@ -1,0 +1,12 @@
+//! Promise: `bert-pretrain` does what its help says, from text files to a model directory, and names what is wrong.
+
+mod commands;
+mod options;
+#[path = "../support/pretraining.rs"]
+mod pretraining;
+#[path = "../support/program.rs"]
+mod program;
+mod sample;
+mod training;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_bert-pretrain");
