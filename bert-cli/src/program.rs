@@ -18,7 +18,7 @@ pub fn exit(result: anyhow::Result<ExitCode>) -> ExitCode {
         // Whoever read our output has had enough: `bert-finetune predict … | head`.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", one_line(&error));
             // As clap ends for what it finds wrong itself.
             let is_usage = matches!(error.downcast_ref(), Some(Error::Usage(_)));
             if is_usage { ExitCode::from(2) } else { ExitCode::FAILURE }
@@ -26,8 +26,15 @@ pub fn exit(result: anyhow::Result<ExitCode>) -> ExitCode {
     }
 }
 
+/// What went wrong and why, outermost first. An [`Error::Io`] tells its source in its own words.
+fn one_line(error: &anyhow::Error) -> String {
+    let is_io = |error: &(dyn std::error::Error + 'static)| matches!(error.downcast_ref(), Some(Error::Io { .. }));
+    let told = error.chain().position(is_io).map_or(usize::MAX, |io| io + 1);
+    error.chain().take(told).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(Error::Io { cause, .. }) if cause.kind() == ErrorKind::BrokenPipe)
+    matches!(error.downcast_ref(), Some(Error::Io { source, .. }) if source.kind() == ErrorKind::BrokenPipe)
 }
 
 /// Writes a line of a result to standard output.

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use bert_cli::args::{Common, TextArgs};
+use bert_model::pipeline::{self, Layers};
 use bert_train::Decay;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::description::Description;
-use crate::embed::{Combine, Layers, Pooling};
 use crate::presets::Preset;
 use crate::tasks::kind::TaskName;
 
@@ -276,6 +276,55 @@ pub struct EmbedArgs {
     /// Options of every command
     #[command(flatten)]
     pub common: Common,
+}
+
+/// How the vectors of a text's tokens become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Pooling {
+    /// Their mean, padding left out.
+    Mean,
+    /// That of `[CLS]`.
+    Cls,
+    /// The highest of each component.
+    Max,
+    /// The pooler's output.
+    Pooler,
+    /// They stay as they are.
+    None,
+}
+
+impl Pooling {
+    /// As the library has it; `None` for a vector of every token.
+    pub fn of_text(self) -> Option<pipeline::Pooling> {
+        match self {
+            Self::Mean => Some(pipeline::Pooling::Mean),
+            Self::Cls => Some(pipeline::Pooling::Cls),
+            Self::Max => Some(pipeline::Pooling::Max),
+            Self::Pooler => Some(pipeline::Pooling::Pooler),
+            Self::None => None,
+        }
+    }
+}
+
+/// How the vectors of several layers become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Combine {
+    /// Behind each other.
+    Concat,
+    /// Their sum.
+    Sum,
+    /// Their mean.
+    Mean,
+}
+
+impl From<Combine> for pipeline::Combine {
+    fn from(combine: Combine) -> Self {
+        match combine {
+            Combine::Concat => Self::Concat,
+            Combine::Sum => Self::Sum,
+            Combine::Mean => Self::Mean,
+        }
+    }
 }
 
 /// `bert-finetune report`

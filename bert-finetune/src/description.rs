@@ -6,12 +6,12 @@ use std::path::Path;
 use bert_cli::input::columns::Column;
 use bert_cli::input::table::{LabelColumns, TableOptions};
 use bert_model::file::replace_file;
+use bert_model::pipeline::tags::TagScheme;
 use bert_model::{BertConfig, Error, ProblemType, Result, Tokenizer};
 use serde::{Deserialize, Serialize};
 
 use crate::data::choices::ChoiceOptions;
 use crate::data::conll::{ConllColumns, TagColumn};
-use crate::data::tags::TagScheme;
 use crate::tasks::kind::TaskName;
 
 const FILE: &str = "finetune.json";

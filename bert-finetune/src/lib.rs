@@ -1,7 +1,7 @@
 //! Fine-tuning BERT: from a model directory and a labelled file to a model that answers.
 //!
 //! [`data`] reads files, [`tasks`] turn their rows into inputs, losses and answers, [`features`] are what the heads read,
-//! [`metrics`] count how good the answers are; [`train`] learns, [`predict`] answers, [`embed`] gives vectors, [`report`]
+//! [`metrics`] count how good the answers are; [`train`] learns, [`predict`] answers, [`vectors`] writes embeddings, [`report`]
 //! shows a run. [`description`] is what a model directory says of its head, [`args`] with its [`presets`] and [`settings`]
 //! the command line, [`output`] what it prints; [`demo`] is the run without any option.
 
@@ -13,7 +13,6 @@ pub mod args;
 pub mod data;
 pub mod demo;
 pub mod description;
-pub mod embed;
 pub mod features;
 pub mod metrics;
 pub mod output;

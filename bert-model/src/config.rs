@@ -238,6 +238,25 @@ impl BertConfig {
         })
     }
 
+    /// The names of the classes, or Hugging Face's `LABEL_0`, `LABEL_1`, … where the configuration names none.
+    ///
+    /// # Errors
+    /// As [`BertConfig::labels`].
+    pub fn label_names(&self) -> Result<Vec<String>> {
+        let numbered = || (0..self.num_labels()).map(|id| format!("LABEL_{id}")).collect();
+        Ok(self.labels()?.unwrap_or_else(numbered))
+    }
+
+    /// What a classification head is trained for: as `problem_type` says, else a value for one label and one label of
+    /// many for more, as transformers has it.
+    pub fn head_problem(&self) -> ProblemType {
+        let usual = match self.num_labels() {
+            1 => ProblemType::Regression,
+            _ => ProblemType::SingleLabelClassification,
+        };
+        self.problem_type.unwrap_or(usual)
+    }
+
     /// Number of classes of a classification head: as many as there are labels, else Hugging Face's default of 2.
     pub fn num_labels(&self) -> usize {
         let named = self.id2label.as_ref().map(Map::len);
@@ -261,8 +280,19 @@ impl BertConfig {
     /// A file that cannot be read, is no JSON, or describes something that is not a BERT encoder.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
-        let config: Self = serde_json::from_str(&text).map_err(|error| {
+        Self::parse(&std::fs::read(path).map_err(Error::io(path, "read"))?, path)
+    }
+
+    /// Reads the contents of a `config.json`.
+    ///
+    /// # Errors
+    /// As [`BertConfig::from_file`].
+    pub fn from_bytes(json: &[u8]) -> Result<Self> {
+        Self::parse(json, Path::new("config.json"))
+    }
+
+    fn parse(json: &[u8], path: &Path) -> Result<Self> {
+        let config: Self = serde_json::from_slice(json).map_err(|error| {
             let message = error.to_string();
             let (what, place) = message.rsplit_once(" at line ").unwrap_or((&message, "1"));
             let line = place.split(' ').next().and_then(|line| line.parse().ok()).unwrap_or(1);

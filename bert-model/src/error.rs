@@ -13,10 +13,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operating system refused to read or write a file. The message holds the `cause`, which therefore is no
-    /// `source` that would be printed a second time.
-    #[error("{}: cannot {action}: {}", path.display(), reason(cause))]
-    Io { path: PathBuf, action: &'static str, cause: std::io::Error },
+    /// The operating system refused to read or write a file.
+    #[error("{}: cannot {action}: {}", path.display(), reason(source))]
+    Io { path: PathBuf, action: &'static str, source: std::io::Error },
 
     /// A line of a text file (1-based) is not what its format asks for.
     #[error("{}:{line}: found {found}, expected {expected}", path.display())]
@@ -33,6 +32,18 @@ pub enum Error {
     /// A tensor of a weight file is missing, malformed, or of another shape than the configuration says.
     #[error("{}: tensor `{tensor}`: found {found}, expected {expected}", path.display())]
     Tensor { path: PathBuf, tensor: String, found: String, expected: String },
+
+    /// Parameters of the model that the checkpoint lacks: it is for another head, which has to be trained first.
+    #[error(
+        "{}: no tensor `{}`: the checkpoint has no trained head for this use",
+        path.display(),
+        tensors.join("`, `")
+    )]
+    MissingTensors { path: PathBuf, tensors: Vec<String> },
+
+    /// A text that has more tokens than the model reads, where it may not be truncated.
+    #[error("the text has {tokens} tokens, the model takes at most {limit}; shorten it")]
+    TooLong { tokens: usize, limit: usize },
 
     /// Two things that belong together do not fit.
     #[error("{left} does not fit {right}: {advice}")]
@@ -61,7 +72,7 @@ impl Error {
     /// For `map_err`: wraps an I/O error with the path and what was being done ("read", "write", "open", …).
     pub fn io(path: impl AsRef<Path>, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
-        move |cause| Self::Io { path, action, cause }
+        move |source| Self::Io { path, action, source }
     }
 
     /// A line of a file that is not as its format asks; `line` counts from 1.
@@ -101,8 +112,8 @@ impl Error {
 }
 
 /// What the system said, without its error number.
-fn reason(cause: &std::io::Error) -> String {
-    let text = cause.to_string();
+fn reason(source: &std::io::Error) -> String {
+    let text = source.to_string();
     match text.find(" (os error") {
         Some(end) => text[..end].to_string(),
         None => text,

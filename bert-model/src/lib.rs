@@ -7,6 +7,17 @@
 //! 3. [`model`]: embeddings, attention, encoder, pooler, heads, losses.
 //!    [`ops`] has the operations whose speed decides.
 //! 4. [`pretrained`]: Hugging Face's model directories, in and out.
+//! 5. [`pipeline`]: trained models that answer, from text to typed answers.
+//!
+//! ```no_run
+//! # fn main() -> bert_model::Result<()> {
+//! use bert_model::pipeline::TextEmbedder;
+//!
+//! let embedder = TextEmbedder::open("DIR")?;
+//! let vectors = embedder.embed(&["a short text", "a longer text than the first"])?;
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! [`device`] turns a name into a device, [`workers`] share a batch among the cores, [`mod@file`] writes files that are
 //! whole or not there, [`error`] says what can go wrong. How a model learns is in the crate `bert-train`.
@@ -24,6 +35,7 @@ pub mod file;
 pub mod model;
 #[allow(unsafe_code, reason = "vector registers and disjoint parts of one buffer; each place says why it holds")]
 pub mod ops;
+pub mod pipeline;
 pub mod pretrained;
 pub mod text;
 pub mod workers;
@@ -35,6 +47,6 @@ pub use model::{
     BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification, BertInput, BertModel,
     BertOutput, BertTrace, Initialiser,
 };
-pub use pretrained::{Loaded, Pretrained, load, save};
+pub use pretrained::{Loaded, Pretrained, load, load_partial, save};
 pub use text::Tokenizer;
 pub use workers::Workers;

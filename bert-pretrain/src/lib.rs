@@ -2,7 +2,7 @@
 //!
 //! In the order of the data: [`corpus`] → [`vocabulary`] → [`store`] (tokenised, on disk) → [`examples`] with [`masking`] →
 //! [`stream`] → [`batch`] → [`objective`]; [`prepare`] and [`train`] put them together, [`settings`] holds what the command
-//! line ([`args`]) asked for, [`sample`] is the corpus that is built in. [`fill_mask`] uses the result, [`report`] shows it.
+//! line ([`args`]) asked for, [`sample`] is the corpus that is built in. [`report`] shows the result.
 
 // Nothing that a user feeds us may panic; there are no exceptions.
 #![deny(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::unreachable)]
@@ -12,7 +12,6 @@ pub mod args;
 pub mod batch;
 pub mod corpus;
 pub mod examples;
-pub mod fill_mask;
 pub mod masking;
 pub mod objective;
 pub mod prepare;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use bert_model::file::replace_file;
 use bert_model::text::tokenizer::Normalisation;
-use bert_model::{BertConfig, BertForPreTraining, Error, Pretrained, Result, Tokenizer, load};
+use bert_model::{BertConfig, BertForPreTraining, Error, Pretrained, Result, Tokenizer, load_partial};
 use bert_train::checkpoint::sha256_of;
 use bert_train::permutation::mix;
 use bert_train::{RunDirectory, StepSource};
@@ -296,7 +296,7 @@ pub fn initial_model(
     let seed = mix(&[settings.seed, WEIGHTS]);
     let (model, config) = match &settings.init {
         Some(directory) => {
-            let loaded = load::<BertForPreTraining>(directory, seed, device)?;
+            let loaded = load_partial::<BertForPreTraining>(directory, seed, device)?;
             if let Some(warning) = loaded.warning() {
                 eprintln!("warning: {}: {warning}", directory.display());
             }

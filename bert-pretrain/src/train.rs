@@ -6,7 +6,7 @@ use std::time::Instant;
 use bert_cli::program::select_device;
 use bert_model::device::NamedDevice;
 use bert_model::pretrained::{save_weights, state_dict};
-use bert_model::{BertConfig, BertForPreTraining, Error, Pretrained, Result, Tokenizer, load};
+use bert_model::{BertConfig, BertForPreTraining, Error, Pretrained, Result, Tokenizer, load_partial};
 use bert_train::run_directory::check_inputs;
 use bert_train::{Ended, IfExists, Interrupt, Optimizer, Plan, RunDirectory, TrainingState, prefetch, train};
 use serde_json::{Value, json};
@@ -187,7 +187,7 @@ pub fn evaluate(
     device: &burn::tensor::Device,
     seed: u64,
 ) -> Result<Evaluation> {
-    let loaded = load::<BertForPreTraining>(model_directory, seed, device)?;
+    let loaded = load_partial::<BertForPreTraining>(model_directory, seed, device)?;
     let has_nsp = !loaded.initialised.iter().any(|name| name.starts_with("cls.seq_relationship"));
     if let Some(warning) = loaded.warning() {
         eprintln!("warning: {}: {warning}", model_directory.display());

@@ -5,6 +5,7 @@
 
 use std::{fs, path::Path, sync::Arc};
 
+use bert_model::text::CodePoints;
 use bert_model::{Error, Result};
 use serde::Deserialize;
 
@@ -29,29 +30,6 @@ pub struct Answer {
     pub text: String,
     /// Code points before it.
     pub start: usize,
-}
-
-/// Between byte offsets, which Rust's text has, and code points, which SQuAD counts.
-pub struct CodePoints {
-    /// The byte offset of every code point, and the text's length.
-    bytes: Vec<usize>,
-}
-
-impl CodePoints {
-    pub fn new(text: &str) -> Self {
-        Self { bytes: text.char_indices().map(|(byte, _)| byte).chain([text.len()]).collect() }
-    }
-
-    /// The byte offset of a code point; that of the text's end for its number of code points.
-    pub fn to_byte(&self, code_point: usize) -> Option<usize> {
-        self.bytes.get(code_point).copied()
-    }
-
-    /// The text between two code points, cut off at its end.
-    pub fn slice<'a>(&self, text: &'a str, start: usize, end: usize) -> &'a str {
-        let byte = |code_point| self.to_byte(code_point).unwrap_or(text.len());
-        text.get(byte(start)..byte(end)).unwrap_or_default()
-    }
 }
 
 #[derive(Deserialize)]

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use bert_cli::input::columns::Column;
 use bert_cli::input::table::{LabelColumns, Row, read_table};
+use bert_model::pipeline::{ChoiceProcessor, ClassificationProcessor, QuestionProcessor, TaggingProcessor};
 use bert_model::{Error, ProblemType, Result, Tokenizer};
 
 use super::kind::TaskName;
@@ -94,33 +95,29 @@ impl Description {
     pub fn task(&self, labels: Vec<String>, tokenizer: &Tokenizer) -> Result<AnyTask> {
         Ok(match self.task {
             TaskName::Classification | TaskName::MultiLabel | TaskName::Regression => AnyTask::Sequence(SequenceTask {
-                kind: self.task.problem_type().unwrap_or(ProblemType::SingleLabelClassification),
+                processor: ClassificationProcessor::new(
+                    self.task.problem_type().unwrap_or(ProblemType::SingleLabelClassification),
+                    labels,
+                    tokenizer.truncating(self.max_seq_len)?,
+                ),
                 columns: self.table()?,
-                labels,
-                tokenizer: tokenizer.truncating(self.max_seq_len)?,
                 main_metric: self.main_metric(),
                 class_weights: Vec::new(),
             }),
             TaskName::Tagging => AnyTask::Tagging(TaggingTask {
                 columns: self.conll()?,
                 texts: self.inputs()?,
-                labels,
-                scheme: self.tag_scheme,
-                max_seq_len: self.max_seq_len,
-                tokenizer: tokenizer.clone(),
+                processor: TaggingProcessor::new(tokenizer.clone(), labels, self.tag_scheme, self.max_seq_len)?,
                 tag_weights: Vec::new(),
             }),
             TaskName::QuestionAnswering => AnyTask::QuestionAnswering(QuestionAnsweringTask {
-                max_seq_len: self.max_seq_len,
-                doc_stride: self.doc_stride,
-                threshold: self.no_answer_threshold,
                 columns: self.inputs()?,
-                n_best: 0,
-                tokenizer: tokenizer.clone(),
+                processor: QuestionProcessor::new(tokenizer.clone(), self.max_seq_len, self.doc_stride)
+                    .with_no_answer_threshold(self.no_answer_threshold),
             }),
             TaskName::MultipleChoice => AnyTask::MultipleChoice(MultipleChoiceTask {
                 columns: self.choice_columns()?,
-                tokenizer: tokenizer.truncating(self.max_seq_len)?,
+                processor: ChoiceProcessor::new(tokenizer.truncating(self.max_seq_len)?),
             }),
         })
     }
@@ -141,9 +138,7 @@ pub fn open_task(directory: &Path) -> Result<AnyTask> {
 pub fn open_task_for(directory: &Path, change: impl FnOnce(Description) -> Description) -> Result<AnyTask> {
     let config = bert_model::pretrained::load_config(directory)?;
     let description = change(Description::read(directory, &config)?);
-    let numbered = || (0..config.num_labels()).map(|id| format!("LABEL_{id}")).collect();
-    let labels = config.labels()?.unwrap_or_else(numbered);
     let tokenizer = Tokenizer::load(directory)?;
     description.check_fits(&config, &tokenizer)?;
-    description.task(labels, &tokenizer)
+    description.task(config.label_names()?, &tokenizer)
 }

@@ -6,9 +6,9 @@ use std::path::Path;
 use bert_cli::input::read_inputs;
 use bert_cli::input::table::{Row, TableOptions, read_table};
 use bert_model::model::loss::{binary_cross_entropy, cross_entropy, squared_error};
+use bert_model::pipeline::{Classification, ClassificationProcessor, highest};
 use bert_model::text::Sequence;
-use bert_model::{BertForSequenceClassification, BertModel, Error, ProblemType, Result, Tokenizer};
-use burn::tensor::activation::{sigmoid, softmax};
+use bert_model::{BertForSequenceClassification, Error, ProblemType, Result};
 use burn::tensor::{Int, Tensor, TensorData};
 use serde_json::{Map, Value, json};
 
@@ -21,14 +21,10 @@ use crate::report::{Mistake, worst};
 /// Classification, multi-label classification or regression of texts and pairs.
 #[derive(Debug, Clone)]
 pub struct SequenceTask {
-    /// Which of the three.
-    pub kind: ProblemType,
+    /// Which of the three, and the names of the classes in the order of their numbers; one name for a value.
+    pub processor: ClassificationProcessor,
     /// Where a table has what.
     pub columns: TableOptions,
-    /// Names of the classes in the order of their numbers; one name for a value.
-    pub labels: Vec<String>,
-    /// Cuts at the longest sequence.
-    pub tokenizer: Tokenizer,
     /// The metric that decides.
     pub main_metric: &'static str,
     /// Of each class; empty if all count alike.
@@ -61,26 +57,23 @@ pub struct SequenceExample {
     pub target: Target,
 }
 
-/// A tokenised example.
-#[derive(Debug, Clone)]
-pub struct SequenceInput {
-    sequence: Sequence,
-    target: Target,
-}
-
 impl SequenceTask {
+    fn labels(&self) -> &[String] {
+        self.processor.labels()
+    }
+
     /// The example that a row is.
     ///
     /// # Errors
     /// A label that is none of the task's, named with its line.
     pub fn example(&self, path: &Path, row: Row) -> Result<SequenceExample> {
         let unknown = |label: &str| {
-            Error::line(path, row.line, format!("the label {label:?}"), format!("one of {}", self.labels.join(", ")))
+            Error::line(path, row.line, format!("the label {label:?}"), format!("one of {}", self.labels().join(", ")))
         };
-        let number = |label: &String| number_of(label, &self.labels).ok_or_else(|| unknown(label));
-        let target = match (self.kind, &row.labels[..]) {
+        let number = |label: &String| number_of(label, self.labels()).ok_or_else(|| unknown(label));
+        let target = match (self.processor.problem(), &row.labels[..]) {
             (ProblemType::MultiLabelClassification, labels) => {
-                let mut flags = vec![0.0; self.labels.len()];
+                let mut flags = vec![0.0; self.labels().len()];
                 for label in labels {
                     flags[number(label)?] = 1.0;
                 }
@@ -110,13 +103,15 @@ pub fn label_names(rows: &[Row]) -> Vec<String> {
 }
 
 impl Task for SequenceTask {
-    type Model = BertForSequenceClassification;
+    type Processor = ClassificationProcessor;
     type Example = SequenceExample;
-    type Input = SequenceInput;
-    type Scores = Vec<f32>;
+    type Target = Target;
 
-    const READS_CLS_ALONE: bool = true;
     const OPTIONS: &'static [&'static str] = &["--pair"];
+
+    fn processor(&self) -> &ClassificationProcessor {
+        &self.processor
+    }
 
     fn read(&self, path: &Path) -> Result<Vec<SequenceExample>> {
         let mut rows = read_table(path, &self.columns)?;
@@ -140,90 +135,69 @@ impl Task for SequenceTask {
         Ok(SequenceExample { line: 1, text, pair, target: Target::None })
     }
 
-    fn encode(&self, example: &SequenceExample) -> Result<Vec<SequenceInput>> {
-        let encoding = self.tokenizer.encode(&example.text, example.pair.as_deref())?;
-        Ok(vec![SequenceInput { sequence: Sequence::from(&encoding), target: example.target.clone() }])
+    fn request<'a>(&self, example: &'a SequenceExample) -> (&'a str, Option<&'a str>) {
+        (&example.text, example.pair.as_deref())
     }
 
-    fn sequences<'a>(&self, input: &'a SequenceInput) -> Vec<&'a Sequence> {
-        vec![&input.sequence]
-    }
-
-    fn cut(&self) -> u64 {
-        self.tokenizer.cut()
-    }
-
-    fn pad_id(&self) -> u32 {
-        self.tokenizer.special().pad
-    }
-
-    fn bert<'a>(&self, model: &'a BertForSequenceClassification) -> &'a BertModel {
-        &model.bert
+    fn targets(&self, example: &SequenceExample, _inputs: &[Sequence]) -> Vec<Target> {
+        vec![example.target.clone()]
     }
 
     fn balance(&mut self, examples: &[SequenceExample]) -> Result<()> {
-        if self.kind != ProblemType::SingleLabelClassification {
+        if self.processor.problem() != ProblemType::SingleLabelClassification {
             return Err(Error::Usage("--class-weights: only one-label classes can be weighed".into()));
         }
         let classes = examples.iter().map(|example| class_of(&example.target));
-        self.class_weights = balanced(classes, self.labels.len());
+        self.class_weights = balanced(classes, self.labels().len());
         Ok(())
     }
 
-    fn terms(&self, input: &SequenceInput) -> f64 {
-        f64::from(weight_of(&self.class_weights, class_of(&input.target)))
+    fn terms(&self, target: &Target) -> f64 {
+        f64::from(weight_of(&self.class_weights, class_of(target)))
     }
 
-    fn loss(&self, model: &Self::Model, hidden: Tensor<3>, inputs: &[&SequenceInput]) -> Tensor<1> {
+    fn loss(
+        &self,
+        model: &BertForSequenceClassification,
+        hidden: Tensor<3>,
+        _inputs: &[&Sequence],
+        targets: &[&Target],
+    ) -> Tensor<1> {
         let logits = model.head(hidden);
         let device = logits.device();
-        match self.kind {
+        match self.processor.problem() {
             ProblemType::SingleLabelClassification => {
-                let classes: Vec<i32> = inputs.iter().map(|input| class_of(&input.target) as i32).collect();
+                let classes: Vec<i32> = targets.iter().map(|target| class_of(target) as i32).collect();
                 let losses = cross_entropy(logits, Tensor::<1, Int>::from_data(&classes[..], &device));
                 weighted_sum(losses, &self.class_weights, &classes)
             }
             ProblemType::MultiLabelClassification => {
-                let flags = |input: &&SequenceInput| match &input.target {
+                let flags = |target: &&Target| match target {
                     Target::Labels(flags) => flags.clone(),
-                    _ => vec![0.0; self.labels.len()],
+                    _ => vec![0.0; self.labels().len()],
                 };
-                let flags: Vec<f32> = inputs.iter().flat_map(flags).collect();
-                let flags = Tensor::from_data(TensorData::new(flags, [inputs.len(), self.labels.len()]), &device);
+                let flags: Vec<f32> = targets.iter().flat_map(flags).collect();
+                let flags = Tensor::from_data(TensorData::new(flags, [targets.len(), self.labels().len()]), &device);
                 // The mean over the labels, as torch's BCEWithLogitsLoss takes it.
-                binary_cross_entropy(logits, flags).sum() / self.labels.len() as f64
+                binary_cross_entropy(logits, flags).sum() / self.labels().len() as f64
             }
             ProblemType::Regression => {
-                let values: Vec<f32> = inputs.iter().map(|input| value_of(&input.target) as f32).collect();
+                let values: Vec<f32> = targets.iter().map(|target| value_of(target) as f32).collect();
                 squared_error(logits.squeeze_dim(1), Tensor::from_data(&values[..], &device)).sum()
             }
         }
     }
 
-    fn scores(&self, model: &Self::Model, hidden: Tensor<3>, _inputs: &[&SequenceInput]) -> Vec<Vec<f32>> {
-        let logits = model.head(hidden);
-        let [_, classes] = logits.dims();
-        let scores = match self.kind {
-            ProblemType::SingleLabelClassification => softmax(logits, 1),
-            ProblemType::MultiLabelClassification => sigmoid(logits),
-            ProblemType::Regression => logits,
-        };
-        let scores: Vec<f32> = scores.into_data().iter::<f32>().collect();
-        scores.chunks(classes).map(<[f32]>::to_vec).collect()
-    }
-
-    fn answer(&self, _example: &SequenceExample, _inputs: &[SequenceInput], scores: &[Vec<f32>]) -> Value {
-        let scores = &scores[0];
+    fn json(&self, answer: &Classification) -> Value {
+        let scores = &answer.scores;
         let probabilities: Map<String, Value> =
-            self.labels.iter().cloned().zip(scores.iter().map(|&p| Value::from(f64::from(p)))).collect();
-        match self.kind {
-            ProblemType::Regression => json!({"value": scores[0]}),
-            ProblemType::SingleLabelClassification => {
-                json!({"label": self.labels[best(scores)], "probabilities": probabilities})
-            }
+            self.labels().iter().cloned().zip(scores.iter().map(|&p| Value::from(f64::from(p)))).collect();
+        match self.processor.problem() {
+            ProblemType::Regression => json!({"value": scores.first()}),
+            ProblemType::SingleLabelClassification => json!({"label": answer.label, "probabilities": probabilities}),
             ProblemType::MultiLabelClassification => {
                 let labels: Vec<&String> =
-                    self.labels.iter().zip(scores).filter(|(_, p)| **p > 0.5).map(|(l, _)| l).collect();
+                    self.labels().iter().zip(scores).filter(|(_, p)| **p > 0.5).map(|(l, _)| l).collect();
                 json!({"labels": labels, "probabilities": probabilities})
             }
         }
@@ -232,16 +206,16 @@ impl Task for SequenceTask {
     fn metrics(
         &self,
         examples: &[SequenceExample],
-        _inputs: &[Vec<SequenceInput>],
+        _inputs: &[Vec<Sequence>],
         scores: &[Vec<Vec<f32>>],
     ) -> Map<String, Value> {
         let scores = || scores.iter().map(|scores| &scores[0]);
-        let metrics = match self.kind {
+        let metrics = match self.processor.problem() {
             ProblemType::SingleLabelClassification => {
                 let gold: Vec<usize> = examples.iter().map(|example| class_of(&example.target)).collect();
-                let predicted: Vec<usize> = scores().map(|scores| best(scores)).collect();
+                let predicted: Vec<usize> = scores().map(|scores| highest(scores)).collect();
                 let loss = -gold.iter().zip(scores()).map(|(&g, s)| f64::from(s[g].max(1e-30)).ln()).sum::<f64>();
-                let metrics = classification(&gold, &predicted, self.labels.len());
+                let metrics = classification(&gold, &predicted, self.labels().len());
                 with(json!(metrics), [("loss", loss / gold.len() as f64)])
             }
             ProblemType::MultiLabelClassification => {
@@ -250,8 +224,8 @@ impl Task for SequenceTask {
                 let cost =
                     |(&is_gold, &p): (&bool, &f32)| -f64::from(if is_gold { p } else { 1.0 - p }.max(1e-30)).ln();
                 let loss = gold.iter().zip(scores()).flat_map(|(gold, scores)| gold.iter().zip(scores).map(cost));
-                let loss = loss.sum::<f64>() / (gold.len() * self.labels.len()) as f64;
-                with(json!(multi_label(&gold, &predicted, self.labels.len())), [("loss", loss)])
+                let loss = loss.sum::<f64>() / (gold.len() * self.labels().len()) as f64;
+                with(json!(multi_label(&gold, &predicted, self.labels().len())), [("loss", loss)])
             }
             ProblemType::Regression => {
                 let gold: Vec<f64> = examples.iter().map(|example| value_of(&example.target)).collect();
@@ -270,21 +244,21 @@ impl Task for SequenceTask {
     fn mistakes(
         &self,
         examples: &[SequenceExample],
-        _inputs: &[Vec<SequenceInput>],
+        _inputs: &[Vec<Sequence>],
         scores: &[Vec<Vec<f32>>],
     ) -> Vec<Mistake> {
         let mistake = |(example, scores): (&SequenceExample, &Vec<Vec<f32>>)| {
             let scores = &scores[0];
             let names = |flags: &[bool]| {
                 let names: Vec<&str> =
-                    self.labels.iter().zip(flags).filter(|(_, flag)| **flag).map(|(name, _)| name.as_str()).collect();
+                    self.labels().iter().zip(flags).filter(|(_, flag)| **flag).map(|(name, _)| name.as_str()).collect();
                 if names.is_empty() { "none".to_string() } else { names.join(", ") }
             };
-            let (expected, predicted, weight, probability) = match self.kind {
+            let (expected, predicted, weight, probability) = match self.processor.problem() {
                 ProblemType::SingleLabelClassification => {
-                    let (gold, found) = (class_of(&example.target), best(scores));
+                    let (gold, found) = (class_of(&example.target), highest(scores));
                     let probability = f64::from(scores[found]);
-                    (self.labels[gold].clone(), self.labels[found].clone(), probability, Some(probability))
+                    (self.labels()[gold].clone(), self.labels()[found].clone(), probability, Some(probability))
                 }
                 ProblemType::MultiLabelClassification => {
                     let gold = flags_of(&example.target);
@@ -317,12 +291,6 @@ fn with<const N: usize>(mut object: Value, numbers: [(&str, f64); N]) -> Value {
         object[name] = number.into();
     }
     object
-}
-
-/// The index of the highest score; the first of equals.
-pub fn best(scores: &[f32]) -> usize {
-    let better = |best: usize, at: usize| if scores[at] > scores[best] { at } else { best };
-    (0..scores.len()).fold(0, better)
 }
 
 fn class_of(target: &Target) -> usize {

@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use bert_cli::program::select_device;
 use bert_model::device::NamedDevice;
-use bert_model::pretrained::weights::Weights;
-use bert_model::pretrained::{load_config, load_weights, save};
+use bert_model::pipeline::Processor;
+use bert_model::pretrained::{load_config, save};
 use bert_model::workers::split_by_length;
-use bert_model::{BertConfig, Error, Result, Tokenizer};
+use bert_model::{BertConfig, Error, Result, Tokenizer, load};
 use bert_train::permutation::mix;
 use bert_train::{
     Adaptation, Ended, IfExists, Interrupt, Losses, Optimizer, OptimizerConfig, Plan, Precision, RunDirectory,
@@ -22,13 +22,12 @@ use super::data::{Data, Files, read_data};
 use super::epochs::{Batch, EpochSource};
 use super::start::{fit_to_head, initial_model, with_head};
 use crate::description::Description;
-use crate::features::{Encoded, hidden_states};
+use crate::features::{Encoded, Item, hidden_states};
 use crate::for_task;
 use crate::output::warn_of_cut;
-use crate::predict::{Scored, score};
 use crate::report::{self, EvaluationRecord};
 use crate::settings::{RunSettings, TrainSettings};
-use crate::tasks::Task;
+use crate::tasks::{InputOf, ModelOf, OutputOf, OutputsOf, Task};
 
 /// Keeps this stream of random numbers apart from the run's others.
 const ADAPTERS: u64 = 24;
@@ -108,13 +107,13 @@ struct Run<'a, T: Task> {
 }
 
 impl<T: Task> Run<'_, T> {
-    fn train(&self, model: T::Model, data: &Data<T>, directory: RunDirectory, device_name: &str) -> Result<Outcome> {
+    fn train(&self, model: ModelOf<T>, data: &Data<T>, directory: RunDirectory, device_name: &str) -> Result<Outcome> {
         let started = Instant::now();
         let Self { settings, run, task, device, .. } = self;
         let mut directory = directory;
         let mut training = Encoded::new(task, &data.training)?;
         let mut evaluation = Encoded::new(task, &data.evaluation)?;
-        warn_of_cut(task.cut());
+        warn_of_cut(task.processor().tokenizer().cut());
         if settings.adaptation == Adaptation::FrozenEncoder {
             // The encoder will never say anything else.
             training.run_encoder(task, &model, device)?;
@@ -198,7 +197,7 @@ impl<T: Task> Run<'_, T> {
         let test = match data.test.is_empty() {
             true => Value::Null,
             false => {
-                let kept = load_weights(&Weights::open(&path)?, self.config.clone(), 0, device)?;
+                let kept = load(&path, device)?;
                 let mut task = task.clone();
                 task.tune(&best.metrics);
                 evaluate(&task, &kept.model, &data.test, &Encoded::new(&task, &data.test)?, device)?.0.into()
@@ -216,7 +215,7 @@ impl<T: Task> Run<'_, T> {
     }
 
     /// Writes the model, adapters merged, with what was chosen by `metrics`.
-    fn save(&self, directory: &Path, model: &T::Model, metrics: &Map<String, Value>) -> Result<()> {
+    fn save(&self, directory: &Path, model: &ModelOf<T>, metrics: &Map<String, Value>) -> Result<()> {
         save(directory, &model.clone().materialize(), &self.config, &self.tokenizer)?;
         let threshold = metrics.get("no_answer_threshold").and_then(Value::as_f64);
         let no_answer_threshold = self.description.no_answer_threshold.map(|usual| threshold.unwrap_or(usual));
@@ -270,20 +269,21 @@ impl<T: Task> FineTuning<'_, T> {
 }
 
 impl<'a, T: Task> bert_train::Task for FineTuning<'a, T> {
-    type Model = T::Model;
-    type Batch = Batch<'a, T::Input>;
+    type Model = ModelOf<T>;
+    type Batch = Batch<'a, T>;
 
     fn split(&self, batch: Self::Batch, parts: usize) -> Vec<Self::Batch> {
         let Batch { items, terms } = batch;
-        let parts = split_by_length(items, |item| self.run.task.tokens(item.input), parts);
+        let parts = split_by_length(items, Item::tokens, parts);
         parts.into_iter().map(|items| Batch { items, terms }).collect()
     }
 
     fn loss(&self, model: &Self::Model, batch: Self::Batch) -> Losses {
         let Run { task, device, .. } = self.run;
         let hidden = hidden_states(task, model, &batch.items, &device.clone().autodiff());
-        let inputs: Vec<&T::Input> = batch.items.iter().map(|item| item.input).collect();
-        Losses { total: task.loss(model, hidden, &inputs) / batch.terms, parts: Vec::new() }
+        let (inputs, targets): (Vec<&InputOf<T>>, Vec<&T::Target>) =
+            batch.items.iter().map(|item| (item.input, item.target)).unzip();
+        Losses { total: task.loss(model, hidden, &inputs, &targets) / batch.terms, parts: Vec::new() }
     }
 
     fn evaluate(&mut self, model: &Self::Model, step: u64) -> Result<Map<String, Value>> {
@@ -293,12 +293,12 @@ impl<'a, T: Task> bert_train::Task for FineTuning<'a, T> {
         }
         let Run { device, settings, .. } = self.run;
         let mut task = self.run.task.clone();
-        let (mut metrics, scored) = evaluate(&task, model, examples, &self.evaluation, device)?;
+        let (mut metrics, outputs) = evaluate(&task, model, examples, &self.evaluation, device)?;
         if task.tune(&metrics) {
-            metrics = metrics_of(&task, examples, &scored);
+            metrics = metrics_of(&task, examples, &self.evaluation, &outputs);
         }
         let epoch = step / self.steps_per_epoch;
-        let mistakes = task.mistakes(examples, scored.inputs, &scored.scores);
+        let mistakes = task.mistakes(examples, &self.evaluation.inputs, &outputs);
         if self.judge(epoch, metrics.clone()) {
             self.run.save(&self.directory, model, &metrics)?;
             EvaluationRecord { epoch, metrics: metrics.clone(), mistakes }.save(&self.directory)?;
@@ -310,23 +310,28 @@ impl<'a, T: Task> bert_train::Task for FineTuning<'a, T> {
     }
 }
 
-/// The metrics of a model (without autodiff) on labelled examples, and what they were computed from.
+/// The metrics of a model (without autodiff) on labelled examples, and the head's outputs that they were computed from.
 ///
 /// # Errors
 /// If the system refuses threads.
-pub fn evaluate<'a, T: Task>(
+pub fn evaluate<T: Task>(
     task: &T,
-    model: &T::Model,
+    model: &ModelOf<T>,
     examples: &[T::Example],
-    encoded: &'a Encoded<T>,
+    encoded: &Encoded<T>,
     device: &Device,
-) -> Result<(Map<String, Value>, Scored<'a, T>)> {
-    let scored = score(task, model, encoded, device)?;
-    Ok((metrics_of(task, examples, &scored), scored))
+) -> Result<(Map<String, Value>, OutputsOf<T>)> {
+    let outputs = encoded.score(task, model, device)?;
+    Ok((metrics_of(task, examples, encoded, &outputs), outputs))
 }
 
-fn metrics_of<T: Task>(task: &T, examples: &[T::Example], scored: &Scored<T>) -> Map<String, Value> {
-    let mut metrics = task.metrics(examples, scored.inputs, &scored.scores);
+fn metrics_of<T: Task>(
+    task: &T,
+    examples: &[T::Example],
+    encoded: &Encoded<T>,
+    outputs: &[Vec<OutputOf<T>>],
+) -> Map<String, Value> {
+    let mut metrics = task.metrics(examples, &encoded.inputs, outputs);
     metrics.insert("examples".into(), examples.len().into());
     metrics
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use bert_model::pretrained::load_weights;
+use bert_model::pretrained::load_weights_partial;
 use bert_model::pretrained::weights::Weights;
 use bert_model::{BertConfig, Pretrained, Result};
 use bert_train::permutation::mix;
@@ -54,7 +54,7 @@ pub(super) fn initial_model<M: Pretrained>(
     }
     let weights = Weights::open(&settings.model)?;
     let weights = if keeps_head { weights } else { weights.without(&["classifier", "qa_outputs"]) };
-    let loaded = load_weights::<M>(&weights, config.clone(), seed, device)?;
+    let loaded = load_weights_partial::<M>(&weights, config.clone(), seed, device)?;
     let unexpected: Vec<&str> =
         loaded.initialised.iter().map(String::as_str).filter(|n| n.contains("pooler")).collect();
     if !unexpected.is_empty() && !quiet {

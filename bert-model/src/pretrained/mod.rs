@@ -6,6 +6,7 @@
 pub mod load;
 pub mod names;
 pub mod save;
+mod storage;
 pub mod weights;
 
 use burn::module::Module;
@@ -16,7 +17,7 @@ use crate::model::{
     BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification, BertModel, Initialiser,
 };
 
-pub use load::{Loaded, fill, load, load_config, load_weights};
+pub use load::{Loaded, fill, load, load_config, load_partial, load_weights, load_weights_partial};
 pub use save::{save, save_weights, state_dict};
 
 /// A model that lives in a Hugging Face directory.

@@ -91,17 +91,28 @@ impl Tokenizer {
     }
 
     fn from_json(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
+        let json = std::fs::read(path).map_err(Error::io(path, "read"))?;
+        Self::parse(&json, &special_names(path)?, path)
+    }
+
+    /// Reads the contents of a `tokenizer.json` whose special tokens have BERT's names.
+    ///
+    /// # Errors
+    /// If it is none, or lacks a special token.
+    pub fn from_bytes(json: &[u8]) -> Result<Self> {
+        Self::parse(json, &SPECIAL_TOKENS.map(str::to_string), Path::new("tokenizer.json"))
+    }
+
+    fn parse(json: &[u8], names: &[String; 5], path: &Path) -> Result<Self> {
         // The library panics where its own reader would meet bad JSON halfway through.
-        let _: serde::de::IgnoredAny = serde_json::from_str(&text)
+        let _: serde::de::IgnoredAny = serde_json::from_slice(json)
             .map_err(|error| Error::line(path, error.line() as u64, error.to_string(), "a tokenizer.json"))?;
-        let mut inner: tokenizers::Tokenizer = text
-            .parse()
+        let mut inner = tokenizers::Tokenizer::from_bytes(json)
             .map_err(|error| Error::file(path, format!("{error}"), "a tokenizer.json of the tokenizers library"))?;
         // Length and padding are the caller's to choose, whatever the file was saved with.
         inner.with_padding(None::<PaddingParams>);
         inner.with_truncation(None).map_err(|error| Error::file(path, error.to_string(), "a tokenizer"))?;
-        Self::wrap(inner, &special_names(path)?, path)
+        Self::wrap(inner, names, path)
     }
 
     fn from_configured_vocab_file(path: &Path) -> Result<Self> {

@@ -28,7 +28,7 @@ pub enum TagScheme {
 
 /// Words `start..end` of a sentence, and the type.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct Entity {
+pub struct EntitySpan {
     #[serde(rename = "type")]
     pub kind: String,
     pub start: usize,
@@ -130,14 +130,14 @@ pub fn complete(tags: &BTreeSet<String>, scheme: TagScheme) -> BTreeSet<String> 
 }
 
 /// The entities that a sentence's tags mark, from left to right.
-pub fn entities<S: AsRef<str>>(tags: &[S], scheme: TagScheme) -> Vec<Entity> {
-    let mut entities: Vec<Entity> = Vec::new();
+pub fn entities<S: AsRef<str>>(tags: &[S], scheme: TagScheme) -> Vec<EntitySpan> {
+    let mut entities: Vec<EntitySpan> = Vec::new();
     let mut previous = Tag::Outside;
     for (index, tag) in tags.iter().enumerate() {
         let tag = Tag::read(tag.as_ref(), scheme);
         match (tag.kind(), entities.last_mut()) {
             (Some(_), Some(entity)) if tag.continues(previous) => entity.end = index + 1,
-            (Some(kind), _) => entities.push(Entity { kind: kind.to_string(), start: index, end: index + 1 }),
+            (Some(kind), _) => entities.push(EntitySpan { kind: kind.to_string(), start: index, end: index + 1 }),
             (None, _) => {}
         }
         previous = tag;
@@ -151,7 +151,7 @@ pub fn to_iob2(tags: &[String], scheme: TagScheme) -> Vec<String> {
         return tags.to_vec();
     }
     let mut converted = vec!["O".to_string(); tags.len()];
-    for Entity { kind, start, end } in entities(tags, scheme) {
+    for EntitySpan { kind, start, end } in entities(tags, scheme) {
         let dash = if kind.is_empty() { "" } else { "-" };
         converted[start..end].fill(format!("I{dash}{kind}"));
         converted[start] = format!("B{dash}{kind}");
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_type_may_hold_hyphens() {
-        let entity = Entity { kind: "work-of-art".to_string(), start: 0, end: 2 };
+        let entity = EntitySpan { kind: "work-of-art".to_string(), start: 0, end: 2 };
         assert_eq!(entities(&["B-work-of-art", "I-work-of-art"], TagScheme::Iob2), [entity]);
     }
 }
