@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::description::Description;
 use crate::presets::Preset;
-use crate::tasks::kind::TaskName;
+use crate::tasks::kind::TaskKind;
 
 /// Fine-tune BERT on a labelled file, predict, and embed.
 ///
@@ -46,7 +46,7 @@ pub enum Command {
 pub struct TrainArgs {
     /// What the model is asked for [default: the preset's, else classification]
     #[arg(long, value_enum)]
-    pub task: Option<TaskName>,
+    pub task: Option<TaskKind>,
     /// Task, columns and metric of a known data set: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli, conll2003,
     /// ud-pos, squad, squad2, sick, copa, cosmosqa
     #[arg(long, value_name = "NAME")]

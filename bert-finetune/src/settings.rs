@@ -10,7 +10,6 @@ use serde::Serialize;
 
 use crate::args::{Freeze, TrainArgs};
 use crate::description::{Description, SHORTEST_SEQUENCE};
-use crate::tasks::kind::TaskName;
 
 /// Where the sample's run goes.
 pub const DEFAULT_OUTPUT: &str = "runs/finetune";
@@ -76,11 +75,11 @@ impl TrainSettings {
             (Some(task), Some(preset)) if task != preset.task => {
                 return Err(Error::Usage(format!("--task {task}: the preset {} is for {}", preset.name, preset.task)));
             }
-            (task, preset) => task.or(preset.map(|preset| preset.task)).unwrap_or(TaskName::Classification),
+            (task, preset) => task.or(preset.map(|preset| preset.task)).unwrap_or_default(),
         };
         // A default longer than the model has positions would be of no use to anyone.
         let positions = load_config(&model).map_or(usize::MAX, |config| config.max_position_embeddings);
-        let length = args.max_seq_len.unwrap_or(task.default_length().min(positions));
+        let length = args.max_seq_len.unwrap_or(task.max_seq_len.min(positions));
         let usual = args.preset.map_or_else(|| Description::usual(task, length), |preset| preset.description(length));
         // What is said beside a preset counts more.
         let usual = args.columns.over(usual, args.label.as_deref());
@@ -150,7 +149,7 @@ impl TrainSettings {
         check((0.0..1.0).contains(&share), "--eval-share", share.to_string(), "from 0 up to 1")?;
         check(self.early_stop != Some(0), "--early-stop", "0".into(), "at least 1")?;
         let Description { task, metric, .. } = &self.description;
-        let metrics = task.metrics();
+        let metrics = task.metrics;
         let expected = format!("one of {} for {task}", metrics.join(", "));
         check(metrics.contains(&metric.as_str()), "--metric", format!("{metric:?}"), &expected)?;
         let length = self.description.max_seq_len;

@@ -61,6 +61,15 @@ fn number_of(label: &str, labels: &[String]) -> Option<usize> {
     labels.iter().position(|known| known == label).or_else(by_number)
 }
 
+/// The labels of a training file, if there are enough of them to tell apart.
+fn at_least(count: usize, labels: Vec<String>, training: &Path) -> Result<Vec<String>> {
+    if labels.len() >= count {
+        return Ok(labels);
+    }
+    let found = format!("one label only, {:?}", labels.first().map_or("none", String::as_str));
+    Err(Error::file(training, found, "at least two classes to tell apart"))
+}
+
 /// BERT with the head of a task.
 pub type ModelOf<T> = <<T as Task>::Processor as Processor>::Model;
 /// What the model sees at once; an example may become several (windows of a long text).

@@ -4,14 +4,49 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use bert_model::pipeline::{Choice, ChoiceInput, ChoiceProcessor, highest};
-use bert_model::{BertForMultipleChoice, Error, Result};
+use bert_model::{BertForMultipleChoice, Error, Pretrained, Result, Tokenizer};
 use burn::tensor::{Int, Tensor};
 use serde_json::{Map, Value, json};
 
+use super::any::AnyTask;
+use super::kind::Facts;
 use super::{Asked, Examples, Task};
 use crate::data::choices::{ChoiceOptions, ChoiceRow, read_choices};
+use crate::description::Description;
 use crate::metrics::classification::classification;
 use crate::report::{Mistake, worst};
+
+/// The best of several continuations.
+pub const MULTIPLE_CHOICE: Facts = Facts {
+    name: "multiple-choice",
+    about: "The best of several continuations",
+    architecture: BertForMultipleChoice::ARCHITECTURE,
+    problem_type: None,
+    main_metric: "accuracy",
+    metrics: &["accuracy"],
+    max_seq_len: 128,
+    columns: ("text", None),
+    reads_pairs: true,
+    check_columns: |description| columns(description).map(drop),
+    learn_labels: |_, _| Ok(Vec::new()),
+    open,
+};
+
+fn open(description: &Description, _labels: Vec<String>, tokenizer: &Tokenizer) -> Result<AnyTask> {
+    let processor = ChoiceProcessor::new(tokenizer.truncating(description.max_seq_len)?);
+    Ok(AnyTask::MultipleChoice(MultipleChoiceTask { columns: columns(description)?, processor }))
+}
+
+/// Where a table has what.
+fn columns(description: &Description) -> Result<ChoiceOptions> {
+    Ok(ChoiceOptions {
+        text: description.column(&description.text)?,
+        text_pair: description.pair_column()?,
+        choices: description.choices.iter().map(|name| description.column(name)).collect::<Result<_>>()?,
+        label: description.label.as_deref().map(|name| description.column(name)).transpose()?,
+        header: description.header,
+    })
+}
 
 /// Choosing among texts.
 #[derive(Debug, Clone)]

@@ -9,15 +9,50 @@ use bert_cli::input::table::{Row, TableOptions};
 use bert_model::model::loss::cross_entropy;
 use bert_model::pipeline::{Answer, QuestionProcessor, QuestionWindow, Span, SpanScores};
 use bert_model::text::CodePoints;
-use bert_model::{BertForQuestionAnswering, Error, Result};
+use bert_model::{BertForQuestionAnswering, Error, Pretrained, Result, Tokenizer};
 use bert_train::report::Mark;
 use burn::tensor::{Int, Tensor};
 use serde_json::{Map, Value, json};
 
+use super::any::AnyTask;
+use super::kind::Facts;
 use super::{Asked, Examples, Task};
 use crate::data::squad::{Question, read_squad};
+use crate::description::Description;
 use crate::metrics::squad::{Judged, normalize, squad_v1, squad_v2};
 use crate::report::{Mistake, worst};
+
+/// The span of a text that answers a question.
+pub const QUESTION_ANSWERING: Facts = Facts {
+    name: "question-answering",
+    about: "The span of a text that answers a question",
+    architecture: BertForQuestionAnswering::ARCHITECTURE,
+    problem_type: None,
+    main_metric: "f1",
+    metrics: &["f1"],
+    max_seq_len: 384,
+    columns: ("question", Some("context")),
+    reads_pairs: true,
+    check_columns: |_| Ok(()),
+    learn_labels,
+    open,
+};
+
+fn open(description: &Description, _labels: Vec<String>, tokenizer: &Tokenizer) -> Result<AnyTask> {
+    let Description { max_seq_len, doc_stride, no_answer_threshold, .. } = *description;
+    Ok(AnyTask::QuestionAnswering(QuestionAnsweringTask {
+        columns: description.inputs()?,
+        processor: QuestionProcessor::new(tokenizer.clone(), max_seq_len, doc_stride)
+            .with_no_answer_threshold(no_answer_threshold),
+    }))
+}
+
+/// Such a head has no labels; whether some questions have no answer goes into the description.
+fn learn_labels(description: &mut Description, training: &Path) -> Result<Vec<String>> {
+    let can_be_impossible = read_squad(training)?.iter().any(|question| question.is_impossible);
+    description.no_answer_threshold = can_be_impossible.then_some(0.0);
+    Ok(Vec::new())
+}
 
 /// Extractive question answering.
 #[derive(Debug, Clone)]

@@ -3,20 +3,98 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use bert_cli::input::columns::Column;
 use bert_cli::input::read_inputs;
-use bert_cli::input::table::{Row, TableOptions, read_table};
+use bert_cli::input::table::{LabelColumns, Row, TableOptions, read_table};
 use bert_model::model::loss::{binary_cross_entropy, cross_entropy, squared_error};
 use bert_model::pipeline::{Classification, ClassificationProcessor, highest};
 use bert_model::text::Sequence;
-use bert_model::{BertForSequenceClassification, Error, ProblemType, Result};
+use bert_model::{BertForSequenceClassification, Error, Pretrained, ProblemType, Result, Tokenizer};
 use burn::tensor::{Int, Tensor, TensorData};
 use serde_json::{Map, Value, json};
 
-use super::{Asked, Examples, Task, balanced, number_of, weight_of, weighted_sum};
+use super::any::AnyTask;
+use super::kind::Facts;
+use super::{Asked, Examples, Task, at_least, balanced, number_of, weight_of, weighted_sum};
+use crate::description::Description;
 use crate::metrics::classification::classification;
 use crate::metrics::multi_label::multi_label;
 use crate::metrics::regression::regression;
 use crate::report::{Mistake, worst};
+
+/// One class for a text or a pair.
+pub const CLASSIFICATION: Facts = Facts {
+    name: "classification",
+    about: "One class for a text or a pair",
+    architecture: BertForSequenceClassification::ARCHITECTURE,
+    problem_type: Some(ProblemType::SingleLabelClassification),
+    main_metric: "accuracy",
+    metrics: &["accuracy", "f1", "macro_f1", "weighted_f1", "mcc"],
+    max_seq_len: 128,
+    columns: ("text", None),
+    reads_pairs: false,
+    check_columns: |description| columns(description).map(drop),
+    learn_labels: |description, training| at_least(2, classes(description, training)?, training),
+    open,
+};
+
+/// Any number of labels.
+pub const MULTI_LABEL: Facts = Facts {
+    name: "multi-label",
+    about: "Any number of labels",
+    problem_type: Some(ProblemType::MultiLabelClassification),
+    main_metric: "f1",
+    metrics: &["accuracy", "f1", "micro_f1", "macro_f1", "weighted_f1"],
+    learn_labels: |description, training| at_least(1, classes(description, training)?, training),
+    ..CLASSIFICATION
+};
+
+/// A value.
+pub const REGRESSION: Facts = Facts {
+    name: "regression",
+    about: "A value",
+    problem_type: Some(ProblemType::Regression),
+    main_metric: "pearson",
+    metrics: &["pearson", "spearman"],
+    learn_labels: |_, _| Ok(vec!["value".into()]),
+    ..CLASSIFICATION
+};
+
+fn open(description: &Description, labels: Vec<String>, tokenizer: &Tokenizer) -> Result<AnyTask> {
+    let problem = description.task.problem_type.unwrap_or(ProblemType::SingleLabelClassification);
+    let tokenizer = tokenizer.truncating(description.max_seq_len)?;
+    Ok(AnyTask::Sequence(SequenceTask {
+        processor: ClassificationProcessor::new(problem, labels, tokenizer),
+        columns: columns(description)?,
+        main_metric: description.main_metric(),
+        class_weights: Vec::new(),
+    }))
+}
+
+/// Where a table has what.
+fn columns(description: &Description) -> Result<TableOptions> {
+    let label = |name: &str| match description.task.problem_type {
+        Some(ProblemType::MultiLabelClassification) => LabelColumns::parse_multi(name, description.header),
+        _ => Ok(LabelColumns::One(description.column(name)?)),
+    };
+    let label = description.label.as_deref().map(label).transpose()?;
+    Ok(TableOptions { label, ..description.inputs()? })
+}
+
+/// The classes of a training file.
+fn classes(description: &Description, training: &Path) -> Result<Vec<String>> {
+    let table = columns(description)?;
+    let rows: Vec<Row> = read_table(training, &table)?.collect::<Result<_>>()?;
+    let found = label_names(&rows);
+    Ok(match table.label {
+        // A column by its name is a label, though no training text may have it.
+        Some(LabelColumns::Indicators(columns)) => {
+            let names: Vec<String> = columns.iter().map(Column::to_string).collect();
+            if found.iter().all(|label| names.contains(label)) { names } else { found }
+        }
+        _ => found,
+    })
+}
 
 /// Classification, multi-label classification or regression of texts and pairs.
 #[derive(Debug, Clone)]

@@ -8,15 +8,62 @@ use bert_cli::lines::Lines;
 use bert_model::model::loss::cross_entropy;
 use bert_model::pipeline::tags::{EntitySpan, TagScheme, complete, entities, to_iob2};
 use bert_model::pipeline::{TaggedText, TaggingProcessor, TaggingWindow, Words};
-use bert_model::{BertForTokenClassification, Error, Result};
+use bert_model::{BertForTokenClassification, Error, Pretrained, Result, Tokenizer};
 use bert_train::report::Mark;
 use burn::tensor::{Int, Tensor};
 use serde_json::{Map, Value, json};
 
-use super::{Asked, Examples, Task, balanced, number_of, weight_of, weighted_sum};
-use crate::data::conll::{ConllColumns, ConllOptions, Sentence, WordsOrText, read_tagged, words_or_text};
+use super::any::AnyTask;
+use super::kind::Facts;
+use super::{Asked, Examples, Task, at_least, balanced, number_of, weight_of, weighted_sum};
+use crate::data::conll::{ConllColumns, ConllOptions, Sentence, TagColumn, WordsOrText, read_tagged, words_or_text};
+use crate::description::Description;
 use crate::metrics::entities::entity_scores;
 use crate::report::{Mistake, worst};
+
+/// A tag for every word.
+pub const TAGGING: Facts = Facts {
+    name: "tagging",
+    about: "A tag for every word",
+    architecture: BertForTokenClassification::ARCHITECTURE,
+    problem_type: None,
+    main_metric: "f1",
+    metrics: &["f1"],
+    max_seq_len: 128,
+    columns: ("text", None),
+    reads_pairs: false,
+    check_columns: |description| columns(description).map(drop),
+    learn_labels,
+    open,
+};
+
+fn open(description: &Description, labels: Vec<String>, tokenizer: &Tokenizer) -> Result<AnyTask> {
+    let Description { tag_scheme, max_seq_len, .. } = *description;
+    Ok(AnyTask::Tagging(TaggingTask {
+        columns: columns(description)?,
+        texts: description.inputs()?,
+        processor: TaggingProcessor::new(tokenizer.clone(), labels, tag_scheme, max_seq_len)?,
+        tag_weights: Vec::new(),
+    }))
+}
+
+/// Where a CoNLL file has what.
+fn columns(description: &Description) -> Result<ConllColumns> {
+    let parse = |column: &Option<String>| column.as_deref().map(TagColumn::parse).transpose();
+    Ok(ConllColumns { token: parse(&description.token_column)?, tag: parse(&description.tag_column)? })
+}
+
+/// The tags of a training file; what their prefixes mean goes into the description.
+fn learn_labels(description: &mut Description, training: &Path) -> Result<Vec<String>> {
+    let mut sentences = TaggingTask::sentences(columns(description)?, training)?;
+    let (labels, scheme) = learned_tags(&mut sentences);
+    if labels.iter().all(|label| label.parse::<f64>().is_ok()) {
+        let file = training.display();
+        eprintln!("warning: {file}: the tags are numbers, which mark no entities: `f1` is the accuracy");
+    }
+    description.tag_scheme = scheme;
+    at_least(2, labels, training)
+}
 
 /// Tagging of words.
 #[derive(Debug, Clone)]

@@ -72,13 +72,13 @@ pub(super) fn run_once(
         });
     }
     let mut description = settings.description.clone();
-    let labels = description.learn_labels(&files.training)?;
-    let (labels, keeps_head) = fit_to_head(labels, description.task.architecture(), &config);
-    let is_same_class = config.architectures.iter().flatten().any(|name| name == description.task.architecture());
+    let labels = (description.task.learn_labels)(&mut description, &files.training)?;
+    let (labels, keeps_head) = fit_to_head(labels, description.task.architecture, &config);
+    let is_same_class = config.architectures.iter().flatten().any(|name| name == description.task.architecture);
     if is_same_class && !keeps_head && !settings.from_scratch && !run.quiet {
         eprintln!("{}: its head is for other labels and stays behind; a fresh one learns", settings.model.display());
     }
-    let task = description.task(labels.clone(), &tokenizer)?;
+    let task = (description.task.open)(&description, labels.clone(), &tokenizer)?;
     let config = with_head(config, &description, &labels);
     for_task!(task, task => {
         let mut task = task;

@@ -17,7 +17,7 @@ const HEAD: u64 = 23;
 /// The configuration with the head of the task.
 pub(super) fn with_head(config: BertConfig, description: &Description, labels: &[String]) -> BertConfig {
     let mut config = if labels.is_empty() { config.without_labels() } else { config.with_labels(labels) };
-    config.problem_type = description.task.problem_type();
+    config.problem_type = description.task.problem_type;
     config
 }
 
@@ -53,7 +53,7 @@ pub(super) fn initial_model<M: Pretrained>(
         return Ok(M::fresh(config, seed, device));
     }
     let weights = Weights::open(&settings.model)?;
-    let weights = if keeps_head { weights } else { weights.without(&["classifier", "qa_outputs"]) };
+    let weights = if keeps_head { weights } else { weights.without(M::HEADS) };
     let loaded = load_weights_partial::<M>(&weights, config.clone(), seed, device)?;
     let unexpected: Vec<&str> =
         loaded.initialised.iter().map(String::as_str).filter(|n| n.contains("pooler")).collect();

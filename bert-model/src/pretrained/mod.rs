@@ -25,6 +25,9 @@ pub trait Pretrained: Module + Sync {
     /// The name of the class in transformers, as `config.json` gives it.
     const ARCHITECTURE: &'static str;
 
+    /// What the names of its heads' tensors begin with.
+    const HEADS: &'static [&'static str];
+
     /// A fresh model of the form that the initialiser's configuration describes.
     fn initialise(initialiser: &mut Initialiser) -> Self;
 
@@ -36,6 +39,7 @@ pub trait Pretrained: Module + Sync {
 
 impl Pretrained for BertModel {
     const ARCHITECTURE: &'static str = "BertModel";
+    const HEADS: &'static [&'static str] = &[];
 
     fn initialise(initialiser: &mut Initialiser) -> Self {
         Self::with_pooler(initialiser)
@@ -43,9 +47,10 @@ impl Pretrained for BertModel {
 }
 
 macro_rules! pretrained {
-    ($($model:ident),+) => {
+    ($($model:ident: $($head:literal),+;)+) => {
         $(impl Pretrained for $model {
             const ARCHITECTURE: &'static str = stringify!($model);
+            const HEADS: &'static [&'static str] = &[$($head),+];
 
             fn initialise(initialiser: &mut Initialiser) -> Self {
                 Self::with(initialiser)
@@ -54,12 +59,12 @@ macro_rules! pretrained {
     };
 }
 
-pretrained!(
-    BertForPreTraining,
-    BertForMaskedLM,
-    BertForNextSentencePrediction,
-    BertForSequenceClassification,
-    BertForTokenClassification,
-    BertForQuestionAnswering,
-    BertForMultipleChoice
-);
+pretrained! {
+    BertForPreTraining: "cls.predictions.", "cls.seq_relationship.";
+    BertForMaskedLM: "cls.predictions.";
+    BertForNextSentencePrediction: "cls.seq_relationship.";
+    BertForSequenceClassification: "classifier.";
+    BertForTokenClassification: "classifier.";
+    BertForQuestionAnswering: "qa_outputs.";
+    BertForMultipleChoice: "classifier.";
+}
