@@ -52,7 +52,13 @@ pub fn print_line(line: impl Display) -> Result<()> {
 /// If there is no such device.
 pub fn select_device(name: &str, quiet: bool) -> Result<NamedDevice> {
     static HINT: Once = Once::new();
-    let device = device::select(name)?;
+    let device = device::select(name).map_err(|error| match error {
+        Error::NotBuilt { feature } => Error::Device {
+            name: feature.into(),
+            reason: format!("not in this build; build with `--features {feature}`"),
+        },
+        other => other,
+    })?;
     if !quiet {
         eprintln!("device: {}", device.name);
         if name == "auto" && device::is_gpu_idle() {

@@ -13,6 +13,7 @@ use crate::file::replace_file;
 
 /// The nonlinearity of the feed-forward layer and of the MLM head (`hidden_act`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
     /// The exact Gaussian error linear unit, x·Φ(x): what the released checkpoints were trained with.
@@ -385,7 +386,7 @@ impl BertConfig {
             types => Err(Error::Mismatch {
                 left: "pairs of texts".into(),
                 right: format!("a model of {types} token type (`type_vocab_size` in config.json)"),
-                advice: "give one text at a time (--no-nsp), or take a model with two".into(),
+                advice: "give one text at a time, or take a model with two".into(),
             }),
         }
     }

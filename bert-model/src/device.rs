@@ -11,11 +11,12 @@ use burn::tensor::{DeviceKind, DeviceType};
 
 use crate::error::{Error, Result};
 
-/// Every name that `--device` takes.
+/// Every name that [`select`] takes.
 pub const NAMES: [&str; 8] = ["auto", "flex", "ndarray", "wgpu", "vulkan", "metal", "cuda", "rocm"];
 
 /// A device and the name under which it was found.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct NamedDevice {
     /// One of [`NAMES`], never "auto".
     pub name: &'static str,
@@ -101,8 +102,8 @@ fn ndarray() -> Result<NamedDevice> {
     Err(not_built("ndarray"))
 }
 
-fn not_built(feature: &str) -> Error {
-    error(feature, format!("not in this build; build with `--features {feature}`"))
+fn not_built(feature: &'static str) -> Error {
+    Error::NotBuilt { feature }
 }
 
 /// A GPU backend: its device if the build has the feature and the machine an adapter.

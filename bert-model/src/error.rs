@@ -53,6 +53,10 @@ pub enum Error {
     #[error("device `{name}`: {reason}")]
     Device { name: String, reason: String },
 
+    /// A device whose backend is not in this build.
+    #[error("device `{feature}`: not in this build, which lacks the cargo feature `{feature}`")]
+    NotBuilt { feature: &'static str },
+
     /// Training met a number that is not finite.
     #[error(
         "step {step}: {what} is {value}; training stopped, the last checkpoint is kept. Try a lower learning rate or a longer warmup"

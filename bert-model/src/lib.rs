@@ -22,7 +22,8 @@
 //! [`device`] turns a name into a device, [`workers`] share a batch among the cores, [`mod@file`] writes files that are
 //! whole or not there, [`error`] says what can go wrong. How a model learns is in the crate `bert-train`.
 
-// Nothing that a user feeds us may panic; there are no exceptions.
+// No file, text or configuration that a user feeds us may panic. What a caller must see to (a tensor's shape, a sequence
+// within the model's positions, where it calls a model by itself) stands under "# Panics"; pipelines check it.
 #![deny(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::unreachable)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -50,3 +51,21 @@ pub use model::{
 pub use pretrained::{Loaded, Pretrained, load, load_partial, save};
 pub use text::Tokenizer;
 pub use workers::Workers;
+
+/// Models and all that is around them can be shared between threads; this does not compile otherwise.
+const _: () = {
+    const fn assert_send_sync<T: Send + Sync>() {}
+    assert_send_sync::<BertConfig>();
+    assert_send_sync::<BertForMaskedLM>();
+    assert_send_sync::<BertForMultipleChoice>();
+    assert_send_sync::<BertForNextSentencePrediction>();
+    assert_send_sync::<BertForPreTraining>();
+    assert_send_sync::<BertForQuestionAnswering>();
+    assert_send_sync::<BertForSequenceClassification>();
+    assert_send_sync::<BertForTokenClassification>();
+    assert_send_sync::<BertModel>();
+    assert_send_sync::<Error>();
+    assert_send_sync::<Tokenizer>();
+    assert_send_sync::<Workers>();
+    assert_send_sync::<pretrained::weights::Weights>();
+};

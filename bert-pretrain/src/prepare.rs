@@ -284,6 +284,20 @@ pub fn count_steps(settings: &TrainSettings, data: &Data) -> Result<u64> {
     Ok(steps.max(1).max(settings.phase2_steps))
 }
 
+/// Checks that a model can tell the two sentences of next-sentence prediction apart.
+///
+/// # Errors
+/// If it has one token type only.
+pub fn check_pairs(config: &BertConfig) -> Result<()> {
+    config.check_pairs().map_err(|error| match error {
+        Error::Mismatch { left, right, .. } => {
+            let advice = "give one text at a time (--no-nsp), or take a model with two".into();
+            Error::Mismatch { left, right, advice }
+        }
+        other => other,
+    })
+}
+
 /// The model to begin with, with the configuration that fits the tokenizer.
 ///
 /// # Errors
@@ -312,7 +326,7 @@ pub fn initial_model(
     };
     tokenizer.check_fits(&config)?;
     if settings.data.nsp_mode != crate::examples::NspMode::Off {
-        config.check_pairs()?;
+        check_pairs(&config)?;
     }
     if settings.longest() > config.max_position_embeddings {
         return Err(Error::Mismatch {

@@ -15,7 +15,8 @@ use crate::corpus::Corpus;
 use crate::examples::NspMode;
 use crate::objective::{Evaluation, Pretraining};
 use crate::prepare::{
-    Phase, count_steps, evaluation_examples, example_maker, initial_model, prepare, remove_cache, training_source,
+    Phase, check_pairs, count_steps, evaluation_examples, example_maker, initial_model, prepare, remove_cache,
+    training_source,
 };
 use crate::report;
 use crate::settings::{DataSettings, RunSettings, TrainSettings};
@@ -36,7 +37,7 @@ pub struct Outcome {
 /// Whatever can be wrong with the corpus, the files, the device or the numbers.
 pub fn run(settings: &TrainSettings, run: &RunSettings, interrupt: &Interrupt) -> Result<Outcome> {
     let started = Instant::now();
-    let NamedDevice { name, device } = select_device(&run.device, run.quiet)?;
+    let NamedDevice { name, device, .. } = select_device(&run.device, run.quiet)?;
     settings.precision.check(&device)?;
     // What is wrong with the inputs is said before anything is written.
     for paths in [&settings.corpus, &settings.eval_corpus] {
@@ -200,7 +201,7 @@ pub fn evaluate(
     let store = Store::build(&path, &corpus, &tokenizer, data.sentences, "")?;
     let nsp_mode = if has_nsp { data.nsp_mode } else { NspMode::Off };
     if nsp_mode != NspMode::Off {
-        loaded.config.check_pairs()?;
+        check_pairs(&loaded.config)?;
     }
     let data = DataSettings {
         nsp_mode,

@@ -54,7 +54,7 @@ pub(super) fn run_once(
     files: &Files,
     interrupt: &Interrupt,
 ) -> Result<Outcome> {
-    let NamedDevice { name, device } = select_device(&run.device, run.quiet)?;
+    let NamedDevice { name, device, .. } = select_device(&run.device, run.quiet)?;
     let config = load_config(&settings.model)?;
     let tokenizer = Tokenizer::load(&settings.model)?;
     settings.description.check_fits(&config, &tokenizer)?;

@@ -14,6 +14,7 @@ use crate::text::Tokenizer;
 
 /// A trained model before it is put on a device: configuration, weights, tokenizer.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Checkpoint {
     /// `config.json`.
     pub config: BertConfig,

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 /// How tags mark entities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum TagScheme {
     Iob1,
     Iob2,
@@ -28,6 +29,7 @@ pub enum TagScheme {
 
 /// Words `start..end` of a sentence, and the type.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[non_exhaustive]
 pub struct EntitySpan {
     #[serde(rename = "type")]
     pub kind: String,

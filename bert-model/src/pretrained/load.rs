@@ -16,6 +16,7 @@ const WORDS: &str = "embeddings.word_embeddings.weight";
 
 /// A model and what was learned while loading it.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Loaded<M> {
     /// The model, on the device that was asked for.
     pub model: M,
