@@ -1,16 +1,17 @@
 //! The command line, as it is typed.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use bert_cli::args::{Common, TextArgs};
-use bert_model::pipeline::{self, Layers};
+use bert_model::pipeline::Layers;
 use bert_train::Decay;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
 use crate::description::Description;
 use crate::presets::Preset;
 use crate::tasks::kind::TaskKind;
+
+pub use crate::option_values::{ClassWeights, Combine, Freeze, Pooling};
 
 /// Fine-tune BERT on a labelled file, predict, and embed.
 ///
@@ -278,55 +279,6 @@ pub struct EmbedArgs {
     pub common: Common,
 }
 
-/// How the vectors of a text's tokens become one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Pooling {
-    /// Their mean, padding left out.
-    Mean,
-    /// That of `[CLS]`.
-    Cls,
-    /// The highest of each component.
-    Max,
-    /// The pooler's output.
-    Pooler,
-    /// They stay as they are.
-    None,
-}
-
-impl Pooling {
-    /// As the library has it; `None` for a vector of every token.
-    pub fn of_text(self) -> Option<pipeline::Pooling> {
-        match self {
-            Self::Mean => Some(pipeline::Pooling::Mean),
-            Self::Cls => Some(pipeline::Pooling::Cls),
-            Self::Max => Some(pipeline::Pooling::Max),
-            Self::Pooler => Some(pipeline::Pooling::Pooler),
-            Self::None => None,
-        }
-    }
-}
-
-/// How the vectors of several layers become one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Combine {
-    /// Behind each other.
-    Concat,
-    /// Their sum.
-    Sum,
-    /// Their mean.
-    Mean,
-}
-
-impl From<Combine> for pipeline::Combine {
-    fn from(combine: Combine) -> Self {
-        match combine {
-            Combine::Concat => Self::Concat,
-            Combine::Sum => Self::Sum,
-            Combine::Mean => Self::Mean,
-        }
-    }
-}
-
 /// `bert-finetune report`
 #[derive(Debug, Args)]
 pub struct ReportArgs {
@@ -339,36 +291,4 @@ pub struct ReportArgs {
     /// Accepted as everywhere; a report has no progress to show
     #[arg(long)]
     pub quiet: bool,
-}
-
-/// How classes are weighed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ClassWeights {
-    /// Against their number.
-    Balanced,
-}
-
-/// What does not learn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Freeze {
-    /// The embeddings and all layers.
-    Encoder,
-    /// The embeddings and this many layers.
-    Layers(usize),
-}
-
-impl FromStr for Freeze {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        match name {
-            "encoder" => Ok(Self::Encoder),
-            "embeddings" => Ok(Self::Layers(0)),
-            number => {
-                let number =
-                    number.parse().map_err(|_| format!("`{name}` is none of encoder, embeddings, a number"))?;
-                Ok(Self::Layers(number))
-            }
-        }
-    }
 }

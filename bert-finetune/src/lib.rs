@@ -15,6 +15,7 @@ pub mod demo;
 pub mod description;
 pub mod features;
 pub mod metrics;
+mod option_values;
 pub mod output;
 pub mod predict;
 pub mod presets;

@@ -6,6 +6,7 @@
 
 pub mod any;
 pub mod kind;
+mod labels;
 pub mod multiple_choice;
 pub mod question_answering;
 pub mod sequence;
@@ -52,22 +53,6 @@ impl Asked {
             None => Ok(()),
         }
     }
-}
-
-/// The number of a label; where all labels have names, a number means the label that has it.
-fn number_of(label: &str, labels: &[String]) -> Option<usize> {
-    let is_named = || labels.iter().all(|label| label.parse::<f64>().is_err());
-    let by_number = || label.parse().ok().filter(|&number| number < labels.len() && is_named());
-    labels.iter().position(|known| known == label).or_else(by_number)
-}
-
-/// The labels of a training file, if there are enough of them to tell apart.
-fn at_least(count: usize, labels: Vec<String>, training: &Path) -> Result<Vec<String>> {
-    if labels.len() >= count {
-        return Ok(labels);
-    }
-    let found = format!("one label only, {:?}", labels.first().map_or("none", String::as_str));
-    Err(Error::file(training, found, "at least two classes to tell apart"))
 }
 
 /// BERT with the head of a task.

@@ -1,9 +1,7 @@
 //! One text or a pair (paper, section 4.1): a class, any number of labels, or a value, read off the pooled `[CLS]`.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
-use bert_cli::input::columns::Column;
 use bert_cli::input::read_inputs;
 use bert_cli::input::table::{LabelColumns, Row, TableOptions, read_table};
 use bert_model::model::loss::{binary_cross_entropy, cross_entropy, squared_error};
@@ -11,11 +9,13 @@ use bert_model::pipeline::{Classification, ClassificationProcessor, highest};
 use bert_model::text::Sequence;
 use bert_model::{BertForSequenceClassification, Error, Pretrained, ProblemType, Result, Tokenizer};
 use burn::tensor::{Int, Tensor, TensorData};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::any::AnyTask;
 use super::kind::Facts;
-use super::{Asked, Examples, Task, at_least, balanced, number_of, weight_of, weighted_sum};
+use super::labels::{at_least, classes, number_of};
+use super::{Asked, Examples, Task, balanced, weight_of, weighted_sum};
 use crate::description::Description;
 use crate::metrics::classification::classification;
 use crate::metrics::multi_label::multi_label;
@@ -34,7 +34,7 @@ pub const CLASSIFICATION: Facts = Facts {
     columns: ("text", None),
     reads_pairs: false,
     check_columns: |description| columns(description).map(drop),
-    learn_labels: |description, training| at_least(2, classes(description, training)?, training),
+    learn_labels: |description, training| at_least(2, classes(&columns(description)?, training)?, training),
     open,
 };
 
@@ -45,7 +45,7 @@ pub const MULTI_LABEL: Facts = Facts {
     problem_type: Some(ProblemType::MultiLabelClassification),
     main_metric: "f1",
     metrics: &["accuracy", "f1", "micro_f1", "macro_f1", "weighted_f1"],
-    learn_labels: |description, training| at_least(1, classes(description, training)?, training),
+    learn_labels: |description, training| at_least(1, classes(&columns(description)?, training)?, training),
     ..CLASSIFICATION
 };
 
@@ -79,21 +79,6 @@ fn columns(description: &Description) -> Result<TableOptions> {
     };
     let label = description.label.as_deref().map(label).transpose()?;
     Ok(TableOptions { label, ..description.inputs()? })
-}
-
-/// The classes of a training file.
-fn classes(description: &Description, training: &Path) -> Result<Vec<String>> {
-    let table = columns(description)?;
-    let rows: Vec<Row> = read_table(training, &table)?.collect::<Result<_>>()?;
-    let found = label_names(&rows);
-    Ok(match table.label {
-        // A column by its name is a label, though no training text may have it.
-        Some(LabelColumns::Indicators(columns)) => {
-            let names: Vec<String> = columns.iter().map(Column::to_string).collect();
-            if found.iter().all(|label| names.contains(label)) { names } else { found }
-        }
-        _ => found,
-    })
 }
 
 /// Classification, multi-label classification or regression of texts and pairs.
@@ -166,18 +151,6 @@ impl SequenceTask {
         };
         Ok(SequenceExample { line: row.line, text: row.text, pair: row.pair, target })
     }
-}
-
-/// The classes of a data file in a stable order: by value if all are numbers, else by their letters.
-pub fn label_names(rows: &[Row]) -> Vec<String> {
-    let names: BTreeSet<&String> = rows.iter().flat_map(|row| &row.labels).collect();
-    let mut labels: Vec<String> = names.into_iter().cloned().collect();
-    if let Ok(values) = labels.iter().map(|label| label.parse()).collect::<Result<Vec<f64>, _>>() {
-        let mut numbered: Vec<(f64, String)> = values.into_iter().zip(labels).collect();
-        numbered.sort_by(|(a, _), (b, _)| a.total_cmp(b));
-        labels = numbered.into_iter().map(|(_, label)| label).collect();
-    }
-    labels
 }
 
 impl Task for SequenceTask {
@@ -288,13 +261,12 @@ impl Task for SequenceTask {
         scores: &[Vec<Vec<f32>>],
     ) -> Map<String, Value> {
         let scores = || scores.iter().map(|scores| &scores[0]);
-        let metrics = match self.processor.problem() {
+        match self.processor.problem() {
             ProblemType::SingleLabelClassification => {
                 let gold: Vec<usize> = examples.iter().map(|example| class_of(&example.target)).collect();
                 let predicted: Vec<usize> = scores().map(|scores| highest(scores)).collect();
                 let loss = -gold.iter().zip(scores()).map(|(&g, s)| f64::from(s[g].max(1e-30)).ln()).sum::<f64>();
-                let metrics = classification(&gold, &predicted, self.labels().len());
-                with(json!(metrics), [("loss", loss / gold.len() as f64)])
+                with_loss(classification(&gold, &predicted, self.labels().len()), loss / gold.len() as f64)
             }
             ProblemType::MultiLabelClassification => {
                 let gold: Vec<Vec<bool>> = examples.iter().map(|example| flags_of(&example.target)).collect();
@@ -303,19 +275,14 @@ impl Task for SequenceTask {
                     |(&is_gold, &p): (&bool, &f32)| -f64::from(if is_gold { p } else { 1.0 - p }.max(1e-30)).ln();
                 let loss = gold.iter().zip(scores()).flat_map(|(gold, scores)| gold.iter().zip(scores).map(cost));
                 let loss = loss.sum::<f64>() / (gold.len() * self.labels().len()) as f64;
-                with(json!(multi_label(&gold, &predicted, self.labels().len())), [("loss", loss)])
+                with_loss(multi_label(&gold, &predicted, self.labels().len()), loss)
             }
             ProblemType::Regression => {
                 let gold: Vec<f64> = examples.iter().map(|example| value_of(&example.target)).collect();
                 let predicted: Vec<f64> = scores().map(|scores| f64::from(scores[0])).collect();
                 let metrics = regression(&gold, &predicted);
-                let loss = metrics.mse;
-                with(json!(metrics), [("loss", loss)])
+                with_loss(&metrics, metrics.mse)
             }
-        };
-        match metrics {
-            Value::Object(metrics) => metrics,
-            _ => Map::new(),
         }
     }
 
@@ -363,12 +330,11 @@ impl Task for SequenceTask {
     }
 }
 
-/// Adds numbers to a JSON object.
-fn with<const N: usize>(mut object: Value, numbers: [(&str, f64); N]) -> Value {
-    for (name, number) in numbers {
-        object[name] = number.into();
-    }
-    object
+/// Metrics by their names, and the loss.
+fn with_loss(metrics: impl Serialize, loss: f64) -> Map<String, Value> {
+    let mut metrics = json!(metrics);
+    metrics["loss"] = loss.into();
+    metrics.as_object().cloned().unwrap_or_default()
 }
 
 fn class_of(target: &Target) -> usize {
@@ -381,20 +347,4 @@ fn value_of(target: &Target) -> f64 {
 
 fn flags_of(target: &Target) -> Vec<bool> {
     if let Target::Labels(flags) = target { flags.iter().map(|&flag| flag > 0.5).collect() } else { Vec::new() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn classes_are_in_one_order_and_there_once() {
-        let names = |labels: &[&str]| {
-            let row = |label: &&str| Row { line: 1, text: String::new(), pair: None, labels: vec![label.to_string()] };
-            label_names(&labels.iter().map(row).collect::<Vec<_>>())
-        };
-        assert_eq!(names(&["10", "9", "-1", "9"]), ["-1", "9", "10"]);
-        assert_eq!(names(&["10", "9", "1a"]), ["10", "1a", "9"]);
-        assert_eq!(names(&["1.0", "1", "1.0", "0", "1"]), ["0", "1", "1.0"]);
-    }
 }

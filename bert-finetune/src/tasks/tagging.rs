@@ -15,7 +15,8 @@ use serde_json::{Map, Value, json};
 
 use super::any::AnyTask;
 use super::kind::Facts;
-use super::{Asked, Examples, Task, at_least, balanced, number_of, weight_of, weighted_sum};
+use super::labels::{at_least, number_of};
+use super::{Asked, Examples, Task, balanced, weight_of, weighted_sum};
 use crate::data::conll::{ConllColumns, ConllOptions, Sentence, TagColumn, WordsOrText, read_tagged, words_or_text};
 use crate::description::Description;
 use crate::metrics::entities::entity_scores;

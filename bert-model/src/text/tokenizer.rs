@@ -5,22 +5,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use serde_json::json;
 use tokenizers::models::bpe::Vocab;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::bert::BertProcessing;
-use tokenizers::{
-    AddedToken, EncodeInput, Encoding, ModelWrapper, NormalizerWrapper, PaddingParams, PostProcessor,
-    PreTokenizerWrapper, TruncationParams,
-};
+use tokenizers::{AddedToken, EncodeInput, Encoding, PaddingParams, PostProcessor, TruncationParams};
 
 pub use super::tokenizer_files::SPECIAL_TOKENS;
-use super::tokenizer_files::{SPECIAL_KEYS, added_tokens, check_algorithm, read_json, read_vocabulary, special_names};
+use super::tokenizer_files::{added_tokens, check_algorithm, read_json, read_vocabulary, special_names};
 use crate::config::BertConfig;
 use crate::error::{Error, Result};
-use crate::file::replace_file;
 
 /// Where a piece or a word stands in a text: start and end, in code points.
 pub type Place = (usize, usize);
@@ -61,7 +56,7 @@ impl Normalisation {
 /// Text to WordPiece ids and back.
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    pub(super) inner: tokenizers::Tokenizer,
     special: SpecialTokens,
     /// One more than the highest id.
     end_of_ids: u64,
@@ -325,23 +320,6 @@ impl Tokenizer {
         encoded.map_err(|error| Error::Setting(format!("cannot tokenise: {error}")))
     }
 
-    /// How text is prepared, as far as the tokenizer says; else as Google's uncased models.
-    pub fn normalisation(&self) -> Normalisation {
-        let normalizer = self.inner.get_normalizer().map(serde_json::to_value).and_then(Result::ok).unwrap_or_default();
-        Normalisation {
-            lowercase: normalizer["lowercase"].as_bool().unwrap_or(true),
-            strip_accents: normalizer["strip_accents"].as_bool(),
-            chinese_chars: normalizer["handle_chinese_chars"].as_bool().unwrap_or(true),
-        }
-    }
-
-    /// Whether text is cut as BERT does it, rather than in a way that only a `tokenizer.json` can describe.
-    fn is_bert(&self) -> bool {
-        matches!(self.inner.get_model(), ModelWrapper::WordPiece(_))
-            && matches!(self.inner.get_normalizer(), Some(NormalizerWrapper::BertNormalizer(_)))
-            && matches!(self.inner.get_pre_tokenizer(), Some(PreTokenizerWrapper::BertPreTokenizer(_)))
-    }
-
     /// Checks that every id of this tokenizer is a row of the model's word table.
     ///
     /// # Errors
@@ -356,49 +334,5 @@ impl Tokenizer {
             right: format!("the model's of {}", config.vocab_size),
             advice: "use the tokenizer that the model was trained with".into(),
         })
-    }
-
-    /// The tokenizer as a `tokenizer.json`.
-    ///
-    /// # Errors
-    /// If a part of a foreign tokenizer cannot be written.
-    pub fn to_json(&self) -> Result<String> {
-        self.inner.to_string(true).map_err(|error| Error::Setting(format!("cannot write the tokenizer: {error}")))
-    }
-
-    /// Writes `tokenizer.json`, `tokenizer_config.json` and, for WordPiece, `vocab.txt`; `max_length` is the longest
-    /// sequence of the model that they are for.
-    ///
-    /// # Errors
-    /// If a file cannot be written.
-    pub fn save(&self, directory: impl AsRef<Path>, max_length: usize) -> Result<()> {
-        let directory = directory.as_ref();
-        replace_file(directory.join("tokenizer.json"), self.to_json()?.as_bytes())?;
-        let mut config = match self.is_bert() {
-            true => {
-                let Normalisation { lowercase, strip_accents, chinese_chars } = self.normalisation();
-                json!({
-                    "tokenizer_class": "BertTokenizer",
-                    "do_lower_case": lowercase,
-                    "strip_accents": strip_accents,
-                    "tokenize_chinese_chars": chinese_chars,
-                })
-            }
-            // transformers then takes tokenizer.json as it is.
-            false => json!({"tokenizer_class": "PreTrainedTokenizerFast"}),
-        };
-        config["model_max_length"] = max_length.into();
-        let SpecialTokens { pad, unk, cls, sep, mask } = self.special;
-        for (key, id) in SPECIAL_KEYS.into_iter().zip([pad, unk, cls, sep, mask]) {
-            config[key] = self.piece(id).into();
-        }
-        let config = serde_json::to_string_pretty(&config).map_err(|error| Error::Setting(error.to_string()))?;
-        replace_file(directory.join("tokenizer_config.json"), (config + "\n").as_bytes())?;
-        match self.inner.get_model() {
-            ModelWrapper::WordPiece(_) => {
-                replace_file(directory.join("vocab.txt"), (self.vocabulary().join("\n") + "\n").as_bytes())
-            }
-            _ => Ok(()),
-        }
     }
 }

@@ -3,6 +3,8 @@
 //! `[CLS] question [SEP] window of the text [SEP]`: windows start `stride` WordPieces apart. Of all windows' spans the
 //! best one wins; a span counts in the window where its first WordPiece has most context.
 
+mod ranking;
+
 use std::ops::Range;
 
 use burn::tensor::Tensor;
@@ -11,14 +13,12 @@ use super::{Builder, Checkpoint, FromCheckpoint, HeadProcessor, Pipeline, Proces
 use crate::error::Result;
 use crate::model::{BertForQuestionAnswering, BertInput, BertModel};
 use crate::text::tokenizer::Place;
-use crate::text::{CodePoints, Sequence, Tokenizer};
+use crate::text::{Sequence, Tokenizer};
+
+pub use ranking::{RankedSpans, Span, SpanScores};
 
 /// Longest question, in WordPieces.
 const MAX_QUESTION: usize = 64;
-/// Starts and ends of a window that are paired, and spans that are kept.
-const N_BEST: usize = 20;
-/// Longest answer, in WordPieces.
-const MAX_ANSWER: usize = 30;
 
 /// Answers to questions about texts.
 ///
@@ -120,42 +120,6 @@ pub struct QuestionWindow {
     pieces: Vec<(Place, bool)>,
 }
 
-/// Start and end scores of every position of a window.
-pub type SpanScores = (Vec<f32>, Vec<f32>);
-
-/// A span of a question's text.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
-pub struct Span {
-    /// Where it starts, in code points.
-    pub start: usize,
-    /// Where it ends, in code points, exclusive.
-    pub end: usize,
-    /// The sum of its start and end score.
-    pub score: f32,
-    /// Its probability among all candidates.
-    pub probability: f64,
-}
-
-/// All candidates of a question.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct RankedSpans {
-    /// Best first, at most 20; none if the text has no WordPiece.
-    pub spans: Vec<Span>,
-    /// How much higher "no answer" scores than the best span.
-    pub no_answer_score: f64,
-    /// The probability of "no answer"; 0 where every question has one.
-    pub no_answer_probability: f64,
-}
-
-impl RankedSpans {
-    /// The best span; an empty one if there is none.
-    pub fn best(&self) -> Span {
-        self.spans.first().copied().unwrap_or(Span { start: 0, end: 0, score: f32::MIN, probability: 0.0 })
-    }
-}
-
 impl QuestionAnswerer {
     /// The answer to each question, which stands before the text that it is about. Texts of any length are read in
     /// windows; questions are truncated at 64 WordPieces.
@@ -210,77 +174,10 @@ impl QuestionProcessor {
         self.no_answer_threshold
     }
 
-    /// Whether "no answer" is the answer.
-    pub fn is_unanswered(&self, ranked: &RankedSpans) -> bool {
-        ranked.spans.is_empty() || self.no_answer_threshold.is_some_and(|threshold| ranked.no_answer_score > threshold)
-    }
-
-    /// All candidates of a question from the scores of its windows.
-    pub fn rank(&self, windows: &[QuestionWindow], scores: &[SpanScores]) -> RankedSpans {
-        let mut spans = Vec::new();
-        let mut null = f32::INFINITY;
-        for (window, (start_scores, end_scores)) in windows.iter().zip(scores) {
-            null = null.min(start_scores[0] + end_scores[0]);
-            let positions = window.text_start..window.text_start + window.pieces.len();
-            let (starts, ends) =
-                (best_positions(start_scores, positions.clone()), best_positions(end_scores, positions));
-            for &first in &starts {
-                let ((start, _), has_most_context) = window.pieces[first - window.text_start];
-                for &last in ends.iter().filter(|&&last| last >= first && last - first < MAX_ANSWER && has_most_context)
-                {
-                    let ((_, end), _) = window.pieces[last - window.text_start];
-                    spans.push(Span { start, end, score: start_scores[first] + end_scores[last], probability: 0.0 });
-                }
-            }
-        }
-        spans.sort_by(|a, b| b.score.total_cmp(&a.score));
-        let best = spans.first().map_or(f32::MIN, |span| span.score);
-        // Softmax over the candidates and, where it is allowed, "no answer".
-        let against = self.no_answer_threshold.map(|_| null);
-        let top = against.map_or(best, |null| null.max(best));
-        let weight = |score: f32| f64::from(score - top).exp();
-        let total: f64 = spans.iter().map(|span| weight(span.score)).chain(against.map(weight)).sum();
-        spans.truncate(N_BEST);
-        spans.iter_mut().for_each(|span| span.probability = weight(span.score) / total);
-        RankedSpans {
-            spans,
-            no_answer_score: f64::from(null) - f64::from(best),
-            no_answer_probability: against.map_or(0.0, |null| weight(null) / total),
-        }
-    }
-
     /// How many candidates are listed beside each answer.
     pub fn candidates(&self) -> usize {
         self.candidates
     }
-
-    /// The best candidates of a text, best first.
-    fn best_candidates(&self, text: &str, ranked: &RankedSpans) -> Vec<Candidate> {
-        let mut candidates: Vec<Candidate> = ranked.spans.iter().map(|span| candidate(text, span)).collect();
-        if self.no_answer_threshold.is_some() {
-            let place = ranked.spans.partition_point(|span| span.probability >= ranked.no_answer_probability);
-            candidates.insert(place, no_answer(ranked));
-        }
-        candidates.truncate(self.candidates);
-        candidates
-    }
-}
-
-fn candidate(text: &str, span: &Span) -> Candidate {
-    let &Span { start, end, probability, .. } = span;
-    Candidate { text: CodePoints::new(text).slice(text, start, end).to_string(), score: probability, start, end }
-}
-
-fn no_answer(ranked: &RankedSpans) -> Candidate {
-    Candidate { text: String::new(), score: ranked.no_answer_probability, start: 0, end: 0 }
-}
-
-/// The positions of the highest scores within a range, best first.
-fn best_positions(scores: &[f32], positions: Range<usize>) -> Vec<usize> {
-    let mut positions: Vec<usize> = positions.collect();
-    positions.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
-    positions.truncate(N_BEST);
-    positions
 }
 
 /// How much context a WordPiece has in the window `start..end` (Google's `_check_is_max_context`).
@@ -358,7 +255,10 @@ impl Processor for QuestionProcessor {
 
     fn postprocess(&self, &(_, text): &(&str, &str), windows: &[QuestionWindow], scores: &[SpanScores]) -> Answer {
         let ranked = self.rank(windows, scores);
-        let best = if self.is_unanswered(&ranked) { no_answer(&ranked) } else { candidate(text, &ranked.best()) };
+        let best = match self.is_unanswered(&ranked) {
+            true => ranked.no_answer(),
+            false => ranked.best().of(text),
+        };
         let candidates = self.best_candidates(text, &ranked);
         let Candidate { text, score, start, end } = best;
         Answer { text, score, start, end, candidates }
