@@ -20,20 +20,28 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum TagScheme {
+    /// `B` only where two entities of one type touch.
     Iob1,
+    /// `B` at the start of every entity.
     Iob2,
+    /// As IOB2, with `E` at the end of an entity and `S` for one of a single word.
     Iobes,
+    /// As IOBES, with `L` for `E` and `U` for `S`.
     Bilou,
+    /// Tags without prefixes, such as parts of speech.
     Plain,
 }
 
-/// Words `start..end` of a sentence, and the type.
+/// An entity by the words that it covers.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[non_exhaustive]
 pub struct EntitySpan {
+    /// Its type, such as `PER`.
     #[serde(rename = "type")]
     pub kind: String,
+    /// The number of its first word.
     pub start: usize,
+    /// One more than the number of its last word.
     pub end: usize,
 }
 
