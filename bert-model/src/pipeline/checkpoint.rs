@@ -8,8 +8,8 @@ use serde::Deserialize;
 use super::tags::TagScheme;
 use crate::config::BertConfig;
 use crate::error::{Error, Result};
-use crate::pretrained::load_config;
 use crate::pretrained::weights::Weights;
+use crate::pretrained::{Pretrained, load_config};
 use crate::text::Tokenizer;
 
 /// A trained model before it is put on a device: configuration, weights, tokenizer.
@@ -77,11 +77,25 @@ impl Checkpoint {
         }
     }
 
+    /// Checks that the head is a model's of type `M`: heads for texts and for words have tensors of the same names.
+    pub(super) fn check_head<M: Pretrained>(&self) -> Result<()> {
+        match self.config.architectures.as_deref() {
+            Some(architectures @ [_, ..]) if !architectures.iter().any(|name| name == M::ARCHITECTURE) => {
+                Err(Error::config("config.json", "architectures", architectures.join(", "), M::ARCHITECTURE))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The longest sequence in tokens: as requested, else as in training, else as long as the model has positions.
     pub(super) fn max_length(&self, requested: Option<usize>) -> Result<usize> {
         let positions = self.config.max_position_embeddings;
         match requested {
-            Some(length) if length > positions => Err(Error::TooLong { tokens: length, limit: positions }),
+            Some(length) if length > positions => Err(Error::Mismatch {
+                left: format!("a maximal length of {length} tokens"),
+                right: format!("a model of {positions} positions"),
+                advice: "lower it".into(),
+            }),
             Some(length) => Ok(length),
             None => Ok(self.usage()?.max_seq_len.map_or(positions, |length| length.min(positions))),
         }

@@ -90,6 +90,7 @@ impl FromCheckpoint for ChoiceProcessor {
     type Options = ();
 
     fn from_checkpoint(checkpoint: &Checkpoint, max_length: Option<usize>, _options: &()) -> Result<Self> {
+        checkpoint.check_head::<BertForMultipleChoice>()?;
         checkpoint.config.check_pairs()?;
         Ok(Self::new(checkpoint.tokenizer.truncating(checkpoint.max_length(max_length)?)?))
     }

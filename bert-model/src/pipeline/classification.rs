@@ -94,6 +94,7 @@ impl FromCheckpoint for ClassificationProcessor {
     type Options = ();
 
     fn from_checkpoint(checkpoint: &Checkpoint, max_length: Option<usize>, _options: &()) -> Result<Self> {
+        checkpoint.check_head::<BertForSequenceClassification>()?;
         let config = &checkpoint.config;
         let tokenizer = checkpoint.tokenizer.truncating(checkpoint.max_length(max_length)?)?;
         Ok(Self::new(config.head_problem(), config.label_names()?, tokenizer))

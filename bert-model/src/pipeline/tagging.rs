@@ -243,6 +243,7 @@ impl FromCheckpoint for TaggingProcessor {
     type Options = Option<TagScheme>;
 
     fn from_checkpoint(checkpoint: &Checkpoint, max_length: Option<usize>, scheme: &Option<TagScheme>) -> Result<Self> {
+        checkpoint.check_head::<BertForTokenClassification>()?;
         let labels = checkpoint.config.label_names()?;
         let scheme = scheme.or(checkpoint.usage()?.tag_scheme).unwrap_or_else(|| TagScheme::detect([&labels[..]]));
         Self::new(checkpoint.tokenizer.clone(), labels, scheme, checkpoint.max_length(max_length)?)

@@ -199,6 +199,7 @@ impl FromCheckpoint for QuestionProcessor {
     type Options = QuestionOptions;
 
     fn from_checkpoint(checkpoint: &Checkpoint, max_length: Option<usize>, options: &Self::Options) -> Result<Self> {
+        checkpoint.check_head::<BertForQuestionAnswering>()?;
         checkpoint.config.check_pairs()?;
         let usage = checkpoint.usage()?;
         let stride = options.stride.or(usage.doc_stride).unwrap_or(128);
