@@ -34,7 +34,7 @@ BREAKS = {
         "if found != *expected {",
         "if found != *expected && !BROKEN {",
         "durability", "a_damaged_checkpoint_is_named_and_passed_over"),
-    "a resumed run forgets the optimiser's means": (
+    "a resumed run forgets the optimizer's means": (
         f"{TRAIN}/checkpoint.rs",
         "optimizer.restore(self.step, read_tensors(&self.path.join(OPTIMIZER))?, device);",
         "if !BROKEN { optimizer.restore(self.step, read_tensors(&self.path.join(OPTIMIZER))?, device); }",
@@ -126,8 +126,8 @@ BREAKS = {
         "durability", "a_run_is_not_resumed_with_other_settings_or_another_corpus"),
     "another casing is taken": (
         "bert-pretrain/src/prepare.rs",
-        "if settings.cased && tokenizer.normalisation().lowercase {",
-        "if settings.cased && tokenizer.normalisation().lowercase && !BROKEN {",
+        "if settings.cased && tokenizer.normalization().lowercase {",
+        "if settings.cased && tokenizer.normalization().lowercase && !BROKEN {",
         "pretrain_program", "casing_is_as_asked_for_or_refused"),
     "training leaks": (
         f"{TRAIN}/trainer.rs",

@@ -74,8 +74,8 @@ fn stage(checkpoints: &Path) -> &'static str {
         () if has("state.json") => "before the rename",
         () if has("state.json.partial") => "in state.json",
         () if has("optimizer.safetensors") => "before state.json",
-        () if has("optimizer.safetensors.partial") => "in the optimiser's means",
-        () if has("model.safetensors") => "before the optimiser's means",
+        () if has("optimizer.safetensors.partial") => "in the optimizer's means",
+        () if has("model.safetensors") => "before the optimizer's means",
         () if has("model.safetensors.partial") => "in the weights",
         () => "before the weights",
     }
@@ -92,7 +92,7 @@ fn steps_told(run: &Path) -> usize {
 fn a_run_killed_a_hundred_times_is_the_run_that_was_not() {
     const KILLS: usize = 100;
     const STAGES: [&str; 5] =
-        ["in the weights", "before the optimiser's means", "in the optimiser's means", "in state.json", "-"];
+        ["in the weights", "before the optimizer's means", "in the optimizer's means", "in state.json", "-"];
     let directory = corpus();
     let at = directory.path();
     let save = ["--save-every", "1", "--accumulate", "2"];
@@ -244,7 +244,7 @@ fn a_full_disk_is_said_and_costs_nothing() {
         fs::metadata(newest.join(name)).unwrap().len() / 1024
     };
     let resume = short("run", "30", &["--save-every", "2", "--resume"]);
-    // Too small for the weights, and for the optimiser's means alone.
+    // Too small for the weights, and for the optimizer's means alone.
     for (limit, file) in [
         (size("model.safetensors") - 8, "model.safetensors"),
         (size("optimizer.safetensors") - 8, "optimizer.safetensors"),

@@ -7,7 +7,7 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use bert_model::text::tokenizer::Normalisation;
+use bert_model::text::tokenizer::Normalization;
 use bert_model::{BertConfig, BertForPreTraining, Pretrained, Tokenizer, save};
 use burn::tensor::Device;
 use program::{json, succeed};
@@ -18,12 +18,12 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_bert-finetune");
 
 const WORDS: [&str; 8] = ["good", "fine", "bad", "poor", "a", "film", "book", "."];
 
-/// A directory with a tiny random model and a labelled table that four words decide.
+/// A directory with a tiny random model and a labeled table that four words decide.
 fn workshop() -> TempDir {
     let directory = TempDir::new().unwrap();
     let pieces: Vec<String> =
         ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].iter().chain(&WORDS).map(|piece| piece.to_string()).collect();
-    let tokenizer = Tokenizer::from_vocabulary(&pieces, Normalisation::new(true)).unwrap();
+    let tokenizer = Tokenizer::from_vocabulary(&pieces, Normalization::new(true)).unwrap();
     let config = BertConfig {
         hidden_size: 32,
         num_hidden_layers: 1,
@@ -35,7 +35,7 @@ fn workshop() -> TempDir {
         ..BertConfig::default()
     }
     .with_vocab_size(pieces.len());
-    let model = BertForPreTraining::fresh(&config, 1, &Device::flex());
+    let model = BertForPreTraining::init_seeded(&config, 1, &Device::flex());
     save(directory.path().join("model"), &model, &config, &tokenizer).unwrap();
     let rows: String = (0..64)
         .map(|i| format!("a {} {}\t{}\n", WORDS[i % 4], ["film", "book"][i / 4 % 2], ["good", "bad"][i % 4 / 2]))
@@ -642,7 +642,7 @@ fn any_bytes_may_come_and_long_texts_are_cut() {
     let predict = |file: &'static str| ["predict", "--model", "run", "--input", file, "--json", "--quiet"];
     let label = |line: &str| serde_json::from_str::<Value>(line).unwrap()["label"].clone();
 
-    // A text of 100,000 words is cut as the training texts were; its neighbours are answered as ever.
+    // A text of 100,000 words is cut as the training texts were; its neighbors are answered as ever.
     fs::write(at.join("long.txt"), format!("a good film\n{}\na bad film\n", "a good film ".repeat(33_334))).unwrap();
     let labels: Vec<Value> = succeed(&predict("long.txt"), at).lines().map(label).collect();
     assert_eq!(labels, ["good", "good", "bad"]);

@@ -59,7 +59,7 @@ fn hidden_states_attention_maps_and_pretraining_heads() {
         for name in ["gelu-odd", "relu-types", "gelu-new-one-head", "silu-untied", "tanh"] {
             let directory = golden("models").join(name);
             let loaded = load::<BertForPreTraining>(&directory, &device).unwrap();
-            assert!(loaded.initialised.is_empty() && loaded.unused.is_empty(), "{name}: {:?}", loaded.unused);
+            assert!(loaded.initialized.is_empty() && loaded.unused.is_empty(), "{name}: {:?}", loaded.unused);
             let expected = read_golden(&directory.join("expected.safetensors"));
             let input = input(&expected, "", &device);
             let trace = loaded.model.bert.trace(input.clone());
@@ -92,9 +92,9 @@ fn head<M: Pretrained>(base: &str, name: &str, device: &Device) -> (M, BertConfi
     let weights = Weights::safetensors(&directory.join(format!("{name}.safetensors"))).unwrap();
     let loaded = load_weights::<M>(&weights, config, device).unwrap();
     assert!(
-        loaded.initialised.is_empty() && loaded.unused.is_empty(),
+        loaded.initialized.is_empty() && loaded.unused.is_empty(),
         "{name}: {:?} {:?}",
-        loaded.initialised,
+        loaded.initialized,
         loaded.unused
     );
     (loaded.model, loaded.config, read_golden(&directory.join(format!("{name}.expected.safetensors"))))
@@ -139,9 +139,9 @@ fn every_head(base: &str, backend: &str, device: &Device) {
 
     let (model, _, expected) = head::<BertForTokenClassification>(base, "BertForTokenClassification", device);
     let logits = model.forward(input(&expected, "", device));
-    let labelled = labelled(&expected["labels"]);
-    let rows = logits.clone().flatten::<2>(0, 1).select(0, Tensor::from_data(&labelled.0[..], device));
-    let loss = cross_entropy(rows, Tensor::from_data(&labelled.1[..], device)).mean();
+    let labeled = labeled(&expected["labels"]);
+    let rows = logits.clone().flatten::<2>(0, 1).select(0, Tensor::from_data(&labeled.0[..], device));
+    let loss = cross_entropy(rows, Tensor::from_data(&labeled.1[..], device)).mean();
     same("tagging", backend, floats(logits), loss, &expected);
 
     let (model, _, expected) = head::<BertForQuestionAnswering>(base, "BertForQuestionAnswering", device);
@@ -172,7 +172,7 @@ fn every_head(base: &str, backend: &str, device: &Device) {
 }
 
 /// Flat positions with a label, and the labels.
-fn labelled(labels: &Golden) -> (Vec<i32>, Vec<i32>) {
+fn labeled(labels: &Golden) -> (Vec<i32>, Vec<i32>) {
     let wanted = labels.as_i32().into_iter().enumerate().filter(|(_, label)| *label != -100);
     wanted.map(|(position, label)| (position as i32, label)).unzip()
 }
@@ -226,7 +226,7 @@ fn assert_same_steps(what: &str, steps: &[Step], expected: &Path) {
 
 fn pretraining_loss(model: &BertForPreTraining, batches: &Goldens, step: usize, device: &Device) -> Tensor<1> {
     let suffix = format!(".{step}");
-    let (positions, labels) = labelled(&batches[&format!("mlm_labels{suffix}")]);
+    let (positions, labels) = labeled(&batches[&format!("mlm_labels{suffix}")]);
     let next = integers::<1>(&batches[&format!("nsp_labels{suffix}")], device);
     let positions = Tensor::from_data(&positions[..], device);
     let (mlm, nsp) = model.forward(input(batches, &suffix, device), positions);

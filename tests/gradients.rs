@@ -99,7 +99,7 @@ fn config(hidden_act: Activation) -> BertConfig {
 }
 
 fn model<M: Pretrained>(hidden_act: Activation) -> M {
-    M::fresh(&config(hidden_act), 3, &Device::flex())
+    M::init_seeded(&config(hidden_act), 3, &Device::flex())
 }
 
 fn input() -> BertInput {

@@ -10,7 +10,7 @@ mod support;
 use std::fs;
 use std::path::Path;
 
-use bert_model::text::tokenizer::Normalisation;
+use bert_model::text::tokenizer::Normalization;
 use bert_model::{BertForPreTraining, Tokenizer, load_partial};
 use burn::tensor::Device;
 use mutation::{mutated, rounds};
@@ -83,7 +83,7 @@ fn tokenizers_that_lie_are_refused_or_harmless() {
     let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
     let pieces: Vec<String> = special.into_iter().chain(["a", "b", "##b", "ab", "c"]).map(str::to_string).collect();
     let directory = TempDir::new().unwrap();
-    Tokenizer::from_vocabulary(&pieces, Normalisation::new(true)).unwrap().save(directory.path(), 16).unwrap();
+    Tokenizer::from_vocabulary(&pieces, Normalization::new(true)).unwrap().save(directory.path(), 16).unwrap();
     let load = |directory: &Path| {
         // What loads must work as well.
         Tokenizer::load(directory)?.encode("ab c [MASK] Ä 漢字", None).map(drop).or(Ok(()))

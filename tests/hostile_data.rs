@@ -14,8 +14,8 @@ use bert_finetune::data::squad::read_squad;
 use bert_finetune::features::Encoded;
 use bert_finetune::for_task;
 use bert_finetune::tasks::any::open_task;
-use bert_finetune::tasks::{Asked, Task};
-use bert_model::text::tokenizer::Normalisation;
+use bert_finetune::tasks::{Query, Task};
+use bert_model::text::tokenizer::Normalization;
 use bert_model::{BertConfig, Result, Tokenizer};
 use bert_pretrain::corpus::Corpus;
 use mutation::{mutated, rounds};
@@ -98,7 +98,7 @@ fn descriptions_of_fine_tuned_models() {
     let directory = TempDir::new().unwrap();
     let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
     let pieces: Vec<String> = special.into_iter().chain(["a", "good", "film", "."]).map(str::to_string).collect();
-    let tokenizer = Tokenizer::from_vocabulary(&pieces, Normalisation::new(true)).unwrap();
+    let tokenizer = Tokenizer::from_vocabulary(&pieces, Normalization::new(true)).unwrap();
     tokenizer.save(directory.path(), 16).unwrap();
     let config = BertConfig { max_position_embeddings: 16, ..BertConfig::default() }.with_vocab_size(pieces.len());
     config.with_labels(&["B-X", "O"]).save(directory.path().join("config.json")).unwrap();
@@ -106,8 +106,8 @@ fn descriptions_of_fine_tuned_models() {
     let read = |path: &Path| {
         for_task!(open_task(path.parent().unwrap())?, task => {
             let text = "a good film . ".repeat(30);
-            let asked = Asked { text: text.clone(), pair: Some("a".into()), question: Some("film".into()), choices: vec!["a".into(), text] };
-            let example = task.question(&asked)?;
+            let query = Query { text: text.clone(), pair: Some("a".into()), question: Some("film".into()), choices: vec!["a".into(), text] };
+            let example = task.question(&query)?;
             for item in Encoded::new(&task, &[example])?.items() {
                 assert!(item.tokens() <= 16, "{} tokens", item.tokens());
             }

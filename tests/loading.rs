@@ -8,7 +8,7 @@ use std::path::Path;
 
 use bert_model::pretrained::save::{HostTensor, state_dict};
 use bert_model::pretrained::{load, load_partial, save};
-use bert_model::text::tokenizer::Normalisation;
+use bert_model::text::tokenizer::Normalization;
 use bert_model::text::{Sequence, collate};
 use bert_model::{BertForPreTraining, BertForSequenceClassification, BertModel, Tokenizer};
 use burn::tensor::Device;
@@ -44,8 +44,8 @@ fn every_form_of_the_same_weights_is_the_same_model() {
 #[test]
 fn an_encoder_without_prefix_gets_fresh_heads_that_are_named() {
     let loaded = load_partial::<BertForPreTraining>(golden("variants/no-prefix"), 0, &Device::flex()).unwrap();
-    assert!(loaded.initialised.contains(&"cls.predictions.bias".to_string()));
-    assert!(loaded.initialised.iter().all(|name| name.starts_with("cls.")), "{:?}", loaded.initialised);
+    assert!(loaded.initialized.contains(&"cls.predictions.bias".to_string()));
+    assert!(loaded.initialized.iter().all(|name| name.starts_with("cls.")), "{:?}", loaded.initialized);
     assert!(loaded.warning().unwrap().contains("cls.seq_relationship.weight"));
     let error = load::<BertForPreTraining>(golden("variants/no-prefix"), &Device::flex()).unwrap_err().to_string();
     assert!(
@@ -57,14 +57,14 @@ fn an_encoder_without_prefix_gets_fresh_heads_that_are_named() {
         assert_eq!(tensor, &expected[name], "{name}");
     }
     let bert = load_partial::<BertModel>(golden("models/gelu-odd"), 0, &Device::flex()).unwrap();
-    assert!(bert.initialised.is_empty());
+    assert!(bert.initialized.is_empty());
     assert!(bert.unused.iter().all(|name| name.starts_with("cls.")), "{:?}", bert.unused);
 }
 
 fn vocabulary(size: usize) -> Tokenizer {
     let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(str::to_string);
     let pieces: Vec<String> = special.into_iter().chain((5..size).map(|id| format!("word{id}"))).collect();
-    Tokenizer::from_vocabulary(&pieces, Normalisation::new(true)).unwrap()
+    Tokenizer::from_vocabulary(&pieces, Normalization::new(true)).unwrap()
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn what_is_saved_is_loaded_again_bit_for_bit() {
         let tokenizer = vocabulary(original.config.vocab_size);
         save(directory.path(), &original.model, &original.config, &tokenizer).unwrap();
         let again = load_partial::<BertForPreTraining>(directory.path(), 0, &Device::flex()).unwrap();
-        assert!(again.initialised.is_empty() && again.unused.is_empty());
+        assert!(again.initialized.is_empty() && again.unused.is_empty());
         assert_eq!(state_dict(&again.model), state_dict(&original.model));
         assert_eq!(again.config.other, original.config.other, "keys of others are kept");
         assert_eq!(Tokenizer::load(directory.path()).unwrap().vocabulary(), tokenizer.vocabulary());
@@ -98,11 +98,11 @@ fn a_decoder_that_a_tied_model_leaves_aside_is_told() {
 
 /// `vocab.txt` with `tokenizer_config.json` is all that some readers take.
 #[test]
-fn normalisation_is_saved() {
+fn normalization_is_saved() {
     let pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "é", "漢字"].map(str::to_string);
-    let normalisation = Normalisation { lowercase: true, strip_accents: Some(false), chinese_chars: false };
+    let normalization = Normalization { lowercase: true, strip_accents: Some(false), chinese_chars: false };
     let directory = TempDir::new().unwrap();
-    Tokenizer::from_vocabulary(&pieces, normalisation).unwrap().save(directory.path(), 16).unwrap();
+    Tokenizer::from_vocabulary(&pieces, normalization).unwrap().save(directory.path(), 16).unwrap();
     fs::remove_file(directory.path().join("tokenizer.json")).unwrap();
     let again = Tokenizer::load(directory.path()).unwrap();
     assert_eq!(again.pieces("É 漢字").unwrap(), [5, 6]);
@@ -407,7 +407,7 @@ fn a_real_model_embeds_as_transformers_does() {
     let Some(directory) = shared("models/all-MiniLM-L6-v2") else { return };
     let device = Device::flex();
     let bert = load::<BertModel>(&directory, &device).unwrap();
-    assert!(bert.initialised.is_empty() && bert.unused.is_empty());
+    assert!(bert.initialized.is_empty() && bert.unused.is_empty());
     let tokenizer = Tokenizer::load(&directory).unwrap().truncating(512).unwrap();
     let cases: serde_json::Value = serde_json::from_str(&fs::read_to_string(golden("minilm.json")).unwrap()).unwrap();
     for case in cases.as_array().unwrap() {

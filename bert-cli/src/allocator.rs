@@ -22,7 +22,7 @@ mod tests {
     fn the_option_has_the_number_that_we_take_for_it() {
         // SAFETY: reads a number from a static table.
         let delay = || unsafe { libmimalloc_sys::mi_option_get(PURGE_DELAY) };
-        // Its default in milliseconds: 10 of mimalloc 2, 1000 of mimalloc 3. Its neighbours are switches, 0 and 1.
+        // Its default in milliseconds: 10 of mimalloc 2, 1000 of mimalloc 3. Its neighbors are switches, 0 and 1.
         assert!([10, 1000].contains(&delay()), "{}", delay());
         keep_memory();
         assert_eq!(delay(), -1);

@@ -13,7 +13,7 @@ use crate::tasks::kind::TaskKind;
 
 pub use crate::option_values::{ClassWeights, Combine, Freeze, Pooling};
 
-/// Fine-tune BERT on a labelled file, predict, and embed.
+/// Fine-tune BERT on a labeled file, predict, and embed.
 ///
 /// Without a command: fine-tunes the model that `bert-pretrain` left on a small built-in sample.
 #[derive(Debug, Parser)]
@@ -30,9 +30,9 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Fine-tune a model on a labelled file
+    /// Fine-tune a model on a labeled file
     Train(Box<TrainArgs>),
-    /// Measure a fine-tuned model on a labelled file
+    /// Measure a fine-tuned model on a labeled file
     Evaluate(EvaluateArgs),
     /// Answer for new texts
     Predict(PredictArgs),
@@ -58,16 +58,16 @@ pub struct TrainArgs {
     /// Begin with random weights, to see what the pretrained ones are worth
     #[arg(long)]
     pub from_scratch: bool,
-    /// Labelled file (.csv, .tsv, .jsonl); none: the built-in sample
+    /// Labeled file (.csv, .tsv, .jsonl); none: the built-in sample
     #[arg(long, value_name = "FILE")]
     pub train: Option<PathBuf>,
-    /// Labelled file that decides which epoch is best
+    /// Labeled file that decides which epoch is best
     #[arg(long, value_name = "FILE")]
     pub eval: Option<PathBuf>,
     /// Instead of --eval: this share of the training examples
     #[arg(long, default_value_t = 0.1, value_name = "P")]
     pub eval_share: f64,
-    /// Labelled file that is looked at once, at the end
+    /// Labeled file that is looked at once, at the end
     #[arg(long, value_name = "FILE")]
     pub test: Option<PathBuf>,
     /// Where the fine-tuned model goes [default: runs/finetune for the sample]
@@ -186,7 +186,7 @@ pub struct EvaluateArgs {
     /// A fine-tuned model directory
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Labelled file
+    /// Labeled file
     #[arg(long, value_name = "FILE")]
     pub data: PathBuf,
     /// Columns

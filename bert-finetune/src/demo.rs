@@ -1,4 +1,4 @@
-//! `bert-finetune` without a training file: what pretraining is worth, shown on a built-in labelled sample. This file is all
+//! `bert-finetune` without a training file: what pretraining is worth, shown on a built-in labeled sample. This file is all
 //! that fine-tuning needs of `bert-pretrain`.
 //!
 //! The sample is what guests say of inns, good or bad, in the world of `bert-pretrain`'s sample. The training texts use a few of the world's words of praise and blame, the held-out texts the others. A model that has
@@ -22,10 +22,10 @@ use crate::args::TrainArgs;
 use crate::for_task;
 use crate::output::{print_table, short};
 use crate::predict::open_pipeline;
-use crate::settings::TrainSettings;
+use crate::settings::FinetuneSettings;
 use crate::tasks::any::open_task;
-use crate::tasks::{Asked, RequestOf, Task};
-use crate::train::{self, Files, Outcome};
+use crate::tasks::{Query, RequestOf, Task};
+use crate::train::{self, Files, FinetuneOutcome};
 
 /// Words of each list that the training texts use.
 const TRAINING_WORDS: usize = 6;
@@ -35,7 +35,7 @@ const TRAINING_WORDS: usize = 6;
 /// # Errors
 /// As [`train::run`].
 pub fn run_sample(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
-    let (mut settings, mut run) = TrainSettings::resolve(args)?;
+    let (mut settings, mut run) = FinetuneSettings::resolve(args)?;
     let is_pretrained = args.model.is_some() || settings.model.join("model.safetensors").exists();
     if !is_pretrained && let Ended::Interrupted(code) = pretrain_for_a_moment(args, &settings.model, interrupt)? {
         return Ok(ExitCode::from(code as u8));
@@ -60,7 +60,7 @@ pub fn run_sample(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
             return Ok(ExitCode::from(code as u8));
         }
     }
-    let accuracy = |outcome: &Outcome| outcome.summary["eval"]["accuracy"].as_f64().unwrap_or(f64::NAN);
+    let accuracy = |outcome: &FinetuneOutcome| outcome.summary["eval"]["accuracy"].as_f64().unwrap_or(f64::NAN);
     if json {
         let mut summary = pretrained.summary.clone();
         summary["random_weights"] = random.summary["eval"].clone();
@@ -81,8 +81,8 @@ pub fn run_sample(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
 fn show_answers<T: Task>(task: &T, directory: &Path, texts: &[&str], common: &Common) -> Result<()> {
     let NamedDevice { device, .. } = device::select(&common.device)?;
     let pipeline = open_pipeline(task, directory, &device)?;
-    let asked = |text: &&str| task.question(&Asked { text: text.to_string(), ..Asked::default() });
-    let examples: Vec<T::Example> = texts.iter().map(asked).collect::<Result<_, _>>()?;
+    let query = |text: &&str| task.question(&Query { text: text.to_string(), ..Query::default() });
+    let examples: Vec<T::Example> = texts.iter().map(query).collect::<Result<_, _>>()?;
     let requests: Vec<RequestOf<T>> = examples.iter().map(|example| task.request(example)).collect();
     for (text, answer) in texts.iter().zip(pipeline.run(&requests)?) {
         print_line(format_args!("{text} → {}", short(&task.json(&answer))))?;
@@ -104,7 +104,7 @@ fn pretrain_for_a_moment(args: &TrainArgs, directory: &Path, interrupt: &Interru
         arguments.push("--quiet");
     }
     let cli = bert_pretrain::args::Cli::parse_from(arguments);
-    let (settings, run) = bert_pretrain::settings::TrainSettings::resolve(&cli.train)?;
+    let (settings, run) = bert_pretrain::settings::PretrainSettings::resolve(&cli.train)?;
     Ok(bert_pretrain::train::run(&settings, &run, interrupt)?.ended)
 }
 

@@ -50,10 +50,10 @@ impl<T: Task> Item<'_, T> {
 }
 
 impl<T: Task> Encoded<T> {
-    /// Tokenises examples.
+    /// Tokenizes examples.
     ///
     /// # Errors
-    /// If a text cannot be tokenised.
+    /// If a text cannot be tokenized.
     pub fn new(task: &T, examples: &[T::Example]) -> Result<Self> {
         let encode = |example| task.processor().preprocess(&task.request(example));
         let inputs: Vec<Vec<InputOf<T>>> = examples.iter().map(encode).collect::<Result<_>>()?;

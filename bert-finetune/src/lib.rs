@@ -1,4 +1,4 @@
-//! Fine-tuning BERT: from a model directory and a labelled file to a model that answers.
+//! Fine-tuning BERT: from a model directory and a labeled file to a model that answers.
 //!
 //! [`data`] reads files, [`tasks`] turn their rows into inputs, losses and answers, [`features`] are what the heads read,
 //! [`metrics`] count how good the answers are; [`train`] learns, [`predict`] answers, [`vectors`] writes embeddings, [`report`]

@@ -13,12 +13,12 @@ use bert_cli::program::{exit, print_line, select_device};
 use bert_finetune::args::{Cli, Command, EmbedArgs, EvaluateArgs, Pooling, PredictArgs, ReportArgs, TrainArgs};
 use bert_finetune::description::Description;
 use bert_finetune::features::Encoded;
-use bert_finetune::output::{print_metrics, print_table, warn_of_cut};
+use bert_finetune::output::{print_metrics, print_table, warn_truncated};
 use bert_finetune::predict::{WINDOW, open_pipeline, predict_with};
-use bert_finetune::settings::TrainSettings;
+use bert_finetune::settings::FinetuneSettings;
 use bert_finetune::tasks::Task;
 use bert_finetune::tasks::any::{AnyTask, open_task_for};
-use bert_finetune::train::{self, Files, Outcome};
+use bert_finetune::train::{self, Files, FinetuneOutcome};
 use bert_finetune::vectors::{Sink, write_lines};
 use bert_finetune::{demo, for_task, report};
 use bert_model::Error;
@@ -50,10 +50,10 @@ fn run(cli: &Cli) -> Result<ExitCode> {
 }
 
 fn run_train(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
-    let (settings, run) = TrainSettings::resolve(args)?;
+    let (settings, run) = FinetuneSettings::resolve(args)?;
     let Some(training) = settings.train.clone() else { return demo::run_sample(args, interrupt) };
     let files = Files { training, evaluation: settings.eval.clone(), test: settings.test.clone() };
-    let Outcome { ended, summary } = train::run(&settings, &run, &files, interrupt)?;
+    let FinetuneOutcome { ended, summary } = train::run(&settings, &run, &files, interrupt)?;
     if let Ended::Interrupted(code) = ended {
         return Ok(ExitCode::from(code as u8));
     }
@@ -95,7 +95,7 @@ fn evaluate_with<T: Task>(task: &T, args: &EvaluateArgs) -> Result<Map<String, V
     let pipeline = open_pipeline(task, &args.model, &device)?;
     let examples = task.read(&args.data)?;
     let encoded = Encoded::new(task, &examples)?;
-    warn_of_cut(task.processor().tokenizer().cut());
+    warn_truncated(task.processor().tokenizer().truncated_count());
     let (metrics, outputs) = train::evaluate(task, pipeline.model(), &examples, &encoded, &device)?;
     if let Some(path) = &args.predictions {
         let answer = |((example, inputs), outputs): ((&T::Example, &Vec<_>), &Vec<_>)| {
@@ -109,8 +109,8 @@ fn evaluate_with<T: Task>(task: &T, args: &EvaluateArgs) -> Result<Map<String, V
 
 fn run_predict(args: &PredictArgs) -> Result<ExitCode> {
     let mut task = open_task_for(&args.model, |usual| {
-        let unlabelled = Description { label: None, ..usual };
-        args.columns.over(unlabelled, None).with_threshold(args.no_answer_threshold)
+        let unlabeled = Description { label: None, ..usual };
+        args.columns.over(unlabeled, None).with_threshold(args.no_answer_threshold)
     })?;
     match (&mut task, args.n_best) {
         (AnyTask::QuestionAnswering(task), Some(n_best)) => {
@@ -160,7 +160,7 @@ fn run_embed(args: &EmbedArgs) -> Result<ExitCode> {
         progress.update(done, "texts");
     }
     progress.finish();
-    warn_of_cut(embedder.truncated_count());
+    warn_truncated(embedder.truncated_count());
     sink.finish(every_token)?;
     Ok(ExitCode::SUCCESS)
 }

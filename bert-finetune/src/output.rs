@@ -55,7 +55,7 @@ pub fn short(answer: &Value) -> String {
 }
 
 /// Says on stderr how many texts were cut, if any.
-pub fn warn_of_cut(texts: u64) {
+pub fn warn_truncated(texts: u64) {
     if texts > 0 {
         eprintln!("warning: {texts} text(s) longer than the model reads (--max-seq-len), their ends left out");
     }

@@ -12,8 +12,8 @@ use bert_train::Progress;
 use burn::tensor::Device;
 
 use crate::args::PredictArgs;
-use crate::output::{short, warn_of_cut};
-use crate::tasks::{Asked, Examples, RequestOf, Task};
+use crate::output::{short, warn_truncated};
+use crate::tasks::{Examples, Query, RequestOf, Task};
 
 /// Texts that are held in memory at once.
 pub const WINDOW: usize = 4096;
@@ -40,7 +40,7 @@ pub fn open_pipeline<T: Task>(task: &T, directory: &Path, device: &Device) -> an
 pub fn predict_with<T: Task>(task: &T, args: &PredictArgs) -> anyhow::Result<()> {
     let NamedDevice { device, .. } = select_device(&args.common.device, args.common.quiet)?;
     let pipeline = open_pipeline(task, &args.model, &device)?;
-    let asked = Asked {
+    let query = Query {
         text: String::new(),
         pair: args.pair.clone(),
         question: args.question.clone(),
@@ -51,11 +51,11 @@ pub fn predict_with<T: Task>(task: &T, args: &PredictArgs) -> anyhow::Result<()>
     let source = texts.source()?;
     let is_long = source.is_some();
     // What belongs to a text is in the file's columns.
-    asked.check(if is_long { &[] } else { T::OPTIONS })?;
+    query.check(if is_long { &[] } else { T::OPTIONS })?;
     let mut examples: Examples<T::Example> = match source {
         Some(path) => task.questions(&path)?,
         None => {
-            let question = |text: &String| task.question(&Asked { text: text.clone(), ..asked.clone() });
+            let question = |text: &String| task.question(&Query { text: text.clone(), ..query.clone() });
             Box::new(texts.texts.iter().map(question).collect::<Vec<_>>().into_iter())
         }
     };
@@ -78,6 +78,6 @@ pub fn predict_with<T: Task>(task: &T, args: &PredictArgs) -> anyhow::Result<()>
         progress.update(done, "texts");
     }
     progress.finish();
-    warn_of_cut(pipeline.truncated_count());
+    warn_truncated(pipeline.truncated_count());
     Ok(())
 }

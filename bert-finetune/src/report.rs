@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bert_model::file::replace_file;
 use bert_model::{Error, Result};
-use bert_train::report::{Cell, Chart, Example, Mark, MarkedText, Report, fact, points};
+use bert_train::report::{Cell, Chart, Mark, MarkedText, Report, ReportExample, fact, points};
 use bert_train::run_directory::{read_metrics, read_run};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -118,7 +118,7 @@ fn charts(report: &mut Report, log: &[Value], metric: &str) {
     if evals(metric).len() > 1 {
         report.chart(Chart::new("Metric on held-out examples", "step", metric).series(metric, evals(metric)));
     }
-    report.optimiser_charts(log);
+    report.optimizer_charts(log);
 }
 
 /// Confusion matrix, a row for each class, and the worst mistakes.
@@ -146,15 +146,15 @@ fn details(report: &mut Report, evaluation: &EvaluationRecord, labels: &[String]
     if !rows.is_empty() {
         report.table("Classes", &["class", "precision", "recall", "F1", "examples"], rows);
     }
-    let (mut labelled, mut marked) = (Vec::new(), Vec::new());
+    let (mut labeled, mut marked) = (Vec::new(), Vec::new());
     for mistake in &evaluation.mistakes {
         match mistake {
             Mistake::Label { text, parts, expected, predicted, probability } => {
-                let mut example = Example::new(text, expected, predicted);
+                let mut example = ReportExample::new(text, expected, predicted);
                 if let Some(probability) = probability {
                     example = example.probability(*probability);
                 }
-                labelled.push(parts.iter().fold(example, |example, (name, text)| example.part(name, text)));
+                labeled.push(parts.iter().fold(example, |example, (name, text)| example.part(name, text)));
             }
             Mistake::Spans { lead, text, spans } => {
                 let text = lead.iter().fold(MarkedText::new(text), |text, lead| text.lead(lead));
@@ -165,8 +165,8 @@ fn details(report: &mut Report, evaluation: &EvaluationRecord, labels: &[String]
             }
         }
     }
-    if !labelled.is_empty() {
-        report.examples("The worst mistakes", &labelled);
+    if !labeled.is_empty() {
+        report.examples("The worst mistakes", &labeled);
     }
     if !marked.is_empty() {
         report.marked("The worst mistakes", &marked);

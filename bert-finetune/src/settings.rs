@@ -19,7 +19,7 @@ pub const SAMPLE_MODEL: &str = "runs/pretrain";
 
 /// What decides the numbers of a run; a resumed run must have the same.
 #[derive(Debug, Clone, Serialize)]
-pub struct TrainSettings {
+pub struct FinetuneSettings {
     /// The model to begin with.
     pub model: PathBuf,
     /// Take the form of the model, but not its weights.
@@ -50,7 +50,7 @@ pub struct TrainSettings {
 
 /// What does not decide them.
 #[derive(Debug, Clone)]
-pub struct RunSettings {
+pub struct FinetuneRunOptions {
     pub output: PathBuf,
     /// Runs, each with the next seed.
     pub seeds: u64,
@@ -60,12 +60,12 @@ pub struct RunSettings {
     pub quiet: bool,
 }
 
-impl TrainSettings {
+impl FinetuneSettings {
     /// Checks `bert-finetune train`'s options and fills in the defaults, which are others for the built-in sample.
     ///
     /// # Errors
     /// If an option cannot be, or a needed one is missing.
-    pub fn resolve(args: &TrainArgs) -> Result<(Self, RunSettings)> {
+    pub fn resolve(args: &TrainArgs) -> Result<(Self, FinetuneRunOptions)> {
         let is_sample = args.train.is_none();
         let missing = |option: &str| Error::Usage(format!("{option} is needed beside --train FILE"));
         let default = |path: &str, option: &str| if is_sample { Ok(path.into()) } else { Err(missing(option)) };
@@ -131,7 +131,7 @@ impl TrainSettings {
             (false, false) => IfExists::Refuse,
         };
         let (device, json, quiet) = (args.common.device.clone(), args.common.json, args.common.quiet);
-        Ok((settings, RunSettings { output, seeds: args.seeds, if_exists, device, json, quiet }))
+        Ok((settings, FinetuneRunOptions { output, seeds: args.seeds, if_exists, device, json, quiet }))
     }
 
     fn check(&self) -> Result<()> {

@@ -47,7 +47,7 @@ pub fn select(name: &str) -> Result<NamedDevice> {
     }
 }
 
-/// A real GPU if there is one, else the CPU. A software rasteriser is never chosen: flex is faster.
+/// A real GPU if there is one, else the CPU. A software rasterizer is never chosen: flex is faster.
 fn fastest() -> NamedDevice {
     #[cfg(feature = "cuda")]
     if let Ok(device) = cuda() {

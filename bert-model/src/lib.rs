@@ -46,7 +46,7 @@ pub use error::{Error, Result};
 pub use model::{
     BertForMaskedLM, BertForMultipleChoice, BertForNextSentencePrediction, BertForPreTraining,
     BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification, BertInput, BertModel,
-    BertOutput, BertTrace, Initialiser,
+    BertOutput, BertTrace, Initializer,
 };
 pub use pretrained::{Loaded, Pretrained, load, load_partial, save};
 pub use text::Tokenizer;

@@ -13,7 +13,7 @@ use bert_model::pretrained::weights::Weights;
 use bert_model::text::{Sequence, collate};
 use bert_model::workers::{BATCH_TOKENS, split_evenly};
 use bert_model::{BertForMaskedLM, BertModel, Workers, pretrained};
-use bert_train::{Losses, Optimizer, OptimizerConfig, Plan, Task, TrainingState, take_step};
+use bert_train::{Losses, Objective, Optimizer, OptimizerConfig, Plan, TrainingState, take_step};
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use serde::Deserialize;
@@ -35,20 +35,20 @@ struct MaskedLm {
 }
 
 /// Some rows, and the number of masked tokens in the whole batch.
-struct Part {
+struct Subset {
     rows: Vec<Row>,
     masked: usize,
 }
 
-impl Task for MaskedLm {
+impl Objective for MaskedLm {
     type Model = BertForMaskedLM;
-    type Batch = Part;
+    type Batch = Subset;
 
-    fn split(&self, batch: Part, parts: usize) -> Vec<Part> {
-        split_evenly(batch.rows, parts).into_iter().map(|rows| Part { rows, masked: batch.masked }).collect()
+    fn split(&self, batch: Subset, parts: usize) -> Vec<Subset> {
+        split_evenly(batch.rows, parts).into_iter().map(|rows| Subset { rows, masked: batch.masked }).collect()
     }
 
-    fn loss(&self, model: &BertForMaskedLM, batch: Part) -> Losses {
+    fn loss(&self, model: &BertForMaskedLM, batch: Subset) -> Losses {
         let sequences: Vec<Sequence> = batch.rows.iter().map(sequence).collect();
         let input = collate(&sequences.iter().collect::<Vec<_>>(), 0, &self.device);
         let [_, tokens] = input.input_ids.dims();
@@ -110,7 +110,7 @@ fn main() -> Result<()> {
                         TrainingState::new(loaded.model.train(), optimizer)
                     }
                 };
-                let batch = Part { rows: rows.clone(), masked };
+                let batch = Subset { rows: rows.clone(), masked };
                 let started = Instant::now();
                 let (state, step) = take_step(state, &task, vec![batch], &plan, &workers)?;
                 training = Some(state);

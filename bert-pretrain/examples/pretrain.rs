@@ -1,12 +1,12 @@
 //! Pretrains from Rust, from text to a model directory: `cargo run --release -p bert-pretrain --example pretrain`
 
-use bert_model::text::tokenizer::Normalisation;
+use bert_model::text::tokenizer::Normalization;
 use bert_model::{BertConfig, BertForPreTraining, Pretrained, Result, Tokenizer, Workers, device, save};
 use bert_pretrain::corpus::{Corpus, SentenceMode};
 use bert_pretrain::examples::{ExampleMaker, NspMode};
 use bert_pretrain::masking::Masking;
 use bert_pretrain::objective::Pretraining;
-use bert_pretrain::store::{Part, Split, Store};
+use bert_pretrain::store::{Split, Store, Subset};
 use bert_pretrain::stream::{Cursor, ExampleStream, TrainingSource};
 use bert_pretrain::{sample, vocabulary};
 use bert_train::{Optimizer, OptimizerConfig, Plan, StepSource, TrainingState, take_step};
@@ -20,7 +20,7 @@ fn main() -> Result<()> {
 
     // Text to WordPieces.
     let corpus = Corpus::open(&[&text])?;
-    let tokenizer = Tokenizer::from_vocabulary(&vocabulary::learn(&corpus, 1000, false)?, Normalisation::new(true))?;
+    let tokenizer = Tokenizer::from_vocabulary(&vocabulary::learn(&corpus, 1000, false)?, Normalization::new(true))?;
     let tokens = directory.join("text.tokens");
     let store = Store::build(&tokens, &corpus, &tokenizer, SentenceMode::Unicode, "example")?;
 
@@ -35,14 +35,14 @@ fn main() -> Result<()> {
         vocab_size: vocab_size as u32,
     };
     let maker = ExampleMaker { max_length: 64, short_probability: 0.1, nsp: NspMode::Balanced, masking };
-    let split = Split::new(store.facts().documents, 0.0, 42);
-    let stream = ExampleStream::new(store.reader()?, split, Part::Training, maker, 42, None, Cursor::default())?;
+    let split = Split::new(store.stats().documents, 0.0, 42);
+    let stream = ExampleStream::new(store.reader()?, split, Subset::Training, maker, 42, None, Cursor::default())?;
     let mut source = TrainingSource { stream, batch_size: 16, accumulate: 1 };
 
     // Examples to a model.
     let device = device::select("auto")?.device;
     let config = BertConfig::named("tiny").unwrap_or_default().with_vocab_size(vocab_size);
-    let model = BertForPreTraining::fresh(&config, 42, &device).train();
+    let model = BertForPreTraining::init_seeded(&config, 42, &device).train();
     let optimizer = Optimizer::new(OptimizerConfig::default());
     let mut state = TrainingState::new(model, optimizer);
     let task = Pretraining::new(device.clone(), special.pad, 16);

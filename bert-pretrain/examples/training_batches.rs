@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use bert_model::device;
 use bert_pretrain::args::{Cli, Command};
 use bert_pretrain::prepare::{Phase, initial_model, prepare, training_source};
-use bert_pretrain::settings::TrainSettings;
+use bert_pretrain::settings::PretrainSettings;
 use bert_train::{IfExists, RunDirectory, StepSource};
 use clap::Parser;
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ fn main() -> Result<()> {
     }
     let steps: u64 = arguments.remove(1).parse().context("the number of steps")?;
     let Some(Command::Train(args)) = Cli::parse_from(arguments).command else { bail!("only `train` has batches") };
-    let (settings, run) = TrainSettings::resolve(&args)?;
+    let (settings, run) = PretrainSettings::resolve(&args)?;
     let directory = RunDirectory::open(&run.output, IfExists::Overwrite)?;
     let device = device::select("flex")?.device;
     let data = prepare(&settings, &directory, run.quiet)?;

@@ -133,7 +133,7 @@ pub struct TrainArgs {
     /// Micro-batches of a step
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub accumulate: usize,
-    /// Number of optimiser steps, phase 2 included
+    /// Number of optimizer steps, phase 2 included
     #[arg(long, value_name = "N", conflicts_with = "epochs")]
     pub steps: Option<u64>,
     /// Passes over the corpus [default: 3]

@@ -4,7 +4,7 @@ use bert_model::BertInput;
 use bert_model::text::{Sequence, collate};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::examples::Example;
+use crate::examples::PretrainingExample;
 
 /// A batch on the device.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub struct PretrainingBatch {
 
 impl PretrainingBatch {
     /// Pads to the longest example.
-    pub fn new(examples: &[Example], pad_id: u32, device: &Device) -> Self {
+    pub fn new(examples: &[PretrainingExample], pad_id: u32, device: &Device) -> Self {
         let sequences: Vec<Sequence> = examples.iter().map(sequence).collect();
         let input = collate(&sequences.iter().collect::<Vec<_>>(), pad_id, device);
         let [_, tokens] = input.input_ids.dims();
@@ -38,7 +38,7 @@ impl PretrainingBatch {
     }
 }
 
-fn sequence(example: &Example) -> Sequence {
+fn sequence(example: &PretrainingExample) -> Sequence {
     let types = (0..example.ids.len()).map(|t| u8::from(t >= example.first_segment)).collect();
     Sequence { ids: example.ids.clone(), types }
 }
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn positions_point_into_the_flattened_batch() {
-        let example = |ids: Vec<u32>, position, id| Example {
+        let example = |ids: Vec<u32>, position, id| PretrainingExample {
             ids,
             first_segment: 2,
             is_random_next: position == 1,

@@ -39,7 +39,7 @@ impl FromStr for NspMode {
 
 /// One training example.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Example {
+pub struct PretrainingExample {
     /// `[CLS] A [SEP] B [SEP]`, some of it hidden.
     pub ids: Vec<u32>,
     /// Length of the first segment with its `[CLS]` and `[SEP]`; what follows has token type 1.
@@ -50,7 +50,7 @@ pub struct Example {
     pub masked: Vec<MaskedToken>,
 }
 
-impl Example {
+impl PretrainingExample {
     /// What is left where an example was taken.
     pub(crate) fn empty() -> Self {
         Self { ids: vec![], first_segment: 0, is_random_next: false, masked: vec![] }
@@ -82,7 +82,7 @@ pub struct ExampleMaker {
 
 /// Pairs that had to be called random without a draw; the next free ones make up for them.
 #[derive(Debug, Default)]
-pub struct Debt(u64);
+pub struct RandomSurplus(u64);
 
 impl ExampleMaker {
     /// All examples of one document, in its order.
@@ -91,9 +91,9 @@ impl ExampleMaker {
         index: u64,
         document: &Document,
         others: &impl OtherDocuments,
-        debt: &mut Debt,
+        surplus: &mut RandomSurplus,
         rng: &mut impl Rng,
-    ) -> Result<Vec<Example>> {
+    ) -> Result<Vec<PretrainingExample>> {
         if self.nsp == NspMode::Off {
             return Ok(self.single_segments(document, rng));
         }
@@ -110,7 +110,7 @@ impl ExampleMaker {
             }
             let first_count = if chunk.len() >= 2 { rng.random_range(1..chunk.len()) } else { 1 };
             let mut first: Vec<u32> = chunk[..first_count].concat();
-            let random = match self.is_random(chunk.len() == 1, debt, rng) {
+            let random = match self.is_random(chunk.len() == 1, surplus, rng) {
                 true => others.draw(index, self.nsp, rng)?.map(|other| {
                     let wanted = target.saturating_sub(first.len());
                     fill_from_random_sentence(&other, wanted, rng)
@@ -143,15 +143,15 @@ impl ExampleMaker {
         }
     }
 
-    fn is_random(&self, is_forced: bool, debt: &mut Debt, rng: &mut impl Rng) -> bool {
+    fn is_random(&self, is_forced: bool, surplus: &mut RandomSurplus, rng: &mut impl Rng) -> bool {
         match (self.nsp, is_forced) {
             (NspMode::Google, true) => true,
             (NspMode::Balanced, true) => {
-                debt.0 += 1;
+                surplus.0 += 1;
                 true
             }
-            (NspMode::Balanced, false) if debt.0 > 0 => {
-                debt.0 -= 1;
+            (NspMode::Balanced, false) if surplus.0 > 0 => {
+                surplus.0 -= 1;
                 false
             }
             _ => rng.random_bool(0.5),
@@ -159,7 +159,7 @@ impl ExampleMaker {
     }
 
     /// Sentences of the document, as many as fit; one that is too long is continued in the next example.
-    fn single_segments(&self, document: &Document, rng: &mut impl Rng) -> Vec<Example> {
+    fn single_segments(&self, document: &Document, rng: &mut impl Rng) -> Vec<PretrainingExample> {
         let max_tokens = self.max_length - 2;
         let mut target = self.target_length(max_tokens, rng);
         let (mut examples, mut segment) = (Vec::new(), Vec::new());
@@ -177,7 +177,13 @@ impl ExampleMaker {
         examples
     }
 
-    fn assemble(&self, first: &[u32], second: Option<&[u32]>, is_random_next: bool, rng: &mut impl Rng) -> Example {
+    fn assemble(
+        &self,
+        first: &[u32],
+        second: Option<&[u32]>,
+        is_random_next: bool,
+        rng: &mut impl Rng,
+    ) -> PretrainingExample {
         let SpecialTokens { cls, sep, .. } = self.masking.special;
         let mut ids = Vec::with_capacity(first.len() + second.map_or(0, <[u32]>::len) + 3);
         ids.push(cls);
@@ -189,7 +195,7 @@ impl ExampleMaker {
             ids.push(sep);
         }
         let masked = self.masking.apply(&mut ids, rng);
-        Example { ids, first_segment, is_random_next, masked }
+        PretrainingExample { ids, first_segment, is_random_next, masked }
     }
 }
 
@@ -261,17 +267,17 @@ mod tests {
         ExampleMaker { max_length, short_probability, nsp, masking }
     }
 
-    fn all(maker: &ExampleMaker, documents: &[Document], seed: u64) -> Vec<Example> {
-        let mut debt = Debt::default();
+    fn all(maker: &ExampleMaker, documents: &[Document], seed: u64) -> Vec<PretrainingExample> {
+        let mut surplus = RandomSurplus::default();
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let of = |(index, document): (usize, &Document)| {
-            maker.examples(index as u64, document, &Others(documents), &mut debt, &mut rng).unwrap()
+            maker.examples(index as u64, document, &Others(documents), &mut surplus, &mut rng).unwrap()
         };
         documents.iter().enumerate().flat_map(of).collect()
     }
 
     /// The two segments as they were before masking, without special tokens.
-    fn segments(example: &Example) -> (Vec<u32>, Vec<u32>) {
+    fn segments(example: &PretrainingExample) -> (Vec<u32>, Vec<u32>) {
         let mut ids = example.ids.clone();
         example.masked.iter().for_each(|token| ids[token.position] = token.id);
         let (first, second) = ids.split_at(example.first_segment);

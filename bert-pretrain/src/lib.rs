@@ -1,6 +1,6 @@
 //! Pretraining BERT: from text files to a model directory.
 //!
-//! In the order of the data: [`corpus`] → [`vocabulary`] → [`store`] (tokenised, on disk) → [`examples`] with [`masking`] →
+//! In the order of the data: [`corpus`] → [`vocabulary`] → [`store`] (tokenized, on disk) → [`examples`] with [`masking`] →
 //! [`stream`] → [`batch`] → [`objective`]; [`prepare`] and [`train`] put them together, [`settings`] holds what the command
 //! line ([`args`]) asked for, [`sample`] is the corpus that is built in. [`report`] shows the result.
 

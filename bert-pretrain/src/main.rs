@@ -19,7 +19,7 @@ use bert_model::pipeline::{
 use bert_model::{Tokenizer, load_partial};
 use bert_pretrain::args::{Cli, Command, EvaluateArgs, FillMaskArgs, NextSentenceArgs, TrainArgs, VocabArgs};
 use bert_pretrain::corpus::Corpus;
-use bert_pretrain::settings::{DataSettings, TrainSettings};
+use bert_pretrain::settings::{DataSettings, PretrainSettings};
 use bert_pretrain::vocabulary::write_vocab;
 use bert_pretrain::{sample, train, vocabulary};
 use bert_train::{Ended, Interrupt};
@@ -47,7 +47,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
 }
 
 fn run_train(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
-    let (settings, run) = TrainSettings::resolve(args)?;
+    let (settings, run) = PretrainSettings::resolve(args)?;
     let outcome = train::run(&settings, &run, interrupt)?;
     if let Ended::Interrupted(code) = outcome.ended {
         return Ok(ExitCode::from(code as u8));

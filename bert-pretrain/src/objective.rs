@@ -1,16 +1,16 @@
-//! What pretraining minimises (paper, appendix A.2): the mean cross-entropy of the hidden words plus that of the
+//! What pretraining minimizes (paper, appendix A.2): the mean cross-entropy of the hidden words plus that of the
 //! next-sentence labels; and how it is judged on held-out documents.
 
 use bert_model::model::loss::cross_entropy;
 use bert_model::workers::{Workers, split_evenly};
 use bert_model::{BertForPreTraining, Result};
-use bert_train::{Losses, Task};
+use bert_train::{Losses, Objective};
 use burn::tensor::{Device, Int, Tensor};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::batch::PretrainingBatch;
-use crate::examples::Example;
+use crate::examples::PretrainingExample;
 use crate::stream::MicroBatch;
 
 /// Masked LM and, unless switched off, next-sentence prediction.
@@ -23,7 +23,7 @@ pub struct Pretraining {
     /// Whether the second task takes part.
     pub with_nsp: bool,
     /// Judges the model; may be empty.
-    pub held_out: Vec<Example>,
+    pub held_out: Vec<PretrainingExample>,
     /// Examples of a batch of the evaluation.
     pub eval_batch_size: usize,
     /// The last evaluation, if there was one.
@@ -46,7 +46,7 @@ pub struct Evaluation {
     pub nsp_accuracy: Option<f64>,
 }
 
-impl Task for Pretraining {
+impl Objective for Pretraining {
     type Model = BertForPreTraining;
     type Batch = MicroBatch;
 
@@ -72,7 +72,7 @@ impl Task for Pretraining {
         if self.held_out.is_empty() {
             return Ok(Map::new());
         }
-        let evaluation = self.judge(model)?;
+        let evaluation = self.evaluate_held_out(model)?;
         self.latest = Some(evaluation);
         match serde_json::to_value(evaluation) {
             Ok(Value::Object(metrics)) => Ok(metrics),
@@ -91,9 +91,9 @@ impl Pretraining {
     ///
     /// # Errors
     /// If the system refuses threads.
-    pub fn judge(&self, model: &BertForPreTraining) -> Result<Evaluation> {
+    pub fn evaluate_held_out(&self, model: &BertForPreTraining) -> Result<Evaluation> {
         let workers = Workers::for_device(&self.device)?;
-        let batches: Vec<&[Example]> = self.held_out.chunks(self.eval_batch_size).collect();
+        let batches: Vec<&[PretrainingExample]> = self.held_out.chunks(self.eval_batch_size).collect();
         let parts = split_evenly(batches, workers.count());
         let scores = workers.run(parts, |batches| batches.into_iter().map(|batch| self.score(model, batch)).collect());
         let (mut mlm, mut nsp) = (Score::default(), Score::default());
@@ -111,7 +111,7 @@ impl Pretraining {
         })
     }
 
-    fn score(&self, model: &BertForPreTraining, examples: &[Example]) -> (Score, Score) {
+    fn score(&self, model: &BertForPreTraining, examples: &[PretrainingExample]) -> (Score, Score) {
         let batch = PretrainingBatch::new(examples, self.pad_id, &self.device);
         let (mlm_logits, nsp_logits) = model.forward(batch.input, batch.positions);
         (Score::of(mlm_logits, batch.labels), Score::of(nsp_logits, batch.is_random))

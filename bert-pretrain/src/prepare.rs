@@ -1,11 +1,11 @@
-//! Everything before the first step: the tokenizer, the tokenised corpus, the documents that are set aside, the order of
+//! Everything before the first step: the tokenizer, the tokenized corpus, the documents that are set aside, the order of
 //! the examples, and the weights to begin with.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use bert_model::file::replace_file;
-use bert_model::text::tokenizer::Normalisation;
+use bert_model::text::tokenizer::Normalization;
 use bert_model::{BertConfig, BertForPreTraining, Error, Pretrained, Result, Tokenizer, load_partial};
 use bert_train::checkpoint::sha256_of;
 use bert_train::permutation::mix;
@@ -15,11 +15,11 @@ use sha2::{Digest, Sha256};
 
 use crate::corpus::Corpus;
 use crate::corpus::SentenceMode;
-use crate::examples::{Example, ExampleMaker};
+use crate::examples::{ExampleMaker, PretrainingExample};
 use crate::masking::Masking;
 use crate::sample;
-use crate::settings::{DataSettings, SAMPLE_DOCUMENTS, TrainSettings};
-use crate::store::{Facts, Part, Split, Store};
+use crate::settings::{DataSettings, PretrainSettings, SAMPLE_DOCUMENTS};
+use crate::store::{CorpusStats, Split, Store, Subset};
 use crate::stream::{Cursor, ExampleStream, MicroBatch, TrainingSource};
 use crate::vocabulary;
 
@@ -31,15 +31,15 @@ const WEIGHTS: u64 = 14;
 
 /// Everything that is learned from and judged by.
 #[derive(Debug)]
-pub struct Data {
+pub struct PreparedData {
     /// Found or learned.
     pub tokenizer: Tokenizer,
-    /// The tokenised corpus.
+    /// The tokenized corpus.
     store: Store,
     /// Which of its documents are set aside.
     split: Split,
     /// Their examples.
-    pub held_out: Vec<Example>,
+    pub held_out: Vec<PretrainingExample>,
     /// For `run.json`.
     pub facts: Value,
     /// A hash of the corpora's content and the tokenizer: what a resumed run must find as it was.
@@ -55,11 +55,11 @@ pub enum Phase {
     Second,
 }
 
-/// Opens the corpus, finds or learns the tokenizer, tokenises, and sets documents aside.
+/// Opens the corpus, finds or learns the tokenizer, tokenizes, and sets documents aside.
 ///
 /// # Errors
 /// What is wrong with the files.
-pub fn prepare(settings: &TrainSettings, directory: &RunDirectory, quiet: bool) -> Result<Data> {
+pub fn prepare(settings: &PretrainSettings, directory: &RunDirectory, quiet: bool) -> Result<PreparedData> {
     let say = |line: String| {
         if !quiet {
             eprintln!("{line}");
@@ -85,7 +85,7 @@ pub fn prepare(settings: &TrainSettings, directory: &RunDirectory, quiet: bool) 
         Store::build(&directory.file(name), corpus, &tokenizer, settings.data.sentences, fingerprint)
     };
     let store = build("corpus.tokens", &corpus, &fingerprint)?;
-    let Facts { documents, sentences, tokens, unknown } = store.facts();
+    let CorpusStats { documents, sentences, tokens, unknown } = store.stats();
     say(format!("corpus: {documents} documents, {sentences} sentences, {tokens} tokens, {unknown} of them unknown"));
 
     let (eval_store, eval_files, share) = if settings.eval_corpus.is_empty() {
@@ -104,15 +104,15 @@ pub fn prepare(settings: &TrainSettings, directory: &RunDirectory, quiet: bool) 
         evaluation_examples(store, split, part, maker, settings.seed, settings.eval_examples)
     };
     let held_out = match &eval_store {
-        Some(store) => all(store, Split::new(store.facts().documents, 0.0, 0), Part::Training)?,
-        None if split.len(Part::HeldOut) > 0 => all(&store, split, Part::HeldOut)?,
+        Some(store) => all(store, Split::new(store.stats().documents, 0.0, 0), Subset::Training)?,
+        None if split.len(Subset::HeldOut) > 0 => all(&store, split, Subset::HeldOut)?,
         None => Vec::new(),
     };
     let facts = json!({
         "corpus": files,
         "eval_corpus": eval_files,
         "documents": documents,
-        "held_out_documents": split.len(Part::HeldOut),
+        "held_out_documents": split.len(Subset::HeldOut),
         "held_out_examples": held_out.len(),
         "held_out_unigram_entropy": unigram_entropy(&held_out),
         "sentences": sentences,
@@ -120,18 +120,18 @@ pub fn prepare(settings: &TrainSettings, directory: &RunDirectory, quiet: bool) 
         "unknown_tokens": unknown,
         "vocabulary": tokenizer.vocab_size(),
     });
-    Ok(Data { tokenizer, store, split, held_out, facts, fingerprint })
+    Ok(PreparedData { tokenizer, store, split, held_out, facts, fingerprint })
 }
 
 /// The tokenizer that the user names; only a vocabulary by itself leaves open whether it is cased.
-fn given_tokenizer(path: &Path, settings: &TrainSettings) -> Result<Tokenizer> {
+fn given_tokenizer(path: &Path, settings: &PretrainSettings) -> Result<Tokenizer> {
     let is_json = path.extension().is_some_and(|extension| extension == "json");
     let is_bare = path.is_file() && !is_json && !path.with_file_name("tokenizer_config.json").exists();
     let tokenizer = match is_bare {
-        true => Tokenizer::from_vocab_file(path, Normalisation::new(!settings.cased))?,
+        true => Tokenizer::from_vocab_file(path, Normalization::new(!settings.cased))?,
         false => Tokenizer::load(path)?,
     };
-    if settings.cased && tokenizer.normalisation().lowercase {
+    if settings.cased && tokenizer.normalization().lowercase {
         return Err(Error::Mismatch {
             left: "--cased".into(),
             right: format!("the uncased tokenizer of {}", path.display()),
@@ -146,7 +146,7 @@ fn given_tokenizer(path: &Path, settings: &TrainSettings) -> Result<Tokenizer> {
 
 /// A tokenizer from the corpus; a resumed run finds the one that it learned.
 fn learn_tokenizer(
-    settings: &TrainSettings,
+    settings: &PretrainSettings,
     corpus: &Corpus,
     directory: &RunDirectory,
     say: &impl Fn(String),
@@ -158,7 +158,7 @@ fn learn_tokenizer(
     let size = settings.vocab_size.map_or_else(configured, Ok)?;
     say(format!("learning a vocabulary of {size} WordPieces"));
     let vocabulary = vocabulary::learn(corpus, size, settings.cased)?;
-    let tokenizer = Tokenizer::from_vocabulary(&vocabulary, Normalisation::new(!settings.cased))?;
+    let tokenizer = Tokenizer::from_vocabulary(&vocabulary, Normalization::new(!settings.cased))?;
     tokenizer.save(directory.path(), settings.longest())?;
     Ok(tokenizer)
 }
@@ -172,7 +172,7 @@ fn describe_files(corpus: &Corpus) -> Result<Value> {
     corpus.files().iter().map(describe).collect::<Result<Vec<_>>>().map(Value::from)
 }
 
-/// A hash of the content of files, wherever they lie, and of how they are tokenised.
+/// A hash of the content of files, wherever they lie, and of how they are tokenized.
 fn fingerprint_of(files: &Value, tokenizer: &Tokenizer, mode: SentenceMode) -> Result<String> {
     let mut hasher = Sha256::new();
     for file in files.as_array().into_iter().flatten() {
@@ -183,7 +183,7 @@ fn fingerprint_of(files: &Value, tokenizer: &Tokenizer, mode: SentenceMode) -> R
     Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Removes the tokenised corpus, which a finished run has no use for.
+/// Removes the tokenized corpus, which a finished run has no use for.
 ///
 /// # Errors
 /// If it cannot be removed.
@@ -216,15 +216,15 @@ pub fn example_maker(data: &DataSettings, max_length: usize, tokenizer: &Tokeniz
 /// The examples of an evaluation: one pass over documents, the same in every run with this seed.
 ///
 /// # Errors
-/// If the tokenised corpus cannot be read.
+/// If the tokenized corpus cannot be read.
 pub fn evaluation_examples(
     store: &Store,
     split: Split,
-    part: Part,
+    part: Subset,
     maker: ExampleMaker,
     seed: u64,
     limit: usize,
-) -> Result<Vec<Example>> {
+) -> Result<Vec<PretrainingExample>> {
     let seed = mix(&[seed, EVALUATION]);
     let mut stream = ExampleStream::new(store.reader()?, split, part, maker, seed, None, Cursor::default())?;
     stream.rest_of_epoch(limit)
@@ -232,7 +232,7 @@ pub fn evaluation_examples(
 
 /// What a model that knows nothing but how frequent words are could at best reach on these examples: the entropy of the
 /// hidden tokens, in nats.
-fn unigram_entropy(examples: &[Example]) -> f64 {
+fn unigram_entropy(examples: &[PretrainingExample]) -> f64 {
     let mut counts: BTreeMap<u32, f64> = BTreeMap::new();
     for token in examples.iter().flat_map(|example| &example.masked) {
         *counts.entry(token.id).or_default() += 1.0;
@@ -241,23 +241,28 @@ fn unigram_entropy(examples: &[Example]) -> f64 {
     counts.values().map(|count| -count / total * (count / total).ln()).sum()
 }
 
-fn training_stream(settings: &TrainSettings, data: &Data, phase: Phase, cursor: Cursor) -> Result<ExampleStream> {
+fn training_stream(
+    settings: &PretrainSettings,
+    data: &PreparedData,
+    phase: Phase,
+    cursor: Cursor,
+) -> Result<ExampleStream> {
     let (length, seed) = match phase {
         Phase::First => (settings.data.max_seq_len, settings.seed),
         Phase::Second => (settings.phase2_seq_len, mix(&[settings.seed, PHASE_2])),
     };
     let maker = example_maker(&settings.data, length, &data.tokenizer);
     let reader = data.store.reader()?;
-    ExampleStream::new(reader, data.split, Part::Training, maker, seed, settings.maskings, cursor)
+    ExampleStream::new(reader, data.split, Subset::Training, maker, seed, settings.maskings, cursor)
 }
 
 /// The steps of a phase, from a checkpoint's place in the data on (null for the beginning).
 ///
 /// # Errors
-/// If the tokenised corpus cannot be read.
+/// If the tokenized corpus cannot be read.
 pub fn training_source(
-    settings: &TrainSettings,
-    data: &Data,
+    settings: &PretrainSettings,
+    data: &PreparedData,
     phase: Phase,
     cursor: &Value,
 ) -> Result<impl StepSource<Batch = MicroBatch> + use<>> {
@@ -273,8 +278,8 @@ pub fn training_source(
 /// The number of steps: as given, or as many as the epochs hold.
 ///
 /// # Errors
-/// If the tokenised corpus cannot be read.
-pub fn count_steps(settings: &TrainSettings, data: &Data) -> Result<u64> {
+/// If the tokenized corpus cannot be read.
+pub fn count_steps(settings: &PretrainSettings, data: &PreparedData) -> Result<u64> {
     if let Some(steps) = settings.steps {
         return Ok(steps);
     }
@@ -303,7 +308,7 @@ pub fn check_pairs(config: &BertConfig) -> Result<()> {
 /// # Errors
 /// If a weight file is not as it should be, or model, tokenizer and sequence length do not fit.
 pub fn initial_model(
-    settings: &TrainSettings,
+    settings: &PretrainSettings,
     tokenizer: &Tokenizer,
     device: &burn::tensor::Device,
 ) -> Result<(BertForPreTraining, BertConfig)> {
@@ -335,6 +340,6 @@ pub fn initial_model(
             advice: "lower --max-seq-len, or take a configuration with more max_position_embeddings".into(),
         });
     }
-    let model = model.unwrap_or_else(|| BertForPreTraining::fresh(&config, seed, device));
+    let model = model.unwrap_or_else(|| BertForPreTraining::init_seeded(&config, seed, device));
     Ok((model, config))
 }

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use bert_model::pipeline::best_pieces;
 use bert_model::{BertForPreTraining, Result, Tokenizer};
-use bert_train::report::{Chart, FilledMask, Report, fact, points};
+use bert_train::report::{Chart, MaskedSentence, Report, fact, points};
 use bert_train::run_directory::{read_metrics, read_run};
 use burn::tensor::activation::softmax;
 
 use crate::batch::PretrainingBatch;
-use crate::examples::Example;
+use crate::examples::PretrainingExample;
 
 /// Held-out examples of which a mask is shown.
 const SHOWN: usize = 12;
@@ -20,7 +20,7 @@ const CONTEXT: usize = 14;
 ///
 /// # Errors
 /// If one of them cannot be read or the report cannot be written.
-pub fn write(directory: &Path, masks: &[FilledMask]) -> Result<()> {
+pub fn write(directory: &Path, masks: &[MaskedSentence]) -> Result<()> {
     let run = read_run(directory)?;
     let metrics = read_metrics(directory)?;
     let steps = |name: &str| points(&metrics, |record| record[name].as_f64());
@@ -55,7 +55,7 @@ pub fn write(directory: &Path, masks: &[FilledMask]) -> Result<()> {
                 .series("next sentence", evals("nsp_accuracy")),
         );
     }
-    report.optimiser_charts(&metrics);
+    report.optimizer_charts(&metrics);
     report.chart(Chart::new("Speed", "step", "tokens a second").smoothed().series("speed", steps("tokens_per_second")));
     report.filled_masks("Filled masks of held-out text", masks);
     for (title, part) in [("Corpus and vocabulary", "data"), ("Model", "model"), ("Settings", "settings")] {
@@ -66,13 +66,17 @@ pub fn write(directory: &Path, masks: &[FilledMask]) -> Result<()> {
 }
 
 /// What the model says behind one mask of each of the first held-out examples, with a little context.
-pub fn filled_masks(model: &BertForPreTraining, tokenizer: &Tokenizer, held_out: &[Example]) -> Vec<FilledMask> {
+pub fn filled_masks(
+    model: &BertForPreTraining,
+    tokenizer: &Tokenizer,
+    held_out: &[PretrainingExample],
+) -> Vec<MaskedSentence> {
     let special = tokenizer.special();
     let device = model.bert.embeddings.word.weight.val().device();
     let shown = held_out
         .iter()
         .filter(|example| example.masked.iter().any(|token| example.ids[token.position] == special.mask));
-    let fill = |example: &Example| {
+    let fill = |example: &PretrainingExample| {
         let (place, token) =
             example.masked.iter().enumerate().find(|(_, token)| example.ids[token.position] == special.mask)?;
         let batch = PretrainingBatch::new(std::slice::from_ref(example), special.pad, &device);
@@ -85,13 +89,13 @@ pub fn filled_masks(model: &BertForPreTraining, tokenizer: &Tokenizer, held_out:
         let pieces: Vec<String> = (start..end).map(|at| shown_piece(example, at, token.position, tokenizer)).collect();
         let text = pieces.join(" ").replace(" ##", "");
         let guesses = guesses.into_iter().map(|guess| (guess.token, guess.probability)).collect();
-        Some(FilledMask::new(text).mask(guesses).expected(tokenizer.piece(token.id)))
+        Some(MaskedSentence::new(text).mask(guesses).expected(tokenizer.piece(token.id)))
     };
     shown.take(SHOWN).filter_map(fill).collect()
 }
 
 /// The piece at a position; other masks show what they hide, so that there is one blank.
-fn shown_piece(example: &Example, at: usize, blank: usize, tokenizer: &Tokenizer) -> String {
+fn shown_piece(example: &PretrainingExample, at: usize, blank: usize, tokenizer: &Tokenizer) -> String {
     let hidden = example.masked.iter().find(|token| token.position == at && at != blank);
     tokenizer.piece(hidden.map_or(example.ids[at], |token| token.id))
 }

@@ -1,7 +1,7 @@
 //! The built-in sample: a small world of facts and a grammar to speak of them, written for this project.
 //!
 //! Four countries with their cities, languages, rivers and dishes; people with trades, tools and workplaces; and reviews
-//! of inns, in which one opinion colours every adjective. The facts hold in all documents, the people and visits change:
+//! of inns, in which one opinion colors every adjective. The facts hold in all documents, the people and visits change:
 //! a model that has read some of the documents can fill the masks of the others, and it has learned which words speak
 //! well or badly of something, which the sample of `bert-finetune` then asks of it.
 

@@ -29,7 +29,7 @@ pub struct DataSettings {
 
 /// What decides the numbers of a run; a resumed run must have the same.
 #[derive(Debug, Clone, Serialize)]
-pub struct TrainSettings {
+pub struct PretrainSettings {
     /// Empty for the built-in sample.
     pub corpus: Vec<String>,
     pub eval_corpus: Vec<String>,
@@ -61,7 +61,7 @@ pub struct TrainSettings {
 
 /// What does not decide them.
 #[derive(Debug, Clone, Serialize)]
-pub struct RunSettings {
+pub struct PretrainRunOptions {
     pub output: PathBuf,
     #[serde(skip)]
     pub if_exists: Option<IfExists>,
@@ -117,12 +117,12 @@ impl DataSettings {
     }
 }
 
-impl TrainSettings {
+impl PretrainSettings {
     /// Checks `bert-pretrain train`'s options and fills in the defaults, which are smaller for the built-in sample.
     ///
     /// # Errors
     /// If an option cannot be, or two contradict each other.
-    pub fn resolve(args: &TrainArgs) -> Result<(Self, RunSettings)> {
+    pub fn resolve(args: &TrainArgs) -> Result<(Self, PretrainRunOptions)> {
         let is_sample = args.corpus.is_empty();
         let has_tokenizer = args.tokenizer.is_some() || args.init.is_some();
         let output = match (&args.output, is_sample) {
@@ -172,7 +172,7 @@ impl TrainSettings {
             (false, true) => IfExists::Overwrite,
             (false, false) => IfExists::Refuse,
         };
-        let run = RunSettings {
+        let run = PretrainRunOptions {
             output,
             if_exists: Some(if_exists),
             device: args.common.device.clone(),

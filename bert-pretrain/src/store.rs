@@ -1,4 +1,4 @@
-//! The tokenised corpus, on disk: any document can be read by its number, and memory stays small however large the
+//! The tokenized corpus, on disk: any document can be read by its number, and memory stays small however large the
 //! corpus is.
 //!
 //! One file: a header, the documents behind each other (number of sentences, their lengths, their WordPiece ids, all
@@ -19,14 +19,14 @@ use crate::corpus::{self, Corpus};
 use crate::corpus::{SentenceMode, split_sentences};
 use crate::examples::{self, NspMode, OtherDocuments};
 
-/// Documents that are tokenised together.
+/// Documents that are tokenized together.
 const BATCH_BYTES: usize = 8 << 20;
 /// Google's number of tries to hit another document.
 const TRIES: usize = 10;
 
 /// What a corpus turned out to be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Facts {
+pub struct CorpusStats {
     /// Documents with at least one token.
     pub documents: u64,
     /// Sentences in them.
@@ -40,7 +40,8 @@ pub struct Facts {
 #[derive(Debug, Serialize, Deserialize)]
 struct Header {
     fingerprint: String,
-    facts: Facts,
+    #[serde(rename = "facts")]
+    stats: CorpusStats,
     offsets_at: u64,
 }
 
@@ -51,12 +52,12 @@ const HEADER_BYTES: u64 = 4096;
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
-    facts: Facts,
+    stats: CorpusStats,
     offsets_at: u64,
 }
 
 impl Store {
-    /// Tokenises `corpus` into the file at `path`, unless the file already holds just that.
+    /// Tokenizes `corpus` into the file at `path`, unless the file already holds just that.
     ///
     /// # Errors
     /// If the corpus cannot be read or has no text, or the file cannot be written.
@@ -85,7 +86,7 @@ impl Store {
             }
         }
         writer.add_all(&batch, tokenizer, mode)?;
-        corpus.require_documents(writer.facts.documents)?;
+        corpus.require_documents(writer.stats.documents)?;
         writer.finish(fingerprint)?;
         fs::rename(&staged, path).map_err(Error::io(path, "write"))?;
         Self::open(path, fingerprint).ok_or_else(|| Error::file(path, "an unreadable file", "the store just written"))
@@ -98,12 +99,12 @@ impl Store {
         let text = std::str::from_utf8(&header).ok()?;
         let header: Header = serde_json::from_str(text.trim_end_matches('\0')).ok()?;
         let is_same = header.fingerprint == fingerprint;
-        is_same.then(|| Self { path: path.into(), facts: header.facts, offsets_at: header.offsets_at })
+        is_same.then(|| Self { path: path.into(), stats: header.stats, offsets_at: header.offsets_at })
     }
 
     /// What the corpus turned out to be.
-    pub fn facts(&self) -> Facts {
-        self.facts
+    pub fn stats(&self) -> CorpusStats {
+        self.stats
     }
 
     /// A reader of its own, for one thread.
@@ -123,7 +124,7 @@ struct StoreWriter<'a> {
     /// Offsets wait in a file of their own: there may be too many for memory.
     offsets: BufWriter<File>,
     position: u64,
-    facts: Facts,
+    stats: CorpusStats,
     unknown: u32,
 }
 
@@ -133,11 +134,11 @@ impl<'a> StoreWriter<'a> {
         file.write_all(&[0; HEADER_BYTES as usize]).map_err(Error::io(path, "write"))?;
         let offsets = tempfile::tempfile().map_err(Error::io(path, "make a temporary file for"))?;
         let offsets = BufWriter::new(offsets);
-        Ok(Self { path, file, offsets, position: HEADER_BYTES, facts: Facts::default(), unknown })
+        Ok(Self { path, file, offsets, position: HEADER_BYTES, stats: CorpusStats::default(), unknown })
     }
 
     fn add_all(&mut self, batch: &[corpus::Document], tokenizer: &Tokenizer, mode: SentenceMode) -> Result<()> {
-        let documents: Result<Vec<_>> = batch.par_iter().map(|document| tokenise(document, tokenizer, mode)).collect();
+        let documents: Result<Vec<_>> = batch.par_iter().map(|document| tokenize(document, tokenizer, mode)).collect();
         for document in documents? {
             self.add(&document).map_err(Error::io(self.path, "write"))?;
         }
@@ -154,15 +155,15 @@ impl<'a> StoreWriter<'a> {
         self.file.write_all(&bytes)?;
         self.offsets.write_all(&self.position.to_le_bytes())?;
         self.position += bytes.len() as u64;
-        self.facts.documents += 1;
-        self.facts.sentences += document.len() as u64;
-        self.facts.tokens += document.iter().map(|sentence| sentence.len() as u64).sum::<u64>();
-        self.facts.unknown += document.iter().flatten().filter(|&&id| id == self.unknown).count() as u64;
+        self.stats.documents += 1;
+        self.stats.sentences += document.len() as u64;
+        self.stats.tokens += document.iter().map(|sentence| sentence.len() as u64).sum::<u64>();
+        self.stats.unknown += document.iter().flatten().filter(|&&id| id == self.unknown).count() as u64;
         Ok(())
     }
 
     fn finish(mut self, fingerprint: &str) -> Result<()> {
-        let header = Header { fingerprint: fingerprint.into(), facts: self.facts, offsets_at: self.position };
+        let header = Header { fingerprint: fingerprint.into(), stats: self.stats, offsets_at: self.position };
         let header = serde_json::to_vec(&header).map_err(|error| Error::Setting(error.to_string()))?;
         let mut write = || {
             self.offsets.write_all(&self.position.to_le_bytes())?;
@@ -179,7 +180,7 @@ impl<'a> StoreWriter<'a> {
     }
 }
 
-fn tokenise(document: &corpus::Document, tokenizer: &Tokenizer, mode: SentenceMode) -> Result<examples::Document> {
+fn tokenize(document: &corpus::Document, tokenizer: &Tokenizer, mode: SentenceMode) -> Result<examples::Document> {
     let sentences = document.lines.iter().flat_map(|line| split_sentences(line, mode));
     let pieces: Result<Vec<_>> = sentences.map(|sentence| tokenizer.pieces(sentence)).collect();
     Ok(pieces?.into_iter().filter(|pieces| !pieces.is_empty()).collect())
@@ -200,7 +201,7 @@ impl StoreReader {
     /// If the file cannot be read or has been tampered with.
     pub fn document(&self, index: u64) -> Result<examples::Document> {
         let damaged =
-            || Error::file(&self.path, "a damaged document", "a store of tokenised documents; remove the file");
+            || Error::file(&self.path, "a damaged document", "a store of tokenized documents; remove the file");
         let bounds = self.read(self.offsets_at + 8 * index, 16)?;
         let bound = |at: usize| bounds[at..at + 8].try_into().map(u64::from_le_bytes).map_err(|_| damaged());
         let (start, end) = (bound(0)?, bound(8)?);
@@ -247,25 +248,25 @@ impl Split {
     }
 
     /// Number of documents of a part.
-    pub fn len(&self, part: Part) -> u64 {
+    pub fn len(&self, part: Subset) -> u64 {
         match part {
-            Part::Training => self.documents - self.held_out,
-            Part::HeldOut => self.held_out,
+            Subset::Training => self.documents - self.held_out,
+            Subset::HeldOut => self.held_out,
         }
     }
 
     /// The number in the store of document `index` of a part.
-    pub fn document(&self, part: Part, index: u64) -> u64 {
+    pub fn document(&self, part: Subset, index: u64) -> u64 {
         match part {
-            Part::Training => self.order.apply(self.held_out + index),
-            Part::HeldOut => self.order.apply(index),
+            Subset::Training => self.order.apply(self.held_out + index),
+            Subset::HeldOut => self.order.apply(index),
         }
     }
 }
 
 /// One of the two parts of a [`Split`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
+pub enum Subset {
     /// What the model learns from.
     Training,
     /// What it is judged by.
@@ -274,16 +275,16 @@ pub enum Part {
 
 /// Random documents of one part of a store, for the second segment of a pair.
 #[derive(Debug)]
-pub struct OthersOf<'a> {
+pub struct RandomDocuments<'a> {
     /// Where the documents are.
     pub reader: &'a StoreReader,
     /// The split.
     pub split: Split,
     /// The part that is drawn from.
-    pub part: Part,
+    pub part: Subset,
 }
 
-impl OtherDocuments for OthersOf<'_> {
+impl OtherDocuments for RandomDocuments<'_> {
     fn draw(&self, not: u64, mode: NspMode, rng: &mut dyn Rng) -> Result<Option<examples::Document>> {
         let count = self.split.len(self.part);
         let mut index = rng.random_range(0..count.max(1));
@@ -294,7 +295,7 @@ impl OtherDocuments for OthersOf<'_> {
             index = rng.random_range(0..count);
         }
         if index == not && mode == NspMode::Balanced {
-            // Ten misses in a row: the neighbour, unless there is none.
+            // Ten misses in a row: the neighbor, unless there is none.
             if count < 2 {
                 return Ok(None);
             }
@@ -312,7 +313,7 @@ mod tests {
     fn the_parts_of_a_split_are_disjoint_and_complete() {
         let split = Split::new(500, 0.1, 7);
         let part = |part| (0..split.len(part)).map(move |index| split.document(part, index)).collect::<Vec<_>>();
-        let (training, held_out) = (part(Part::Training), part(Part::HeldOut));
+        let (training, held_out) = (part(Subset::Training), part(Subset::HeldOut));
         assert_eq!((training.len(), held_out.len()), (450, 50));
         let mut all = [training, held_out].concat();
         all.sort_unstable();
@@ -323,7 +324,7 @@ mod tests {
     fn a_little_corpus_keeps_something_on_both_sides() {
         let lens = |documents, share| {
             let split = Split::new(documents, share, 1);
-            (split.len(Part::Training), split.len(Part::HeldOut))
+            (split.len(Subset::Training), split.len(Subset::HeldOut))
         };
         assert_eq!(lens(1, 0.02), (1, 0));
         assert_eq!(lens(2, 0.02), (1, 1));

@@ -12,8 +12,8 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::examples::{Debt, Example, ExampleMaker};
-use crate::store::{OthersOf, Part, Split, StoreReader};
+use crate::examples::{ExampleMaker, PretrainingExample, RandomSurplus};
+use crate::store::{RandomDocuments, Split, StoreReader, Subset};
 
 /// Tokens of a block: enough that examples of one document end up far apart, small beside a model's own memory.
 const BLOCK_TOKENS: usize = 1 << 21;
@@ -39,13 +39,13 @@ pub struct Cursor {
 pub struct ExampleStream {
     reader: StoreReader,
     split: Split,
-    part: Part,
+    part: Subset,
     maker: ExampleMaker,
     seed: u64,
     /// Number of different maskings that repeat; `None` for fresh ones in every epoch.
     maskings: Option<u64>,
     cursor: Cursor,
-    block: Vec<Example>,
+    block: Vec<PretrainingExample>,
     next_block: u64,
 }
 
@@ -57,7 +57,7 @@ impl ExampleStream {
     pub fn new(
         reader: StoreReader,
         split: Split,
-        part: Part,
+        part: Subset,
         maker: ExampleMaker,
         seed: u64,
         maskings: Option<u64>,
@@ -72,7 +72,7 @@ impl ExampleStream {
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub fn next_example(&mut self) -> Result<Option<Example>> {
+    pub fn next_example(&mut self) -> Result<Option<PretrainingExample>> {
         let mut empty_epochs = 0;
         while self.cursor.taken >= self.block.len() {
             if self.next_block < self.documents() {
@@ -86,7 +86,7 @@ impl ExampleStream {
             }
             self.make_block()?;
         }
-        let example = std::mem::replace(&mut self.block[self.cursor.taken], Example::empty());
+        let example = std::mem::replace(&mut self.block[self.cursor.taken], PretrainingExample::empty());
         self.cursor.taken += 1;
         Ok(Some(example))
     }
@@ -95,7 +95,7 @@ impl ExampleStream {
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub fn rest_of_epoch(&mut self, limit: usize) -> Result<Vec<Example>> {
+    pub fn rest_of_epoch(&mut self, limit: usize) -> Result<Vec<PretrainingExample>> {
         let epoch = self.cursor.epoch;
         let mut examples = Vec::new();
         while examples.len() < limit {
@@ -142,15 +142,15 @@ impl ExampleStream {
         let Cursor { epoch, block, .. } = self.cursor;
         let order = Permutation::new(self.documents(), mix(&[self.seed, DOCUMENT_ORDER, epoch]));
         let masking = self.maskings.map_or(epoch, |maskings| epoch % maskings);
-        let others = OthersOf { reader: &self.reader, split: self.split, part: self.part };
-        let (mut examples, mut debt, mut tokens, mut place) = (Vec::new(), Debt::default(), 0, block);
+        let others = RandomDocuments { reader: &self.reader, split: self.split, part: self.part };
+        let (mut examples, mut surplus, mut tokens, mut place) = (Vec::new(), RandomSurplus::default(), 0, block);
         while place < self.documents() && tokens < BLOCK_TOKENS {
             let index = order.apply(place);
             let document = self.reader.document(self.split.document(self.part, index))?;
             tokens += document.iter().map(Vec::len).sum::<usize>();
             // A generator for each document: its examples do not depend on its place in the order.
             let mut rng = ChaCha8Rng::seed_from_u64(mix(&[self.seed, EXAMPLES, masking, index]));
-            examples.extend(self.maker.examples(index, &document, &others, &mut debt, &mut rng)?);
+            examples.extend(self.maker.examples(index, &document, &others, &mut surplus, &mut rng)?);
             place += 1;
         }
         examples.shuffle(&mut ChaCha8Rng::seed_from_u64(mix(&[self.seed, EXAMPLE_ORDER, epoch, block])));
@@ -174,7 +174,7 @@ pub struct TrainingSource {
 #[derive(Debug)]
 pub struct MicroBatch {
     /// The examples.
-    pub examples: Vec<Example>,
+    pub examples: Vec<PretrainingExample>,
     /// Hidden tokens in all micro-batches of the step.
     pub masked_in_step: usize,
     /// Examples in all micro-batches of the step.
@@ -183,7 +183,7 @@ pub struct MicroBatch {
 
 impl MicroBatch {
     /// Cuts the examples of a step into micro-batches.
-    pub fn split_step(examples: Vec<Example>, batch_size: usize) -> Vec<Self> {
+    pub fn split_step(examples: Vec<PretrainingExample>, batch_size: usize) -> Vec<Self> {
         let masked_in_step = examples.iter().map(|example| example.masked.len()).sum();
         let examples_in_step = examples.len();
         let mut examples = examples.into_iter().peekable();

@@ -19,12 +19,12 @@ use crate::prepare::{
     training_source,
 };
 use crate::report;
-use crate::settings::{DataSettings, RunSettings, TrainSettings};
-use crate::store::{Part, Split, Store};
+use crate::settings::{DataSettings, PretrainRunOptions, PretrainSettings};
+use crate::store::{Split, Store, Subset};
 
 /// What a run came to.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct PretrainOutcome {
     /// Why it ended.
     pub ended: Ended,
     /// What `--json` prints.
@@ -35,7 +35,7 @@ pub struct Outcome {
 ///
 /// # Errors
 /// Whatever can be wrong with the corpus, the files, the device or the numbers.
-pub fn run(settings: &TrainSettings, run: &RunSettings, interrupt: &Interrupt) -> Result<Outcome> {
+pub fn run(settings: &PretrainSettings, run: &PretrainRunOptions, interrupt: &Interrupt) -> Result<PretrainOutcome> {
     let started = Instant::now();
     let NamedDevice { name, device, .. } = select_device(&run.device, run.quiet)?;
     settings.precision.check(&device)?;
@@ -85,7 +85,7 @@ pub fn run(settings: &TrainSettings, run: &RunSettings, interrupt: &Interrupt) -
         directory.rewind_metrics(state.step)?;
     }
 
-    let mut task = Pretraining {
+    let mut objective = Pretraining {
         device: device.clone(),
         pad_id: data.tokenizer.special().pad,
         with_nsp: settings.data.nsp_mode != NspMode::Off,
@@ -118,22 +118,22 @@ pub fn run(settings: &TrainSettings, run: &RunSettings, interrupt: &Interrupt) -
         };
         (state, ended) = std::thread::scope(|scope| {
             let batches = prefetch(scope, source);
-            train(state, &mut task, &batches, &plan, &mut directory, &checkpoints, interrupt)
+            train(state, &mut objective, &batches, &plan, &mut directory, &checkpoints, interrupt)
         })?;
     }
     if let Ended::Interrupted(_) = ended {
-        return Ok(Outcome { ended, summary: Value::Null });
+        return Ok(PretrainOutcome { ended, summary: Value::Null });
     }
 
     // A resumed run that had nothing left to do has no evaluation yet.
-    if task.latest.is_none() && !task.held_out.is_empty() {
-        task.latest = Some(task.judge(&state.model)?);
+    if objective.latest.is_none() && !objective.held_out.is_empty() {
+        objective.latest = Some(objective.evaluate_held_out(&state.model)?);
     }
-    save_model(directory.path(), &state.model, &config, &data.tokenizer, task.with_nsp)?;
+    save_model(directory.path(), &state.model, &config, &data.tokenizer, objective.with_nsp)?;
     remove_cache(directory.path())?;
     report::write(directory.path(), &report::filled_masks(&state.model, &data.tokenizer, &data.held_out))?;
-    let summary = summarise(&directory, state.step, task.latest, started)?;
-    Ok(Outcome { ended, summary })
+    let summary = summarize(&directory, state.step, objective.latest, started)?;
+    Ok(PretrainOutcome { ended, summary })
 }
 
 /// Writes the model directory; without next-sentence prediction only the masked-LM part was trained and is written.
@@ -157,7 +157,7 @@ fn save_model(
 }
 
 /// What `--json` prints.
-fn summarise(directory: &RunDirectory, steps: u64, evaluation: Option<Evaluation>, started: Instant) -> Result<Value> {
+fn summarize(directory: &RunDirectory, steps: u64, evaluation: Option<Evaluation>, started: Instant) -> Result<Value> {
     let metrics = directory.metrics()?;
     let steps_logged: Vec<&Value> = metrics.iter().filter(|record| record.get("loss").is_some()).collect();
     let last = steps_logged.last().copied().unwrap_or(&Value::Null);
@@ -189,7 +189,7 @@ pub fn evaluate(
     seed: u64,
 ) -> Result<Evaluation> {
     let loaded = load_partial::<BertForPreTraining>(model_directory, seed, device)?;
-    let has_nsp = !loaded.initialised.iter().any(|name| name.starts_with("cls.seq_relationship"));
+    let has_nsp = !loaded.initialized.iter().any(|name| name.starts_with("cls.seq_relationship"));
     if let Some(warning) = loaded.warning() {
         eprintln!("warning: {}: {warning}", model_directory.display());
     }
@@ -209,14 +209,14 @@ pub fn evaluate(
         ..data.clone()
     };
     let maker = example_maker(&data, data.max_seq_len, &tokenizer);
-    let split = Split::new(store.facts().documents, 0.0, 0);
-    let held_out = evaluation_examples(&store, split, Part::Training, maker, seed, usize::MAX)?;
+    let split = Split::new(store.stats().documents, 0.0, 0);
+    let held_out = evaluation_examples(&store, split, Subset::Training, maker, seed, usize::MAX)?;
     if held_out.is_empty() {
         return Err(Error::Setting("the corpus gives no example: every document is too short for a pair".into()));
     }
     let pad_id = tokenizer.special().pad;
     let with_nsp = nsp_mode != NspMode::Off;
-    let task =
+    let objective =
         Pretraining { device: device.clone(), pad_id, with_nsp, held_out, eval_batch_size: batch_size, latest: None };
-    task.judge(&loaded.model)
+    objective.evaluate_held_out(&loaded.model)
 }

@@ -1,4 +1,4 @@
-//! Fine-tunes a model directory on a few labelled texts, without a program around it:
+//! Fine-tunes a model directory on a few labeled texts, without a program around it:
 //! `cargo run --release -p bert-model --example fine_tune -- DIR OUT`
 
 use bert_model::model::loss::cross_entropy;
@@ -6,7 +6,7 @@ use bert_model::pretrained::{load_config, load_weights_partial, weights::Weights
 use bert_model::text::{Sequence, collate};
 use bert_model::workers::split_evenly;
 use bert_model::{BertForSequenceClassification, Result, Tokenizer, Workers, device, save};
-use bert_train::{Losses, Optimizer, OptimizerConfig, Plan, Task, TrainingState, take_step};
+use bert_train::{Losses, Objective, Optimizer, OptimizerConfig, Plan, TrainingState, take_step};
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 
@@ -15,7 +15,7 @@ const TEXTS: [(&str, i32); 4] =
 
 struct Reviews(Device);
 
-impl Task for Reviews {
+impl Objective for Reviews {
     type Model = BertForSequenceClassification;
     type Batch = Vec<(Sequence, i32)>;
 

@@ -48,7 +48,7 @@ impl Adaptation {
     }
 
     /// Whether the parameter of this Hugging Face name learns.
-    fn learns(self, name: &str) -> bool {
+    fn is_trainable(self, name: &str) -> bool {
         let layer = name.split_once("encoder.layer.").and_then(|(_, rest)| rest.split('.').next()?.parse().ok());
         match (self, layer) {
             (Self::Full, _) => true,
@@ -75,16 +75,16 @@ impl ModuleMapper for Freezer {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        param.set_require_grad(self.adaptation.learns(&hugging_face_name(&self.path)))
+        param.set_require_grad(self.adaptation.is_trainable(&hugging_face_name(&self.path)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bert_model::ops::tape::Part;
+    use bert_model::ops::tape::GradientPart;
     use bert_model::pretrained::state_dict;
-    use bert_model::text::tokenizer::{Normalisation, SPECIAL_TOKENS};
+    use bert_model::text::tokenizer::{Normalization, SPECIAL_TOKENS};
     use bert_model::{BertConfig, BertForSequenceClassification, BertInput, BertModel, Pretrained, Tokenizer, save};
 
     fn names_that_learn(adaptation: Adaptation) -> Vec<&'static str> {
@@ -96,7 +96,7 @@ mod tests {
             "bert.pooler.dense.weight",
             "classifier.bias",
         ];
-        names.into_iter().filter(|name| adaptation.learns(name)).collect()
+        names.into_iter().filter(|name| adaptation.is_trainable(name)).collect()
     }
 
     #[test]
@@ -112,7 +112,7 @@ mod tests {
     fn fresh_adapters_change_nothing_and_have_gradients_where_the_frozen_matrices_have_none() {
         let device = Device::flex();
         let config = BertConfig::named("tiny").unwrap().with_vocab_size(50);
-        let model = BertForSequenceClassification::fresh(&config, 1, &device);
+        let model = BertForSequenceClassification::init_seeded(&config, 1, &device);
         let input = || BertInput::new(Tensor::from_data([[2, 7, 42, 3]], &device));
         let before = model.forward(input()).into_data();
         let adapted = Adaptation::Lora { rank: 4 }.prepare(model.clone(), 5, &device);
@@ -123,7 +123,7 @@ mod tests {
         let loss = training.forward(BertInput::new(Tensor::from_data([[2, 7, 42, 3]], &device))).powi_scalar(2).sum();
         let gradients = loss.backward();
         let mut sum = crate::GradientSum::default();
-        sum.add(&training, Part::Gradients(gradients));
+        sum.add(&training, GradientPart::Gradients(gradients));
         let stem = "bert.encoder.layer.1.attention.self.value.weight";
         assert!(sum.remove(stem).is_none(), "the frozen matrix learns");
         assert!(sum.remove(&format!("{stem}.lora.b")).is_some(), "the adapter does not learn");
@@ -139,8 +139,8 @@ mod tests {
         let device = Device::flex();
         let config = BertConfig::named("tiny").unwrap().with_vocab_size(5);
         let tokenizer =
-            Tokenizer::from_vocabulary(&SPECIAL_TOKENS.map(String::from), Normalisation::new(true)).unwrap();
-        let adapted = Adaptation::Lora { rank: 2 }.prepare(BertModel::fresh(&config, 1, &device), 1, &device);
+            Tokenizer::from_vocabulary(&SPECIAL_TOKENS.map(String::from), Normalization::new(true)).unwrap();
+        let adapted = Adaptation::Lora { rank: 2 }.prepare(BertModel::init_seeded(&config, 1, &device), 1, &device);
         let directory = tempfile::tempdir().unwrap();
         let save = |model: &BertModel| save(directory.path(), model, &config, &tokenizer);
         let error = save(&adapted).unwrap_err().to_string();

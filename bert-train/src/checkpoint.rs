@@ -1,6 +1,6 @@
 //! Checkpoints: whole or not there.
 //!
-//! `checkpoints/step-00001000/` holds the weights, the optimiser's means and the state of the run (step, data position).
+//! `checkpoints/step-00001000/` holds the weights, the optimizer's means and the state of the run (step, data position).
 //! It is written under a name that begins with a dot, flushed, and renamed last. `state.json` carries the SHA-256 of the
 //! other files, so that a damaged checkpoint is noticed and an older one taken.
 
@@ -41,7 +41,7 @@ pub struct Checkpoints {
 
 /// What `state.json` says.
 #[derive(Debug, Serialize, Deserialize)]
-struct State {
+struct StateFile {
     step: u64,
     cursor: Value,
     #[serde(default)]
@@ -53,7 +53,7 @@ struct State {
 
 /// A checkpoint as it was found, checked.
 #[derive(Debug)]
-pub struct Found {
+pub struct Checkpoint {
     /// Where it lies.
     pub path: PathBuf,
     /// Steps taken when it was written.
@@ -111,7 +111,7 @@ impl Checkpoints {
             .into_iter()
             .map(|file| Ok((file.to_string(), sha256_of(&staging.join(file))?)))
             .collect::<Result<_>>()?;
-        let record = State {
+        let record = StateFile {
             step: state.step,
             cursor: state.cursor.clone(),
             loss_scale: state.loss_scale,
@@ -149,12 +149,12 @@ impl Checkpoints {
     ///
     /// # Errors
     /// If there are checkpoints and all of them are damaged.
-    pub fn newest(&self) -> Result<Option<Found>> {
+    pub fn newest(&self) -> Result<Option<Checkpoint>> {
         let mut warnings = Vec::new();
         for path in self.paths()?.into_iter().rev() {
             match read_state(&path) {
-                Ok(State { step, cursor, loss_scale, settings, .. }) => {
-                    return Ok(Some(Found { path, step, cursor, loss_scale, settings, warnings }));
+                Ok(StateFile { step, cursor, loss_scale, settings, .. }) => {
+                    return Ok(Some(Checkpoint { path, step, cursor, loss_scale, settings, warnings }));
                 }
                 Err(error) => warnings.push(format!("damaged checkpoint passed over: {error}")),
             }
@@ -180,7 +180,7 @@ impl Checkpoints {
     }
 }
 
-impl Found {
+impl Checkpoint {
     /// Refuses to go on with other settings than the checkpoint's; see [`check_settings`].
     ///
     /// # Errors
@@ -203,7 +203,7 @@ impl Found {
     ) -> Result<TrainingState<M>> {
         let weights = Weights::safetensors(&self.path.join(WEIGHTS))?;
         let loaded = fill(&weights, model, config.clone())?;
-        if let Some(missing) = loaded.initialised.first() {
+        if let Some(missing) = loaded.initialized.first() {
             return Err(Error::tensor(self.path.join(WEIGHTS), missing, "no such tensor", "a whole model"));
         }
         optimizer.restore(self.step, read_tensors(&self.path.join(OPTIMIZER))?, device);
@@ -249,10 +249,10 @@ fn read_tensors(path: &Path) -> Result<BTreeMap<String, HostTensor>> {
 }
 
 /// Reads `state.json` and compares the hashes of the files that it names.
-fn read_state(path: &Path) -> Result<State> {
+fn read_state(path: &Path) -> Result<StateFile> {
     let file = path.join(STATE);
     let text = fs::read_to_string(&file).map_err(Error::io(&file, "read"))?;
-    let state: State = serde_json::from_str(&text)
+    let state: StateFile = serde_json::from_str(&text)
         .map_err(|error| Error::line(&file, error.line() as u64, error.to_string(), "the state of a run"))?;
     for (name, expected) in &state.sha256 {
         let file = path.join(name);

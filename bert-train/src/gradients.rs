@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use bert_model::ops;
-use bert_model::ops::tape::{Part, Rows};
+use bert_model::ops::tape::{GradientPart, RowGradients};
 use bert_model::pretrained::names::hugging_face_name;
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Gradients, IndexingUpdateOp, Int, Tensor};
@@ -17,14 +17,14 @@ pub struct GradientSum {
 
 impl GradientSum {
     /// Adds what a backward pass left for parameters of `model`.
-    pub fn add<M: Module>(&mut self, model: &M, part: Part) {
+    pub fn add<M: Module>(&mut self, model: &M, part: GradientPart) {
         let (path, sum) = (Vec::new(), &mut self.by_name);
         match part {
-            Part::Gradients(gradients) => model.visit(&mut Collector { path, gradients, sum }),
-            Part::Rows(rows) => {
-                let Rows { table, ids, gradient } = *rows;
+            GradientPart::Gradients(gradients) => model.visit(&mut GradientCollector { path, gradients, sum }),
+            GradientPart::Rows(rows) => {
+                let RowGradients { table, ids, gradient } = *rows;
                 let (count, width) = (ids.shape().num_elements(), gradient.dims()[2]);
-                let (ids, rows) = (ids.reshape([count]), ops::widened(gradient.reshape([count, width])));
+                let (ids, rows) = (ids.reshape([count]), ops::upcast(gradient.reshape([count, width])));
                 model.visit(&mut RowCollector { path, table, rows: Some((ids, rows)), sum });
             }
         }
@@ -48,7 +48,7 @@ impl GradientSum {
 
 /// One sum for all parts of a micro-batch, which add to it in turn: the first gradients of each part, in the order of the
 /// parts, then the second ones, and so on. So the sum does not depend on who is faster.
-pub struct InTurn<'a> {
+pub struct OrderedSum<'a> {
     state: Mutex<State<'a>>,
     changed: Condvar,
 }
@@ -61,7 +61,7 @@ struct State<'a> {
 
 const DONE: usize = usize::MAX;
 
-impl<'a> InTurn<'a> {
+impl<'a> OrderedSum<'a> {
     /// For so many parts, all of which are at work at once.
     pub fn new(sum: &'a mut GradientSum, parts: usize) -> Self {
         Self { state: Mutex::new(State { sum, turns: vec![0; parts] }), changed: Condvar::new() }
@@ -80,7 +80,7 @@ impl<'a> InTurn<'a> {
 
 /// The turns of one part.
 pub struct Turns<'a, 's> {
-    shared: &'s InTurn<'a>,
+    shared: &'s OrderedSum<'a>,
     part: usize,
 }
 
@@ -109,13 +109,13 @@ impl Drop for Turns<'_, '_> {
     }
 }
 
-struct Collector<'a> {
+struct GradientCollector<'a> {
     path: Vec<String>,
     gradients: Gradients,
     sum: &'a mut BTreeMap<String, Tensor<2>>,
 }
 
-impl ModuleVisitor for Collector<'_> {
+impl ModuleVisitor for GradientCollector<'_> {
     fn enter_module(&mut self, name: &str, _container_type: &str) {
         self.path.push(name.to_string());
     }
@@ -126,7 +126,7 @@ impl ModuleVisitor for Collector<'_> {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let Some(gradient) = param.base().grad_remove(&mut self.gradients) else { return };
-        let gradient = ops::widened(as_matrix(gradient));
+        let gradient = ops::upcast(as_matrix(gradient));
         let name = hugging_face_name(&self.path);
         let sum = match self.sum.remove(&name) {
             Some(sum) if ops::is_fast(&sum) => ops::adam::accumulate(sum, gradient),
@@ -197,9 +197,9 @@ mod tests {
     fn parts_add_in_their_order_whoever_is_fast() {
         let mut sum = GradientSum::default();
         let order = Mutex::new(Vec::new());
-        let in_turn = InTurn::new(&mut sum, 3);
+        let ordered_sum = OrderedSum::new(&mut sum, 3);
         std::thread::scope(|scope| {
-            for (part, mut turns) in in_turn.turns().into_iter().enumerate() {
+            for (part, mut turns) in ordered_sum.turns().into_iter().enumerate() {
                 let order = &order;
                 scope.spawn(move || {
                     for turn in 0..if part == 1 { 2 } else { 3 } {
@@ -212,9 +212,9 @@ mod tests {
         let expected = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (2, 2)];
         assert_eq!(*order.lock().unwrap(), expected);
 
-        let in_turn = InTurn::new(&mut sum, 2);
+        let ordered_sum = OrderedSum::new(&mut sum, 2);
         let result = std::thread::scope(|scope| {
-            let mut turns = in_turn.turns().into_iter();
+            let mut turns = ordered_sum.turns().into_iter();
             let (mut first, mut second) = (turns.next().unwrap(), turns.next().unwrap());
             let failing = scope.spawn(move || first.take(|_| panic!("on purpose")));
             let waiting = scope.spawn(move || second.take(|_| ()));
@@ -233,7 +233,7 @@ mod tests {
         for _ in 0..2 {
             let ids = Tensor::from_data([[3, 1], [3, 0]], &device);
             let gradient = Tensor::<3>::ones([2, 2, 128], &device);
-            sum.add(&model, Part::Rows(Box::new(Rows { table, ids, gradient })));
+            sum.add(&model, GradientPart::Rows(Box::new(RowGradients { table, ids, gradient })));
         }
         let rows = sum.remove("embeddings.word_embeddings.weight").unwrap();
         let means: Vec<f32> = rows.mean_dim(1).into_data().try_to_vec().unwrap();
@@ -242,7 +242,7 @@ mod tests {
 
     fn model(device: &Device) -> BertForPreTraining {
         let config = BertConfig { num_hidden_layers: 3, ..BertConfig::named("tiny").unwrap() }.with_vocab_size(50);
-        BertForPreTraining::fresh(&config, 1, device)
+        BertForPreTraining::init_seeded(&config, 1, device)
     }
 
     /// A loss of two batches that go through the model one after the other, with dropout.
@@ -279,7 +279,7 @@ mod tests {
     fn layer_by_layer_gives_the_gradients_of_one_graph() {
         let model = model(&Device::flex()).train();
         let mut whole = GradientSum::default();
-        whole.add(&model, Part::Gradients(loss(&model).backward()));
+        whole.add(&model, GradientPart::Gradients(loss(&model).backward()));
         let (mut sum, parts) = recorded(&model, false);
         // The heads, then for each batch the layers and the embeddings, then the rows of each.
         assert_eq!(parts, 1 + 2 * (3 + 1) + 2);

@@ -43,9 +43,9 @@ impl Interrupt {
     /// Until what this gives is dropped, the first signal is left to [`Interrupt::requested`]; after it, a signal ends the
     /// program at once.
     #[must_use]
-    pub fn hold(&self) -> Held<'_> {
+    pub fn defer(&self) -> InterruptGuard<'_> {
         self.at_once.store(false, Ordering::Relaxed);
-        Held(&self.at_once)
+        InterruptGuard(&self.at_once)
     }
 
     /// The exit code that the signal asks for (130 or 143), if one came.
@@ -57,11 +57,11 @@ impl Interrupt {
     }
 }
 
-/// While there is this, a signal waits to be asked for; see [`Interrupt::hold`].
+/// While there is this, a signal waits to be asked for; see [`Interrupt::defer`].
 #[derive(Debug)]
-pub struct Held<'a>(&'a AtomicBool);
+pub struct InterruptGuard<'a>(&'a AtomicBool);
 
-impl Drop for Held<'_> {
+impl Drop for InterruptGuard<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }

@@ -35,4 +35,4 @@ pub use progress::Progress;
 pub use run_directory::{IfExists, RunDirectory};
 pub use schedule::{Decay, Schedule};
 pub use state::TrainingState;
-pub use trainer::{Ended, Losses, Plan, Step, Task, take_step, train};
+pub use trainer::{Ended, Losses, Objective, Plan, Step, take_step, train};

@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_are_torn_apart_and_keys_differ() {
+    fn neighbors_are_torn_apart_and_keys_differ() {
         let (a, b) = (Permutation::new(10_000, 1), Permutation::new(10_000, 2));
         let distance: u64 = (0..9_999).map(|i| a.apply(i).abs_diff(a.apply(i + 1))).sum();
         // Two places drawn at random lie n/3 apart on average.

@@ -1,5 +1,5 @@
 //! Half-precision training (Micikevicius et al. 2018, "Mixed Precision Training"): the forward and backward pass compute
-//! with half-precision copies of the weights; the weights themselves, their gradients' sum and the optimiser stay in `f32`,
+//! with half-precision copies of the weights; the weights themselves, their gradients' sum and the optimizer stay in `f32`,
 //! and so do softmax, LayerNorm and the losses.
 
 use std::str::FromStr;

@@ -6,7 +6,7 @@ use std::thread::Scope;
 use bert_model::Result;
 use serde_json::Value;
 
-/// Everything that one optimiser step trains on.
+/// Everything that one optimizer step trains on.
 #[derive(Debug)]
 pub struct StepBatches<B> {
     /// The micro-batches, in order.

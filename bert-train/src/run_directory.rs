@@ -23,7 +23,7 @@ pub enum IfExists {
 }
 
 /// The files that a run writes; everything else in the directory is somebody else's.
-const OURS: [&str; 16] = [
+const RUN_FILES: [&str; 16] = [
     "corpus.tokens",
     "corpus.partial",
     "eval.tokens",
@@ -66,8 +66,8 @@ pub fn check_inputs(
         let input = input.as_ref();
         check_name(input)?;
         let Ok(found) = fs::canonicalize(input) else { continue };
-        let is_ours = found.file_name().is_some_and(|name| OURS.iter().any(|ours| name == *ours));
-        let would_go = place == Some(found.clone()) || (is_ours && place.as_deref() == found.parent());
+        let is_run_file = found.file_name().is_some_and(|name| RUN_FILES.iter().any(|file| name == *file));
+        let would_go = place == Some(found.clone()) || (is_run_file && place.as_deref() == found.parent());
         if would_go && if_exists == IfExists::Overwrite {
             let expected = format!("another -o than {}, which is to be overwritten", directory.display());
             return Err(Error::file(input, "an input within the run directory", expected));
@@ -105,7 +105,7 @@ impl RunDirectory {
         }
         let lock = lock(&path.join(LOCK))?;
         if if_exists == IfExists::Overwrite {
-            remove_ours(path)?;
+            remove_run_files(path)?;
         }
         let metrics = path.join(METRICS);
         let metrics =
@@ -124,7 +124,7 @@ impl RunDirectory {
     /// # Errors
     /// The one that was handed in.
     pub fn prepared<T>(&self, outcome: Result<T>) -> Result<T> {
-        if outcome.is_err() && self.was_empty && remove_ours(&self.path).is_ok() {
+        if outcome.is_err() && self.was_empty && remove_run_files(&self.path).is_ok() {
             // The directory stays if somebody else put something there; nothing depends on its going.
             let _ = fs::remove_file(self.path.join(LOCK)).and_then(|()| fs::remove_dir(&self.path));
         }
@@ -237,8 +237,8 @@ fn lock(path: &Path) -> Result<File> {
     }
 }
 
-fn remove_ours(directory: &Path) -> Result<()> {
-    for name in OURS {
+fn remove_run_files(directory: &Path) -> Result<()> {
+    for name in RUN_FILES {
         let path = directory.join(name);
         let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         match removed {

@@ -10,7 +10,7 @@ use super::precision::LossScale;
 pub struct TrainingState<M> {
     /// The model.
     pub model: M,
-    /// The optimiser and its means.
+    /// The optimizer and its means.
     pub optimizer: Optimizer,
     /// Steps taken.
     pub step: u64,

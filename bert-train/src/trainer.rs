@@ -10,7 +10,7 @@ use burn::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::checkpoint::Checkpoints;
-use super::gradients::{GradientSum, InTurn};
+use super::gradients::{GradientSum, OrderedSum};
 use super::interrupt::Interrupt;
 use super::optimizer::clip_scale;
 use super::precision::Precision;
@@ -21,7 +21,7 @@ use super::schedule::{Decay, Schedule};
 use super::state::TrainingState;
 
 /// What is being learned: how a batch becomes a loss, and how the model is judged.
-pub trait Task: Sync {
+pub trait Objective: Sync {
     /// The model that is trained.
     type Model: Module;
     /// A micro-batch on the host.
@@ -47,7 +47,7 @@ pub trait Task: Sync {
 /// A loss and the parts that it is the sum of, each of shape `[1]`.
 #[derive(Debug)]
 pub struct Losses {
-    /// What is minimised.
+    /// What is minimized.
     pub total: Tensor<1>,
     /// Named parts, for the log.
     pub parts: Vec<(&'static str, Tensor<1>)>,
@@ -101,7 +101,7 @@ impl Plan {
 pub enum Ended {
     /// All steps are done, or there was no more data.
     Finished,
-    /// [`Task::evaluate`] asked for it.
+    /// [`Objective::evaluate`] asked for it.
     Stopped,
     /// A signal came, a checkpoint was written; the exit code is 130 or 143.
     Interrupted(i32),
@@ -112,9 +112,9 @@ pub enum Ended {
 ///
 /// # Errors
 /// If data cannot be read, a file cannot be written, or a number stops being finite.
-pub fn train<T: Task>(
+pub fn train<T: Objective>(
     mut state: TrainingState<T::Model>,
-    task: &mut T,
+    objective: &mut T,
     steps: &Receiver<Result<StepBatches<T::Batch>>>,
     plan: &Plan,
     run: &mut RunDirectory,
@@ -127,13 +127,13 @@ pub fn train<T: Task>(
     let mut ended = Ended::Finished;
     let workers = Workers::for_device(&device)?;
 
-    let _held = interrupt.hold();
+    let _guard = interrupt.defer();
     while state.step < plan.until {
         let started = Instant::now();
         let Ok(step_batches) = steps.recv() else { break };
         let StepBatches { batches, tokens, epoch, cursor } = step_batches?;
         let learned;
-        (state, learned) = take_step(state, task, batches, plan, &workers)?;
+        (state, learned) = take_step(state, objective, batches, plan, &workers)?;
         state.cursor = cursor;
         let Step { losses, norm, learning_rate } = learned;
         let step = state.step;
@@ -144,7 +144,7 @@ pub fn train<T: Task>(
 
         let is_last = step == plan.schedule.steps;
         if is_last || is_due(step, plan.eval_every) {
-            let metrics = task.evaluate(&state.model.valid(), step)?;
+            let metrics = objective.evaluate(&state.model.valid(), step)?;
             let stop = metrics.get("stop") == Some(&true.into());
             if !metrics.is_empty() {
                 progress.say(&format!("step {step}: {}", describe(&metrics)));
@@ -182,14 +182,14 @@ pub struct Step {
     pub learning_rate: f64,
 }
 
-/// One step: forward and backward over all micro-batches, clipping, the optimiser. The model of `state` is on a training
+/// One step: forward and backward over all micro-batches, clipping, the optimizer. The model of `state` is on a training
 /// device.
 ///
 /// # Errors
-/// If a loss or the gradient stops being finite, or the task cuts a micro-batch into no part or more than it was asked for.
-pub fn take_step<T: Task>(
+/// If a loss or the gradient stops being finite, or the objective cuts a micro-batch into no part or more than it was asked for.
+pub fn take_step<T: Objective>(
     mut state: TrainingState<T::Model>,
-    task: &T,
+    objective: &T,
     batches: Vec<T::Batch>,
     plan: &Plan,
     workers: &Workers,
@@ -200,17 +200,17 @@ pub fn take_step<T: Task>(
     let mut losses = LossSum::default();
     for (index, batch) in batches.into_iter().enumerate() {
         // Every part has a copy of the model to itself, with the same numbers, and adds to the one sum of gradients.
-        let parts = task.split(batch, workers.count());
+        let parts = objective.split(batch, workers.count());
         if !(1..=workers.count()).contains(&parts.len()) {
             let (found, most) = (parts.len(), workers.count());
-            return Err(Error::Setting(format!("Task::split: found {found} parts, expected 1 to {most}")));
+            return Err(Error::Setting(format!("Objective::split: found {found} parts, expected 1 to {most}")));
         }
-        let shared = InTurn::new(&mut gradients, parts.len());
+        let shared = OrderedSum::new(&mut gradients, parts.len());
         let parts = parts.into_iter().zip(shared.turns()).enumerate();
         let parts = parts.map(|(part, with)| (part, with, plan.precision.copy(&state.model, &device))).collect();
         let part_losses = workers.run(parts, |(part, (batch, mut turn), model)| {
             dropout::seed(dropout_seed(plan.seed, state.step, index, part));
-            let (loss, tape) = tape::record(plan.gradient_checkpointing, || task.loss(&model, batch));
+            let (loss, tape) = tape::record(plan.gradient_checkpointing, || objective.loss(&model, batch));
             tape.backward(loss.total.clone() * scale, |part| turn.take(|gradients| gradients.add(&model, part)));
             loss
         });
@@ -298,7 +298,7 @@ mod tests {
     /// Cuts everything into so many parts.
     struct Cuts(usize);
 
-    impl Task for Cuts {
+    impl Objective for Cuts {
         type Model = BertModel;
         type Batch = ();
 
@@ -317,13 +317,13 @@ mod tests {
         let device = Device::flex();
         let workers = Workers::for_device(&device).unwrap();
         let take = |parts: usize, batches: Vec<()>| {
-            let model = BertModel::fresh(&BertConfig::named("tiny").unwrap().with_vocab_size(9), 1, &device);
+            let model = BertModel::init_seeded(&BertConfig::named("tiny").unwrap().with_vocab_size(9), 1, &device);
             let state = TrainingState::new(model.train(), Optimizer::new(OptimizerConfig::default()));
             take_step(state, &Cuts(parts), batches, &Plan::constant(1e-3, 1), &workers)
         };
         for parts in [0, workers.count() + 1] {
             let error = take(parts, vec![()]).unwrap_err().to_string();
-            assert!(error.contains(&format!("Task::split: found {parts} parts, expected 1 to")), "{error}");
+            assert!(error.contains(&format!("Objective::split: found {parts} parts, expected 1 to")), "{error}");
         }
         let error = take(1, vec![]).unwrap_err().to_string();
         assert!(error.contains("found no micro-batch"), "{error}");

@@ -4,7 +4,7 @@
 
 use bert_model::{Activation, BertConfig, BertForPreTraining, Error, Pretrained, Workers, device};
 use bert_pretrain::batch::PretrainingBatch;
-use bert_pretrain::examples::Example;
+use bert_pretrain::examples::PretrainingExample;
 use bert_pretrain::masking::MaskedToken;
 use bert_pretrain::objective::Pretraining;
 use bert_pretrain::stream::MicroBatch;
@@ -34,16 +34,16 @@ fuzz_target!(|shape: [u8; 12]| {
     let example = |row: usize| {
         let length = 2 + (length % 60).saturating_sub(row * (short % 8));
         let id = |token: usize| ((word + 31 * token + 7 * row) % config.vocab_size) as u32;
-        Example {
+        PretrainingExample {
             ids: (0..length).map(id).collect(),
             first_segment: length / 2,
             is_random_next: row % 2 == 1,
             masked: vec![MaskedToken { position: length - 1, id: id(row) }],
         }
     };
-    let examples: Vec<Example> = (0..1 + batch % 6).map(example).collect();
+    let examples: Vec<PretrainingExample> = (0..1 + batch % 6).map(example).collect();
     let device = device::select("flex").expect("flex").device;
-    let model = BertForPreTraining::fresh(&config, 1, &device).train();
+    let model = BertForPreTraining::init_seeded(&config, 1, &device).train();
     let algorithm = if flags & 1 == 0 { Algorithm::AdamW } else { Algorithm::Lamb };
     let state = TrainingState::new(model, Optimizer::new(OptimizerConfig { algorithm, ..OptimizerConfig::default() }));
     let plan = Plan { gradient_checkpointing: flags & 2 != 0, ..Plan::constant(1e-3, 1) };

@@ -1,10 +1,10 @@
-//! Any bytes as one of a tokenizer's three files; what loads must also tokenise.
+//! Any bytes as one of a tokenizer's three files; what loads must also tokenize.
 #![no_main]
 
 mod place;
 
 use bert_model::Tokenizer;
-use bert_model::text::tokenizer::Normalisation;
+use bert_model::text::tokenizer::Normalization;
 use libfuzzer_sys::fuzz_target;
 use place::{check, folder};
 
@@ -16,7 +16,7 @@ fuzz_target!(|bytes: &[u8]| {
     let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
     let pieces: Vec<String> = special.into_iter().chain(["a", "b", "##b", "ab", "c"]).map(str::to_string).collect();
     let folder = folder(|_| ());
-    let tokenizer = Tokenizer::from_vocabulary(&pieces, Normalisation::new(true)).expect("a tokenizer");
+    let tokenizer = Tokenizer::from_vocabulary(&pieces, Normalization::new(true)).expect("a tokenizer");
     tokenizer.save(folder, 16).expect("saved");
     if file != FILES[0] {
         std::fs::remove_file(folder.join(FILES[0])).expect("removed");

@@ -1,4 +1,4 @@
-"""Writes the golden numbers of the model, the loader and the optimisers, with Hugging Face transformers.
+"""Writes the golden numbers of the model, the loader and the optimizers, with Hugging Face transformers.
 
     python -m venv venv && venv/bin/pip install torch transformers safetensors
     venv/bin/python tests/golden/make_model_goldens.py [path to all-MiniLM-L6-v2]
@@ -69,7 +69,7 @@ def write(path, tensors):
 
 
 def pretraining_losses(output, mlm_labels, nsp_labels):
-    """The two parts of the loss, which transformers only gives as a sum: each a mean, over the labelled tokens and the rows."""
+    """The two parts of the loss, which transformers only gives as a sum: each a mean, over the labeled tokens and the rows."""
     mlm = cross_entropy(output.prediction_logits.flatten(0, 1), mlm_labels.flatten(), ignore_index=-100)
     return mlm, cross_entropy(output.seq_relationship_logits, nsp_labels)
 
@@ -312,7 +312,7 @@ TEXTS = [
 
 
 def minilm(directory):
-    """A real model: token ids, mean-pooled embeddings (not normalised) and the start of [CLS]'s vector of awkward texts."""
+    """A real model: token ids, mean-pooled embeddings (not normalized) and the start of [CLS]'s vector of awkward texts."""
     def rounded(values):
         return [float(f"{value:.6g}") for value in values.tolist()]
 

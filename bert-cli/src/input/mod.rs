@@ -56,8 +56,8 @@ impl InputKind {
 pub fn read_inputs(path: &Path, options: &TableOptions) -> Result<Box<dyn Iterator<Item = Result<Row>> + Send>> {
     let lines = match InputKind::of(path)? {
         InputKind::Table => {
-            let unlabelled = TableOptions { label: None, skip_short_rows: false, ..options.clone() };
-            return Ok(Box::new(read_table(path, &unlabelled)?));
+            let unlabeled = TableOptions { label: None, skip_short_rows: false, ..options.clone() };
+            return Ok(Box::new(read_table(path, &unlabeled)?));
         }
         InputKind::Lines => Lines::open(path)?,
         InputKind::Stdin => Lines::stdin(),

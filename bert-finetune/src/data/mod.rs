@@ -1,4 +1,4 @@
-//! Labelled data as it is found in the world, turned into plain rows; no file here knows of tokens.
+//! Labeled data as it is found in the world, turned into plain rows; no file here knows of tokens.
 //!
 //! | file | reads |
 //! |---|---|

@@ -36,7 +36,7 @@ pub fn pearson(x: &[f64], y: &[f64]) -> Option<f64> {
     if x.len() < 2 || is_constant(x) || is_constant(y) {
         return None;
     }
-    let (x, y) = (centred(x), centred(y));
+    let (x, y) = (centered(x), centered(y));
     let product: f64 = x.iter().zip(&y).map(|(x, y)| x * y).sum();
     // Rounding may pass 1 by an ulp. What is not finite is no correlation.
     let correlation = product / (norm(&x) * norm(&y));
@@ -67,7 +67,7 @@ fn is_constant(values: &[f64]) -> bool {
     values.iter().all(|value| *value == values[0])
 }
 
-fn centred(values: &[f64]) -> Vec<f64> {
+fn centered(values: &[f64]) -> Vec<f64> {
     let mean = values.iter().sum::<f64>() / values.len() as f64;
     values.iter().map(|value| value - mean).collect()
 }

@@ -1,6 +1,6 @@
 //! Exact match and F1 of answers, as the official scripts of SQuAD v1.1 and v2.0 count them.
 //!
-//! Both compare answers after lower-casing and without ASCII punctuation, articles and extra white space. F1 is that of
+//! Both compare answers after lowercasing and without ASCII punctuation, articles and extra whitespace. F1 is that of
 //! the two bags of words. A prediction gets the best score over the given answers. All scores are percentages, 0 to
 //! 100.
 //!
@@ -13,7 +13,7 @@ use serde::Serialize;
 
 /// A predicted answer beside the right ones.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Judged<'a> {
+pub struct PredictedAnswer<'a> {
     pub prediction: &'a str,
     /// Empty if the question has no answer.
     pub answers: Vec<&'a str>,
@@ -51,33 +51,33 @@ pub struct SquadV2Scores {
 }
 
 /// Scores as `evaluate-v1.1.py` computes them: every question has an answer.
-pub fn squad_v1(judged: &[Judged]) -> SquadScores {
-    mean(judged.iter().map(|judged| {
-        let best = best_score(judged.prediction, &judged.answers);
+pub fn squad_v1(predicted: &[PredictedAnswer]) -> SquadScores {
+    mean(predicted.iter().map(|predicted| {
+        let best = best_score(predicted.prediction, &predicted.answers);
         // Where nothing is left of both answers, v1.1 finds no common word.
-        let f1 = if normalize(judged.prediction).is_empty() { 0.0 } else { best.f1 };
+        let f1 = if normalize(predicted.prediction).is_empty() { 0.0 } else { best.f1 };
         Score { f1, ..best }
     }))
 }
 
 /// Scores as `evaluate-v2.0.py` computes them. `prediction` is the best span even where "no answer" scores higher:
 /// `threshold` decides that here.
-pub fn squad_v2(judged: &[Judged], threshold: f64) -> SquadV2Scores {
-    let raw: Vec<Score> = judged.iter().map(raw_score).collect();
-    let decided: Vec<Score> = judged
+pub fn squad_v2(predicted: &[PredictedAnswer], threshold: f64) -> SquadV2Scores {
+    let raw: Vec<Score> = predicted.iter().map(raw_score).collect();
+    let decided: Vec<Score> = predicted
         .iter()
         .zip(&raw)
-        .map(|(judged, &raw)| match judged.no_answer_score > threshold {
-            true => Score::all_or_nothing(!judged.has_answer()),
+        .map(|(predicted, &raw)| match predicted.no_answer_score > threshold {
+            true => Score::all_or_nothing(!predicted.has_answer()),
             false => raw,
         })
         .collect();
     let part = |has_answer| {
-        let members = judged.iter().zip(&decided).filter(move |(judged, _)| judged.has_answer() == has_answer);
+        let members = predicted.iter().zip(&decided).filter(move |(predicted, _)| predicted.has_answer() == has_answer);
         mean(members.map(|(_, &score)| score))
     };
-    let (best_exact_match, best_exact_match_threshold) = best_threshold(judged, &raw, |score| score.exact);
-    let (best_f1, best_f1_threshold) = best_threshold(judged, &raw, |score| score.f1);
+    let (best_exact_match, best_exact_match_threshold) = best_threshold(predicted, &raw, |score| score.exact);
+    let (best_f1, best_f1_threshold) = best_threshold(predicted, &raw, |score| score.f1);
     SquadV2Scores {
         all: mean(decided.iter().copied()),
         has_answer: part(true),
@@ -86,17 +86,17 @@ pub fn squad_v2(judged: &[Judged], threshold: f64) -> SquadV2Scores {
         best_exact_match_threshold,
         best_f1,
         best_f1_threshold,
-        no_answer_threshold: (best_f1_threshold + next_score(judged, best_f1_threshold)) / 2.0,
+        no_answer_threshold: (best_f1_threshold + next_score(predicted, best_f1_threshold)) / 2.0,
     }
 }
 
 /// The lowest score above `threshold`, or something above if there is none.
-fn next_score(judged: &[Judged], threshold: f64) -> f64 {
-    let higher = judged.iter().map(|judged| judged.no_answer_score).filter(|score| *score > threshold);
+fn next_score(predicted: &[PredictedAnswer], threshold: f64) -> f64 {
+    let higher = predicted.iter().map(|predicted| predicted.no_answer_score).filter(|score| *score > threshold);
     higher.min_by(f64::total_cmp).unwrap_or(threshold + 2.0)
 }
 
-impl Judged<'_> {
+impl PredictedAnswer<'_> {
     fn has_answer(&self) -> bool {
         !self.answers.is_empty()
     }
@@ -125,15 +125,15 @@ fn mean(scores: impl Iterator<Item = Score>) -> SquadScores {
     SquadScores { exact_match: exact * percent, f1: f1 * percent, examples }
 }
 
-/// v2.0's score: answers of which nothing is left after normalisation do not count; without any, the right one is
+/// v2.0's score: answers of which nothing is left after normalization do not count; without any, the right one is
 /// empty.
-fn raw_score(judged: &Judged) -> Score {
+fn raw_score(predicted: &PredictedAnswer) -> Score {
     let mut answers: Vec<&str> =
-        judged.answers.iter().copied().filter(|answer| !normalize(answer).is_empty()).collect();
+        predicted.answers.iter().copied().filter(|answer| !normalize(answer).is_empty()).collect();
     if answers.is_empty() {
         answers.push("");
     }
-    best_score(judged.prediction, &answers)
+    best_score(predicted.prediction, &answers)
 }
 
 fn best_score(prediction: &str, answers: &[&str]) -> Score {
@@ -191,23 +191,23 @@ fn without_articles(text: &str) -> String {
 /// As the official script does it: starting from "no answer" everywhere, questions are answered in the order of their
 /// no-answer scores, and the best moment is kept. Its threshold for "no answer" everywhere is 0, which is right for
 /// probabilities; differences of scores may be lower, and then so is the threshold here.
-fn best_threshold(judged: &[Judged], raw: &[Score], part: fn(&Score) -> f64) -> (f64, f64) {
-    let mut order: Vec<(&Judged, &Score)> = judged.iter().zip(raw).collect();
+fn best_threshold(predicted: &[PredictedAnswer], raw: &[Score], part: fn(&Score) -> f64) -> (f64, f64) {
+    let mut order: Vec<(&PredictedAnswer, &Score)> = predicted.iter().zip(raw).collect();
     order.sort_by(|(a, _), (b, _)| a.no_answer_score.total_cmp(&b.no_answer_score));
-    let mut score = judged.iter().filter(|judged| !judged.has_answer()).count() as f64;
-    let lowest = order.first().map_or(0.0, |(judged, _)| judged.no_answer_score);
+    let mut score = predicted.iter().filter(|predicted| !predicted.has_answer()).count() as f64;
+    let lowest = order.first().map_or(0.0, |(predicted, _)| predicted.no_answer_score);
     let mut best = (score, lowest.next_down().min(0.0));
-    for (judged, raw) in order {
-        score += match (judged.has_answer(), judged.prediction.is_empty()) {
+    for (predicted, raw) in order {
+        score += match (predicted.has_answer(), predicted.prediction.is_empty()) {
             (true, _) => part(raw),
             (false, true) => 0.0,
             (false, false) => -1.0,
         };
         if score > best.0 {
-            best = (score, judged.no_answer_score);
+            best = (score, predicted.no_answer_score);
         }
     }
-    (100.0 * best.0 / judged.len().max(1) as f64, best.1)
+    (100.0 * best.0 / predicted.len().max(1) as f64, best.1)
 }
 
 #[cfg(test)]
@@ -215,7 +215,7 @@ mod tests {
     use super::{super::golden, *};
 
     #[test]
-    fn normalised_as_officially() {
+    fn normalized_as_officially() {
         for case in golden::cases("squad_normalize") {
             let (text, normal): (String, String) = (golden::field(&case, "text"), golden::field(&case, "normal"));
             assert_eq!(normalize(&text), normal, "{text}");
@@ -228,14 +228,14 @@ mod tests {
             let predictions: Vec<String> = golden::field(&case, "predictions");
             let answers: Vec<Vec<String>> = golden::field(&case, "answers");
             let no_answer: Vec<f64> = golden::field(&case, "no_answer_scores");
-            let judge = |index: usize| Judged {
+            let judge = |index: usize| PredictedAnswer {
                 prediction: &predictions[index],
                 answers: answers[index].iter().map(String::as_str).collect(),
                 no_answer_score: no_answer[index],
             };
-            let judged: Vec<Judged> = (0..predictions.len()).map(judge).collect();
-            let v1 = serde_json::to_value(squad_v1(&judged)).unwrap();
-            let v2 = serde_json::to_value(squad_v2(&judged, golden::field(&case, "threshold"))).unwrap();
+            let predicted: Vec<PredictedAnswer> = (0..predictions.len()).map(judge).collect();
+            let v1 = serde_json::to_value(squad_v1(&predicted)).unwrap();
+            let v2 = serde_json::to_value(squad_v2(&predicted, golden::field(&case, "threshold"))).unwrap();
             golden::assert_scores(&case["v1"], &v1);
             golden::assert_scores(&case["v2"], &v2);
         }
@@ -243,8 +243,8 @@ mod tests {
 
     #[test]
     fn answering_nothing_needs_a_threshold_below_every_score() {
-        let judged = Judged { prediction: "guess", answers: Vec::new(), no_answer_score: -3.0 };
-        let scores = squad_v2(&[judged], -2.0);
+        let predicted = PredictedAnswer { prediction: "guess", answers: Vec::new(), no_answer_score: -3.0 };
+        let scores = squad_v2(&[predicted], -2.0);
         assert_eq!((scores.all.exact_match, scores.best_exact_match), (0.0, 100.0));
         assert!(scores.best_exact_match_threshold < -3.0);
     }

@@ -8,7 +8,7 @@ use bert_cli::input::table::{LabelColumns, Row, TableOptions, read_table};
 use bert_model::{Error, Result};
 
 /// The number of a label; where all labels have names, a number means the label that has it.
-pub(super) fn number_of(label: &str, labels: &[String]) -> Option<usize> {
+pub(super) fn label_index(label: &str, labels: &[String]) -> Option<usize> {
     let is_named = || labels.iter().all(|label| label.parse::<f64>().is_err());
     let by_number = || label.parse().ok().filter(|&number| number < labels.len() && is_named());
     labels.iter().position(|known| known == label).or_else(by_number)

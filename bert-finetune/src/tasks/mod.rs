@@ -1,4 +1,4 @@
-//! Tasks, one file for each: what a labelled example is, what the loss is, and how good answers are. How a text becomes
+//! Tasks, one file for each: what a labeled example is, what the loss is, and how good answers are. How a text becomes
 //! input and scores become an answer is the library's ([`bert_model::pipeline`]).
 //!
 //! [`crate::train`], [`crate::predict`] and `evaluate` know tasks only through [`Task`]; [`kind`] has their names, [`any`]
@@ -26,7 +26,7 @@ pub type Examples<E> = Box<dyn Iterator<Item = Result<E>>>;
 
 /// What the command line gives for one example.
 #[derive(Debug, Clone, Default)]
-pub struct Asked {
+pub struct Query {
     /// The text, or what is asked about.
     pub text: String,
     /// The second text of a pair.
@@ -37,7 +37,7 @@ pub struct Asked {
     pub choices: Vec<String>,
 }
 
-impl Asked {
+impl Query {
     /// Refuses options that those who take `options` have no use for.
     ///
     /// # Errors
@@ -68,7 +68,7 @@ pub type AnswerOf<T> = <<T as Task>::Processor as Processor>::Answer;
 /// An example without its label.
 pub type RequestOf<'a, T> = <<T as Task>::Processor as Processor>::Request<'a>;
 
-/// What can be learned from labelled examples.
+/// What can be learned from labeled examples.
 pub trait Task: Clone + Send + Sync {
     /// How the trained model will be used.
     type Processor: HeadProcessor + Clone;
@@ -83,7 +83,7 @@ pub trait Task: Clone + Send + Sync {
     /// The text side of the pipeline.
     fn processor(&self) -> &Self::Processor;
 
-    /// Reads labelled examples.
+    /// Reads labeled examples.
     ///
     /// # Errors
     /// What is wrong in the file, and where.
@@ -99,7 +99,7 @@ pub trait Task: Clone + Send + Sync {
     ///
     /// # Errors
     /// If what was given does not make one.
-    fn question(&self, asked: &Asked) -> Result<Self::Example>;
+    fn question(&self, query: &Query) -> Result<Self::Example>;
 
     /// What the pipeline is asked about an example.
     fn request<'a>(&self, example: &'a Self::Example) -> RequestOf<'a, Self>;
@@ -115,7 +115,7 @@ pub trait Task: Clone + Send + Sync {
         Err(Error::Usage("--class-weights: only classification and tagging have classes to weigh".into()))
     }
 
-    /// How many loss terms an input with this target has (labelled words, say), weighted.
+    /// How many loss terms an input with this target has (labeled words, say), weighted.
     fn terms(&self, _target: &Self::Target) -> f64 {
         1.0
     }

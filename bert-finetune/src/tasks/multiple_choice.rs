@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::any::AnyTask;
 use super::kind::Facts;
-use super::{Asked, Examples, Task};
+use super::{Examples, Query, Task};
 use crate::data::choices::{ChoiceOptions, ChoiceRow, read_choices};
 use crate::description::Description;
 use crate::metrics::classification::classification;
@@ -77,8 +77,8 @@ impl Task for MultipleChoiceTask {
         Ok(Box::new(read_choices(path, &ChoiceOptions { label: None, ..self.columns.clone() })?))
     }
 
-    fn question(&self, asked: &Asked) -> Result<ChoiceRow> {
-        let Asked { text, pair, choices, .. } = asked.clone();
+    fn question(&self, query: &Query) -> Result<ChoiceRow> {
+        let Query { text, pair, choices, .. } = query.clone();
         match choices.len() {
             0 | 1 => {
                 Err(Error::Setting("this model chooses: give each choice with --choice TEXT, at least two".into()))

@@ -7,7 +7,7 @@ use std::path::Path;
 use bert_cli::input::read_inputs;
 use bert_cli::input::table::{Row, TableOptions};
 use bert_model::model::loss::cross_entropy;
-use bert_model::pipeline::{Answer, QuestionProcessor, QuestionWindow, Span, SpanScores};
+use bert_model::pipeline::{Answer, AnswerSpan, QuestionProcessor, QuestionWindow, SpanScores};
 use bert_model::text::CodePoints;
 use bert_model::{BertForQuestionAnswering, Error, Pretrained, Result, Tokenizer};
 use bert_train::report::Mark;
@@ -16,10 +16,10 @@ use serde_json::{Map, Value, json};
 
 use super::any::AnyTask;
 use super::kind::Facts;
-use super::{Asked, Examples, Task};
+use super::{Examples, Query, Task};
 use crate::data::squad::{Question, read_squad};
 use crate::description::Description;
-use crate::metrics::squad::{Judged, normalize, squad_v1, squad_v2};
+use crate::metrics::squad::{PredictedAnswer, normalize, squad_v1, squad_v2};
 use crate::report::{Mistake, worst};
 
 /// The span of a text that answers a question.
@@ -75,7 +75,7 @@ fn window_loss(window: &QuestionWindow, target: (usize, usize), (start, end): &S
 }
 
 /// What stands in a span.
-fn text_of(question: &Question, span: Span) -> &str {
+fn text_of(question: &Question, span: AnswerSpan) -> &str {
     CodePoints::new(&question.context).slice(&question.context, span.start, span.end)
 }
 
@@ -103,12 +103,12 @@ impl Task for QuestionAnsweringTask {
         let task = self.clone();
         Ok(Box::new(read_inputs(path, &self.columns)?.map(move |row| {
             let Row { text, pair, .. } = row?;
-            task.question(&Asked { text: pair.unwrap_or_default(), question: Some(text), ..Asked::default() })
+            task.question(&Query { text: pair.unwrap_or_default(), question: Some(text), ..Query::default() })
         })))
     }
 
-    fn question(&self, asked: &Asked) -> Result<Question> {
-        let Some(question) = asked.question.clone() else {
+    fn question(&self, query: &Query) -> Result<Question> {
+        let Some(question) = query.question.clone() else {
             return Err(Error::Setting(
                 "this model answers questions: give one with --question, its text with --context".into(),
             ));
@@ -116,7 +116,7 @@ impl Task for QuestionAnsweringTask {
         Ok(Question {
             id: String::new(),
             title: String::new(),
-            context: asked.text.clone().into(),
+            context: query.text.clone().into(),
             question,
             answers: Vec::new(),
             is_impossible: false,
@@ -179,11 +179,11 @@ impl Task for QuestionAnsweringTask {
         scores: &[Vec<SpanScores>],
     ) -> Map<String, Value> {
         let ranked = windows.iter().zip(scores).map(|(windows, scores)| self.processor.rank(windows, scores));
-        let judged: Vec<Judged> = questions
+        let predicted: Vec<PredictedAnswer> = questions
             .iter()
             .zip(ranked)
-            .map(|(question, ranked)| Judged {
-                prediction: text_of(question, ranked.best()),
+            .map(|(question, ranked)| PredictedAnswer {
+                prediction: text_of(question, ranked.best_span()),
                 answers: question.answers.iter().map(|answer| answer.text.as_str()).collect(),
                 no_answer_score: ranked.no_answer_score,
             })
@@ -191,8 +191,8 @@ impl Task for QuestionAnsweringTask {
         let is_v2 =
             self.processor.no_answer_threshold().is_some() || questions.iter().any(|question| question.is_impossible);
         let metrics = match is_v2 {
-            true => json!(squad_v2(&judged, self.processor.no_answer_threshold().unwrap_or(0.0))),
-            false => json!(squad_v1(&judged)),
+            true => json!(squad_v2(&predicted, self.processor.no_answer_threshold().unwrap_or(0.0))),
+            false => json!(squad_v1(&predicted)),
         };
         let mut metrics = metrics.as_object().cloned().unwrap_or_default();
         let losses = questions.iter().zip(windows).zip(scores).flat_map(|((question, windows), scores)| {
@@ -216,7 +216,7 @@ impl Task for QuestionAnsweringTask {
     ) -> Vec<Mistake> {
         let mistake = |((question, windows), scores): ((&Question, &Vec<QuestionWindow>), &Vec<SpanScores>)| {
             let ranked = self.processor.rank(windows, scores);
-            let (span, is_none) = (ranked.best(), self.processor.is_unanswered(&ranked));
+            let (span, is_none) = (ranked.best_span(), self.processor.is_unanswered(&ranked));
             let found = text_of(question, span);
             let is_right = match question.answers.is_empty() {
                 true => is_none,

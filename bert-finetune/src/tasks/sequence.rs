@@ -14,8 +14,8 @@ use serde_json::{Map, Value, json};
 
 use super::any::AnyTask;
 use super::kind::Facts;
-use super::labels::{at_least, classes, number_of};
-use super::{Asked, Examples, Task, balanced, weight_of, weighted_sum};
+use super::labels::{at_least, classes, label_index};
+use super::{Examples, Query, Task, balanced, weight_of, weighted_sum};
 use crate::description::Description;
 use crate::metrics::classification::classification;
 use crate::metrics::multi_label::multi_label;
@@ -133,7 +133,7 @@ impl SequenceTask {
         let unknown = |label: &str| {
             Error::line(path, row.line, format!("the label {label:?}"), format!("one of {}", self.labels().join(", ")))
         };
-        let number = |label: &String| number_of(label, self.labels()).ok_or_else(|| unknown(label));
+        let number = |label: &String| label_index(label, self.labels()).ok_or_else(|| unknown(label));
         let target = match (self.processor.problem(), &row.labels[..]) {
             (ProblemType::MultiLabelClassification, labels) => {
                 let mut flags = vec![0.0; self.labels().len()];
@@ -178,8 +178,8 @@ impl Task for SequenceTask {
         Ok(Box::new(read_inputs(path, &self.columns)?.map(move |row| task.example(&place, row?))))
     }
 
-    fn question(&self, asked: &Asked) -> Result<SequenceExample> {
-        let Asked { text, pair, .. } = asked.clone();
+    fn question(&self, query: &Query) -> Result<SequenceExample> {
+        let Query { text, pair, .. } = query.clone();
         if self.columns.text_pair.is_some() && pair.is_none() {
             return Err(Error::Usage("this model judges pairs: give the second text with --pair TEXT".into()));
         }

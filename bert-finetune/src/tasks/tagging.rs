@@ -15,8 +15,8 @@ use serde_json::{Map, Value, json};
 
 use super::any::AnyTask;
 use super::kind::Facts;
-use super::labels::{at_least, number_of};
-use super::{Asked, Examples, Task, balanced, weight_of, weighted_sum};
+use super::labels::{at_least, label_index};
+use super::{Examples, Query, Task, balanced, weight_of, weighted_sum};
 use crate::data::conll::{ConllColumns, ConllOptions, Sentence, TagColumn, WordsOrText, read_tagged, words_or_text};
 use crate::description::Description;
 use crate::metrics::entities::entity_scores;
@@ -139,7 +139,7 @@ impl Task for TaggingTask {
 
     fn read(&self, path: &Path) -> Result<Vec<TaggedSentence>> {
         let mut sentences = Self::sentences(self.columns, path)?;
-        let is_known = |sentence: &Sentence| sentence.tags.iter().all(|tag| number_of(tag, self.labels()).is_some());
+        let is_known = |sentence: &Sentence| sentence.tags.iter().all(|tag| label_index(tag, self.labels()).is_some());
         let as_they_stand = sentences.clone();
         learned_tags(&mut sentences);
         // A model from elsewhere may have learned IOB1 as it stands.
@@ -148,7 +148,7 @@ impl Task for TaggingTask {
         }
         let tagged = |sentence: Sentence| {
             let number = |(index, tag): (usize, &String)| {
-                number_of(tag, self.labels()).ok_or_else(|| {
+                label_index(tag, self.labels()).ok_or_else(|| {
                     Error::line(
                         path,
                         sentence.lines[index],
@@ -187,8 +187,8 @@ impl Task for TaggingTask {
         Ok(Box::new(sentences.map(|sentence| Ok(TaggedSentence::of_words(sentence?.words, Vec::new())))))
     }
 
-    fn question(&self, asked: &Asked) -> Result<TaggedSentence> {
-        self.words_of(&asked.text)
+    fn question(&self, query: &Query) -> Result<TaggedSentence> {
+        self.words_of(&query.text)
     }
 
     fn request<'a>(&self, sentence: &'a TaggedSentence) -> &'a Words {

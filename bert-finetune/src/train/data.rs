@@ -1,4 +1,4 @@
-//! Labelled examples: which files they are read from, and which of them are set aside to choose the best epoch by.
+//! Labeled examples: which files they are read from, and which of them are set aside to choose the best epoch by.
 
 use std::path::{Path, PathBuf};
 
@@ -7,13 +7,13 @@ use bert_train::checkpoint::sha256_of;
 use bert_train::permutation::{Permutation, mix};
 use serde_json::{Value, json};
 
-use crate::settings::TrainSettings;
+use crate::settings::FinetuneSettings;
 use crate::tasks::Task;
 
 /// Keeps this stream of random numbers apart from the run's others.
 const SPLIT: u64 = 21;
 
-/// Where labelled examples are read from.
+/// Where labeled examples are read from.
 #[derive(Debug, Clone)]
 pub struct Files {
     /// To learn from.
@@ -24,8 +24,8 @@ pub struct Files {
     pub test: Option<PathBuf>,
 }
 
-/// Labelled examples by their use.
-pub(super) struct Data<T: Task> {
+/// Labeled examples by their use.
+pub(super) struct LabeledData<T: Task> {
     pub training: Vec<T::Example>,
     pub evaluation: Vec<T::Example>,
     pub test: Vec<T::Example>,
@@ -33,7 +33,7 @@ pub(super) struct Data<T: Task> {
 }
 
 /// Reads what the files hold; without an evaluation file a share of the training examples is set aside.
-pub(super) fn read_data<T: Task>(settings: &TrainSettings, files: &Files, task: &T) -> Result<Data<T>> {
+pub(super) fn read_data<T: Task>(settings: &FinetuneSettings, files: &Files, task: &T) -> Result<LabeledData<T>> {
     let mut training = task.read(&files.training)?;
     let evaluation = match &files.evaluation {
         Some(path) => task.read(path)?,
@@ -46,7 +46,7 @@ pub(super) fn read_data<T: Task>(settings: &TrainSettings, files: &Files, task: 
     let test = files.test.as_deref().map(|path| task.read(path)).transpose()?.unwrap_or_default();
     let paths = [Some(&files.training), files.evaluation.as_ref(), files.test.as_ref()];
     let files = paths.into_iter().flatten().map(|path| describe_file(path)).collect::<Result<Vec<_>>>()?;
-    Ok(Data { training, evaluation, test, files: files.into() })
+    Ok(LabeledData { training, evaluation, test, files: files.into() })
 }
 
 fn describe_file(path: &Path) -> Result<Value> {

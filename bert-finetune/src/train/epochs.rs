@@ -19,7 +19,7 @@ pub struct Batch<'a, T: Task> {
 
 /// Which batch comes next.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-pub(super) struct Place {
+pub(super) struct EpochCursor {
     epoch: u64,
     batch: usize,
 }
@@ -30,7 +30,7 @@ pub(super) struct EpochSource<'a, T: Task> {
     pub task: &'a T,
     pub batch_size: usize,
     pub seed: u64,
-    pub place: Place,
+    pub cursor: EpochCursor,
     /// The batches of the epoch at hand, made when it begins.
     pub batches: Vec<Vec<usize>>,
 }
@@ -54,20 +54,20 @@ impl<'a, T: Task> StepSource for EpochSource<'a, T> {
 
     fn next_step(&mut self) -> Result<Option<StepBatches<Self::Batch>>> {
         if self.batches.is_empty() {
-            self.batches = self.batches_of(self.place.epoch);
+            self.batches = self.batches_of(self.cursor.epoch);
         }
-        let items: Vec<Item<T>> = self.batches[self.place.batch].iter().map(|&index| self.items[index]).collect();
+        let items: Vec<Item<T>> = self.batches[self.cursor.batch].iter().map(|&index| self.items[index]).collect();
         let tokens = items.iter().map(|item| item.tokens() as u64).sum();
         let terms: f64 = items.iter().map(|item| self.task.terms(item.target)).sum();
         // Sentences without a word have none; their loss is then 0.
         let terms = if terms > 0.0 { terms } else { 1.0 };
-        self.place.batch += 1;
-        let epoch = self.place.epoch as f64 + self.place.batch as f64 / self.batches.len() as f64;
-        if self.place.batch == self.batches.len() {
-            self.place = Place { epoch: self.place.epoch + 1, batch: 0 };
+        self.cursor.batch += 1;
+        let epoch = self.cursor.epoch as f64 + self.cursor.batch as f64 / self.batches.len() as f64;
+        if self.cursor.batch == self.batches.len() {
+            self.cursor = EpochCursor { epoch: self.cursor.epoch + 1, batch: 0 };
             self.batches.clear();
         }
-        let cursor = serde_json::to_value(self.place).map_err(|error| Error::Setting(error.to_string()))?;
+        let cursor = serde_json::to_value(self.cursor).map_err(|error| Error::Setting(error.to_string()))?;
         Ok(Some(StepBatches { batches: vec![Batch { items, terms }], tokens, epoch, cursor }))
     }
 }

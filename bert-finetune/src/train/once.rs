@@ -18,15 +18,15 @@ use burn::module::Module;
 use burn::tensor::Device;
 use serde_json::{Map, Value, json};
 
-use super::data::{Data, Files, read_data};
+use super::data::{Files, LabeledData, read_data};
 use super::epochs::{Batch, EpochSource};
 use super::start::{fit_to_head, initial_model, with_head};
 use crate::description::Description;
 use crate::features::{Encoded, Item, hidden_states};
 use crate::for_task;
-use crate::output::warn_of_cut;
+use crate::output::warn_truncated;
 use crate::report::{self, EvaluationRecord};
-use crate::settings::{RunSettings, TrainSettings};
+use crate::settings::{FinetuneRunOptions, FinetuneSettings};
 use crate::tasks::{InputOf, ModelOf, OutputOf, OutputsOf, Task};
 
 /// Keeps this stream of random numbers apart from the run's others.
@@ -37,7 +37,7 @@ const KEEP: usize = 2;
 
 /// What a run came to.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct FinetuneOutcome {
     /// Why it ended.
     pub ended: Ended,
     /// What `--json` prints.
@@ -49,11 +49,11 @@ pub struct Outcome {
 /// # Errors
 /// As [`super::run`].
 pub(super) fn run_once(
-    settings: &TrainSettings,
-    run: &RunSettings,
+    settings: &FinetuneSettings,
+    run: &FinetuneRunOptions,
     files: &Files,
     interrupt: &Interrupt,
-) -> Result<Outcome> {
+) -> Result<FinetuneOutcome> {
     let NamedDevice { name, device, .. } = select_device(&run.device, run.quiet)?;
     let config = load_config(&settings.model)?;
     let tokenizer = Tokenizer::load(&settings.model)?;
@@ -95,8 +95,8 @@ pub(super) fn run_once(
 
 /// Everything that stays the same during a run.
 struct Run<'a, T: Task> {
-    settings: &'a TrainSettings,
-    run: &'a RunSettings,
+    settings: &'a FinetuneSettings,
+    run: &'a FinetuneRunOptions,
     /// With what was learned of the labels.
     description: Description,
     config: BertConfig,
@@ -107,13 +107,19 @@ struct Run<'a, T: Task> {
 }
 
 impl<T: Task> Run<'_, T> {
-    fn train(&self, model: ModelOf<T>, data: &Data<T>, directory: RunDirectory, device_name: &str) -> Result<Outcome> {
+    fn train(
+        &self,
+        model: ModelOf<T>,
+        data: &LabeledData<T>,
+        directory: RunDirectory,
+        device_name: &str,
+    ) -> Result<FinetuneOutcome> {
         let started = Instant::now();
         let Self { settings, run, task, device, .. } = self;
         let mut directory = directory;
         let mut training = Encoded::new(task, &data.training)?;
         let mut evaluation = Encoded::new(task, &data.evaluation)?;
-        warn_of_cut(task.processor().tokenizer().cut());
+        warn_truncated(task.processor().tokenizer().truncated_count());
         if settings.adaptation == Adaptation::FrozenEncoder {
             // The encoder will never say anything else.
             training.run_encoder(task, &model, device)?;
@@ -155,16 +161,23 @@ impl<T: Task> Run<'_, T> {
             directory.rewind_metrics(state.step)?;
         }
         let path = directory.path().to_path_buf();
-        let mut learning =
-            FineTuning { run: self, data, evaluation, steps_per_epoch, directory: path.clone(), best: None, waited: 0 };
-        learning.recall(&directory.metrics()?);
-        let place = serde_json::from_value(state.cursor.clone()).unwrap_or_default();
+        let mut learning = FineTuning {
+            run: self,
+            data,
+            evaluation,
+            steps_per_epoch,
+            directory: path.clone(),
+            best: None,
+            epochs_since_best: 0,
+        };
+        learning.replay_metrics(&directory.metrics()?);
+        let cursor = serde_json::from_value(state.cursor.clone()).unwrap_or_default();
         let source = EpochSource {
             items: training.items(),
             task,
             batch_size: settings.batch_size,
             seed: settings.seed,
-            place,
+            cursor,
             batches: vec![],
         };
         let plan = Plan {
@@ -184,7 +197,7 @@ impl<T: Task> Run<'_, T> {
             train(state, &mut learning, &batches, &plan, &mut directory, &checkpoints, self.interrupt)
         })?;
         if let Ended::Interrupted(_) = ended {
-            return Ok(Outcome { ended, summary: Value::Null });
+            return Ok(FinetuneOutcome { ended, summary: Value::Null });
         }
         let best = match learning.best.take() {
             Some(best) => best,
@@ -211,7 +224,7 @@ impl<T: Task> Run<'_, T> {
             "seconds": started.elapsed().as_secs_f64(),
             "model": path.display().to_string(),
         });
-        Ok(Outcome { ended, summary })
+        Ok(FinetuneOutcome { ended, summary })
     }
 
     /// Writes the model, adapters merged, with what was chosen by `metrics`.
@@ -233,42 +246,42 @@ struct Best {
 /// Learning with an evaluation after every epoch.
 struct FineTuning<'a, T: Task> {
     run: &'a Run<'a, T>,
-    data: &'a Data<T>,
+    data: &'a LabeledData<T>,
     evaluation: Encoded<T>,
     steps_per_epoch: u64,
     directory: PathBuf,
     best: Option<Best>,
     /// Epochs since the best one.
-    waited: u64,
+    epochs_since_best: u64,
 }
 
 impl<T: Task> FineTuning<'_, T> {
     /// What the epochs before a resumption came to.
-    fn recall(&mut self, metrics: &[Value]) {
+    fn replay_metrics(&mut self, metrics: &[Value]) {
         for record in metrics {
             if let (Some(step), Some(metrics)) = (record["step"].as_u64(), record["eval"].as_object()) {
-                self.judge(step / self.steps_per_epoch, metrics.clone());
+                self.keep_if_best(step / self.steps_per_epoch, metrics.clone());
             }
         }
     }
 
     /// Whether this epoch is the best so far.
-    fn judge(&mut self, epoch: u64, metrics: Map<String, Value>) -> bool {
+    fn keep_if_best(&mut self, epoch: u64, metrics: Map<String, Value>) -> bool {
         let name = self.run.task.main_metric();
         let value =
             |metrics: &Map<String, Value>| metrics.get(name).and_then(Value::as_f64).unwrap_or(f64::NEG_INFINITY);
         let is_best = self.best.as_ref().is_none_or(|best| value(&metrics) > value(&best.metrics));
         if is_best {
             self.best = Some(Best { epoch, metrics });
-            self.waited = 0;
+            self.epochs_since_best = 0;
         } else {
-            self.waited += 1;
+            self.epochs_since_best += 1;
         }
         is_best
     }
 }
 
-impl<'a, T: Task> bert_train::Task for FineTuning<'a, T> {
+impl<'a, T: Task> bert_train::Objective for FineTuning<'a, T> {
     type Model = ModelOf<T>;
     type Batch = Batch<'a, T>;
 
@@ -299,18 +312,18 @@ impl<'a, T: Task> bert_train::Task for FineTuning<'a, T> {
         }
         let epoch = step / self.steps_per_epoch;
         let mistakes = task.mistakes(examples, &self.evaluation.inputs, &outputs);
-        if self.judge(epoch, metrics.clone()) {
+        if self.keep_if_best(epoch, metrics.clone()) {
             self.run.save(&self.directory, model, &metrics)?;
             EvaluationRecord { epoch, metrics: metrics.clone(), mistakes }.save(&self.directory)?;
         }
-        if settings.early_stop.is_some_and(|patience| self.waited >= patience) {
+        if settings.early_stop.is_some_and(|patience| self.epochs_since_best >= patience) {
             metrics.insert("stop".into(), true.into());
         }
         Ok(metrics)
     }
 }
 
-/// The metrics of a model (without autodiff) on labelled examples, and the head's outputs that they were computed from.
+/// The metrics of a model (without autodiff) on labeled examples, and the head's outputs that they were computed from.
 ///
 /// # Errors
 /// If the system refuses threads.

@@ -10,14 +10,19 @@ use bert_train::{Ended, IfExists, Interrupt, RunDirectory};
 use serde_json::{Map, Value, json};
 
 use super::data::Files;
-use super::once::{Outcome, run_once};
-use crate::settings::{RunSettings, TrainSettings};
+use super::once::{FinetuneOutcome, run_once};
+use crate::settings::{FinetuneRunOptions, FinetuneSettings};
 
 /// Runs every seed in a directory of its own, `seed-N`.
 ///
 /// # Errors
 /// Those of the runs.
-pub fn run_all(settings: &TrainSettings, run: &RunSettings, files: &Files, interrupt: &Interrupt) -> Result<Outcome> {
+pub fn run_all(
+    settings: &FinetuneSettings,
+    run: &FinetuneRunOptions,
+    files: &Files,
+    interrupt: &Interrupt,
+) -> Result<FinetuneOutcome> {
     let directory = RunDirectory::open(&run.output, run.if_exists)?;
     let mut runs: Vec<(u64, Value)> = Vec::new();
     for seed in settings.seed..settings.seed + run.seeds {
@@ -26,14 +31,14 @@ pub fn run_all(settings: &TrainSettings, run: &RunSettings, files: &Files, inter
             IfExists::Resume if !output.exists() => IfExists::Refuse,
             other => other,
         };
-        let Outcome { ended, summary } = run_once(
-            &TrainSettings { seed, ..settings.clone() },
-            &RunSettings { output, if_exists, ..run.clone() },
+        let FinetuneOutcome { ended, summary } = run_once(
+            &FinetuneSettings { seed, ..settings.clone() },
+            &FinetuneRunOptions { output, if_exists, ..run.clone() },
             files,
             interrupt,
         )?;
         if let Ended::Interrupted(_) = ended {
-            return Ok(Outcome { ended, summary });
+            return Ok(FinetuneOutcome { ended, summary });
         }
         runs.push((seed, summary));
     }
@@ -56,7 +61,7 @@ pub fn run_all(settings: &TrainSettings, run: &RunSettings, files: &Files, inter
         summary["mean"][part] = mean.into();
         summary["spread"][part] = spread.into();
     }
-    Ok(Outcome { ended: Ended::Finished, summary })
+    Ok(FinetuneOutcome { ended: Ended::Finished, summary })
 }
 
 /// Copies a finished run's files, not its folders, in a way that leaves no half file.
@@ -81,8 +86,8 @@ fn mean_and_spread<'a>(runs: impl Iterator<Item = &'a Map<String, Value>>) -> (M
     }
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     let spread = |values: &[f64]| {
-        let centre = mean(values);
-        let squares: f64 = values.iter().map(|value| (value - centre).powi(2)).sum();
+        let center = mean(values);
+        let squares: f64 = values.iter().map(|value| (value - center).powi(2)).sum();
         (squares / (values.len() as f64 - 1.0).max(1.0)).sqrt()
     };
     let each = |figure: &dyn Fn(&[f64]) -> f64| {

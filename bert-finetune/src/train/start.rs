@@ -9,7 +9,7 @@ use bert_train::permutation::mix;
 use burn::tensor::Device;
 
 use crate::description::Description;
-use crate::settings::TrainSettings;
+use crate::settings::FinetuneSettings;
 
 /// Keeps this stream of random numbers apart from the run's others.
 const HEAD: u64 = 23;
@@ -42,7 +42,7 @@ pub(super) fn fit_to_head(labels: Vec<String>, architecture: &str, checkpoint: &
 /// The encoder of the checkpoint under a fresh head; under its own, if that is for the same task and labels (a reader of
 /// questions that goes on with others).
 pub(super) fn initial_model<M: Pretrained>(
-    settings: &TrainSettings,
+    settings: &FinetuneSettings,
     keeps_head: bool,
     config: &BertConfig,
     device: &Device,
@@ -50,15 +50,15 @@ pub(super) fn initial_model<M: Pretrained>(
 ) -> Result<M> {
     let seed = mix(&[settings.seed, HEAD]);
     if settings.from_scratch {
-        return Ok(M::fresh(config, seed, device));
+        return Ok(M::init_seeded(config, seed, device));
     }
     let weights = Weights::open(&settings.model)?;
     let weights = if keeps_head { weights } else { weights.without(M::HEADS) };
     let loaded = load_weights_partial::<M>(&weights, config.clone(), seed, device)?;
     let unexpected: Vec<&str> =
-        loaded.initialised.iter().map(String::as_str).filter(|n| n.contains("pooler")).collect();
+        loaded.initialized.iter().map(String::as_str).filter(|n| n.contains("pooler")).collect();
     if !unexpected.is_empty() && !quiet {
-        eprintln!("warning: {}: no pooler in the checkpoint, freshly initialised", settings.model.display());
+        eprintln!("warning: {}: no pooler in the checkpoint, freshly initialized", settings.model.display());
     }
     Ok(loaded.model)
 }

@@ -6,7 +6,7 @@
 
 use burn::prelude::*;
 
-use super::Initialiser;
+use super::Initializer;
 use super::linear::Linear;
 use crate::ops::{self, dropout::Dropout};
 
@@ -29,14 +29,14 @@ pub struct MultiHeadAttention {
 
 impl MultiHeadAttention {
     /// Fresh projections.
-    pub fn init(initialiser: &mut Initialiser) -> Self {
-        let config = initialiser.config();
+    pub fn init(initializer: &mut Initializer) -> Self {
+        let config = initializer.config();
         let hidden = config.hidden_size;
         Self {
-            query: initialiser.linear(hidden, hidden),
-            key: initialiser.linear(hidden, hidden),
-            value: initialiser.linear(hidden, hidden),
-            output: initialiser.linear(hidden, hidden),
+            query: initializer.linear(hidden, hidden),
+            key: initializer.linear(hidden, hidden),
+            value: initializer.linear(hidden, hidden),
+            output: initializer.linear(hidden, hidden),
             dropout: Dropout::new(config.attention_probs_dropout_prob),
             heads: config.num_attention_heads,
         }

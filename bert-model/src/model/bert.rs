@@ -2,7 +2,7 @@
 
 use burn::prelude::*;
 
-use super::Initialiser;
+use super::Initializer;
 use super::embeddings::Embeddings;
 use super::encoder::{Encoder, EncoderLayer};
 use super::pooler::Pooler;
@@ -99,20 +99,20 @@ impl BertConfig {
 impl BertModel {
     /// A fresh model with a pooler; everything random comes from the generator of `device` (see [`Device::seed`]).
     pub fn init(config: &BertConfig, device: &Device) -> Self {
-        Self::with_pooler(&mut Initialiser::from_device(config, device))
+        Self::init_with_pooler(&mut Initializer::from_device(config, device))
     }
 
     /// With a pooler, for the heads that read `[CLS]`.
-    pub fn with_pooler(initialiser: &mut Initialiser) -> Self {
-        let mut bert = Self::without_pooler(initialiser);
-        bert.pooler = Some(Pooler::init(initialiser));
+    pub fn init_with_pooler(initializer: &mut Initializer) -> Self {
+        let mut bert = Self::init_without_pooler(initializer);
+        bert.pooler = Some(Pooler::init(initializer));
         bert
     }
 
     /// Without one, for the heads that read every token.
-    pub fn without_pooler(initialiser: &mut Initialiser) -> Self {
-        let embeddings = Embeddings::init(initialiser);
-        Self { embeddings, encoder: Encoder::init(initialiser), pooler: None }
+    pub fn init_without_pooler(initializer: &mut Initializer) -> Self {
+        let embeddings = Embeddings::init(initializer);
+        Self { embeddings, encoder: Encoder::init(initializer), pooler: None }
     }
 
     /// Shapes: see [`BertInput`] and [`BertOutput`].

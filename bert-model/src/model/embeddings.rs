@@ -1,10 +1,10 @@
 //! Input representation (paper, section 3 and figure 2): the sum of a word, a position and a token-type embedding,
-//! normalised, with dropout.
+//! normalized, with dropout.
 
 use burn::nn::Embedding;
 use burn::prelude::*;
 
-use super::Initialiser;
+use super::Initializer;
 use super::layer_norm::LayerNorm;
 use crate::ops::dropout::Dropout;
 use crate::ops::tape;
@@ -20,19 +20,19 @@ pub struct Embeddings {
     pub token_type: Embedding,
     /// Over H.
     pub norm: LayerNorm,
-    /// After the normalisation.
+    /// After the normalization.
     pub dropout: Dropout,
 }
 
 impl Embeddings {
     /// Fresh tables; the row of the padding token is zero.
-    pub fn init(initialiser: &mut Initialiser) -> Self {
-        let config = initialiser.config();
+    pub fn init(initializer: &mut Initializer) -> Self {
+        let config = initializer.config();
         Self {
-            word: initialiser.embedding(config.vocab_size, config.pad_token_id),
-            position: initialiser.embedding(config.max_position_embeddings, None),
-            token_type: initialiser.embedding(config.type_vocab_size, None),
-            norm: initialiser.layer_norm(),
+            word: initializer.embedding(config.vocab_size, config.pad_token_id),
+            position: initializer.embedding(config.max_position_embeddings, None),
+            token_type: initializer.embedding(config.type_vocab_size, None),
+            norm: initializer.layer_norm(),
             dropout: Dropout::new(config.hidden_dropout_prob),
         }
     }

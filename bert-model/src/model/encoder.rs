@@ -4,7 +4,7 @@
 use burn::prelude::*;
 use burn::tensor::activation;
 
-use super::Initialiser;
+use super::Initializer;
 use super::attention::MultiHeadAttention;
 use super::layer_norm::LayerNorm;
 use super::linear::Linear;
@@ -20,9 +20,9 @@ pub struct Encoder {
 
 impl Encoder {
     /// `num_hidden_layers` fresh layers.
-    pub fn init(initialiser: &mut Initialiser) -> Self {
-        let layers = initialiser.config().num_hidden_layers;
-        Self { layers: (0..layers).map(|_| EncoderLayer::init(initialiser)).collect() }
+    pub fn init(initializer: &mut Initializer) -> Self {
+        let layers = initializer.config().num_hidden_layers;
+        Self { layers: (0..layers).map(|_| EncoderLayer::init(initializer)).collect() }
     }
 
     /// # Shapes
@@ -54,13 +54,13 @@ pub struct EncoderLayer {
 
 impl EncoderLayer {
     /// A fresh layer.
-    pub fn init(initialiser: &mut Initialiser) -> Self {
+    pub fn init(initializer: &mut Initializer) -> Self {
         Self {
-            attention: MultiHeadAttention::init(initialiser),
-            attention_norm: initialiser.layer_norm(),
-            feed_forward: FeedForward::init(initialiser),
-            feed_forward_norm: initialiser.layer_norm(),
-            dropout: Dropout::new(initialiser.config().hidden_dropout_prob),
+            attention: MultiHeadAttention::init(initializer),
+            attention_norm: initializer.layer_norm(),
+            feed_forward: FeedForward::init(initializer),
+            feed_forward_norm: initializer.layer_norm(),
+            dropout: Dropout::new(initializer.config().hidden_dropout_prob),
         }
     }
 
@@ -89,11 +89,11 @@ pub struct FeedForward {
 
 impl FeedForward {
     /// Fresh projections.
-    pub fn init(initialiser: &mut Initialiser) -> Self {
-        let config = initialiser.config();
+    pub fn init(initializer: &mut Initializer) -> Self {
+        let config = initializer.config();
         Self {
-            intermediate: initialiser.linear(config.hidden_size, config.intermediate_size),
-            output: initialiser.linear(config.intermediate_size, config.hidden_size),
+            intermediate: initializer.linear(config.hidden_size, config.intermediate_size),
+            output: initializer.linear(config.intermediate_size, config.hidden_size),
             activation: config.hidden_act,
         }
     }

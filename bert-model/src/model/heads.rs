@@ -3,7 +3,7 @@
 use burn::module::Param;
 use burn::prelude::*;
 
-use super::Initialiser;
+use super::Initializer;
 use super::encoder::activate;
 use super::layer_norm::LayerNorm;
 use super::linear::Linear;
@@ -28,14 +28,14 @@ pub struct MaskedLmHead {
 
 impl MaskedLmHead {
     /// A fresh head.
-    pub fn init(initialiser: &mut Initialiser) -> Self {
-        let config = initialiser.config();
+    pub fn init(initializer: &mut Initializer) -> Self {
+        let config = initializer.config();
         let (vocab, hidden) = (config.vocab_size, config.hidden_size);
         Self {
-            transform: initialiser.linear(hidden, hidden),
-            norm: initialiser.layer_norm(),
-            decoder: (!config.tie_word_embeddings).then(|| initialiser.weight([vocab, hidden], None)),
-            bias: initialiser.zeros([vocab]),
+            transform: initializer.linear(hidden, hidden),
+            norm: initializer.layer_norm(),
+            decoder: (!config.tie_word_embeddings).then(|| initializer.weight([vocab, hidden], None)),
+            bias: initializer.zeros([vocab]),
             activation: config.hidden_act,
         }
     }
@@ -64,8 +64,8 @@ pub struct TaskHead {
 
 impl TaskHead {
     /// A fresh head of `outputs` numbers for each feature vector.
-    pub fn init(outputs: usize, initialiser: &mut Initialiser) -> Self {
-        Self { dropout: Dropout::new(initialiser.config().head_dropout()), dense: initialiser.task_head(outputs) }
+    pub fn init(outputs: usize, initializer: &mut Initializer) -> Self {
+        Self { dropout: Dropout::new(initializer.config().head_dropout()), dense: initializer.task_head(outputs) }
     }
 
     /// # Shapes

@@ -22,7 +22,7 @@ impl LayerNorm {
         ops::layer_norm(hidden, self.gamma.val(), self.beta.val(), self.epsilon)
     }
 
-    /// The normalised `residual + dropout(hidden)`. Inputs and output: `[…, H]`.
+    /// The normalized `residual + dropout(hidden)`. Inputs and output: `[…, H]`.
     pub fn after_residual<const D: usize>(
         &self,
         residual: Tensor<D>,

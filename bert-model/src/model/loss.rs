@@ -1,4 +1,4 @@
-//! What training minimises: cross-entropy over words, labels and positions, mean squared error for values, binary
+//! What training minimizes: cross-entropy over words, labels and positions, mean squared error for values, binary
 //! cross-entropy for sets of labels. Each takes weights, so that a mean over several micro-batches is the mean over
 //! all that they hold.
 

@@ -11,7 +11,7 @@ pub mod bert;
 pub mod embeddings;
 pub mod encoder;
 pub mod heads;
-pub mod initialise;
+pub mod initialize;
 pub mod layer_norm;
 pub mod linear;
 pub mod loss;
@@ -19,7 +19,7 @@ pub mod pooler;
 pub mod tasks;
 
 pub use bert::{BertInput, BertModel, BertOutput, BertTrace};
-pub use initialise::Initialiser;
+pub use initialize::Initializer;
 pub use tasks::{
     BertForMaskedLM, BertForMultipleChoice, BertForNextSentencePrediction, BertForPreTraining,
     BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification,

@@ -2,7 +2,7 @@
 
 use burn::prelude::*;
 
-use super::Initialiser;
+use super::Initializer;
 use super::linear::Linear;
 
 /// `tanh(W·h[CLS] + b)`.
@@ -14,9 +14,9 @@ pub struct Pooler {
 
 impl Pooler {
     /// A fresh projection.
-    pub fn init(initialiser: &mut Initialiser) -> Self {
-        let hidden = initialiser.config().hidden_size;
-        Self { dense: initialiser.linear(hidden, hidden) }
+    pub fn init(initializer: &mut Initializer) -> Self {
+        let hidden = initializer.config().hidden_size;
+        Self { dense: initializer.linear(hidden, hidden) }
     }
 
     /// # Shapes

@@ -7,7 +7,7 @@ use burn::prelude::*;
 
 use super::heads::{MaskedLmHead, TaskHead};
 use super::linear::Linear;
-use super::{BertInput, BertModel, Initialiser};
+use super::{BertInput, BertModel, Initializer};
 use crate::config::BertConfig;
 
 /// The hidden states `[M, H]` at flat positions `b·T + t`, the only ones that the masked-LM head needs to see.
@@ -29,41 +29,41 @@ macro_rules! bert_with {
         impl $name {
             /// A fresh model; everything random comes from the generator of `device` (see [`Device::seed`]).
             pub fn init(config: &BertConfig, device: &Device) -> Self {
-                Self::with(&mut Initialiser::from_device(config, device))
+                Self::init_with(&mut Initializer::from_device(config, device))
             }
 
-            /// A fresh model with weights from `initialiser`.
-            pub fn with(initialiser: &mut Initialiser) -> Self {
-                let bert = BertModel::$bert(initialiser);
-                Self { bert, $($head: $init(initialiser),)+ }
+            /// A fresh model with weights from `initializer`.
+            pub fn init_with(initializer: &mut Initializer) -> Self {
+                let bert = BertModel::$bert(initializer);
+                Self { bert, $($head: $init(initializer),)+ }
             }
         }
     };
 }
 
 /// The next-sentence head: the pooled output to 2 scores; 0 = is next, 1 = random.
-fn next_sentence_head(initialiser: &mut Initialiser) -> Linear {
-    initialiser.linear(initialiser.config().hidden_size, 2)
+fn next_sentence_head(initializer: &mut Initializer) -> Linear {
+    initializer.linear(initializer.config().hidden_size, 2)
 }
 
 /// A head with one score for each label.
-fn label_head(initialiser: &mut Initialiser) -> TaskHead {
-    TaskHead::init(initialiser.config().num_labels(), initialiser)
+fn label_head(initializer: &mut Initializer) -> TaskHead {
+    TaskHead::init(initializer.config().num_labels(), initializer)
 }
 
 /// A head with one score for each choice.
-fn choice_head(initialiser: &mut Initialiser) -> TaskHead {
-    TaskHead::init(1, initialiser)
+fn choice_head(initializer: &mut Initializer) -> TaskHead {
+    TaskHead::init(1, initializer)
 }
 
 /// A head with a start and an end score for each token. Dropout is not part of it.
-fn span_head(initialiser: &mut Initialiser) -> Linear {
-    initialiser.task_head(2)
+fn span_head(initializer: &mut Initializer) -> Linear {
+    initializer.task_head(2)
 }
 
 bert_with! {
     /// Both pretraining heads (section 3.1).
-    BertForPreTraining { with_pooler,
+    BertForPreTraining { init_with_pooler,
         /// Task 1, masked LM.
         mlm: MaskedLmHead = MaskedLmHead::init,
         /// Task 2, next-sentence prediction: H to 2.
@@ -87,7 +87,7 @@ impl BertForPreTraining {
 
 bert_with! {
     /// The masked-LM head alone.
-    BertForMaskedLM { without_pooler,
+    BertForMaskedLM { init_without_pooler,
         /// Hidden states to scores of WordPieces.
         mlm: MaskedLmHead = MaskedLmHead::init
     }
@@ -107,7 +107,7 @@ impl BertForMaskedLM {
 
 bert_with! {
     /// The next-sentence head alone.
-    BertForNextSentencePrediction { with_pooler,
+    BertForNextSentencePrediction { init_with_pooler,
         /// The pooled output to 2 scores: 0 = is next, 1 = random.
         nsp: Linear = next_sentence_head
     }
@@ -122,7 +122,7 @@ impl BertForNextSentencePrediction {
 
 bert_with! {
     /// A label (or several, or a value) for a text or a pair (section 4.1, GLUE).
-    BertForSequenceClassification { with_pooler,
+    BertForSequenceClassification { init_with_pooler,
         /// The pooled output to one score a label.
         classifier: TaskHead = label_head
     }
@@ -142,7 +142,7 @@ impl BertForSequenceClassification {
 
 bert_with! {
     /// A label for every token (section 5.3, named entities).
-    BertForTokenClassification { without_pooler,
+    BertForTokenClassification { init_without_pooler,
         /// Each hidden state to one score a label.
         classifier: TaskHead = label_head
     }
@@ -162,7 +162,7 @@ impl BertForTokenClassification {
 
 bert_with! {
     /// The span of a text that answers a question (sections 4.2 and 4.3, SQuAD).
-    BertForQuestionAnswering { without_pooler,
+    BertForQuestionAnswering { init_without_pooler,
         /// Each hidden state to a start and an end score.
         qa_outputs: Linear = span_head
     }
@@ -184,7 +184,7 @@ impl BertForQuestionAnswering {
 
 bert_with! {
     /// The best of several continuations (section 4.4, SWAG).
-    BertForMultipleChoice { with_pooler,
+    BertForMultipleChoice { init_with_pooler,
         /// The pooled output to one score.
         classifier: TaskHead = choice_head
     }

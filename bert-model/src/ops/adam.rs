@@ -1,4 +1,4 @@
-//! What the optimiser does to every parameter of a model, in place and on all cores: adding up gradients, their norm, and
+//! What the optimizer does to every parameter of a model, in place and on all cores: adding up gradients, their norm, and
 //! Adam's step. Only flex has these; other devices go through burn's own operations (see `train/optimizer.rs`).
 
 use burn::backend::flex::FlexTensor;
@@ -9,7 +9,7 @@ use pulp::Arch;
 use rayon::prelude::*;
 
 use super::TensorMetadata;
-use super::flex::{contiguous, elements, make};
+use super::flex::{contiguous, elements, tensor_from};
 
 /// Elements that one core takes at a time; a fixed number, so that sums are the same on any number of cores.
 const CHUNK: usize = 1 << 15;
@@ -85,7 +85,7 @@ pub trait OptimizerOps: Backend {
 /// A contiguous tensor that is nobody else's.
 fn owned(x: FlexTensor) -> FlexTensor {
     let x = contiguous(x);
-    if x.is_unique() { x } else { make(elements(&x).to_vec(), x.shape()) }
+    if x.is_unique() { x } else { tensor_from(elements(&x).to_vec(), x.shape()) }
 }
 
 fn elements_mut(x: &mut FlexTensor) -> &mut [f32] {
@@ -146,6 +146,6 @@ impl OptimizerOps for Flex {
             lanes.into_iter().map(f64::from).sum::<f64>()
         };
         let sums: Vec<f64> = elements(&x).par_chunks(CHUNK).map(squares).collect();
-        make(vec![sums.into_iter().sum::<f64>() as f32], Shape::from([1]))
+        tensor_from(vec![sums.into_iter().sum::<f64>() as f32], Shape::from([1]))
     }
 }

@@ -19,7 +19,7 @@ use pulp::Arch;
 use rayon::prelude::*;
 
 use super::dropout::{self, bits, scale};
-use super::flex::{by_lanes, contiguous, elements, make, sum_of};
+use super::flex::{by_lanes, contiguous, elements, sum_of, tensor_from};
 use super::gemm::{Output, View, product};
 use super::math::exp_or_zero;
 use super::{TensorMetadata, is_fast, softmax};
@@ -163,14 +163,14 @@ impl AttentionOps for Flex {
                     token[pair % heads * kernel.head_size..][..kernel.head_size].copy_from_slice(context);
                 }
             }
-            return make(output, query.shape());
+            return tensor_from(output, query.shape());
         }
         output.par_chunks_mut(row.max(1)).enumerate().for_each_init(Vec::new, |scratch, (batch, output)| {
             for head in 0..heads {
                 kernel.forward(batch, head, [q, k, v, m], (&mut *output, kernel.head(head)), scratch);
             }
         });
-        make(output, query.shape())
+        tensor_from(output, query.shape())
     }
 
     fn fast_attention_backward(
@@ -196,7 +196,7 @@ impl AttentionOps for Flex {
             }
         });
         let shape = query.shape();
-        (make(dq, shape.clone()), make(dk, shape.clone()), make(dv, shape))
+        (tensor_from(dq, shape.clone()), tensor_from(dk, shape.clone()), tensor_from(dv, shape))
     }
 }
 

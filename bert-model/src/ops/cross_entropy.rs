@@ -12,9 +12,9 @@ use burn::prelude::*;
 use burn::tensor::activation::log_softmax;
 use pulp::Arch;
 
-use super::flex::{by_lanes, changed, contiguous, elements, make, sum_of};
+use super::flex::{by_lanes, contiguous, elements, sum_of, tensor_from, with_values_mut};
 use super::math::exp_or_zero;
-use super::{TensorMetadata, is_fast, widened};
+use super::{TensorMetadata, is_fast, upcast};
 
 /// `−log softmax(logits)[target]` of each row, in nats.
 ///
@@ -27,7 +27,7 @@ use super::{TensorMetadata, is_fast, widened};
 /// If the shapes are others, or a target is no class.
 pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     assert_eq!(logits.dims()[0], targets.dims()[0], "rows of scores and targets");
-    let logits = widened(logits);
+    let logits = upcast(logits);
     if is_fast(&logits) {
         let (losses, _) = Dispatch::fast_cross_entropy(logits.into_dispatch(), targets.into_dispatch());
         return Tensor::from_dispatch(losses);
@@ -82,7 +82,7 @@ impl CrossEntropyOps for Flex {
             },
         );
         let shape = Shape::from([targets.len()]);
-        (make(losses, shape.clone()), make(log_sums, shape))
+        (tensor_from(losses, shape.clone()), tensor_from(log_sums, shape))
     }
 
     fn fast_cross_entropy_backward(
@@ -94,7 +94,7 @@ impl CrossEntropyOps for Flex {
         let [logits, log_sums, gradient] = [logits, log_sums, gradient].map(contiguous);
         let (classes, targets) = (logits.shape()[1].max(1), indices(&targets));
         let (log_sums, gradients) = (elements(&log_sums), elements(&gradient));
-        changed(
+        with_values_mut(
             logits,
             #[inline(always)]
             |values| {

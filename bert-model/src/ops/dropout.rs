@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_and_keys_are_independent() {
+    fn neighbors_and_keys_are_independent() {
         let p = threshold(0.5);
         let zeroed = |key: u64, index: usize| factor(mix(key), index, p) == 0.0;
         let agree = |other: &dyn Fn(usize) -> bool| (0..100_000).filter(|&i| zeroed(1, i) == other(i)).count();

@@ -25,7 +25,7 @@ pub(super) fn contiguous(x: FlexTensor) -> FlexTensor {
     if x.is_contiguous() && x.layout().start_offset() == 0 { x } else { x.to_contiguous() }
 }
 
-pub(super) fn make(values: Vec<f32>, shape: Shape) -> FlexTensor {
+pub(super) fn tensor_from(values: Vec<f32>, shape: Shape) -> FlexTensor {
     FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(shape), DType::F32)
 }
 
@@ -36,7 +36,7 @@ pub(super) fn elements(x: &FlexTensor) -> &[f32] {
 }
 
 /// Changes `x` by a loop over its elements, in place if it is nobody else's.
-pub(super) fn changed(mut x: FlexTensor, change: impl FnOnce(&mut [f32])) -> FlexTensor {
+pub(super) fn with_values_mut(mut x: FlexTensor, change: impl FnOnce(&mut [f32])) -> FlexTensor {
     let count = x.shape().num_elements();
     match x.try_storage_mut::<f32>() {
         Some(values) => {
@@ -46,7 +46,7 @@ pub(super) fn changed(mut x: FlexTensor, change: impl FnOnce(&mut [f32])) -> Fle
         None => {
             let mut values = elements(&x).to_vec();
             Arch::new().dispatch(|| change(&mut values));
-            make(values, x.shape())
+            tensor_from(values, x.shape())
         }
     }
 }
@@ -54,7 +54,7 @@ pub(super) fn changed(mut x: FlexTensor, change: impl FnOnce(&mut [f32])) -> Fle
 impl FastOps for Flex {
     fn fast_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
         match contiguous_f32(x) {
-            Ok(x) => changed(
+            Ok(x) => with_values_mut(
                 x,
                 #[inline(always)]
                 |values| {
@@ -73,7 +73,7 @@ impl FastOps for Flex {
             (Ok(x) | Err(x), Ok(gradient) | Err(gradient)) => return plain_gelu_backward::<Self>(x, gradient),
         };
         let inputs = elements(&x);
-        changed(
+        with_values_mut(
             gradient,
             #[inline(always)]
             |gradients| {
@@ -92,7 +92,7 @@ impl FastOps for Flex {
             Err(x) => return Self::softmax(x, 1),
         };
         let columns = x.shape()[1].max(1);
-        changed(
+        with_values_mut(
             x,
             #[inline(always)]
             |values| {
@@ -116,7 +116,7 @@ impl FastOps for Flex {
             (Ok(y) | Err(y), Ok(gradient) | Err(gradient)) => return plain_softmax_backward::<Self>(y, gradient),
         };
         let (outputs, columns) = (elements(&y), y.shape()[1].max(1));
-        changed(
+        with_values_mut(
             gradient,
             #[inline(always)]
             |gradients| {
@@ -139,7 +139,7 @@ impl FastOps for Flex {
             Err(x) => return plain_dropout::<Self>(x, key, p),
         };
         let scale = scale(p);
-        changed(
+        with_values_mut(
             x,
             #[inline(always)]
             |values| {

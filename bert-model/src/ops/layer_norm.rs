@@ -1,4 +1,4 @@
-//! Layer normalisation (Ba et al. 2016): every row to mean 0 and variance 1, then times γ plus β; also of a residual sum
+//! Layer normalization (Ba et al. 2016): every row to mean 0 and variance 1, then times γ plus β; also of a residual sum
 //! with dropout, in one pass over memory.
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
@@ -11,8 +11,8 @@ use burn::prelude::*;
 use pulp::Arch;
 
 use super::dropout::{self, bits, scale};
-use super::flex::{changed, contiguous, elements, make, sum_of, sum_of_products};
-use super::{TensorMetadata, by_rows, dropout_with, is_fast, is_half, widened};
+use super::flex::{contiguous, elements, sum_of, sum_of_products, tensor_from, with_values_mut};
+use super::{TensorMetadata, by_rows, dropout_with, is_fast, is_half, upcast};
 
 /// `(x − mean) / √(variance + ε) · γ + β` along the last dimension, with the variance of the row itself (over H, not
 /// H − 1).
@@ -27,7 +27,7 @@ pub fn layer_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, beta: Tensor<1
     assert_eq!([gamma.dims(), beta.dims()], [[x.dims()[D - 1]]; 2], "shapes of γ and β");
     if is_half(&x) {
         let dtype = x.dtype();
-        return layer_norm(widened(x), widened(gamma), widened(beta), epsilon).cast(dtype);
+        return layer_norm(upcast(x), upcast(gamma), upcast(beta), epsilon).cast(dtype);
     }
     if is_fast(&x) {
         let (gamma, beta) = (gamma.into_dispatch(), beta.into_dispatch());
@@ -35,9 +35,9 @@ pub fn layer_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, beta: Tensor<1
             Tensor::from_dispatch(Dispatch::fast_layer_norm(x.into_dispatch(), gamma, beta, epsilon as f32))
         });
     }
-    let centred = x.clone() - x.mean_dim(D - 1);
-    let variance = centred.clone().powi_scalar(2).mean_dim(D - 1);
-    centred / (variance + epsilon).sqrt() * gamma.unsqueeze() + beta.unsqueeze()
+    let centered = x.clone() - x.mean_dim(D - 1);
+    let variance = centered.clone().powi_scalar(2).mean_dim(D - 1);
+    centered / (variance + epsilon).sqrt() * gamma.unsqueeze() + beta.unsqueeze()
 }
 
 /// `layer_norm(residual + dropout(x))`: what closes each half of an encoder layer ("Add & Norm", Vaswani et al. 2017,
@@ -94,7 +94,7 @@ pub trait LayerNormOps: Backend {
         epsilon: f32,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 
-    /// Outputs: the normalised sum and, for the gradient, the sum itself; shapes as of [`LayerNormOps::fast_layer_norm`].
+    /// Outputs: the normalized sum and, for the gradient, the sum itself; shapes as of [`LayerNormOps::fast_layer_norm`].
     fn fast_add_norm(
         residual: FloatTensor<Self>,
         x: FloatTensor<Self>,
@@ -141,12 +141,12 @@ impl LayerNormOps for Flex {
             || {
                 for row in values.chunks_exact(width) {
                     let (mean, factor) = moments(row, epsilon);
-                    let normalised = row.iter().zip(gammas).zip(betas);
-                    output.extend(normalised.map(|((x, gamma), beta)| (x - mean) * factor * gamma + beta));
+                    let normalized = row.iter().zip(gammas).zip(betas);
+                    output.extend(normalized.map(|((x, gamma), beta)| (x - mean) * factor * gamma + beta));
                 }
             },
         );
-        make(output, x.shape())
+        tensor_from(output, x.shape())
     }
 
     fn fast_layer_norm_backward(
@@ -168,7 +168,7 @@ impl LayerNormOps for Flex {
             },
         );
         let Backwards { dgamma, dbeta, .. } = backward;
-        (make(dx, x.shape()), make(dgamma, gamma.shape()), make(dbeta, gamma.shape()))
+        (tensor_from(dx, x.shape()), tensor_from(dgamma, gamma.shape()), tensor_from(dbeta, gamma.shape()))
     }
 
     fn fast_add_norm(
@@ -184,7 +184,7 @@ impl LayerNormOps for Flex {
         let (residuals, gammas, betas, scale) = (elements(&residual), elements(&gamma), elements(&beta), scale(p));
         let width = gammas.len().max(1);
         let mut output = Vec::with_capacity(residuals.len());
-        let sum = changed(
+        let sum = with_values_mut(
             x,
             #[inline(always)]
             |values| {
@@ -200,12 +200,12 @@ impl LayerNormOps for Flex {
                         *x += residual;
                     }
                     let (mean, factor) = moments(row, epsilon);
-                    let normalised = row.iter().zip(gammas).zip(betas);
-                    output.extend(normalised.map(|((x, gamma), beta)| (x - mean) * factor * gamma + beta));
+                    let normalized = row.iter().zip(gammas).zip(betas);
+                    output.extend(normalized.map(|((x, gamma), beta)| (x - mean) * factor * gamma + beta));
                 }
             },
         );
-        (make(output, sum.shape()), sum)
+        (tensor_from(output, sum.shape()), sum)
     }
 
     fn fast_add_norm_backward(
@@ -238,15 +238,20 @@ impl LayerNormOps for Flex {
             },
         );
         let (Backwards { dgamma, dbeta, .. }, shape) = (backward, sum.shape());
-        (make(dresidual, shape.clone()), make(dx, shape), make(dgamma, gamma.shape()), make(dbeta, gamma.shape()))
+        (
+            tensor_from(dresidual, shape.clone()),
+            tensor_from(dx, shape),
+            tensor_from(dgamma, gamma.shape()),
+            tensor_from(dbeta, gamma.shape()),
+        )
     }
 }
 
-/// The gradient of the normalisation, row by row.
+/// The gradient of the normalization, row by row.
 struct Backwards<'a> {
     gamma: &'a [f32],
     epsilon: f32,
-    normalised: Vec<f32>,
+    normalized: Vec<f32>,
     scaled: Vec<f32>,
     dgamma: Vec<f32>,
     dbeta: Vec<f32>,
@@ -254,8 +259,8 @@ struct Backwards<'a> {
 
 impl<'a> Backwards<'a> {
     fn new(gamma: &'a [f32], epsilon: f32) -> Self {
-        let [normalised, scaled, dgamma, dbeta] = [(); 4].map(|()| vec![0.0; gamma.len()]);
-        Self { gamma, epsilon, normalised, scaled, dgamma, dbeta }
+        let [normalized, scaled, dgamma, dbeta] = [(); 4].map(|()| vec![0.0; gamma.len()]);
+        Self { gamma, epsilon, normalized, scaled, dgamma, dbeta }
     }
 
     /// The gradient of a row; those of γ and β are added up.
@@ -263,18 +268,18 @@ impl<'a> Backwards<'a> {
     fn row(&mut self, row: &[f32], gradient: &[f32]) -> &[f32] {
         let width = self.gamma.len();
         let (row, gradient, gamma) = (&row[..width], &gradient[..width], &self.gamma[..width]);
-        let (normalised, scaled) = (&mut self.normalised[..width], &mut self.scaled[..width]);
+        let (normalized, scaled) = (&mut self.normalized[..width], &mut self.scaled[..width]);
         let (dgamma, dbeta) = (&mut self.dgamma[..width], &mut self.dbeta[..width]);
         let (mean, factor) = moments(row, self.epsilon);
         for i in 0..width {
-            normalised[i] = (row[i] - mean) * factor;
+            normalized[i] = (row[i] - mean) * factor;
             scaled[i] = gradient[i] * gamma[i];
-            dgamma[i] += gradient[i] * normalised[i];
+            dgamma[i] += gradient[i] * normalized[i];
             dbeta[i] += gradient[i];
         }
         let mean_gradient = sum_of(scaled, |g| g) / width as f32;
-        let mean_product = sum_of_products(scaled, normalised) / width as f32;
-        for (g, x) in scaled.iter_mut().zip(normalised) {
+        let mean_product = sum_of_products(scaled, normalized) / width as f32;
+        for (g, x) in scaled.iter_mut().zip(normalized) {
             *g = (*g - mean_gradient - *x * mean_product) * factor;
         }
         scaled

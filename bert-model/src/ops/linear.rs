@@ -12,7 +12,7 @@ use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, Flex, backend_
 use burn::prelude::*;
 use pulp::Arch;
 
-use super::flex::{contiguous, elements, make};
+use super::flex::{contiguous, elements, tensor_from};
 use super::gemm::{Output, View, product};
 use super::{TensorMetadata, is_fast};
 
@@ -108,7 +108,7 @@ impl LinearOps for Flex {
             (elements(&x), View::rows_of(inputs)),
             (elements(&weight), view(inputs, outputs, transposed)),
         );
-        make(output, Shape::from([rows, outputs]))
+        tensor_from(output, Shape::from([rows, outputs]))
     }
 
     fn fast_linear_input_gradient(
@@ -127,7 +127,7 @@ impl LinearOps for Flex {
             (elements(&gradient), View::rows_of(outputs)),
             (elements(&weight), view(inputs, outputs, transposed).transposed()),
         );
-        make(dx, Shape::from([rows, inputs]))
+        tensor_from(dx, Shape::from([rows, inputs]))
     }
 
     fn fast_linear_weight_gradient(
@@ -147,7 +147,7 @@ impl LinearOps for Flex {
                 (x, View::rows_of(inputs).transposed()),
                 (gradient, View::rows_of(outputs)),
             );
-            return make(dw, Shape::from([inputs, outputs]));
+            return tensor_from(dw, Shape::from([inputs, outputs]));
         }
         let mut columns = Vec::with_capacity(rows * COLUMNS);
         for (part, dw) in dw.chunks_mut((COLUMNS * inputs).max(1)).enumerate() {
@@ -162,7 +162,7 @@ impl LinearOps for Flex {
                 (x, View::rows_of(inputs)),
             );
         }
-        make(dw, Shape::from([outputs, inputs]))
+        tensor_from(dw, Shape::from([outputs, inputs]))
     }
 
     fn fast_linear_bias_gradient(gradient: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -179,7 +179,7 @@ impl LinearOps for Flex {
                 }
             },
         );
-        make(db, Shape::from([outputs]))
+        tensor_from(db, Shape::from([outputs]))
     }
 }
 

@@ -203,7 +203,7 @@ fn is_half<const D: usize>(x: &Tensor<D>) -> bool {
 }
 
 /// The tensor in `f32` if it has half precision, else as it is.
-pub fn widened<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+pub fn upcast<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if is_half(&x) { x.cast(DType::F32) } else { x }
 }
 
@@ -222,7 +222,7 @@ pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 /// Softmax over the last dimension.
 pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     let dtype = x.dtype();
-    let y = by_rows(widened(x), |x| Tensor::from_dispatch(Dispatch::fast_softmax(x.into_dispatch())));
+    let y = by_rows(upcast(x), |x| Tensor::from_dispatch(Dispatch::fast_softmax(x.into_dispatch())));
     if y.dtype() == dtype { y } else { y.cast(dtype) }
 }
 

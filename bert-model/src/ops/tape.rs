@@ -49,15 +49,15 @@ struct LookedUp {
 }
 
 /// Some of the gradients of a batch; a parameter's gradient is the sum of what all of them hold for it.
-pub enum Part {
+pub enum GradientPart {
     /// As burn's autodiff leaves them.
     Gradients(Gradients),
     /// Of a table that was looked up.
-    Rows(Box<Rows>),
+    Rows(Box<RowGradients>),
 }
 
 /// The gradient of rows of a table.
-pub struct Rows {
+pub struct RowGradients {
     /// The table, `[V, H]`.
     pub table: ParamId,
     /// Which rows, `[B, T]`; some may come more than once.
@@ -76,17 +76,17 @@ pub fn record<R>(checkpointing: bool, forward: impl FnOnce() -> R) -> (R, Tape) 
 impl Tape {
     /// The backward pass of the recorded forward pass; `collect` gets the gradients part by part, from the loss to the
     /// embeddings.
-    pub fn backward(mut self, loss: Tensor<1>, mut collect: impl FnMut(Part)) {
-        collect(Part::Gradients(self.keep_leaves(loss.backward())));
+    pub fn backward(mut self, loss: Tensor<1>, mut collect: impl FnMut(GradientPart)) {
+        collect(GradientPart::Gradients(self.keep_leaves(loss.backward())));
         while let Some(Segment { graph, gradient, .. }) = self.segments.pop() {
             // Without a gradient: the loss does not depend on it.
             let Some(gradient) = gradient else { continue };
             let gradients = (graph() * Tensor::from_inner(gradient)).sum().backward();
-            collect(Part::Gradients(self.keep_leaves(gradients)));
+            collect(GradientPart::Gradients(self.keep_leaves(gradients)));
         }
         for LookedUp { table, ids, gradient, .. } in self.looked_up {
             if let Some(gradient) = gradient {
-                collect(Part::Rows(Box::new(Rows { table, ids, gradient })));
+                collect(GradientPart::Rows(Box::new(RowGradients { table, ids, gradient })));
             }
         }
     }
@@ -114,9 +114,9 @@ pub(crate) fn layer<M: Module + 'static>(
     forward: impl Fn(&M, Tensor<3>) -> Tensor<3> + 'static,
 ) -> Tensor<3> {
     let checkpointing = TAPE.with_borrow(|tape| tape.as_ref().map(|tape| tape.checkpointing));
-    let below_learns = input.is_require_grad();
+    let is_trainable_below = input.is_require_grad();
     match checkpointing {
-        Some(true) if below_learns || learns(layer) => {
+        Some(true) if is_trainable_below || is_trainable(layer) => {
             let dropout = dropout::stream();
             // Without gradients, burn keeps nothing for a backward pass.
             let untracked = Tensor::from_inner(input.clone().inner());
@@ -128,7 +128,7 @@ pub(crate) fn layer<M: Module + 'static>(
             };
             cut(again, output)
         }
-        Some(false) if below_learns || learns(layer) => keep(forward(layer, input)),
+        Some(false) if is_trainable_below || is_trainable(layer) => keep(forward(layer, input)),
         _ => forward(layer, input),
     }
 }
@@ -136,7 +136,7 @@ pub(crate) fn layer<M: Module + 'static>(
 /// Ends the graph of the embeddings, whose output this is, if the forward pass is recorded.
 pub(crate) fn embedded<M: Module>(embeddings: &M, output: Tensor<3>) -> Tensor<3> {
     let is_recorded = TAPE.with_borrow(Option::is_some);
-    if is_recorded && learns(embeddings) { keep(output) } else { output }
+    if is_recorded && is_trainable(embeddings) { keep(output) } else { output }
 }
 
 /// Rows of a table.
@@ -175,7 +175,7 @@ fn on_tape(record: impl FnOnce(&mut Tape)) {
 }
 
 /// Whether any parameter of a module learns.
-fn learns<M: Module>(module: &M) -> bool {
+fn is_trainable<M: Module>(module: &M) -> bool {
     struct Learns(bool);
     impl ModuleVisitor for Learns {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {

@@ -243,9 +243,9 @@ impl Processor for EmbeddingProcessor {
     /// A checkpoint may lack the pooler, which [`Pooling::Pooler`] alone reads.
     fn load(weights: &Weights, config: BertConfig, device: &Device) -> Result<Loaded<BertModel>> {
         let mut loaded = load_weights_partial::<BertModel>(weights, config, 0, device)?;
-        if !loaded.initialised.is_empty() {
+        if !loaded.initialized.is_empty() {
             loaded.model.pooler = None;
-            loaded.initialised.clear();
+            loaded.initialized.clear();
         }
         Ok(loaded)
     }

@@ -182,7 +182,7 @@ impl<P: Processor> Pipeline<P> {
 
     /// How many texts have been truncated so far.
     pub fn truncated_count(&self) -> u64 {
-        self.processor.tokenizer().cut()
+        self.processor.tokenizer().truncated_count()
     }
 }
 

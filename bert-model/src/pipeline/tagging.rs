@@ -12,7 +12,7 @@ use super::tags::{EntitySpan, TagScheme, entities};
 use super::{Builder, Checkpoint, FromCheckpoint, HeadProcessor, Pipeline, Processor, highest};
 use crate::error::{Error, Result};
 use crate::model::{BertForTokenClassification, BertInput, BertModel};
-use crate::text::tokenizer::Place;
+use crate::text::tokenizer::Offsets;
 use crate::text::{CodePoints, Sequence, Tokenizer};
 
 /// `[CLS]`, a WordPiece, `[SEP]`.
@@ -100,7 +100,7 @@ impl Builder<TaggingProcessor> {
 }
 
 impl TokenClassifier {
-    /// The words of each text with their tags and entities. Words are what white space and punctuation separate; texts
+    /// The words of each text with their tags and entities. Words are what whitespace and punctuation separate; texts
     /// of any length are read in windows.
     ///
     /// # Errors
@@ -171,12 +171,12 @@ impl TaggingProcessor {
         self.scheme
     }
 
-    /// The words of a text: what white space and punctuation separate.
+    /// The words of a text: what whitespace and punctuation separate.
     ///
     /// # Errors
     /// If the text cannot be tokenized.
     pub fn split(&self, text: &str) -> Result<Words> {
-        let places = self.tokenizer.word_places(text)?;
+        let places = self.tokenizer.word_offsets(text)?;
         let letters: Vec<char> = text.chars().collect();
         let words = places.iter().map(|&(start, end)| letters[start..end].iter().collect()).collect();
         Ok(Words { text: text.into(), words, places })

@@ -11,7 +11,7 @@ use super::tags::TagScheme;
 use super::*;
 use crate::model::{BertForMaskedLM, BertForNextSentencePrediction, BertForSequenceClassification};
 use crate::pretrained::load_weights;
-use crate::text::tokenizer::Normalisation;
+use crate::text::tokenizer::Normalization;
 use crate::text::{Tokenizer, collate};
 
 /// Words of the vocabulary, texts of several lengths.
@@ -25,7 +25,7 @@ fn golden(path: &str) -> PathBuf {
 fn tokenizer() -> Tokenizer {
     let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(str::to_string);
     let pieces: Vec<String> = special.into_iter().chain((5..67).map(|id| format!("word{id}"))).collect();
-    Tokenizer::from_vocabulary(&pieces, Normalisation::new(true)).unwrap()
+    Tokenizer::from_vocabulary(&pieces, Normalization::new(true)).unwrap()
 }
 
 /// `config.json`, weights and `tokenizer.json` of a golden head.

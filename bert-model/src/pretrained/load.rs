@@ -22,8 +22,8 @@ pub struct Loaded<M> {
     pub model: M,
     /// Its configuration.
     pub config: BertConfig,
-    /// Parameters of pooler and heads that the checkpoint lacks; they were freshly initialised ([`load_partial`]).
-    pub initialised: Vec<String>,
+    /// Parameters of pooler and heads that the checkpoint lacks; they were freshly initialized ([`load_partial`]).
+    pub initialized: Vec<String>,
     /// Tensors of the checkpoint that this model has no place for.
     pub unused: Vec<String>,
     /// Whether the checkpoint has an MLM decoder that differs from the word table, though the configuration ties them;
@@ -32,11 +32,11 @@ pub struct Loaded<M> {
 }
 
 impl<M> Loaded<M> {
-    /// One sentence that names the freshly initialised parameters and what was left aside of the checkpoint's encoder and
+    /// One sentence that names the freshly initialized parameters and what was left aside of the checkpoint's encoder and
     /// decoder, if there is any of it.
     pub fn warning(&self) -> Option<String> {
-        let initialised = (!self.initialised.is_empty()).then(|| {
-            format!("not in the checkpoint and freshly initialised (train before use): {}", self.initialised.join(", "))
+        let initialized = (!self.initialized.is_empty()).then(|| {
+            format!("not in the checkpoint and freshly initialized (train before use): {}", self.initialized.join(", "))
         });
         let decoder = self.has_other_decoder.then(|| {
             format!(
@@ -50,7 +50,7 @@ impl<M> Loaded<M> {
         let encoder = encoder.first().map(|first| {
             format!("{} tensor(s) of the checkpoint's encoder have no place in config.json: {first}, …", encoder.len())
         });
-        let warnings: Vec<String> = initialised.into_iter().chain(encoder).chain(decoder).collect();
+        let warnings: Vec<String> = initialized.into_iter().chain(encoder).chain(decoder).collect();
         (!warnings.is_empty()).then(|| warnings.join("; "))
     }
 }
@@ -74,7 +74,7 @@ pub fn load<M: Pretrained>(directory: impl AsRef<Path>, device: &Device) -> Resu
 }
 
 /// Loads a model for training: as [`load`], but a pooler or head that the checkpoint lacks is drawn from `seed` and
-/// named in [`Loaded::initialised`].
+/// named in [`Loaded::initialized`].
 ///
 /// # Errors
 /// A misshapen, non-finite or unreadable tensor, or a missing one of the encoder, named with its file.
@@ -89,9 +89,9 @@ pub fn load_partial<M: Pretrained>(directory: impl AsRef<Path>, seed: u64, devic
 /// As [`load`].
 pub fn load_weights<M: Pretrained>(weights: &Weights, config: BertConfig, device: &Device) -> Result<Loaded<M>> {
     let loaded = load_weights_partial(weights, config, 0, device)?;
-    match loaded.initialised.is_empty() {
+    match loaded.initialized.is_empty() {
         true => Ok(loaded),
-        false => Err(Error::MissingTensors { path: weights.path().into(), tensors: loaded.initialised }),
+        false => Err(Error::MissingTensors { path: weights.path().into(), tensors: loaded.initialized }),
     }
 }
 
@@ -106,7 +106,7 @@ pub fn load_weights_partial<M: Pretrained>(
     seed: u64,
     device: &Device,
 ) -> Result<Loaded<M>> {
-    let model = M::fresh(&config, seed, device);
+    let model = M::init_seeded(&config, seed, device);
     fill(weights, model, config)
 }
 
@@ -141,7 +141,7 @@ pub fn fill<M: Module>(weights: &Weights, model: M, config: BertConfig) -> Resul
         ));
     }
     let unused = weights.names().filter(|name| !loader.used.iter().any(|used| used == name)).map(str::to_string);
-    Ok(Loaded { model, config, initialised: loader.missing, unused: unused.collect(), has_other_decoder })
+    Ok(Loaded { model, config, initialized: loader.missing, unused: unused.collect(), has_other_decoder })
 }
 
 /// Whether a decoder is stored that is not the word table.
@@ -174,7 +174,7 @@ impl Loader<'_> {
             _ => &[name],
         };
         let Some(&stored) = candidates.iter().find(|name| self.weights.shape(name).is_some()) else { return Ok(None) };
-        self.used.push(names::normalised(stored));
+        self.used.push(names::normalized(stored));
         if !names::is_transposed(name) {
             return self.weights.read(stored, shape);
         }

@@ -14,7 +14,7 @@ use burn::module::Module;
 use crate::config::BertConfig;
 use crate::model::{
     BertForMaskedLM, BertForMultipleChoice, BertForNextSentencePrediction, BertForPreTraining,
-    BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification, BertModel, Initialiser,
+    BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification, BertModel, Initializer,
 };
 
 pub use load::{Loaded, fill, load, load_config, load_partial, load_weights, load_weights_partial};
@@ -28,12 +28,12 @@ pub trait Pretrained: Module + Sync {
     /// What the names of its heads' tensors begin with.
     const HEADS: &'static [&'static str];
 
-    /// A fresh model of the form that the initialiser's configuration describes.
-    fn initialise(initialiser: &mut Initialiser) -> Self;
+    /// A fresh model of the form that the initializer's configuration describes.
+    fn initialize(initializer: &mut Initializer) -> Self;
 
     /// A fresh model; parameters are drawn only when they are first used.
-    fn fresh(config: &BertConfig, seed: u64, device: &burn::tensor::Device) -> Self {
-        Self::initialise(&mut Initialiser::new(config, seed, device))
+    fn init_seeded(config: &BertConfig, seed: u64, device: &burn::tensor::Device) -> Self {
+        Self::initialize(&mut Initializer::new(config, seed, device))
     }
 }
 
@@ -41,8 +41,8 @@ impl Pretrained for BertModel {
     const ARCHITECTURE: &'static str = "BertModel";
     const HEADS: &'static [&'static str] = &[];
 
-    fn initialise(initialiser: &mut Initialiser) -> Self {
-        Self::with_pooler(initialiser)
+    fn initialize(initializer: &mut Initializer) -> Self {
+        Self::init_with_pooler(initializer)
     }
 }
 
@@ -52,8 +52,8 @@ macro_rules! pretrained {
             const ARCHITECTURE: &'static str = stringify!($model);
             const HEADS: &'static [&'static str] = &[$($head),+];
 
-            fn initialise(initialiser: &mut Initialiser) -> Self {
-                Self::with(initialiser)
+            fn initialize(initializer: &mut Initializer) -> Self {
+                Self::init_with(initializer)
             }
         })+
     };

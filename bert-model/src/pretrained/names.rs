@@ -54,7 +54,7 @@ pub fn is_adapter(name: &str) -> bool {
     name.contains(".lora.")
 }
 
-/// Whether a checkpoint may lack the parameter: heads and the pooler, which are then freshly initialised.
+/// Whether a checkpoint may lack the parameter: heads and the pooler, which are then freshly initialized.
 pub fn is_head(name: &str) -> bool {
     let name = name.strip_prefix("bert.").unwrap_or(name);
     !name.starts_with("embeddings.") && !name.starts_with("encoder.")
@@ -62,7 +62,7 @@ pub fn is_head(name: &str) -> bool {
 
 /// The name under which a checkpoint's tensor is looked up: without the wrapper that data-parallel training leaves,
 /// without the `bert.` that a bare `BertModel` does not have, and with today's LayerNorm names.
-pub fn normalised(name: &str) -> String {
+pub fn normalized(name: &str) -> String {
     let name = name.strip_prefix("module.").unwrap_or(name);
     let name = name.strip_prefix("bert.").unwrap_or(name);
     let name = match name.strip_suffix("LayerNorm.gamma") {
@@ -101,8 +101,8 @@ mod tests {
 
     #[test]
     fn old_and_prefixed_names_are_understood() {
-        assert_eq!(normalised("bert.embeddings.LayerNorm.gamma"), "embeddings.LayerNorm.weight");
-        assert_eq!(normalised("module.bert.pooler.dense.bias"), "pooler.dense.bias");
-        assert_eq!(normalised("cls.predictions.transform.LayerNorm.beta"), "cls.predictions.transform.LayerNorm.bias");
+        assert_eq!(normalized("bert.embeddings.LayerNorm.gamma"), "embeddings.LayerNorm.weight");
+        assert_eq!(normalized("module.bert.pooler.dense.bias"), "pooler.dense.bias");
+        assert_eq!(normalized("cls.predictions.transform.LayerNorm.beta"), "cls.predictions.transform.LayerNorm.bias");
     }
 }

@@ -25,7 +25,7 @@ pub struct HostTensor {
 
 /// All parameters of a model by their Hugging Face names.
 pub fn state_dict<M: Module>(model: &M) -> BTreeMap<String, HostTensor> {
-    let mut collector = Collector { path: Vec::new(), tensors: BTreeMap::new() };
+    let mut collector = TensorCollector { path: Vec::new(), tensors: BTreeMap::new() };
     model.visit(&mut collector);
     let mut tensors = collector.tensors;
     if tensors.contains_key("cls.predictions.decoder.weight")
@@ -89,12 +89,12 @@ pub fn save_weights(path: impl AsRef<Path>, tensors: &BTreeMap<String, HostTenso
     replace_file(path, &bytes)
 }
 
-struct Collector {
+struct TensorCollector {
     path: Vec<String>,
     tensors: BTreeMap<String, HostTensor>,
 }
 
-impl ModuleVisitor for Collector {
+impl ModuleVisitor for TensorCollector {
     fn enter_module(&mut self, name: &str, _container_type: &str) {
         self.path.push(name.to_string());
     }

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 /// The largest header that is read; Hugging Face's own limit.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 
-/// The tensors of one checkpoint, under their [normalised](names::normalised) names.
+/// The tensors of one checkpoint, under their [normalized](names::normalized) names.
 #[derive(Debug)]
 pub struct Weights {
     path: PathBuf,
@@ -84,7 +84,7 @@ impl Weights {
     /// # Errors
     /// As [`Weights::open`].
     pub fn safetensors(path: &Path) -> Result<Self> {
-        Self::one_file(path, names::normalised)
+        Self::one_file(path, names::normalized)
     }
 
     /// One safetensors file of anything, whose names are taken as they are.
@@ -101,7 +101,7 @@ impl Weights {
     /// As [`Weights::open`].
     pub fn from_bytes(bytes: impl Into<Cow<'static, [u8]>>) -> Result<Self> {
         let path = Path::new("model.safetensors");
-        let mut weights = Self { path: path.into(), key: names::normalised, entries: BTreeMap::new() };
+        let mut weights = Self { path: path.into(), key: names::normalized, entries: BTreeMap::new() };
         weights.add_safetensors(Storage::from_bytes(path, bytes.into()))?;
         Ok(weights)
     }
@@ -120,7 +120,7 @@ impl Weights {
         let text = std::fs::read_to_string(index).map_err(Error::io(index, "read"))?;
         let parsed: Index = serde_json::from_str(&text)
             .map_err(|error| Error::line(index, error.line() as u64, error.to_string(), "an index of weight files"))?;
-        let mut weights = Self { path: index.into(), key: names::normalised, entries: BTreeMap::new() };
+        let mut weights = Self { path: index.into(), key: names::normalized, entries: BTreeMap::new() };
         for name in BTreeSet::from_iter(parsed.weight_map.values()) {
             // A shard lies beside its index: a path that leads elsewhere is none of ours to open.
             if name.contains(['/', '\\']) || !name.ends_with(".safetensors") {
@@ -129,7 +129,7 @@ impl Weights {
             weights.add_safetensors(Storage::map(&index.with_file_name(name))?)?;
         }
         for (tensor, shard) in &parsed.weight_map {
-            if !weights.entries.contains_key(&names::normalised(tensor)) {
+            if !weights.entries.contains_key(&names::normalized(tensor)) {
                 return Err(Error::tensor(
                     index.with_file_name(shard),
                     tensor,
@@ -186,7 +186,7 @@ impl Weights {
     fn pickle(path: &Path) -> Result<Self> {
         let bad = |found: String| Error::file(path, found, "a state dict that torch.save wrote");
         let reader = pytorch_reader::PytorchReader::new(path).map_err(|error| bad(error.to_string()))?;
-        let mut weights = Self { path: path.into(), key: names::normalised, entries: BTreeMap::new() };
+        let mut weights = Self { path: path.into(), key: names::normalized, entries: BTreeMap::new() };
         for (name, tensor) in reader.into_tensors() {
             weights.insert(path, &name, Entry::Pickle(Box::new(tensor)))?;
         }
@@ -210,7 +210,7 @@ impl Weights {
         &self.path
     }
 
-    /// The names of all tensors, normalised and sorted.
+    /// The names of all tensors, normalized and sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)
     }

@@ -6,7 +6,7 @@ use tokenizers::Encoding;
 use crate::error::{Error, Result};
 use crate::model::BertInput;
 
-/// One tokenised text or pair, special tokens included.
+/// One tokenized text or pair, special tokens included.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sequence {
     /// WordPiece ids.

@@ -1,4 +1,4 @@
-//! BERT's tokenizer (SEMANTICS: clean, split at white space and punctuation, then greedy longest-match WordPiece), by
+//! BERT's tokenizer (SEMANTICS: clean, split at whitespace and punctuation, then greedy longest-match WordPiece), by
 //! way of the `tokenizers` crate, with the files that Hugging Face keeps beside a model.
 
 use std::path::Path;
@@ -18,7 +18,7 @@ use crate::config::BertConfig;
 use crate::error::{Error, Result};
 
 /// Where a piece or a word stands in a text: start and end, in code points.
-pub type Place = (usize, usize);
+pub type Offsets = (usize, usize);
 
 /// Ids of the special tokens; a directory may call them otherwise than BERT does (`<s>` for `[CLS]`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,16 +37,16 @@ pub struct SpecialTokens {
 
 /// How text is prepared before it is cut into WordPieces; the keys of `tokenizer_config.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Normalisation {
-    /// Lower-case everything (an "uncased" model).
+pub struct Normalization {
+    /// Lowercase everything (an "uncased" model).
     pub lowercase: bool,
-    /// Remove accents; `None` means when lower-casing.
+    /// Remove accents; `None` means when lowercasing.
     pub strip_accents: Option<bool>,
     /// Set CJK characters apart as words of their own.
     pub chinese_chars: bool,
 }
 
-impl Normalisation {
+impl Normalization {
     /// As Google's uncased or cased models.
     pub fn new(lowercase: bool) -> Self {
         Self { lowercase, strip_accents: None, chinese_chars: true }
@@ -61,7 +61,7 @@ pub struct Tokenizer {
     /// One more than the highest id.
     end_of_ids: u64,
     /// Texts that were cut so far.
-    cut: Arc<AtomicU64>,
+    truncated: Arc<AtomicU64>,
 }
 
 impl Tokenizer {
@@ -114,13 +114,13 @@ impl Tokenizer {
         let config_path = path.with_file_name("tokenizer_config.json");
         let config = read_json(&config_path)?;
         check_algorithm(&config, &config_path)?;
-        let normalisation = Normalisation {
+        let normalization = Normalization {
             lowercase: config["do_lower_case"].as_bool().unwrap_or(true),
             strip_accents: config["strip_accents"].as_bool(),
             chinese_chars: config["tokenize_chinese_chars"].as_bool().unwrap_or(true),
         };
         let names = special_names(path)?;
-        let mut inner = Self::build(&read_vocabulary(path)?, normalisation, &names, path)?;
+        let mut inner = Self::build(&read_vocabulary(path)?, normalization, &names, path)?;
         let added = added_tokens(path, &config)?;
         inner
             .add_tokens(added.values().cloned())
@@ -139,23 +139,23 @@ impl Tokenizer {
     ///
     /// # Errors
     /// If the file cannot be read, a piece comes twice, or a special token is missing.
-    pub fn from_vocab_file(path: &Path, normalisation: Normalisation) -> Result<Self> {
+    pub fn from_vocab_file(path: &Path, normalization: Normalization) -> Result<Self> {
         let names = SPECIAL_TOKENS.map(str::to_string);
-        Self::wrap(Self::build(&read_vocabulary(path)?, normalisation, &names, path)?, &names, path)
+        Self::wrap(Self::build(&read_vocabulary(path)?, normalization, &names, path)?, &names, path)
     }
 
     /// A tokenizer from the pieces of a vocabulary, in id order.
     ///
     /// # Errors
     /// If a special token is missing.
-    pub fn from_vocabulary(vocabulary: &[String], normalisation: Normalisation) -> Result<Self> {
+    pub fn from_vocabulary(vocabulary: &[String], normalization: Normalization) -> Result<Self> {
         let (names, origin) = (SPECIAL_TOKENS.map(str::to_string), Path::new("the vocabulary"));
-        Self::wrap(Self::build(vocabulary, normalisation, &names, origin)?, &names, origin)
+        Self::wrap(Self::build(vocabulary, normalization, &names, origin)?, &names, origin)
     }
 
     fn build(
         vocabulary: &[String],
-        normalisation: Normalisation,
+        normalization: Normalization,
         names: &[String; 5],
         origin: &Path,
     ) -> Result<tokenizers::Tokenizer> {
@@ -170,7 +170,7 @@ impl Tokenizer {
             .build()
             .map_err(fail)?;
         let mut inner = tokenizers::Tokenizer::new(model);
-        let Normalisation { lowercase, strip_accents, chinese_chars } = normalisation;
+        let Normalization { lowercase, strip_accents, chinese_chars } = normalization;
         inner
             .with_normalizer(Some(BertNormalizer::new(true, chinese_chars, strip_accents, lowercase)))
             .map_err(fail)?
@@ -192,7 +192,7 @@ impl Tokenizer {
             let found = format!("the id {} among {pieces} pieces", end_of_ids - 1);
             return Err(Error::file(origin, found, "ids from 0 on"));
         }
-        Ok(Self { inner, special, end_of_ids, cut: Arc::default() })
+        Ok(Self { inner, special, end_of_ids, truncated: Arc::default() })
     }
 
     fn find_special_tokens(inner: &tokenizers::Tokenizer, names: &[String; 5], origin: &Path) -> Result<SpecialTokens> {
@@ -238,7 +238,7 @@ impl Tokenizer {
     }
 
     /// The same tokenizer, cutting what is longer than `max_length` tokens, special tokens included; of a pair, the
-    /// longer side loses tokens first. [`Tokenizer::cut`] tells how many texts were cut.
+    /// longer side loses tokens first. [`Tokenizer::truncated_count`] tells how many texts were cut.
     ///
     /// # Errors
     /// If `max_length` has no room for the special tokens.
@@ -250,12 +250,13 @@ impl Tokenizer {
                 "maximal length: found {max_length}, expected at least {least}, for the special tokens"
             )));
         }
-        let mut cut = Self { cut: Arc::default(), ..self.clone() };
+        let mut truncating = Self { truncated: Arc::default(), ..self.clone() };
         let parameters = TruncationParams { max_length, ..TruncationParams::default() };
-        cut.inner
+        truncating
+            .inner
             .with_truncation(Some(parameters))
             .map_err(|error| Error::Setting(format!("maximal length {max_length}: {error}")))?;
-        Ok(cut)
+        Ok(truncating)
     }
 
     /// `[CLS] text [SEP]`, or `[CLS] text [SEP] pair [SEP]` with token types 0 and 1. Offsets count code points.
@@ -268,16 +269,16 @@ impl Tokenizer {
             None => text.into(),
         };
         let encoded = self.inner.encode_char_offsets(input, true);
-        let encoding = encoded.map_err(|error| Error::Setting(format!("cannot tokenise: {error}")))?;
+        let encoding = encoded.map_err(|error| Error::Setting(format!("cannot tokenize: {error}")))?;
         if !encoding.get_overflowing().is_empty() {
-            self.cut.fetch_add(1, Ordering::Relaxed);
+            self.truncated.fetch_add(1, Ordering::Relaxed);
         }
         Ok(encoding)
     }
 
     /// How many texts this tokenizer and its clones have cut so far; see [`Tokenizer::truncating`].
-    pub fn cut(&self) -> u64 {
-        self.cut.load(Ordering::Relaxed)
+    pub fn truncated_count(&self) -> u64 {
+        self.truncated.load(Ordering::Relaxed)
     }
 
     /// The WordPieces of a text without special tokens around it.
@@ -286,7 +287,7 @@ impl Tokenizer {
     /// As [`Tokenizer::encode`].
     pub fn pieces(&self, text: &str) -> Result<Vec<u32>> {
         let encoding =
-            self.inner.encode_fast(text, false).map_err(|error| Error::Setting(format!("cannot tokenise: {error}")))?;
+            self.inner.encode_fast(text, false).map_err(|error| Error::Setting(format!("cannot tokenize: {error}")))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -294,30 +295,30 @@ impl Tokenizer {
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
-    pub fn pieces_with_places(&self, text: &str) -> Result<(Vec<u32>, Vec<Place>)> {
+    pub fn pieces_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<Offsets>)> {
         let encoding = self.plain(text)?;
         Ok((encoding.get_ids().to_vec(), encoding.get_offsets().to_vec()))
     }
 
-    /// Where each word of a text stands, in code points: words are what white space and punctuation set apart.
+    /// Where each word of a text stands, in code points: words are what whitespace and punctuation set apart.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
-    pub fn word_places(&self, text: &str) -> Result<Vec<Place>> {
+    pub fn word_offsets(&self, text: &str) -> Result<Vec<Offsets>> {
         let encoding = self.plain(text)?;
-        let mut places: Vec<(Option<u32>, (usize, usize))> = Vec::new();
+        let mut offsets: Vec<(Option<u32>, (usize, usize))> = Vec::new();
         for (&word, &(start, end)) in encoding.get_word_ids().iter().zip(encoding.get_offsets()) {
-            match places.last_mut() {
-                Some((last, place)) if *last == word => place.1 = end,
-                _ => places.push((word, (start, end))),
+            match offsets.last_mut() {
+                Some((last, span)) if *last == word => span.1 = end,
+                _ => offsets.push((word, (start, end))),
             }
         }
-        Ok(places.into_iter().map(|(_, place)| place).collect())
+        Ok(offsets.into_iter().map(|(_, span)| span).collect())
     }
 
     fn plain(&self, text: &str) -> Result<Encoding> {
         let encoded = self.inner.encode_char_offsets(text, false);
-        encoded.map_err(|error| Error::Setting(format!("cannot tokenise: {error}")))
+        encoded.map_err(|error| Error::Setting(format!("cannot tokenize: {error}")))
     }
 
     /// Checks that every id of this tokenizer is a row of the model's word table.

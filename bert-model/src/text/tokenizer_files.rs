@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tokenizers::{AddedToken, ModelWrapper, NormalizerWrapper, PreTokenizerWrapper};
 
-use super::tokenizer::{Normalisation, SpecialTokens, Tokenizer};
+use super::tokenizer::{Normalization, SpecialTokens, Tokenizer};
 use crate::error::{Error, Result};
 use crate::file::replace_file;
 
@@ -120,9 +120,9 @@ pub(super) fn check_algorithm(config: &Value, path: &Path) -> Result<()> {
 
 impl Tokenizer {
     /// How text is prepared, as far as the tokenizer says; else as Google's uncased models.
-    pub fn normalisation(&self) -> Normalisation {
+    pub fn normalization(&self) -> Normalization {
         let normalizer = self.inner.get_normalizer().map(serde_json::to_value).and_then(Result::ok).unwrap_or_default();
-        Normalisation {
+        Normalization {
             lowercase: normalizer["lowercase"].as_bool().unwrap_or(true),
             strip_accents: normalizer["strip_accents"].as_bool(),
             chinese_chars: normalizer["handle_chinese_chars"].as_bool().unwrap_or(true),
@@ -154,7 +154,7 @@ impl Tokenizer {
         replace_file(directory.join("tokenizer.json"), self.to_json()?.as_bytes())?;
         let mut config = match self.is_bert() {
             true => {
-                let Normalisation { lowercase, strip_accents, chinese_chars } = self.normalisation();
+                let Normalization { lowercase, strip_accents, chinese_chars } = self.normalization();
                 json!({
                     "tokenizer_class": "BertTokenizer",
                     "do_lower_case": lowercase,

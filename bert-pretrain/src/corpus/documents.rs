@@ -75,13 +75,13 @@ struct FileDocuments {
 /// Where lines come from. Both give none at the end of a document, and go on with the next when asked again.
 enum Source {
     Text(LineReader),
-    Jsonl(LineReader, Record),
+    Jsonl(LineReader, JsonlText),
 }
 
 impl FileDocuments {
     fn open(file: usize, path: &Path) -> Result<Self> {
         let reader = LineReader::open(path)?;
-        let source = if is_jsonl(path) { Source::Jsonl(reader, Record::default()) } else { Source::Text(reader) };
+        let source = if is_jsonl(path) { Source::Jsonl(reader, JsonlText::default()) } else { Source::Text(reader) };
         Ok(Self { file, source })
     }
 
@@ -118,7 +118,7 @@ impl Source {
                     return Ok(Some((line.to_string(), reader.number())));
                 }
                 match read_record(reader)? {
-                    Some(text) => *record = Record { text, position: 0 },
+                    Some(text) => *record = JsonlText { text, position: 0 },
                     None => return Ok(None),
                 }
             },
@@ -137,12 +137,12 @@ impl Source {
 
 /// The text of one line of `.jsonl`, and how far it has been read.
 #[derive(Default)]
-struct Record {
+struct JsonlText {
     text: String,
     position: usize,
 }
 
-impl Record {
+impl JsonlText {
     /// The next line that is not blank.
     fn next_line(&mut self) -> Option<&str> {
         while let Some(line) = self.text[self.position..].split_inclusive('\n').next() {

@@ -44,7 +44,7 @@ impl fmt::Display for SentenceMode {
     }
 }
 
-/// The sentences of a line, in order, without the white space around them; an empty line has none.
+/// The sentences of a line, in order, without the whitespace around them; an empty line has none.
 ///
 /// ```
 /// use bert_pretrain::corpus::{SentenceMode, split_sentences};

@@ -1,7 +1,7 @@
 //! Learning a WordPiece vocabulary: from words and their counts to the list of pieces that `vocab.txt` holds.
 //!
 //! BERT's own vocabularies come from an unpublished trainer; this one does as Hugging Face's does (byte pair encoding,
-//! Sennrich et al. 2016). Every word starts as its characters, each but the first marked `##`. The pair of neighbours
+//! Sennrich et al. 2016). Every word starts as its characters, each but the first marked `##`. The pair of neighbors
 //! that is most frequent over the corpus becomes a new piece, everywhere; and again, until the vocabulary is full or no
 //! pair is frequent enough.
 //!
@@ -21,7 +21,7 @@ use super::word_counts::WordCounts;
 /// What marks a piece that goes on with a word.
 const CONTINUATION: &str = "##";
 
-/// Two neighbouring pieces of a word, by id.
+/// Two neighboring pieces of a word, by id.
 type Pair = (u32, u32);
 
 /// How to learn a vocabulary.
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn every_word_can_be_tokenised_with_what_it_taught() {
+    fn every_word_can_be_tokenized_with_what_it_taught() {
         let file = tempfile::NamedTempFile::new().unwrap();
         write_vocab(file.path(), &trained(70, TEXT)).unwrap();
         let model = WordPiece::from_file(file.path().to_str().unwrap()).build().unwrap();

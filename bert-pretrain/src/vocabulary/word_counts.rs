@@ -1,7 +1,7 @@
 //! How often each word occurs in a corpus: all that learning a vocabulary needs to know of it.
 //!
-//! A word here is what BERT's tokeniser takes for one: the text cleaned, CJK characters set apart, lower-cased and
-//! stripped of accents if uncased, then split at white space and at punctuation, by the same code that will tokenise.
+//! A word here is what BERT's tokenizer takes for one: the text cleaned, CJK characters set apart, lowercased and
+//! stripped of accents if uncased, then split at whitespace and at punctuation, by the same code that will tokenize.
 //! The table is bounded, so that a corpus of any size can be counted; see [`MAX_DISTINCT_WORDS`].
 
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::{NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
 
-/// The tokeniser makes a longer word [UNK] without looking inside, so that it teaches nothing.
+/// The tokenizer makes a longer word [UNK] without looking inside, so that it teaches nothing.
 const MAX_WORD_CHARS: usize = 100;
 
 /// A table that has grown past this many words drops its rarer half: every word with at most the median count, which
@@ -35,7 +35,7 @@ impl WordCounts {
     }
 
     fn with_capacity(lowercase: bool, capacity: usize) -> Self {
-        // `None`: accents go if and only if the text is lower-cased, as in Hugging Face's BertTokenizer.
+        // `None`: accents go if and only if the text is lowercased, as in Hugging Face's BertTokenizer.
         let normalizer = BertNormalizer::new(true, true, None, lowercase);
         Self { normalizer, counts: HashMap::new(), capacity }
     }
@@ -43,7 +43,7 @@ impl WordCounts {
     /// Counts the words of a text.
     ///
     /// # Errors
-    /// If the tokeniser's normaliser fails, which it has no way to do on text.
+    /// If the tokenizer's normalizer fails, which it has no way to do on text.
     pub fn add(&mut self, text: &str) -> Result<()> {
         let found = count_words(&self.normalizer, [text])?;
         self.sum(found);
@@ -102,8 +102,8 @@ impl WordCounts {
     }
 }
 
-/// The words of some lines. Most stretches between spaces ("the", "it,") come again and again, so each is normalised
-/// once and its words are counted as often as it came. Spaces, tabs and line ends become spaces in the normaliser
+/// The words of some lines. Most stretches between spaces ("the", "it,") come again and again, so each is normalized
+/// once and its words are counted as often as it came. Spaces, tabs and line ends become spaces in the normalizer
 /// whatever stands beside them, so that cutting there first changes nothing.
 fn count_words<'a>(
     normalizer: &BertNormalizer,
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_those_of_the_uncased_tokeniser() {
+    fn words_are_those_of_the_uncased_tokenizer() {
         let text = "The café, the CAFÉ\tthe\u{0} cafe\u{301}! 東京";
         assert_eq!(counted(true, text), pairs(&[("!", 1), (",", 1), ("cafe", 3), ("the", 3), ("京", 1), ("東", 1)]));
     }
@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(counted(false, "Café café"), pairs(&[("Café", 1), ("café", 1)]));
     }
 
-    /// The cut at plain spaces must not change what the normaliser makes of rarer white space and controls.
+    /// The cut at plain spaces must not change what the normalizer makes of rarer whitespace and controls.
     #[test]
     fn stretches_count_as_the_whole_text_does() {
         let text = "a\u{b}b c\u{85}d \u{2028}e f\u{301} \u{301}g\u{a0}h x\u{ad}y\r\nİi ß\u{feff} o'k--z \u{fffd}";

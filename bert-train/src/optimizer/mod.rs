@@ -67,7 +67,7 @@ impl Default for OptimizerConfig {
     }
 }
 
-/// The optimiser and its state.
+/// The optimizer and its state.
 #[derive(Debug)]
 pub struct Optimizer {
     config: OptimizerConfig,

@@ -64,7 +64,7 @@ impl Chart {
     }
 }
 
-/// The style of the series at `index`: six colours, then the same six dashed.
+/// The style of the series at `index`: six colors, then the same six dashed.
 pub(super) fn class(index: usize) -> String {
     let dash = if index / 6 % 2 == 1 { " dashed" } else { "" };
     format!("s{}{dash}", index % 6)

@@ -10,7 +10,7 @@ const MASK: &str = "[MASK]";
 
 /// One text, what it should be taken for, and what it was taken for.
 #[derive(Debug, Clone)]
-pub struct Example {
+pub struct ReportExample {
     text: String,
     parts: Vec<(String, String)>,
     expected: String,
@@ -18,7 +18,7 @@ pub struct Example {
     probability: Option<f64>,
 }
 
-impl Example {
+impl ReportExample {
     /// A text with its expected and predicted label or value.
     pub fn new(text: impl Into<String>, expected: impl Into<String>, predicted: impl Into<String>) -> Self {
         Self {
@@ -63,7 +63,7 @@ impl Example {
 
 /// A sentence with `[MASK]`s, and the best predictions for each of them.
 #[derive(Debug, Clone)]
-pub struct FilledMask {
+pub struct MaskedSentence {
     text: String,
     masks: Vec<Mask>,
 }
@@ -74,7 +74,7 @@ struct Mask {
     expected: Option<String>,
 }
 
-impl FilledMask {
+impl MaskedSentence {
     /// A sentence in which every blank is written `[MASK]`.
     pub fn new(text: impl Into<String>) -> Self {
         Self { text: text.into(), masks: Vec::new() }
@@ -143,12 +143,12 @@ fn bar(probability: f64) -> String {
     )
 }
 
-pub(super) fn examples_html(examples: &[Example]) -> String {
-    folded_list(&examples.iter().map(Example::html).collect::<Vec<_>>(), SHOWN)
+pub(super) fn examples_html(examples: &[ReportExample]) -> String {
+    folded_list(&examples.iter().map(ReportExample::html).collect::<Vec<_>>(), SHOWN)
 }
 
-pub(super) fn filled_masks_html(sentences: &[FilledMask]) -> String {
-    folded_list(&sentences.iter().map(FilledMask::html).collect::<Vec<_>>(), SHOWN)
+pub(super) fn filled_masks_html(sentences: &[MaskedSentence]) -> String {
+    folded_list(&sentences.iter().map(MaskedSentence::html).collect::<Vec<_>>(), SHOWN)
 }
 
 #[cfg(test)]
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn every_text_of_an_example_is_escaped() {
-        let example = Example::new("<i>1", "<i>2", "<i>3").part("<i>4", "<i>5").probability(0.973);
+        let example = ReportExample::new("<i>1", "<i>2", "<i>3").part("<i>4", "<i>5").probability(0.973);
         let html = examples_html(&[example]);
         assert!(!html.contains("<i>") && html.contains("97.3 %") && html.contains("--share:0.973"), "{html}");
     }
@@ -165,7 +165,8 @@ mod tests {
     #[test]
     fn blanks_are_marked_and_the_true_token_ticked() {
         let predictions = vec![("capital".to_string(), 0.9), ("<b>".to_string(), 0.0004)];
-        let html = filled_masks_html(&[FilledMask::new("The [MASK] of <b>.").mask(predictions).expected("capital")]);
+        let html =
+            filled_masks_html(&[MaskedSentence::new("The [MASK] of <b>.").mask(predictions).expected("capital")]);
         assert!(html.contains("The <span class=\"blank\">[MASK]</span> of &lt;b&gt;."), "{html}");
         assert!(html.contains("✓ <bdi>capital</bdi>") && html.contains("&lt; 0.1 %"), "{html}");
         assert!(!html.contains("in the text"), "{html}");
@@ -173,14 +174,14 @@ mod tests {
 
     #[test]
     fn a_true_token_that_was_not_found_is_named() {
-        let sentence = FilledMask::new("[MASK] [MASK]").mask(vec![("a".into(), 0.5)]).expected("b").mask(vec![]);
+        let sentence = MaskedSentence::new("[MASK] [MASK]").mask(vec![("a".into(), 0.5)]).expected("b").mask(vec![]);
         let html = filled_masks_html(&[sentence]);
         assert!(html.contains("in the text: <bdi>b</bdi>") && html.contains("[MASK]<sub>2</sub>"), "{html}");
     }
 
     #[test]
     fn impossible_probabilities_do_not_break_the_page() {
-        let html = examples_html(&[Example::new("a", "b", "c").probability(f64::NAN)]);
+        let html = examples_html(&[ReportExample::new("a", "b", "c").probability(f64::NAN)]);
         assert!(html.contains("--share:0.000") && html.contains("–"), "{html}");
     }
 }

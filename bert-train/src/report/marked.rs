@@ -34,7 +34,7 @@ pub enum Mark {
 impl Mark {
     const ALL: [Self; 4] = [Self::Correct, Self::Missed, Self::Spurious, Self::Plain];
 
-    /// Style class, sign (colour alone is not enough for everybody) and name.
+    /// Style class, sign (color alone is not enough for everybody) and name.
     fn look(self) -> (&'static str, &'static str, &'static str) {
         match self {
             Self::Correct => ("correct", "✓", "correct"),
@@ -47,7 +47,7 @@ impl Mark {
 
 /// A part of a text, in code points.
 #[derive(Debug, Clone)]
-struct Span {
+struct MarkedSpan {
     range: Range<usize>,
     label: String,
     mark: Mark,
@@ -58,7 +58,7 @@ struct Span {
 pub struct MarkedText {
     lead: Option<String>,
     text: String,
-    spans: Vec<Span>,
+    spans: Vec<MarkedSpan>,
 }
 
 impl MarkedText {
@@ -77,7 +77,7 @@ impl MarkedText {
     /// Marks the code points `start..end`; what lies beyond the text is ignored.
     #[must_use]
     pub fn span(mut self, start: usize, end: usize, label: impl Into<String>, mark: Mark) -> Self {
-        self.spans.push(Span { range: start..end, label: label.into(), mark });
+        self.spans.push(MarkedSpan { range: start..end, label: label.into(), mark });
         self
     }
 
@@ -101,7 +101,7 @@ impl MarkedText {
 
     fn html(&self) -> String {
         let characters: Vec<char> = self.text.chars().collect();
-        let mut spans: Vec<Span> = self.spans.clone();
+        let mut spans: Vec<MarkedSpan> = self.spans.clone();
         spans.iter_mut().for_each(|span| span.range.end = span.range.end.min(characters.len()));
         spans.retain(|span| span.range.start < span.range.end);
         let mut cuts: Vec<usize> = spans.iter().flat_map(|span| [span.range.start, span.range.end]).collect();

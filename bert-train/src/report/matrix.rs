@@ -1,6 +1,6 @@
-//! A confusion matrix as a heat map: what was right in one colour, what was mistaken in another.
+//! A confusion matrix as a heat map: what was right in one color, what was mistaken in another.
 //!
-//! Rows are what is true, columns what was predicted. A cell's colour is its share of the row, so that a rare class is
+//! Rows are what is true, columns what was predicted. A cell's color is its share of the row, so that a rare class is
 //! as visible as a common one.
 
 use super::escape::escape;

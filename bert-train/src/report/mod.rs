@@ -21,7 +21,7 @@ use bert_model::file::replace_file;
 use serde_json::Value;
 
 pub use chart::Chart;
-pub use example::{Example, FilledMask};
+pub use example::{MaskedSentence, ReportExample};
 pub use marked::{Mark, MarkedText};
 pub use table::Cell;
 
@@ -77,7 +77,7 @@ impl Report {
     }
 
     /// Learning rate and gradient norm, from the records of `metrics.jsonl`.
-    pub fn optimiser_charts(&mut self, metrics: &[Value]) -> &mut Self {
+    pub fn optimizer_charts(&mut self, metrics: &[Value]) -> &mut Self {
         let steps = |name: &str| points(metrics, |record| record[name].as_f64());
         self.chart(Chart::new("Learning rate", "step", "rate").series("learning rate", steps("lr")));
         self.chart(
@@ -94,7 +94,7 @@ impl Report {
     }
 
     /// Texts with predicted and expected labels.
-    pub fn examples(&mut self, title: &str, examples: &[Example]) -> &mut Self {
+    pub fn examples(&mut self, title: &str, examples: &[ReportExample]) -> &mut Self {
         self.add(title, example::examples_html(examples))
     }
 
@@ -104,7 +104,7 @@ impl Report {
     }
 
     /// Sentences with the best predictions for their blanks.
-    pub fn filled_masks(&mut self, title: &str, sentences: &[FilledMask]) -> &mut Self {
+    pub fn filled_masks(&mut self, title: &str, sentences: &[MaskedSentence]) -> &mut Self {
         self.add(title, example::filled_masks_html(sentences))
     }
 
@@ -182,9 +182,9 @@ mod tests {
         report.table(text, &[text], vec![vec![text.into()]]);
         report.chart(Chart::new(text, text, text).series(text, vec![(0.0, 1.0), (1.0, 2.0)]));
         report.matrix(text, &[text, "b", "c"], &[vec![1, 2, 0], vec![3, 4, 0], vec![0, 0, 1]]);
-        report.examples(text, &[Example::new(text, text, text).part(text, text)]);
+        report.examples(text, &[ReportExample::new(text, text, text).part(text, text)]);
         report.marked(text, &[MarkedText::new(text).lead(text).span(0, 3, text, Mark::Correct)]);
-        report.filled_masks(text, &[FilledMask::new(text).mask(vec![(text.into(), 0.5)]).expected(text)]);
+        report.filled_masks(text, &[MaskedSentence::new(text).mask(vec![(text.into(), 0.5)]).expected(text)]);
         report
     }
 

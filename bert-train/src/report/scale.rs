@@ -22,14 +22,14 @@ pub(super) struct Scale {
 impl Scale {
     /// An axis from `low` to `high` with `about` so many ticks.
     pub(super) fn linear(low: f64, high: f64, about: usize) -> Self {
-        let (low, high) = widened(low, high);
+        let (low, high) = with_extent(low, high);
         let step = nice_step((high - low) / about.max(1) as f64);
         Self { low, high, is_log: false, ticks: linear_ticks(low, high, step) }
     }
 
     /// The same, lengthened to whole ticks.
     pub(super) fn rounded(low: f64, high: f64, about: usize) -> Self {
-        let (low, high) = widened(low, high);
+        let (low, high) = with_extent(low, high);
         let step = nice_step((high - low) / about.max(1) as f64);
         // Less than a thousandth of a step beyond a tick is rounding, not data.
         let (low, high) = ((low / step + 1e-3).floor() * step, (high / step - 1e-3).ceil() * step);
@@ -38,7 +38,7 @@ impl Scale {
 
     /// An axis of things that are counted, steps or epochs: nothing lies at one and a half.
     pub(super) fn counted(low: f64, high: f64, about: usize) -> Self {
-        let (low, high) = widened(low, high);
+        let (low, high) = with_extent(low, high);
         let step = nice_step((high - low) / about.max(1) as f64).max(1.0);
         Self { low, high, is_log: false, ticks: linear_ticks(low, high, step) }
     }
@@ -95,7 +95,7 @@ impl Scale {
 }
 
 /// A range that has a width.
-fn widened(low: f64, high: f64) -> (f64, f64) {
+fn with_extent(low: f64, high: f64) -> (f64, f64) {
     let size = low.abs().max(high.abs());
     if high - low > size * 1e-9 {
         (low, high)

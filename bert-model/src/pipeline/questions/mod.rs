@@ -12,7 +12,7 @@ use burn::tensor::Tensor;
 use super::{Builder, Checkpoint, FromCheckpoint, HeadProcessor, Pipeline, Processor};
 use crate::error::Result;
 use crate::model::{BertForQuestionAnswering, BertInput, BertModel};
-use crate::text::tokenizer::Place;
+use crate::text::tokenizer::Offsets;
 use crate::text::{Sequence, Tokenizer};
 
 pub use ranking::{RankedSpans, Span, SpanScores};
@@ -225,7 +225,7 @@ impl Processor for QuestionProcessor {
         let special = self.tokenizer.special();
         let mut question = self.tokenizer.pieces(question)?;
         question.truncate(MAX_QUESTION.min(self.max_length.saturating_sub(4) / 2));
-        let (ids, places) = self.tokenizer.pieces_with_places(text)?;
+        let (ids, places) = self.tokenizer.pieces_with_offsets(text)?;
         let room = self.max_length.saturating_sub(question.len() + 3).max(1);
         // Windows start a stride apart, without a gap, until one reaches the end of the text.
         let stride = self.stride.clamp(1, room);
@@ -286,13 +286,13 @@ impl HeadProcessor for QuestionProcessor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text::tokenizer::Normalisation;
+    use crate::text::tokenizer::Normalization;
 
     /// Whatever the stride, every WordPiece of the text is in a window, in exactly one of them with most context.
     #[test]
     fn windows_leave_no_gap() {
         let pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"].map(str::to_string);
-        let tokenizer = Tokenizer::from_vocabulary(&pieces, Normalisation::new(true)).unwrap();
+        let tokenizer = Tokenizer::from_vocabulary(&pieces, Normalization::new(true)).unwrap();
         for (length, stride, words) in [(16, 128, 12), (16, 128, 13), (16, 4, 40), (128, 128, 300), (16, 4, 0)] {
             let processor = QuestionProcessor::new(tokenizer.clone(), length, stride);
             let windows = processor.preprocess(&("b", "a ".repeat(words).as_str())).unwrap();

@@ -1,5 +1,5 @@
 //! Initial weights: N(0, 0.02) cut off at two standard deviations, biases 0, LayerNorm at the identity
-//! (google-research/bert, `create_initializer`); task heads as [`Initialiser::task_head`] says.
+//! (google-research/bert, `create_initializer`); task heads as [`Initializer::task_head`] says.
 //!
 //! The numbers are drawn on the host, each parameter from a stream of its own, so that one seed gives the same model on
 //! every device. Parameters are lazy: what a checkpoint provides is never drawn.
@@ -15,15 +15,15 @@ use super::layer_norm::LayerNorm;
 use super::linear::Linear;
 use crate::config::BertConfig;
 
-/// Hands out freshly initialised layers on one device.
+/// Hands out freshly initialized layers on one device.
 #[derive(Debug)]
-pub struct Initialiser<'a> {
+pub struct Initializer<'a> {
     config: &'a BertConfig,
     device: &'a Device,
     seeds: ChaCha8Rng,
 }
 
-impl<'a> Initialiser<'a> {
+impl<'a> Initializer<'a> {
     /// For models of the form that `config` describes, with everything random drawn from `seed`.
     ///
     /// # Panics
@@ -34,7 +34,7 @@ impl<'a> Initialiser<'a> {
         Self { config, device, seeds: ChaCha8Rng::seed_from_u64(seed) }
     }
 
-    /// As [`Initialiser::new`], with a seed from the generator of `device`.
+    /// As [`Initializer::new`], with a seed from the generator of `device`.
     pub fn from_device(config: &'a BertConfig, device: &'a Device) -> Self {
         let draw = Tensor::<1, Int>::random([1], Distribution::Uniform(0.0, f64::from(i32::MAX)), device);
         let seed = draw.into_data().iter::<i64>().next().unwrap_or_default();
@@ -115,8 +115,8 @@ fn lazy<const D: usize>(
     device: &Device,
     value: impl FnOnce(&Device) -> Tensor<D> + Send + Sync + 'static,
 ) -> Param<Tensor<D>> {
-    let initialise = move |device: &Device, require_grad: bool| value(device).set_require_grad(require_grad);
-    Param::uninitialized(ParamId::new(), initialise, device.clone(), true, shape.into())
+    let initialize = move |device: &Device, require_grad: bool| value(device).set_require_grad(require_grad);
+    Param::uninitialized(ParamId::new(), initialize, device.clone(), true, shape.into())
 }
 
 /// `count` draws from N(0, deviation²), each repeated until it lies within `cut` standard deviations.
@@ -164,7 +164,7 @@ mod tests {
         for (hidden, expected) in [(1024, 0.02), (768, 0.02), (384, 0.04), (96, 0.16)] {
             let config = BertConfig { hidden_size: hidden, num_attention_heads: 1, ..BertConfig::default() };
             let device = Device::flex();
-            let head = Initialiser::new(&config, 3, &device).task_head(64).weight.val();
+            let head = Initializer::new(&config, 3, &device).task_head(64).weight.val();
             let deviation = head.powi_scalar(2).mean().into_scalar::<f32>().sqrt();
             assert!((deviation / expected - 1.0).abs() < 0.05, "{hidden}: {deviation}");
         }
