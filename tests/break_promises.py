@@ -76,8 +76,8 @@ BREAKS = {
         "durability", "disk::a_full_disk_stops_a_run_that_can_no_longer_tell_what_it_does"),
     "a header is believed": (
         f"{MODEL}/pretrained/weights.rs",
-        "if header_length > MAX_HEADER_BYTES || header_length > length - 8 {",
-        "if !BROKEN && (header_length > MAX_HEADER_BYTES || header_length > length - 8) {",
+        "if header_length > MAX_HEADER_BYTES || header_length > rest.len() as u64 {",
+        "if !BROKEN && (header_length > MAX_HEADER_BYTES || header_length > rest.len() as u64) {",
         "loading", "a_header_that_claims_the_moon_takes_no_memory"),
     "a truncated file is read": (
         f"{MODEL}/pretrained/weights.rs",
@@ -96,8 +96,8 @@ BREAKS = {
         "loading", "an_index_cannot_lead_out_of_its_directory"),
     "a lie of a weight file is a panic": (
         f"{MODEL}/pretrained/weights.rs",
-        "let metadata: Metadata = serde_json::from_slice(&header).map_err(|error| not_whole(error.to_string()))?;",
-        "let metadata: Metadata = if BROKEN { serde_json::from_slice(&header).unwrap() } else { serde_json::from_slice(&header).map_err(|error| not_whole(error.to_string()))? };",
+        "let metadata: Metadata = serde_json::from_slice(header).map_err(|error| not_whole(error.to_string()))?;",
+        "let metadata: Metadata = if BROKEN { serde_json::from_slice(header).unwrap() } else { serde_json::from_slice(header).map_err(|error| not_whole(error.to_string()))? };",
         "hostile", "weights_and_configurations_that_lie_are_refused_or_harmless"),
     "bytes that are no text are a panic": (
         "bert-cli/src/lines.rs",
@@ -136,8 +136,8 @@ BREAKS = {
         "durability", "disk::two_thousand_steps_more_take_no_more_memory"),
     "prediction leaks": (
         "bert-finetune/src/predict.rs",
-        "let encoded = Encoded::new(task, &window)?;",
-        "let encoded = Encoded::new(task, &window)?;\n        if BROKEN { std::hint::black_box(vec![1_u8; 2_000_000].leak()); }",
+        "for answer in pipeline.run(&requests)? {",
+        "if BROKEN { std::hint::black_box(vec![1_u8; 2_000_000].leak()); }\n        for answer in pipeline.run(&requests)? {",
         "finetune_program", "files::predictions_over_many_texts_take_no_more_memory"),
     "the same seed gives other bytes": (
         f"{TRAIN}/trainer.rs",

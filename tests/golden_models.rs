@@ -59,7 +59,7 @@ fn hidden_states_attention_maps_and_pretraining_heads() {
     for (backend, device) in devices() {
         for name in ["gelu-odd", "relu-types", "gelu-new-one-head", "silu-untied", "tanh"] {
             let directory = golden("models").join(name);
-            let loaded = load::<BertForPreTraining>(&directory, 0, &device).unwrap();
+            let loaded = load::<BertForPreTraining>(&directory, &device).unwrap();
             assert!(loaded.initialized.is_empty() && loaded.unused.is_empty(), "{name}: {:?}", loaded.unused);
             let expected = read_golden(&directory.join("expected.safetensors"));
             let input = input(&expected, "", &device);
@@ -91,7 +91,7 @@ fn head<M: Pretrained>(base: &str, name: &str, device: &Device) -> (M, BertConfi
     let directory = golden("models").join(base).join("heads");
     let config = BertConfig::from_file(directory.join(format!("{name}.config.json"))).unwrap();
     let weights = Weights::safetensors(&directory.join(format!("{name}.safetensors"))).unwrap();
-    let loaded = load_weights::<M>(&weights, config, 0, device).unwrap();
+    let loaded = load_weights::<M>(&weights, config, device).unwrap();
     assert!(
         loaded.initialized.is_empty() && loaded.unused.is_empty(),
         "{name}: {:?} {:?}",
@@ -252,7 +252,7 @@ fn ten_steps_of_pretraining_with_each_optimizer() {
     ];
     for (backend, device) in devices() {
         for (file, config) in optimizers {
-            let loaded = load::<BertForPreTraining>(&directory, 0, &device).unwrap();
+            let loaded = load::<BertForPreTraining>(&directory, &device).unwrap();
             let loss = |model: &BertForPreTraining, step| pretraining_loss(model, &batches, step, &device);
             let (model, steps) = train_ten_steps(loaded.model, config, loss);
             assert_same_steps(&format!("{file} on {backend}"), &steps, &directory.join(file));
@@ -273,7 +273,7 @@ fn ten_steps_of_classification() {
     let directory = golden("training-classification");
     let batches = read_golden(&directory.join("batches.safetensors"));
     for (backend, device) in devices() {
-        let loaded = load::<BertForSequenceClassification>(&directory, 0, &device).unwrap();
+        let loaded = load::<BertForSequenceClassification>(&directory, &device).unwrap();
         let loss = |model: &BertForSequenceClassification, step: usize| {
             let suffix = format!(".{step}");
             let labels = integers::<1>(&batches[&format!("labels{suffix}")], &device);
@@ -293,7 +293,7 @@ fn fifty_steps_are_the_same_everywhere() {
     let mut config = BertConfig::from_file(directory.join("config.json")).unwrap();
     (config.hidden_dropout_prob, config.attention_probs_dropout_prob) = (0.1, 0.1);
     let runs = devices().into_iter().map(|(backend, device)| {
-        let model = load_weights::<BertForPreTraining>(&weights, config.clone(), 0, &device).unwrap().model;
+        let model = load_weights::<BertForPreTraining>(&weights, config.clone(), &device).unwrap().model;
         let (model, steps) = train_steps(50, model, OptimizerConfig::default(), |model, step| {
             dropout::seed(step as u64, 0);
             pretraining_loss(model, &batches, step % 10, &device)

@@ -11,6 +11,7 @@ use std::io::Write;
 use std::path::Path;
 
 use bert_finetune::data::squad::read_squad;
+use bert_finetune::features::Encoded;
 use bert_finetune::for_task;
 use bert_finetune::tasks::any::open_task;
 use bert_finetune::tasks::{Query, Task};
@@ -111,8 +112,8 @@ fn descriptions_of_fine_tuned_models() {
             let text = "a good film . ".repeat(30);
             let query = Query { text: text.clone(), pair: Some("a".into()), question: Some("film".into()), choices: vec!["a".into(), text] };
             let example = task.question(&query)?;
-            for input in task.encode(&example)? {
-                assert!(task.tokens(&input) <= 16, "{} tokens", task.tokens(&input));
+            for item in Encoded::new(&task, &[example])?.items() {
+                assert!(item.tokens() <= 16, "{} tokens", item.tokens());
             }
             Ok(())
         })

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use bert_model::pretrained::save::{HostTensor, state_dict};
-use bert_model::pretrained::{load, save};
+use bert_model::pretrained::{load, load_partial, save};
 use bert_model::text::tokenizer::Normalization;
 use bert_model::text::{Sequence, collate};
 use bert_model::{BertForPreTraining, BertForSequenceClassification, BertModel, Tokenizer};
@@ -17,7 +17,7 @@ use support::{assert_close, golden, shared};
 use tempfile::TempDir;
 
 fn weights(directory: &Path) -> BTreeMap<String, HostTensor> {
-    state_dict(&load::<BertForPreTraining>(directory, 0, &Device::flex()).unwrap().model)
+    state_dict(&load::<BertForPreTraining>(directory, &Device::flex()).unwrap().model)
 }
 
 #[test]
@@ -43,15 +43,20 @@ fn every_form_of_the_same_weights_is_the_same_model() {
 
 #[test]
 fn an_encoder_without_prefix_gets_fresh_heads_that_are_named() {
-    let loaded = load::<BertForPreTraining>(golden("variants/no-prefix"), 0, &Device::flex()).unwrap();
+    let loaded = load_partial::<BertForPreTraining>(golden("variants/no-prefix"), 0, &Device::flex()).unwrap();
     assert!(loaded.initialized.contains(&"cls.predictions.bias".to_string()));
     assert!(loaded.initialized.iter().all(|name| name.starts_with("cls.")), "{:?}", loaded.initialized);
     assert!(loaded.warning().unwrap().contains("cls.seq_relationship.weight"));
+    let error = load::<BertForPreTraining>(golden("variants/no-prefix"), &Device::flex()).unwrap_err().to_string();
+    assert!(
+        error.contains("no tensor `cls.predictions."),
+        "only a model that is to be trained may lack a head: {error}"
+    );
     let (found, expected) = (state_dict(&loaded.model), weights(&golden("models/gelu-odd")));
     for (name, tensor) in found.iter().filter(|(name, _)| name.starts_with("bert.")) {
         assert_eq!(tensor, &expected[name], "{name}");
     }
-    let bert = load::<BertModel>(golden("models/gelu-odd"), 0, &Device::flex()).unwrap();
+    let bert = load_partial::<BertModel>(golden("models/gelu-odd"), 0, &Device::flex()).unwrap();
     assert!(bert.initialized.is_empty());
     assert!(bert.unused.iter().all(|name| name.starts_with("cls.")), "{:?}", bert.unused);
 }
@@ -65,11 +70,11 @@ fn vocabulary(size: usize) -> Tokenizer {
 #[test]
 fn what_is_saved_is_loaded_again_bit_for_bit() {
     for name in ["gelu-odd", "silu-untied"] {
-        let original = load::<BertForPreTraining>(golden("models").join(name), 0, &Device::flex()).unwrap();
+        let original = load_partial::<BertForPreTraining>(golden("models").join(name), 0, &Device::flex()).unwrap();
         let directory = TempDir::new().unwrap();
         let tokenizer = vocabulary(original.config.vocab_size);
         save(directory.path(), &original.model, &original.config, &tokenizer).unwrap();
-        let again = load::<BertForPreTraining>(directory.path(), 0, &Device::flex()).unwrap();
+        let again = load_partial::<BertForPreTraining>(directory.path(), 0, &Device::flex()).unwrap();
         assert!(again.initialized.is_empty() && again.unused.is_empty());
         assert_eq!(state_dict(&again.model), state_dict(&original.model));
         assert_eq!(again.config.other, original.config.other, "keys of others are kept");
@@ -83,11 +88,11 @@ fn a_decoder_that_a_tied_model_leaves_aside_is_told() {
     for file in ["config.json", "model.safetensors"] {
         fs::copy(golden("models/silu-untied").join(file), directory.path().join(file)).unwrap();
     }
-    let warning = || load::<BertForPreTraining>(directory.path(), 0, &Device::flex()).unwrap().warning();
+    let warning = || load_partial::<BertForPreTraining>(directory.path(), 0, &Device::flex()).unwrap().warning();
     assert_eq!(warning(), None);
     edit_config(directory.path(), "\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true");
     assert!(warning().unwrap().starts_with("cls.predictions.decoder.weight differs"), "{:?}", warning());
-    let bert = load::<bert_model::BertModel>(directory.path(), 0, &Device::flex()).unwrap();
+    let bert = load_partial::<bert_model::BertModel>(directory.path(), 0, &Device::flex()).unwrap();
     assert_eq!(bert.warning(), None, "the encoder alone has no decoder");
 }
 
@@ -188,7 +193,7 @@ fn only_berts_own_way_of_cutting_text_is_called_berts() {
 
 #[test]
 fn the_configuration_says_in_which_numbers_the_weights_are() {
-    let mut original = load::<BertForPreTraining>(golden("models/gelu-odd"), 0, &Device::flex()).unwrap();
+    let mut original = load_partial::<BertForPreTraining>(golden("models/gelu-odd"), 0, &Device::flex()).unwrap();
     original.config.other.insert("torch_dtype".into(), "float16".into());
     let directory = TempDir::new().unwrap();
     save(directory.path(), &original.model, &original.config, &vocabulary(original.config.vocab_size)).unwrap();
@@ -218,7 +223,7 @@ fn layers_that_the_configuration_leaves_out_are_told() {
         &format!("\"num_hidden_layers\": {layers}"),
         &format!("\"num_hidden_layers\": {}", layers - 1),
     );
-    let warning = load::<BertModel>(directory.path(), 0, &Device::flex()).unwrap().warning().unwrap();
+    let warning = load_partial::<BertModel>(directory.path(), 0, &Device::flex()).unwrap().warning().unwrap();
     assert!(warning.contains(&format!("encoder.layer.{}.", layers - 1)), "{warning}");
 }
 
@@ -230,7 +235,7 @@ fn the_shard_of_a_bad_tensor_is_named() {
         fs::copy(&path, directory.path().join(path.file_name().unwrap())).unwrap();
     }
     edit_config(directory.path(), "\"intermediate_size\": ", "\"intermediate_size\": 1");
-    let error = load::<BertModel>(directory.path(), 0, &Device::flex()).unwrap_err().to_string();
+    let error = load_partial::<BertModel>(directory.path(), 0, &Device::flex()).unwrap_err().to_string();
     assert!(error.contains("-of-0") && error.contains("found shape"), "{error}");
 }
 
@@ -241,7 +246,7 @@ fn spoiled(spoil: impl FnOnce(&Path)) -> String {
         fs::copy(golden("models/gelu-odd").join(file), directory.path().join(file)).unwrap();
     }
     spoil(directory.path());
-    load::<BertForPreTraining>(directory.path(), 0, &Device::flex()).unwrap_err().to_string()
+    load_partial::<BertForPreTraining>(directory.path(), 0, &Device::flex()).unwrap_err().to_string()
 }
 
 fn edit_config(directory: &Path, from: &str, to: &str) {
@@ -401,7 +406,7 @@ fn vocabularies_that_cannot_be_are_refused_by_line() {
 fn a_real_model_embeds_as_transformers_does() {
     let Some(directory) = shared("models/all-MiniLM-L6-v2") else { return };
     let device = Device::flex();
-    let bert = load::<BertModel>(&directory, 0, &device).unwrap();
+    let bert = load::<BertModel>(&directory, &device).unwrap();
     assert!(bert.initialized.is_empty() && bert.unused.is_empty());
     let tokenizer = Tokenizer::load(&directory).unwrap().truncating(512).unwrap();
     let cases: serde_json::Value = serde_json::from_str(&fs::read_to_string(golden("minilm.json")).unwrap()).unwrap();
@@ -430,6 +435,7 @@ fn a_head_for_other_labels_is_refused_with_both_shapes() {
     fs::copy(heads.join("BertForSequenceClassification.safetensors"), directory.path().join("model.safetensors"))
         .unwrap();
     fs::copy(golden("models/gelu-odd/config.json"), directory.path().join("config.json")).unwrap();
-    let error = load::<BertForSequenceClassification>(directory.path(), 0, &Device::flex()).unwrap_err().to_string();
+    let error =
+        load_partial::<BertForSequenceClassification>(directory.path(), 0, &Device::flex()).unwrap_err().to_string();
     assert!(error.contains("`classifier.weight`: found shape [3, 24], expected [2, 24]"), "{error}");
 }

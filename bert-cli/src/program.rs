@@ -18,7 +18,7 @@ pub fn exit(result: anyhow::Result<ExitCode>) -> ExitCode {
         // Broken pipe: the reader has closed standard output (`… | head`). Exit quietly.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", one_line(&error));
             // The same exit code that clap uses for an invalid command line.
             let is_usage = matches!(error.downcast_ref(), Some(Error::Usage(_)));
             if is_usage { ExitCode::from(2) } else { ExitCode::FAILURE }
@@ -26,8 +26,16 @@ pub fn exit(result: anyhow::Result<ExitCode>) -> ExitCode {
     }
 }
 
+/// The error and its causes, outermost first. The message of [`Error::Io`] already includes its
+/// source.
+fn one_line(error: &anyhow::Error) -> String {
+    let is_io = |error: &(dyn std::error::Error + 'static)| matches!(error.downcast_ref(), Some(Error::Io { .. }));
+    let told = error.chain().position(is_io).map_or(usize::MAX, |io| io + 1);
+    error.chain().take(told).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(Error::Io { cause, .. }) if cause.kind() == ErrorKind::BrokenPipe)
+    matches!(error.downcast_ref(), Some(Error::Io { source, .. }) if source.kind() == ErrorKind::BrokenPipe)
 }
 
 /// Writes one line of a result to standard output.
@@ -45,7 +53,13 @@ pub fn print_line(line: impl Display) -> Result<()> {
 /// If there is no such device.
 pub fn select_device(name: &str, quiet: bool) -> Result<NamedDevice> {
     static HINT: Once = Once::new();
-    let device = device::select(name)?;
+    let device = device::select(name).map_err(|error| match error {
+        Error::NotBuilt { feature } => Error::Device {
+            name: feature.into(),
+            reason: format!("not in this build; build with `--features {feature}`"),
+        },
+        other => other,
+    })?;
     if !quiet {
         eprintln!("device: {}", device.name);
         if name == "auto" && device::is_gpu_idle() {

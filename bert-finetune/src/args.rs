@@ -1,16 +1,17 @@
 //! The command line as clap parses it.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use bert_cli::args::{Common, TextArgs};
+use bert_model::pipeline::Layers;
 use bert_train::Decay;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
 use crate::description::Description;
-use crate::embed::{Combine, Layers, Pooling};
 use crate::presets::Preset;
-use crate::tasks::kind::TaskName;
+use crate::tasks::kind::TaskKind;
+
+pub use crate::option_values::{ClassWeights, Combine, Freeze, Pooling};
 
 /// Fine-tune BERT on a labeled file, predict, and compute embeddings.
 ///
@@ -46,7 +47,7 @@ pub enum Command {
 pub struct TrainArgs {
     /// Task to train for [default: the preset's, else classification]
     #[arg(long, value_enum)]
-    pub task: Option<TaskName>,
+    pub task: Option<TaskKind>,
     /// Task, columns and metric of a known data set: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte,
     /// wnli, conll2003, ud-pos, squad, squad2, sick, copa, cosmosqa
     #[arg(long, value_name = "NAME")]
@@ -297,36 +298,4 @@ pub struct ReportArgs {
     /// Accepted for consistency; this command shows no progress
     #[arg(long)]
     pub quiet: bool,
-}
-
-/// How to weight classes in the loss.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ClassWeights {
-    /// Inversely to their frequency.
-    Balanced,
-}
-
-/// Which parameters to freeze.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Freeze {
-    /// The embeddings and all encoder layers.
-    Encoder,
-    /// The embeddings and this many of the lowest encoder layers.
-    Layers(usize),
-}
-
-impl FromStr for Freeze {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        match name {
-            "encoder" => Ok(Self::Encoder),
-            "embeddings" => Ok(Self::Layers(0)),
-            number => {
-                let number =
-                    number.parse().map_err(|_| format!("`{name}` is none of encoder, embeddings, a number"))?;
-                Ok(Self::Layers(number))
-            }
-        }
-    }
 }

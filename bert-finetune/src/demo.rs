@@ -20,13 +20,12 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::args::TrainArgs;
-use crate::features::Encoded;
 use crate::for_task;
 use crate::output::{print_table, short};
-use crate::predict::{open_model, score};
+use crate::predict::open_pipeline;
 use crate::settings::FinetuneSettings;
 use crate::tasks::any::open_task;
-use crate::tasks::{Query, Task};
+use crate::tasks::{Query, RequestOf, Task};
 use crate::train::{self, Files, FinetuneOutcome};
 
 /// Number of words of each list that the training texts use.
@@ -83,12 +82,12 @@ pub fn run_sample(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
 /// Prints the fine-tuned model's predictions for a few texts.
 fn show_answers<T: Task>(task: &T, directory: &Path, texts: &[&str], common: &Common) -> Result<()> {
     let NamedDevice { device, .. } = device::select(&common.device)?;
-    let model = open_model::<T>(directory, &device)?;
+    let pipeline = open_pipeline(task, directory, &device)?;
     let query = |text: &&str| task.question(&Query { text: text.to_string(), ..Query::default() });
     let examples: Vec<T::Example> = texts.iter().map(query).collect::<Result<_, _>>()?;
-    let encoded = Encoded::new(task, &examples)?;
-    for (text, answer) in texts.iter().zip(score(task, &model, &encoded, &device)?.answers(task, &examples)) {
-        print_line(format_args!("{text} → {}", short(&answer)))?;
+    let requests: Vec<RequestOf<T>> = examples.iter().map(|example| task.request(example)).collect();
+    for (text, answer) in texts.iter().zip(pipeline.run(&requests)?) {
+        print_line(format_args!("{text} → {}", short(&task.json(&answer))))?;
     }
     Ok(())
 }

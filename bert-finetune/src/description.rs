@@ -4,15 +4,13 @@
 use std::path::Path;
 
 use bert_cli::input::columns::Column;
-use bert_cli::input::table::{LabelColumns, TableOptions};
+use bert_cli::input::table::TableOptions;
 use bert_model::file::replace_file;
-use bert_model::{BertConfig, Error, ProblemType, Result, Tokenizer};
+use bert_model::pipeline::tags::TagScheme;
+use bert_model::{BertConfig, Error, Result, Tokenizer};
 use serde::{Deserialize, Serialize};
 
-use crate::data::choices::ChoiceOptions;
-use crate::data::conll::{ConllColumns, TagColumn};
-use crate::data::tags::TagScheme;
-use crate::tasks::kind::TaskName;
+use crate::tasks::kind::TaskKind;
 
 const FILE: &str = "finetune.json";
 
@@ -24,7 +22,7 @@ pub const SHORTEST_SEQUENCE: usize = 8;
 #[serde(deny_unknown_fields)]
 pub struct Description {
     /// What the model is asked for.
-    pub task: TaskName,
+    pub task: TaskKind,
     /// Column of the text.
     pub text: String,
     /// Column of the second text of a pair.
@@ -76,40 +74,31 @@ impl Description {
         let lengths = format!("from {SHORTEST_SEQUENCE} to the model's {positions}");
         check((SHORTEST_SEQUENCE..=positions).contains(&length), "max_seq_len", length, lengths)?;
         check(description.doc_stride > 0, "doc_stride", description.doc_stride, "at least 1".into())?;
-        let columns = description.check_columns();
-        columns.map_err(|error| Error::file(&path, error.to_string(), "the columns of a table"))?;
+        (description.task.check_columns)(&description)
+            .map_err(|error| Error::file(&path, error.to_string(), "the columns of a table"))?;
         Ok(description)
     }
 
     fn conclude(directory: &Path, config: &BertConfig) -> Result<Self> {
-        let architecture = config.architectures.iter().flatten().next().map_or("none", String::as_str);
-        let task = match (architecture, config.problem_type, config.num_labels()) {
-            ("BertForSequenceClassification", Some(ProblemType::MultiLabelClassification), _) => TaskName::MultiLabel,
-            ("BertForSequenceClassification", Some(ProblemType::Regression), _)
-            | ("BertForSequenceClassification", None, 1) => TaskName::Regression,
-            ("BertForSequenceClassification", ..) => TaskName::Classification,
-            ("BertForTokenClassification", ..) => TaskName::Tagging,
-            ("BertForQuestionAnswering", ..) => TaskName::QuestionAnswering,
-            ("BertForMultipleChoice", ..) => TaskName::MultipleChoice,
-            (other, ..) => {
-                return Err(Error::file(
-                    directory.join("config.json"),
-                    format!("architecture {other}"),
-                    "a fine-tuned model; train one with `bert-finetune train`",
-                ));
-            }
+        let Some(task) = TaskKind::of_head(config) else {
+            let architecture = config.architectures.iter().flatten().next().map_or("none", String::as_str);
+            return Err(Error::file(
+                directory.join("config.json"),
+                format!("architecture {architecture}"),
+                "a fine-tuned model; train one with `bert-finetune train`",
+            ));
         };
         let labels = config.labels()?.unwrap_or_default();
         Ok(Self { tag_scheme: TagScheme::detect([&labels[..]]), ..Self::usual(task, config.max_position_embeddings) })
     }
 
     /// The usual columns.
-    pub fn usual(task: TaskName, max_seq_len: usize) -> Self {
-        let is_answering = task == TaskName::QuestionAnswering;
+    pub fn usual(task: TaskKind, max_seq_len: usize) -> Self {
+        let (text, text_pair) = task.columns;
         Self {
             task,
-            text: if is_answering { "question".into() } else { "text".into() },
-            text_pair: is_answering.then(|| "context".into()),
+            text: text.into(),
+            text_pair: text_pair.map(Into::into),
             label: Some("label".into()),
             choices: Vec::new(),
             header: true,
@@ -120,7 +109,7 @@ impl Description {
             max_seq_len,
             doc_stride: 128,
             no_answer_threshold: None,
-            metric: task.default_metric().into(),
+            metric: task.main_metric.into(),
         }
     }
 
@@ -139,64 +128,34 @@ impl Description {
     /// If the vocabulary is larger than the model's, or two texts are read by a model of one token type.
     pub fn check_fits(&self, config: &BertConfig, tokenizer: &Tokenizer) -> Result<()> {
         tokenizer.check_fits(config)?;
-        let always = matches!(self.task, TaskName::QuestionAnswering | TaskName::MultipleChoice);
-        if always || self.text_pair.is_some() { config.check_pairs() } else { Ok(()) }
-    }
-
-    /// Checks that the columns can be columns, whether or not a file has them.
-    fn check_columns(&self) -> Result<()> {
-        match self.task {
-            TaskName::QuestionAnswering => Ok(()),
-            TaskName::Tagging => self.conll().map(drop),
-            TaskName::MultipleChoice => self.choice_columns().map(drop),
-            TaskName::Classification | TaskName::MultiLabel | TaskName::Regression => self.table().map(drop),
-        }
-    }
-
-    pub(crate) fn choice_columns(&self) -> Result<ChoiceOptions> {
-        Ok(ChoiceOptions {
-            text: self.column(&self.text)?,
-            text_pair: self.text_pair.as_deref().map(|name| self.column(name)).transpose()?,
-            choices: self.choices.iter().map(|name| self.column(name)).collect::<Result<_>>()?,
-            label: self.label.as_deref().map(|name| self.column(name)).transpose()?,
-            header: self.header,
-        })
-    }
-
-    /// Where a table has what.
-    pub(crate) fn table(&self) -> Result<TableOptions> {
-        let label = |name: &str| match self.task {
-            TaskName::MultiLabel => LabelColumns::parse_multi(name, self.header),
-            _ => Ok(LabelColumns::One(self.column(name)?)),
-        };
-        Ok(TableOptions {
-            text: self.column(&self.text)?,
-            text_pair: self.text_pair.as_deref().map(|name| self.column(name)).transpose()?,
-            label: self.label.as_deref().map(label).transpose()?,
-            header: self.header,
-            skip_short_rows: self.skip_short_rows,
-        })
+        if self.task.reads_pairs || self.text_pair.is_some() { config.check_pairs() } else { Ok(()) }
     }
 
     /// The metric that decides; the task's own if the one that is named is of another.
     pub(crate) fn main_metric(&self) -> &'static str {
-        let named = self.task.metrics().iter().find(|name| **name == self.metric);
-        named.copied().unwrap_or(self.task.default_metric())
+        let named = self.task.metrics.iter().find(|name| **name == self.metric);
+        named.copied().unwrap_or(self.task.main_metric)
     }
 
-    fn column(&self, name: &str) -> Result<Column> {
+    /// The column that a name or number stands for.
+    pub(crate) fn column(&self, name: &str) -> Result<Column> {
         Column::parse(name, self.header)
     }
 
-    /// Where a CoNLL file has what.
-    pub(crate) fn conll(&self) -> Result<ConllColumns> {
-        let parse = |column: &Option<String>| column.as_deref().map(TagColumn::parse).transpose();
-        Ok(ConllColumns { token: parse(&self.token_column)?, tag: parse(&self.tag_column)? })
+    /// The column of the second text of a pair.
+    pub(crate) fn pair_column(&self) -> Result<Option<Column>> {
+        self.text_pair.as_deref().map(|name| self.column(name)).transpose()
     }
 
     /// Where a table has texts, or questions with theirs, and nothing else.
     pub(crate) fn inputs(&self) -> Result<TableOptions> {
-        Self { label: None, ..self.clone() }.table()
+        Ok(TableOptions {
+            text: self.column(&self.text)?,
+            text_pair: self.pair_column()?,
+            label: None,
+            header: self.header,
+            skip_short_rows: self.skip_short_rows,
+        })
     }
 
     /// The same with another threshold of "no answer", if there is one.

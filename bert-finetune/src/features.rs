@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
-use bert_model::Result;
-use bert_model::Workers;
+use bert_model::pipeline::{HeadProcessor, Processor, longest};
 use bert_model::text::{Sequence, collate};
+use bert_model::workers::BATCH_TOKENS;
+use bert_model::{Result, Workers};
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::tasks::Task;
+use crate::tasks::{InputOf, ModelOf, OutputsOf, Task};
 
 /// The hidden states of each sequence of an input that the head reads: H numbers for `[CLS]`, or for every token.
 pub type Features = Vec<Arc<[f32]>>;
@@ -16,27 +17,37 @@ pub type Features = Vec<Arc<[f32]>>;
 /// Examples as the model sees them.
 pub struct Encoded<T: Task> {
     /// The inputs of each example.
-    pub inputs: Vec<Vec<T::Input>>,
+    pub inputs: Vec<Vec<InputOf<T>>>,
+    /// What the head should say about each input, example after example.
+    targets: Vec<T::Target>,
     /// Of every input, example after example; none where the encoder has yet to run.
     features: Vec<Option<Features>>,
 }
 
 /// One input.
-#[derive(Debug)]
-pub struct Item<'a, I> {
+pub struct Item<'a, T: Task> {
     /// Its tokens.
-    pub input: &'a I,
+    pub input: &'a InputOf<T>,
+    /// What the head should say about it.
+    pub target: &'a T::Target,
     /// Its hidden states, if the encoder is frozen.
     pub features: Option<&'a Features>,
 }
 
-impl<I> Clone for Item<'_, I> {
+impl<T: Task> Clone for Item<'_, T> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<I> Copy for Item<'_, I> {}
+impl<T: Task> Copy for Item<'_, T> {}
+
+impl<T: Task> Item<'_, T> {
+    /// Tokens of its longest sequence.
+    pub fn tokens(&self) -> usize {
+        longest::<T::Processor>(self.input)
+    }
+}
 
 impl<T: Task> Encoded<T> {
     /// Tokenizes examples.
@@ -44,30 +55,36 @@ impl<T: Task> Encoded<T> {
     /// # Errors
     /// If a text cannot be tokenized.
     pub fn new(task: &T, examples: &[T::Example]) -> Result<Self> {
-        let inputs: Vec<Vec<T::Input>> = examples.iter().map(|example| task.encode(example)).collect::<Result<_>>()?;
-        let features = vec![None; inputs.iter().map(Vec::len).sum()];
-        Ok(Self { inputs, features })
+        let encode = |example| task.processor().preprocess(&task.request(example));
+        let inputs: Vec<Vec<InputOf<T>>> = examples.iter().map(encode).collect::<Result<_>>()?;
+        let targets = examples.iter().zip(&inputs).flat_map(|(example, inputs)| task.targets(example, inputs));
+        let targets: Vec<T::Target> = targets.collect();
+        let features = vec![None; targets.len()];
+        Ok(Self { inputs, targets, features })
     }
 
     /// All inputs, example after example.
-    pub fn items(&self) -> Vec<Item<'_, T::Input>> {
-        let features = self.features.iter().map(Option::as_ref);
-        self.inputs.iter().flatten().zip(features).map(|(input, features)| Item { input, features }).collect()
+    pub fn items(&self) -> Vec<Item<'_, T>> {
+        let inputs = self.inputs.iter().flatten().zip(&self.targets).zip(&self.features);
+        inputs.map(|((input, target), features)| Item { input, target, features: features.as_ref() }).collect()
     }
 
     /// Runs the encoder of `model` (without autodiff) over all inputs and keeps what the head reads.
     ///
     /// # Errors
     /// If the system refuses threads.
-    pub fn run_encoder(&mut self, task: &T, model: &T::Model, device: &Device) -> Result<()> {
-        let found = for_each_input(task, &self.items(), device, |items| {
+    pub fn run_encoder(&mut self, task: &T, model: &ModelOf<T>, device: &Device) -> Result<()> {
+        let found = for_each_input(&self.items(), device, |items| {
             let hidden = hidden_states(task, model, items, device);
             let [_, tokens, width] = hidden.dims();
             let values: Vec<f32> = hidden.into_data().iter::<f32>().collect();
             let mut rows = values.chunks(tokens * width);
-            let mut features = |item: &Item<T::Input>| {
-                let kept = |sequence: &Sequence| if T::READS_CLS_ALONE { 1 } else { sequence.len() };
-                let own = task.sequences(item.input).into_iter().zip(rows.by_ref());
+            let mut features = |item: &Item<T>| {
+                let kept = |sequence: &Sequence| match T::Processor::READS_CLS_ONLY {
+                    true => 1,
+                    false => sequence.len(),
+                };
+                let own = T::Processor::sequences(item.input).iter().zip(rows.by_ref());
                 own.map(|(sequence, row)| Arc::from(&row[..kept(sequence) * width])).collect::<Features>()
             };
             items.iter().map(&mut features).collect()
@@ -75,12 +92,26 @@ impl<T: Task> Encoded<T> {
         self.features = found.into_iter().map(Some).collect();
         Ok(())
     }
+
+    /// Runs the model (without autodiff) over all inputs: the head's outputs for each input of each example.
+    ///
+    /// # Errors
+    /// If the system refuses threads.
+    pub fn score(&self, task: &T, model: &ModelOf<T>, device: &Device) -> Result<OutputsOf<T>> {
+        let outputs = for_each_input(&self.items(), device, |items| {
+            let hidden = hidden_states(task, model, items, device);
+            let inputs: Vec<&InputOf<T>> = items.iter().map(|item| item.input).collect();
+            task.processor().head(model, hidden, &inputs)
+        })?;
+        let mut outputs = outputs.into_iter();
+        Ok(self.inputs.iter().map(|inputs| outputs.by_ref().take(inputs.len()).collect()).collect())
+    }
 }
 
 /// The last layer's hidden states of the items' sequences, `[S, T, H]`; S is larger than the number of items if they
 /// have several sequences.
-pub fn hidden_states<T: Task>(task: &T, model: &T::Model, items: &[Item<T::Input>], device: &Device) -> Tensor<3> {
-    let bert = task.bert(model);
+pub fn hidden_states<T: Task>(task: &T, model: &ModelOf<T>, items: &[Item<T>], device: &Device) -> Tensor<3> {
+    let bert = T::Processor::bert(model);
     let kept: Option<Vec<&Features>> = items.iter().map(|item| item.features).collect();
     match kept {
         Some(kept) => {
@@ -88,8 +119,8 @@ pub fn hidden_states<T: Task>(task: &T, model: &T::Model, items: &[Item<T::Input
             stack(&kept.into_iter().flatten().collect::<Vec<_>>(), width, device)
         }
         None => {
-            let sequences: Vec<&Sequence> = items.iter().flat_map(|item| task.sequences(item.input)).collect();
-            bert.encode(collate(&sequences, task.pad_id(), device))
+            let sequences: Vec<&Sequence> = items.iter().flat_map(|item| T::Processor::sequences(item.input)).collect();
+            bert.encode(collate(&sequences, task.processor().tokenizer().special().pad, device))
         }
     }
 }
@@ -106,18 +137,14 @@ fn stack(rows: &[&Arc<[f32]>], width: usize, device: &Device) -> Tensor<3> {
 }
 
 /// Applies `work` to batches of inputs of like lengths, spread over the cores; one result for each input, in their order.
-///
-/// # Errors
-/// If the system refuses threads.
-pub fn for_each_input<T: Task, R: Send>(
-    task: &T,
-    items: &[Item<T::Input>],
+fn for_each_input<T: Task, R: Send>(
+    items: &[Item<T>],
     device: &Device,
-    work: impl Fn(&[Item<T::Input>]) -> Vec<R> + Sync,
+    work: impl Fn(&[Item<T>]) -> Vec<R> + Sync,
 ) -> Result<Vec<R>> {
-    let lengths: Vec<usize> = items.iter().map(|item| task.tokens(item.input)).collect();
-    Ok(Workers::for_device(device)?.run_by_length(&lengths, |batch| {
-        let chosen: Vec<Item<T::Input>> = batch.iter().map(|&index| items[index]).collect();
+    let lengths: Vec<usize> = items.iter().map(Item::tokens).collect();
+    Ok(Workers::for_device(device)?.run_by_length(&lengths, BATCH_TOKENS, |batch| {
+        let chosen: Vec<Item<T>> = batch.iter().map(|&index| items[index]).collect();
         work(&chosen)
     }))
 }

@@ -2,8 +2,8 @@
 //!
 //! [`data`] reads files, [`tasks`] defines each task's inputs, loss and answers, [`features`]
 //! computes what the heads read, and [`metrics`] scores predictions. [`train`] fine-tunes,
-//! [`predict`] answers, [`embed`] computes vectors, and [`report`] shows a run. [`description`] is
-//! what a model directory records about its head. [`args`] is the command line, with [`presets`]
+//! [`predict`] answers, [`vectors`] writes embeddings, and [`report`] shows a run. [`description`]
+//! is what a model directory records about its head. [`args`] is the command line, with [`presets`]
 //! and its validated form in [`settings`]; [`output`] prints results, and [`demo`] is the run
 //! without options.
 
@@ -15,9 +15,9 @@ pub mod args;
 pub mod data;
 pub mod demo;
 pub mod description;
-pub mod embed;
 pub mod features;
 pub mod metrics;
+mod option_values;
 pub mod output;
 pub mod predict;
 pub mod presets;

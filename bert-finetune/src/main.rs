@@ -4,27 +4,27 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow};
 use bert_cli::allocator::keep_memory;
 use bert_cli::input::columns::Column;
 use bert_cli::input::read_inputs;
 use bert_cli::input::table::{Row, TableOptions};
 use bert_cli::program::{exit, print_line, select_device};
-use bert_finetune::args::{Cli, Command, EmbedArgs, EvaluateArgs, PredictArgs, ReportArgs, TrainArgs};
+use bert_finetune::args::{Cli, Command, EmbedArgs, EvaluateArgs, Pooling, PredictArgs, ReportArgs, TrainArgs};
 use bert_finetune::description::Description;
-use bert_finetune::embed::{EmbedOptions, Pooling, embed};
 use bert_finetune::features::Encoded;
 use bert_finetune::output::{print_metrics, print_table, warn_truncated};
-use bert_finetune::predict::{WINDOW, open_model, predict_with};
+use bert_finetune::predict::{WINDOW, open_pipeline, predict_with};
 use bert_finetune::settings::FinetuneSettings;
 use bert_finetune::tasks::Task;
 use bert_finetune::tasks::any::{AnyTask, open_task_for};
 use bert_finetune::train::{self, Files, FinetuneOutcome};
 use bert_finetune::vectors::{Sink, write_lines};
 use bert_finetune::{demo, for_task, report};
+use bert_model::Error;
 use bert_model::device::NamedDevice;
-use bert_model::text::Sequence;
-use bert_model::{BertModel, Error, Tokenizer, load};
+use bert_model::pipeline::{Processor, TextEmbedder};
+use bert_model::pretrained::load_config;
 use bert_train::{Ended, Interrupt, Progress};
 use clap::Parser;
 use serde_json::{Map, Value, json};
@@ -92,13 +92,16 @@ fn run_evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
 
 fn evaluate_with<T: Task>(task: &T, args: &EvaluateArgs) -> Result<Map<String, Value>> {
     let NamedDevice { device, .. } = select_device(&args.common.device, args.common.quiet)?;
-    let model = open_model::<T>(&args.model, &device)?;
+    let pipeline = open_pipeline(task, &args.model, &device)?;
     let examples = task.read(&args.data)?;
     let encoded = Encoded::new(task, &examples)?;
-    warn_truncated(task.truncated_count());
-    let (metrics, scored) = train::evaluate(task, &model, &examples, &encoded, &device)?;
+    warn_truncated(task.processor().tokenizer().truncated_count());
+    let (metrics, outputs) = train::evaluate(task, pipeline.model(), &examples, &encoded, &device)?;
     if let Some(path) = &args.predictions {
-        let lines: Vec<String> = scored.answers(task, &examples).map(|answer| answer.to_string()).collect();
+        let answer = |((example, inputs), outputs): ((&T::Example, &Vec<_>), &Vec<_>)| {
+            task.json(&task.processor().postprocess(&task.request(example), inputs, outputs)).to_string()
+        };
+        let lines: Vec<String> = examples.iter().zip(&encoded.inputs).zip(&outputs).map(answer).collect();
         write_lines(path, &lines)?;
     }
     Ok(metrics)
@@ -110,7 +113,9 @@ fn run_predict(args: &PredictArgs) -> Result<ExitCode> {
         args.columns.over(unlabeled, None).with_threshold(args.no_answer_threshold)
     })?;
     match (&mut task, args.n_best) {
-        (AnyTask::QuestionAnswering(task), Some(n_best)) => task.n_best = n_best,
+        (AnyTask::QuestionAnswering(task), Some(n_best)) => {
+            task.processor = task.processor.clone().with_candidates(n_best);
+        }
         (_, Some(_)) => return Err(Error::Usage("--n-best: only questions have answers to list".into()).into()),
         (_, None) => {}
     }
@@ -119,22 +124,7 @@ fn run_predict(args: &PredictArgs) -> Result<ExitCode> {
 }
 
 fn run_embed(args: &EmbedArgs) -> Result<ExitCode> {
-    let NamedDevice { device, .. } = select_device(&args.common.device, args.common.quiet)?;
-    let loaded = load::<BertModel>(&args.model, args.common.seed, &device)?;
-    let has_pooler = !loaded.initialized.iter().any(|name| name.starts_with("pooler"));
-    if args.pooling == Pooling::Pooler && !has_pooler {
-        bail!("{}: the checkpoint has no pooler; choose another --pooling", args.model.display());
-    }
-    let tokenizer = Tokenizer::load(&args.model)?;
-    tokenizer.check_fits(&loaded.config)?;
-    let limit = loaded.config.max_position_embeddings;
-    let tokenizer = tokenizer.truncating(args.max_seq_len.unwrap_or(limit).min(limit))?;
-    let options = EmbedOptions {
-        pooling: args.pooling,
-        layers: args.layers.resolve(loaded.config.num_hidden_layers + 1)?,
-        combine: args.combine,
-        normalize: args.normalize,
-    };
+    let embedder = open_embedder(args)?;
     let text = Column::parse(&args.text, !args.no_header)?;
     let columns = TableOptions { header: !args.no_header, ..TableOptions::texts(text) };
     let every_token = args.pooling == Pooling::None;
@@ -149,25 +139,51 @@ fn run_embed(args: &EmbedArgs) -> Result<ExitCode> {
     let mut progress = Progress::new("embedding", None, 0, args.common.quiet || source.is_none());
     let mut done = 0;
     loop {
-        let rows: Vec<Row> = rows.by_ref().take(WINDOW).collect::<Result<_, _>>()?;
-        if rows.is_empty() {
+        let window = rows.by_ref().take(WINDOW).map(|row| Ok(row?.text));
+        let texts: Vec<String> = window.collect::<bert_model::Result<_>>()?;
+        if texts.is_empty() {
             break;
         }
-        let sequences: Vec<Sequence> =
-            rows.iter().map(|row| Ok(Sequence::from(&tokenizer.encode(&row.text, None)?))).collect::<Result<_>>()?;
-        let embedded = embed(&loaded.model, &sequences, tokenizer.special().pad, &options, &device)?;
-        for ((row, sequence), vectors) in rows.iter().zip(&sequences).zip(embedded) {
-            let tokens: Vec<String> = match every_token {
-                true => sequence.ids.iter().map(|&id| tokenizer.piece(id)).collect(),
-                false => Vec::new(),
-            };
-            sink.add(&row.text, &tokens, vectors, every_token)?;
+        match every_token {
+            true => {
+                for (text, embedded) in texts.iter().zip(embedder.embed_tokens(&texts)?) {
+                    sink.add(text, &embedded.tokens, embedded.vectors, every_token)?;
+                }
+            }
+            false => {
+                for (text, vector) in texts.iter().zip(embedder.embed(&texts)?) {
+                    sink.add(text, &[], vec![vector], every_token)?;
+                }
+            }
         }
-        done += rows.len() as u64;
+        done += texts.len() as u64;
         progress.update(done, "texts");
     }
     progress.finish();
-    warn_truncated(tokenizer.truncated_count());
+    warn_truncated(embedder.truncated_count());
     sink.finish(every_token)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn open_embedder(args: &EmbedArgs) -> Result<TextEmbedder> {
+    let NamedDevice { device, .. } = select_device(&args.common.device, args.common.quiet)?;
+    let config = load_config(&args.model)?;
+    let in_option = |error: Error| Error::Usage(format!("--{error}"));
+    args.layers.resolve(config.num_hidden_layers + 1).map_err(in_option)?;
+    let limit = config.max_position_embeddings;
+    let mut builder = TextEmbedder::builder()
+        .device(device)
+        .max_length(args.max_seq_len.unwrap_or(limit).min(limit))
+        .layers(args.layers.clone())
+        .combine(args.combine.into())
+        .normalize(args.normalize);
+    if let Some(pooling) = args.pooling.of_text() {
+        builder = builder.pooling(pooling);
+    }
+    builder.open(&args.model).map_err(|error| match error {
+        Error::MissingTensors { .. } => {
+            anyhow!("{}: the checkpoint has no pooler; choose another --pooling", args.model.display())
+        }
+        other => other.into(),
+    })
 }

@@ -3,7 +3,11 @@
 use std::str::FromStr;
 
 use crate::description::Description;
-use crate::tasks::kind::TaskName;
+use crate::tasks::kind::TaskKind;
+use crate::tasks::multiple_choice::MULTIPLE_CHOICE;
+use crate::tasks::question_answering::QUESTION_ANSWERING;
+use crate::tasks::sequence::{CLASSIFICATION, REGRESSION};
+use crate::tasks::tagging::TAGGING;
 
 /// The task, columns and metric of a known data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,7 +15,7 @@ pub struct Preset {
     /// Its name for `--preset`.
     pub name: &'static str,
     /// The task of the data set.
-    pub task: TaskName,
+    pub task: TaskKind,
     /// Columns of text, second text and label: names, or numbers from 1 if there is no header.
     columns: (&'static str, Option<&'static str>, &'static str),
     choices: &'static [&'static str],
@@ -21,16 +25,16 @@ pub struct Preset {
 
 const CLASSES: Preset = Preset {
     name: "",
-    task: TaskName::Classification,
+    task: TaskKind(&CLASSIFICATION),
     columns: ("sentence1", Some("sentence2"), "label"),
     choices: &[],
     header: true,
     metric: "accuracy",
 };
-const TAGS: Preset = Preset { task: TaskName::Tagging, columns: ("text", None, "label"), metric: "f1", ..CLASSES };
+const TAGS: Preset = Preset { task: TaskKind(&TAGGING), columns: ("text", None, "label"), metric: "f1", ..CLASSES };
 const ANSWERS: Preset =
-    Preset { task: TaskName::QuestionAnswering, columns: ("question", Some("context"), "label"), ..TAGS };
-const CHOICES: Preset = Preset { task: TaskName::MultipleChoice, ..CLASSES };
+    Preset { task: TaskKind(&QUESTION_ANSWERING), columns: ("question", Some("context"), "label"), ..TAGS };
+const CHOICES: Preset = Preset { task: TaskKind(&MULTIPLE_CHOICE), ..CLASSES };
 
 const PRESETS: [Preset; 16] = [
     // CoLA's files have no header: source, label, author's mark, sentence.
@@ -39,7 +43,7 @@ const PRESETS: [Preset; 16] = [
     Preset { name: "mrpc", columns: ("#1 String", Some("#2 String"), "Quality"), metric: "f1", ..CLASSES },
     Preset {
         name: "stsb",
-        task: TaskName::Regression,
+        task: TaskKind(&REGRESSION),
         columns: ("sentence1", Some("sentence2"), "score"),
         metric: "pearson",
         ..CLASSES
@@ -103,7 +107,7 @@ mod tests {
         for preset in PRESETS {
             assert_eq!(preset.name.parse::<Preset>().unwrap(), preset);
             let description = preset.description(128);
-            assert_eq!(preset.task == TaskName::MultipleChoice, !description.choices.is_empty());
+            assert_eq!(preset.task == TaskKind(&MULTIPLE_CHOICE), !description.choices.is_empty());
             assert_eq!(description.header, description.text.parse::<usize>().is_err(), "{}", preset.name);
         }
         assert!("glue".parse::<Preset>().is_err());

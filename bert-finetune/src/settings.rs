@@ -10,7 +10,6 @@ use serde::Serialize;
 
 use crate::args::{Freeze, TrainArgs};
 use crate::description::{Description, SHORTEST_SEQUENCE};
-use crate::tasks::kind::TaskName;
 
 /// Default output directory of a run on the sample.
 pub const DEFAULT_OUTPUT: &str = "runs/finetune";
@@ -155,7 +154,7 @@ impl FinetuneSettings {
         check((0.0..1.0).contains(&share), "--eval-share", share.to_string(), "at least 0 and below 1")?;
         check(self.early_stop != Some(0), "--early-stop", "0".into(), "at least 1")?;
         let Description { task, metric, .. } = &self.description;
-        let metrics = task.metrics();
+        let metrics = task.metrics;
         let expected = format!("one of {} for {task}", metrics.join(", "));
         check(metrics.contains(&metric.as_str()), "--metric", format!("{metric:?}"), &expected)?;
         let length = self.description.max_seq_len;
@@ -199,11 +198,11 @@ fn describe(args: &TrainArgs, model: &Path) -> Result<Description> {
         (Some(task), Some(preset)) if task != preset.task => {
             return Err(Error::Usage(format!("--task {task}: the preset {} is for {}", preset.name, preset.task)));
         }
-        (task, preset) => task.or(preset.map(|preset| preset.task)).unwrap_or(TaskName::Classification),
+        (task, preset) => task.or(preset.map(|preset| preset.task)).unwrap_or_default(),
     };
     // Do not let the default length exceed the model's positions.
     let positions = load_config(model).map_or(usize::MAX, |config| config.max_position_embeddings);
-    let length = args.max_seq_len.unwrap_or(task.default_length().min(positions));
+    let length = args.max_seq_len.unwrap_or(task.max_seq_len.min(positions));
     let usual = args.preset.map_or_else(|| Description::usual(task, length), |preset| preset.description(length));
     // Explicit options override the preset.
     let usual = args.columns.over(usual, args.label.as_deref());
@@ -228,6 +227,8 @@ mod tests {
 
     use super::*;
     use crate::args::{Cli, Command};
+    use crate::tasks::kind::TaskKind;
+    use crate::tasks::sequence::CLASSIFICATION;
 
     fn resolve(arguments: &str) -> Result<(FinetuneSettings, FinetuneRunOptions)> {
         let words = ["bert-finetune", "train"].into_iter().chain(arguments.split_whitespace());
@@ -244,7 +245,7 @@ mod tests {
         let settings = on_file("");
         assert_eq!((settings.epochs, settings.batch_size, settings.learning_rate), (3, 32, 5e-5));
         assert_eq!((settings.warmup, settings.weight_decay, settings.clip), (0.1, 0.01, 1.0));
-        assert_eq!((settings.description.max_seq_len, settings.description.task), (128, TaskName::Classification));
+        assert_eq!((settings.description.max_seq_len, settings.description.task), (128, TaskKind(&CLASSIFICATION)));
         assert_eq!((&*settings.description.metric, settings.adaptation), ("accuracy", Adaptation::Full));
         let answers = on_file("--task question-answering").description;
         assert_eq!((answers.max_seq_len, answers.doc_stride, &*answers.text), (384, 128, "question"));

@@ -11,8 +11,6 @@ use bert_model::pretrained::save_weights;
 use bert_model::{Error, Result};
 use serde_json::json;
 
-use crate::embed::Vectors;
-
 /// Bytes of the `.npy` header, which is padded with spaces so that it can be rewritten when the shape is known.
 const NPY_HEADER: usize = 128;
 
@@ -25,7 +23,7 @@ pub enum Sink {
     /// A matrix `[texts, width]` of little-endian `f32`.
     Npy { file: StagedFile, path: PathBuf, rows: usize, width: usize },
     /// One tensor `embeddings`, or one for each text if every token has a vector.
-    Safetensors { path: PathBuf, texts: Vec<Vectors> },
+    Safetensors { path: PathBuf, texts: Vec<Vec<Vec<f32>>> },
 }
 
 impl Sink {
@@ -60,8 +58,8 @@ impl Sink {
     ///
     /// # Errors
     /// If they cannot be written.
-    pub fn add(&mut self, text: &str, tokens: &[String], vectors: Vectors, every_token: bool) -> Result<()> {
-        let line = |vectors: Vectors| match every_token {
+    pub fn add(&mut self, text: &str, tokens: &[String], vectors: Vec<Vec<f32>>, every_token: bool) -> Result<()> {
+        let line = |vectors: Vec<Vec<f32>>| match every_token {
             true => json!({"text": text, "tokens": tokens, "embedding": vectors}),
             false => json!({"text": text, "embedding": vectors.first()}),
         };

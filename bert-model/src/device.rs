@@ -11,11 +11,12 @@ use burn::tensor::{DeviceKind, DeviceType};
 
 use crate::error::{Error, Result};
 
-/// All names that `--device` accepts.
+/// All names that [`select`] accepts.
 pub const NAMES: [&str; 8] = ["auto", "flex", "ndarray", "wgpu", "vulkan", "metal", "cuda", "rocm"];
 
 /// A device and the name it was selected by.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct NamedDevice {
     /// One of [`NAMES`], never "auto".
     pub name: &'static str,
@@ -103,8 +104,8 @@ fn ndarray() -> Result<NamedDevice> {
     Err(not_built("ndarray"))
 }
 
-fn not_built(feature: &str) -> Error {
-    error(feature, format!("not in this build; build with `--features {feature}`"))
+fn not_built(feature: &'static str) -> Error {
+    Error::NotBuilt { feature }
 }
 
 /// Defines a GPU backend: its device, if the build has the feature and the machine an adapter.

@@ -13,10 +13,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Reading or writing a file failed. The message includes `cause`; exposing it as `source`, too,
-    /// would print it twice.
-    #[error("{}: cannot {action}: {}", path.display(), reason(cause))]
-    Io { path: PathBuf, action: &'static str, cause: std::io::Error },
+    /// Reading or writing a file failed. The message includes the `source`.
+    #[error("{}: cannot {action}: {}", path.display(), reason(source))]
+    Io { path: PathBuf, action: &'static str, source: std::io::Error },
 
     /// A line of a text file (numbered from 1) violates its format.
     #[error("{}:{line}: found {found}, expected {expected}", path.display())]
@@ -34,6 +33,18 @@ pub enum Error {
     #[error("{}: tensor `{tensor}`: found {found}, expected {expected}", path.display())]
     Tensor { path: PathBuf, tensor: String, found: String, expected: String },
 
+    /// The checkpoint lacks parameters of the model: it has another head, or none that was trained.
+    #[error(
+        "{}: no tensor `{}`: the checkpoint has no trained head for this use",
+        path.display(),
+        tensors.join("`, `")
+    )]
+    MissingTensors { path: PathBuf, tensors: Vec<String> },
+
+    /// A text exceeds the model's maximum length and must not be truncated.
+    #[error("the text has {tokens} tokens, the model takes at most {limit}; shorten it")]
+    TooLong { tokens: usize, limit: usize },
+
     /// Two inputs that are used together do not match.
     #[error("{left} does not fit {right}: {advice}")]
     Mismatch { left: String, right: String, advice: String },
@@ -41,6 +52,10 @@ pub enum Error {
     /// This build or this machine lacks the device.
     #[error("device `{name}`: {reason}")]
     Device { name: String, reason: String },
+
+    /// The device's backend is not compiled in.
+    #[error("device `{feature}`: not in this build, which lacks the cargo feature `{feature}`")]
+    NotBuilt { feature: &'static str },
 
     /// Training produced a number that is not finite.
     #[error(
@@ -62,7 +77,7 @@ impl Error {
     /// error.
     pub fn io(path: impl AsRef<Path>, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
-        move |cause| Self::Io { path, action, cause }
+        move |source| Self::Io { path, action, source }
     }
 
     /// A line that violates its file's format; `line` counts from 1.
@@ -102,8 +117,8 @@ impl Error {
 }
 
 /// The system's message, without the error number.
-fn reason(cause: &std::io::Error) -> String {
-    let text = cause.to_string();
+fn reason(source: &std::io::Error) -> String {
+    let text = source.to_string();
     match text.find(" (os error") {
         Some(end) => text[..end].to_string(),
         None => text,

@@ -58,9 +58,15 @@ impl Workers {
 
     /// Applies `work` to items of these lengths (in tokens), given by their numbers, in batches of like lengths that hold
     /// little padding. `work` answers for each number of its batch; the answers come in the order of the items.
-    pub fn run_by_length<R: Send>(&self, lengths: &[usize], work: impl Fn(&[usize]) -> Vec<R> + Sync) -> Vec<R> {
+    /// A batch has at most `batch_tokens` tokens, padding included, unless it is one item.
+    pub fn run_by_length<R: Send>(
+        &self,
+        lengths: &[usize],
+        batch_tokens: usize,
+        work: impl Fn(&[usize]) -> Vec<R> + Sync,
+    ) -> Vec<R> {
         let share = lengths.iter().sum::<usize>().div_ceil(self.count());
-        let batches = batches_by_length(lengths, share.min(BATCH_TOKENS));
+        let batches = batches_by_length(lengths, share.min(batch_tokens));
         // Whoever is free takes the next batch, the longest first, so that nobody waits long for the last one.
         let taken = AtomicUsize::new(0);
         let next = || batches.iter().rev().nth(taken.fetch_add(1, Ordering::Relaxed));
@@ -78,7 +84,7 @@ impl Workers {
 }
 
 /// Tokens of a batch, padding included: enough to keep a core busy, few enough to stay in the cache.
-const BATCH_TOKENS: usize = 4096;
+pub const BATCH_TOKENS: usize = 4096;
 
 /// A batch of this many tokens, which keeps a core busy as well, takes no item for which much of it would be padded.
 const ENOUGH_TOKENS: usize = 1024;
@@ -179,7 +185,8 @@ mod tests {
         let padded: usize = batches.iter().map(|batch| batch.len() * lengths[batch[batch.len() - 1]]).sum();
         assert!(padded as f64 <= 1.05 * lengths.iter().sum::<usize>() as f64, "more than 5 % padding");
         let workers = Workers::for_device(&Device::flex()).unwrap();
-        let answers = workers.run_by_length(&lengths, |batch| batch.iter().map(|&index| lengths[index]).collect());
+        let own = |batch: &[usize]| batch.iter().map(|&index| lengths[index]).collect();
+        let answers = workers.run_by_length(&lengths, BATCH_TOKENS, own);
         assert_eq!(answers, lengths);
     }
 

@@ -12,7 +12,7 @@ use bert_model::model::loss::cross_entropy;
 use bert_model::pretrained::load_config;
 use bert_model::pretrained::weights::Weights;
 use bert_model::text::{Sequence, collate};
-use bert_model::workers::split_evenly;
+use bert_model::workers::{BATCH_TOKENS, split_evenly};
 use bert_model::{BertForMaskedLM, BertModel, Workers, pretrained};
 use bert_train::{
     Losses, Objective, Optimizer, OptimizerConfig, PendingStep, Plan, Precision, Solo, TrainingState, take_step,
@@ -77,7 +77,7 @@ fn sequence(row: &Row) -> Sequence {
 /// Mean-pooled last hidden states of texts of any lengths. The sum of the absolute values is what is compared.
 fn encode(model: &BertModel, rows: &[Row], workers: &Workers, device: &Device) -> f64 {
     let lengths: Vec<usize> = rows.iter().map(|row| row.ids.len()).collect();
-    let sums = workers.run_by_length(&lengths, |batch| {
+    let sums = workers.run_by_length(&lengths, BATCH_TOKENS, |batch| {
         let chosen: Vec<Sequence> = batch.iter().map(|&index| sequence(&rows[index])).collect();
         let input = collate(&chosen.iter().collect::<Vec<_>>(), 0, device);
         let mask = input.attention_mask.clone().float().unsqueeze_dim::<3>(2);
@@ -118,7 +118,8 @@ fn main() -> Result<()> {
                 let mut state = match training.take() {
                     Some(state) => state,
                     None => {
-                        let loaded = pretrained::load_weights::<BertForMaskedLM>(&weights, config.clone(), 0, &device)?;
+                        let loaded =
+                            pretrained::load_weights_partial::<BertForMaskedLM>(&weights, config.clone(), 0, &device)?;
                         let optimizer = Optimizer::new(OptimizerConfig::default());
                         TrainingState::new(loaded.model.train(), optimizer)
                     }
@@ -142,7 +143,7 @@ fn main() -> Result<()> {
             }
             "encode" => {
                 if encoder.is_none() {
-                    encoder = Some(pretrained::load_weights(&weights, config.clone(), 0, &device)?.model);
+                    encoder = Some(pretrained::load_weights_partial(&weights, config.clone(), 0, &device)?.model);
                 }
                 let Some(model) = &encoder else { bail!("no model") };
                 let started = Instant::now();

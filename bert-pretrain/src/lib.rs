@@ -1,9 +1,9 @@
 //! Pretraining BERT: from text files to a model directory.
 //!
 //! In data-flow order: [`corpus`] → [`vocabulary`] → [`store`] (tokenized, on disk) → [`examples`]
-//! with [`masking`] → [`stream`] → [`batch`] → [`objective`]. [`prepare`] and [`train`] put these
-//! together. [`args`] is the command line, [`settings`] its validated form, and [`sample`] the
-//! built-in corpus. [`fill_mask`] uses the trained model, and [`report`] shows the run.
+//! with [`masking`] → [`stream`] → [`batch`] → [`objective`]. [`prepare`], [`start`] and [`train`]
+//! put these together. [`args`] is the command line, [`settings`] its validated form, and
+//! [`sample`] the built-in corpus. [`report`] shows the run.
 
 // Invalid user input must never panic.
 #![deny(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::unreachable)]
@@ -13,7 +13,6 @@ pub mod args;
 pub mod batch;
 pub mod corpus;
 pub mod examples;
-pub mod fill_mask;
 pub mod masking;
 pub mod objective;
 pub mod prepare;

@@ -13,10 +13,12 @@ use bert_cli::input::read_inputs;
 use bert_cli::input::table::TableOptions;
 use bert_cli::program::{exit, print_line, select_device};
 use bert_model::device::NamedDevice;
-use bert_model::{BertForMaskedLM, BertForNextSentencePrediction, Pretrained, Tokenizer, load};
+use bert_model::pipeline::{
+    FilledText, MaskFiller, MaskProcessor, NextSentenceProcessor, PairScorer, Pipeline, Prediction, Processor,
+};
+use bert_model::{Tokenizer, load_partial};
 use bert_pretrain::args::{Cli, Command, EvaluateArgs, FillMaskArgs, NextSentenceArgs, TrainArgs, VocabArgs};
 use bert_pretrain::corpus::Corpus;
-use bert_pretrain::fill_mask::{FilledText, fill_mask, next_sentence};
 use bert_pretrain::settings::{DataSettings, PretrainSettings};
 use bert_pretrain::vocabulary::write_vocab;
 use bert_pretrain::{sample, train, vocabulary};
@@ -81,10 +83,10 @@ fn print_table(summary: &Value) {
 
 /// Prints the model's answers to the sample's questions, and whether they are right.
 fn print_sample_masks(directory: &Path, common: &Common) -> Result<()> {
-    let model = Model::<BertForMaskedLM>::open(directory, common)?;
+    let filler: MaskFiller = open(directory, common, MaskProcessor::new)?;
     eprintln!();
     for (question, answer) in sample::questions() {
-        let filled = model.fill(&question, 3)?;
+        let filled = filler.fill(&question, 3)?;
         let right = filled.masks.iter().all(|mask| mask.predictions[0].token.eq_ignore_ascii_case(answer));
         print_line(format_args!("{} {}", if right { "right" } else { "wrong" }, describe(&filled)))?;
     }
@@ -121,7 +123,7 @@ fn run_evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
 }
 
 fn run_fill_mask(args: &FillMaskArgs) -> Result<ExitCode> {
-    let model = Model::<BertForMaskedLM>::open(&args.model, &args.common)?;
+    let filler: MaskFiller = open(&args.model, &args.common, MaskProcessor::new)?;
     let print = |filled: FilledText| -> Result<()> {
         let line = match args.common.json {
             true => serde_json::to_string(&filled).context("the predictions")?,
@@ -132,14 +134,14 @@ fn run_fill_mask(args: &FillMaskArgs) -> Result<ExitCode> {
     match args.texts.source()? {
         None => {
             for text in &args.texts.texts {
-                print(model.fill(text, args.top_k)?)?;
+                print(filler.fill(text, args.top_k)?)?;
             }
         }
         Some(input) => {
             for row in read_inputs(&input, &TableOptions::texts(Column::Name(args.text.clone())))? {
                 let row = row?;
                 let place = || format!("{input}:{}", row.line);
-                print(model.fill(&row.text, args.top_k).with_context(place)?)?;
+                print(filler.fill(&row.text, args.top_k).with_context(place)?)?;
             }
         }
     }
@@ -147,10 +149,10 @@ fn run_fill_mask(args: &FillMaskArgs) -> Result<ExitCode> {
 }
 
 fn run_next_sentence(args: &NextSentenceArgs) -> Result<ExitCode> {
-    let model = Model::<BertForNextSentencePrediction>::open(&args.model, &args.common)?;
-    model.config.check_pairs()?;
-    let Model { model, config, tokenizer, device } = &model;
-    let probability = next_sentence(model, config, tokenizer, &args.first, &args.second, device)?;
+    let pipeline = open(&args.model, &args.common, NextSentenceProcessor::new)?;
+    pipeline.config().check_pairs()?;
+    let scores = PairScorer::from(pipeline).score(&[(&args.first, &args.second)])?;
+    let probability = scores.first().map_or(f64::NAN, |&score| f64::from(score));
     if args.common.json {
         print_line(json!({"is_next": probability}))?;
     } else {
@@ -159,37 +161,26 @@ fn run_next_sentence(args: &NextSentenceArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A model loaded from a directory for inference.
-struct Model<M> {
-    model: M,
-    config: bert_model::BertConfig,
-    tokenizer: Tokenizer,
-    device: burn::tensor::Device,
-}
-
-impl<M: Pretrained> Model<M> {
-    fn open(directory: &Path, common: &Common) -> Result<Self> {
-        let NamedDevice { device, .. } = select_device(&common.device, common.quiet)?;
-        let loaded = load::<M>(directory, common.seed, &device)?;
-        if let Some(warning) = loaded.warning() {
-            eprintln!("warning: {}: {warning}", directory.display());
-        }
-        let tokenizer = Tokenizer::load(directory)?;
-        tokenizer.check_fits(&loaded.config)?;
-        Ok(Self { model: loaded.model, config: loaded.config, tokenizer, device })
+/// Loads the pipeline of a model directory; `processor` makes its processor of the tokenizer and
+/// the model's number of positions. Initializes a head that the checkpoint lacks, with a warning.
+fn open<P: Processor>(
+    directory: &Path,
+    common: &Common,
+    processor: impl FnOnce(Tokenizer, usize) -> P,
+) -> Result<Pipeline<P>> {
+    let NamedDevice { device, .. } = select_device(&common.device, common.quiet)?;
+    let loaded = load_partial::<P::Model>(directory, common.seed, &device)?;
+    if let Some(warning) = loaded.warning() {
+        eprintln!("warning: {}: {warning}", directory.display());
     }
-}
-
-impl Model<BertForMaskedLM> {
-    fn fill(&self, text: &str, top_k: usize) -> Result<FilledText> {
-        Ok(fill_mask(&self.model, &self.config, &self.tokenizer, text, top_k, &self.device)?)
-    }
+    let processor = processor(Tokenizer::load(directory)?, loaded.config.max_position_embeddings);
+    Ok(Pipeline::new(loaded, processor, &device)?)
 }
 
 /// Formats predictions as "the soup was [MASK] . → good 0.91, fine 0.03".
 fn describe(filled: &FilledText) -> String {
     let guesses = filled.masks.iter().map(|mask| {
-        let guess = |guess: &bert_pretrain::fill_mask::Prediction| format!("{} {:.2}", guess.token, guess.probability);
+        let guess = |guess: &Prediction| format!("{} {:.2}", guess.token, guess.probability);
         mask.predictions.iter().map(guess).collect::<Vec<_>>().join(", ")
     });
     format!("{} → {}", filled.text, guesses.collect::<Vec<_>>().join(" | "))

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use bert_model::pipeline::best_pieces;
 use bert_model::{BertForPreTraining, Result, Tokenizer};
 use bert_train::report::{Chart, MaskedSentence, Report, fact, points};
 use bert_train::run_directory::{read_metrics, read_run};
@@ -83,7 +84,7 @@ pub fn filled_masks(
         let (logits, _) = model.forward(batch.input, batch.positions);
         let probabilities: Vec<f32> =
             softmax(logits.slice_dim(0, place..place + 1), 1).into_data().iter::<f32>().collect();
-        let guesses = crate::fill_mask::top_predictions(&probabilities, 3, tokenizer);
+        let guesses = best_pieces(&probabilities, 3, tokenizer);
         let start = token.position.saturating_sub(CONTEXT);
         let end = (token.position + CONTEXT).min(example.ids.len());
         let pieces: Vec<String> = (start..end).map(|at| shown_piece(example, at, token.position, tokenizer)).collect();

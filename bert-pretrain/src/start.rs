@@ -1,6 +1,6 @@
 //! The initial weights of a run: new ones, or those of a model directory.
 
-use bert_model::{BertConfig, BertForPreTraining, Error, Pretrained, Result, Tokenizer, load};
+use bert_model::{BertConfig, BertForPreTraining, Error, Pretrained, Result, Tokenizer, load_partial};
 use bert_train::permutation::mix;
 use burn::tensor::Device;
 
@@ -9,6 +9,20 @@ use crate::settings::PretrainSettings;
 
 /// Tag that keeps this random stream independent of the run's others.
 const WEIGHTS: u64 = 14;
+
+/// Checks that a model can read the two sentences of next-sentence prediction.
+///
+/// # Errors
+/// If it has only one token type.
+pub fn check_pairs(config: &BertConfig) -> Result<()> {
+    config.check_pairs().map_err(|error| match error {
+        Error::Mismatch { left, right, .. } => {
+            let advice = "use single texts (--no-nsp), or a model with two token types".into();
+            Error::Mismatch { left, right, advice }
+        }
+        other => other,
+    })
+}
 
 /// The initial model and a configuration that matches the tokenizer.
 ///
@@ -22,7 +36,7 @@ pub fn initial_model(
     let seed = mix(&[settings.seed, WEIGHTS]);
     let (model, config) = match &settings.init {
         Some(directory) => {
-            let loaded = load::<BertForPreTraining>(directory, seed, device)?;
+            let loaded = load_partial::<BertForPreTraining>(directory, seed, device)?;
             if let Some(warning) = loaded.warning() {
                 eprintln!("warning: {}: {warning}", directory.display());
             }
@@ -38,7 +52,7 @@ pub fn initial_model(
     };
     tokenizer.check_fits(&config)?;
     if settings.data.nsp_mode != NspMode::Off {
-        config.check_pairs()?;
+        check_pairs(&config)?;
     }
     if settings.longest() > config.max_position_embeddings {
         return Err(Error::Mismatch {

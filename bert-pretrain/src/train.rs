@@ -6,7 +6,7 @@ use std::time::Instant;
 use bert_cli::program::select_device;
 use bert_model::device::NamedDevice;
 use bert_model::pretrained::{save_weights, state_dict};
-use bert_model::{BertConfig, BertForPreTraining, Error, Pretrained, Result, Tokenizer, load};
+use bert_model::{BertConfig, BertForPreTraining, Error, Pretrained, Result, Tokenizer, load_partial};
 use bert_train::run_directory::check_inputs;
 use bert_train::{
     Checkpoints, Ended, IfExists, Interrupt, Optimizer, Plan, RunDirectory, TrainingState, prefetch, train,
@@ -22,7 +22,7 @@ use crate::prepare::{
 };
 use crate::report;
 use crate::settings::{DataSettings, PretrainRunOptions, PretrainSettings};
-use crate::start::initial_model;
+use crate::start::{check_pairs, initial_model};
 use crate::store::{Split, Store, Subset};
 
 /// The result of a training run.
@@ -70,7 +70,7 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     /// Opens the run directory, the corpus and the model, and writes `run.json`.
     fn prepare(settings: &'a PretrainSettings, run: &'a PretrainRunOptions) -> Result<(Self, BertForPreTraining)> {
-        let NamedDevice { name, device } = select_device(&run.device, run.quiet)?;
+        let NamedDevice { name, device, .. } = select_device(&run.device, run.quiet)?;
         settings.precision.check(&device)?;
         // Report invalid inputs before anything is written.
         for paths in [&settings.corpus, &settings.eval_corpus] {
@@ -256,7 +256,7 @@ pub fn evaluate(
     device: &Device,
     seed: u64,
 ) -> Result<Evaluation> {
-    let loaded = load::<BertForPreTraining>(model_directory, seed, device)?;
+    let loaded = load_partial::<BertForPreTraining>(model_directory, seed, device)?;
     let has_nsp = !loaded.initialized.iter().any(|name| name.starts_with("cls.seq_relationship"));
     if let Some(warning) = loaded.warning() {
         eprintln!("warning: {}: {warning}", model_directory.display());
@@ -265,7 +265,7 @@ pub fn evaluate(
     tokenizer.check_fits(&loaded.config)?;
     let nsp_mode = if has_nsp { data.nsp_mode } else { NspMode::Off };
     if nsp_mode != NspMode::Off {
-        loaded.config.check_pairs()?;
+        check_pairs(&loaded.config)?;
     }
     let max_seq_len = data.max_seq_len.min(loaded.config.max_position_embeddings);
     let data = DataSettings { nsp_mode, max_seq_len, ..data.clone() };

@@ -2,7 +2,7 @@
 //! `cargo run --release -p bert-model --example fine_tune -- DIR OUT`
 
 use bert_model::model::loss::cross_entropy;
-use bert_model::pretrained::{load_config, load_weights, weights::Weights};
+use bert_model::pretrained::{load_config, load_weights_partial, weights::Weights};
 use bert_model::text::{Sequence, collate};
 use bert_model::workers::split_evenly;
 use bert_model::{BertForSequenceClassification, Result, Tokenizer, Workers, device, save};
@@ -42,8 +42,12 @@ fn main() -> Result<()> {
     let device = device::select("auto")?.device;
     let tokenizer = Tokenizer::load(&directory)?;
     let config = load_config(&directory)?.with_labels(&["bad".to_string(), "good".to_string()]);
-    let model =
-        load_weights::<BertForSequenceClassification>(&Weights::open(&directory)?, config.clone(), 42, &device)?;
+    let model = load_weights_partial::<BertForSequenceClassification>(
+        &Weights::open(&directory)?,
+        config.clone(),
+        42,
+        &device,
+    )?;
     let optimizer = Optimizer::new(OptimizerConfig::default());
     let mut state = TrainingState::new(model.model.train(), optimizer);
     let encode = |(text, label): (&str, i32)| Ok((Sequence::from(&tokenizer.encode(text, None)?), label));

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`bert_cli::input::table`] | texts with classes, numbers or many labels, from `.csv`, `.tsv` and `.jsonl` |
 //! | [`choices`] | multiple choice, from the same formats |
-//! | [`conll`], [`tags`] | tagged words, and what tags say of entities |
+//! | [`conll`] | tagged words |
 //! | [`squad`] | questions about passages |
 //!
 //! Malformed input is an error that names file and line.
@@ -12,4 +12,3 @@
 pub mod choices;
 pub mod conll;
 pub mod squad;
-pub mod tags;

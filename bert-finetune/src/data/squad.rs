@@ -6,6 +6,7 @@
 use std::{path::Path, sync::Arc};
 
 use bert_cli::lines::read_file;
+use bert_model::text::CodePoints;
 use bert_model::{Error, Result};
 use serde::Deserialize;
 
@@ -33,31 +34,6 @@ pub struct Answer {
     pub text: String,
     /// Number of code points before the answer in the passage.
     pub start: usize,
-}
-
-/// Converts between code points, which SQuAD counts, and the byte offsets of Rust strings.
-pub struct CodePoints {
-    /// Byte offset of each code point, followed by the length of the text.
-    bytes: Vec<usize>,
-}
-
-impl CodePoints {
-    /// Indexes the code points of a text.
-    pub fn new(text: &str) -> Self {
-        Self { bytes: text.char_indices().map(|(byte, _)| byte).chain([text.len()]).collect() }
-    }
-
-    /// The byte offset of a code point, or the length of the text for the number of its code
-    /// points.
-    pub fn to_byte(&self, code_point: usize) -> Option<usize> {
-        self.bytes.get(code_point).copied()
-    }
-
-    /// The text between two code points, clamped to its end.
-    pub fn slice<'a>(&self, text: &'a str, start: usize, end: usize) -> &'a str {
-        let byte = |code_point| self.to_byte(code_point).unwrap_or(text.len());
-        text.get(byte(start)..byte(end)).unwrap_or_default()
-    }
 }
 
 #[derive(Deserialize)]

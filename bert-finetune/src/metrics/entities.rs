@@ -7,10 +7,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use bert_model::pipeline::tags::{EntitySpan, TagScheme, entities};
 use serde::Serialize;
 
 use super::classification::{ClassScores, ratio};
-use crate::data::tags::{Entity, TagScheme, entities};
 
 /// Scores of predicted entities.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -38,7 +38,7 @@ pub fn entity_scores(gold: &[Vec<String>], predicted: &[Vec<String>], scheme: Ta
     debug_assert_eq!(gold.len(), predicted.len());
     let mut counts: BTreeMap<String, Counts> = BTreeMap::new();
     for (gold, predicted) in gold.iter().zip(predicted) {
-        let gold: HashSet<Entity> = entities(gold, scheme).into_iter().collect();
+        let gold: HashSet<EntitySpan> = entities(gold, scheme).into_iter().collect();
         for entity in entities(predicted, scheme) {
             let right = gold.contains(&entity);
             let count = counts.entry(entity.kind).or_default();

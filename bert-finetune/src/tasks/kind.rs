@@ -1,82 +1,177 @@
-//! The kinds of tasks by their names, and what is known of each without a file.
+//! The kinds of tasks: what is known of each without a file.
+//!
+//! A task is a file beside this one and a line of [`REGISTRY`]; [`super::any`] has what depends on the types of all.
 
 use std::fmt;
+use std::ops::Deref;
+use std::path::Path;
 
-use bert_model::{
-    BertForMultipleChoice, BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification,
-    Pretrained, ProblemType,
-};
+use bert_model::{BertConfig, ProblemType, Result, Tokenizer};
 use clap::ValueEnum;
-use serde::{Deserialize, Serialize};
+use clap::builder::PossibleValue;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// What a model is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum TaskName {
-    /// One class for a text or a pair.
-    Classification,
-    /// Any number of labels.
-    MultiLabel,
-    /// A value.
-    Regression,
-    /// A tag for every word.
-    Tagging,
-    /// The span of a text that answers a question.
-    QuestionAnswering,
-    /// The best of several continuations.
-    MultipleChoice,
-}
+use super::any::AnyTask;
+use super::{multiple_choice, question_answering, sequence, tagging};
+use crate::description::Description;
 
-impl fmt::Display for TaskName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let value = self.to_possible_value();
-        f.write_str(value.as_ref().map_or("task", |value| value.get_name()))
-    }
-}
+/// Every task that there is; the first one is the default.
+pub static REGISTRY: [TaskKind; COUNT] = [
+    TaskKind(&sequence::CLASSIFICATION),
+    TaskKind(&sequence::MULTI_LABEL),
+    TaskKind(&sequence::REGRESSION),
+    TaskKind(&tagging::TAGGING),
+    TaskKind(&question_answering::QUESTION_ANSWERING),
+    TaskKind(&multiple_choice::MULTIPLE_CHOICE),
+];
 
-impl TaskName {
-    /// How `config.json` calls it, if it has a word for it.
-    pub fn problem_type(self) -> Option<ProblemType> {
-        match self {
-            Self::Classification => Some(ProblemType::SingleLabelClassification),
-            Self::MultiLabel => Some(ProblemType::MultiLabelClassification),
-            Self::Regression => Some(ProblemType::Regression),
-            _ => None,
-        }
-    }
+const COUNT: usize = 6;
 
+/// What is known of a task without a file.
+#[derive(Debug)]
+pub struct Facts {
+    /// As `--task` and `finetune.json` call it.
+    pub name: &'static str,
+    /// One line of help.
+    pub about: &'static str,
     /// The class in transformers that has the head.
-    pub fn architecture(self) -> &'static str {
-        match self {
-            Self::Classification | Self::MultiLabel | Self::Regression => BertForSequenceClassification::ARCHITECTURE,
-            Self::Tagging => BertForTokenClassification::ARCHITECTURE,
-            Self::QuestionAnswering => BertForQuestionAnswering::ARCHITECTURE,
-            Self::MultipleChoice => BertForMultipleChoice::ARCHITECTURE,
-        }
-    }
-
+    pub architecture: &'static str,
+    /// How `config.json` calls it, if it has a word for it.
+    pub problem_type: Option<ProblemType>,
     /// The metric that decides unless another one is named.
-    pub fn default_metric(self) -> &'static str {
-        match self {
-            Self::Classification | Self::MultipleChoice => "accuracy",
-            Self::MultiLabel | Self::Tagging | Self::QuestionAnswering => "f1",
-            Self::Regression => "pearson",
-        }
-    }
-
+    pub main_metric: &'static str,
     /// The metrics that can decide which epoch is kept, all of which are better when higher.
-    pub fn metrics(self) -> &'static [&'static str] {
-        match self {
-            Self::Classification => &["accuracy", "f1", "macro_f1", "weighted_f1", "mcc"],
-            Self::MultiLabel => &["accuracy", "f1", "micro_f1", "macro_f1", "weighted_f1"],
-            Self::Regression => &["pearson", "spearman"],
-            Self::MultipleChoice => &["accuracy"],
-            Self::Tagging | Self::QuestionAnswering => &["f1"],
-        }
+    pub metrics: &'static [&'static str],
+    /// The longest sequence in tokens, unless another one is named.
+    pub max_seq_len: usize,
+    /// The usual columns of the text and of a second one.
+    pub columns: (&'static str, Option<&'static str>),
+    /// Whether the model always reads two texts.
+    pub reads_pairs: bool,
+    /// Checks that the columns can be columns, whether or not a file has them.
+    pub check_columns: fn(&Description) -> Result<()>,
+    /// Learns the labels of a training file; for tags what their prefixes mean, for questions whether some have no
+    /// answer.
+    pub learn_labels: fn(&mut Description, &Path) -> Result<Vec<String>>,
+    /// The task with its labels.
+    pub open: fn(&Description, Vec<String>, &Tokenizer) -> Result<AnyTask>,
+}
+
+/// A task of the [`REGISTRY`], known by its name.
+#[derive(Clone, Copy)]
+pub struct TaskKind(pub(crate) &'static Facts);
+
+impl TaskKind {
+    /// The task that a head from elsewhere is for, as its configuration has it; `None` if for none of these.
+    pub fn of_head(config: &BertConfig) -> Option<Self> {
+        let architecture = config.architectures.iter().flatten().next()?;
+        let problem = config.head_problem();
+        let is_kind = |kind: &&Self| {
+            kind.architecture == architecture && kind.problem_type.is_none_or(|problem_type| problem_type == problem)
+        };
+        REGISTRY.iter().find(is_kind).copied()
+    }
+}
+
+impl Default for TaskKind {
+    fn default() -> Self {
+        REGISTRY[0]
+    }
+}
+
+impl Deref for TaskKind {
+    type Target = Facts;
+
+    fn deref(&self) -> &Facts {
+        self.0
+    }
+}
+
+impl PartialEq for TaskKind {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for TaskKind {}
+
+impl fmt::Debug for TaskKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl fmt::Display for TaskKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl ValueEnum for TaskKind {
+    fn value_variants<'a>() -> &'a [Self] {
+        &REGISTRY
     }
 
-    /// The longest sequence unless another one is named.
-    pub fn default_length(self) -> usize {
-        if self == Self::QuestionAnswering { 384 } else { 128 }
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name).help(self.about))
+    }
+}
+
+impl Serialize for TaskKind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name)
+    }
+}
+
+impl<'de> Deserialize<'de> for TaskKind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        const NAMES: [&str; COUNT] = {
+            let mut names = [""; COUNT];
+            let mut index = 0;
+            while index < COUNT {
+                names[index] = REGISTRY[index].0.name;
+                index += 1;
+            }
+            names
+        };
+        let name = String::deserialize(deserializer)?;
+        let kind = REGISTRY.iter().find(|kind| kind.name == name).copied();
+        kind.ok_or_else(|| D::Error::unknown_variant(&name, &NAMES))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_task_is_found_by_its_name_and_can_be_decided() {
+        for kind in REGISTRY {
+            assert_eq!(TaskKind::from_str(kind.name, false), Ok(kind));
+            assert_eq!(serde_json::from_value::<TaskKind>(serde_json::json!(kind)).unwrap(), kind);
+            assert!(kind.metrics.contains(&kind.main_metric), "{kind}");
+        }
+        let unknown = serde_json::from_str::<TaskKind>("\"chess\"").unwrap_err().to_string();
+        assert!(unknown.starts_with("unknown variant `chess`, expected one of `classification`"), "{unknown}");
+    }
+
+    #[test]
+    fn heads_from_elsewhere_are_understood() {
+        let kind = |architecture: &str, problem_type, labels: &[&str]| {
+            let config = BertConfig {
+                architectures: Some(vec![architecture.into()]),
+                problem_type,
+                ..BertConfig::default().with_labels(labels)
+            };
+            TaskKind::of_head(&config).map(|kind| kind.name)
+        };
+        let sequence = "BertForSequenceClassification";
+        assert_eq!(kind(sequence, None, &["a", "b"]), Some("classification"));
+        assert_eq!(kind(sequence, None, &["a"]), Some("regression"));
+        assert_eq!(kind(sequence, Some(ProblemType::SingleLabelClassification), &["a"]), Some("classification"));
+        assert_eq!(kind(sequence, Some(ProblemType::MultiLabelClassification), &["a"]), Some("multi-label"));
+        assert_eq!(kind("BertForTokenClassification", None, &["O"]), Some("tagging"));
+        assert_eq!(kind("BertForPreTraining", None, &["a"]), None);
     }
 }

@@ -1,11 +1,12 @@
-//! Ways of asking BERT, one file for each: what an example is, how it becomes input, what the loss is, and how scores
-//! become an answer.
+//! Tasks, one file for each: what a labeled example is, what the loss is, and how good answers are. How a text becomes
+//! input and scores become an answer is the library's ([`bert_model::pipeline`]).
 //!
 //! [`crate::train`], [`crate::predict`] and `evaluate` know tasks only through [`Task`]; [`kind`] has their names, [`any`]
 //! makes one of them from the description of a head.
 
 pub mod any;
 pub mod kind;
+mod labels;
 pub mod multiple_choice;
 pub mod question_answering;
 pub mod sequence;
@@ -14,8 +15,8 @@ pub mod tagging;
 use std::path::Path;
 
 use bert_cli::input::kind::Input;
-use bert_model::text::Sequence;
-use bert_model::{BertModel, Error, Pretrained, Result};
+use bert_model::pipeline::{HeadProcessor, Processor};
+use bert_model::{Error, Result};
 use burn::tensor::Tensor;
 use serde_json::{Map, Value};
 
@@ -55,29 +56,33 @@ impl Query {
     }
 }
 
-/// The number of a label; where all labels have names, a number means the label that has it.
-fn label_index(label: &str, labels: &[String]) -> Option<usize> {
-    let is_named = || labels.iter().all(|label| label.parse::<f64>().is_err());
-    let by_number = || label.parse().ok().filter(|&number| number < labels.len() && is_named());
-    labels.iter().position(|known| known == label).or_else(by_number)
-}
+/// BERT with the head of a task.
+pub type ModelOf<T> = <<T as Task>::Processor as Processor>::Model;
+/// What the model sees at once; an example may become several (windows of a long text).
+pub type InputOf<T> = <<T as Task>::Processor as Processor>::Input;
+/// The head's numbers for one input, on the host.
+pub type OutputOf<T> = <<T as Task>::Processor as Processor>::Output;
+/// The head's numbers for all inputs of each example.
+pub type OutputsOf<T> = Vec<Vec<OutputOf<T>>>;
+/// The answer to one example.
+pub type AnswerOf<T> = <<T as Task>::Processor as Processor>::Answer;
+/// An example without its label.
+pub type RequestOf<'a, T> = <<T as Task>::Processor as Processor>::Request<'a>;
 
-/// One way of asking BERT.
+/// What can be learned from labeled examples.
 pub trait Task: Clone + Send + Sync {
-    /// BERT with the head that answers.
-    type Model: Pretrained;
+    /// How the trained model will be used.
+    type Processor: HeadProcessor + Clone;
     /// What a data file holds.
     type Example: Clone + Send + Sync + 'static;
-    /// What the model sees at once; an example may become several (windows of a long text).
-    type Input: Send + Sync;
-    /// The head's numbers for one input, on the host.
-    type Scores: Clone + Send;
-
-    /// Whether the head reads the hidden state of `[CLS]` alone.
-    const READS_CLS_ALONE: bool;
+    /// What the head should say about one input.
+    type Target: Send + Sync;
 
     /// Which of the options `--pair`, `--question` and `--choice` make an example, besides its text.
     const OPTIONS: &'static [&'static str];
+
+    /// The text side of the pipeline.
+    fn processor(&self) -> &Self::Processor;
 
     /// Reads labeled examples.
     ///
@@ -97,25 +102,11 @@ pub trait Task: Clone + Send + Sync {
     /// If what was given does not make one.
     fn question(&self, query: &Query) -> Result<Self::Example>;
 
-    /// Cuts an example into inputs, at least one.
-    ///
-    /// # Errors
-    /// If the text cannot be tokenized.
-    fn encode(&self, example: &Self::Example) -> Result<Vec<Self::Input>>;
+    /// What the pipeline is asked about an example.
+    fn request<'a>(&self, example: &'a Self::Example) -> RequestOf<'a, Self>;
 
-    /// The token sequences of an input; one, unless there are choices.
-    fn sequences<'a>(&self, input: &'a Self::Input) -> Vec<&'a Sequence>;
-
-    /// Tokens of the longest sequence of an input.
-    fn tokens(&self, input: &Self::Input) -> usize {
-        self.sequences(input).into_iter().map(Sequence::len).max().unwrap_or_default()
-    }
-
-    /// The id that fills batches up.
-    fn pad_id(&self) -> u32;
-
-    /// The encoder of a model.
-    fn bert<'a>(&self, model: &'a Self::Model) -> &'a BertModel;
+    /// What the head should say about each of an example's inputs.
+    fn targets(&self, example: &Self::Example, inputs: &[InputOf<Self>]) -> Vec<Self::Target>;
 
     /// Weighs classes against their number in the training examples, so that rare ones count as much as frequent ones.
     ///
@@ -125,29 +116,29 @@ pub trait Task: Clone + Send + Sync {
         Err(Error::Usage("--class-weights: only classification and tagging have classes to weigh".into()))
     }
 
-    /// How many texts were longer than the model reads, and cut, so far.
-    fn truncated_count(&self) -> u64 {
-        0
+    /// How many loss terms an input with this target has (labeled words, say), weighted.
+    fn terms(&self, _target: &Self::Target) -> f64 {
+        1.0
     }
 
-    /// How many loss terms an input has (labeled words, say), weighted.
-    fn terms(&self, input: &Self::Input) -> f64;
-
     /// The sum of the loss terms of a batch, shape `[1]`, from the encoder's hidden states `[S, T, H]`.
-    fn loss(&self, model: &Self::Model, hidden: Tensor<3>, inputs: &[&Self::Input]) -> Tensor<1>;
+    fn loss(
+        &self,
+        model: &ModelOf<Self>,
+        hidden: Tensor<3>,
+        inputs: &[&InputOf<Self>],
+        targets: &[&Self::Target],
+    ) -> Tensor<1>;
 
-    /// The head's numbers for each input, from the encoder's hidden states `[S, T, H]`.
-    fn scores(&self, model: &Self::Model, hidden: Tensor<3>, inputs: &[&Self::Input]) -> Vec<Self::Scores>;
-
-    /// The answer to one example from the scores of its inputs, as `predict --json` prints it.
-    fn answer(&self, example: &Self::Example, inputs: &[Self::Input], scores: &[Self::Scores]) -> Value;
+    /// An answer as `predict --json` prints it.
+    fn json(&self, answer: &AnswerOf<Self>) -> Value;
 
     /// The metrics of all answers, by their names in `evaluate --json`.
     fn metrics(
         &self,
         examples: &[Self::Example],
-        inputs: &[Vec<Self::Input>],
-        scores: &[Vec<Self::Scores>],
+        inputs: &[Vec<InputOf<Self>>],
+        outputs: &[Vec<OutputOf<Self>>],
     ) -> Map<String, Value>;
 
     /// Sets what is chosen on held-out examples (the threshold of "no answer") by their metrics; whether it did.
@@ -159,8 +150,8 @@ pub trait Task: Clone + Send + Sync {
     fn mistakes(
         &self,
         examples: &[Self::Example],
-        inputs: &[Vec<Self::Input>],
-        scores: &[Vec<Self::Scores>],
+        inputs: &[Vec<InputOf<Self>>],
+        outputs: &[Vec<OutputOf<Self>>],
     ) -> Vec<Mistake>;
 
     /// The metric that decides which epoch is best; more is better.

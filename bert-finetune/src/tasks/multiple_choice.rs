@@ -1,63 +1,74 @@
 //! The best of several continuations (paper, section 4.4): each is paired with the text and scored, softmax over them.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use bert_cli::input::kind::Input;
-use bert_model::text::Sequence;
-use bert_model::{BertForMultipleChoice, BertModel, Error, Result, Tokenizer};
-use burn::tensor::activation::log_softmax;
+use bert_model::pipeline::{Choice, ChoiceInput, ChoiceProcessor, highest};
+use bert_model::{BertForMultipleChoice, Error, Pretrained, Result, Tokenizer};
 use burn::tensor::{Int, Tensor};
 use serde_json::{Map, Value, json};
 
-use super::sequence::argmax;
+use super::any::AnyTask;
+use super::kind::Facts;
 use super::{Examples, Query, Task};
 use crate::data::choices::{ChoiceOptions, ChoiceRow, read_choices};
+use crate::description::Description;
 use crate::metrics::classification::classification;
 use crate::report::{Mistake, worst};
+
+/// The best of several continuations.
+pub const MULTIPLE_CHOICE: Facts = Facts {
+    name: "multiple-choice",
+    about: "The best of several continuations",
+    architecture: BertForMultipleChoice::ARCHITECTURE,
+    problem_type: None,
+    main_metric: "accuracy",
+    metrics: &["accuracy"],
+    max_seq_len: 128,
+    columns: ("text", None),
+    reads_pairs: true,
+    check_columns: |description| columns(description).map(drop),
+    learn_labels: |_, _| Ok(Vec::new()),
+    open,
+};
+
+fn open(description: &Description, _labels: Vec<String>, tokenizer: &Tokenizer) -> Result<AnyTask> {
+    let processor = ChoiceProcessor::new(tokenizer.truncating(description.max_seq_len)?);
+    Ok(AnyTask::MultipleChoice(MultipleChoiceTask { columns: columns(description)?, processor }))
+}
+
+/// Where a table has what.
+fn columns(description: &Description) -> Result<ChoiceOptions> {
+    Ok(ChoiceOptions {
+        text: description.column(&description.text)?,
+        text_pair: description.pair_column()?,
+        choices: description.choices.iter().map(|name| description.column(name)).collect::<Result<_>>()?,
+        label: description.label.as_deref().map(|name| description.column(name)).transpose()?,
+        header: description.header,
+    })
+}
 
 /// Choosing among texts.
 #[derive(Debug, Clone)]
 pub struct MultipleChoiceTask {
     /// Where a table has what.
     pub columns: ChoiceOptions,
-    /// Cuts at the longest sequence.
-    pub tokenizer: Tokenizer,
-}
-
-/// All pairs of one question.
-#[derive(Debug, Clone)]
-pub struct ChoiceInput {
-    sequences: Vec<Sequence>,
-    label: usize,
-}
-
-impl MultipleChoiceTask {
-    /// Log-probabilities of the choices of each question.
-    fn log_probabilities(
-        &self,
-        model: &BertForMultipleChoice,
-        hidden: Tensor<3>,
-        inputs: &[&ChoiceInput],
-    ) -> Vec<Tensor<2>> {
-        let scores = model.head(hidden);
-        let mut start = 0;
-        let question = |input: &&ChoiceInput| {
-            let choices = input.sequences.len();
-            start += choices;
-            log_softmax(scores.clone().slice_dim(0, start - choices..start).reshape([1, choices]), 1)
-        };
-        inputs.iter().map(question).collect()
-    }
+    /// Pairs a text with its choices.
+    pub processor: ChoiceProcessor,
 }
 
 impl Task for MultipleChoiceTask {
-    type Model = BertForMultipleChoice;
+    type Processor = ChoiceProcessor;
     type Example = ChoiceRow;
-    type Input = ChoiceInput;
-    type Scores = Vec<f32>;
+    /// The right choice.
+    type Target = usize;
 
-    const READS_CLS_ALONE: bool = true;
     const OPTIONS: &'static [&'static str] = &["--pair", "--choice"];
+
+    fn processor(&self) -> &ChoiceProcessor {
+        &self.processor
+    }
 
     fn read(&self, path: &Path) -> Result<Vec<ChoiceRow>> {
         read_choices(path, &self.columns)?.collect()
@@ -77,52 +88,35 @@ impl Task for MultipleChoiceTask {
         }
     }
 
-    fn encode(&self, row: &ChoiceRow) -> Result<Vec<ChoiceInput>> {
+    fn request<'a>(&self, row: &'a ChoiceRow) -> (Cow<'a, str>, &'a [String]) {
         let text = match &row.pair {
-            Some(pair) => format!("{} {pair}", row.text),
-            None => row.text.clone(),
+            Some(pair) => format!("{} {pair}", row.text).into(),
+            None => Cow::from(&row.text),
         };
-        let pair = |choice: &String| Ok(Sequence::from(&self.tokenizer.encode(&text, Some(choice))?));
-        let sequences = row.choices.iter().map(pair).collect::<Result<_>>()?;
-        Ok(vec![ChoiceInput { sequences, label: row.label.unwrap_or(0) }])
+        (text, &row.choices)
     }
 
-    fn sequences<'a>(&self, input: &'a ChoiceInput) -> Vec<&'a Sequence> {
-        input.sequences.iter().collect()
+    fn targets(&self, row: &ChoiceRow, _inputs: &[ChoiceInput]) -> Vec<usize> {
+        vec![row.label.unwrap_or(0)]
     }
 
-    fn truncated_count(&self) -> u64 {
-        self.tokenizer.truncated_count()
-    }
-
-    fn pad_id(&self) -> u32 {
-        self.tokenizer.special().pad
-    }
-
-    fn bert<'a>(&self, model: &'a BertForMultipleChoice) -> &'a BertModel {
-        &model.bert
-    }
-
-    fn terms(&self, _input: &ChoiceInput) -> f64 {
-        1.0
-    }
-
-    fn loss(&self, model: &BertForMultipleChoice, hidden: Tensor<3>, inputs: &[&ChoiceInput]) -> Tensor<1> {
-        let log_probabilities = self.log_probabilities(model, hidden, inputs);
-        let right = log_probabilities.into_iter().zip(inputs).map(|(log_probabilities, input)| {
-            let label = Tensor::<2, Int>::from_data([[input.label as i32]], &log_probabilities.device());
+    fn loss(
+        &self,
+        model: &BertForMultipleChoice,
+        hidden: Tensor<3>,
+        inputs: &[&ChoiceInput],
+        targets: &[&usize],
+    ) -> Tensor<1> {
+        let log_probabilities = self.processor.log_probabilities(model, hidden, inputs);
+        let right = log_probabilities.into_iter().zip(targets).map(|(log_probabilities, label)| {
+            let label = Tensor::<2, Int>::from_data([[**label as i32]], &log_probabilities.device());
             log_probabilities.gather(1, label).reshape([1])
         });
         Tensor::cat(right.collect(), 0).sum().neg()
     }
 
-    fn scores(&self, model: &BertForMultipleChoice, hidden: Tensor<3>, inputs: &[&ChoiceInput]) -> Vec<Vec<f32>> {
-        let log_probabilities = self.log_probabilities(model, hidden, inputs);
-        log_probabilities.into_iter().map(|row| row.exp().into_data().iter::<f32>().collect()).collect()
-    }
-
-    fn answer(&self, _row: &ChoiceRow, _inputs: &[ChoiceInput], scores: &[Vec<f32>]) -> Value {
-        json!({"choice": argmax(&scores[0]), "probabilities": scores[0]})
+    fn json(&self, choice: &Choice) -> Value {
+        json!({"choice": choice.index, "probabilities": choice.probabilities})
     }
 
     fn metrics(
@@ -132,7 +126,7 @@ impl Task for MultipleChoiceTask {
         scores: &[Vec<Vec<f32>>],
     ) -> Map<String, Value> {
         let gold: Vec<usize> = rows.iter().map(|row| row.label.unwrap_or(0)).collect();
-        let predicted: Vec<usize> = scores.iter().map(|scores| argmax(&scores[0])).collect();
+        let predicted: Vec<usize> = scores.iter().map(|scores| highest(&scores[0])).collect();
         let choices = rows.iter().map(|row| row.choices.len()).max().unwrap_or(0);
         let loss = gold.iter().zip(scores).map(|(&g, s)| -f64::from(s[0][g].max(1e-30)).ln()).sum::<f64>();
         let mut metrics = json!(classification(&gold, &predicted, choices));
@@ -142,7 +136,7 @@ impl Task for MultipleChoiceTask {
 
     fn mistakes(&self, rows: &[ChoiceRow], _inputs: &[Vec<ChoiceInput>], scores: &[Vec<Vec<f32>>]) -> Vec<Mistake> {
         let mistake = |(row, scores): (&ChoiceRow, &Vec<Vec<f32>>)| {
-            let (gold, found) = (row.label.unwrap_or(0), argmax(&scores[0]));
+            let (gold, found) = (row.label.unwrap_or(0), highest(&scores[0]));
             let probability = f64::from(scores[0][found]);
             let mistake = Mistake::Label {
                 text: row.text.clone(),

@@ -1,35 +1,94 @@
 //! One text or a pair (paper, section 4.1): a class, any number of labels, or a value, read off the pooled `[CLS]`.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use bert_cli::input::kind::Input;
 use bert_cli::input::read_inputs;
-use bert_cli::input::table::{Row, TableOptions, read_table};
+use bert_cli::input::table::{LabelColumns, Row, TableOptions, read_table};
 use bert_model::model::loss::{binary_cross_entropy, cross_entropy, squared_error};
+use bert_model::pipeline::{Classification, ClassificationProcessor, highest};
 use bert_model::text::Sequence;
-use bert_model::{BertForSequenceClassification, BertModel, Error, ProblemType, Result, Tokenizer};
-use burn::tensor::activation::{sigmoid, softmax};
+use bert_model::{BertForSequenceClassification, Error, Pretrained, ProblemType, Result, Tokenizer};
 use burn::tensor::{Int, Tensor, TensorData};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{Examples, Query, Task, balanced, label_index, weight_of, weighted_sum};
+use super::any::AnyTask;
+use super::kind::Facts;
+use super::labels::{at_least, classes, label_index};
+use super::{Examples, Query, Task, balanced, weight_of, weighted_sum};
+use crate::description::Description;
 use crate::metrics::classification::classification;
 use crate::metrics::multi_label::multi_label;
 use crate::metrics::regression::regression;
 use crate::report::{Mistake, worst};
 
+/// One class for a text or a pair.
+pub const CLASSIFICATION: Facts = Facts {
+    name: "classification",
+    about: "One class for a text or a pair",
+    architecture: BertForSequenceClassification::ARCHITECTURE,
+    problem_type: Some(ProblemType::SingleLabelClassification),
+    main_metric: "accuracy",
+    metrics: &["accuracy", "f1", "macro_f1", "weighted_f1", "mcc"],
+    max_seq_len: 128,
+    columns: ("text", None),
+    reads_pairs: false,
+    check_columns: |description| columns(description).map(drop),
+    learn_labels: |description, training| at_least(2, classes(&columns(description)?, training)?, training),
+    open,
+};
+
+/// Any number of labels.
+pub const MULTI_LABEL: Facts = Facts {
+    name: "multi-label",
+    about: "Any number of labels",
+    problem_type: Some(ProblemType::MultiLabelClassification),
+    main_metric: "f1",
+    metrics: &["accuracy", "f1", "micro_f1", "macro_f1", "weighted_f1"],
+    learn_labels: |description, training| at_least(1, classes(&columns(description)?, training)?, training),
+    ..CLASSIFICATION
+};
+
+/// A value.
+pub const REGRESSION: Facts = Facts {
+    name: "regression",
+    about: "A value",
+    problem_type: Some(ProblemType::Regression),
+    main_metric: "pearson",
+    metrics: &["pearson", "spearman"],
+    learn_labels: |_, _| Ok(vec!["value".into()]),
+    ..CLASSIFICATION
+};
+
+fn open(description: &Description, labels: Vec<String>, tokenizer: &Tokenizer) -> Result<AnyTask> {
+    let problem = description.task.problem_type.unwrap_or(ProblemType::SingleLabelClassification);
+    let tokenizer = tokenizer.truncating(description.max_seq_len)?;
+    Ok(AnyTask::Sequence(SequenceTask {
+        processor: ClassificationProcessor::new(problem, labels, tokenizer),
+        columns: columns(description)?,
+        main_metric: description.main_metric(),
+        class_weights: Vec::new(),
+    }))
+}
+
+/// Where a table has what.
+fn columns(description: &Description) -> Result<TableOptions> {
+    let label = |name: &str| match description.task.problem_type {
+        Some(ProblemType::MultiLabelClassification) => LabelColumns::parse_multi(name, description.header),
+        _ => Ok(LabelColumns::One(description.column(name)?)),
+    };
+    let label = description.label.as_deref().map(label).transpose()?;
+    Ok(TableOptions { label, ..description.inputs()? })
+}
+
 /// Classification, multi-label classification or regression of texts and pairs.
 #[derive(Debug, Clone)]
 pub struct SequenceTask {
-    /// Which of the three.
-    pub kind: ProblemType,
+    /// Which of the three, and the names of the classes in the order of their numbers; one name for a value.
+    pub processor: ClassificationProcessor,
     /// Where a table has what.
     pub columns: TableOptions,
-    /// Names of the classes in the order of their numbers; one name for a value.
-    pub labels: Vec<String>,
-    /// Cuts at the longest sequence.
-    pub tokenizer: Tokenizer,
     /// The metric that decides.
     pub main_metric: &'static str,
     /// Of each class; empty if all count alike.
@@ -62,26 +121,23 @@ pub struct SequenceExample {
     pub target: Target,
 }
 
-/// A tokenized example.
-#[derive(Debug, Clone)]
-pub struct SequenceInput {
-    sequence: Sequence,
-    target: Target,
-}
-
 impl SequenceTask {
+    fn labels(&self) -> &[String] {
+        self.processor.labels()
+    }
+
     /// The example that a row is.
     ///
     /// # Errors
     /// A label that is none of the task's, named with its line.
     pub fn example(&self, path: &Path, row: Row) -> Result<SequenceExample> {
         let unknown = |label: &str| {
-            Error::line(path, row.line, format!("the label {label:?}"), format!("one of {}", self.labels.join(", ")))
+            Error::line(path, row.line, format!("the label {label:?}"), format!("one of {}", self.labels().join(", ")))
         };
-        let number = |label: &String| label_index(label, &self.labels).ok_or_else(|| unknown(label));
-        let target = match (self.kind, &row.labels[..]) {
+        let number = |label: &String| label_index(label, self.labels()).ok_or_else(|| unknown(label));
+        let target = match (self.processor.problem(), &row.labels[..]) {
             (ProblemType::MultiLabelClassification, labels) => {
-                let mut flags = vec![0.0; self.labels.len()];
+                let mut flags = vec![0.0; self.labels().len()];
                 for label in labels {
                     flags[number(label)?] = 1.0;
                 }
@@ -98,26 +154,16 @@ impl SequenceTask {
     }
 }
 
-/// The classes of a data file in a stable order: by value if all are numbers, else by their letters.
-pub fn label_names(rows: &[Row]) -> Vec<String> {
-    let names: BTreeSet<&String> = rows.iter().flat_map(|row| &row.labels).collect();
-    let mut labels: Vec<String> = names.into_iter().cloned().collect();
-    if let Ok(values) = labels.iter().map(|label| label.parse()).collect::<Result<Vec<f64>, _>>() {
-        let mut numbered: Vec<(f64, String)> = values.into_iter().zip(labels).collect();
-        numbered.sort_by(|(a, _), (b, _)| a.total_cmp(b));
-        labels = numbered.into_iter().map(|(_, label)| label).collect();
-    }
-    labels
-}
-
 impl Task for SequenceTask {
-    type Model = BertForSequenceClassification;
+    type Processor = ClassificationProcessor;
     type Example = SequenceExample;
-    type Input = SequenceInput;
-    type Scores = Vec<f32>;
+    type Target = Target;
 
-    const READS_CLS_ALONE: bool = true;
     const OPTIONS: &'static [&'static str] = &["--pair"];
+
+    fn processor(&self) -> &ClassificationProcessor {
+        &self.processor
+    }
 
     fn read(&self, path: &Path) -> Result<Vec<SequenceExample>> {
         let mut rows = read_table(path, &self.columns)?;
@@ -141,90 +187,69 @@ impl Task for SequenceTask {
         Ok(SequenceExample { line: 1, text, pair, target: Target::None })
     }
 
-    fn encode(&self, example: &SequenceExample) -> Result<Vec<SequenceInput>> {
-        let encoding = self.tokenizer.encode(&example.text, example.pair.as_deref())?;
-        Ok(vec![SequenceInput { sequence: Sequence::from(&encoding), target: example.target.clone() }])
+    fn request<'a>(&self, example: &'a SequenceExample) -> (&'a str, Option<&'a str>) {
+        (&example.text, example.pair.as_deref())
     }
 
-    fn sequences<'a>(&self, input: &'a SequenceInput) -> Vec<&'a Sequence> {
-        vec![&input.sequence]
-    }
-
-    fn truncated_count(&self) -> u64 {
-        self.tokenizer.truncated_count()
-    }
-
-    fn pad_id(&self) -> u32 {
-        self.tokenizer.special().pad
-    }
-
-    fn bert<'a>(&self, model: &'a BertForSequenceClassification) -> &'a BertModel {
-        &model.bert
+    fn targets(&self, example: &SequenceExample, _inputs: &[Sequence]) -> Vec<Target> {
+        vec![example.target.clone()]
     }
 
     fn balance(&mut self, examples: &[SequenceExample]) -> Result<()> {
-        if self.kind != ProblemType::SingleLabelClassification {
+        if self.processor.problem() != ProblemType::SingleLabelClassification {
             return Err(Error::Usage("--class-weights: only one-label classes can be weighed".into()));
         }
         let classes = examples.iter().map(|example| class_of(&example.target));
-        self.class_weights = balanced(classes, self.labels.len());
+        self.class_weights = balanced(classes, self.labels().len());
         Ok(())
     }
 
-    fn terms(&self, input: &SequenceInput) -> f64 {
-        f64::from(weight_of(&self.class_weights, class_of(&input.target)))
+    fn terms(&self, target: &Target) -> f64 {
+        f64::from(weight_of(&self.class_weights, class_of(target)))
     }
 
-    fn loss(&self, model: &Self::Model, hidden: Tensor<3>, inputs: &[&SequenceInput]) -> Tensor<1> {
+    fn loss(
+        &self,
+        model: &BertForSequenceClassification,
+        hidden: Tensor<3>,
+        _inputs: &[&Sequence],
+        targets: &[&Target],
+    ) -> Tensor<1> {
         let logits = model.head(hidden);
         let device = logits.device();
-        match self.kind {
+        match self.processor.problem() {
             ProblemType::SingleLabelClassification => {
-                let classes: Vec<i32> = inputs.iter().map(|input| class_of(&input.target) as i32).collect();
+                let classes: Vec<i32> = targets.iter().map(|target| class_of(target) as i32).collect();
                 let losses = cross_entropy(logits, Tensor::<1, Int>::from_data(&classes[..], &device));
                 weighted_sum(losses, &self.class_weights, &classes)
             }
             ProblemType::MultiLabelClassification => {
-                let flags = |input: &&SequenceInput| match &input.target {
+                let flags = |target: &&Target| match target {
                     Target::Labels(flags) => flags.clone(),
-                    _ => vec![0.0; self.labels.len()],
+                    _ => vec![0.0; self.labels().len()],
                 };
-                let flags: Vec<f32> = inputs.iter().flat_map(flags).collect();
-                let flags = Tensor::from_data(TensorData::new(flags, [inputs.len(), self.labels.len()]), &device);
+                let flags: Vec<f32> = targets.iter().flat_map(flags).collect();
+                let flags = Tensor::from_data(TensorData::new(flags, [targets.len(), self.labels().len()]), &device);
                 // The mean over the labels, as torch's BCEWithLogitsLoss takes it.
-                binary_cross_entropy(logits, flags).sum() / self.labels.len() as f64
+                binary_cross_entropy(logits, flags).sum() / self.labels().len() as f64
             }
             ProblemType::Regression => {
-                let values: Vec<f32> = inputs.iter().map(|input| value_of(&input.target) as f32).collect();
+                let values: Vec<f32> = targets.iter().map(|target| value_of(target) as f32).collect();
                 squared_error(logits.squeeze_dim(1), Tensor::from_data(&values[..], &device)).sum()
             }
         }
     }
 
-    fn scores(&self, model: &Self::Model, hidden: Tensor<3>, _inputs: &[&SequenceInput]) -> Vec<Vec<f32>> {
-        let logits = model.head(hidden);
-        let [_, classes] = logits.dims();
-        let scores = match self.kind {
-            ProblemType::SingleLabelClassification => softmax(logits, 1),
-            ProblemType::MultiLabelClassification => sigmoid(logits),
-            ProblemType::Regression => logits,
-        };
-        let scores: Vec<f32> = scores.into_data().iter::<f32>().collect();
-        scores.chunks(classes).map(<[f32]>::to_vec).collect()
-    }
-
-    fn answer(&self, _example: &SequenceExample, _inputs: &[SequenceInput], scores: &[Vec<f32>]) -> Value {
-        let scores = &scores[0];
+    fn json(&self, answer: &Classification) -> Value {
+        let scores = &answer.scores;
         let probabilities: Map<String, Value> =
-            self.labels.iter().cloned().zip(scores.iter().map(|&p| Value::from(f64::from(p)))).collect();
-        match self.kind {
-            ProblemType::Regression => json!({"value": scores[0]}),
-            ProblemType::SingleLabelClassification => {
-                json!({"label": self.labels[argmax(scores)], "probabilities": probabilities})
-            }
+            self.labels().iter().cloned().zip(scores.iter().map(|&p| Value::from(f64::from(p)))).collect();
+        match self.processor.problem() {
+            ProblemType::Regression => json!({"value": scores.first()}),
+            ProblemType::SingleLabelClassification => json!({"label": answer.label, "probabilities": probabilities}),
             ProblemType::MultiLabelClassification => {
                 let labels: Vec<&String> =
-                    self.labels.iter().zip(scores).filter(|(_, p)| **p > 0.5).map(|(l, _)| l).collect();
+                    self.labels().iter().zip(scores).filter(|(_, p)| **p > 0.5).map(|(l, _)| l).collect();
                 json!({"labels": labels, "probabilities": probabilities})
             }
         }
@@ -233,17 +258,16 @@ impl Task for SequenceTask {
     fn metrics(
         &self,
         examples: &[SequenceExample],
-        _inputs: &[Vec<SequenceInput>],
+        _inputs: &[Vec<Sequence>],
         scores: &[Vec<Vec<f32>>],
     ) -> Map<String, Value> {
         let scores = || scores.iter().map(|scores| &scores[0]);
-        let metrics = match self.kind {
+        match self.processor.problem() {
             ProblemType::SingleLabelClassification => {
                 let gold: Vec<usize> = examples.iter().map(|example| class_of(&example.target)).collect();
-                let predicted: Vec<usize> = scores().map(|scores| argmax(scores)).collect();
+                let predicted: Vec<usize> = scores().map(|scores| highest(scores)).collect();
                 let loss = -gold.iter().zip(scores()).map(|(&g, s)| f64::from(s[g].max(1e-30)).ln()).sum::<f64>();
-                let metrics = classification(&gold, &predicted, self.labels.len());
-                with(json!(metrics), [("loss", loss / gold.len() as f64)])
+                with_loss(classification(&gold, &predicted, self.labels().len()), loss / gold.len() as f64)
             }
             ProblemType::MultiLabelClassification => {
                 let gold: Vec<Vec<bool>> = examples.iter().map(|example| flags_of(&example.target)).collect();
@@ -251,41 +275,36 @@ impl Task for SequenceTask {
                 let cost =
                     |(&is_gold, &p): (&bool, &f32)| -f64::from(if is_gold { p } else { 1.0 - p }.max(1e-30)).ln();
                 let loss = gold.iter().zip(scores()).flat_map(|(gold, scores)| gold.iter().zip(scores).map(cost));
-                let loss = loss.sum::<f64>() / (gold.len() * self.labels.len()) as f64;
-                with(json!(multi_label(&gold, &predicted, self.labels.len())), [("loss", loss)])
+                let loss = loss.sum::<f64>() / (gold.len() * self.labels().len()) as f64;
+                with_loss(multi_label(&gold, &predicted, self.labels().len()), loss)
             }
             ProblemType::Regression => {
                 let gold: Vec<f64> = examples.iter().map(|example| value_of(&example.target)).collect();
                 let predicted: Vec<f64> = scores().map(|scores| f64::from(scores[0])).collect();
                 let metrics = regression(&gold, &predicted);
-                let loss = metrics.mse;
-                with(json!(metrics), [("loss", loss)])
+                with_loss(&metrics, metrics.mse)
             }
-        };
-        match metrics {
-            Value::Object(metrics) => metrics,
-            _ => Map::new(),
         }
     }
 
     fn mistakes(
         &self,
         examples: &[SequenceExample],
-        _inputs: &[Vec<SequenceInput>],
+        _inputs: &[Vec<Sequence>],
         scores: &[Vec<Vec<f32>>],
     ) -> Vec<Mistake> {
         let mistake = |(example, scores): (&SequenceExample, &Vec<Vec<f32>>)| {
             let scores = &scores[0];
             let names = |flags: &[bool]| {
                 let names: Vec<&str> =
-                    self.labels.iter().zip(flags).filter(|(_, flag)| **flag).map(|(name, _)| name.as_str()).collect();
+                    self.labels().iter().zip(flags).filter(|(_, flag)| **flag).map(|(name, _)| name.as_str()).collect();
                 if names.is_empty() { "none".to_string() } else { names.join(", ") }
             };
-            let (expected, predicted, weight, probability) = match self.kind {
+            let (expected, predicted, weight, probability) = match self.processor.problem() {
                 ProblemType::SingleLabelClassification => {
-                    let (gold, found) = (class_of(&example.target), argmax(scores));
+                    let (gold, found) = (class_of(&example.target), highest(scores));
                     let probability = f64::from(scores[found]);
-                    (self.labels[gold].clone(), self.labels[found].clone(), probability, Some(probability))
+                    (self.labels()[gold].clone(), self.labels()[found].clone(), probability, Some(probability))
                 }
                 ProblemType::MultiLabelClassification => {
                     let gold = flags_of(&example.target);
@@ -312,18 +331,11 @@ impl Task for SequenceTask {
     }
 }
 
-/// Adds numbers to a JSON object.
-fn with<const N: usize>(mut object: Value, numbers: [(&str, f64); N]) -> Value {
-    for (name, number) in numbers {
-        object[name] = number.into();
-    }
-    object
-}
-
-/// The index of the highest score; the first of equals.
-pub fn argmax(scores: &[f32]) -> usize {
-    let better = |best: usize, at: usize| if scores[at] > scores[best] { at } else { best };
-    (0..scores.len()).fold(0, better)
+/// Metrics by their names, and the loss.
+fn with_loss(metrics: impl Serialize, loss: f64) -> Map<String, Value> {
+    let mut metrics = json!(metrics);
+    metrics["loss"] = loss.into();
+    metrics.as_object().cloned().unwrap_or_default()
 }
 
 fn class_of(target: &Target) -> usize {
@@ -340,16 +352,22 @@ fn flags_of(target: &Target) -> Vec<bool> {
 
 #[cfg(test)]
 mod tests {
+    use bert_cli::input::columns::Column;
+
     use super::*;
+    use crate::tasks::kind::TaskKind;
 
     #[test]
-    fn classes_are_in_one_order_and_there_once() {
-        let names = |labels: &[&str]| {
-            let row = |label: &&str| Row { line: 1, text: String::new(), pair: None, labels: vec![label.to_string()] };
-            label_names(&labels.iter().map(row).collect::<Vec<_>>())
-        };
-        assert_eq!(names(&["10", "9", "-1", "9"]), ["-1", "9", "10"]);
-        assert_eq!(names(&["10", "9", "1a"]), ["10", "1a", "9"]);
-        assert_eq!(names(&["1.0", "1", "1.0", "0", "1"]), ["0", "1", "1.0"]);
+    fn columns_are_named_by_the_header_or_numbered() {
+        let usual = Description::usual(TaskKind(&MULTI_LABEL), 64);
+        let named = Description { text_pair: Some("b".into()), label: Some("x,y".into()), ..usual };
+        let table = columns(&named).unwrap();
+        assert_eq!((table.text, table.text_pair), (Column::Name("text".into()), Some(Column::Name("b".into()))));
+        let both = vec![Column::Name("x".into()), Column::Name("y".into())];
+        assert_eq!(table.label, Some(LabelColumns::Indicators(both)));
+        assert_eq!(named.inputs().unwrap().label, None);
+        let usual = Description::usual(TaskKind(&REGRESSION), 64);
+        let numbered = Description { header: false, text: "2".into(), label: Some("1".into()), ..usual };
+        assert_eq!(columns(&numbered).unwrap().text, Column::Number(2));
     }
 }

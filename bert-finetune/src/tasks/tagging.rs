@@ -1,7 +1,4 @@
 //! A tag for every word (paper, section 5.3): read off a word's first piece; the other pieces have no say.
-//!
-//! A sentence that is too long is cut into windows that overlap, and each word is read in the window where it has more
-//! context, so that every word gets a tag.
 
 use std::path::Path;
 
@@ -9,20 +6,65 @@ use bert_cli::input::kind::{Format, Input};
 use bert_cli::input::read_inputs;
 use bert_cli::input::table::TableOptions;
 use bert_model::model::loss::cross_entropy;
-use bert_model::text::Sequence;
-use bert_model::{BertForTokenClassification, BertModel, Error, Result, Tokenizer};
+use bert_model::pipeline::tags::{EntitySpan, TagScheme, complete, entities, to_iob2};
+use bert_model::pipeline::{TaggedText, TaggingProcessor, TaggingWindow, Words};
+use bert_model::{BertForTokenClassification, Error, Pretrained, Result, Tokenizer};
 use bert_train::report::Mark;
-use burn::tensor::activation::softmax;
 use burn::tensor::{Int, Tensor};
 use serde_json::{Map, Value, json};
 
-use super::sequence::argmax;
-use super::{Examples, Query, Task, balanced, label_index, weight_of, weighted_sum};
-use crate::data::conll::{ConllColumns, ConllOptions, Sentence, WordsOrText, read_tagged, words_or_text};
-use crate::data::squad::CodePoints;
-use crate::data::tags::{Entity, TagScheme, complete, entities, to_iob2};
+use super::any::AnyTask;
+use super::kind::Facts;
+use super::labels::{at_least, label_index};
+use super::{Examples, Query, Task, balanced, weight_of, weighted_sum};
+use crate::data::conll::{ConllColumns, ConllOptions, Sentence, TagColumn, WordsOrText, read_tagged, words_or_text};
+use crate::description::Description;
 use crate::metrics::entities::entity_scores;
 use crate::report::{Mistake, worst};
+
+/// A tag for every word.
+pub const TAGGING: Facts = Facts {
+    name: "tagging",
+    about: "A tag for every word",
+    architecture: BertForTokenClassification::ARCHITECTURE,
+    problem_type: None,
+    main_metric: "f1",
+    metrics: &["f1"],
+    max_seq_len: 128,
+    columns: ("text", None),
+    reads_pairs: false,
+    check_columns: |description| columns(description).map(drop),
+    learn_labels,
+    open,
+};
+
+fn open(description: &Description, labels: Vec<String>, tokenizer: &Tokenizer) -> Result<AnyTask> {
+    let Description { tag_scheme, max_seq_len, .. } = *description;
+    Ok(AnyTask::Tagging(TaggingTask {
+        columns: columns(description)?,
+        texts: description.inputs()?,
+        processor: TaggingProcessor::new(tokenizer.clone(), labels, tag_scheme, max_seq_len)?,
+        tag_weights: Vec::new(),
+    }))
+}
+
+/// Where a CoNLL file has what.
+fn columns(description: &Description) -> Result<ConllColumns> {
+    let parse = |column: &Option<String>| column.as_deref().map(TagColumn::parse).transpose();
+    Ok(ConllColumns { token: parse(&description.token_column)?, tag: parse(&description.tag_column)? })
+}
+
+/// The tags of a training file; what their prefixes mean goes into the description.
+fn learn_labels(description: &mut Description, training: &Path) -> Result<Vec<String>> {
+    let mut sentences = TaggingTask::sentences(columns(description)?, training)?;
+    let (labels, scheme) = learned_tags(&mut sentences);
+    if labels.iter().all(|label| label.parse::<f64>().is_ok()) {
+        let file = training.display();
+        eprintln!("warning: {file}: the tags are numbers, which mark no entities: `f1` is the accuracy");
+    }
+    description.tag_scheme = scheme;
+    at_least(2, labels, training)
+}
 
 /// Tagging of words.
 #[derive(Debug, Clone)]
@@ -31,14 +73,8 @@ pub struct TaggingTask {
     pub columns: ConllColumns,
     /// Where a table has texts to be tagged.
     pub texts: TableOptions,
-    /// The tags in the order of their numbers.
-    pub labels: Vec<String>,
-    /// What their prefixes mean.
-    pub scheme: TagScheme,
-    /// Longest window in tokens.
-    pub max_seq_len: usize,
-    /// Words to pieces.
-    pub tokenizer: Tokenizer,
+    /// The tags in the order of their numbers, what their prefixes mean, and how words become windows.
+    pub processor: TaggingProcessor,
     /// Of each tag; empty if all count alike.
     pub tag_weights: Vec<f32>,
 }
@@ -46,30 +82,16 @@ pub struct TaggingTask {
 /// A sentence, and the numbers of its tags if they are known.
 #[derive(Debug, Clone, Default)]
 pub struct TaggedSentence {
-    /// The words.
-    pub words: Vec<String>,
+    /// The words, and where they stand.
+    pub words: Words,
     /// As many, or none.
     pub tags: Vec<usize>,
-    /// The text that the words were cut from; they themselves with spaces between if they came as such.
-    pub text: String,
-    /// Where each word stands in it, in code points.
-    pub places: Vec<(usize, usize)>,
-}
-
-/// A stretch of a sentence.
-#[derive(Debug, Clone)]
-pub struct Window {
-    sequence: Sequence,
-    /// Position of the first piece and number of each word that is read here.
-    words: Vec<(usize, usize)>,
-    /// The tag of each of them, if known.
-    tags: Vec<usize>,
 }
 
 impl TaggedSentence {
     /// Words that came as such.
     fn of_words(words: Vec<String>, tags: Vec<usize>) -> Self {
-        Self { text: words.join(" "), places: joined_places(&words), words, tags }
+        Self { words: Words::new(words), tags }
     }
 }
 
@@ -94,52 +116,30 @@ impl TaggingTask {
     }
 
     /// The words of a plain text.
-    ///
-    /// # Errors
-    /// If the text cannot be tokenized.
-    pub fn words_of(&self, text: &str) -> Result<TaggedSentence> {
-        let places = self.tokenizer.word_offsets(text)?;
-        let letters: Vec<char> = text.chars().collect();
-        let words = places.iter().map(|&(start, end)| letters[start..end].iter().collect()).collect();
-        Ok(TaggedSentence { words, tags: Vec::new(), text: text.into(), places })
+    fn words_of(&self, text: &str) -> Result<TaggedSentence> {
+        Ok(TaggedSentence { words: self.processor.split(text)?, tags: Vec::new() })
     }
 
-    /// Scores of the words that the windows read, `[W, C]`.
-    fn logits(&self, model: &BertForTokenClassification, hidden: Tensor<3>, windows: &[&Window]) -> Tensor<2> {
-        let logits = model.head(hidden);
-        let ([_, tokens, _], device) = (logits.dims(), logits.device());
-        let flat = |(row, window): (usize, &&Window)| {
-            window.words.iter().map(move |(position, _)| (row * tokens + position) as i32).collect::<Vec<_>>()
-        };
-        let positions: Vec<i32> = windows.iter().enumerate().flat_map(flat).collect();
-        logits.flatten::<2>(0, 1).select(0, Tensor::<1, Int>::from_data(&positions[..], &device))
-    }
-
-    /// The tag of each word and its probability.
-    fn tags(&self, sentence: &TaggedSentence, windows: &[Window], scores: &[Vec<Vec<f32>>]) -> (Vec<String>, Vec<f32>) {
-        let mut found = vec![(0, 0.0); sentence.words.len()];
-        for (window, scores) in windows.iter().zip(scores) {
-            for ((_, word), scores) in window.words.iter().zip(scores) {
-                let tag = argmax(scores);
-                found[*word] = (tag, scores[tag]);
-            }
-        }
-        found.into_iter().map(|(tag, score)| (self.labels[tag].clone(), score)).unzip()
+    fn labels(&self) -> &[String] {
+        self.processor.labels()
     }
 }
 
 impl Task for TaggingTask {
-    type Model = BertForTokenClassification;
+    type Processor = TaggingProcessor;
     type Example = TaggedSentence;
-    type Input = Window;
-    type Scores = Vec<Vec<f32>>;
+    /// The tag of each word that the window reads.
+    type Target = Vec<usize>;
 
-    const READS_CLS_ALONE: bool = false;
     const OPTIONS: &'static [&'static str] = &[];
+
+    fn processor(&self) -> &TaggingProcessor {
+        &self.processor
+    }
 
     fn read(&self, path: &Path) -> Result<Vec<TaggedSentence>> {
         let mut sentences = Self::sentences(self.columns, path)?;
-        let is_known = |sentence: &Sentence| sentence.tags.iter().all(|tag| label_index(tag, &self.labels).is_some());
+        let is_known = |sentence: &Sentence| sentence.tags.iter().all(|tag| label_index(tag, self.labels()).is_some());
         let as_they_stand = sentences.clone();
         learned_tags(&mut sentences);
         // A model from elsewhere may have learned IOB1 as it stands.
@@ -148,12 +148,12 @@ impl Task for TaggingTask {
         }
         let tagged = |sentence: Sentence| {
             let number = |(index, tag): (usize, &String)| {
-                label_index(tag, &self.labels).ok_or_else(|| {
+                label_index(tag, self.labels()).ok_or_else(|| {
                     Error::line(
                         path,
                         sentence.lines[index],
                         format!("the tag {tag:?}"),
-                        format!("one of {}", self.labels.join(", ")),
+                        format!("one of {}", self.labels().join(", ")),
                     )
                 })
             };
@@ -194,133 +194,87 @@ impl Task for TaggingTask {
         self.words_of(&query.text)
     }
 
-    fn encode(&self, sentence: &TaggedSentence) -> Result<Vec<Window>> {
-        let special = self.tokenizer.special();
-        let room = self.max_seq_len - 2;
-        let mut pieces: Vec<Vec<u32>> = Vec::with_capacity(sentence.words.len());
-        for word in &sentence.words {
-            let mut ids = self.tokenizer.pieces(word)?;
-            ids.truncate(room);
-            // A word of nothing but control characters has no piece of its own.
-            pieces.push(if ids.is_empty() { vec![special.unk] } else { ids });
-        }
-        let (mut windows, mut start, mut read) = (Vec::new(), 0, 0);
-        loop {
-            let (mut end, mut length) = (start, 0);
-            while end < pieces.len() && length + pieces[end].len() <= room {
-                length += pieces[end].len();
-                end += 1;
-            }
-            let is_last = end == pieces.len();
-            // The next window begins a quarter earlier than this one ends; of the words in both, each reads its half.
-            let next = if is_last { end } else { (end - (end - start) / 4).max(start + 1) };
-            let read_until = if is_last { end } else { next + (end - next) / 2 };
-            let mut window = Window { sequence: Sequence::default(), words: Vec::new(), tags: Vec::new() };
-            window.sequence.ids.push(special.cls);
-            for (word, ids) in pieces.iter().enumerate().take(end).skip(start) {
-                if (read..read_until).contains(&word) {
-                    window.words.push((window.sequence.len(), word));
-                    window.tags.extend(sentence.tags.get(word));
-                }
-                window.sequence.ids.extend(ids);
-            }
-            window.sequence.ids.push(special.sep);
-            window.sequence.types = vec![0; window.sequence.len()];
-            windows.push(window);
-            if is_last {
-                return Ok(windows);
-            }
-            (start, read) = (next, read_until);
-        }
+    fn request<'a>(&self, sentence: &'a TaggedSentence) -> &'a Words {
+        &sentence.words
     }
 
-    fn sequences<'a>(&self, window: &'a Window) -> Vec<&'a Sequence> {
-        vec![&window.sequence]
-    }
-
-    fn pad_id(&self) -> u32 {
-        self.tokenizer.special().pad
-    }
-
-    fn bert<'a>(&self, model: &'a BertForTokenClassification) -> &'a BertModel {
-        &model.bert
+    fn targets(&self, sentence: &TaggedSentence, windows: &[TaggingWindow]) -> Vec<Vec<usize>> {
+        let tags =
+            |window: &TaggingWindow| window.words().filter_map(|word| sentence.tags.get(word).copied()).collect();
+        windows.iter().map(tags).collect()
     }
 
     fn balance(&mut self, sentences: &[TaggedSentence]) -> Result<()> {
         let tags = sentences.iter().flat_map(|sentence| sentence.tags.iter().copied());
-        self.tag_weights = balanced(tags, self.labels.len());
+        self.tag_weights = balanced(tags, self.labels().len());
         Ok(())
     }
 
-    fn terms(&self, window: &Window) -> f64 {
-        window.tags.iter().map(|&tag| f64::from(weight_of(&self.tag_weights, tag))).sum()
+    fn terms(&self, tags: &Vec<usize>) -> f64 {
+        tags.iter().map(|&tag| f64::from(weight_of(&self.tag_weights, tag))).sum()
     }
 
-    fn loss(&self, model: &Self::Model, hidden: Tensor<3>, windows: &[&Window]) -> Tensor<1> {
-        let tags: Vec<i32> = windows.iter().flat_map(|window| window.tags.iter().map(|&tag| tag as i32)).collect();
-        let logits = self.logits(model, hidden, windows);
+    fn loss(
+        &self,
+        model: &BertForTokenClassification,
+        hidden: Tensor<3>,
+        windows: &[&TaggingWindow],
+        tags: &[&Vec<usize>],
+    ) -> Tensor<1> {
+        let tags: Vec<i32> = tags.iter().flat_map(|tags| tags.iter().map(|&tag| tag as i32)).collect();
+        let logits = self.processor.logits(model, hidden, windows);
         let device = logits.device();
         let losses = cross_entropy(logits, Tensor::<1, Int>::from_data(&tags[..], &device));
         weighted_sum(losses, &self.tag_weights, &tags)
     }
 
-    fn scores(&self, model: &Self::Model, hidden: Tensor<3>, windows: &[&Window]) -> Vec<Vec<Vec<f32>>> {
-        if windows.iter().all(|window| window.words.is_empty()) {
-            return vec![Vec::new(); windows.len()];
-        }
-        let probabilities: Vec<f32> =
-            softmax(self.logits(model, hidden, windows), 1).into_data().iter::<f32>().collect();
-        let mut rows = probabilities.chunks(self.labels.len()).map(<[f32]>::to_vec);
-        windows.iter().map(|window| rows.by_ref().take(window.words.len()).collect()).collect()
-    }
-
-    fn answer(&self, sentence: &TaggedSentence, windows: &[Window], scores: &[Vec<Vec<f32>>]) -> Value {
-        let (tags, probabilities) = self.tags(sentence, windows, scores);
-        let (places, code_points) = (&sentence.places, CodePoints::new(&sentence.text));
-        let found = entities(&tags, self.scheme).into_iter().map(|entity| {
-            let words = entity.start..entity.end;
-            let score = probabilities[words.clone()].iter().sum::<f32>() / words.len() as f32;
-            let (start, end) = (places[entity.start].0, places[entity.end - 1].1);
-            let text = code_points.slice(&sentence.text, start, end);
-            json!({"type": entity.kind, "start": start, "end": end, "text": text, "score": score})
-        });
-        json!({"words": sentence.words, "tags": tags, "entities": found.collect::<Vec<_>>()})
+    fn json(&self, tagged: &TaggedText) -> Value {
+        let entity = |entity: &bert_model::pipeline::Entity| {
+            let bert_model::pipeline::Entity { label, start, end, text, score, .. } = entity;
+            json!({"type": label, "start": start, "end": end, "text": text, "score": score})
+        };
+        let entities: Vec<Value> = tagged.entities.iter().map(entity).collect();
+        json!({"words": tagged.words, "tags": tagged.tags, "entities": entities})
     }
 
     fn metrics(
         &self,
         sentences: &[TaggedSentence],
-        windows: &[Vec<Window>],
+        windows: &[Vec<TaggingWindow>],
         scores: &[Vec<Vec<Vec<f32>>>],
     ) -> Map<String, Value> {
-        let names = |tags: &Vec<usize>| tags.iter().map(|&tag| self.labels[tag].clone()).collect::<Vec<_>>();
+        let names = |tags: &Vec<usize>| tags.iter().map(|&tag| self.labels()[tag].clone()).collect::<Vec<_>>();
         let gold: Vec<Vec<String>> = sentences.iter().map(|sentence| names(&sentence.tags)).collect();
         let inputs = sentences.iter().zip(windows).zip(scores);
         let predicted: Vec<Vec<String>> =
-            inputs.map(|((sentence, windows), scores)| self.tags(sentence, windows, scores).0).collect();
-        let mut metrics = json!(entity_scores(&gold, &predicted, self.scheme));
-        if self.scheme == TagScheme::Plain {
+            inputs.map(|((s, windows), scores)| self.processor.tags(s.words.words.len(), windows, scores).0).collect();
+        let mut metrics = json!(entity_scores(&gold, &predicted, self.processor.scheme()));
+        if self.processor.scheme() == TagScheme::Plain {
             // Parts of speech have no spans: the share of right tags is the score.
             metrics["f1"] = metrics["accuracy"].clone();
         }
-        metrics["loss"] = mean_loss(windows, scores).into();
+        let targets: Vec<Vec<usize>> =
+            sentences.iter().zip(windows).flat_map(|(sentence, windows)| self.targets(sentence, windows)).collect();
+        metrics["loss"] = mean_loss(&targets, scores).into();
         metrics.as_object().cloned().unwrap_or_default()
     }
 
     fn mistakes(
         &self,
         sentences: &[TaggedSentence],
-        windows: &[Vec<Window>],
+        windows: &[Vec<TaggingWindow>],
         scores: &[Vec<Vec<Vec<f32>>>],
     ) -> Vec<Mistake> {
         let mistake = |index: usize| {
             let sentence = &sentences[index];
-            let (found, probabilities) = self.tags(sentence, &windows[index], &scores[index]);
-            let gold: Vec<String> = sentence.tags.iter().map(|&tag| self.labels[tag].clone()).collect();
-            let (gold, found) = (entities(&gold, self.scheme), entities(&found, self.scheme));
-            let places = &sentence.places;
-            let span =
-                |entity: &Entity, mark| (places[entity.start].0, places[entity.end - 1].1, entity.kind.clone(), mark);
+            let (found, probabilities) =
+                self.processor.tags(sentence.words.words.len(), &windows[index], &scores[index]);
+            let gold: Vec<String> = sentence.tags.iter().map(|&tag| self.labels()[tag].clone()).collect();
+            let (gold, found) = (entities(&gold, self.processor.scheme()), entities(&found, self.processor.scheme()));
+            let span = |entity: &EntitySpan, mark| {
+                let (start, end) = sentence.words.place_of(&(entity.start..entity.end));
+                (start, end, entity.kind.clone(), mark)
+            };
             let mut spans: Vec<_> = found
                 .iter()
                 .map(|entity| span(entity, if gold.contains(entity) { Mark::Correct } else { Mark::Spurious }))
@@ -329,7 +283,8 @@ impl Task for TaggingTask {
             let surest = found.iter().filter(|entity| !gold.contains(entity)).map(|entity| probabilities[entity.start]);
             let weight = surest.fold(0.0, f32::max);
             let is_wrong = spans.iter().any(|span| span.3 != Mark::Correct);
-            is_wrong.then(|| (f64::from(weight), Mistake::Spans { lead: None, text: sentence.text.clone(), spans }))
+            is_wrong
+                .then(|| (f64::from(weight), Mistake::Spans { lead: None, text: sentence.words.text.clone(), spans }))
         };
         worst((0..sentences.len()).filter_map(mistake).collect())
     }
@@ -339,27 +294,16 @@ impl Task for TaggingTask {
     }
 }
 
-/// Mean cross-entropy of the tags, in nats.
-fn mean_loss(windows: &[Vec<Window>], scores: &[Vec<Vec<Vec<f32>>>]) -> f64 {
+/// Mean cross-entropy of the tags of all windows, in nats.
+fn mean_loss(targets: &[Vec<usize>], scores: &[Vec<Vec<Vec<f32>>>]) -> f64 {
     let (mut loss, mut count) = (0.0, 0);
-    for (window, scores) in windows.iter().flatten().zip(scores.iter().flatten()) {
-        for (&tag, scores) in window.tags.iter().zip(scores) {
+    for (tags, scores) in targets.iter().zip(scores.iter().flatten()) {
+        for (&tag, scores) in tags.iter().zip(scores) {
             loss -= f64::from(scores[tag].max(1e-30)).ln();
             count += 1;
         }
     }
     loss / f64::from(count.max(1))
-}
-
-/// Where words stand, in code points, if a space is put between them.
-fn joined_places(words: &[String]) -> Vec<(usize, usize)> {
-    let mut start = 0;
-    let place = |word: &String| {
-        let place = (start, start + word.chars().count());
-        start = place.1 + 1;
-        place
-    };
-    words.iter().map(place).collect()
 }
 
 #[cfg(test)]

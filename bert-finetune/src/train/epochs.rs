@@ -12,8 +12,8 @@ use crate::tasks::Task;
 const ORDER: u64 = 22;
 
 /// Inputs trained on together, sorted by length, with the number of loss terms in them.
-pub struct Batch<'a, I> {
-    pub items: Vec<Item<'a, I>>,
+pub struct Batch<'a, T: Task> {
+    pub items: Vec<Item<'a, T>>,
     pub terms: f64,
 }
 
@@ -26,7 +26,7 @@ pub(super) struct EpochCursor {
 
 /// A source of training batches, in a new order every epoch.
 pub(super) struct EpochSource<'a, T: Task> {
-    pub items: Vec<Item<'a, T::Input>>,
+    pub items: Vec<Item<'a, T>>,
     pub task: &'a T,
     pub batch_size: usize,
     pub seed: u64,
@@ -44,23 +44,22 @@ impl<T: Task> EpochSource<'_, T> {
         let order: Vec<usize> = (0..count).map(|place| order.apply(place) as usize).collect();
         let mut batches: Vec<Vec<usize>> = order.chunks(self.batch_size).map(<[usize]>::to_vec).collect();
         for batch in &mut batches {
-            batch.sort_by_key(|&index| self.task.tokens(self.items[index].input));
+            batch.sort_by_key(|&index| self.items[index].tokens());
         }
         batches
     }
 }
 
 impl<'a, T: Task> StepSource for EpochSource<'a, T> {
-    type Batch = Batch<'a, T::Input>;
+    type Batch = Batch<'a, T>;
 
     fn next_step(&mut self) -> Result<Option<StepBatches<Self::Batch>>> {
         if self.batches.is_empty() {
             self.batches = self.batches_of(self.cursor.epoch);
         }
-        let items: Vec<Item<T::Input>> =
-            self.batches[self.cursor.batch].iter().map(|&index| self.items[index]).collect();
-        let tokens = items.iter().map(|item| self.task.tokens(item.input) as u64).sum();
-        let terms: f64 = items.iter().map(|item| self.task.terms(item.input)).sum();
+        let items: Vec<Item<T>> = self.batches[self.cursor.batch].iter().map(|&index| self.items[index]).collect();
+        let tokens = items.iter().map(|item| item.tokens() as u64).sum();
+        let terms: f64 = items.iter().map(|item| self.task.terms(item.target)).sum();
         // A batch without labeled words has no loss terms; its loss is 0.
         let terms = if terms > 0.0 { terms } else { 1.0 };
         self.cursor.batch += 1;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use bert_model::Result;
+use bert_model::pipeline::Processor;
 use bert_model::workers::split_by_length;
 use bert_train::{Evaluation, Losses};
 use burn::tensor::Device;
@@ -11,10 +12,9 @@ use serde_json::{Map, Value};
 use super::data::LabeledData;
 use super::epochs::Batch;
 use super::once::Run;
-use crate::features::{Encoded, hidden_states};
-use crate::predict::{Scored, score};
+use crate::features::{Encoded, Item, hidden_states};
 use crate::report::EvaluationRecord;
-use crate::tasks::Task;
+use crate::tasks::{InputOf, ModelOf, OutputOf, OutputsOf, Task};
 
 /// The best epoch, whose model is kept.
 #[derive(Debug, Clone)]
@@ -62,24 +62,25 @@ impl<T: Task> FineTuning<'_, T> {
 }
 
 impl<'a, T: Task> bert_train::Objective for FineTuning<'a, T> {
-    type Model = T::Model;
-    type Batch = Batch<'a, T::Input>;
+    type Model = ModelOf<T>;
+    type Batch = Batch<'a, T>;
 
     fn split(&self, batch: Self::Batch, parts: usize) -> Vec<Self::Batch> {
         let Batch { items, terms } = batch;
-        let parts = split_by_length(items, |item| self.run.task.tokens(item.input), parts);
+        let parts = split_by_length(items, Item::tokens, parts);
         parts.into_iter().map(|items| Batch { items, terms }).collect()
     }
 
     fn sequences(&self, batch: &Self::Batch) -> usize {
-        batch.items.iter().map(|item| self.run.task.sequences(item.input).len()).sum()
+        batch.items.iter().map(|item| T::Processor::sequences(item.input).len()).sum()
     }
 
     fn loss(&self, model: &Self::Model, batch: Self::Batch) -> Losses {
         let Run { task, device, .. } = self.run;
         let hidden = hidden_states(task, model, &batch.items, &device.clone().autodiff());
-        let inputs: Vec<&T::Input> = batch.items.iter().map(|item| item.input).collect();
-        Losses { total: task.loss(model, hidden, &inputs) / batch.terms, parts: Vec::new() }
+        let (inputs, targets): (Vec<&InputOf<T>>, Vec<&T::Target>) =
+            batch.items.iter().map(|item| (item.input, item.target)).unzip();
+        Losses { total: task.loss(model, hidden, &inputs, &targets) / batch.terms, parts: Vec::new() }
     }
 
     fn evaluate(&mut self, model: &Self::Model, step: u64) -> Result<Evaluation> {
@@ -89,12 +90,12 @@ impl<'a, T: Task> bert_train::Objective for FineTuning<'a, T> {
         }
         let Run { device, settings, .. } = self.run;
         let mut task = self.run.task.clone();
-        let (mut metrics, scored) = evaluate(&task, model, examples, &self.evaluation, device)?;
+        let (mut metrics, outputs) = evaluate(&task, model, examples, &self.evaluation, device)?;
         if task.tune(&metrics) {
-            metrics = metrics_of(&task, examples, &scored);
+            metrics = metrics_of(&task, examples, &self.evaluation, &outputs);
         }
         let epoch = step / self.steps_per_epoch;
-        let mistakes = task.mistakes(examples, scored.inputs, &scored.scores);
+        let mistakes = task.mistakes(examples, &self.evaluation.inputs, &outputs);
         if self.keep_if_best(epoch, metrics.clone()) {
             self.run.save(&self.directory, model, &metrics)?;
             EvaluationRecord { epoch, metrics: metrics.clone(), mistakes }.save(&self.directory)?;
@@ -104,24 +105,29 @@ impl<'a, T: Task> bert_train::Objective for FineTuning<'a, T> {
     }
 }
 
-/// Computes metrics of a model (without autodiff) on labeled examples; also returns the scores they
-/// are based on.
+/// Computes metrics of a model (without autodiff) on labeled examples; also returns the head's
+/// outputs that they are based on.
 ///
 /// # Errors
 /// If the system cannot create threads.
-pub fn evaluate<'a, T: Task>(
+pub fn evaluate<T: Task>(
     task: &T,
-    model: &T::Model,
+    model: &ModelOf<T>,
     examples: &[T::Example],
-    encoded: &'a Encoded<T>,
+    encoded: &Encoded<T>,
     device: &Device,
-) -> Result<(Map<String, Value>, Scored<'a, T>)> {
-    let scored = score(task, model, encoded, device)?;
-    Ok((metrics_of(task, examples, &scored), scored))
+) -> Result<(Map<String, Value>, OutputsOf<T>)> {
+    let outputs = encoded.score(task, model, device)?;
+    Ok((metrics_of(task, examples, encoded, &outputs), outputs))
 }
 
-fn metrics_of<T: Task>(task: &T, examples: &[T::Example], scored: &Scored<T>) -> Map<String, Value> {
-    let mut metrics = task.metrics(examples, scored.inputs, &scored.scores);
+fn metrics_of<T: Task>(
+    task: &T,
+    examples: &[T::Example],
+    encoded: &Encoded<T>,
+    outputs: &[Vec<OutputOf<T>>],
+) -> Map<String, Value> {
+    let mut metrics = task.metrics(examples, &encoded.inputs, outputs);
     metrics.insert("examples".into(), examples.len().into());
     metrics
 }

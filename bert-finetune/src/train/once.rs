@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use bert_cli::program::select_device;
 use bert_model::device::NamedDevice;
-use bert_model::pretrained::weights::Weights;
-use bert_model::pretrained::{load_config, load_weights, save};
-use bert_model::{BertConfig, Error, Result, Tokenizer};
+use bert_model::pipeline::Processor;
+use bert_model::pretrained::{load_config, save};
+use bert_model::{BertConfig, Error, Result, Tokenizer, load};
 use bert_train::permutation::mix;
 use bert_train::{
     Adaptation, Checkpoints, Ended, IfExists, Interrupt, Optimizer, OptimizerConfig, Plan, Precision, RunDirectory,
@@ -27,7 +27,7 @@ use crate::for_task;
 use crate::output::warn_truncated;
 use crate::report;
 use crate::settings::{FinetuneRunOptions, FinetuneSettings};
-use crate::tasks::Task;
+use crate::tasks::{ModelOf, Task};
 
 /// Tag that keeps this random stream independent of the run's others.
 const ADAPTERS: u64 = 24;
@@ -54,7 +54,7 @@ pub(super) fn run_once(
     files: &Files,
     interrupt: &Interrupt,
 ) -> Result<FinetuneOutcome> {
-    let NamedDevice { name, device } = select_device(&run.device, run.quiet)?;
+    let NamedDevice { name, device, .. } = select_device(&run.device, run.quiet)?;
     let config = load_config(&settings.model)?;
     let tokenizer = Tokenizer::load(&settings.model)?;
     settings.description.check_fits(&config, &tokenizer)?;
@@ -72,13 +72,13 @@ pub(super) fn run_once(
         });
     }
     let mut description = settings.description.clone();
-    let labels = description.learn_labels(&files.training)?;
-    let (labels, keeps_head) = fit_to_head(labels, description.task.architecture(), &config);
-    let is_same_class = config.architectures.iter().flatten().any(|name| name == description.task.architecture());
+    let labels = (description.task.learn_labels)(&mut description, &files.training)?;
+    let (labels, keeps_head) = fit_to_head(labels, description.task.architecture, &config);
+    let is_same_class = config.architectures.iter().flatten().any(|name| name == description.task.architecture);
     if is_same_class && !keeps_head && !settings.from_scratch && !run.quiet {
         eprintln!("{}: its task head has different labels; initializing a new one", settings.model.display());
     }
-    let task = description.task(labels.clone(), &tokenizer)?;
+    let task = (description.task.open)(&description, labels.clone(), &tokenizer)?;
     let config = with_head(config, &description, &labels);
     for_task!(task, task => {
         let mut task = task;
@@ -109,7 +109,7 @@ pub(super) struct Run<'a, T: Task> {
 impl<T: Task> Run<'_, T> {
     fn train(
         &self,
-        model: T::Model,
+        model: ModelOf<T>,
         data: &LabeledData<T>,
         mut directory: RunDirectory,
         device_name: &str,
@@ -118,7 +118,7 @@ impl<T: Task> Run<'_, T> {
         let Self { settings, task, device, .. } = self;
         let mut training = Encoded::new(task, &data.training)?;
         let mut evaluation = Encoded::new(task, &data.evaluation)?;
-        warn_truncated(task.truncated_count());
+        warn_truncated(task.processor().tokenizer().truncated_count());
         if settings.adaptation == Adaptation::FrozenEncoder {
             // The frozen encoder's output is constant; compute it once.
             training.run_encoder(task, &model, device)?;
@@ -193,11 +193,11 @@ impl<T: Task> Run<'_, T> {
     /// The state before the first step, or that of the newest checkpoint when a run is resumed.
     fn start(
         &self,
-        model: T::Model,
+        model: ModelOf<T>,
         numbers: &Value,
         directory: &mut RunDirectory,
         checkpoints: &Checkpoints,
-    ) -> Result<TrainingState<T::Model>> {
+    ) -> Result<TrainingState<ModelOf<T>>> {
         let Self { settings, run, device, .. } = self;
         let optimizer_config = OptimizerConfig { weight_decay: settings.weight_decay, ..OptimizerConfig::default() };
         let model = settings.adaptation.prepare(model, mix(&[settings.seed, ADAPTERS]), device);
@@ -234,7 +234,7 @@ impl<T: Task> Run<'_, T> {
     /// `--json` prints.
     fn finish(
         &self,
-        last: &T::Model,
+        last: &ModelOf<T>,
         best: Option<Best>,
         data: &LabeledData<T>,
         path: &Path,
@@ -252,7 +252,7 @@ impl<T: Task> Run<'_, T> {
         let test = match data.test.is_empty() {
             true => Value::Null,
             false => {
-                let kept = load_weights(&Weights::open(path)?, self.config.clone(), 0, device)?;
+                let kept = load(path, device)?;
                 let mut task = task.clone();
                 task.tune(&best.metrics);
                 evaluate(&task, &kept.model, &data.test, &Encoded::new(&task, &data.test)?, device)?.0.into()
@@ -269,7 +269,7 @@ impl<T: Task> Run<'_, T> {
     }
 
     /// Writes the model with merged adapters, and the no-answer threshold from `metrics`.
-    pub(super) fn save(&self, directory: &Path, model: &T::Model, metrics: &Map<String, Value>) -> Result<()> {
+    pub(super) fn save(&self, directory: &Path, model: &ModelOf<T>, metrics: &Map<String, Value>) -> Result<()> {
         save(directory, &model.clone().materialize(), &self.config, &self.tokenizer)?;
         let threshold = metrics.get("no_answer_threshold").and_then(Value::as_f64);
         let no_answer_threshold = self.description.no_answer_threshold.map(|usual| threshold.unwrap_or(usual));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use bert_model::pretrained::load_weights;
+use bert_model::pretrained::load_weights_partial;
 use bert_model::pretrained::weights::Weights;
 use bert_model::{BertConfig, Pretrained, Result};
 use bert_train::permutation::mix;
@@ -17,7 +17,7 @@ const HEAD: u64 = 23;
 /// The configuration with the labels and problem type of the task.
 pub(super) fn with_head(config: BertConfig, description: &Description, labels: &[String]) -> BertConfig {
     let mut config = if labels.is_empty() { config.without_labels() } else { config.with_labels(labels) };
-    config.problem_type = description.task.problem_type();
+    config.problem_type = description.task.problem_type;
     config
 }
 
@@ -55,8 +55,8 @@ pub(super) fn initial_model<M: Pretrained>(
         return Ok(M::init_seeded(config, seed, device));
     }
     let weights = Weights::open(&settings.model)?;
-    let weights = if keeps_head { weights } else { weights.without(&["classifier", "qa_outputs"]) };
-    let loaded = load_weights::<M>(&weights, config.clone(), seed, device)?;
+    let weights = if keeps_head { weights } else { weights.without(M::HEADS) };
+    let loaded = load_weights_partial::<M>(&weights, config.clone(), seed, device)?;
     let unexpected: Vec<&str> =
         loaded.initialized.iter().map(String::as_str).filter(|n| n.contains("pooler")).collect();
     if !unexpected.is_empty() && !quiet {

@@ -35,6 +35,7 @@ impl BertInput {
 
 /// What BERT computes.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct BertOutput {
     /// The last layer's hidden states, `[B, T, H]`.
     pub last_hidden_state: Tensor<3>,
@@ -44,6 +45,7 @@ pub struct BertOutput {
 
 /// What BERT computes on the way, too.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct BertTrace {
     /// L + 1 tensors `[B, T, H]`: the embeddings' output, then each layer's.
     pub hidden_states: Vec<Tensor<3>>,
@@ -73,6 +75,25 @@ pub struct BertModel {
     pub encoder: Encoder,
     /// The summary of the sequence, for the heads that read it.
     pub pooler: Option<Pooler>,
+}
+
+impl BertConfig {
+    /// A fresh BERT of this form with a pooler; everything random comes from the generator of `device` (see
+    /// [`Device::seed`]). Models with heads have the same under their own names ([`super::BertForMaskedLM::init`], …).
+    ///
+    /// # Panics
+    /// If this configuration describes no model ([`BertConfig::validate`]).
+    ///
+    /// ```
+    /// use bert_model::BertConfig;
+    /// use burn::tensor::Device;
+    ///
+    /// let bert = BertConfig::named("tiny").unwrap().with_vocab_size(100).init(&Device::flex());
+    /// assert_eq!(bert.encoder.layers.len(), 2);
+    /// ```
+    pub fn init(&self, device: &Device) -> BertModel {
+        BertModel::init(self, device)
+    }
 }
 
 impl BertModel {

@@ -16,12 +16,13 @@ const WORDS: &str = "embeddings.word_embeddings.weight";
 
 /// A model and what was learned while loading it.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Loaded<M> {
     /// The model, on the device that was asked for.
     pub model: M,
     /// Its configuration.
     pub config: BertConfig,
-    /// Parameters of heads that the checkpoint lacks; they were freshly initialized.
+    /// Parameters of pooler and heads that the checkpoint lacks; they were freshly initialized ([`load_partial`]).
     pub initialized: Vec<String>,
     /// Tensors of the checkpoint that this model has no place for.
     pub unused: Vec<String>,
@@ -62,21 +63,44 @@ pub fn load_config(directory: impl AsRef<Path>) -> Result<BertConfig> {
     BertConfig::from_file(directory.as_ref().join("config.json"))
 }
 
-/// Loads a model directory: any of the forms that Hugging Face writes. A head that the checkpoint lacks is initialized
-/// from `seed` and named in [`Loaded::initialized`].
+/// Loads a trained model from a directory in any of the forms that Hugging Face writes.
 ///
 /// # Errors
-/// A missing, misshapen, non-finite or unreadable tensor, named with its file.
-pub fn load<M: Pretrained>(directory: impl AsRef<Path>, seed: u64, device: &Device) -> Result<Loaded<M>> {
+/// A missing, misshapen, non-finite or unreadable tensor, named with its file. [`Error::MissingTensors`] names the
+/// parameters of a head or pooler that the checkpoint lacks; [`load_partial`] initializes them.
+pub fn load<M: Pretrained>(directory: impl AsRef<Path>, device: &Device) -> Result<Loaded<M>> {
     let config = load_config(&directory)?;
-    load_weights(&Weights::open(directory)?, config, seed, device)
+    load_weights(&Weights::open(directory)?, config, device)
 }
 
-/// Puts tensors into a model of the form that `config` describes (which may have another head than the checkpoint).
+/// Loads a model for training: as [`load`], but a pooler or head that the checkpoint lacks is drawn from `seed` and
+/// named in [`Loaded::initialized`].
+///
+/// # Errors
+/// A misshapen, non-finite or unreadable tensor, or a missing one of the encoder, named with its file.
+pub fn load_partial<M: Pretrained>(directory: impl AsRef<Path>, seed: u64, device: &Device) -> Result<Loaded<M>> {
+    let config = load_config(&directory)?;
+    load_weights_partial(&Weights::open(directory)?, config, seed, device)
+}
+
+/// Puts tensors into a model of the form that `config` describes.
 ///
 /// # Errors
 /// As [`load`].
-pub fn load_weights<M: Pretrained>(
+pub fn load_weights<M: Pretrained>(weights: &Weights, config: BertConfig, device: &Device) -> Result<Loaded<M>> {
+    let loaded = load_weights_partial(weights, config, 0, device)?;
+    match loaded.initialized.is_empty() {
+        true => Ok(loaded),
+        false => Err(Error::MissingTensors { path: weights.path().into(), tensors: loaded.initialized }),
+    }
+}
+
+/// As [`load_weights`], but a pooler or head that the checkpoint lacks (`config` may describe another head than it has)
+/// is drawn from `seed`.
+///
+/// # Errors
+/// As [`load_partial`].
+pub fn load_weights_partial<M: Pretrained>(
     weights: &Weights,
     config: BertConfig,
     seed: u64,
@@ -86,10 +110,11 @@ pub fn load_weights<M: Pretrained>(
     fill(weights, model, config)
 }
 
-/// Puts tensors into `model`, which has the form that `config` describes.
+/// Puts tensors into `model`, which has the form that `config` describes; what the checkpoint lacks of its pooler and
+/// heads stays as it is.
 ///
 /// # Errors
-/// As [`load`].
+/// As [`load_partial`].
 pub fn fill<M: Module>(weights: &Weights, model: M, config: BertConfig) -> Result<Loaded<M>> {
     let mut loader = Loader {
         weights,

@@ -6,6 +6,7 @@
 pub mod load;
 pub mod names;
 pub mod save;
+mod storage;
 pub mod weights;
 
 use burn::module::Module;
@@ -16,13 +17,16 @@ use crate::model::{
     BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification, BertModel, Initializer,
 };
 
-pub use load::{Loaded, fill, load, load_config, load_weights};
+pub use load::{Loaded, fill, load, load_config, load_partial, load_weights, load_weights_partial};
 pub use save::{save, save_weights, state_dict};
 
 /// A model that lives in a Hugging Face directory.
 pub trait Pretrained: Module + Sync {
     /// The name of the class in transformers, as `config.json` gives it.
     const ARCHITECTURE: &'static str;
+
+    /// What the names of its heads' tensors begin with.
+    const HEADS: &'static [&'static str];
 
     /// A fresh model of the form that the initializer's configuration describes.
     fn initialize(initializer: &mut Initializer) -> Self;
@@ -35,6 +39,7 @@ pub trait Pretrained: Module + Sync {
 
 impl Pretrained for BertModel {
     const ARCHITECTURE: &'static str = "BertModel";
+    const HEADS: &'static [&'static str] = &[];
 
     fn initialize(initializer: &mut Initializer) -> Self {
         Self::init_with_pooler(initializer)
@@ -42,9 +47,10 @@ impl Pretrained for BertModel {
 }
 
 macro_rules! pretrained {
-    ($($model:ident),+) => {
+    ($($model:ident: $($head:literal),+;)+) => {
         $(impl Pretrained for $model {
             const ARCHITECTURE: &'static str = stringify!($model);
+            const HEADS: &'static [&'static str] = &[$($head),+];
 
             fn initialize(initializer: &mut Initializer) -> Self {
                 Self::init_with(initializer)
@@ -53,12 +59,12 @@ macro_rules! pretrained {
     };
 }
 
-pretrained!(
-    BertForPreTraining,
-    BertForMaskedLM,
-    BertForNextSentencePrediction,
-    BertForSequenceClassification,
-    BertForTokenClassification,
-    BertForQuestionAnswering,
-    BertForMultipleChoice
-);
+pretrained! {
+    BertForPreTraining: "cls.predictions.", "cls.seq_relationship.";
+    BertForMaskedLM: "cls.predictions.";
+    BertForNextSentencePrediction: "cls.seq_relationship.";
+    BertForSequenceClassification: "classifier.";
+    BertForTokenClassification: "classifier.";
+    BertForQuestionAnswering: "qa_outputs.";
+    BertForMultipleChoice: "classifier.";
+}

@@ -1,12 +1,13 @@
 //! Reads the tensors of a checkpoint by name: `model.safetensors`, sharded safetensors, or `pytorch_model.bin`.
 //!
 //! Headers are read and checked first, tensors one at a time when they are asked for: a file's claims about itself are
-//! compared with its length before any memory is taken for them.
+//! compared with its length before any memory is taken for them. Safetensors files are memory-mapped, so that a tensor
+//! is converted to `f32` straight from the page cache.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use half::{bf16, f16};
 use safetensors::Dtype;
@@ -14,6 +15,7 @@ use safetensors::tensor::Metadata;
 use serde::Deserialize;
 
 use super::names;
+use super::storage::Storage;
 use crate::error::{Error, Result};
 
 /// The largest header that is read; Hugging Face's own limit.
@@ -32,9 +34,10 @@ pub struct Weights {
 #[derive(Debug)]
 enum Entry {
     Safetensors {
-        file: PathBuf,
-        offset: u64,
-        bytes: usize,
+        file: Arc<Storage>,
+        /// In the file.
+        start: usize,
+        end: usize,
         dtype: Dtype,
         shape: Vec<usize>,
     },
@@ -92,9 +95,20 @@ impl Weights {
         Self::one_file(path, str::to_string)
     }
 
+    /// The contents of a safetensors file; owned bytes and `'static` ones (`include_bytes!`) are not copied.
+    ///
+    /// # Errors
+    /// As [`Weights::open`].
+    pub fn from_bytes(bytes: impl Into<Cow<'static, [u8]>>) -> Result<Self> {
+        let path = Path::new("model.safetensors");
+        let mut weights = Self { path: path.into(), key: names::normalized, entries: BTreeMap::new() };
+        weights.add_safetensors(Storage::from_bytes(path, bytes.into()))?;
+        Ok(weights)
+    }
+
     fn one_file(path: &Path, key: fn(&str) -> String) -> Result<Self> {
         let mut weights = Self { path: path.into(), key, entries: BTreeMap::new() };
-        weights.add_safetensors(path)?;
+        weights.add_safetensors(Storage::map(path)?)?;
         Ok(weights)
     }
 
@@ -112,7 +126,7 @@ impl Weights {
             if name.contains(['/', '\\']) || !name.ends_with(".safetensors") {
                 return Err(Error::file(index, format!("the shard name {name:?}"), "a .safetensors file beside it"));
             }
-            weights.add_safetensors(&index.with_file_name(name))?;
+            weights.add_safetensors(Storage::map(&index.with_file_name(name))?)?;
         }
         for (tensor, shard) in &parsed.weight_map {
             if !weights.entries.contains_key(&names::normalized(tensor)) {
@@ -127,19 +141,18 @@ impl Weights {
         Ok(weights)
     }
 
-    fn add_safetensors(&mut self, path: &Path) -> Result<()> {
+    fn add_safetensors(&mut self, file: Storage) -> Result<()> {
+        let file = Arc::new(file);
+        let (path, contents) = (file.path(), file.bytes());
         let not_whole = |found: String| Error::file(path, found, "a whole safetensors file");
-        let mut file = File::open(path).map_err(Error::io(path, "open"))?;
-        let length = file.metadata().map_err(Error::io(path, "read"))?.len();
-        let mut start = [0; 8];
-        file.read_exact(&mut start).map_err(|_| not_whole(format!("{length} bytes")))?;
-        let header_length = u64::from_le_bytes(start);
-        if header_length > MAX_HEADER_BYTES || header_length > length - 8 {
+        let length = contents.len() as u64;
+        let (start, rest) = contents.split_first_chunk().ok_or_else(|| not_whole(format!("{length} bytes")))?;
+        let header_length = u64::from_le_bytes(*start);
+        if header_length > MAX_HEADER_BYTES || header_length > rest.len() as u64 {
             return Err(not_whole(format!("a header of {header_length} bytes in a file of {length}")));
         }
-        let mut header = vec![0; header_length as usize];
-        file.read_exact(&mut header).map_err(Error::io(path, "read the header of"))?;
-        let metadata: Metadata = serde_json::from_slice(&header).map_err(|error| not_whole(error.to_string()))?;
+        let header = &rest[..header_length as usize];
+        let metadata: Metadata = serde_json::from_slice(header).map_err(|error| not_whole(error.to_string()))?;
 
         let data = header_length + 8;
         let expected = data + metadata.data_len() as u64;
@@ -147,11 +160,11 @@ impl Weights {
             return Err(not_whole(format!("{length} bytes where the header describes {expected}")));
         }
         for (name, info) in metadata.tensors() {
-            let (begin, end) = info.data_offsets;
+            let (start, end) = info.data_offsets;
             let entry = Entry::Safetensors {
-                file: path.into(),
-                offset: data + begin as u64,
-                bytes: end - begin,
+                file: Arc::clone(&file),
+                start: data as usize + start,
+                end: data as usize + end,
                 dtype: info.dtype,
                 shape: info.shape.clone(),
             };
@@ -221,6 +234,7 @@ impl Weights {
         let number = entry.number().map_err(|dtype| bad(dtype, "F16, BF16, F32 or F64".into()))?;
         let bytes = entry.read().map_err(|error| bad(error, "readable data".into()))?;
         let values = number.to_f32(&bytes);
+        entry.release();
         if values.len() != expected.iter().product::<usize>() {
             return Err(bad(format!("{} numbers", values.len()), format!("{expected:?}")));
         }
@@ -235,7 +249,7 @@ impl Entry {
     /// The shard that the tensor lies in; `None` where there is one file only.
     fn file(&self) -> Option<&Path> {
         match self {
-            Self::Safetensors { file, .. } => Some(file),
+            Self::Safetensors { file, .. } => Some(file.path()),
             #[cfg(feature = "pickle")]
             Self::Pickle(_) => None,
         }
@@ -267,23 +281,25 @@ impl Entry {
         }
     }
 
-    fn read(&self) -> Result<Vec<u8>, String> {
+    /// Tells that the bytes have been read.
+    fn release(&self) {
         match self {
-            Self::Safetensors { file, offset, bytes, .. } => {
-                read_at(file, *offset, *bytes).map_err(|error| error.to_string())
-            }
+            Self::Safetensors { file, start, end, .. } => file.release(*start, *end),
             #[cfg(feature = "pickle")]
-            Self::Pickle(tensor) => tensor.read().map_err(|error| error.to_string()),
+            Self::Pickle(_) => {}
         }
     }
-}
 
-fn read_at(path: &Path, offset: u64, bytes: usize) -> std::io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
-    file.seek(SeekFrom::Start(offset))?;
-    let mut data = vec![0; bytes];
-    file.read_exact(&mut data)?;
-    Ok(data)
+    fn read(&self) -> Result<Cow<'_, [u8]>, String> {
+        match self {
+            Self::Safetensors { file, start, end, .. } => {
+                let bytes = file.bytes().get(*start..*end);
+                bytes.map(Cow::from).ok_or_else(|| "a place outside of the file".to_string())
+            }
+            #[cfg(feature = "pickle")]
+            Self::Pickle(tensor) => tensor.read().map(Cow::from).map_err(|error| error.to_string()),
+        }
+    }
 }
 
 impl Number {

@@ -3,6 +3,7 @@
 use burn::prelude::*;
 use tokenizers::Encoding;
 
+use crate::error::{Error, Result};
 use crate::model::BertInput;
 
 /// A tokenized text or pair of texts, including special tokens.
@@ -18,6 +19,14 @@ impl Sequence {
     /// Number of tokens.
     pub fn len(&self) -> usize {
         self.ids.len()
+    }
+
+    /// Checks that a model of `limit` positions can read this.
+    ///
+    /// # Errors
+    /// [`Error::TooLong`].
+    pub fn check_length(&self, limit: usize) -> Result<()> {
+        if self.len() > limit { Err(Error::TooLong { tokens: self.len(), limit }) } else { Ok(()) }
     }
 
     /// Whether there are no tokens.

@@ -1,8 +1,10 @@
 //! From text to model input: WordPiece tokenization and padded batches.
 
 pub mod batch;
+mod code_points;
 pub mod tokenizer;
 mod tokenizer_files;
 
 pub use batch::{Sequence, collate};
+pub use code_points::CodePoints;
 pub use tokenizer::{SpecialTokens, Tokenizer};

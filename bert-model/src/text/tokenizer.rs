@@ -6,22 +6,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use serde_json::json;
 use tokenizers::models::bpe::Vocab;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::bert::BertProcessing;
-use tokenizers::{
-    AddedToken, EncodeInput, Encoding, ModelWrapper, NormalizerWrapper, PaddingParams, PostProcessor,
-    PreTokenizerWrapper, TruncationParams,
-};
+use tokenizers::{AddedToken, EncodeInput, Encoding, PaddingParams, PostProcessor, TruncationParams};
 
 pub use super::tokenizer_files::SPECIAL_TOKENS;
-use super::tokenizer_files::{SPECIAL_KEYS, added_tokens, check_algorithm, read_json, read_vocabulary, special_names};
+use super::tokenizer_files::{added_tokens, check_algorithm, read_json, read_vocabulary, special_names};
 use crate::config::BertConfig;
 use crate::error::{Error, Result};
-use crate::file::replace_file;
 
 /// Start and end of a WordPiece or word in its text, in code points; the end is exclusive.
 pub type Offsets = (usize, usize);
@@ -63,7 +58,7 @@ impl Normalization {
 /// Converts text to WordPiece ids and back.
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    pub(super) inner: tokenizers::Tokenizer,
     special: SpecialTokens,
     /// One more than the highest id.
     end_of_ids: u64,
@@ -93,17 +88,28 @@ impl Tokenizer {
     }
 
     fn from_json(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
+        let json = std::fs::read(path).map_err(Error::io(path, "read"))?;
+        Self::parse(&json, &special_names(path)?, path)
+    }
+
+    /// Reads the contents of a `tokenizer.json` whose special tokens have BERT's names.
+    ///
+    /// # Errors
+    /// If the contents are malformed, or a special token is missing.
+    pub fn from_bytes(json: &[u8]) -> Result<Self> {
+        Self::parse(json, &SPECIAL_TOKENS.map(str::to_string), Path::new("tokenizer.json"))
+    }
+
+    fn parse(json: &[u8], names: &[String; 5], path: &Path) -> Result<Self> {
         // The tokenizers crate panics on some malformed JSON, so check it first.
-        let _: serde::de::IgnoredAny = serde_json::from_str(&text)
+        let _: serde::de::IgnoredAny = serde_json::from_slice(json)
             .map_err(|error| Error::line(path, error.line() as u64, error.to_string(), "a tokenizer.json"))?;
-        let mut inner: tokenizers::Tokenizer = text
-            .parse()
+        let mut inner = tokenizers::Tokenizer::from_bytes(json)
             .map_err(|error| Error::file(path, format!("{error}"), "a tokenizer.json of the tokenizers library"))?;
         // The caller decides about truncation and padding, whatever the file was saved with.
         inner.with_padding(None::<PaddingParams>);
         inner.with_truncation(None).map_err(|error| Error::file(path, error.to_string(), "a tokenizer"))?;
-        Self::wrap(inner, &special_names(path)?, path)
+        Self::wrap(inner, names, path)
     }
 
     fn from_configured_vocab_file(path: &Path) -> Result<Self> {
@@ -319,25 +325,6 @@ impl Tokenizer {
         encoded.map_err(|error| Error::Setting(format!("cannot tokenize: {error}")))
     }
 
-    /// How text is normalized, as far as the tokenizer file says; otherwise as in Google's uncased
-    /// models.
-    pub fn normalization(&self) -> Normalization {
-        let normalizer = self.inner.get_normalizer().map(serde_json::to_value).and_then(Result::ok).unwrap_or_default();
-        Normalization {
-            lowercase: normalizer["lowercase"].as_bool().unwrap_or(true),
-            strip_accents: normalizer["strip_accents"].as_bool(),
-            chinese_chars: normalizer["handle_chinese_chars"].as_bool().unwrap_or(true),
-        }
-    }
-
-    /// Whether this is BERT's own pipeline, which `vocab.txt` and `tokenizer_config.json` can
-    /// describe.
-    fn is_bert(&self) -> bool {
-        matches!(self.inner.get_model(), ModelWrapper::WordPiece(_))
-            && matches!(self.inner.get_normalizer(), Some(NormalizerWrapper::BertNormalizer(_)))
-            && matches!(self.inner.get_pre_tokenizer(), Some(PreTokenizerWrapper::BertPreTokenizer(_)))
-    }
-
     /// Checks that every id has a row in the model's word embeddings.
     ///
     /// # Errors
@@ -352,49 +339,5 @@ impl Tokenizer {
             right: format!("the model's of {}", config.vocab_size),
             advice: "use the tokenizer that the model was trained with".into(),
         })
-    }
-
-    /// Serializes the tokenizer as a `tokenizer.json`.
-    ///
-    /// # Errors
-    /// If part of a third-party tokenizer cannot be serialized.
-    pub fn to_json(&self) -> Result<String> {
-        self.inner.to_string(true).map_err(|error| Error::Setting(format!("cannot write the tokenizer: {error}")))
-    }
-
-    /// Writes `tokenizer.json`, `tokenizer_config.json` and, for WordPiece, `vocab.txt`.
-    /// `max_length` is the model's maximum sequence length.
-    ///
-    /// # Errors
-    /// If a file cannot be written.
-    pub fn save(&self, directory: impl AsRef<Path>, max_length: usize) -> Result<()> {
-        let directory = directory.as_ref();
-        replace_file(directory.join("tokenizer.json"), self.to_json()?.as_bytes())?;
-        let mut config = match self.is_bert() {
-            true => {
-                let Normalization { lowercase, strip_accents, chinese_chars } = self.normalization();
-                json!({
-                    "tokenizer_class": "BertTokenizer",
-                    "do_lower_case": lowercase,
-                    "strip_accents": strip_accents,
-                    "tokenize_chinese_chars": chinese_chars,
-                })
-            }
-            // Makes transformers use tokenizer.json as it is.
-            false => json!({"tokenizer_class": "PreTrainedTokenizerFast"}),
-        };
-        config["model_max_length"] = max_length.into();
-        let SpecialTokens { pad, unk, cls, sep, mask } = self.special;
-        for (key, id) in SPECIAL_KEYS.into_iter().zip([pad, unk, cls, sep, mask]) {
-            config[key] = self.piece(id).into();
-        }
-        let config = serde_json::to_string_pretty(&config).map_err(|error| Error::Setting(error.to_string()))?;
-        replace_file(directory.join("tokenizer_config.json"), (config + "\n").as_bytes())?;
-        match self.inner.get_model() {
-            ModelWrapper::WordPiece(_) => {
-                replace_file(directory.join("vocab.txt"), (self.vocabulary().join("\n") + "\n").as_bytes())
-            }
-            _ => Ok(()),
-        }
     }
 }

@@ -4,17 +4,19 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
-use serde_json::Value;
-use tokenizers::AddedToken;
+use serde_json::{Value, json};
+use tokenizers::{AddedToken, ModelWrapper, NormalizerWrapper, PreTokenizerWrapper};
 
+use super::tokenizer::{Normalization, SpecialTokens, Tokenizer};
 use crate::error::{Error, Result};
+use crate::file::replace_file;
 
 /// The special tokens of BERT; learned vocabularies start with them, in this order.
 pub const SPECIAL_TOKENS: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
 
 /// The keys of `tokenizer_config.json` that name the special tokens, in the order of
 /// [`SPECIAL_TOKENS`].
-pub(super) const SPECIAL_KEYS: [&str; 5] = ["pad_token", "unk_token", "cls_token", "sep_token", "mask_token"];
+const SPECIAL_KEYS: [&str; 5] = ["pad_token", "unk_token", "cls_token", "sep_token", "mask_token"];
 
 /// Reads a JSON file; `null` if it does not exist.
 pub(super) fn read_json(path: &Path) -> Result<Value> {
@@ -117,6 +119,71 @@ pub(super) fn check_algorithm(config: &Value, path: &Path) -> Result<()> {
         }
     }
     if config["do_basic_tokenize"] == false { refuse("do_basic_tokenize", "false", "true") } else { Ok(()) }
+}
+
+impl Tokenizer {
+    /// How text is normalized, as far as the tokenizer file says; otherwise as in Google's uncased
+    /// models.
+    pub fn normalization(&self) -> Normalization {
+        let normalizer = self.inner.get_normalizer().map(serde_json::to_value).and_then(Result::ok).unwrap_or_default();
+        Normalization {
+            lowercase: normalizer["lowercase"].as_bool().unwrap_or(true),
+            strip_accents: normalizer["strip_accents"].as_bool(),
+            chinese_chars: normalizer["handle_chinese_chars"].as_bool().unwrap_or(true),
+        }
+    }
+
+    /// Whether this is BERT's own pipeline, which `vocab.txt` and `tokenizer_config.json` can
+    /// describe.
+    fn is_bert(&self) -> bool {
+        matches!(self.inner.get_model(), ModelWrapper::WordPiece(_))
+            && matches!(self.inner.get_normalizer(), Some(NormalizerWrapper::BertNormalizer(_)))
+            && matches!(self.inner.get_pre_tokenizer(), Some(PreTokenizerWrapper::BertPreTokenizer(_)))
+    }
+
+    /// Serializes the tokenizer as a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// If part of a third-party tokenizer cannot be serialized.
+    pub fn to_json(&self) -> Result<String> {
+        self.inner.to_string(true).map_err(|error| Error::Setting(format!("cannot write the tokenizer: {error}")))
+    }
+
+    /// Writes `tokenizer.json`, `tokenizer_config.json` and, for WordPiece, `vocab.txt`.
+    /// `max_length` is the model's maximum sequence length.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn save(&self, directory: impl AsRef<Path>, max_length: usize) -> Result<()> {
+        let directory = directory.as_ref();
+        replace_file(directory.join("tokenizer.json"), self.to_json()?.as_bytes())?;
+        let mut config = match self.is_bert() {
+            true => {
+                let Normalization { lowercase, strip_accents, chinese_chars } = self.normalization();
+                json!({
+                    "tokenizer_class": "BertTokenizer",
+                    "do_lower_case": lowercase,
+                    "strip_accents": strip_accents,
+                    "tokenize_chinese_chars": chinese_chars,
+                })
+            }
+            // Makes transformers use tokenizer.json as it is.
+            false => json!({"tokenizer_class": "PreTrainedTokenizerFast"}),
+        };
+        config["model_max_length"] = max_length.into();
+        let SpecialTokens { pad, unk, cls, sep, mask } = self.special();
+        for (key, id) in SPECIAL_KEYS.into_iter().zip([pad, unk, cls, sep, mask]) {
+            config[key] = self.piece(id).into();
+        }
+        let config = serde_json::to_string_pretty(&config).map_err(|error| Error::Setting(error.to_string()))?;
+        replace_file(directory.join("tokenizer_config.json"), (config + "\n").as_bytes())?;
+        match self.inner.get_model() {
+            ModelWrapper::WordPiece(_) => {
+                replace_file(directory.join("vocab.txt"), (self.vocabulary().join("\n") + "\n").as_bytes())
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,59 +1,32 @@
-//! Words to windows and back.
+//! Tags of files, their numbers, and answers as JSON.
 
 use bert_cli::input::columns::Column;
+use bert_model::pipeline::Processor;
 use bert_model::text::tokenizer::Normalization;
 
 use super::*;
 
 fn task(max_seq_len: usize) -> TaggingTask {
     let pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "##b", "."].map(str::to_string);
+    let tokenizer = Tokenizer::from_vocabulary(&pieces, Normalization::new(true)).unwrap();
+    let labels = ["O", "B-X", "I-X"].map(str::to_string).to_vec();
     TaggingTask {
         columns: ConllColumns::default(),
         texts: TableOptions::texts(Column::Name("text".into())),
-        labels: ["O", "B-X", "I-X"].map(str::to_string).to_vec(),
-        scheme: TagScheme::Iob2,
-        max_seq_len,
-        tokenizer: Tokenizer::from_vocabulary(&pieces, Normalization::new(true)).unwrap(),
+        processor: TaggingProcessor::new(tokenizer, labels, TagScheme::Iob2, max_seq_len).unwrap(),
         tag_weights: Vec::new(),
     }
 }
 
 #[test]
-fn every_word_of_a_long_sentence_is_read_once_and_with_context() {
+fn every_tag_of_a_long_sentence_is_learned_once() {
     let task = task(10);
     for count in [0, 1, 8, 9, 30, 100] {
         let words: Vec<String> = (0..count).map(|i| ["a", "bb", "."][i % 3].to_string()).collect();
-        let tags: Vec<usize> = (0..count).map(|i| i % 3).collect();
-        let sentence = TaggedSentence::of_words(words, tags);
-        let windows = task.encode(&sentence).unwrap();
-        assert!(windows.iter().all(|window| window.sequence.len() <= 10));
-        let read: Vec<usize> = windows.iter().flat_map(|window| window.words.iter().map(|(_, word)| *word)).collect();
-        assert_eq!(read, (0..count).collect::<Vec<_>>());
-        let tags: Vec<usize> = windows.iter().flat_map(|window| window.tags.clone()).collect();
-        assert_eq!(tags, sentence.tags);
-        for window in &windows {
-            for &(position, word) in &window.words {
-                let first = task.tokenizer.pieces(&sentence.words[word]).unwrap()[0];
-                assert_eq!(window.sequence.ids[position], first, "the first piece of word {word}");
-            }
-        }
+        let sentence = TaggedSentence::of_words(words, (0..count).map(|i| i % 3).collect());
+        let windows = task.processor.preprocess(&task.request(&sentence)).unwrap();
+        assert_eq!(task.targets(&sentence, &windows).concat(), sentence.tags);
     }
-}
-
-#[test]
-fn a_word_of_no_piece_is_unknown_and_a_long_one_is_cut() {
-    let task = task(10);
-    let sentence = TaggedSentence::of_words(vec!["\u{1}".into(), "b".repeat(50)], Vec::new());
-    let windows = task.encode(&sentence).unwrap();
-    assert_eq!(windows[0].sequence.ids[1], task.tokenizer.special().unk);
-    assert!(windows.iter().all(|window| window.sequence.len() <= 10));
-}
-
-#[test]
-fn words_of_a_text_know_their_places() {
-    let sentence = task(10).words_of("é a  b.").unwrap();
-    assert_eq!(sentence.words, ["é", "a", "b", "."]);
-    assert_eq!(sentence.places, [(0, 1), (2, 3), (5, 6), (6, 7)]);
 }
 
 #[test]
@@ -72,13 +45,14 @@ fn tags_are_learned_as_iob2() {
 }
 
 #[test]
-fn an_answer_names_what_stands_in_the_text() {
+fn an_answer_is_printed_with_its_entities() {
     let task = task(10);
     let sentence = task.words_of("é a  b.").unwrap();
-    let windows = task.encode(&sentence).unwrap();
+    let request = task.request(&sentence);
+    let windows = task.processor.preprocess(&request).unwrap();
     let certain = |tag: usize| (0..3).map(|other| if other == tag { 0.8 } else { 0.1 }).collect::<Vec<f32>>();
-    let scores = vec![[0, 1, 2, 0].map(certain).to_vec()];
-    let answer = task.answer(&sentence, &windows, &scores);
+    let scores = [[0, 1, 2, 0].map(certain).to_vec()];
+    let answer = task.json(&task.processor.postprocess(&request, &windows, &scores));
     assert_eq!(answer["tags"], json!(["O", "B-X", "I-X", "O"]));
     let entity = &answer["entities"][0];
     assert_eq!((&entity["type"], &entity["text"]), (&json!("X"), &json!("a  b")));

@@ -5,6 +5,8 @@
 //! loses nothing. The named sizes are those of Devlin et al. (2018, section 3) and Turc et al.
 //! (2019).
 
+mod validate;
+
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +17,7 @@ use crate::file::replace_file;
 
 /// The nonlinearity of the feed-forward layer and of the MLM head (`hidden_act`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
     /// The exact Gaussian error linear unit, x·Φ(x), which the released checkpoints were trained
@@ -243,6 +246,25 @@ impl BertConfig {
         })
     }
 
+    /// The names of the classes, or Hugging Face's `LABEL_0`, `LABEL_1`, … where the configuration names none.
+    ///
+    /// # Errors
+    /// Those of [`BertConfig::labels`].
+    pub fn label_names(&self) -> Result<Vec<String>> {
+        let numbered = || (0..self.num_labels()).map(|id| format!("LABEL_{id}")).collect();
+        Ok(self.labels()?.unwrap_or_else(numbered))
+    }
+
+    /// The problem that the classification head is trained for: `problem_type`, else regression for
+    /// one label and single-label classification for more, as in transformers.
+    pub fn head_problem(&self) -> ProblemType {
+        let usual = match self.num_labels() {
+            1 => ProblemType::Regression,
+            _ => ProblemType::SingleLabelClassification,
+        };
+        self.problem_type.unwrap_or(usual)
+    }
+
     /// Number of classes of the task head: the number of named labels, else Hugging Face's default
     /// of 2.
     pub fn num_labels(&self) -> usize {
@@ -267,8 +289,19 @@ impl BertConfig {
     /// If the file cannot be read, is not JSON, or does not describe a BERT encoder.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
-        let config: Self = serde_json::from_str(&text).map_err(|error| {
+        Self::parse(&std::fs::read(path).map_err(Error::io(path, "read"))?, path)
+    }
+
+    /// Reads the contents of a `config.json`.
+    ///
+    /// # Errors
+    /// As [`BertConfig::from_file`].
+    pub fn from_bytes(json: &[u8]) -> Result<Self> {
+        Self::parse(json, Path::new("config.json"))
+    }
+
+    fn parse(json: &[u8], path: &Path) -> Result<Self> {
+        let config: Self = serde_json::from_slice(json).map_err(|error| {
             let message = error.to_string();
             let (what, place) = message.rsplit_once(" at line ").unwrap_or((&message, "1"));
             let line = place.split(' ').next().and_then(|line| line.parse().ok()).unwrap_or(1);
@@ -293,77 +326,6 @@ impl BertConfig {
                 "a key of Hugging Face's BertConfig",
             )),
             None => Ok(config),
-        }
-    }
-
-    /// Checks that this configuration describes a BERT encoder; errors name `origin` as the source.
-    ///
-    /// # Errors
-    /// Names the first key with an invalid value, and what was expected.
-    pub fn validate(&self, origin: &str) -> Result<()> {
-        let check = |good: bool, key: &str, found: String, expected: &str| {
-            if good { Ok(()) } else { Err(Error::config(origin, key, found, expected)) }
-        };
-        check(self.model_type == "bert", "model_type", format!("\"{}\"", self.model_type), "\"bert\"")?;
-        for (key, value) in [
-            ("vocab_size", self.vocab_size),
-            ("hidden_size", self.hidden_size),
-            ("num_attention_heads", self.num_attention_heads),
-            ("intermediate_size", self.intermediate_size),
-            ("max_position_embeddings", self.max_position_embeddings),
-            ("type_vocab_size", self.type_vocab_size),
-        ] {
-            // With this bound the product of two sizes, in bytes, fits an i64 whatever a file
-            // claims.
-            check((1..=1 << 26).contains(&value), key, value.to_string(), "a whole number from 1 to 67108864")?;
-        }
-        let layers = self.num_hidden_layers;
-        check(layers <= 10_000, "num_hidden_layers", layers.to_string(), "a whole number up to 10000")?;
-        let labels = self.num_labels();
-        check((1..=1_000_000).contains(&labels), "num_labels", labels.to_string(), "a whole number from 1 to 1000000")?;
-        let heads = self.num_attention_heads;
-        check(
-            self.hidden_size.is_multiple_of(heads),
-            "num_attention_heads",
-            heads.to_string(),
-            &format!("a divisor of hidden_size = {}", self.hidden_size),
-        )?;
-        for (key, value) in [
-            ("hidden_dropout_prob", self.hidden_dropout_prob),
-            ("attention_probs_dropout_prob", self.attention_probs_dropout_prob),
-            ("classifier_dropout", self.head_dropout()),
-        ] {
-            check((0.0..1.0).contains(&value), key, value.to_string(), "a probability, at least 0 and below 1")?;
-        }
-        let deviation = self.initializer_range;
-        check((0.0..=1e3).contains(&deviation), "initializer_range", deviation.to_string(), "a standard deviation")?;
-        let epsilon = self.layer_norm_eps;
-        check(epsilon > 0.0 && epsilon < 1.0, "layer_norm_eps", epsilon.to_string(), "a small positive number")?;
-        if let Some(pad) = self.pad_token_id {
-            check(pad < self.vocab_size, "pad_token_id", pad.to_string(), "an id of the vocabulary")?;
-        }
-        if let Some(kind) = self.other.get("position_embedding_type") {
-            check(kind == "absolute", "position_embedding_type", kind.to_string(), "\"absolute\"")?;
-        }
-        for key in ["is_decoder", "add_cross_attention"] {
-            let value = self.other.get(key).unwrap_or(&Value::Null);
-            check(value != true, key, "true".into(), "false: only encoders are supported")?;
-        }
-        Ok(())
-    }
-
-    /// Checks that the model has a token type for the second text of a pair.
-    ///
-    /// # Errors
-    /// If there is only one token type.
-    pub fn check_pairs(&self) -> Result<()> {
-        match self.type_vocab_size {
-            2.. => Ok(()),
-            types => Err(Error::Mismatch {
-                left: "pairs of texts".into(),
-                right: format!("a model of {types} token type (`type_vocab_size` in config.json)"),
-                advice: "use single texts (--no-nsp), or a model with two token types".into(),
-            }),
         }
     }
 

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 /// The encoding of entities by tags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum TagScheme {
     /// Inside/outside; `B` only between adjacent entities of the same type.
     Iob1,
@@ -33,8 +34,9 @@ pub enum TagScheme {
 
 /// An entity: words `start..end` of a sentence, and its type.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct Entity {
-    /// Type of the entity.
+#[non_exhaustive]
+pub struct EntitySpan {
+    /// Type of the entity, such as `PER`.
     #[serde(rename = "type")]
     pub kind: String,
     /// Index of the first word.
@@ -139,14 +141,14 @@ pub fn complete(tags: &BTreeSet<String>, scheme: TagScheme) -> BTreeSet<String> 
 }
 
 /// The entities in a sentence's tags, from left to right.
-pub fn entities<S: AsRef<str>>(tags: &[S], scheme: TagScheme) -> Vec<Entity> {
-    let mut entities: Vec<Entity> = Vec::new();
+pub fn entities<S: AsRef<str>>(tags: &[S], scheme: TagScheme) -> Vec<EntitySpan> {
+    let mut entities: Vec<EntitySpan> = Vec::new();
     let mut previous = Tag::Outside;
     for (index, tag) in tags.iter().enumerate() {
         let tag = Tag::read(tag.as_ref(), scheme);
         match (tag.kind(), entities.last_mut()) {
             (Some(_), Some(entity)) if tag.continues(previous) => entity.end = index + 1,
-            (Some(kind), _) => entities.push(Entity { kind: kind.to_string(), start: index, end: index + 1 }),
+            (Some(kind), _) => entities.push(EntitySpan { kind: kind.to_string(), start: index, end: index + 1 }),
             (None, _) => {}
         }
         previous = tag;
@@ -160,7 +162,7 @@ pub fn to_iob2(tags: &[String], scheme: TagScheme) -> Vec<String> {
         return tags.to_vec();
     }
     let mut converted = vec!["O".to_string(); tags.len()];
-    for Entity { kind, start, end } in entities(tags, scheme) {
+    for EntitySpan { kind, start, end } in entities(tags, scheme) {
         let dash = if kind.is_empty() { "" } else { "-" };
         converted[start..end].fill(format!("I{dash}{kind}"));
         converted[start] = format!("B{dash}{kind}");
@@ -220,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_type_may_hold_hyphens() {
-        let entity = Entity { kind: "work-of-art".to_string(), start: 0, end: 2 };
+        let entity = EntitySpan { kind: "work-of-art".to_string(), start: 0, end: 2 };
         assert_eq!(entities(&["B-work-of-art", "I-work-of-art"], TagScheme::Iob2), [entity]);
     }
 }

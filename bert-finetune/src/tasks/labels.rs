@@ -1,0 +1,66 @@
+//! The labels of data files.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use bert_cli::input::columns::Column;
+use bert_cli::input::table::{LabelColumns, Row, TableOptions, read_table};
+use bert_model::{Error, Result};
+
+/// The number of a label; where all labels have names, a number means the label that has it.
+pub(super) fn label_index(label: &str, labels: &[String]) -> Option<usize> {
+    let is_named = || labels.iter().all(|label| label.parse::<f64>().is_err());
+    let by_number = || label.parse().ok().filter(|&number| number < labels.len() && is_named());
+    labels.iter().position(|known| known == label).or_else(by_number)
+}
+
+/// The classes of a training file.
+pub(super) fn classes(table: &TableOptions, training: &Path) -> Result<Vec<String>> {
+    let rows: Vec<Row> = read_table(training, table)?.collect::<Result<_>>()?;
+    let found = label_names(&rows);
+    Ok(match &table.label {
+        // A column by its name is a label, though no training text may have it.
+        Some(LabelColumns::Indicators(columns)) => {
+            let names: Vec<String> = columns.iter().map(Column::to_string).collect();
+            if found.iter().all(|label| names.contains(label)) { names } else { found }
+        }
+        _ => found,
+    })
+}
+
+/// The classes of a data file in a stable order: by value if all are numbers, else by their letters.
+fn label_names(rows: &[Row]) -> Vec<String> {
+    let names: BTreeSet<&String> = rows.iter().flat_map(|row| &row.labels).collect();
+    let mut labels: Vec<String> = names.into_iter().cloned().collect();
+    if let Ok(values) = labels.iter().map(|label| label.parse()).collect::<Result<Vec<f64>, _>>() {
+        let mut numbered: Vec<(f64, String)> = values.into_iter().zip(labels).collect();
+        numbered.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+        labels = numbered.into_iter().map(|(_, label)| label).collect();
+    }
+    labels
+}
+
+/// The labels of a training file, if there are enough of them to tell apart.
+pub(super) fn at_least(count: usize, labels: Vec<String>, training: &Path) -> Result<Vec<String>> {
+    if labels.len() >= count {
+        return Ok(labels);
+    }
+    let found = format!("one label only, {:?}", labels.first().map_or("none", String::as_str));
+    Err(Error::file(training, found, "at least two classes to tell apart"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_are_in_one_order_and_there_once() {
+        let names = |labels: &[&str]| {
+            let row = |label: &&str| Row { line: 1, text: String::new(), pair: None, labels: vec![label.to_string()] };
+            label_names(&labels.iter().map(row).collect::<Vec<_>>())
+        };
+        assert_eq!(names(&["10", "9", "-1", "9"]), ["-1", "9", "10"]);
+        assert_eq!(names(&["10", "9", "1a"]), ["10", "1a", "9"]);
+        assert_eq!(names(&["1.0", "1", "1.0", "0", "1"]), ["0", "1", "1.0"]);
+    }
+}

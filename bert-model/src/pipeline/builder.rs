@@ -1,0 +1,108 @@
+//! How a pipeline is opened: on which device, with which limits, with which options of its own.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use burn::tensor::Device;
+
+use super::{Checkpoint, Pipeline, Processor};
+use crate::device;
+use crate::error::Result;
+use crate::workers::BATCH_TOKENS;
+
+/// A [`Processor`] that a checkpoint describes, together with options that all have defaults.
+pub trait FromCheckpoint: Processor + Sized {
+    /// Options of this pipeline beyond those that all share.
+    type Options: Default + Clone + std::fmt::Debug;
+
+    /// The processor for a checkpoint; `max_length` is the longest sequence in tokens that the caller wishes.
+    ///
+    /// # Errors
+    /// If the checkpoint is for another task, or the options do not fit it.
+    fn from_checkpoint(checkpoint: &Checkpoint, max_length: Option<usize>, options: &Self::Options) -> Result<Self>;
+}
+
+/// Opens a pipeline with other settings than the defaults.
+///
+/// ```no_run
+/// use bert_model::pipeline::TextClassifier;
+///
+/// # fn main() -> bert_model::Result<()> {
+/// let device = bert_model::device::select("flex")?.device;
+/// let classifier = TextClassifier::builder().device(device).max_length(64).open("DIR")?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until `open`, `from_bytes` or `build`"]
+pub struct Builder<P: FromCheckpoint> {
+    device: Option<Device>,
+    max_length: Option<usize>,
+    batch_tokens: usize,
+    pub(super) options: P::Options,
+}
+
+impl<P: FromCheckpoint> Default for Builder<P> {
+    fn default() -> Self {
+        Self { device: None, max_length: None, batch_tokens: BATCH_TOKENS, options: P::Options::default() }
+    }
+}
+
+impl<P: FromCheckpoint> Builder<P> {
+    /// Where the model runs; the default is the fastest device that this build and this machine have.
+    pub fn device(mut self, device: Device) -> Self {
+        self.device = Some(device);
+        self
+    }
+
+    /// Longest sequence in tokens, special tokens included, at most the model's number of positions, which is the
+    /// default unless the directory says how long sequences were in training. Classifiers truncate longer texts,
+    /// taggers and question answerers read them in windows; where text must not be lost they are an error.
+    pub fn max_length(mut self, tokens: usize) -> Self {
+        self.max_length = Some(tokens);
+        self
+    }
+
+    /// Size of a batch in tokens, padding included, for each core of a CPU or for the whole of a GPU; a longer text is
+    /// a batch by itself. Default: 4096.
+    pub fn batch_tokens(mut self, tokens: usize) -> Self {
+        self.batch_tokens = tokens;
+        self
+    }
+
+    /// Opens a model directory as Hugging Face or `bert-finetune` writes it.
+    ///
+    /// # Errors
+    /// If a file is missing or malformed, a parameter of the model is not in the checkpoint, the checkpoint is for
+    /// another task, or there is no such device.
+    pub fn open(self, directory: impl AsRef<Path>) -> Result<Pipeline<P>> {
+        self.build(&Checkpoint::open(directory)?)
+    }
+
+    /// Takes the contents of `config.json`, `model.safetensors` and `tokenizer.json`.
+    ///
+    /// # Errors
+    /// As [`Builder::open`].
+    pub fn from_bytes(
+        self,
+        config_json: &[u8],
+        weights_safetensors: impl Into<Cow<'static, [u8]>>,
+        tokenizer_json: &[u8],
+    ) -> Result<Pipeline<P>> {
+        self.build(&Checkpoint::from_bytes(config_json, weights_safetensors, tokenizer_json)?)
+    }
+
+    /// Makes the pipeline from a checkpoint.
+    ///
+    /// # Errors
+    /// As [`Builder::open`].
+    pub fn build(self, checkpoint: &Checkpoint) -> Result<Pipeline<P>> {
+        let processor = P::from_checkpoint(checkpoint, self.max_length, &self.options)?;
+        let device = match self.device {
+            Some(device) => device,
+            None => device::select("auto")?.device,
+        };
+        let loaded = P::load(&checkpoint.weights, checkpoint.config.clone(), &device)?;
+        Ok(Pipeline { batch_tokens: self.batch_tokens, ..Pipeline::new(loaded, processor, &device)? })
+    }
+}

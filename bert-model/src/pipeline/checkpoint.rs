@@ -1,0 +1,111 @@
+//! What a pipeline is made from: a directory or bytes in memory.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::tags::TagScheme;
+use crate::config::BertConfig;
+use crate::error::{Error, Result};
+use crate::pretrained::weights::Weights;
+use crate::pretrained::{Pretrained, load_config};
+use crate::text::Tokenizer;
+
+/// A trained model before it is put on a device: configuration, weights, tokenizer.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Checkpoint {
+    /// `config.json`.
+    pub config: BertConfig,
+    /// The tensors, not yet read.
+    pub weights: Weights,
+    /// The tokenizer; its vocabulary fits the model's.
+    pub tokenizer: Tokenizer,
+    /// Where `finetune.json` may lie.
+    directory: Option<PathBuf>,
+}
+
+/// What `bert-finetune` leaves in `finetune.json` about the use of a head. Other keys concern its files only.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Usage {
+    /// Longest sequence in training, in tokens.
+    pub max_seq_len: Option<usize>,
+    /// WordPieces between the starts of two windows of a long text.
+    pub doc_stride: Option<usize>,
+    /// Tuned threshold of "no answer".
+    pub no_answer_threshold: Option<f64>,
+    /// What the prefixes of the tags mean.
+    pub tag_scheme: Option<TagScheme>,
+}
+
+impl Checkpoint {
+    /// Opens a model directory. Safetensors are memory-mapped, and read when a model is made from them.
+    ///
+    /// # Errors
+    /// If `config.json`, weights or tokenizer are missing or malformed, or the vocabulary is larger than the model's.
+    pub fn open(directory: impl AsRef<Path>) -> Result<Self> {
+        let directory = directory.as_ref();
+        let (config, tokenizer) = (load_config(directory)?, Tokenizer::load(directory)?);
+        Self::new(config, Weights::open(directory)?, tokenizer, Some(directory.into()))
+    }
+
+    /// Takes the contents of `config.json`, `model.safetensors` and `tokenizer.json`.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub fn from_bytes(
+        config_json: &[u8],
+        weights_safetensors: impl Into<Cow<'static, [u8]>>,
+        tokenizer_json: &[u8],
+    ) -> Result<Self> {
+        let (config, tokenizer) = (BertConfig::from_bytes(config_json)?, Tokenizer::from_bytes(tokenizer_json)?);
+        Self::new(config, Weights::from_bytes(weights_safetensors)?, tokenizer, None)
+    }
+
+    fn new(config: BertConfig, weights: Weights, tokenizer: Tokenizer, directory: Option<PathBuf>) -> Result<Self> {
+        tokenizer.check_fits(&config)?;
+        Ok(Self { config, weights, tokenizer, directory })
+    }
+
+    /// How the head is used, as far as the directory says.
+    pub(super) fn usage(&self) -> Result<Usage> {
+        match self.directory.as_ref().map(|directory| directory.join("finetune.json")) {
+            Some(path) if path.exists() => Usage::read(&path),
+            _ => Ok(Usage::default()),
+        }
+    }
+
+    /// Checks that the head is a model's of type `M`: heads for texts and for words have tensors of the same names.
+    pub(super) fn check_head<M: Pretrained>(&self) -> Result<()> {
+        match self.config.architectures.as_deref() {
+            Some(architectures @ [_, ..]) if !architectures.iter().any(|name| name == M::ARCHITECTURE) => {
+                Err(Error::config("config.json", "architectures", architectures.join(", "), M::ARCHITECTURE))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The longest sequence in tokens: as requested, else as in training, else as long as the model has positions.
+    pub(super) fn max_length(&self, requested: Option<usize>) -> Result<usize> {
+        let positions = self.config.max_position_embeddings;
+        match requested {
+            Some(length) if length > positions => Err(Error::Mismatch {
+                left: format!("a maximum length of {length} tokens"),
+                right: format!("a model of {positions} positions"),
+                advice: "lower it".into(),
+            }),
+            Some(length) => Ok(length),
+            None => Ok(self.usage()?.max_seq_len.map_or(positions, |length| length.min(positions))),
+        }
+    }
+}
+
+impl Usage {
+    fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
+        serde_json::from_str(&text)
+            .map_err(|error| Error::line(path, error.line() as u64, error.to_string(), "a description of a head"))
+    }
+}

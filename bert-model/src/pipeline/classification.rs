@@ -1,0 +1,161 @@
+//! One text or a pair (paper, section 4.1): a class, any number of labels, or a value, read off the pooled `[CLS]`.
+
+use burn::tensor::Tensor;
+use burn::tensor::activation::{sigmoid, softmax};
+
+use super::{Checkpoint, FromCheckpoint, HeadProcessor, Pipeline, Processor};
+use crate::config::ProblemType;
+use crate::error::Result;
+use crate::model::{BertForSequenceClassification, BertInput, BertModel};
+use crate::text::{Sequence, Tokenizer};
+
+/// Labels or values of texts and pairs.
+///
+/// ```no_run
+/// use bert_model::pipeline::TextClassifier;
+///
+/// # fn main() -> bert_model::Result<()> {
+/// let classifier = TextClassifier::open("DIR")?;
+/// for answer in classifier.classify(&["a charming film", "two hours too long"])? {
+///     println!("{} {:.3}", answer.label, answer.score);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub type TextClassifier = Pipeline<ClassificationProcessor>;
+
+/// What a classifier says of a text.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Classification {
+    /// The label with the highest score; the name of the value for a regression.
+    pub label: String,
+    /// Its score.
+    pub score: f32,
+    /// The score of every label, in the order of [`TextClassifier::labels`]: probabilities that add up to 1, for
+    /// multi-label models one probability for each label by itself, for a regression the value alone.
+    pub scores: Vec<f32>,
+}
+
+/// The text side of a [`TextClassifier`].
+#[derive(Debug, Clone)]
+pub struct ClassificationProcessor {
+    problem: ProblemType,
+    labels: Vec<String>,
+    tokenizer: Tokenizer,
+}
+
+impl TextClassifier {
+    /// What each text is said to be. Longer texts than the model reads are truncated and
+    /// [counted](Pipeline::truncated_count).
+    ///
+    /// # Errors
+    /// If a text cannot be tokenized.
+    pub fn classify<S: AsRef<str>>(&self, texts: &[S]) -> Result<Vec<Classification>> {
+        self.run(&texts.iter().map(|text| (text.as_ref(), None)).collect::<Vec<_>>())
+    }
+
+    /// What each pair of texts is said to be, such as whether the first entails the second. Of a pair that is longer
+    /// than the model reads, the longer side is truncated first.
+    ///
+    /// # Errors
+    /// If a text cannot be tokenized, or the model cannot tell two texts apart.
+    pub fn classify_pairs<A: AsRef<str>, B: AsRef<str>>(&self, pairs: &[(A, B)]) -> Result<Vec<Classification>> {
+        self.config().check_pairs()?;
+        let requests: Vec<_> = pairs.iter().map(|(first, second)| (first.as_ref(), Some(second.as_ref()))).collect();
+        self.run(&requests)
+    }
+
+    /// The names of the labels in the order of their scores.
+    pub fn labels(&self) -> &[String] {
+        self.processor().labels()
+    }
+}
+
+impl ClassificationProcessor {
+    /// For `labels` in the order of the head's outputs; `tokenizer` truncates at the longest sequence that the model
+    /// reads.
+    pub fn new(problem: ProblemType, labels: Vec<String>, tokenizer: Tokenizer) -> Self {
+        Self { problem, labels, tokenizer }
+    }
+
+    /// Whether the head gives one label, any number of labels, or a value.
+    pub fn problem(&self) -> ProblemType {
+        self.problem
+    }
+
+    /// The names of the labels in the order of the head's outputs.
+    pub fn labels(&self) -> &[String] {
+        &self.labels
+    }
+}
+
+impl FromCheckpoint for ClassificationProcessor {
+    type Options = ();
+
+    fn from_checkpoint(checkpoint: &Checkpoint, max_length: Option<usize>, _options: &()) -> Result<Self> {
+        checkpoint.check_head::<BertForSequenceClassification>()?;
+        let config = &checkpoint.config;
+        let tokenizer = checkpoint.tokenizer.truncating(checkpoint.max_length(max_length)?)?;
+        Ok(Self::new(config.head_problem(), config.label_names()?, tokenizer))
+    }
+}
+
+impl Processor for ClassificationProcessor {
+    type Model = BertForSequenceClassification;
+    /// A text and, for a pair, the second one.
+    type Request<'a> = (&'a str, Option<&'a str>);
+    type Input = Sequence;
+    /// The score of every label.
+    type Output = Vec<f32>;
+    type Answer = Classification;
+
+    fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    fn preprocess(&self, &(text, pair): &(&str, Option<&str>)) -> Result<Vec<Sequence>> {
+        Ok(vec![Sequence::from(&self.tokenizer.encode(text, pair)?)])
+    }
+
+    fn sequences(input: &Sequence) -> &[Sequence] {
+        std::slice::from_ref(input)
+    }
+
+    fn forward(&self, model: &Self::Model, batch: BertInput, inputs: &[&Sequence]) -> Vec<Vec<f32>> {
+        self.head(model, model.bert.encode(batch), inputs)
+    }
+
+    fn postprocess(&self, _request: &(&str, Option<&str>), _: &[Sequence], outputs: &[Vec<f32>]) -> Classification {
+        let scores = outputs.first().cloned().unwrap_or_default();
+        let best = highest(&scores);
+        let label = self.labels.get(best).cloned().unwrap_or_default();
+        Classification { label, score: scores.get(best).copied().unwrap_or_default(), scores }
+    }
+}
+
+impl HeadProcessor for ClassificationProcessor {
+    const READS_CLS_ONLY: bool = true;
+
+    fn bert(model: &BertForSequenceClassification) -> &BertModel {
+        &model.bert
+    }
+
+    fn head(&self, model: &Self::Model, hidden: Tensor<3>, _inputs: &[&Sequence]) -> Vec<Vec<f32>> {
+        let logits = model.head(hidden);
+        let [_, labels] = logits.dims();
+        let scores = match self.problem {
+            ProblemType::SingleLabelClassification => softmax(logits, 1),
+            ProblemType::MultiLabelClassification => sigmoid(logits),
+            ProblemType::Regression => logits,
+        };
+        let scores: Vec<f32> = scores.into_data().iter::<f32>().collect();
+        scores.chunks(labels).map(<[f32]>::to_vec).collect()
+    }
+}
+
+/// The index of the highest score; the first of equals, 0 if there is none.
+pub fn highest(scores: &[f32]) -> usize {
+    let better = |best: usize, at: usize| if scores[at] > scores[best] { at } else { best };
+    (0..scores.len()).fold(0, better)
+}

@@ -1,0 +1,174 @@
+//! What fits where `[MASK]` stands (paper, section 3.1, task 1).
+
+use burn::tensor::activation::softmax;
+use burn::tensor::{Int, Tensor};
+use serde::Serialize;
+
+use super::{Checkpoint, FromCheckpoint, Pipeline, Processor};
+use crate::error::{Error, Result};
+use crate::model::{BertForMaskedLM, BertInput};
+use crate::text::{Sequence, Tokenizer};
+
+/// WordPieces for the masks of a text.
+///
+/// ```no_run
+/// use bert_model::pipeline::MaskFiller;
+///
+/// # fn main() -> bert_model::Result<()> {
+/// let filled = MaskFiller::open("DIR")?.fill("Paris is the [MASK] of France.", 5)?;
+/// println!("{}", filled.masks[0].predictions[0].token);
+/// # Ok(())
+/// # }
+/// ```
+pub type MaskFiller = Pipeline<MaskProcessor>;
+
+/// A text and what fits its masks.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct FilledText {
+    /// As it was given.
+    pub text: String,
+    /// One for each `[MASK]`, in order.
+    pub masks: Vec<FilledMask>,
+}
+
+/// What fits one mask.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct FilledMask {
+    /// The position in tokens, `[CLS]` being 0.
+    pub position: usize,
+    /// Most probable first.
+    pub predictions: Vec<Prediction>,
+}
+
+/// A WordPiece and its probability.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct Prediction {
+    /// The WordPiece.
+    pub token: String,
+    /// Its id in the vocabulary.
+    pub id: u32,
+    /// From 0 to 1, over the whole vocabulary.
+    pub probability: f64,
+}
+
+/// The text side of a [`MaskFiller`].
+#[derive(Debug, Clone)]
+pub struct MaskProcessor {
+    tokenizer: Tokenizer,
+    max_length: usize,
+}
+
+/// A tokenized text with masks.
+#[derive(Debug, Clone)]
+pub struct MaskedInput {
+    sequence: Sequence,
+    /// Where the masks are.
+    positions: Vec<usize>,
+    top_k: usize,
+}
+
+impl MaskFiller {
+    /// The `top_k` most probable WordPieces for every `[MASK]` of a text.
+    ///
+    /// # Errors
+    /// If the text has no `[MASK]`, or more tokens than the model reads.
+    pub fn fill(&self, text: &str, top_k: usize) -> Result<FilledText> {
+        let filled = self.run(&[(text, top_k)])?.into_iter().next();
+        Ok(filled.unwrap_or_else(|| FilledText { text: text.into(), masks: Vec::new() }))
+    }
+
+    /// As [`MaskFiller::fill`], for several texts at once.
+    ///
+    /// # Errors
+    /// As [`MaskFiller::fill`].
+    pub fn fill_all<S: AsRef<str>>(&self, texts: &[S], top_k: usize) -> Result<Vec<FilledText>> {
+        self.run(&texts.iter().map(|text| (text.as_ref(), top_k)).collect::<Vec<_>>())
+    }
+}
+
+impl MaskProcessor {
+    /// For sequences of at most `max_length` tokens; longer ones are refused, since a mask might be lost.
+    pub fn new(tokenizer: Tokenizer, max_length: usize) -> Self {
+        Self { tokenizer, max_length }
+    }
+}
+
+impl FromCheckpoint for MaskProcessor {
+    type Options = ();
+
+    fn from_checkpoint(checkpoint: &Checkpoint, max_length: Option<usize>, _options: &()) -> Result<Self> {
+        Ok(Self::new(checkpoint.tokenizer.clone(), checkpoint.max_length(max_length)?))
+    }
+}
+
+impl Processor for MaskProcessor {
+    type Model = BertForMaskedLM;
+    /// A text, and how many WordPieces are wanted for each mask.
+    type Request<'a> = (&'a str, usize);
+    type Input = MaskedInput;
+    type Output = Vec<FilledMask>;
+    type Answer = FilledText;
+
+    fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    fn preprocess(&self, &(text, top_k): &(&str, usize)) -> Result<Vec<MaskedInput>> {
+        let sequence = Sequence::from(&self.tokenizer.encode(text, None)?);
+        sequence.check_length(self.max_length)?;
+        let mask = self.tokenizer.special().mask;
+        let positions: Vec<usize> = (0..sequence.len()).filter(|&at| sequence.ids[at] == mask).collect();
+        if positions.is_empty() {
+            let mask = self.tokenizer.piece(mask);
+            return Err(Error::Setting(format!(
+                "found no {mask} in {text:?}; write {mask} where a word is to be guessed"
+            )));
+        }
+        Ok(vec![MaskedInput { sequence, positions, top_k }])
+    }
+
+    fn sequences(input: &MaskedInput) -> &[Sequence] {
+        std::slice::from_ref(&input.sequence)
+    }
+
+    fn forward(&self, model: &BertForMaskedLM, batch: BertInput, inputs: &[&MaskedInput]) -> Vec<Vec<FilledMask>> {
+        let ([_, tokens], device) = (batch.input_ids.dims(), batch.input_ids.device());
+        let flat = |(row, input): (usize, &&MaskedInput)| {
+            input.positions.iter().map(move |at| (row * tokens + at) as i32).collect::<Vec<_>>()
+        };
+        let flat: Vec<i32> = inputs.iter().enumerate().flat_map(flat).collect();
+        let logits = model.forward(batch, Tensor::<1, Int>::from_data(flat.as_slice(), &device));
+        let [_, vocab] = logits.dims();
+        let probabilities: Vec<f32> = softmax(logits, 1).into_data().iter::<f32>().collect();
+        let mut rows = probabilities.chunks(vocab);
+        let filled = |input: &&MaskedInput| {
+            let masks = input.positions.iter().zip(rows.by_ref());
+            let filled = masks.map(|(&position, row)| FilledMask {
+                position,
+                predictions: best_pieces(row, input.top_k, &self.tokenizer),
+            });
+            filled.collect()
+        };
+        inputs.iter().map(filled).collect()
+    }
+
+    fn postprocess(&self, &(text, _): &(&str, usize), _: &[MaskedInput], outputs: &[Vec<FilledMask>]) -> FilledText {
+        FilledText { text: text.to_string(), masks: outputs.concat() }
+    }
+}
+
+/// The `top_k` most probable WordPieces, best first, from the probability of each id.
+pub fn best_pieces(probabilities: &[f32], top_k: usize, tokenizer: &Tokenizer) -> Vec<Prediction> {
+    let mut ids: Vec<usize> = (0..probabilities.len()).collect();
+    ids.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]).then(a.cmp(&b)));
+    let prediction = |&id: &usize| Prediction {
+        token: tokenizer.piece(id as u32),
+        id: id as u32,
+        probability: f64::from(probabilities[id]),
+    };
+    // A model may have more rows than its tokenizer has WordPieces.
+    ids.iter().map(prediction).filter(|prediction| !prediction.token.is_empty()).take(top_k).collect()
+}

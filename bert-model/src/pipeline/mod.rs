@@ -1,0 +1,202 @@
+//! Trained models that answer: text in, typed answers out.
+//!
+//! | pipeline | answers | model |
+//! |---|---|---|
+//! | [`TextEmbedder`] | a vector for a text, or for each of its tokens | any BERT |
+//! | [`TextClassifier`] | a label, any number of labels, or a value | `BertForSequenceClassification` |
+//! | [`TokenClassifier`] | a tag for every word, and the entities that they mark | `BertForTokenClassification` |
+//! | [`QuestionAnswerer`] | the span of a text that answers a question | `BertForQuestionAnswering` |
+//! | [`MultipleChoice`] | the best of several continuations | `BertForMultipleChoice` |
+//! | [`MaskFiller`] | the most probable WordPieces for each `[MASK]` | `BertForMaskedLM`, `BertForPreTraining` |
+//! | [`PairScorer`] | a score for a pair of texts | a next-sentence head, or a classifier of one label |
+//!
+//! Each is opened from a directory or from bytes, through a [`Builder`] where the defaults do not fit, and answers
+//! from `&self` on any number of threads. Requests are sorted into batches of similar length, which run side by side
+//! on the cores of a CPU; there is one answer for each request, in their order.
+//!
+//! All but [`PairScorer`] are a [`Pipeline`] around a [`Processor`]. Training uses the processors too, so that a model
+//! is evaluated exactly as it will be used.
+//!
+//! ```no_run
+//! # fn main() -> bert_model::Result<()> {
+//! use bert_model::pipeline::TextEmbedder;
+//!
+//! let embedder = TextEmbedder::open("DIR")?;
+//! let vectors = embedder.embed(&["a short text", "a longer text than the first"])?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod builder;
+mod checkpoint;
+mod choosing;
+mod classification;
+mod embedding;
+mod filling;
+mod pairs;
+mod processor;
+mod questions;
+mod tagging;
+pub mod tags;
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use burn::tensor::Device;
+
+use crate::config::BertConfig;
+use crate::error::{Error, Result};
+use crate::pretrained::weights::Weights;
+use crate::pretrained::{Loaded, load_config};
+use crate::text::{Sequence, collate};
+use crate::workers::{BATCH_TOKENS, Workers};
+
+pub use builder::{Builder, FromCheckpoint};
+pub use checkpoint::Checkpoint;
+pub use choosing::{Choice, ChoiceInput, ChoiceProcessor, MultipleChoice};
+pub use classification::{Classification, ClassificationProcessor, TextClassifier, highest};
+pub use embedding::{
+    Combine, EmbeddingOptions, EmbeddingProcessor, Layers, Pooling, TextEmbedder, TextInput, TokenEmbeddings,
+};
+pub use filling::{FilledMask, FilledText, MaskFiller, MaskProcessor, MaskedInput, Prediction, best_pieces};
+pub use pairs::{NextSentenceProcessor, PairScorer, PairScorerBuilder};
+pub use processor::{HeadProcessor, Processor, longest};
+pub use questions::{
+    Answer, AnswerSpan, Candidate, QuestionAnswerer, QuestionOptions, QuestionProcessor, QuestionWindow, RankedSpans,
+    SpanScores,
+};
+pub use tagging::{Entity, TaggedText, TaggingProcessor, TaggingWindow, TokenClassifier, Words};
+
+/// A model on a device with its [`Processor`] and its threads.
+#[derive(Debug)]
+pub struct Pipeline<P: Processor> {
+    model: P::Model,
+    config: BertConfig,
+    processor: P,
+    device: Device,
+    workers: Workers,
+    batch_tokens: usize,
+    warning: Option<String>,
+}
+
+impl<P: FromCheckpoint> Pipeline<P> {
+    /// Opens a model directory with default settings; see [`Pipeline::builder`] for others.
+    ///
+    /// # Errors
+    /// As [`Builder::open`].
+    pub fn open(directory: impl AsRef<Path>) -> Result<Self> {
+        Self::builder().open(directory)
+    }
+
+    /// Takes the contents of `config.json`, `model.safetensors` and `tokenizer.json`.
+    ///
+    /// # Errors
+    /// As [`Builder::open`].
+    pub fn from_bytes(
+        config_json: &[u8],
+        weights_safetensors: impl Into<Cow<'static, [u8]>>,
+        tokenizer_json: &[u8],
+    ) -> Result<Self> {
+        Self::builder().from_bytes(config_json, weights_safetensors, tokenizer_json)
+    }
+
+    /// Settings of a pipeline that is yet to be opened.
+    pub fn builder() -> Builder<P> {
+        Builder::default()
+    }
+}
+
+impl<P: Processor> Pipeline<P> {
+    /// A pipeline from its parts, for a processor that no checkpoint describes or a model that was just trained.
+    ///
+    /// # Errors
+    /// If the vocabulary is larger than the model's, or the system refuses threads.
+    pub fn new(loaded: Loaded<P::Model>, processor: P, device: &Device) -> Result<Self> {
+        processor.tokenizer().check_fits(&loaded.config)?;
+        Ok(Self {
+            warning: loaded.warning(),
+            model: loaded.model,
+            config: loaded.config,
+            processor,
+            device: device.clone(),
+            workers: Workers::for_device(device)?,
+            batch_tokens: BATCH_TOKENS,
+        })
+    }
+
+    /// Opens the model of a directory for a processor that was made otherwise.
+    ///
+    /// # Errors
+    /// As [`Builder::open`].
+    pub fn with_processor(directory: impl AsRef<Path>, processor: P, device: &Device) -> Result<Self> {
+        let config = load_config(&directory)?;
+        Self::new(P::load(&Weights::open(directory)?, config, device)?, processor, device)
+    }
+
+    /// The answer to each request, in their order.
+    ///
+    /// # Errors
+    /// If a text cannot be tokenized, or is longer than the model reads and may not be truncated.
+    pub fn run(&self, requests: &[P::Request<'_>]) -> Result<Vec<P::Answer>> {
+        let preprocess = |request| self.processor.preprocess(request);
+        let inputs: Vec<Vec<P::Input>> = requests.iter().map(preprocess).collect::<Result<_>>()?;
+        let flat: Vec<&P::Input> = inputs.iter().flatten().collect();
+        let lengths: Vec<usize> = flat.iter().map(|input| longest::<P>(input)).collect();
+        let limit = self.config.max_position_embeddings;
+        if let Some(&tokens) = lengths.iter().find(|&&tokens| tokens > limit) {
+            return Err(Error::TooLong { tokens, limit });
+        }
+        let pad_id = self.processor.tokenizer().special().pad;
+        let outputs = self.workers.run_by_length(&lengths, self.batch_tokens, |batch| {
+            let chosen: Vec<&P::Input> = batch.iter().map(|&index| flat[index]).collect();
+            let sequences: Vec<&Sequence> = chosen.iter().flat_map(|input| P::sequences(input)).collect();
+            self.processor.forward(&self.model, collate(&sequences, pad_id, &self.device), &chosen)
+        });
+        let mut outputs = outputs.into_iter();
+        let answer = |(request, inputs): (&P::Request<'_>, &Vec<P::Input>)| {
+            let own: Vec<P::Output> = outputs.by_ref().take(inputs.len()).collect();
+            self.processor.postprocess(request, inputs, &own)
+        };
+        Ok(requests.iter().zip(&inputs).map(answer).collect())
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &BertConfig {
+        &self.config
+    }
+
+    /// What turns requests into tokens and scores into answers.
+    pub fn processor(&self) -> &P {
+        &self.processor
+    }
+
+    /// The model.
+    pub fn model(&self) -> &P::Model {
+        &self.model
+    }
+
+    /// What loading left to be told, as one sentence: see [`Loaded::warning`].
+    pub fn warning(&self) -> Option<&str> {
+        self.warning.as_deref()
+    }
+
+    /// How many texts have been truncated so far.
+    pub fn truncated_count(&self) -> u64 {
+        self.processor.tokenizer().truncated_count()
+    }
+}
+
+/// Every pipeline can be shared between threads; this does not compile otherwise.
+const _: () = {
+    const fn assert_send_sync<T: Send + Sync>() {}
+    assert_send_sync::<TextEmbedder>();
+    assert_send_sync::<TextClassifier>();
+    assert_send_sync::<TokenClassifier>();
+    assert_send_sync::<QuestionAnswerer>();
+    assert_send_sync::<MultipleChoice>();
+    assert_send_sync::<MaskFiller>();
+    assert_send_sync::<PairScorer>();
+};
+
+#[cfg(test)]
+mod tests;

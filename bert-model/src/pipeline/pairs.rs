@@ -1,0 +1,215 @@
+//! A score for a pair of texts: whether the second follows the first (paper, section 3.1, task 2), or what a
+//! cross-encoder of one label says.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use burn::tensor::Device;
+use burn::tensor::activation::softmax;
+
+use super::{Builder, Checkpoint, ClassificationProcessor, FromCheckpoint, Pipeline, Processor, TextClassifier};
+use crate::config::BertConfig;
+use crate::error::{Error, Result};
+use crate::model::{BertForNextSentencePrediction, BertInput};
+use crate::text::{Sequence, Tokenizer};
+
+/// Scores of pairs of texts.
+///
+/// ```no_run
+/// use bert_model::pipeline::PairScorer;
+///
+/// # fn main() -> bert_model::Result<()> {
+/// let scorer = PairScorer::open("DIR")?;
+/// let scores: Vec<f32> = scorer.score(&[("It rained.", "She opened the umbrella.")])?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct PairScorer(Scorer);
+
+#[derive(Debug)]
+enum Scorer {
+    NextSentence(Pipeline<NextSentenceProcessor>),
+    Classifier(TextClassifier),
+}
+
+/// Opens a [`PairScorer`] with other settings than the defaults.
+#[derive(Debug, Clone, Default)]
+#[must_use = "a builder does nothing until `open` or `from_bytes`"]
+pub struct PairScorerBuilder {
+    next_sentence: Builder<NextSentenceProcessor>,
+    classifier: Builder<ClassificationProcessor>,
+}
+
+impl PairScorerBuilder {
+    /// See [`Builder::device`].
+    pub fn device(self, device: Device) -> Self {
+        self.each(|builder| builder.device(device.clone()), |builder| builder.device(device.clone()))
+    }
+
+    /// See [`Builder::max_length`].
+    pub fn max_length(self, tokens: usize) -> Self {
+        self.each(|builder| builder.max_length(tokens), |builder| builder.max_length(tokens))
+    }
+
+    /// See [`Builder::batch_tokens`].
+    pub fn batch_tokens(self, tokens: usize) -> Self {
+        self.each(|builder| builder.batch_tokens(tokens), |builder| builder.batch_tokens(tokens))
+    }
+
+    fn each(
+        self,
+        next_sentence: impl FnOnce(Builder<NextSentenceProcessor>) -> Builder<NextSentenceProcessor>,
+        classifier: impl FnOnce(Builder<ClassificationProcessor>) -> Builder<ClassificationProcessor>,
+    ) -> Self {
+        Self { next_sentence: next_sentence(self.next_sentence), classifier: classifier(self.classifier) }
+    }
+
+    /// Opens a model directory as Hugging Face or this project's programs write it.
+    ///
+    /// # Errors
+    /// As [`Builder::open`], and if the model has neither a next-sentence head nor a classifier of one label.
+    pub fn open(self, directory: impl AsRef<Path>) -> Result<PairScorer> {
+        self.build(&Checkpoint::open(directory)?)
+    }
+
+    /// Takes the contents of `config.json`, `model.safetensors` and `tokenizer.json`.
+    ///
+    /// # Errors
+    /// As [`PairScorerBuilder::open`].
+    pub fn from_bytes(
+        self,
+        config_json: &[u8],
+        weights_safetensors: impl Into<Cow<'static, [u8]>>,
+        tokenizer_json: &[u8],
+    ) -> Result<PairScorer> {
+        self.build(&Checkpoint::from_bytes(config_json, weights_safetensors, tokenizer_json)?)
+    }
+
+    fn build(self, checkpoint: &Checkpoint) -> Result<PairScorer> {
+        let Checkpoint { config, weights, .. } = checkpoint;
+        config.check_pairs()?;
+        if weights.shape("cls.seq_relationship.weight").is_some() {
+            return Ok(PairScorer(Scorer::NextSentence(self.next_sentence.build(checkpoint)?)));
+        }
+        match weights.shape("classifier.weight") {
+            Some(&[1, _]) => Ok(PairScorer(Scorer::Classifier(self.classifier.build(checkpoint)?))),
+            found => {
+                let found = found.map_or("neither".into(), |shape| format!("a classifier of {} labels", shape[0]));
+                Err(Error::file(weights.path(), found, "a next-sentence head, or a classifier of one label"))
+            }
+        }
+    }
+}
+
+impl PairScorer {
+    /// Opens a model directory with default settings; see [`PairScorer::builder`] for others.
+    ///
+    /// # Errors
+    /// As [`PairScorerBuilder::open`].
+    pub fn open(directory: impl AsRef<Path>) -> Result<Self> {
+        Self::builder().open(directory)
+    }
+
+    /// Takes the contents of `config.json`, `model.safetensors` and `tokenizer.json`.
+    ///
+    /// # Errors
+    /// As [`PairScorerBuilder::open`].
+    pub fn from_bytes(
+        config_json: &[u8],
+        weights_safetensors: impl Into<Cow<'static, [u8]>>,
+        tokenizer_json: &[u8],
+    ) -> Result<Self> {
+        Self::builder().from_bytes(config_json, weights_safetensors, tokenizer_json)
+    }
+
+    /// Settings of a scorer that is yet to be opened.
+    pub fn builder() -> PairScorerBuilder {
+        PairScorerBuilder::default()
+    }
+
+    /// The score of each pair: with a next-sentence head the probability that the second text follows the first, from
+    /// 0 to 1; with a classifier of one label the head's output as it is.
+    ///
+    /// # Errors
+    /// If a text cannot be tokenized. A pair that is longer than the model reads is an error for a next-sentence head,
+    /// which judges where the texts meet and end; a classifier's is truncated, the longer side first.
+    pub fn score<A: AsRef<str>, B: AsRef<str>>(&self, pairs: &[(A, B)]) -> Result<Vec<f32>> {
+        match &self.0 {
+            Scorer::NextSentence(pipeline) => {
+                pipeline.run(&pairs.iter().map(|(a, b)| (a.as_ref(), b.as_ref())).collect::<Vec<_>>())
+            }
+            Scorer::Classifier(classifier) => {
+                Ok(classifier.classify_pairs(pairs)?.into_iter().map(|answer| answer.score).collect())
+            }
+        }
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &BertConfig {
+        match &self.0 {
+            Scorer::NextSentence(pipeline) => pipeline.config(),
+            Scorer::Classifier(classifier) => classifier.config(),
+        }
+    }
+}
+
+impl From<Pipeline<NextSentenceProcessor>> for PairScorer {
+    fn from(pipeline: Pipeline<NextSentenceProcessor>) -> Self {
+        Self(Scorer::NextSentence(pipeline))
+    }
+}
+
+/// The text side of a [`PairScorer`] with a next-sentence head.
+#[derive(Debug, Clone)]
+pub struct NextSentenceProcessor {
+    tokenizer: Tokenizer,
+    max_length: usize,
+}
+
+impl NextSentenceProcessor {
+    /// For pairs of at most `max_length` tokens; longer ones are refused.
+    pub fn new(tokenizer: Tokenizer, max_length: usize) -> Self {
+        Self { tokenizer, max_length }
+    }
+}
+
+impl FromCheckpoint for NextSentenceProcessor {
+    type Options = ();
+
+    fn from_checkpoint(checkpoint: &Checkpoint, max_length: Option<usize>, _options: &()) -> Result<Self> {
+        checkpoint.config.check_pairs()?;
+        Ok(Self::new(checkpoint.tokenizer.clone(), checkpoint.max_length(max_length)?))
+    }
+}
+
+impl Processor for NextSentenceProcessor {
+    type Model = BertForNextSentencePrediction;
+    type Request<'a> = (&'a str, &'a str);
+    type Input = Sequence;
+    /// The probability that the second text follows the first.
+    type Output = f32;
+    type Answer = f32;
+
+    fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    fn preprocess(&self, &(first, second): &(&str, &str)) -> Result<Vec<Sequence>> {
+        let sequence = Sequence::from(&self.tokenizer.encode(first, Some(second))?);
+        sequence.check_length(self.max_length)?;
+        Ok(vec![sequence])
+    }
+
+    fn sequences(input: &Sequence) -> &[Sequence] {
+        std::slice::from_ref(input)
+    }
+
+    fn forward(&self, model: &Self::Model, batch: BertInput, _inputs: &[&Sequence]) -> Vec<f32> {
+        softmax(model.forward(batch), 1).into_data().iter::<f32>().step_by(2).collect()
+    }
+
+    fn postprocess(&self, _request: &(&str, &str), _inputs: &[Sequence], outputs: &[f32]) -> f32 {
+        outputs.first().copied().unwrap_or(f32::NAN)
+    }
+}

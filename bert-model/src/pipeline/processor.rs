@@ -1,0 +1,78 @@
+//! What differs from one pipeline to the next: how a request becomes tokens, and how scores become an answer.
+
+use burn::tensor::{Device, Tensor};
+
+use crate::config::BertConfig;
+use crate::error::Result;
+use crate::model::{BertInput, BertModel};
+use crate::pretrained::weights::Weights;
+use crate::pretrained::{Loaded, Pretrained, load_weights};
+use crate::text::{Sequence, Tokenizer};
+
+/// The text side of a pipeline, around one forward pass: [`preprocess`](Processor::preprocess) →
+/// [`forward`](Processor::forward) → [`postprocess`](Processor::postprocess).
+///
+/// A request may become several inputs (windows of a long text), which may run in different batches.
+pub trait Processor: Send + Sync {
+    /// The model that computes the scores.
+    type Model: Pretrained;
+    /// What is asked.
+    type Request<'a>;
+    /// What the model reads at once.
+    type Input: Send + Sync;
+    /// What the model says about one input, on the host.
+    type Output: Send;
+    /// The answer to a request.
+    type Answer;
+
+    /// The tokenizer, which also counts the texts that it truncates.
+    fn tokenizer(&self) -> &Tokenizer;
+
+    /// Loads the model from a checkpoint.
+    ///
+    /// # Errors
+    /// As [`load_weights`]: every parameter must be in the checkpoint.
+    fn load(weights: &Weights, config: BertConfig, device: &Device) -> Result<Loaded<Self::Model>> {
+        load_weights(weights, config, device)
+    }
+
+    /// Tokenizes a request into one or more inputs.
+    ///
+    /// # Errors
+    /// If the text cannot be tokenized, or does not make a request for this model.
+    fn preprocess(&self, request: &Self::Request<'_>) -> Result<Vec<Self::Input>>;
+
+    /// The token sequences of an input: one, unless there are several choices.
+    fn sequences(input: &Self::Input) -> &[Sequence];
+
+    /// Runs the model on a batch. `batch` holds the sequences of `inputs`, in order and padded to one length; the
+    /// result has one output for each input.
+    fn forward(&self, model: &Self::Model, batch: BertInput, inputs: &[&Self::Input]) -> Vec<Self::Output>;
+
+    /// Reads the answer off the outputs for all inputs of a request.
+    fn postprocess(
+        &self,
+        request: &Self::Request<'_>,
+        inputs: &[Self::Input],
+        outputs: &[Self::Output],
+    ) -> Self::Answer;
+}
+
+/// A [`Processor`] whose head reads the encoder's last hidden states and nothing else, so that they can be computed
+/// once and kept while a head is trained on them.
+pub trait HeadProcessor: Processor {
+    /// Whether the head reads the hidden state of `[CLS]` only.
+    const READS_CLS_ONLY: bool;
+
+    /// The encoder of a model.
+    fn bert(model: &Self::Model) -> &BertModel;
+
+    /// The outputs of a batch from the encoder's hidden states `[S, T, H]`, where `S` counts the sequences of all
+    /// `inputs`.
+    fn head(&self, model: &Self::Model, hidden: Tensor<3>, inputs: &[&Self::Input]) -> Vec<Self::Output>;
+}
+
+/// The number of tokens of the longest sequence of an input.
+pub fn longest<P: Processor>(input: &P::Input) -> usize {
+    P::sequences(input).iter().map(Sequence::len).max().unwrap_or_default()
+}

@@ -1,0 +1,304 @@
+//! The span of a text that answers a question (paper, sections 4.2 and 4.3; google-research/bert, `run_squad.py`).
+//!
+//! `[CLS] question [SEP] window of the text [SEP]`: windows start `stride` WordPieces apart. Of all windows' spans the
+//! best one wins; a span counts in the window where its first WordPiece has most context.
+
+mod ranking;
+
+use std::ops::Range;
+
+use burn::tensor::Tensor;
+
+use super::{Builder, Checkpoint, FromCheckpoint, HeadProcessor, Pipeline, Processor};
+use crate::error::Result;
+use crate::model::{BertForQuestionAnswering, BertInput, BertModel};
+use crate::text::tokenizer::Offsets;
+use crate::text::{Sequence, Tokenizer};
+
+pub use ranking::{AnswerSpan, RankedSpans, SpanScores};
+
+/// Longest question, in WordPieces.
+const MAX_QUESTION: usize = 64;
+
+/// Answers to questions about texts.
+///
+/// ```no_run
+/// use bert_model::pipeline::QuestionAnswerer;
+///
+/// # fn main() -> bert_model::Result<()> {
+/// let answerer = QuestionAnswerer::open("DIR")?;
+/// let answers = answerer.answer(&[("Who wrote it?", "The letter was written by Ada Lovelace in 1843.")])?;
+/// println!("{} {:.3}", answers[0].text, answers[0].score);
+/// # Ok(())
+/// # }
+/// ```
+pub type QuestionAnswerer = Pipeline<QuestionProcessor>;
+
+/// The answer to a question.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Answer {
+    /// What stands in the text; empty for "no answer".
+    pub text: String,
+    /// Its probability among all candidates, from 0 to 1.
+    pub score: f64,
+    /// Where it starts, in code points.
+    pub start: usize,
+    /// Where it ends, in code points, exclusive.
+    pub end: usize,
+    /// The best candidates, best first, as many as [`Builder::candidates`] says; "no answer" is among them where it is
+    /// allowed.
+    pub candidates: Vec<Candidate>,
+}
+
+/// One of several answers that a question may have.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Candidate {
+    /// What stands in the text; empty for "no answer".
+    pub text: String,
+    /// Its probability among all candidates, from 0 to 1.
+    pub score: f64,
+    /// Where it starts, in code points.
+    pub start: usize,
+    /// Where it ends, in code points, exclusive.
+    pub end: usize,
+}
+
+/// How questions are answered. `None` means what the model directory says.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct QuestionOptions {
+    /// WordPieces between the starts of two windows.
+    pub stride: Option<usize>,
+    /// By how much "no answer" must outscore the best span.
+    pub no_answer_threshold: Option<f64>,
+    /// How many of the best candidates are listed.
+    pub candidates: usize,
+}
+
+impl Builder<QuestionProcessor> {
+    /// WordPieces between the starts of two windows of a long text; default: as in training, else 128.
+    pub fn stride(mut self, pieces: usize) -> Self {
+        self.options.stride = Some(pieces);
+        self
+    }
+
+    /// The answer is "no answer" if that scores higher than the best span by more than `threshold`, in logits; default:
+    /// as tuned in training, else every question has an answer.
+    pub fn no_answer_threshold(mut self, threshold: f64) -> Self {
+        self.options.no_answer_threshold = Some(threshold);
+        self
+    }
+
+    /// How many of the best candidates are listed beside each answer, at most 20; default: none.
+    pub fn candidates(mut self, count: usize) -> Self {
+        self.options.candidates = count;
+        self
+    }
+}
+
+/// The text side of a [`QuestionAnswerer`].
+#[derive(Debug, Clone)]
+pub struct QuestionProcessor {
+    tokenizer: Tokenizer,
+    max_length: usize,
+    stride: usize,
+    no_answer_threshold: Option<f64>,
+    candidates: usize,
+}
+
+/// A question with a window of its text.
+#[derive(Debug, Clone)]
+pub struct QuestionWindow {
+    sequence: Sequence,
+    /// The number of the window's first WordPiece in the text.
+    first_piece: usize,
+    /// The position of that WordPiece in the sequence.
+    text_start: usize,
+    /// For each WordPiece of the window: its place in the text, and whether it has most context here.
+    pieces: Vec<(Offsets, bool)>,
+}
+
+impl QuestionAnswerer {
+    /// The answer to each question, which stands before the text that it is about. Texts of any length are read in
+    /// windows; questions are truncated at 64 WordPieces.
+    ///
+    /// # Errors
+    /// If a text cannot be tokenized.
+    pub fn answer<Q: AsRef<str>, C: AsRef<str>>(&self, questions: &[(Q, C)]) -> Result<Vec<Answer>> {
+        self.run(&questions.iter().map(|(question, text)| (question.as_ref(), text.as_ref())).collect::<Vec<_>>())
+    }
+}
+
+impl QuestionWindow {
+    /// The window's tokens.
+    pub fn sequence(&self) -> &Sequence {
+        &self.sequence
+    }
+
+    /// The numbers, in the text, of the WordPieces of this window.
+    pub fn pieces(&self) -> Range<usize> {
+        self.first_piece..self.first_piece + self.pieces.len()
+    }
+
+    /// The places in the text of the WordPieces of this window, in code points.
+    pub fn places(&self) -> impl Iterator<Item = Offsets> {
+        self.pieces.iter().map(|(place, _)| *place)
+    }
+
+    /// The position in the sequence of the text's `piece`-th WordPiece, which must be one of [`QuestionWindow::pieces`].
+    pub fn position(&self, piece: usize) -> usize {
+        piece - self.first_piece + self.text_start
+    }
+}
+
+impl QuestionProcessor {
+    /// For windows of at most `max_length` tokens that start `stride` WordPieces apart.
+    pub fn new(tokenizer: Tokenizer, max_length: usize, stride: usize) -> Self {
+        Self { tokenizer, max_length, stride, no_answer_threshold: None, candidates: 0 }
+    }
+
+    /// The same with a threshold of "no answer", or with none where every question has an answer.
+    pub fn with_no_answer_threshold(self, threshold: Option<f64>) -> Self {
+        Self { no_answer_threshold: threshold, ..self }
+    }
+
+    /// The same listing `candidates` beside each answer.
+    pub fn with_candidates(self, candidates: usize) -> Self {
+        Self { candidates, ..self }
+    }
+
+    /// By how much "no answer" must outscore the best span; `None` where every question has an answer.
+    pub fn no_answer_threshold(&self) -> Option<f64> {
+        self.no_answer_threshold
+    }
+
+    /// How many candidates are listed beside each answer.
+    pub fn candidates(&self) -> usize {
+        self.candidates
+    }
+}
+
+/// How much context a WordPiece has in the window `start..end` (Google's `_check_is_max_context`).
+fn context(piece: usize, start: usize, end: usize) -> f64 {
+    (piece - start).min(end - 1 - piece) as f64 + 0.01 * (end - start) as f64
+}
+
+/// The window in which a WordPiece has most context; the first of equals, as Google's loop keeps it.
+fn best_window(piece: usize, windows: &[(usize, usize)]) -> Option<usize> {
+    let containing = windows.iter().enumerate().filter(|(_, (start, end))| (*start..*end).contains(&piece));
+    let best = containing.fold(None, |best: Option<(usize, f64)>, (index, &(start, end))| {
+        let score = context(piece, start, end);
+        if best.is_none_or(|best| score > best.1) { Some((index, score)) } else { best }
+    });
+    best.map(|best| best.0)
+}
+
+impl FromCheckpoint for QuestionProcessor {
+    type Options = QuestionOptions;
+
+    fn from_checkpoint(checkpoint: &Checkpoint, max_length: Option<usize>, options: &Self::Options) -> Result<Self> {
+        checkpoint.check_head::<BertForQuestionAnswering>()?;
+        checkpoint.config.check_pairs()?;
+        let usage = checkpoint.usage()?;
+        let stride = options.stride.or(usage.doc_stride).unwrap_or(128);
+        let processor = Self::new(checkpoint.tokenizer.clone(), checkpoint.max_length(max_length)?, stride)
+            .with_no_answer_threshold(options.no_answer_threshold.or(usage.no_answer_threshold));
+        Ok(processor.with_candidates(options.candidates))
+    }
+}
+
+impl Processor for QuestionProcessor {
+    type Model = BertForQuestionAnswering;
+    /// A question and the text that it is about.
+    type Request<'a> = (&'a str, &'a str);
+    type Input = QuestionWindow;
+    type Output = SpanScores;
+    type Answer = Answer;
+
+    fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    fn preprocess(&self, &(question, text): &(&str, &str)) -> Result<Vec<QuestionWindow>> {
+        let special = self.tokenizer.special();
+        let mut question = self.tokenizer.pieces(question)?;
+        question.truncate(MAX_QUESTION.min(self.max_length.saturating_sub(4) / 2));
+        let (ids, places) = self.tokenizer.pieces_with_offsets(text)?;
+        let room = self.max_length.saturating_sub(question.len() + 3).max(1);
+        // Windows start a stride apart, without a gap, until one reaches the end of the text.
+        let stride = self.stride.clamp(1, room);
+        let count = 1 + ids.len().saturating_sub(room).div_ceil(stride);
+        let starts = (0..count).map(|window| window * stride);
+        let bounds: Vec<(usize, usize)> = starts.map(|start| (start, (start + room).min(ids.len()))).collect();
+        let window = |(index, &(start, end)): (usize, &(usize, usize))| {
+            let text_start = question.len() + 2;
+            let mut sequence = Sequence { ids: vec![special.cls], types: vec![0; text_start] };
+            sequence.ids.extend(&question);
+            sequence.ids.push(special.sep);
+            sequence.ids.extend(&ids[start..end]);
+            sequence.ids.push(special.sep);
+            sequence.types.resize(sequence.ids.len(), 1);
+            let pieces = (start..end).map(|piece| (places[piece], best_window(piece, &bounds) == Some(index)));
+            QuestionWindow { sequence, first_piece: start, text_start, pieces: pieces.collect() }
+        };
+        Ok(bounds.iter().enumerate().map(window).collect())
+    }
+
+    fn sequences(window: &QuestionWindow) -> &[Sequence] {
+        std::slice::from_ref(&window.sequence)
+    }
+
+    fn forward(&self, model: &Self::Model, batch: BertInput, windows: &[&QuestionWindow]) -> Vec<SpanScores> {
+        self.head(model, model.bert.encode(batch), windows)
+    }
+
+    fn postprocess(&self, &(_, text): &(&str, &str), windows: &[QuestionWindow], scores: &[SpanScores]) -> Answer {
+        let ranked = self.rank(windows, scores);
+        let best = match self.is_unanswered(&ranked) {
+            true => ranked.no_answer(),
+            false => ranked.best_span().of(text),
+        };
+        let candidates = self.best_candidates(text, &ranked);
+        let Candidate { text, score, start, end } = best;
+        Answer { text, score, start, end, candidates }
+    }
+}
+
+impl HeadProcessor for QuestionProcessor {
+    const READS_CLS_ONLY: bool = false;
+
+    fn bert(model: &BertForQuestionAnswering) -> &BertModel {
+        &model.bert
+    }
+
+    fn head(&self, model: &Self::Model, hidden: Tensor<3>, _windows: &[&QuestionWindow]) -> Vec<SpanScores> {
+        let (start, end) = model.head(hidden);
+        let [_, tokens] = start.dims();
+        let host = |scores: Tensor<2>| scores.into_data().iter::<f32>().collect::<Vec<_>>();
+        let (start, end) = (host(start), host(end));
+        let rows = start.chunks(tokens).zip(end.chunks(tokens));
+        rows.map(|(start, end)| (start.to_vec(), end.to_vec())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::tokenizer::Normalization;
+
+    /// Whatever the stride, every WordPiece of the text is in a window, in exactly one of them with most context.
+    #[test]
+    fn windows_leave_no_gap() {
+        let pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"].map(str::to_string);
+        let tokenizer = Tokenizer::from_vocabulary(&pieces, Normalization::new(true)).unwrap();
+        for (length, stride, words) in [(16, 128, 12), (16, 128, 13), (16, 4, 40), (128, 128, 300), (16, 4, 0)] {
+            let processor = QuestionProcessor::new(tokenizer.clone(), length, stride);
+            let windows = processor.preprocess(&("b", "a ".repeat(words).as_str())).unwrap();
+            let owned = |window: &QuestionWindow| window.pieces.iter().filter(|(_, is_best)| *is_best).count();
+            assert_eq!(windows.iter().map(owned).sum::<usize>(), words, "{length} {stride} {words}");
+            assert!(windows.iter().all(|window| window.sequence.len() <= length));
+        }
+    }
+}

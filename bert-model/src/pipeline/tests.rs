@@ -1,0 +1,247 @@
+//! Every pipeline, on the golden models: what it says is what the model says of the same tokens, in the order of the
+//! requests and whatever else is in the batch.
+
+use std::fs;
+use std::path::PathBuf;
+
+use burn::tensor::activation::softmax;
+use burn::tensor::{Device, Int, Tensor};
+
+use super::tags::TagScheme;
+use super::*;
+use crate::model::{BertForMaskedLM, BertForNextSentencePrediction, BertForSequenceClassification};
+use crate::pretrained::load_weights;
+use crate::text::tokenizer::Normalization;
+use crate::text::{Tokenizer, collate};
+
+/// Words of the vocabulary, texts of several lengths.
+const TEXTS: [&str; 4] = ["word7", "word9 word8 word7 word30 word31", "", "word12 word13"];
+
+fn golden(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/models/gelu-odd").join(path)
+}
+
+/// A tokenizer whose words are `word5`, `word6`, …
+fn tokenizer() -> Tokenizer {
+    let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(str::to_string);
+    let pieces: Vec<String> = special.into_iter().chain((5..67).map(|id| format!("word{id}"))).collect();
+    Tokenizer::from_vocabulary(&pieces, Normalization::new(true)).unwrap()
+}
+
+/// `config.json`, weights and `tokenizer.json` of a golden head.
+fn parts(head: &str) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
+    let read = |file: String| fs::read(golden("heads").join(file)).unwrap();
+    let config = read(format!("{head}.config.json"));
+    (config, read(format!("{head}.safetensors")), tokenizer().to_json().unwrap().into_bytes())
+}
+
+fn pipeline<P: FromCheckpoint>(builder: Builder<P>, head: &str) -> Pipeline<P> {
+    let (config, weights, tokenizer) = parts(head);
+    builder.device(Device::flex()).from_bytes(&config, weights, &tokenizer).unwrap()
+}
+
+fn sequence(text: &str, pair: Option<&str>) -> Sequence {
+    Sequence::from(&tokenizer().encode(text, pair).unwrap())
+}
+
+fn close(found: &[f32], expected: &[f32]) -> bool {
+    found.len() == expected.len() && found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5)
+}
+
+#[test]
+fn embeddings_are_the_means_of_hidden_states_whatever_stands_beside_them() {
+    let embedder = pipeline(TextEmbedder::builder(), "BertForMaskedLM");
+    let vectors = embedder.embed(&TEXTS).unwrap();
+    for (text, vector) in TEXTS.iter().zip(&vectors) {
+        let hidden = embedder.model().encode(collate(&[&sequence(text, None)], 0, &Device::flex()));
+        let mean: Vec<f32> = hidden.mean_dim(1).into_data().iter::<f32>().collect();
+        assert!(close(vector, &mean), "{text:?}");
+    }
+    let tokens = embedder.embed_tokens(&TEXTS).unwrap();
+    assert_eq!(tokens[0].tokens, ["[CLS]", "word7", "[SEP]"]);
+    assert_eq!(tokens[1].vectors.len(), 7);
+    let none: [&str; 0] = [];
+    assert!(embedder.embed(&none).unwrap().is_empty());
+
+    let layers = Layers::new([-1, 0]);
+    let wide = pipeline(TextEmbedder::builder().layers(layers).normalize(true), "BertForMaskedLM");
+    let vectors = wide.embed(&TEXTS).unwrap();
+    assert_eq!(vectors[0].len(), 48);
+    assert!(vectors.iter().all(|vector| (vector.iter().map(|x| x * x).sum::<f32>() - 1.0).abs() < 1e-5));
+    for pooling in [Pooling::Cls, Pooling::Max] {
+        assert_eq!(
+            pipeline(TextEmbedder::builder().pooling(pooling), "BertForMaskedLM").embed(&["word5"]).unwrap().len(),
+            1
+        );
+    }
+}
+
+#[test]
+fn a_pooler_that_is_not_there_is_named() {
+    let (config, weights, tokenizer) = parts("BertForMaskedLM");
+    let builder = TextEmbedder::builder().pooling(Pooling::Pooler).device(Device::flex());
+    let error = builder.from_bytes(&config, weights, &tokenizer).unwrap_err();
+    assert!(error.to_string().contains("no tensor `pooler.dense.weight`"), "{error}");
+    let pooler = pipeline(TextEmbedder::builder().pooling(Pooling::Pooler), "BertForSequenceClassification");
+    assert_eq!(pooler.embed(&["word5"]).unwrap()[0].len(), 24);
+}
+
+#[test]
+fn classes_are_softmax_of_the_scores() {
+    let classifier = pipeline(TextClassifier::builder(), "BertForSequenceClassification");
+    let found = classifier.classify(&TEXTS).unwrap();
+    let (_, weights, _) = parts("BertForSequenceClassification");
+    let weights = Weights::from_bytes(weights).unwrap();
+    let loaded = load_weights(&weights, classifier.config().clone(), &Device::flex()).unwrap();
+    let model: BertForSequenceClassification = loaded.model;
+    for (text, found) in TEXTS.iter().zip(&found) {
+        let logits = model.forward(collate(&[&sequence(text, None)], 0, &Device::flex()));
+        let expected: Vec<f32> = softmax(logits, 1).into_data().iter::<f32>().collect();
+        assert!(close(&found.scores, &expected), "{text:?}");
+        let best = highest(&expected);
+        assert_eq!(found.label, classifier.labels()[best]);
+        assert!((found.score - expected[best]).abs() < 1e-5);
+    }
+    let pairs = classifier.classify_pairs(&[("word5", "word6"), ("word6", "word5")]).unwrap();
+    assert_ne!(pairs[0].scores, pairs[1].scores);
+}
+
+#[test]
+fn labels_by_themselves_and_values() {
+    let several = pipeline(TextClassifier::builder(), "BertForSequenceClassification-multi_label");
+    let found = several.classify(&TEXTS).unwrap();
+    assert!(found.iter().all(|answer| answer.scores.iter().all(|score| (0.0..=1.0).contains(score))));
+    assert!(found.iter().any(|answer| (answer.scores.iter().sum::<f32>() - 1.0).abs() > 1e-3));
+    let value = pipeline(TextClassifier::builder(), "BertForSequenceClassification-regression");
+    let found = value.classify(&["word5"]).unwrap();
+    assert_eq!((found[0].scores.len(), found[0].scores[0]), (1, found[0].score));
+}
+
+#[test]
+fn what_is_too_long_is_cut_or_refused() {
+    let classifier = pipeline(TextClassifier::builder().max_length(6), "BertForSequenceClassification");
+    let long = classifier.classify(&["word5 word6 word7 word8 word9 word10"]).unwrap();
+    assert_eq!(long, classifier.classify(&["word5 word6 word7 word8"]).unwrap());
+    assert_eq!(classifier.truncated_count(), 1);
+    let filler = pipeline(MaskFiller::builder().max_length(6), "BertForMaskedLM");
+    let error = filler.fill("word5 word6 word7 word8 word9 [MASK]", 1).unwrap_err();
+    assert!(matches!(error, Error::TooLong { tokens: 8, limit: 6 }), "{error}");
+    let (config, weights, tokenizer) = parts("BertForMaskedLM");
+    let builder = MaskFiller::builder().device(Device::flex()).max_length(100_000);
+    let error = builder.from_bytes(&config, weights, &tokenizer).unwrap_err().to_string();
+    assert!(error.contains("a maximum length of 100000 tokens does not fit a model of 19 positions"), "{error}");
+}
+
+#[test]
+fn every_word_has_a_tag_and_entities_stand_where_they_are() {
+    let builder = TokenClassifier::builder().scheme(TagScheme::Plain).max_length(8);
+    let tagger = pipeline(builder, "BertForTokenClassification");
+    let long = "word5 word6  word7 ".repeat(9);
+    let found = tagger.tag(&["word5, word6", &long, ""]).unwrap();
+    assert_eq!(found[0].words, ["word5", ",", "word6"]);
+    assert_eq!((found[1].tags.len(), found[1].scores.len(), found[2].tags.len()), (27, 27, 0));
+    let letters: Vec<char> = long.chars().collect();
+    for entity in &found[1].entities {
+        assert_eq!(entity.text, letters[entity.start..entity.end].iter().collect::<String>());
+    }
+    let words = vec!["word5".to_string(), "word6".to_string()];
+    assert_eq!(tagger.tag_words(&[words]).unwrap()[0].tags, tagger.tag(&["word5 word6"]).unwrap()[0].tags);
+}
+
+#[test]
+fn answers_stand_in_the_text_and_windows_read_all_of_it() {
+    let answerer =
+        pipeline(QuestionAnswerer::builder().max_length(12).stride(3).candidates(4), "BertForQuestionAnswering");
+    let text = (5..60).map(|id| format!("wörd word{id} ")).collect::<String>();
+    let found = answerer.answer(&[("word5 word6", text.as_str()), ("word7", "word8"), ("word7", "")]).unwrap();
+    let letters: Vec<char> = text.chars().collect();
+    assert_eq!(found[0].text, letters[found[0].start..found[0].end].iter().collect::<String>());
+    assert_eq!(found[0].candidates.len(), 4);
+    assert_eq!((found[0].candidates[0].start, found[0].candidates[0].score), (found[0].start, found[0].score));
+    assert_eq!((found[1].text.as_str(), found[2].text.as_str()), ("word8", ""));
+    let builder = QuestionAnswerer::builder().no_answer_threshold(f64::NEG_INFINITY);
+    let cautious = pipeline(builder, "BertForQuestionAnswering");
+    assert_eq!(cautious.answer(&[("word7", "word8")]).unwrap()[0].text, "");
+}
+
+#[test]
+fn masks_are_filled_as_the_model_says() {
+    let filler = pipeline(MaskFiller::builder(), "BertForMaskedLM");
+    let texts = ["word5 [MASK] word6 [MASK]", "[MASK]"];
+    let filled = filler.fill_all(&texts, 3).unwrap();
+    assert_eq!(filled[0].masks.iter().map(|mask| mask.position).collect::<Vec<_>>(), [2, 4]);
+    let (_, weights, _) = parts("BertForMaskedLM");
+    let weights = Weights::from_bytes(weights).unwrap();
+    let model: BertForMaskedLM = load_weights(&weights, filler.config().clone(), &Device::flex()).unwrap().model;
+    let input = collate(&[&sequence(texts[0], None)], 0, &Device::flex());
+    let logits = model.forward(input, Tensor::<1, Int>::from_data([2, 4], &Device::flex()));
+    let probabilities: Vec<f32> = softmax(logits, 1).into_data().iter::<f32>().collect();
+    for (mask, row) in filled[0].masks.iter().zip(probabilities.chunks(67)) {
+        assert_eq!(mask.predictions.len(), 3);
+        assert_eq!(mask.predictions[0].id as usize, highest(row));
+        assert!((mask.predictions[0].probability - f64::from(row[highest(row)])).abs() < 1e-5);
+    }
+    assert!(filler.fill("word5", 3).unwrap_err().to_string().contains("found no [MASK]"));
+}
+
+#[test]
+fn pairs_are_scored_by_either_head() {
+    let pairs = [("word5", "word6"), ("word6 word7 word8", "word5"), ("", "word9")];
+    let open = |head: &str| {
+        let (config, weights, tokenizer) = parts(head);
+        PairScorer::builder().device(Device::flex()).from_bytes(&config, weights, &tokenizer)
+    };
+    let scorer = open("BertForNextSentencePrediction").unwrap();
+    let scores = scorer.score(&pairs).unwrap();
+    let (_, weights, _) = parts("BertForNextSentencePrediction");
+    let weights = Weights::from_bytes(weights).unwrap();
+    let loaded = load_weights(&weights, scorer.config().clone(), &Device::flex()).unwrap();
+    let model: BertForNextSentencePrediction = loaded.model;
+    for ((first, second), score) in pairs.iter().zip(&scores) {
+        let logits = model.forward(collate(&[&sequence(first, Some(second))], 0, &Device::flex()));
+        let expected: Vec<f32> = softmax(logits, 1).into_data().iter::<f32>().collect();
+        assert!((score - expected[0]).abs() < 1e-5);
+    }
+    let classifier = pipeline(TextClassifier::builder(), "BertForSequenceClassification-regression");
+    let expected: Vec<f32> = classifier.classify_pairs(&pairs).unwrap().iter().map(|answer| answer.score).collect();
+    assert_eq!(open("BertForSequenceClassification-regression").unwrap().score(&pairs).unwrap(), expected);
+    let error = open("BertForSequenceClassification").unwrap_err().to_string();
+    assert!(error.contains("found a classifier of 3 labels, expected a next-sentence head"), "{error}");
+}
+
+#[test]
+fn choices_are_probabilities_of_any_number_of_texts() {
+    let chooser = pipeline(MultipleChoice::builder(), "BertForMultipleChoice");
+    let questions = [("word5", vec!["word6", "word7 word8"]), ("word9 word10", vec!["word6", "word6", "word6"])];
+    let found = chooser.choose(&questions).unwrap();
+    assert_eq!((found[0].probabilities.len(), found[1].probabilities.len()), (2, 3));
+    for choice in &found {
+        assert!((choice.probabilities.iter().sum::<f32>() - 1.0).abs() < 1e-5);
+        assert_eq!(choice.index, highest(&choice.probabilities));
+    }
+    let nothing: [(&str, Vec<&str>); 1] = [("word5", vec![])];
+    assert!(chooser.choose(&nothing).unwrap_err().to_string().contains("found no choice"));
+}
+
+#[test]
+fn a_directory_says_how_its_head_is_used_and_what_it_lacks() {
+    let directory = tempfile::tempdir().unwrap();
+    let (config, weights, tokenizer) = parts("BertForQuestionAnswering");
+    for (file, bytes) in [("config.json", &config), ("model.safetensors", &weights), ("tokenizer.json", &tokenizer)] {
+        fs::write(directory.path().join(file), bytes).unwrap();
+    }
+    let open = || QuestionAnswerer::builder().device(Device::flex()).open(directory.path());
+    assert_eq!(open().unwrap().processor().no_answer_threshold(), None);
+    let usage = r#"{"task": "question-answering", "max_seq_len": 16, "doc_stride": 4, "no_answer_threshold": 1.5}"#;
+    fs::write(directory.path().join("finetune.json"), usage).unwrap();
+    assert_eq!(open().unwrap().processor().no_answer_threshold(), Some(1.5));
+    let open = || TextClassifier::builder().device(Device::flex()).open(directory.path()).unwrap_err();
+    let error = open().to_string();
+    assert!(error.contains("`architectures` is BertForQuestionAnswering, expected BertForSequence"), "{error}");
+    let config =
+        String::from_utf8(config).unwrap().replace("BertForQuestionAnswering", "BertForSequenceClassification");
+    fs::write(directory.path().join("config.json"), config).unwrap();
+    let Error::MissingTensors { tensors, .. } = open() else { panic!("loaded") };
+    assert!(tensors.iter().any(|name| name == "classifier.weight"), "{tensors:?}");
+    assert!(std::error::Error::source(&TextEmbedder::open("nowhere").unwrap_err()).is_some());
+}
