@@ -1,5 +1,5 @@
 //! Fine-tunes a model directory on a few labeled texts, without a program around it:
-//! `cargo run --release -p bert-model --example fine_tune -- DIR OUT`
+//! `cargo run --release -p bert-train --example fine_tune -- DIR OUT`
 
 use bert_model::model::loss::cross_entropy;
 use bert_model::pretrained::{load_config, load_weights_partial, weights::Weights};

@@ -120,8 +120,8 @@ struct Delimited {
 }
 
 impl Table {
-    /// Opens a `.csv`, `.tsv` or `.jsonl` file and finds the columns in its header; the standard input is read as `.jsonl`
-    /// unless it has another format.
+    /// Opens a `.csv`, `.tsv` or `.jsonl` file and finds the columns in its header; the standard
+    /// input is read as `.jsonl` unless it has another format.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::File`] for another extension or an empty file; [`Error::Line`] for a column that the

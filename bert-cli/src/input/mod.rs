@@ -1,8 +1,8 @@
-//! Texts that both programs are asked about: `--input FILE` (`.txt`, `.jsonl`, `.csv`, `.tsv`, each also `.gz` and `.zst`)
-//! or `-`, the standard input.
+//! Texts that both programs are asked about: `--input FILE` (`.txt`, `.jsonl`, `.csv`, `.tsv`, each
+//! also `.gz` and `.zst`) or `-`, the standard input.
 //!
-//! [`kind`] tells what a file holds; [`table`] reads rows of texts and labels, through [`columns`] and [`delimited`] and, like everything that reads text
-//! here, [`crate::lines`].
+//! [`kind`] tells what a file holds; [`table`] reads rows of texts and labels, through [`columns`]
+//! and [`delimited`] and, like everything that reads text here, [`crate::lines`].
 
 pub mod columns;
 pub mod delimited;

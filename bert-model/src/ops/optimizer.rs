@@ -2,7 +2,7 @@
 //! parameters.
 //!
 //! On a CPU the norm is a number before the parameters move. On a GPU it stays on the device, with everything that follows
-//! from it, so that the host can queue the next step meanwhile; [`Control::values`] has it for the log.
+//! from it, so that the host can queue the next step meanwhile; [`Control::norm`] has it for the log.
 
 use burn::prelude::*;
 
