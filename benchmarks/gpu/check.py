@@ -24,7 +24,8 @@ from transformers import BertConfig, BertForMaskedLM
 
 folder = pathlib.Path(sys.argv[1]).resolve()
 sections = sys.argv[2:] or ["right", "races", "products", "counts", "memory"]
-out = open(pathlib.Path(os.environ.get("OUT", ".")) / "gpu.jsonl", "a")
+results = pathlib.Path(os.environ.get("OUT", "."))
+out = open(results / "gpu.jsonl", "a")
 end = time.time() + float(os.environ.get("GPU_CHECK_SECONDS", 470))
 SIZES = {"tiny": (2, 128, 2), "mini": (4, 256, 4), "base": (12, 768, 12)}
 # The device and the precision of ours, and the precision of PyTorch that it is held against.
@@ -81,7 +82,8 @@ class Ours:
         if count:
             env.update(VK_ADD_LAYER_PATH=str(folder), VK_LAYER_PATH=str(folder), VK_INSTANCE_LAYERS="VK_LAYER_count",
                        VKCOUNT_FILE=count)
-        self.errors = tempfile.TemporaryFile(mode="w+")
+        self.errors = open(results / "stderr.txt", "a+")
+        self.start = self.errors.tell()
         command = [folder / "benchmark", work, f"{work}/batch.json", device, precision]
         self.process = subprocess.Popen(command, stdin=-1, stdout=-1, stderr=self.errors, text=True, env=env)
 
@@ -97,8 +99,9 @@ class Ours:
             pass
         guard.cancel()
         if not line:
-            self.errors.seek(0)
-            raise RuntimeError("the worker died: " + self.errors.read()[-300:])
+            self.errors.seek(self.start)
+            lines = [line for line in self.errors.read().splitlines() if line.strip()]
+            raise RuntimeError("the worker died: " + " | ".join(lines)[:300])
         return json.loads(line)
 
     def close(self):

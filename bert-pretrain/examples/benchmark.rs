@@ -13,7 +13,7 @@ use bert_model::pretrained::load_config;
 use bert_model::pretrained::weights::Weights;
 use bert_model::text::{Sequence, collate};
 use bert_model::workers::{BATCH_TOKENS, split_evenly};
-use bert_model::{BertForMaskedLM, BertModel, Workers, pretrained};
+use bert_model::{BertConfig, BertForMaskedLM, BertModel, Pretrained, Workers, pretrained};
 use bert_train::{
     Losses, Objective, Optimizer, OptimizerConfig, PendingStep, Plan, Precision, Solo, TrainingState, take_step,
 };
@@ -104,7 +104,8 @@ fn main() -> Result<()> {
     precision.check(&device)?;
     let workers = Workers::for_device(&device)?;
     let config = load_config(&directory)?;
-    let weights = Weights::open(&directory)?;
+    // A directory with nothing but a configuration stands for random weights.
+    let weights = directory.join("model.safetensors").exists().then(|| Weights::open(&directory)).transpose()?;
     let plan = Plan { precision, ..Plan::constant(1e-4, u64::MAX) };
     let task = MaskedLm { device: device.clone() };
     let mut training: Option<TrainingState<BertForMaskedLM>> = None;
@@ -118,10 +119,9 @@ fn main() -> Result<()> {
                 let mut state = match training.take() {
                     Some(state) => state,
                     None => {
-                        let loaded =
-                            pretrained::load_weights_partial::<BertForMaskedLM>(&weights, config.clone(), 0, &device)?;
+                        let model: BertForMaskedLM = load(weights.as_ref(), &config, &device)?;
                         let optimizer = Optimizer::new(OptimizerConfig::default());
-                        TrainingState::new(loaded.model.train(), optimizer)
+                        TrainingState::new(model.train(), optimizer)
                     }
                 };
                 // As a run does: the numbers of a step are read while the next one is queued.
@@ -143,7 +143,7 @@ fn main() -> Result<()> {
             }
             "encode" => {
                 if encoder.is_none() {
-                    encoder = Some(pretrained::load_weights_partial(&weights, config.clone(), 0, &device)?.model);
+                    encoder = Some(load(weights.as_ref(), &config, &device)?);
                 }
                 let Some(model) = &encoder else { bail!("no model") };
                 let started = Instant::now();
@@ -158,6 +158,13 @@ fn main() -> Result<()> {
         std::io::stdout().flush()?;
     }
     Ok(())
+}
+
+fn load<M: Pretrained>(weights: Option<&Weights>, config: &BertConfig, device: &Device) -> Result<M> {
+    Ok(match weights {
+        Some(weights) => pretrained::load_weights_partial(weights, config.clone(), 0, device)?.model,
+        None => M::init_seeded(config, 0, device),
+    })
 }
 
 /// The most memory that this process has held, as Linux counts it.

@@ -188,7 +188,7 @@ impl Change for Take<'_> {
             let (value, decays) = (as_matrix(value), is_decayed(&name));
             self.names.push(name.clone());
             self.parameters.push(Parameter { value, gradient: gradient.clone(), slots, decays });
-            Tensor::from_inner(Tensor::empty([0; D], &device))
+            Tensor::from_inner(Tensor::empty([1; D], &device))
         })
     }
 }

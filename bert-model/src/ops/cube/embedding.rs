@@ -135,21 +135,29 @@ fn add_rows_kernel<E: Float>(table: &mut [f32], ids: &[u32], rows: &[E], width: 
             earlier += select(ids[other as usize] == id, 1.0f32, 0.0f32);
             other += UNITS;
         }
-        let earlier = sum_of_lanes(earlier, UNITS, 0u32);
-        if earlier == 0.0f32 {
-            let mut column = UNIT_POS_X;
-            while column < width {
-                let to = (id * width + column) as usize;
-                let mut sum = table[to];
-                let mut row = own;
-                while row < count {
-                    if ids[row as usize] == id {
-                        sum += f32::cast_from(rows[(row * width + column) as usize]);
+        if sum_of_lanes(earlier, UNITS, 0u32) == 0.0f32 {
+            // A block of ids at a time: most have none of this number.
+            let mut block = own - own % UNITS;
+            while block < count {
+                let place = block + UNIT_POS_X;
+                let is_there = place >= own && place < count;
+                let found = is_there && ids[min(place, count - 1) as usize] == id;
+                if sum_of_lanes(select(found, 1.0f32, 0.0f32), UNITS, 0u32) > 0.0f32 {
+                    let end = min(block + UNITS, count);
+                    let mut row = max(block, own);
+                    while row < end {
+                        if ids[row as usize] == id {
+                            let mut column = UNIT_POS_X;
+                            while column < width {
+                                let to = (id * width + column) as usize;
+                                table[to] += f32::cast_from(rows[(row * width + column) as usize]);
+                                column += UNITS;
+                            }
+                        }
+                        row += 1u32;
                     }
-                    row += 1u32;
                 }
-                table[to] = sum;
-                column += UNITS;
+                block += UNITS;
             }
         }
     }

@@ -9,6 +9,7 @@ use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
 use super::launch::{UNITS, buffer, contiguous, cubes, element, elementwise, empty};
+use super::rows::sum_of_lanes;
 use crate::ops::autodiff::{Differentiable, apply};
 
 #[cube(launch)]
@@ -31,15 +32,25 @@ fn scatter_kernel<E: Float>(
 ) {
     let row = CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X;
     if row < dx.len() as u32 / width {
+        let count = positions.len() as u32;
+        let mut found = 0.0f32;
+        let mut gathered = UNIT_POS_X;
+        while gathered < count {
+            found += select(positions[gathered as usize] == row, 1.0f32, 0.0f32);
+            gathered += UNITS;
+        }
+        let is_gathered = sum_of_lanes(found, UNITS, 0u32) > 0.0f32;
         let mut column = UNIT_POS_X;
         while column < width {
             let mut sum = 0.0f32;
-            let mut gathered = 0u32;
-            while gathered < positions.len() as u32 {
-                if positions[gathered as usize] == row {
-                    sum += f32::cast_from(gradient[(gathered * width + column) as usize]);
+            if is_gathered {
+                let mut gathered = 0u32;
+                while gathered < count {
+                    if positions[gathered as usize] == row {
+                        sum += f32::cast_from(gradient[(gathered * width + column) as usize]);
+                    }
+                    gathered += 1u32;
                 }
-                gathered += 1u32;
             }
             dx[(row * width + column) as usize] = E::cast_from(sum);
             column += UNITS;

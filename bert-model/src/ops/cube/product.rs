@@ -9,6 +9,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems};
 use cubek::matmul::launch::launch_ref;
+use cubek::matmul::multi_level::Strategy as Levels;
 use cubek::matmul::strategy::Strategy;
 use cubek::std::InputBinding;
 
@@ -25,14 +26,27 @@ pub fn multiply(lhs: &CubeTensor, rhs: &CubeTensor, dtype: DType) -> CubeTensor 
     let output = empty(lhs, Shape::from(shape), dtype);
     let input = |x: &CubeTensor| InputBinding::new(x.clone().binding(), element(x.dtype));
     let elements = MatmulGlobalElems { lhs: element(lhs.dtype), rhs: element(rhs.dtype), out: element(dtype) };
-    let (client, mut elements) = (&output.client, MatmulElems::from_globals(&elements));
-    let multiplied =
-        launch_ref(&Strategy::Auto, client, input(lhs), input(rhs), output.clone().binding(), &mut elements);
-    #[allow(clippy::panic, reason = "the shapes are checked above, and every device has the fallback")]
-    if let Err(error) = multiplied {
-        panic!("a product of {:?} and {:?}: {error:?}", lhs.meta.shape(), rhs.meta.shape());
+    let mut refusals = Vec::new();
+    for strategy in strategies() {
+        let (target, mut elements) = (output.clone().binding(), MatmulElems::from_globals(&elements));
+        match launch_ref(&strategy, &output.client, input(lhs), input(rhs), target, &mut elements) {
+            Ok(()) => return output,
+            Err(error) => refusals.push(format!("{strategy}: {error:?}")),
+        }
     }
-    output
+    #[allow(clippy::panic, reason = "the last strategy takes every product whose shapes fit")]
+    {
+        panic!("a product of {:?} and {:?}: {}", lhs.meta.shape(), rhs.meta.shape(), refusals.join("; "))
+    }
+}
+
+/// Ways to multiply, best first: with tensor cores, with registers alone, element by element.
+fn strategies() -> [Strategy; 3] {
+    [
+        Levels::SimpleCyclicCmma(Default::default()).into(),
+        Levels::SimpleUnit(Default::default()).into(),
+        Levels::Naive.into(),
+    ]
 }
 
 /// A matrix, or each of a batch, with rows and columns exchanged: a view.

@@ -31,7 +31,10 @@ pub fn sum_of_lanes(value: f32, #[comptime] lanes: u32, #[comptime] plane: u32) 
             }
             sync_cube();
         }
-        shared[(UNIT_POS - UNIT_POS_X) as usize]
+        let total = shared[(UNIT_POS - UNIT_POS_X) as usize];
+        // Whoever comes first may put this memory to another use.
+        sync_cube();
+        total
     }
 }
 
@@ -54,7 +57,10 @@ pub fn max_of_lanes(value: f32, #[comptime] lanes: u32, #[comptime] plane: u32) 
             }
             sync_cube();
         }
-        shared[(UNIT_POS - UNIT_POS_X) as usize]
+        let total = shared[(UNIT_POS - UNIT_POS_X) as usize];
+        // Whoever comes first may put this memory to another use.
+        sync_cube();
+        total
     }
 }
 
@@ -73,6 +79,7 @@ pub fn sum_of_column(value: f32) -> f32 {
     for sharer in 0..SHARERS {
         sum += shared[(sharer * COLUMNS + UNIT_POS_X) as usize];
     }
+    sync_cube();
     sum
 }
 
