@@ -120,8 +120,22 @@ impl Pretraining {
     fn score(&self, model: &BertForPreTraining, examples: &[PretrainingExample]) -> (Score, Score) {
         let batch = PretrainingBatch::new(examples, self.pad_id, &self.device);
         let (mlm_logits, nsp_logits) = model.forward(batch.input, batch.positions);
-        (Score::of(mlm_logits, batch.labels), Score::of(nsp_logits, batch.is_random))
+        let (mlm_count, nsp_count) = (mlm_logits.dims()[0], nsp_logits.dims()[0]);
+        let [mlm_losses, mlm_right] = scored(mlm_logits, batch.labels);
+        let [nsp_losses, nsp_right] = scored(nsp_logits, batch.is_random);
+        // One read for all of them: on a GPU each read waits for everything queued before it.
+        let values = Tensor::cat(vec![mlm_losses, mlm_right, nsp_losses, nsp_right], 0).into_data();
+        let mut values = values.iter::<f32>();
+        (Score::sum(&mut values, mlm_count), Score::sum(&mut values, nsp_count))
     }
+}
+
+/// The loss of each row, and 1 where the right class has the highest score, else 0; both `[N]`.
+///
+/// Shapes: `logits` `[N, C]`, `labels` `[N]`.
+fn scored(logits: Tensor<2>, labels: Tensor<1, Int>) -> [Tensor<1>; 2] {
+    let right = logits.clone().argmax(1).squeeze_dim::<1>(1).equal(labels.clone()).float();
+    [cross_entropy(logits, labels), right]
 }
 
 /// Running sums of one task's metrics.
@@ -133,12 +147,11 @@ struct Score {
 }
 
 impl Score {
-    /// The sums of one batch. Shapes: `logits` `[N, C]`, `labels` `[N]`.
-    fn of(logits: Tensor<2>, labels: Tensor<1, Int>) -> Self {
-        let [count, _] = logits.dims();
-        let right = logits.clone().argmax(1).squeeze_dim::<1>(1).equal(labels.clone()).int().sum();
-        let right = right.into_data().iter::<i64>().sum::<i64>();
-        let loss = cross_entropy(logits, labels).into_data().iter::<f32>().map(f64::from).sum::<f64>();
+    /// The sums of one batch of `count` predictions, whose losses come first in `values`, then 1 for
+    /// each right one.
+    fn sum(values: &mut impl Iterator<Item = f32>, count: usize) -> Self {
+        let loss = values.take(count).map(f64::from).sum();
+        let right = values.take(count).filter(|&right| right == 1.0).count() as i64;
         Self { loss, right, count }
     }
 
