@@ -13,7 +13,7 @@ use cubecl::prelude::*;
 
 use super::dropout::{Site, factor};
 use super::launch::{Rows, buffer, contiguous, element, elementwise, empty};
-use super::product::{multiply, transposed};
+use super::product::{Weights, multiply, transposed};
 use super::rows::{max_of_lanes, reshaped, row, sum_of_lanes, sum_rows};
 use crate::ops::autodiff::{Differentiable, apply};
 
@@ -507,7 +507,7 @@ impl Differentiable<Cube, 7> for SelfAttention {
         let dx = wanted[0].then(|| multiply(&packed, &transposed(&weights), packed.dtype));
         let [mut matrices, mut biases] = [(); 2].map(|()| [const { None }; 3]);
         if [1, 3, 5].iter().any(|&input| wanted[input]) {
-            let all = multiply(&transposed(&x), &packed, DType::F32);
+            let all = Weights { transposed: false }.gradient(&x, &packed);
             let [query, key, value] = [(); 3].map(|()| empty(&x, [width, width], DType::F32));
             let ((count, dim), outputs) = (elementwise(width * width), (buffer(&query), buffer(&key), buffer(&value)));
             let dtype = element(DType::F32);

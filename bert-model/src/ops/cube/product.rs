@@ -6,10 +6,15 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Cube, DType, Dispatch, Shape, backend_extension};
 use burn::tensor::Tensor;
 use burn_cubecl::tensor::CubeTensor;
+use cubecl::features::Tma;
 use cubecl::prelude::*;
+use cubecl::zspace::metadata::Metadata;
 use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems};
 use cubek::matmul::launch::launch_ref;
 use cubek::matmul::multi_level::Strategy as Levels;
+use cubek::matmul::multi_level::components::tile::TileMatmulKind;
+use cubek::matmul::multi_level::routines::batch::double_buffering::DoubleBufferingArgs;
+use cubek::matmul::routine::BlueprintStrategy;
 use cubek::matmul::strategy::Strategy;
 use cubek::std::InputBinding;
 
@@ -27,7 +32,7 @@ pub fn multiply(lhs: &CubeTensor, rhs: &CubeTensor, dtype: DType) -> CubeTensor 
     let input = |x: &CubeTensor| InputBinding::new(x.clone().binding(), element(x.dtype));
     let elements = MatmulGlobalElems { lhs: element(lhs.dtype), rhs: element(rhs.dtype), out: element(dtype) };
     let mut refusals = Vec::new();
-    for strategy in strategies() {
+    for strategy in strategies(lhs, rhs) {
         let (target, mut elements) = (output.clone().binding(), MatmulElems::from_globals(&elements));
         match launch_ref(&strategy, &output.client, input(lhs), input(rhs), target, &mut elements) {
             Ok(()) => return output,
@@ -40,13 +45,91 @@ pub fn multiply(lhs: &CubeTensor, rhs: &CubeTensor, dtype: DType) -> CubeTensor 
     }
 }
 
-/// Ways to multiply, best first: with tensor cores, with registers alone, element by element.
-fn strategies() -> [Strategy; 3] {
-    [
-        Levels::SimpleCyclicCmma(Default::default()).into(),
-        Levels::SimpleUnit(Default::default()).into(),
-        Levels::Naive.into(),
-    ]
+/// Ways to multiply, best first: with tensor cores that are fed by the copy engine (Hopper: 151 TFLOP/s in bf16 on an
+/// H100, where the next does 76), with tensor cores alone, with registers, element by element.
+fn strategies(lhs: &CubeTensor, rhs: &CubeTensor) -> Vec<Strategy> {
+    let copied = [lhs, rhs].into_iter().all(|x| has_copy_engine(x) && is_aligned(x));
+    let mut strategies: Vec<Strategy> = Vec::new();
+    if copied {
+        let arguments = DoubleBufferingArgs { tile_matmul: TileMatmulKind::Mma, specialized: false };
+        strategies.push(Levels::DoubleTmaMma(BlueprintStrategy::Inferred(arguments)).into());
+    }
+    strategies.push(Levels::SimpleCyclicCmma(Default::default()).into());
+    if lhs.dtype == DType::F32 {
+        strategies.push(Levels::SimpleUnit(Default::default()).into());
+    }
+    strategies.push(Levels::Naive.into());
+    strategies
+}
+
+/// Whether the device can copy tiles by itself.
+fn has_copy_engine(x: &CubeTensor) -> bool {
+    x.client.properties().features.tma.contains(Tma::Base)
+}
+
+/// Bytes at whose multiples the copy engine wants tensors and their rows to begin.
+const ALIGNMENT: usize = 16;
+
+/// Whether the copy engine can read a tensor, which must not be small.
+fn is_aligned(x: &CubeTensor) -> bool {
+    let size = x.dtype.size();
+    let begins = x.handle.offset_start.unwrap_or(0) as usize;
+    let rank = x.meta.shape().len();
+    let is_large = x.meta.shape()[rank - 2..].iter().all(|&extent| extent >= 32);
+    let strides = x.meta.strides().iter().filter(|&&stride| stride != 1);
+    is_large && begins.is_multiple_of(ALIGNMENT) && strides.into_iter().all(|stride| (stride * size).is_multiple_of(ALIGNMENT))
+}
+
+/// Rows of a product over which tensor cores go at once.
+const ROWS: usize = 64;
+
+#[cube(launch)]
+fn pad<E: Float>(
+    x: &[E],
+    padded: &mut [E],
+    rows: u32,
+    columns: u32,
+    stride: u32,
+    #[define(E)] _element: ElemType,
+) {
+    let at = ABSOLUTE_POS;
+    if at < padded.len() {
+        let (row, column) = (at as u32 / stride, at as u32 % stride);
+        let is_inside = row < rows && column < columns;
+        let from = select(is_inside, row * columns + column, 0u32);
+        let value = select(is_inside, f32::cast_from(x[from as usize]), 0.0f32);
+        padded[at] = E::cast_from(value);
+    }
+}
+
+/// A contiguous matrix with rows that begin where the copy engine wants them, and, if it is to be summed over its rows, a
+/// number of them that tensor cores take without a rest: zeros are added. Unchanged on devices without a copy engine.
+fn aligned(x: &CubeTensor, over_rows: bool) -> CubeTensor {
+    let [rows, columns] = [x.meta.shape()[0], x.meta.shape()[1]];
+    if !has_copy_engine(x) {
+        return x.clone();
+    }
+    let more_rows = if over_rows { rows.next_multiple_of(ROWS) } else { rows };
+    let stride = columns.next_multiple_of(ALIGNMENT / x.dtype.size());
+    if (more_rows, stride) == (rows, columns) {
+        return x.clone();
+    }
+    let mut padded = empty(x, [more_rows, stride], x.dtype);
+    let (count, dim) = elementwise(more_rows * stride);
+    let sizes = [rows as u32, columns as u32, stride as u32];
+    pad::launch(
+        &x.client,
+        count,
+        dim,
+        buffer(x),
+        buffer(&padded),
+        sizes[0],
+        sizes[1],
+        sizes[2],
+        element(x.dtype),
+    );
+    *padded.meta = Metadata::new([more_rows, columns], [stride, 1]);
+    padded
 }
 
 /// A matrix, or each of a batch, with rows and columns exchanged: a view.
@@ -83,14 +166,15 @@ impl Weights {
     /// The gradient of `x`.
     pub fn input_gradient(self, weight: &CubeTensor, gradient: &CubeTensor) -> CubeTensor {
         let weight = if self.transposed { weight.clone() } else { transposed(weight) };
-        multiply(gradient, &weight, gradient.dtype)
+        multiply(&aligned(gradient, false), &weight, gradient.dtype)
     }
 
     /// The gradient of the weights, in `f32`.
     pub fn gradient(self, x: &CubeTensor, gradient: &CubeTensor) -> CubeTensor {
+        let (x, gradient) = (aligned(x, true), aligned(gradient, true));
         match self.transposed {
-            true => multiply(&transposed(gradient), x, DType::F32),
-            false => multiply(&transposed(x), gradient, DType::F32),
+            true => multiply(&transposed(&gradient), &x, DType::F32),
+            false => multiply(&transposed(&x), &gradient, DType::F32),
         }
     }
 }
