@@ -289,7 +289,7 @@ impl BertConfig {
     /// If the file cannot be read, is not JSON, or does not describe a BERT encoder.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        Self::parse(&std::fs::read(path).map_err(Error::io(path, "read"))?, path)
+        Self::parse(&std::fs::read_to_string(path).map_err(Error::io(path, "read"))?, path)
     }
 
     /// Reads the contents of a `config.json`.
@@ -297,11 +297,13 @@ impl BertConfig {
     /// # Errors
     /// As [`BertConfig::from_file`].
     pub fn from_bytes(json: &[u8]) -> Result<Self> {
-        Self::parse(json, Path::new("config.json"))
+        let path = Path::new("config.json");
+        let json = std::str::from_utf8(json).map_err(|error| Error::file(path, error.to_string(), "UTF-8"))?;
+        Self::parse(json, path)
     }
 
-    fn parse(json: &[u8], path: &Path) -> Result<Self> {
-        let config: Self = serde_json::from_slice(json).map_err(|error| {
+    fn parse(json: &str, path: &Path) -> Result<Self> {
+        let config: Self = serde_json::from_str(json).map_err(|error| {
             let message = error.to_string();
             let (what, place) = message.rsplit_once(" at line ").unwrap_or((&message, "1"));
             let line = place.split(' ').next().and_then(|line| line.parse().ok()).unwrap_or(1);

@@ -133,6 +133,16 @@ fn what_is_too_long_is_cut_or_refused() {
 }
 
 #[test]
+fn bytes_that_are_no_text_are_refused() {
+    let (config, weights, tokenizer) = parts("BertForMaskedLM");
+    let spoiled = |bytes: &[u8]| bytes.iter().map(|&byte| if byte == b'm' { 0xff } else { byte }).collect::<Vec<u8>>();
+    for (config, tokenizer) in [(spoiled(&config), tokenizer.clone()), (config.clone(), spoiled(&tokenizer))] {
+        let error = MaskFiller::from_bytes(&config, weights.clone(), &tokenizer).unwrap_err().to_string();
+        assert!(error.contains("expected UTF-8"), "{error}");
+    }
+}
+
+#[test]
 fn every_word_has_a_tag_and_entities_stand_where_they_are() {
     let builder = TokenClassifier::builder().scheme(TagScheme::Plain).max_length(8);
     let tagger = pipeline(builder, "BertForTokenClassification");

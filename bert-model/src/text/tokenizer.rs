@@ -88,7 +88,7 @@ impl Tokenizer {
     }
 
     fn from_json(path: &Path) -> Result<Self> {
-        let json = std::fs::read(path).map_err(Error::io(path, "read"))?;
+        let json = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
         Self::parse(&json, &special_names(path)?, path)
     }
 
@@ -97,14 +97,17 @@ impl Tokenizer {
     /// # Errors
     /// If the contents are malformed, or a special token is missing.
     pub fn from_bytes(json: &[u8]) -> Result<Self> {
-        Self::parse(json, &SPECIAL_TOKENS.map(str::to_string), Path::new("tokenizer.json"))
+        let path = Path::new("tokenizer.json");
+        let json = std::str::from_utf8(json).map_err(|error| Error::file(path, error.to_string(), "UTF-8"))?;
+        Self::parse(json, &SPECIAL_TOKENS.map(str::to_string), path)
     }
 
-    fn parse(json: &[u8], names: &[String; 5], path: &Path) -> Result<Self> {
+    fn parse(json: &str, names: &[String; 5], path: &Path) -> Result<Self> {
         // The tokenizers crate panics on some malformed JSON, so check it first.
-        let _: serde::de::IgnoredAny = serde_json::from_slice(json)
+        let _: serde::de::IgnoredAny = serde_json::from_str(json)
             .map_err(|error| Error::line(path, error.line() as u64, error.to_string(), "a tokenizer.json"))?;
-        let mut inner = tokenizers::Tokenizer::from_bytes(json)
+        let mut inner: tokenizers::Tokenizer = json
+            .parse()
             .map_err(|error| Error::file(path, format!("{error}"), "a tokenizer.json of the tokenizers library"))?;
         // The caller decides about truncation and padding, whatever the file was saved with.
         inner.with_padding(None::<PaddingParams>);
