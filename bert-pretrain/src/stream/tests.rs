@@ -57,13 +57,11 @@ fn sorted(mut examples: Vec<PretrainingExample>) -> Vec<PretrainingExample> {
 fn a_stream_goes_on_from_any_cursor_as_if_it_had_not_stopped() {
     let fixture = Fixture::new(20);
     let mut whole = fixture.stream(None, Cursor::default());
-    let count = fixture.stream(None, Cursor::default()).count_epoch().unwrap();
-    for _ in 0..2 * count + 3 {
+    while whole.cursor().epoch < 2 {
         let mut resumed = fixture.stream(None, whole.cursor());
         assert_eq!(resumed.cursor(), whole.cursor());
         assert_eq!(resumed.next_example().unwrap(), whole.next_example().unwrap());
     }
-    assert_eq!(whole.cursor().epoch, 2);
 }
 
 #[test]
