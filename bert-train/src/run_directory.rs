@@ -161,12 +161,13 @@ impl RunDirectory {
     /// If the file cannot be rewritten.
     pub fn rewind_metrics(&mut self, step: u64) -> Result<()> {
         let path = self.path.join(METRICS);
-        let kept: String = self
-            .metrics()?
-            .iter()
-            .filter(|record| record["step"].as_u64().is_some_and(|at| at <= step))
-            .map(|record| format!("{record}\n"))
-            .collect();
+        let text = fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
+        let is_kept = |line: &&str| {
+            let record: Option<Value> = serde_json::from_str(line).ok();
+            record.and_then(|record| record["step"].as_u64()).is_some_and(|at| at <= step)
+        };
+        // The bytes of a line stay: written anew, a number could come back with another last digit.
+        let kept: String = text.split_inclusive('\n').filter(|line| line.ends_with('\n')).filter(is_kept).collect();
         replace_file(&path, kept.as_bytes())?;
         self.metrics = OpenOptions::new().append(true).open(&path).map_err(Error::io(&path, "open"))?;
         Ok(())

@@ -243,6 +243,8 @@ pub struct PendingStep {
     number: u64,
     names: Vec<&'static str>,
     reading: Reading,
+    /// The gradient norm, where it is known already; else it is read with the losses.
+    norm: Option<f64>,
     learning_rate: f64,
     precision: Precision,
 }
@@ -253,10 +255,10 @@ impl PendingStep {
     /// # Errors
     /// If a loss or the gradient is not finite; the parameters have not moved then.
     pub fn wait(self) -> Result<Step> {
-        let Self { number, names, reading, learning_rate, precision } = self;
+        let Self { number, names, reading, norm, learning_rate, precision } = self;
         let values = reading.wait();
         let (losses, rest) = values.split_at(names.len());
-        let (norm, factor) = (f64::from(rest[0]), rest[1]);
+        let (norm, factor) = (norm.unwrap_or(f64::from(rest[0])), rest[1]);
         let named = names.into_iter().zip(losses);
         let losses = named
             .map(|(name, &value)| Ok((name.to_string(), finite(number, name, f64::from(value))?.into())))
@@ -306,7 +308,8 @@ pub fn take_step<O: Objective>(
     let (names, values) = losses.with([control.norm(&device), factor], state.step)?;
     state.loss_scale = Some(loss_scale);
     let (number, precision, reading) = (state.step, plan.precision, Reading::start(values));
-    Ok((state, PendingStep { number, names, reading, learning_rate, precision }))
+    let norm = control.host_norm();
+    Ok((state, PendingStep { number, names, reading, norm, learning_rate, precision }))
 }
 
 /// A part of a micro-batch, for one worker.

@@ -71,6 +71,14 @@ impl Control {
         Self::on_host(&gradients, settings, factor)
     }
 
+    /// The norm, where it is on the host.
+    pub fn host_norm(&self) -> Option<f64> {
+        match self {
+            Self::Host(host) => Some(host.norm),
+            Self::Device(_) => None,
+        }
+    }
+
     /// The norm as a number `[1]` to be read later.
     pub fn norm(&self, device: &Device) -> Tensor<1> {
         match self {

@@ -215,9 +215,10 @@ fn softmax_kernel<E: Float, P: Int>(
 
 /// The gradient of the scores in the place of that of the dropped probabilities, and these once more.
 #[cube(launch)]
-fn softmax_gradient_kernel<E: Float>(
+fn softmax_gradient_kernel<E: Float, P: Int>(
     probabilities: &[E],
     gradient: &mut [E],
+    padding: &[P],
     keys: &[u32],
     dropped: &mut [E],
     tokens: u32,
@@ -229,6 +230,7 @@ fn softmax_gradient_kernel<E: Float>(
     #[comptime] plane: u32,
     #[comptime] drops: bool,
     #[define(E)] _element: ElemType,
+    #[define(P)] _padding: ElemType,
 ) {
     let rows = gradient.len() / tokens as usize;
     let is_row = row() < rows;
@@ -258,7 +260,9 @@ fn softmax_gradient_kernel<E: Float>(
                 change *= kept;
                 dropped[at] = E::cast_from(probability * kept);
             }
-            gradient[at] = E::cast_from(probability * (change - sum));
+            // The score of padding is a constant, whatever the query and the key: it has no gradient.
+            let is_padding = u32::cast_from(padding[(batch * tokens + to) as usize]) != 0u32;
+            gradient[at] = E::cast_from(select(is_padding, 0.0f32, probability * (change - sum)));
             to += lanes;
         }
     }
@@ -362,6 +366,16 @@ impl SelfAttention {
         apart
     }
 
+    /// The padding as a kernel argument, and the type of its numbers.
+    fn padding(&self) -> (CubeTensor, ElemType) {
+        let padding = contiguous(self.padding.clone());
+        let element = match padding.dtype.size() {
+            1 => ElemType::UInt(UIntKind::U8),
+            _ => ElemType::UInt(UIntKind::U32),
+        };
+        (padding, element)
+    }
+
     /// Turns scores into probabilities; the second is what dropout leaves of them.
     fn softmax(&self, scores: CubeTensor) -> (CubeTensor, CubeTensor) {
         let Heads { batch, tokens, heads, site, .. } = self.heads;
@@ -371,11 +385,7 @@ impl SelfAttention {
         let grid = Rows::of(tokens, &scores.client);
         let (count, dim) = grid.launch(batch * heads * tokens);
         let lowest = if scores.dtype == DType::F16 { -6e4 } else { -1e30 };
-        let padding = contiguous(self.padding.clone());
-        let padding_element = match padding.dtype.size() {
-            1 => ElemType::UInt(UIntKind::U8),
-            _ => ElemType::UInt(UIntKind::U32),
-        };
+        let (padding, padding_element) = self.padding();
         softmax_kernel::launch(
             &scores.client,
             count,
@@ -406,6 +416,7 @@ impl SelfAttention {
         let shape = probabilities.meta.shape().clone();
         let dropped =
             if drops { empty(&gradient, shape, gradient.dtype) } else { empty(&gradient, [1], gradient.dtype) };
+        let (padding, padding_element) = self.padding();
         let grid = Rows::of(tokens, &gradient.client);
         let (count, dim) = grid.launch(batch * heads * tokens);
         softmax_gradient_kernel::launch(
@@ -414,6 +425,7 @@ impl SelfAttention {
             dim,
             buffer(&probabilities),
             buffer(&gradient),
+            buffer(&padding),
             buffer(&self.keys),
             buffer(&dropped),
             tokens as u32,
@@ -425,6 +437,7 @@ impl SelfAttention {
             grid.plane,
             drops,
             element(gradient.dtype),
+            padding_element,
         );
         (gradient, if drops { dropped } else { probabilities })
     }

@@ -77,21 +77,16 @@ fn is_aligned(x: &CubeTensor) -> bool {
     let rank = x.meta.shape().len();
     let is_large = x.meta.shape()[rank - 2..].iter().all(|&extent| extent >= 32);
     let strides = x.meta.strides().iter().filter(|&&stride| stride != 1);
-    is_large && begins.is_multiple_of(ALIGNMENT) && strides.into_iter().all(|stride| (stride * size).is_multiple_of(ALIGNMENT))
+    is_large
+        && begins.is_multiple_of(ALIGNMENT)
+        && strides.into_iter().all(|stride| (stride * size).is_multiple_of(ALIGNMENT))
 }
 
 /// Rows of a product over which tensor cores go at once.
 const ROWS: usize = 64;
 
 #[cube(launch)]
-fn pad<E: Float>(
-    x: &[E],
-    padded: &mut [E],
-    rows: u32,
-    columns: u32,
-    stride: u32,
-    #[define(E)] _element: ElemType,
-) {
+fn pad<E: Float>(x: &[E], padded: &mut [E], rows: u32, columns: u32, stride: u32, #[define(E)] _element: ElemType) {
     let at = ABSOLUTE_POS;
     if at < padded.len() {
         let (row, column) = (at as u32 / stride, at as u32 % stride);
@@ -117,17 +112,7 @@ fn aligned(x: &CubeTensor, over_rows: bool) -> CubeTensor {
     let mut padded = empty(x, [more_rows, stride], x.dtype);
     let (count, dim) = elementwise(more_rows * stride);
     let sizes = [rows as u32, columns as u32, stride as u32];
-    pad::launch(
-        &x.client,
-        count,
-        dim,
-        buffer(x),
-        buffer(&padded),
-        sizes[0],
-        sizes[1],
-        sizes[2],
-        element(x.dtype),
-    );
+    pad::launch(&x.client, count, dim, buffer(x), buffer(&padded), sizes[0], sizes[1], sizes[2], element(x.dtype));
     *padded.meta = Metadata::new([more_rows, columns], [stride, 1]);
     padded
 }
