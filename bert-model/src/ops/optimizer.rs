@@ -24,6 +24,7 @@ pub struct StepSettings {
 
 /// What a step does to all parameters alike.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "one of them lives at a time")]
 pub enum Control {
     /// Numbers.
     Host(HostControl),

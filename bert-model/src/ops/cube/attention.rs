@@ -169,7 +169,7 @@ fn softmax_kernel<E: Float, P: Int>(
     #[comptime] plane: u32,
     #[comptime] drops: bool,
     #[define(E)] _element: ElemType,
-    #[define(P)] _padding: ElemType,
+    #[define(P)] _flags: ElemType,
 ) {
     let rows = scores.len() / tokens as usize;
     let is_row = row() < rows;
@@ -230,7 +230,7 @@ fn softmax_gradient_kernel<E: Float, P: Int>(
     #[comptime] plane: u32,
     #[comptime] drops: bool,
     #[define(E)] _element: ElemType,
-    #[define(P)] _padding: ElemType,
+    #[define(P)] _flags: ElemType,
 ) {
     let rows = gradient.len() / tokens as usize;
     let is_row = row() < rows;

@@ -7,6 +7,16 @@
 //!
 //! [`rows`] sums along a row and down columns, [`launch`] has sizes and buffers; the rest is a file for each operation.
 
+#![allow(
+    clippy::too_many_arguments,
+    clippy::collapsible_if,
+    clippy::manual_div_ceil,
+    clippy::useless_conversion,
+    clippy::assign_op_pattern,
+    clippy::explicit_counter_loop,
+    reason = "kernels are written for CubeCL's macro, which gives these forms their meaning"
+)]
+
 mod activation;
 mod add_norm;
 mod attention;
