@@ -465,8 +465,11 @@ fn fast_operations_of_several_inputs_are_the_plain_ones() {
         let expected = run(&devices()[1].1);
         for (backend, device) in devices() {
             for (index, (found, expected)) in run(&device).iter().zip(&expected).enumerate() {
+                // A key bias shifts all scores of a query alike: its gradient is 0, but for rounding.
+                let is_key_bias = name.starts_with("self-attention") && index == 5;
                 let largest = expected.iter().fold(1.0_f32, |largest, x| largest.max(x.abs()));
-                assert_close(&format!("{name} on {backend}, {index}"), found, expected, 1e-5 * largest.max(2.0));
+                let bound = if is_key_bias { 1e-2 } else { 1e-5 * largest.max(2.0) };
+                assert_close(&format!("{name} on {backend}, {index}"), found, expected, bound);
             }
         }
     }
