@@ -447,6 +447,7 @@ fn fast_operations_of_several_inputs_are_the_plain_ones() {
             ops::cross_entropy(inputs[0].clone().squeeze_dim::<2>(0) * 4.0, targets).reshape([1, 7, 1])
         }),
     ];
+    const FUSED: [&str; 4] = ["self-attention", "linear, add and norm", "linear and gelu", "embeddings"];
     for (name, shapes, operation) in operations {
         let run = |device: &Device| {
             let input = |(seed, shape): (usize, &[usize; 3])| {
@@ -465,10 +466,15 @@ fn fast_operations_of_several_inputs_are_the_plain_ones() {
         let expected = run(&devices()[1].1);
         for (backend, device) in devices() {
             for (index, (found, expected)) in run(&device).iter().zip(&expected).enumerate() {
-                // A key bias shifts all scores of a query alike: its gradient is 0, but for rounding.
+                // Sums of hundreds of terms: to the rounding of the largest. A key bias shifts all scores of a query
+                // alike: its gradient is 0, but for rounding.
                 let is_key_bias = name.starts_with("self-attention") && index == 5;
                 let largest = expected.iter().fold(1.0_f32, |largest, x| largest.max(x.abs()));
-                let bound = if is_key_bias { 1e-2 } else { 2e-5 * largest };
+                let bound = match FUSED.iter().any(|fused| name.starts_with(fused)) {
+                    true if is_key_bias => 1e-2,
+                    true => 2e-5 * largest,
+                    false => 2e-5,
+                };
                 assert_close(&format!("{name} on {backend}, {index}"), found, expected, bound);
             }
         }
