@@ -129,7 +129,7 @@ fn split(x: Tensor<3>, heads: usize) -> Tensor<4> {
 
 /// The score of a token that must not be looked at. It is finite, so that a row in which every token is padding
 /// becomes uniform, as in Hugging Face's BERT, and not NaN.
-fn lowest_score(dtype: DType) -> f64 {
+pub(super) fn lowest_score(dtype: DType) -> f64 {
     match dtype {
         DType::F16 => -6e4,
         _ => -1e30,

@@ -15,6 +15,7 @@ use super::dropout::{Site, factor};
 use super::launch::{Rows, buffer, contiguous, element, elementwise, empty};
 use super::product::{Weights, multiply, transposed};
 use super::rows::{max_of_lanes, reshaped, row, sum_of_lanes, sum_rows};
+use crate::ops::attention::lowest_score;
 use crate::ops::autodiff::{Differentiable, apply};
 
 /// The rows of three matrices `[I, O]` beside each other: `[I, 3·O]`.
@@ -384,7 +385,7 @@ impl SelfAttention {
         let no_output = if drops { dropped.clone() } else { empty(&scores, [1], scores.dtype) };
         let grid = Rows::of(tokens, &scores.client);
         let (count, dim) = grid.launch(batch * heads * tokens);
-        let lowest = if scores.dtype == DType::F16 { -6e4 } else { -1e30 };
+        let lowest = lowest_score(scores.dtype) as f32;
         let (padding, padding_element) = self.padding();
         softmax_kernel::launch(
             &scores.client,

@@ -11,7 +11,7 @@ use cubecl::prelude::*;
 
 use super::launch::{buffer, contiguous, element, elementwise, empty};
 use crate::ops::autodiff::{Differentiable, apply};
-use crate::ops::dropout::{next_site, scale, site_key, threshold};
+use crate::ops::dropout::{Stream, next_site, scale, site_key, stream, threshold};
 use crate::ops::{by_rows, rows_of_a_sequence};
 
 /// Places in the model that one table has keys for.
@@ -47,8 +47,8 @@ impl Site {
     pub fn next(p: Option<f64>, device: &Device) -> (Self, Tensor<1, burn::tensor::Int>) {
         let device = device.clone().inner();
         let p = p.map_or(0, threshold);
-        let stream = match p {
-            0 => crate::ops::dropout::stream(),
+        let stream: Stream = match p {
+            0 => stream(),
             _ => next_site(),
         };
         let (block, number) = (stream.site / SITES, stream.site % SITES);
@@ -71,8 +71,6 @@ impl Site {
         })
     }
 }
-
-use crate::ops::dropout::Stream;
 
 /// MurmurHash3's 32-bit finalizer.
 #[cube]
@@ -100,12 +98,6 @@ pub fn factor(keys: &[u32], site: u32, number: u32, group: u32, groups: u32, ind
     select(bits < p, 0.0f32, scale)
 }
 
-/// An element's position within a launch whose grid has two dimensions.
-#[cube]
-pub fn position() -> usize {
-    ABSOLUTE_POS
-}
-
 #[cube(launch)]
 fn dropout_kernel<E: Float>(
     x: &[E],
@@ -117,7 +109,7 @@ fn dropout_kernel<E: Float>(
     sequence: u32,
     #[define(E)] _element: ElemType,
 ) {
-    let at = position();
+    let at = ABSOLUTE_POS;
     if at < y.len() {
         let (number, index) = (at as u32 / sequence, at as u32 % sequence);
         let factor = factor(keys, site, number, 0u32, 1u32, index, p, scale);

@@ -128,6 +128,31 @@ fn owned(x: CubeTensor) -> CubeTensor {
     if x.can_mut() { x } else { x.copy() }
 }
 
+impl Parameter {
+    /// The same, with everything that changes uniquely owned.
+    fn owned(self) -> Self {
+        let Self { value, first, second, gradient, decays } = self;
+        let [value, first, second] = [value, first, second].map(owned);
+        Self { value, first, second, gradient: contiguous(gradient), decays }
+    }
+}
+
+/// β₁, β₂, ε and λ in single precision.
+fn singles(constants: Constants) -> [f32; 4] {
+    let Constants { beta1, beta2, epsilon, weight_decay } = constants;
+    [beta1, beta2, epsilon, weight_decay].map(|constant| constant as f32)
+}
+
+/// One tensor of each parameter, as a kernel argument.
+fn buffers(group: &[Parameter], tensor: fn(&Parameter) -> &CubeTensor) -> SequenceArg<Box<[f32]>> {
+    group.iter().map(|parameter| buffer(tensor(parameter))).collect()
+}
+
+/// A bit for each parameter of a group, set where weight decay applies.
+fn decays_of(group: &[Parameter]) -> u32 {
+    group.iter().enumerate().fold(0, |mask, (number, p)| mask | u32::from(p.decays) << number)
+}
+
 /// Adam's direction of one element, after its means were updated.
 #[cube]
 fn direction(first: f32, second: f32, value: f32, control: &[f32], epsilon: f32, weight_decay: f32) -> f32 {
@@ -173,33 +198,24 @@ fn adam_kernel(
     }
 }
 
-/// Cubes along a group: enough to keep the device busy with its largest parameter.
-fn cubes_of(parameters: &[Parameter]) -> CubeCount {
-    let largest = parameters.iter().map(|parameter| parameter.value.meta.num_elements()).max().unwrap_or(1);
-    CubeCount::Static((largest.div_ceil(UNITS as usize) as u32).clamp(1, 1024), parameters.len() as u32, 1)
+/// Cubes along a group: enough to keep the device busy with its largest tensor.
+fn cubes_of<'a>(tensors: impl ExactSizeIterator<Item = &'a CubeTensor>) -> CubeCount {
+    let count = tensors.len() as u32;
+    let largest = tensors.map(|tensor| tensor.meta.num_elements()).max().unwrap_or(1);
+    CubeCount::Static((largest.div_ceil(UNITS as usize) as u32).clamp(1, 1024), count, 1)
 }
 
 /// Adam's step for all parameters, in place.
 pub fn adam(parameters: Vec<Parameter>, control: &CubeTensor, constants: Constants) -> Vec<Parameter> {
     let client = &control.client;
-    let owned = |Parameter { value, first, second, gradient, decays }| Parameter {
-        value: owned(value),
-        first: owned(first),
-        second: owned(second),
-        gradient: contiguous(gradient),
-        decays,
-    };
-    let parameters: Vec<Parameter> = parameters.into_iter().map(owned).collect();
-    let Constants { beta1, beta2, epsilon, weight_decay } = constants;
-    let [beta1, beta2, epsilon, weight_decay] = [beta1, beta2, epsilon, weight_decay].map(|constant| constant as f32);
+    let parameters: Vec<Parameter> = parameters.into_iter().map(Parameter::owned).collect();
+    let [beta1, beta2, epsilon, weight_decay] = singles(constants);
     for group in parameters.chunks(group_size(client, 4)) {
-        let all = |tensor: fn(&Parameter) -> &CubeTensor| -> SequenceArg<Box<[f32]>> {
-            group.iter().map(|parameter| buffer(tensor(parameter))).collect()
-        };
-        let decays = group.iter().enumerate().fold(0, |mask, (number, p)| mask | u32::from(p.decays) << number);
+        let all = |tensor: fn(&Parameter) -> &CubeTensor| buffers(group, tensor);
+        let decays = decays_of(group);
         adam_kernel::launch(
             client,
-            cubes_of(group),
+            cubes_of(group.iter().map(|p| &p.value)),
             CubeDim::new_1d(UNITS),
             all(|p| &p.value),
             all(|p| &p.first),
@@ -320,21 +336,11 @@ fn lamb_apply_kernel(
 /// LAMB's step for all parameters, in place.
 pub fn lamb(parameters: Vec<Parameter>, control: &CubeTensor, constants: Constants) -> Vec<Parameter> {
     let client = &control.client;
-    let owned = |Parameter { value, first, second, gradient, decays }| Parameter {
-        value: owned(value),
-        first: owned(first),
-        second: owned(second),
-        gradient: contiguous(gradient),
-        decays,
-    };
-    let parameters: Vec<Parameter> = parameters.into_iter().map(owned).collect();
-    let Constants { beta1, beta2, epsilon, weight_decay } = constants;
-    let [beta1, beta2, epsilon, weight_decay] = [beta1, beta2, epsilon, weight_decay].map(|constant| constant as f32);
+    let parameters: Vec<Parameter> = parameters.into_iter().map(Parameter::owned).collect();
+    let [beta1, beta2, epsilon, weight_decay] = singles(constants);
     for group in parameters.chunks(group_size(client, 4)) {
-        let all = |tensor: fn(&Parameter) -> &CubeTensor| -> SequenceArg<Box<[f32]>> {
-            group.iter().map(|parameter| buffer(tensor(parameter))).collect()
-        };
-        let decays = group.iter().enumerate().fold(0, |mask, (number, p)| mask | u32::from(p.decays) << number);
+        let all = |tensor: fn(&Parameter) -> &CubeTensor| buffers(group, tensor);
+        let decays = decays_of(group);
         let partial = empty(control, [group.len() * CHUNKS as usize * 2], DType::F32);
         let (count, dim) = (CubeCount::Static(CHUNKS, group.len() as u32, 1), CubeDim::new_1d(UNITS));
         lamb_moments_kernel::launch(
@@ -408,12 +414,10 @@ pub fn cast(tensors: Vec<Tensor<2>>, dtype: DType) -> Vec<Tensor<2>> {
     let (client, mut casts) = (first.client.clone(), Vec::with_capacity(sources.len()));
     for group in sources.chunks(group_size(&client, 2)) {
         let outputs: Vec<CubeTensor> = group.iter().map(|x| empty(x, x.meta.shape().clone(), dtype)).collect();
-        let largest = group.iter().map(|x| x.meta.num_elements()).max().unwrap_or(1);
-        let across = (largest.div_ceil(UNITS as usize) as u32).clamp(1, 1024);
         let from: SequenceArg<Box<[f32]>> = group.iter().map(buffer).collect();
         cast_kernel::launch(
             &client,
-            CubeCount::Static(across, group.len() as u32, 1),
+            cubes_of(group.iter()),
             CubeDim::new_1d(UNITS),
             from,
             outputs.iter().map(buffer).collect(),
