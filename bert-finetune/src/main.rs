@@ -13,7 +13,7 @@ use bert_cli::program::{exit, print_line, select_device};
 use bert_finetune::args::{Cli, Command, EmbedArgs, EvaluateArgs, Pooling, PredictArgs, ReportArgs, TrainArgs};
 use bert_finetune::description::Description;
 use bert_finetune::features::Encoded;
-use bert_finetune::output::{print_metrics, print_table, warn_truncated};
+use bert_finetune::output::{print_metrics, print_table, warn, warn_truncated};
 use bert_finetune::predict::{WINDOW, open_pipeline, predict_with};
 use bert_finetune::settings::FinetuneSettings;
 use bert_finetune::tasks::Task;
@@ -77,7 +77,7 @@ fn run_report(args: &ReportArgs) -> Result<ExitCode> {
 
 fn run_evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
     let metrics = for_task!(
-        open_task_for(&args.model, |usual| {
+        open_task_for(&args.model, args.task, |usual| {
             args.columns.over(usual, args.label.as_deref()).with_threshold(args.no_answer_threshold)
         })?,
         task => evaluate_with(&task, args)
@@ -94,7 +94,7 @@ fn evaluate_with<T: Task>(task: &T, args: &EvaluateArgs) -> Result<Map<String, V
     let NamedDevice { device, .. } = select_device(&args.common.device, args.common.quiet)?;
     let pipeline = open_pipeline(task, &args.model, &device)?;
     let examples = task.read(&args.data)?;
-    let encoded = Encoded::new(task, &examples)?;
+    let encoded = Encoded::new(task, &examples, pipeline.config())?;
     warn_truncated(task.processor().tokenizer().truncated_count());
     let (metrics, outputs) = train::evaluate(task, pipeline.model(), &examples, &encoded, &device)?;
     if let Some(path) = &args.predictions {
@@ -108,7 +108,7 @@ fn evaluate_with<T: Task>(task: &T, args: &EvaluateArgs) -> Result<Map<String, V
 }
 
 fn run_predict(args: &PredictArgs) -> Result<ExitCode> {
-    let mut task = open_task_for(&args.model, |usual| {
+    let mut task = open_task_for(&args.model, args.task, |usual| {
         let unlabeled = Description { label: None, ..usual };
         args.columns.over(unlabeled, None).with_threshold(args.no_answer_threshold)
     })?;
@@ -180,10 +180,12 @@ fn open_embedder(args: &EmbedArgs) -> Result<TextEmbedder> {
     if let Some(pooling) = args.pooling.of_text() {
         builder = builder.pooling(pooling);
     }
-    builder.open(&args.model).map_err(|error| match error {
+    let embedder = builder.open(&args.model).map_err(|error| match error {
         Error::MissingTensors { .. } => {
             anyhow!("{}: the checkpoint has no pooler; choose another --pooling", args.model.display())
         }
         other => other.into(),
-    })
+    })?;
+    warn(&args.model, embedder.warning());
+    Ok(embedder)
 }

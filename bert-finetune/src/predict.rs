@@ -12,25 +12,29 @@ use bert_train::Progress;
 use burn::tensor::Device;
 
 use crate::args::PredictArgs;
-use crate::output::{short, warn_truncated};
+use crate::output::{short, warn, warn_truncated};
 use crate::tasks::{Examples, Query, RequestOf, Task};
 
 /// Texts that are held in memory at once.
 pub const WINDOW: usize = 4096;
 
-/// The pipeline of a fine-tuned directory; a model whose head was never trained is refused.
+/// The pipeline of a fine-tuned directory, with a warning of what is odd about it; a model whose head was never trained
+/// is refused.
 ///
 /// # Errors
 /// If it cannot be loaded, or is no fine-tuned model.
 pub fn open_pipeline<T: Task>(task: &T, directory: &Path, device: &Device) -> anyhow::Result<Pipeline<T::Processor>> {
-    Pipeline::with_processor(directory, task.processor().clone(), device).map_err(|error| match error {
-        Error::MissingTensors { tensors, .. } => anyhow!(
-            "{}: no tensor `{}`: not a fine-tuned model; train one with `bert-finetune train`",
-            directory.display(),
-            tensors.first().map_or("", String::as_str)
-        ),
-        other => other.into(),
-    })
+    let pipeline =
+        Pipeline::with_processor(directory, task.processor().clone(), device).map_err(|error| match error {
+            Error::MissingTensors { tensors, .. } => anyhow!(
+                "{}: no tensor `{}`: not a fine-tuned model; train one with `bert-finetune train`",
+                directory.display(),
+                tensors.first().map_or("", String::as_str)
+            ),
+            other => other.into(),
+        })?;
+    warn(directory, pipeline.warning());
+    Ok(pipeline)
 }
 
 /// Answers for the texts of a command line, on stdout.

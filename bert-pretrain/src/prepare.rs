@@ -145,7 +145,7 @@ fn held_out_examples(
     eval_corpus: Option<&Tokenized>,
     split: Split,
 ) -> Result<Vec<PretrainingExample>> {
-    let maker = example_maker(&settings.data, settings.data.max_seq_len, tokenizer);
+    let maker = example_maker(&settings.data, settings.data.max_seq_len, tokenizer)?;
     let (store, split, part) = match eval_corpus {
         Some(corpus) => (&corpus.store, Split::new(corpus.store.stats().documents, 0.0, 0), Subset::Training),
         None if split.len(Subset::HeldOut) > 0 => (store, split, Subset::HeldOut),
@@ -170,6 +170,8 @@ fn given_tokenizer(path: &Path, settings: &PretrainSettings) -> Result<Tokenizer
             advice: "omit --cased, or use another tokenizer".into(),
         });
     }
+    tokenizer.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
+    tokenizer.mask()?;
     if let Some(asked) = settings.vocab_size.filter(|&size| size != tokenizer.vocab_size()) {
         eprintln!("warning: {}: --vocab-size {asked} has no effect, no vocabulary is learned", path.display());
     }
@@ -230,8 +232,11 @@ pub fn remove_cache(directory: &Path) -> Result<()> {
 }
 
 /// Creates the builder of training examples from the settings.
-pub fn example_maker(data: &DataSettings, max_length: usize, tokenizer: &Tokenizer) -> ExampleMaker {
-    ExampleMaker {
+///
+/// # Errors
+/// If the tokenizer has no `[MASK]`.
+pub fn example_maker(data: &DataSettings, max_length: usize, tokenizer: &Tokenizer) -> Result<ExampleMaker> {
+    Ok(ExampleMaker {
         max_length,
         short_probability: data.short_seq_prob,
         nsp: data.nsp_mode,
@@ -240,9 +245,10 @@ pub fn example_maker(data: &DataSettings, max_length: usize, tokenizer: &Tokeniz
             max_predictions: data.max_predictions(max_length),
             continuations: if data.whole_word_mask { tokenizer.continuations() } else { Vec::new() },
             special: tokenizer.special(),
+            mask: tokenizer.mask()?,
             vocab_size: tokenizer.vocabulary().len() as u32,
         },
-    }
+    })
 }
 
 /// The evaluation examples: one pass over the documents, identical in every run with this seed.
@@ -282,7 +288,7 @@ fn training_stream(
         Phase::First => (settings.data.max_seq_len, settings.seed),
         Phase::Second => (settings.phase2_seq_len, mix(&[settings.seed, PHASE_2])),
     };
-    let maker = example_maker(&settings.data, length, &data.tokenizer);
+    let maker = example_maker(&settings.data, length, &data.tokenizer)?;
     let reader = data.store.reader()?;
     ExampleStream::new(reader, data.split, Subset::Training, maker, seed, settings.maskings, cursor)
 }

@@ -21,7 +21,7 @@ use crate::prepare::{
     Phase, PreparedData, count_steps, evaluation_examples, example_maker, prepare, remove_cache, training_source,
 };
 use crate::report;
-use crate::settings::{DataSettings, PretrainRunOptions, PretrainSettings};
+use crate::settings::{DataSettings, PretrainRunOptions, PretrainSettings, SHORTEST};
 use crate::start::{check_pairs, initial_model};
 use crate::store::{Split, Store, Subset};
 
@@ -257,17 +257,27 @@ pub fn evaluate(
     seed: u64,
 ) -> Result<Evaluation> {
     let loaded = load_partial::<BertForPreTraining>(model_directory, seed, device)?;
-    let has_nsp = !loaded.initialized.iter().any(|name| name.starts_with("cls.seq_relationship"));
+    let lacks = |head: &str| loaded.initialized.iter().any(|name| name.starts_with(head));
+    if let Some(tensor) = loaded.initialized.iter().find(|name| name.starts_with("cls.predictions")) {
+        return Err(Error::MissingTensors { path: model_directory.into(), tensors: vec![tensor.clone()] });
+    }
+    let has_nsp = !lacks("cls.seq_relationship") && !lacks("pooler") && !lacks("bert.pooler");
     if let Some(warning) = loaded.warning() {
         eprintln!("warning: {}: {warning}", model_directory.display());
     }
     let tokenizer = Tokenizer::load(model_directory)?;
+    tokenizer.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
     tokenizer.check_fits(&loaded.config)?;
     let nsp_mode = if has_nsp { data.nsp_mode } else { NspMode::Off };
     if nsp_mode != NspMode::Off {
         check_pairs(&loaded.config)?;
     }
     let max_seq_len = data.max_seq_len.min(loaded.config.max_position_embeddings);
+    if max_seq_len < SHORTEST {
+        let expected = format!("a model that reads at least {SHORTEST} tokens");
+        let found = format!("{max_seq_len} positions (`max_position_embeddings`)");
+        return Err(Error::file(model_directory.join("config.json"), found, expected));
+    }
     let data = DataSettings { nsp_mode, max_seq_len, ..data.clone() };
     let held_out = examples_of(corpus, &data, &tokenizer, seed)?;
     let objective = Pretraining {
@@ -292,7 +302,7 @@ fn examples_of(
     let cache = tempfile::tempdir().map_err(Error::io(std::env::temp_dir(), "create a temporary directory in"))?;
     let path = cache.path().join("corpus.tokens");
     let store = Store::build(&path, &corpus, tokenizer, data.sentences, "")?;
-    let maker = example_maker(data, data.max_seq_len, tokenizer);
+    let maker = example_maker(data, data.max_seq_len, tokenizer)?;
     let split = Split::new(store.stats().documents, 0.0, 0);
     let examples = evaluation_examples(&store, split, Subset::Training, maker, seed, usize::MAX)?;
     match examples.is_empty() {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use bert_model::{Result, Tokenizer};
 
+use super::kind::TaskKind;
 use super::multiple_choice::MultipleChoiceTask;
 use super::question_answering::QuestionAnsweringTask;
 use super::sequence::SequenceTask;
@@ -41,16 +42,21 @@ macro_rules! for_task {
 /// # Errors
 /// If it is not one.
 pub fn open_task(directory: &Path) -> Result<AnyTask> {
-    open_task_for(directory, |description| description)
+    open_task_for(directory, None, |description| description)
 }
 
-/// As [`open_task`], for files that may have other columns than the training file had.
+/// As [`open_task`], for files that may have other columns than the training file had, and with the `task` of a model
+/// whose configuration does not tell it.
 ///
 /// # Errors
-/// If it is not one.
-pub fn open_task_for(directory: &Path, change: impl FnOnce(Description) -> Description) -> Result<AnyTask> {
+/// If it is not one, or one for another task.
+pub fn open_task_for(
+    directory: &Path,
+    task: Option<TaskKind>,
+    change: impl FnOnce(Description) -> Description,
+) -> Result<AnyTask> {
     let config = bert_model::pretrained::load_config(directory)?;
-    let description = change(Description::read(directory, &config)?);
+    let description = change(Description::read(directory, &config, task)?);
     let tokenizer = Tokenizer::load(directory)?;
     description.check_fits(&config, &tokenizer)?;
     (description.task.open)(&description, config.label_names()?, &tokenizer)

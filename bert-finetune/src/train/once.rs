@@ -58,6 +58,7 @@ pub(super) fn run_once(
     let config = load_config(&settings.model)?;
     let tokenizer = Tokenizer::load(&settings.model)?;
     settings.description.check_fits(&config, &tokenizer)?;
+    tokenizer.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
     if let Adaptation::FrozenLayers(layers) = settings.adaptation
         && layers > config.num_hidden_layers
     {
@@ -116,8 +117,8 @@ impl<T: Task> Run<'_, T> {
     ) -> Result<FinetuneOutcome> {
         let started = Instant::now();
         let Self { settings, task, device, .. } = self;
-        let mut training = Encoded::new(task, &data.training)?;
-        let mut evaluation = Encoded::new(task, &data.evaluation)?;
+        let mut training = Encoded::new(task, &data.training, &self.config)?;
+        let mut evaluation = Encoded::new(task, &data.evaluation, &self.config)?;
         warn_truncated(task.processor().tokenizer().truncated_count());
         if settings.adaptation == Adaptation::FrozenEncoder {
             // The frozen encoder's output is constant; compute it once.
@@ -255,7 +256,8 @@ impl<T: Task> Run<'_, T> {
                 let kept = load(path, device)?;
                 let mut task = task.clone();
                 task.tune(&best.metrics);
-                evaluate(&task, &kept.model, &data.test, &Encoded::new(&task, &data.test)?, device)?.0.into()
+                let encoded = Encoded::new(&task, &data.test, &self.config)?;
+                evaluate(&task, &kept.model, &data.test, &encoded, device)?.0.into()
             }
         };
         report::write(path)?;

@@ -57,6 +57,9 @@ pub(super) fn initial_model<M: Pretrained>(
     let weights = Weights::open(&settings.model)?;
     let weights = if keeps_head { weights } else { weights.without(M::HEADS) };
     let loaded = load_weights_partial::<M>(&weights, config.clone(), seed, device)?;
+    if let Some(warning) = loaded.left_aside() {
+        eprintln!("warning: {}: {warning}", settings.model.display());
+    }
     let unexpected: Vec<&str> =
         loaded.initialized.iter().map(String::as_str).filter(|n| n.contains("pooler")).collect();
     if !unexpected.is_empty() && !quiet {

@@ -2,6 +2,11 @@
 
 pub mod batch;
 mod code_points;
+mod encoding;
+mod loading;
+mod long;
+mod saving;
+mod template;
 pub mod tokenizer;
 mod tokenizer_files;
 

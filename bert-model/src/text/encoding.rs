@@ -1,0 +1,175 @@
+//! Text to WordPieces. The tokenizers library takes hundreds of bytes for each character that it gets at once; long texts
+//! are given to it in parts, with the same result.
+
+use std::sync::atomic::Ordering;
+
+use tokenizers::{EncodeInput, Encoding, Token};
+
+use super::batch::Sequence;
+use super::long::{LONG, Part};
+use super::tokenizer::{Offsets, Tokenizer};
+use crate::error::{Error, Result};
+
+impl Tokenizer {
+    /// Encodes a text as `[CLS] text [SEP]`, or a pair as `[CLS] text [SEP] pair [SEP]` with token
+    /// types 0 and 1. Offsets count code points. Takes much memory for long texts;
+    /// [`Tokenizer::sequence`] does not.
+    ///
+    /// # Errors
+    /// If a third-party `tokenizer.json` cannot process the text.
+    pub fn encode(&self, text: &str, pair: Option<&str>) -> Result<Encoding> {
+        let input: EncodeInput = match pair {
+            Some(pair) => (text, pair).into(),
+            None => text.into(),
+        };
+        let encoding = self.inner.encode_char_offsets(input, true).map_err(cannot_tokenize)?;
+        Ok(self.counted(encoding))
+    }
+
+    /// The ids and token types of [`Tokenizer::encode`], with memory for what is kept of a long text
+    /// only.
+    ///
+    /// # Errors
+    /// Those of [`Tokenizer::encode`].
+    pub fn sequence(&self, text: &str, pair: Option<&str>) -> Result<Sequence> {
+        let is_long = self.cuts.is_some() && (text.len() > LONG || pair.is_some_and(|pair| pair.len() > LONG));
+        if !is_long {
+            return Ok(Sequence::from(&self.encode(text, pair)?));
+        }
+        if let Some(limit) = self.inner.get_truncation().map(|truncation| truncation.max_length) {
+            let pair = pair.map(|pair| self.beginning(pair, limit)).transpose()?;
+            return Ok(Sequence::from(&self.encode(self.beginning(text, limit)?, pair)?));
+        }
+        let pieces = |text: &str, token_type| -> Result<Encoding> {
+            let token = |id: u32| Token::new(id, String::new(), (0, 0));
+            Ok(Encoding::from_tokens(self.pieces(text)?.into_iter().map(token).collect(), token_type))
+        };
+        let pair = pair.map(|pair| pieces(pair, 1)).transpose()?;
+        let encoding = self.inner.post_process(pieces(text, 0)?, pair, true).map_err(cannot_tokenize)?;
+        Ok(Sequence::from(&encoding))
+    }
+
+    /// As [`Tokenizer::sequence`], for a text that must not be truncated.
+    ///
+    /// # Errors
+    /// Those of [`Tokenizer::encode`]; [`Error::TooLong`] if there are more than `limit` tokens.
+    pub fn whole_sequence(&self, text: &str, pair: Option<&str>, limit: usize) -> Result<Sequence> {
+        let sequence = self.sequence(text, pair)?;
+        sequence.check_length(limit)?;
+        Ok(sequence)
+    }
+
+    /// The beginning of a text, cut where the whole would be divided, that has at least `count`
+    /// WordPieces; all of it if it has fewer.
+    fn beginning<'a>(&self, text: &'a str, count: usize) -> Result<&'a str> {
+        let Some(cuts) = self.cuts.as_ref().filter(|_| text.len() > LONG) else { return Ok(text) };
+        let mut found = 0;
+        for part in cuts.parts(text) {
+            if found > count {
+                return Ok(&text[..part.range.start]);
+            }
+            found += self.part_pieces(text, &part)?.len();
+        }
+        Ok(text)
+    }
+
+    fn counted(&self, encoding: Encoding) -> Encoding {
+        if !encoding.get_overflowing().is_empty() {
+            self.truncated.fetch_add(1, Ordering::Relaxed);
+        }
+        encoding
+    }
+
+    /// Number of texts (or pairs) that this tokenizer and its clones have truncated so far; see
+    /// [`Tokenizer::truncating`].
+    pub fn truncated_count(&self) -> u64 {
+        self.truncated.load(Ordering::Relaxed)
+    }
+
+    /// The parts of a text that are tokenized one by one: the whole of a short one.
+    fn parts<'a>(&'a self, text: &'a str) -> Box<dyn Iterator<Item = Part> + 'a> {
+        match &self.cuts {
+            Some(cuts) if text.len() > LONG => Box::new(cuts.parts(text)),
+            _ => Box::new(std::iter::once(Part { range: 0..text.len(), is_unknown_word: false })),
+        }
+    }
+
+    /// The WordPiece ids of a text, without special tokens.
+    ///
+    /// # Errors
+    /// Those of [`Tokenizer::encode`].
+    pub fn pieces(&self, text: &str) -> Result<Vec<u32>> {
+        let mut pieces = Vec::new();
+        for part in self.parts(text) {
+            pieces.extend(self.part_pieces(text, &part)?);
+        }
+        Ok(pieces)
+    }
+
+    fn part_pieces(&self, text: &str, part: &Part) -> Result<Vec<u32>> {
+        if part.is_unknown_word {
+            return Ok(vec![self.special().unk]);
+        }
+        let encoding = self.inner.encode_fast(&text[part.range.clone()], false).map_err(cannot_tokenize)?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The WordPiece ids of a text, without special tokens, and the offsets of each in code points.
+    ///
+    /// # Errors
+    /// Those of [`Tokenizer::encode`].
+    pub fn pieces_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<Offsets>)> {
+        let (mut ids, mut offsets) = (Vec::new(), Vec::new());
+        self.each_part(text, |start, encoding| {
+            ids.extend(encoding.get_ids());
+            offsets.extend(encoding.get_offsets().iter().map(|(from, to)| (start + from, start + to)));
+        })?;
+        Ok((ids, offsets))
+    }
+
+    /// The offsets, in code points, of each word of a text, as split on whitespace and punctuation.
+    ///
+    /// # Errors
+    /// Those of [`Tokenizer::encode`].
+    pub fn word_offsets(&self, text: &str) -> Result<Vec<Offsets>> {
+        let mut offsets: Vec<Offsets> = Vec::new();
+        self.each_part(text, |start, encoding| {
+            let mut last = None;
+            for (&word, &(from, to)) in encoding.get_word_ids().iter().zip(encoding.get_offsets()) {
+                match offsets.last_mut() {
+                    Some(span) if last == Some(word) => span.1 = start + to,
+                    _ => offsets.push((start + from, start + to)),
+                }
+                last = Some(word);
+            }
+        })?;
+        Ok(offsets)
+    }
+
+    /// Hands over each part of a text without special tokens, and the code point that it starts at.
+    fn each_part(&self, text: &str, mut take: impl FnMut(usize, &Encoding)) -> Result<()> {
+        let mut start = 0;
+        for part in self.parts(text) {
+            let content = &text[part.range.clone()];
+            let length = content.chars().count();
+            let encoding = match part.is_unknown_word {
+                true => {
+                    let spaces = length - content.trim_ascii_start().len();
+                    let place = (spaces, spaces + content.trim_ascii().len());
+                    Encoding::from_tokens(vec![Token::new(self.special().unk, String::new(), place)], 0)
+                }
+                false => self.inner.encode_char_offsets(content, false).map_err(cannot_tokenize)?,
+            };
+            take(start, &encoding);
+            start += length;
+        }
+        Ok(())
+    }
+}
+
+fn cannot_tokenize(error: tokenizers::Error) -> Error {
+    Error::Setting(format!("cannot tokenize: {error}"))
+}
+
+#[cfg(test)]
+mod tests;
