@@ -19,8 +19,8 @@
 //! # }
 //! ```
 //!
-//! [`device`] selects a device by name, [`workers`] distributes a batch over the cores, [`mod@file`] writes files
-//! atomically, [`error`] has the error type. Training is in the crate `bert-train`.
+//! [`device`] turns a name into a device, [`workers`] share a batch among the cores, [`mod@file`] writes files that are
+//! whole or not there, [`error`] says what can go wrong. How a model learns is in the crate `bert-train`.
 
 // No file, text or configuration that a user feeds us may panic. What a caller must see to (a tensor's shape, a sequence
 // within the model's positions, where it calls a model by itself) stands under "# Panics"; pipelines check it.

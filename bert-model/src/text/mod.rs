@@ -11,5 +11,5 @@ pub mod tokenizer;
 mod tokenizer_files;
 
 pub use batch::{Sequence, collate};
-pub use code_points::CodePoints;
+pub use code_points::{CodePoints, slices};
 pub use tokenizer::{SpecialTokens, Tokenizer};
