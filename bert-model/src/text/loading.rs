@@ -91,15 +91,11 @@ impl Tokenizer {
         let inner = build(vocabulary, normalization, &configuration.names(), origin)?;
         complete(inner, &configuration, origin, Vec::new())
     }
-
-    /// Whether this is BERT's own pipeline, which `vocab.txt` and `tokenizer_config.json` can
-    /// describe.
-    pub(super) fn is_bert(&self) -> bool {
-        is_bert(&self.inner)
-    }
 }
 
-fn is_bert(inner: &tokenizers::Tokenizer) -> bool {
+/// Whether a tokenizer cuts text as BERT does, which `vocab.txt` and `tokenizer_config.json` can
+/// describe.
+pub(super) fn is_bert(inner: &tokenizers::Tokenizer) -> bool {
     matches!(inner.get_model(), ModelWrapper::WordPiece(_))
         && matches!(inner.get_normalizer(), Some(NormalizerWrapper::BertNormalizer(_)))
         && matches!(inner.get_pre_tokenizer(), Some(PreTokenizerWrapper::BertPreTokenizer(_)))

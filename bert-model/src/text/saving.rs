@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::json;
 use tokenizers::ModelWrapper;
 
+use super::loading::is_bert;
 use super::tokenizer::{Normalization, SpecialTokens, Tokenizer};
 use super::tokenizer_files::SPECIAL_KEYS;
 use crate::error::{Error, Result};
@@ -38,7 +39,7 @@ impl Tokenizer {
     pub fn save(&self, directory: impl AsRef<Path>, max_length: usize) -> Result<()> {
         let directory = directory.as_ref();
         replace_file(directory.join("tokenizer.json"), self.to_json()?.as_bytes())?;
-        let mut config = match self.is_bert() {
+        let mut config = match is_bert(&self.inner) && self.has_bert_template() {
             true => {
                 let Normalization { lowercase, strip_accents, chinese_chars } = self.normalization();
                 json!({

@@ -117,6 +117,11 @@ impl Tokenizer {
         self.mask
     }
 
+    /// Whether texts become `[CLS] A [SEP] B [SEP]` with the token types of BERT.
+    pub(super) fn has_bert_template(&self) -> bool {
+        self.template == Template::bert(self.special.cls, self.special.sep)
+    }
+
     /// What a user should know about the files that the tokenizer was read from, one sentence each.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
