@@ -1,6 +1,7 @@
 //! Text to WordPieces. The tokenizers library takes hundreds of bytes for each character that it gets at once; long texts
 //! are given to it in parts, with the same result.
 
+use std::borrow::Cow;
 use std::sync::atomic::Ordering;
 
 use tokenizers::{EncodeInput, Encoding, Token};
@@ -32,21 +33,19 @@ impl Tokenizer {
     /// # Errors
     /// Those of [`Tokenizer::encode`].
     pub fn sequence(&self, text: &str, pair: Option<&str>) -> Result<Sequence> {
-        let is_long = self.cuts.is_some() && (text.len() > LONG || pair.is_some_and(|pair| pair.len() > LONG));
-        if !is_long {
+        if !self.is_long(text) && !pair.is_some_and(|pair| self.is_long(pair)) {
             return Ok(Sequence::from(&self.encode(text, pair)?));
         }
-        if let Some(limit) = self.inner.get_truncation().map(|truncation| truncation.max_length) {
-            let pair = pair.map(|pair| self.beginning(pair, limit)).transpose()?;
-            return Ok(Sequence::from(&self.encode(self.beginning(text, limit)?, pair)?));
+        match self.inner.get_truncation().map(|truncation| truncation.max_length) {
+            Some(limit) => {
+                let pair = pair.map(|pair| self.beginning(pair, limit)).transpose()?;
+                Ok(Sequence::from(&self.encode(&self.beginning(text, limit)?, pair.as_deref())?))
+            }
+            None => {
+                let pair = pair.map(|pair| self.pieces(pair)).transpose()?;
+                Ok(self.template.sequence(&self.pieces(text)?, pair.as_deref()))
+            }
         }
-        let pieces = |text: &str, token_type| -> Result<Encoding> {
-            let token = |id: u32| Token::new(id, String::new(), (0, 0));
-            Ok(Encoding::from_tokens(self.pieces(text)?.into_iter().map(token).collect(), token_type))
-        };
-        let pair = pair.map(|pair| pieces(pair, 1)).transpose()?;
-        let encoding = self.inner.post_process(pieces(text, 0)?, pair, true).map_err(cannot_tokenize)?;
-        Ok(Sequence::from(&encoding))
     }
 
     /// As [`Tokenizer::sequence`], for a text that must not be truncated.
@@ -59,18 +58,24 @@ impl Tokenizer {
         Ok(sequence)
     }
 
-    /// The beginning of a text, cut where the whole would be divided, that has at least `count`
-    /// WordPieces; all of it if it has fewer.
-    fn beginning<'a>(&self, text: &'a str, count: usize) -> Result<&'a str> {
-        let Some(cuts) = self.cuts.as_ref().filter(|_| text.len() > LONG) else { return Ok(text) };
-        let mut found = 0;
+    /// The beginning of a text, with at least `count` WordPieces that are those of the whole; all of it
+    /// if it has fewer.
+    fn beginning<'a>(&self, text: &'a str, count: usize) -> Result<Cow<'a, str>> {
+        let Some(cuts) = self.cuts.as_ref().filter(|_| self.is_long(text)) else { return Ok(text.into()) };
+        let (mut beginning, mut found) = (String::new(), 0);
         for part in cuts.parts(text) {
-            if found > count {
-                return Ok(&text[..part.range.start]);
-            }
+            beginning.push_str(cuts.shortened(text, &part));
             found += self.part_pieces(text, &part)?.len();
+            if found > count {
+                break;
+            }
         }
-        Ok(text)
+        Ok(beginning.into())
+    }
+
+    /// Whether a text is tokenized in parts.
+    fn is_long(&self, text: &str) -> bool {
+        text.len() > LONG && self.cuts.is_some()
     }
 
     fn counted(&self, encoding: Encoding) -> Encoding {
@@ -89,7 +94,7 @@ impl Tokenizer {
     /// The parts of a text that are tokenized one by one: the whole of a short one.
     fn parts<'a>(&'a self, text: &'a str) -> Box<dyn Iterator<Item = Part> + 'a> {
         match &self.cuts {
-            Some(cuts) if text.len() > LONG => Box::new(cuts.parts(text)),
+            Some(cuts) if self.is_long(text) => Box::new(cuts.parts(text)),
             _ => Box::new(std::iter::once(Part { range: 0..text.len(), is_unknown_word: false })),
         }
     }

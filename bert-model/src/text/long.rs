@@ -94,10 +94,17 @@ impl Cuts {
         divides && !self.only_at_spaces && !self.added.iter().any(|token| is_inside(text, at, token))
     }
 
+    /// Text with the same WordPieces as the part: of an unknown word, just enough characters to be one.
+    pub fn shortened<'a>(&self, text: &'a str, part: &Part) -> &'a str {
+        let content = &text[part.range.clone()];
+        let spaces = content.len() - content.trim_ascii_start().len();
+        if part.is_unknown_word { &content[..spaces + self.longest_word + 1] } else { content }
+    }
+
     /// Whether a part is nothing but letters and digits, of which the vocabulary takes fewer.
     fn is_unknown_word(&self, part: &str) -> bool {
         !self.only_at_spaces
-            && part.len() > LONG.max(self.longest_word)
+            && part.trim_ascii().len() > LONG.max(self.longest_word)
             && part.trim_ascii().bytes().all(|byte| byte.is_ascii_alphanumeric())
     }
 }

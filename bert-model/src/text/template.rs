@@ -9,8 +9,11 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::{Encoding, Token};
 
-/// Id of the piece that stands for a text in a [`Template`]; no vocabulary is this large.
-const TEXT: u32 = u32::MAX;
+use super::batch::Sequence;
+
+/// Ids of the pieces that stand for the texts in a [`Template`]; no vocabulary is this large.
+const FIRST: u32 = u32::MAX;
+const SECOND: u32 = u32::MAX - 1;
 
 /// The ids and token types around and of a text of one piece, and of a pair of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,8 +25,8 @@ pub(super) struct Template {
 impl Template {
     /// The template of BERT (paper, section 3): `[CLS] A [SEP] B [SEP]`, with type 1 from B on.
     pub fn bert(cls: u32, sep: u32) -> Self {
-        let single = vec![(cls, 0), (TEXT, 0), (sep, 0)];
-        let second = [(TEXT, 1), (sep, 1)];
+        let single = vec![(cls, 0), (FIRST, 0), (sep, 0)];
+        let second = [(SECOND, 1), (sep, 1)];
         Self { pair: [&single[..], &second].concat(), single }
     }
 
@@ -35,13 +38,27 @@ impl Template {
     pub fn of(inner: &tokenizers::Tokenizer) -> Result<Self, (String, String)> {
         let written = inner.get_post_processor().map(serde_json::to_value).and_then(Result::ok).unwrap_or_default();
         check_processor(&written, inner)?;
-        let text = |token_type| Encoding::from_tokens(vec![Token::new(TEXT, String::new(), (0, 0))], token_type);
+        let text = |id, token_type| Encoding::from_tokens(vec![Token::new(id, String::new(), (0, 0))], token_type);
         let slots = |pair: Option<Encoding>| -> Result<Vec<(u32, u32)>, (String, String)> {
-            let processed = inner.post_process(text(0), pair, true);
+            let processed = inner.post_process(text(FIRST, 0), pair, true);
             let processed = processed.map_err(|error| (error.to_string(), "a post-processor".to_string()))?;
             Ok(processed.get_ids().iter().copied().zip(processed.get_type_ids().iter().copied()).collect())
         };
-        Ok(Self { single: slots(None)?, pair: slots(Some(text(1)))? })
+        Ok(Self { single: slots(None)?, pair: slots(Some(text(SECOND, 1)))? })
+    }
+
+    /// The sequence of a text or a pair from their WordPieces.
+    pub fn sequence(&self, first: &[u32], second: Option<&[u32]>) -> Sequence {
+        let mut sequence = Sequence::default();
+        for (id, token_type) in if second.is_some() { &self.pair } else { &self.single } {
+            match *id {
+                FIRST => sequence.ids.extend(first),
+                SECOND => sequence.ids.extend(second.unwrap_or_default()),
+                id => sequence.ids.push(id),
+            }
+            sequence.types.resize(sequence.ids.len(), u8::try_from(*token_type).unwrap_or(u8::MAX));
+        }
+        sequence
     }
 
     /// The highest token type in a single text.

@@ -55,7 +55,7 @@ pub struct Tokenizer {
     special: SpecialTokens,
     mask: Option<u32>,
     /// The special tokens around a text, and the token types.
-    template: Template,
+    pub(super) template: Template,
     /// Where long texts can be cut; `None` if nowhere.
     pub(super) cuts: Option<Cuts>,
     /// One more than the highest id.

@@ -56,8 +56,10 @@ fn long_texts_are_the_same_sequences_truncated_or_not() {
             assert_eq!(truncating.sequence(text, pair).unwrap(), expected, "{shown:?}");
         }
         let count = tokenizer.pieces(text).unwrap().len() + 2;
-        let whole = Sequence::from(&tokenizer.encode(text, None).unwrap());
-        assert!(tokenizer.sequence(text, None).unwrap() == whole, "{shown:?}");
+        for pair in [None, Some(other.as_str())] {
+            let whole = Sequence::from(&tokenizer.encode(text, pair).unwrap());
+            assert!(tokenizer.sequence(text, pair).unwrap() == whole, "{shown:?}");
+        }
         let limit = count - 1;
         let error = tokenizer.whole_sequence(text, None, limit).unwrap_err();
         assert!(
