@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::sync::atomic::Ordering;
 
-use tokenizers::{EncodeInput, Encoding, Token};
+use tokenizers::{EncodeInput, Encoding, PostProcessor, Token};
 
 use super::batch::Sequence;
 use super::long::{LONG, Part};
@@ -36,14 +36,26 @@ impl Tokenizer {
         if !self.is_long(text) && !pair.is_some_and(|pair| self.is_long(pair)) {
             return Ok(Sequence::from(&self.encode(text, pair)?));
         }
-        match self.inner.get_truncation().map(|truncation| truncation.max_length) {
-            Some(limit) => {
-                let pair = pair.map(|pair| self.beginning(pair, limit)).transpose()?;
-                Ok(Sequence::from(&self.encode(&self.beginning(text, limit)?, pair.as_deref())?))
-            }
-            None => {
+        let limit = self.inner.get_truncation().map(|truncation| truncation.max_length);
+        match (limit, pair) {
+            (None, pair) => {
                 let pair = pair.map(|pair| self.pieces(pair)).transpose()?;
                 Ok(self.template.sequence(&self.pieces(text)?, pair.as_deref()))
+            }
+            (Some(limit), None) => {
+                let special = self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
+                let room = limit.saturating_sub(special);
+                let mut pieces = self.first_pieces(text, room)?.1;
+                if pieces.len() > room {
+                    self.truncated.fetch_add(1, Ordering::Relaxed);
+                    pieces.truncate(room);
+                }
+                Ok(self.template.sequence(&pieces, None))
+            }
+            // Which text loses an odd token depends on how the library counts, so it is given the texts.
+            (Some(limit), Some(pair)) => {
+                let (text, pair) = (self.first_pieces(text, limit)?.0, self.first_pieces(pair, limit)?.0);
+                Ok(Sequence::from(&self.encode(&text, Some(&pair))?))
             }
         }
     }
@@ -58,19 +70,23 @@ impl Tokenizer {
         Ok(sequence)
     }
 
-    /// The beginning of a text, with at least `count` WordPieces that are those of the whole; all of it
-    /// if it has fewer.
-    fn beginning<'a>(&self, text: &'a str, count: usize) -> Result<Cow<'a, str>> {
-        let Some(cuts) = self.cuts.as_ref().filter(|_| self.is_long(text)) else { return Ok(text.into()) };
-        let (mut beginning, mut found) = (String::new(), 0);
+    /// The first WordPieces of a text, more than `count` unless it has no more, and a text that has just these.
+    fn first_pieces<'a>(&self, text: &'a str, count: usize) -> Result<(Cow<'a, str>, Vec<u32>)> {
+        let Some(cuts) = self.cuts.as_ref().filter(|_| self.is_long(text)) else {
+            return Ok((text.into(), self.pieces(text)?));
+        };
+        let (mut beginning, mut pieces) = (String::new(), Vec::new());
         for part in cuts.parts(text) {
-            beginning.push_str(cuts.shortened(text, &part));
-            found += self.part_pieces(text, &part)?.len();
-            if found > count {
+            let found = self.part_pieces(text, &part)?;
+            if !found.is_empty() {
+                beginning.push_str(cuts.shortened(text, &part));
+                pieces.extend(found);
+            }
+            if pieces.len() > count {
                 break;
             }
         }
-        Ok(beginning.into())
+        Ok((beginning.into(), pieces))
     }
 
     /// Whether a text is tokenized in parts.
