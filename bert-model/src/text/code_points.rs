@@ -42,7 +42,7 @@ impl CodePoints {
 ///
 /// assert_eq!(slices("naïve café", [(0, 5), (6, 10)]).collect::<Vec<_>>(), ["naïve", "café"]);
 /// ```
-pub fn slices<'a>(text: &'a str, places: impl IntoIterator<Item = (usize, usize)>) -> impl Iterator<Item = &'a str> {
+pub fn slices(text: &str, places: impl IntoIterator<Item = (usize, usize)>) -> impl Iterator<Item = &str> {
     let (mut at, mut byte) = (0, 0);
     let advance = move |from: usize, count: usize| {
         let mut rest = text[from..].char_indices();
