@@ -170,8 +170,9 @@ fn open<P: Processor>(
     processor: impl FnOnce(Tokenizer, usize) -> P,
 ) -> Result<Pipeline<P>> {
     let NamedDevice { device, .. } = select_device(&common.device, common.quiet)?;
+    let tokenizer = Tokenizer::load(directory)?;
     let loaded = load::<P::Model>(directory, &device).map_err(advised)?;
-    let processor = processor(Tokenizer::load(directory)?, loaded.config.max_position_embeddings);
+    let processor = processor(tokenizer, loaded.config.max_position_embeddings);
     let pipeline = Pipeline::new(loaded, processor, &device)?;
     if let Some(warning) = pipeline.warning() {
         eprintln!("warning: {}: {warning}", directory.display());

@@ -170,7 +170,7 @@ fn given_tokenizer(path: &Path, settings: &PretrainSettings) -> Result<Tokenizer
             advice: "omit --cased, or use another tokenizer".into(),
         });
     }
-    tokenizer.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
+    tokenizer.warnings().iter().for_each(|warning| eprintln!("warning: {}: {warning}", path.display()));
     tokenizer.mask()?;
     if let Some(asked) = settings.vocab_size.filter(|&size| size != tokenizer.vocab_size()) {
         eprintln!("warning: {}: --vocab-size {asked} has no effect, no vocabulary is learned", path.display());

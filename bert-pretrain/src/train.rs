@@ -256,17 +256,16 @@ pub fn evaluate(
     device: &Device,
     seed: u64,
 ) -> Result<Evaluation> {
+    let tokenizer = Tokenizer::load(model_directory)?;
     let loaded = load_partial::<BertForPreTraining>(model_directory, seed, device)?;
     let lacks = |head: &str| loaded.initialized.iter().any(|name| name.starts_with(head));
     if let Some(tensor) = loaded.initialized.iter().find(|name| name.starts_with("cls.predictions")) {
         return Err(Error::MissingTensors { path: model_directory.into(), tensors: vec![tensor.clone()] });
     }
     let has_nsp = !lacks("cls.seq_relationship") && !lacks("pooler") && !lacks("bert.pooler");
-    if let Some(warning) = loaded.warning() {
+    for warning in tokenizer.warnings().iter().cloned().chain(loaded.warning()) {
         eprintln!("warning: {}: {warning}", model_directory.display());
     }
-    let tokenizer = Tokenizer::load(model_directory)?;
-    tokenizer.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
     tokenizer.check_fits(&loaded.config)?;
     let nsp_mode = if has_nsp { data.nsp_mode } else { NspMode::Off };
     if nsp_mode != NspMode::Off {

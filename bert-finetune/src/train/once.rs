@@ -24,7 +24,7 @@ use super::start::{fit_to_head, initial_model, with_head};
 use crate::description::Description;
 use crate::features::Encoded;
 use crate::for_task;
-use crate::output::warn_truncated;
+use crate::output::{warn, warn_truncated};
 use crate::report;
 use crate::settings::{FinetuneRunOptions, FinetuneSettings};
 use crate::tasks::{ModelOf, Task};
@@ -58,7 +58,7 @@ pub(super) fn run_once(
     let config = load_config(&settings.model)?;
     let tokenizer = Tokenizer::load(&settings.model)?;
     settings.description.check_fits(&config, &tokenizer)?;
-    tokenizer.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
+    tokenizer.warnings().iter().for_each(|warning| warn(&settings.model, Some(warning)));
     if let Adaptation::FrozenLayers(layers) = settings.adaptation
         && layers > config.num_hidden_layers
     {

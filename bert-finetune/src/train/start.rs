@@ -9,6 +9,7 @@ use bert_train::permutation::mix;
 use burn::tensor::Device;
 
 use crate::description::Description;
+use crate::output::warn;
 use crate::settings::FinetuneSettings;
 
 /// Tag that keeps this random stream independent of the run's others.
@@ -57,9 +58,7 @@ pub(super) fn initial_model<M: Pretrained>(
     let weights = Weights::open(&settings.model)?;
     let weights = if keeps_head { weights } else { weights.without(M::HEADS) };
     let loaded = load_weights_partial::<M>(&weights, config.clone(), seed, device)?;
-    if let Some(warning) = loaded.left_aside() {
-        eprintln!("warning: {}: {warning}", settings.model.display());
-    }
+    warn(&settings.model, loaded.left_aside().as_deref());
     let unexpected: Vec<&str> =
         loaded.initialized.iter().map(String::as_str).filter(|n| n.contains("pooler")).collect();
     if !unexpected.is_empty() && !quiet {

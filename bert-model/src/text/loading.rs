@@ -13,7 +13,7 @@ use tokenizers::{AddedToken, ModelWrapper, NormalizerWrapper, PaddingParams, Pre
 
 use super::template::Template;
 use super::tokenizer::{Normalization, SpecialTokens, Tokenizer};
-use super::tokenizer_files::{Configuration, check_algorithm, read_vocabulary};
+use super::tokenizer_files::{Configuration, check_algorithm, file_name, read_vocabulary};
 use crate::error::{Error, Result};
 use crate::file::read_text;
 
@@ -210,7 +210,7 @@ fn stale_ids(
     let count = stale.len();
     Some(format!(
         "{}: {count} token(s) have other ids than in the vocabulary, which counts: {first}, …",
-        place.display()
+        file_name(&place)
     ))
 }
 
@@ -267,7 +267,7 @@ fn disagreements(inner: &tokenizers::Tokenizer, configuration: &Configuration) -
             format!(
                 "{}: `{key}` is {there}, while tokenizer.json says {} and counts; transformers follows the former: make \
                  them agree",
-                configuration.path.display(),
+                file_name(&configuration.path),
                 shown(flag)
             )
         })

@@ -1,6 +1,7 @@
 //! Readers for Hugging Face's tokenizer files: `vocab.txt`, `tokenizer_config.json`,
 //! `special_tokens_map.json`, `added_tokens.json`.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -41,14 +42,18 @@ pub(super) fn read_vocabulary(path: &Path) -> Result<(Vec<String>, Option<String
         }
     }
     let warning = again.first().map(|(first, second, piece)| {
-        let count = again.len();
+        let (file, count) = (file_name(path), again.len());
         format!(
-            "{}:{second}: {piece:?} is there a second time (first in line {first}), {count} such line(s) in all; the \
-             last one counts, as in transformers",
-            path.display()
+            "{file}:{second}: {piece:?} is there a second time (first in line {first}), {count} such line(s) in all; the \
+             last one counts, as in transformers"
         )
     });
     Ok((vocabulary, warning))
+}
+
+/// The name of a file, for warnings, which stand beside the name of its directory.
+pub(super) fn file_name(path: &Path) -> Cow<'_, str> {
+    path.file_name().unwrap_or_default().to_string_lossy()
 }
 
 /// The files beside a `tokenizer.json` or `vocab.txt`, as far as they are there.
