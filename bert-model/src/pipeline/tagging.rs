@@ -13,7 +13,7 @@ use super::{Builder, Checkpoint, FromCheckpoint, HeadProcessor, Pipeline, Proces
 use crate::error::{Error, Result};
 use crate::model::{BertForTokenClassification, BertInput, BertModel};
 use crate::text::tokenizer::Offsets;
-use crate::text::{Sequence, Tokenizer, slices};
+use crate::text::{CodePoints, Sequence, Tokenizer, slices};
 
 /// `[CLS]`, a WordPiece, `[SEP]`.
 const SHORTEST: usize = 3;
@@ -293,14 +293,14 @@ impl Processor for TaggingProcessor {
 
     fn postprocess(&self, text: &&Words, windows: &[TaggingWindow], scores: &[Vec<Vec<f32>>]) -> TaggedText {
         let (tags, scores) = self.tags(text.words.len(), windows, scores);
-        let spans = entities(&tags, self.scheme);
-        let places: Vec<Offsets> = spans.iter().map(|span| text.place_of(&(span.start..span.end))).collect();
-        let texts = slices(&text.text, places.iter().copied());
-        let entity = |((EntitySpan { kind, start, end }, (from, to)), text): ((EntitySpan, Offsets), &str)| {
-            let score = scores[start..end].iter().sum::<f32>() / (end - start) as f32;
-            Entity { label: kind, start: from, end: to, text: text.to_string(), score }
+        let code_points = CodePoints::new(&text.text);
+        let entity = |EntitySpan { kind, start, end }: EntitySpan| {
+            let words = start..end;
+            let score = scores[words.clone()].iter().sum::<f32>() / words.len() as f32;
+            let (start, end) = text.place_of(&words);
+            Entity { label: kind, start, end, text: code_points.slice(&text.text, start, end).to_string(), score }
         };
-        let entities = spans.into_iter().zip(places.iter().copied()).zip(texts).map(entity).collect();
+        let entities = entities(&tags, self.scheme).into_iter().map(entity).collect();
         TaggedText { words: text.words.clone(), tags, scores, entities }
     }
 }
