@@ -23,7 +23,7 @@ pub struct Checkpoint {
     pub weights: Weights,
     /// The tokenizer, which fits the model.
     pub tokenizer: Tokenizer,
-    /// The directory, which may contain a `finetune.json`.
+    /// Where `finetune.json` may lie.
     directory: Option<PathBuf>,
 }
 
@@ -37,7 +37,7 @@ pub(super) struct Usage {
     pub doc_stride: Option<usize>,
     /// Tuned threshold of "no answer".
     pub no_answer_threshold: Option<f64>,
-    /// How the prefixes of tags mark entities.
+    /// The scheme of the tags.
     pub tag_scheme: Option<TagScheme>,
 }
 
