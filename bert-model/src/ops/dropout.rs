@@ -15,14 +15,15 @@ use super::hash::{mix, scramble};
 /// The position in this thread's sequence of masks: the step's seed, the number in the batch of the first sequence of this
 /// thread's shard, and the site, the number of applications of dropout since the seed was set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Stream {
+pub(crate) struct MaskPosition {
     pub seed: u64,
     pub first_sequence: u32,
     pub site: u32,
 }
 
 thread_local! {
-    static STREAM: Cell<Stream> = const { Cell::new(Stream { seed: 0, first_sequence: 0, site: 0 }) };
+    /// The position of this thread.
+    static POSITION: Cell<MaskPosition> = const { Cell::new(MaskPosition { seed: 0, first_sequence: 0, site: 0 }) };
 }
 
 /// Seeds this thread's masks, for a shard of the batch that starts with sequence number `first_sequence`.
@@ -30,17 +31,17 @@ thread_local! {
 /// The trainer calls this before every shard of a micro-batch. A sequence has the same masks for the same seed, however
 /// the batch is sharded.
 pub fn seed(seed: u64, first_sequence: usize) {
-    resume(Stream { seed, first_sequence: first_sequence as u32, site: 0 });
+    restore(MaskPosition { seed, first_sequence: first_sequence as u32, site: 0 });
 }
 
 /// The current position of this thread's masks.
-pub(crate) fn stream() -> Stream {
-    STREAM.get()
+pub(crate) fn position() -> MaskPosition {
+    POSITION.get()
 }
 
 /// Restores an earlier position, so that the same masks are drawn again.
-pub(crate) fn resume(stream: Stream) {
-    STREAM.set(stream);
+pub(crate) fn restore(position: MaskPosition) {
+    POSITION.set(position);
 }
 
 /// The mask of one application of dropout.
@@ -60,8 +61,8 @@ impl Mask {
 
     /// The mask at this thread's next site, with probability `p`.
     pub(super) fn next(p: f64) -> Self {
-        let stream = next_site();
-        Self { key: site_key(stream.seed, stream.site), first_sequence: stream.first_sequence, p: threshold(p) }
+        let position = next_site();
+        Self { key: site_key(position.seed, position.site), first_sequence: position.first_sequence, p: threshold(p) }
     }
 
     /// The key of one sequence of the input; with several `groups` (attention heads) per sequence, that of one group.
@@ -79,10 +80,10 @@ impl Mask {
 }
 
 /// Returns the current position and moves to the next site.
-pub(super) fn next_site() -> Stream {
-    let stream = STREAM.get();
-    STREAM.set(Stream { site: stream.site + 1, ..stream });
-    stream
+pub(super) fn next_site() -> MaskPosition {
+    let position = POSITION.get();
+    POSITION.set(MaskPosition { site: position.site + 1, ..position });
+    position
 }
 
 /// The key of a site.

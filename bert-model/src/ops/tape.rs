@@ -119,13 +119,13 @@ pub(crate) fn layer<M: Module + 'static>(
     let is_trainable_below = input.is_require_grad();
     match checkpointing {
         Some(true) if is_trainable_below || is_trainable(layer) => {
-            let dropout = dropout::stream();
+            let position = dropout::position();
             // Untracked, so that autodiff keeps no activations.
             let untracked = Tensor::from_inner(input.clone().inner());
             let output = forward(&layer.clone().no_grad(), untracked);
             let layer = layer.clone();
             let recompute = move || {
-                dropout::resume(dropout);
+                dropout::restore(position);
                 forward(&layer, input)
             };
             end_segment(recompute, output)

@@ -11,7 +11,7 @@ use cubecl::prelude::*;
 
 use super::launch::{buffer, contiguous, element, elementwise, empty};
 use crate::ops::autodiff::{Differentiable, apply};
-use crate::ops::dropout::{Stream, next_site, scale, site_key, stream, threshold};
+use crate::ops::dropout::{MaskPosition, next_site, position, scale, site_key, threshold};
 use crate::ops::{by_rows, rows_of_a_sequence};
 
 /// Sites per table of keys.
@@ -48,25 +48,26 @@ impl Site {
     pub fn next(p: Option<f64>, device: &Device) -> (Self, Tensor<1, burn::tensor::Int>) {
         let device = device.clone().inner();
         let p = p.map_or(0, threshold);
-        let stream: Stream = match p {
-            0 => stream(),
+        let position: MaskPosition = match p {
+            0 => position(),
             _ => next_site(),
         };
-        let (block, number) = (stream.site / SITES, stream.site % SITES);
+        let (block, number) = (position.site / SITES, position.site % SITES);
         let site = Self { number: if p == 0 { 0 } else { number }, p, scale: scale(p) };
         TABLE.with_borrow_mut(|table| {
             if let Some(table) = table
                 && table.device == device
                 && (p == 0
-                    || (table.seed, table.first_sequence, table.block) == (stream.seed, stream.first_sequence, block))
+                    || (table.seed, table.first_sequence, table.block)
+                        == (position.seed, position.first_sequence, block))
             {
                 return (site, table.keys.clone());
             }
-            let keys = (0..SITES).map(|site| site_key(stream.seed, block * SITES + site));
+            let keys = (0..SITES).map(|site| site_key(position.seed, block * SITES + site));
             let halves = keys.flat_map(|key| [key as u32 as i32, (key >> 32) as u32 as i32]);
-            let values: Vec<i32> = [stream.first_sequence as i32, 0].into_iter().chain(halves).collect();
+            let values: Vec<i32> = [position.first_sequence as i32, 0].into_iter().chain(halves).collect();
             let keys = Tensor::<1, burn::tensor::Int>::from_data(&values[..], &device);
-            let Stream { seed, first_sequence, .. } = stream;
+            let MaskPosition { seed, first_sequence, .. } = position;
             *table = Some(Table { device, seed, first_sequence, block, keys: keys.clone() });
             (site, keys)
         })

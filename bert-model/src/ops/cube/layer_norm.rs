@@ -228,27 +228,33 @@ pub fn norm_gradients(
         dtype,
     );
     let dx = if drops { dx } else { dsum.clone() };
+    let parameters = parameter_gradients([sum, moments], gradient, &dx);
+    NormGradients { dsum, dx, parameters }
+}
+
+/// The gradients of γ, β and the bias, each `[H]`.
+fn parameter_gradients([sum, moments]: [&CubeTensor; 2], gradient: &CubeTensor, dx: &CubeTensor) -> [CubeTensor; 3] {
+    let [rows, width] = [sum.meta.shape()[0], sum.meta.shape()[1]];
     // Padded, so that each parameter's gradient begins at an offset at which every device can bind a buffer.
     let padded = width.next_multiple_of(64);
     let chunks = chunks(rows, width);
     let partial = empty(sum, [chunks, 3 * padded], DType::F32);
     let (count, dim) = column_cubes(width, chunks);
     parameter_gradients_kernel::launch(
-        client,
+        &sum.client,
         count,
         dim,
         buffer(sum),
         buffer(moments),
         buffer(gradient),
-        buffer(&dx),
+        buffer(dx),
         buffer(&partial),
         width as u32,
         padded as u32,
-        dtype,
+        element(sum.dtype),
     );
     let sums = sum_rows(&partial, chunks, 3 * padded);
-    let parameters = [0, 1, 2].map(|number| slice(&sums, number * padded, width));
-    NormGradients { dsum, dx, parameters }
+    [0, 1, 2].map(|number| slice(&sums, number * padded, width))
 }
 
 /// Layer normalization on a GPU.
