@@ -12,7 +12,10 @@ use std::sync::Arc;
 use bert_model::{Error, Result};
 use flate2::bufread::MultiGzDecoder;
 
-use crate::input::kind::{Compression, FileKind};
+use crate::input::kind::{Compression, FileKind, Format};
+
+/// The name of standard input in messages.
+pub const STDIN: &str = "<stdin>";
 
 /// The longest line allowed, in bytes, so that memory use does not depend on the corpus.
 pub const MAX_LINE_BYTES: usize = 16 << 20;
@@ -37,9 +40,9 @@ impl LineReader {
         Ok(Self::new(path, open(path)?))
     }
 
-    /// Reads standard input, called `<stdin>` in messages.
+    /// Reads standard input, called [`STDIN`] in messages.
     pub fn stdin() -> Self {
-        Self::new(Path::new("<stdin>"), Box::new(BufReader::new(io::stdin())))
+        Self::new(Path::new(STDIN), Box::new(BufReader::new(io::stdin())))
     }
 
     /// Reads any text; `path` is its name in messages.
@@ -132,6 +135,8 @@ pub struct Line {
 pub struct Lines {
     reader: LineReader,
     path: Arc<Path>,
+    /// A line that was looked at and is yet to be given.
+    next: Option<Result<Line>>,
 }
 
 impl Lines {
@@ -149,7 +154,7 @@ impl Lines {
     }
 
     fn new(reader: LineReader) -> Self {
-        Self { path: reader.path().into(), reader }
+        Self { path: reader.path().into(), reader, next: None }
     }
 
     /// The lines of a text in memory, called `x` in messages.
@@ -161,24 +166,44 @@ impl Lines {
     pub fn path(&self) -> &Arc<Path> {
         &self.path
     }
+
+    /// The format of a table, told by its first line: JSON lines begin with a brace, and the fields of TSV have tabs
+    /// between. `None` if it is neither.
+    pub fn sniff(&mut self) -> Option<Format> {
+        if self.next.is_none() {
+            self.next = self.read();
+        }
+        match &self.next {
+            Some(Ok(line)) if line.text.trim_start().starts_with('{') => Some(Format::JsonLines),
+            Some(Ok(line)) if line.text.contains('\t') => Some(Format::Tsv),
+            _ => None,
+        }
+    }
+
+    fn read(&mut self) -> Option<Result<Line>> {
+        let text = self.reader.next_line().map(|line| line.map(str::to_string)).transpose()?;
+        Some(text.map(|text| Line { number: self.reader.number(), text }))
+    }
 }
 
 impl Iterator for Lines {
     type Item = Result<Line>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let text = self.reader.next_line().map(|line| line.map(str::to_string)).transpose()?;
-        Some(text.map(|text| Line { number: self.reader.number(), text }))
+        self.next.take().or_else(|| self.read())
     }
 }
 
-/// Reads a whole file, decompressing `.gz` and `.zst`.
+/// Reads a whole file, decompressing `.gz` and `.zst`, or the standard input, whose path is `-`.
 ///
 /// # Errors
 /// If the file cannot be read, or its compressed data is damaged.
 pub fn read_file(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    open(path)?.read_to_end(&mut bytes).map_err(|error| unreadable(path, None, error))?;
+    match path == Path::new("-") {
+        true => io::stdin().read_to_end(&mut bytes).map_err(Error::io(STDIN, "read"))?,
+        false => open(path)?.read_to_end(&mut bytes).map_err(|error| unreadable(path, None, error))?,
+    };
     Ok(bytes)
 }
 
@@ -248,6 +273,20 @@ mod tests {
     fn marks_and_carriage_returns_are_dropped_and_nothing_else() {
         assert_eq!(lines("a.txt", b"\xef\xbb\xbfone\r\n two \0\n\r\nlast").unwrap(), ["one", " two \0", "", "last"]);
         assert_eq!(lines("a.txt", b"").unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn the_format_is_told_by_the_first_line_which_is_not_lost() {
+        for (text, format) in [
+            ("{\"text\": 1}\n", Some(Format::JsonLines)),
+            ("ham\tgood\nspam\tbad", Some(Format::Tsv)),
+            ("LOC:city which city\n", None),
+            ("", None),
+        ] {
+            let mut lines = Lines::of(text);
+            assert_eq!((lines.sniff(), lines.sniff()), (format, format), "{text}");
+            assert_eq!(lines.map(|line| line.unwrap().text).collect::<Vec<_>>(), text.lines().collect::<Vec<_>>());
+        }
     }
 
     #[test]

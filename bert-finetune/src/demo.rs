@@ -21,7 +21,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::args::TrainArgs;
 use crate::for_task;
-use crate::output::{print_table, short};
+use crate::output::{class_names, print_table, short};
 use crate::predict::open_pipeline;
 use crate::settings::FinetuneSettings;
 use crate::tasks::any::open_task;
@@ -69,7 +69,7 @@ pub fn run_sample(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
         print_line(&summary)?;
         return Ok(ExitCode::SUCCESS);
     }
-    print_table(&pretrained.summary);
+    print_table(&pretrained.summary, &class_names(&directory));
     let (pretrained, random) = (accuracy(&pretrained), accuracy(&random));
     print_line(format_args!("held-out accuracy from the pretrained model {pretrained:.3}"))?;
     print_line(format_args!("held-out accuracy from random weights       {random:.3}"))?;

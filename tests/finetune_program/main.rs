@@ -1,5 +1,7 @@
 //! Promise: `bert-finetune` trains, evaluates, predicts and embeds as its help says, and names what is wrong.
 
+mod answers;
+mod effects;
 mod embeddings;
 mod errors;
 mod files;

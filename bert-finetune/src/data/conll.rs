@@ -8,7 +8,8 @@
 
 use std::{fmt, path::Path};
 
-use bert_cli::input::columns::{json_reason, scalar};
+use bert_cli::input::columns::{json_object, json_reason, scalar};
+use bert_cli::input::keep::Keep;
 use bert_cli::input::kind::{FileKind, Format, Input};
 use bert_cli::lines::{Line, Lines};
 use bert_model::{Error, Result};
@@ -111,6 +112,8 @@ pub struct Sentences {
     lines: Lines,
     options: ConllOptions,
     json: bool,
+    /// Receives the number of each sentence, and the fields of JSON lines that are carried along.
+    keep: Option<Keep>,
     /// Number of columns of the first word of the current sentence.
     width: Option<usize>,
     read: u64,
@@ -125,7 +128,7 @@ pub struct Sentences {
 pub fn read_tagged(input: impl Into<Input>, options: ConllOptions) -> Result<Sentences> {
     let input = input.into();
     let json = input.format == Some(Format::JsonLines);
-    Ok(Sentences { lines: input.lines()?, options, json, width: None, read: 0 })
+    Ok(Sentences { lines: input.lines()?, options, json, keep: input.keep, width: None, read: 0 })
 }
 
 impl Sentences {
@@ -133,7 +136,12 @@ impl Sentences {
         for line in self.lines.by_ref() {
             let line = line?;
             if !line.text.trim().is_empty() {
-                return json_sentence(&line, self.lines.path(), self.options.tag.is_some()).map(Some);
+                let path = self.lines.path();
+                let sentence = json_sentence(&line, path, self.options.tag.is_some())?;
+                if let Some(keep) = &self.keep {
+                    keep.send_fields(self.read + 1, &json_object(&line, path)?, path, line.number)?;
+                }
+                return Ok(Some(sentence));
             }
         }
         Ok(None)
@@ -258,21 +266,24 @@ pub enum WordsOrText {
     Text(String),
 }
 
-/// Parses a line of `.jsonl` with `words` (or `tokens`), or else `text`.
+/// Parses a line of `.jsonl` with `words` (or `tokens`), or else a text in the field `column`.
 ///
 /// # Errors
 /// If the line is not an object with one of these keys.
-pub fn words_or_text(line: &Line, path: &Path) -> Result<WordsOrText> {
-    #[derive(Deserialize)]
-    struct Keys {
-        #[serde(alias = "tokens")]
-        words: Option<Vec<String>>,
-        text: Option<String>,
+pub fn words_or_text(line: &Line, column: &str, path: &Path) -> Result<WordsOrText> {
+    let wrong = |found: String| {
+        Error::line(path, line.number, found, format!("an object with `words`, a list of words, or `{column}`, a text"))
+    };
+    let object = json_object(line, path)?;
+    let words = object.get("words").or(object.get("tokens")).filter(|words| !words.is_null());
+    match (words, object.get(column)) {
+        (Some(words), _) => Ok(WordsOrText::Words(
+            serde_json::from_value(words.clone()).map_err(|error| wrong(format!("other words ({error})")))?,
+        )),
+        (None, Some(Value::String(text))) => Ok(WordsOrText::Text(text.clone())),
+        (None, Some(_)) => Err(wrong(format!("`{column}` that is no text"))),
+        (None, None) => Err(wrong("neither".to_string())),
     }
-    let wrong = |found: String| Error::line(path, line.number, found, "an object with `words`, a list, or `text`");
-    let Keys { words, text } = serde_json::from_str(&line.text).map_err(|error| wrong(json_reason(&error)))?;
-    let text = text.map(WordsOrText::Text);
-    words.map(WordsOrText::Words).or(text).ok_or_else(|| wrong("neither".to_string()))
 }
 
 #[cfg(test)]

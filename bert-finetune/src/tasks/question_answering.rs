@@ -34,6 +34,8 @@ pub const QUESTION_ANSWERING: Facts = Facts {
     max_seq_len: 384,
     columns: ("question", Some("context")),
     reads_pairs: true,
+    reads_tables: false,
+    options: &["text-pair", "doc-stride", "question", "context", "n-best", "no-answer-threshold"],
     check_columns: |_| Ok(()),
     learn_labels,
     open,
@@ -86,14 +88,12 @@ impl Task for QuestionAnsweringTask {
     /// Positions of the answer's first and last piece in the window; `[CLS]`, 0, if the answer is not all in it.
     type Target = (usize, usize);
 
-    const OPTIONS: &'static [&'static str] = &["--question"];
-
     fn processor(&self) -> &QuestionProcessor {
         &self.processor
     }
 
-    fn read(&self, path: &Path) -> Result<Vec<Question>> {
-        read_squad(path)
+    fn read(&self, input: &Input) -> Result<Vec<Question>> {
+        read_squad(&input.path)
     }
 
     /// SQuAD's `.json`, or else the columns of a table; in plain text a tab stands between question and context.
@@ -171,6 +171,17 @@ impl Task for QuestionAnsweringTask {
             json["n_best"] = candidates.collect();
         }
         json
+    }
+
+    fn labeled(&self, question: &Question) -> Map<String, Value> {
+        let Question { id, question, context, answers, .. } = question;
+        let expected: Vec<&str> = answers.iter().map(|answer| answer.text.as_str()).collect();
+        Map::from_iter([
+            ("id".into(), id.as_str().into()),
+            ("question".into(), question.as_str().into()),
+            ("context".into(), Value::from(&**context)),
+            ("expected".into(), expected.into()),
+        ])
     }
 
     fn metrics(

@@ -34,6 +34,8 @@ pub const CLASSIFICATION: Facts = Facts {
     max_seq_len: 128,
     columns: ("text", None),
     reads_pairs: false,
+    reads_tables: true,
+    options: &["text-pair", "pair", "class-weights"],
     check_columns: |description| columns(description).map(drop),
     learn_labels: |description, training| at_least(2, classes(&columns(description)?, training)?, training),
     open,
@@ -46,6 +48,7 @@ pub const MULTI_LABEL: Facts = Facts {
     problem_type: Some(ProblemType::MultiLabelClassification),
     main_metric: "f1",
     metrics: &["accuracy", "f1", "micro_f1", "macro_f1", "weighted_f1"],
+    options: &["text-pair", "pair"],
     learn_labels: |description, training| at_least(1, classes(&columns(description)?, training)?, training),
     ..CLASSIFICATION
 };
@@ -57,6 +60,7 @@ pub const REGRESSION: Facts = Facts {
     problem_type: Some(ProblemType::Regression),
     main_metric: "pearson",
     metrics: &["pearson", "spearman"],
+    options: &["text-pair", "pair"],
     learn_labels: |_, _| Ok(vec!["value".into()]),
     ..CLASSIFICATION
 };
@@ -159,15 +163,13 @@ impl Task for SequenceTask {
     type Example = SequenceExample;
     type Target = Target;
 
-    const OPTIONS: &'static [&'static str] = &["--pair"];
-
     fn processor(&self) -> &ClassificationProcessor {
         &self.processor
     }
 
-    fn read(&self, path: &Path) -> Result<Vec<SequenceExample>> {
-        let mut rows = read_table(path, &self.columns)?;
-        let examples = rows.by_ref().map(|row| self.example(path, row?)).collect();
+    fn read(&self, input: &Input) -> Result<Vec<SequenceExample>> {
+        let (mut rows, path) = (read_table(input, &self.columns)?, input.name());
+        let examples = rows.by_ref().map(|row| self.example(&path, row?)).collect();
         if rows.skipped() > 0 {
             eprintln!("warning: {}: {} row(s) with too few fields passed over", path.display(), rows.skipped());
         }
@@ -253,6 +255,24 @@ impl Task for SequenceTask {
                 json!({"labels": labels, "probabilities": probabilities})
             }
         }
+    }
+
+    fn labeled(&self, example: &SequenceExample) -> Map<String, Value> {
+        let SequenceExample { text, pair, target, .. } = example;
+        let mut map = Map::from_iter([("text".into(), text.as_str().into())]);
+        map.extend(pair.as_deref().map(|pair| ("text_pair".into(), pair.into())));
+        let expected = match target {
+            Target::None => Value::Null,
+            Target::Class(class) => self.labels()[*class].as_str().into(),
+            Target::Labels(flags) => {
+                let named = self.labels().iter().zip(flags).filter(|(_, flag)| **flag > 0.5);
+                named.map(|(label, _)| label.as_str()).collect()
+            }
+            // As it stands in the file, with the digits of an `f32`.
+            Target::Value(value) => value.to_string().parse::<f64>().map_or(Value::Null, Value::from),
+        };
+        map.insert("expected".into(), expected);
+        map
     }
 
     fn metrics(

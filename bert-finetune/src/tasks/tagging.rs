@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use bert_cli::input::columns::json_object;
 use bert_cli::input::kind::{Format, Input};
 use bert_cli::input::read_inputs;
 use bert_cli::input::table::TableOptions;
@@ -33,6 +34,8 @@ pub const TAGGING: Facts = Facts {
     max_seq_len: 128,
     columns: ("text", None),
     reads_pairs: false,
+    reads_tables: false,
+    options: &["token-column", "tag-column", "class-weights"],
     check_columns: |description| columns(description).map(drop),
     learn_labels,
     open,
@@ -56,7 +59,7 @@ fn columns(description: &Description) -> Result<ConllColumns> {
 
 /// The tags of a training file; what their prefixes mean goes into the description.
 fn learn_labels(description: &mut Description, training: &Path) -> Result<Vec<String>> {
-    let mut sentences = TaggingTask::sentences(columns(description)?, training)?;
+    let mut sentences = TaggingTask::sentences(columns(description)?, &Input::new(training))?;
     let (labels, scheme) = learned_tags(&mut sentences);
     if labels.iter().all(|label| label.parse::<f64>().is_ok()) {
         let file = training.display();
@@ -111,8 +114,8 @@ impl TaggingTask {
     ///
     /// # Errors
     /// What is wrong in the file, and where.
-    pub fn sentences(columns: ConllColumns, path: &Path) -> Result<Vec<Sentence>> {
-        read_tagged(path, columns.of(path))?.collect()
+    pub fn sentences(columns: ConllColumns, input: &Input) -> Result<Vec<Sentence>> {
+        read_tagged(input, columns.of(&input.path))?.collect()
     }
 
     /// The words of a plain text.
@@ -131,14 +134,12 @@ impl Task for TaggingTask {
     /// The tag of each word that the window reads.
     type Target = Vec<usize>;
 
-    const OPTIONS: &'static [&'static str] = &[];
-
     fn processor(&self) -> &TaggingProcessor {
         &self.processor
     }
 
-    fn read(&self, path: &Path) -> Result<Vec<TaggedSentence>> {
-        let mut sentences = Self::sentences(self.columns, path)?;
+    fn read(&self, input: &Input) -> Result<Vec<TaggedSentence>> {
+        let (mut sentences, path) = (Self::sentences(self.columns, input)?, input.name());
         let is_known = |sentence: &Sentence| sentence.tags.iter().all(|tag| label_index(tag, self.labels()).is_some());
         let as_they_stand = sentences.clone();
         learned_tags(&mut sentences);
@@ -150,7 +151,7 @@ impl Task for TaggingTask {
             let number = |(index, tag): (usize, &String)| {
                 label_index(tag, self.labels()).ok_or_else(|| {
                     Error::line(
-                        path,
+                        &path,
                         sentence.lines[index],
                         format!("the tag {tag:?}"),
                         format!("one of {}", self.labels().join(", ")),
@@ -173,12 +174,19 @@ impl Task for TaggingTask {
                 return Ok(Box::new(texts.map(move |row| task.words_of(&row?.text))));
             }
             Some(Format::JsonLines) => {
-                let lines = input.lines()?;
+                let (lines, keep, column) = (input.lines()?, input.keep.clone(), self.texts.text.to_string());
                 let place = lines.path().clone();
                 let lines = lines.filter(|line| !line.as_ref().is_ok_and(|line| line.text.trim().is_empty()));
-                return Ok(Box::new(lines.map(move |line| match words_or_text(&line?, &place)? {
-                    WordsOrText::Words(words) => Ok(TaggedSentence::of_words(words, Vec::new())),
-                    WordsOrText::Text(text) => task.words_of(&text),
+                return Ok(Box::new(lines.zip(1..).map(move |(line, row)| {
+                    let line = line?;
+                    let asked = words_or_text(&line, &column, &place)?;
+                    if let Some(keep) = &keep {
+                        keep.send_fields(row, &json_object(&line, &place)?, &place, line.number)?;
+                    }
+                    match asked {
+                        WordsOrText::Words(words) => Ok(TaggedSentence::of_words(words, Vec::new())),
+                        WordsOrText::Text(text) => task.words_of(&text),
+                    }
                 })));
             }
             _ => {
@@ -235,6 +243,11 @@ impl Task for TaggingTask {
         };
         let entities: Vec<Value> = tagged.entities.iter().map(entity).collect();
         json!({"words": tagged.words, "tags": tagged.tags, "entities": entities})
+    }
+
+    fn labeled(&self, sentence: &TaggedSentence) -> Map<String, Value> {
+        let tags: Vec<&str> = sentence.tags.iter().map(|&tag| self.labels()[tag].as_str()).collect();
+        Map::from_iter([("text".into(), sentence.words.text.as_str().into()), ("expected".into(), tags.into())])
     }
 
     fn metrics(

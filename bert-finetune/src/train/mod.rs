@@ -17,7 +17,7 @@ use bert_train::run_directory::check_inputs;
 
 use crate::settings::{FinetuneRunOptions, FinetuneSettings};
 
-pub use self::data::Files;
+pub use self::data::{Files, held_out_examples};
 pub use self::objective::evaluate;
 pub use self::once::FinetuneOutcome;
 
