@@ -13,3 +13,4 @@ pub mod args;
 pub mod input;
 pub mod lines;
 pub mod program;
+pub mod warning;

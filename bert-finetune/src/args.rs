@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use bert_cli::args::{Common, TextArgs};
+use bert_cli::input::header::ColumnSource;
 use bert_model::pipeline::Layers;
 use bert_train::Decay;
 use clap::{Args, Parser, Subcommand};
@@ -176,6 +177,7 @@ impl ColumnArgs {
         let is_named = named.flat_map(|columns| columns.split(',')).any(|column| column.parse::<usize>().is_err());
         Description {
             header: !no_header && (usual.header || is_named),
+            source: if text.is_some() { ColumnSource::Given } else { usual.source },
             text: text.unwrap_or(usual.text),
             text_pair: text_pair.or(usual.text_pair),
             label: label.map(str::to_string).or(usual.label),

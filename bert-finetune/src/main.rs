@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Result, anyhow};
 use bert_cli::allocator::keep_memory;
 use bert_cli::input::columns::Column;
+use bert_cli::input::header::ColumnSource;
 use bert_cli::input::read_inputs;
 use bert_cli::input::table::{Row, TableOptions};
 use bert_cli::program::{exit, print_line, select_device};
@@ -16,8 +17,8 @@ use bert_finetune::features::Encoded;
 use bert_finetune::output::{print_metrics, print_table, warn_truncated};
 use bert_finetune::predict::{WINDOW, open_pipeline, predict_with};
 use bert_finetune::settings::FinetuneSettings;
-use bert_finetune::tasks::Task;
 use bert_finetune::tasks::any::{AnyTask, open_task_for};
+use bert_finetune::tasks::{Defect, Task, warn_of};
 use bert_finetune::train::{self, Files, FinetuneOutcome};
 use bert_finetune::vectors::{Sink, write_lines};
 use bert_finetune::{demo, for_task, report};
@@ -94,6 +95,11 @@ fn evaluate_with<T: Task>(task: &T, args: &EvaluateArgs) -> Result<Map<String, V
     let NamedDevice { device, .. } = select_device(&args.common.device, args.common.quiet)?;
     let pipeline = open_pipeline(task, &args.model, &device)?;
     let examples = task.read(&args.data)?;
+    let mut task = task.clone();
+    task.prepare(&examples);
+    let task = &task;
+    let unlabeled = examples.iter().filter(|example| task.defect(example) == Some(Defect::Unlabeled)).count();
+    warn_of(Defect::Unlabeled, unlabeled, &args.data);
     let encoded = Encoded::new(task, &examples)?;
     warn_truncated(task.processor().tokenizer().truncated_count());
     let (metrics, outputs) = train::evaluate(task, pipeline.model(), &examples, &encoded, &device)?;
@@ -126,7 +132,8 @@ fn run_predict(args: &PredictArgs) -> Result<ExitCode> {
 fn run_embed(args: &EmbedArgs) -> Result<ExitCode> {
     let embedder = open_embedder(args)?;
     let text = Column::parse(&args.text, !args.no_header)?;
-    let columns = TableOptions { header: !args.no_header, ..TableOptions::texts(text) };
+    let source = if args.text == "text" { ColumnSource::Usual } else { ColumnSource::Given };
+    let columns = TableOptions { header: !args.no_header, source, ..TableOptions::texts(text) };
     let every_token = args.pooling == Pooling::None;
     let source = args.texts.source()?;
     let mut rows: Box<dyn Iterator<Item = bert_model::Result<Row>> + Send> = match &source {

@@ -6,6 +6,7 @@
 
 pub mod columns;
 pub mod delimited;
+pub mod header;
 pub mod kind;
 pub mod table;
 
@@ -13,6 +14,7 @@ use std::path::Path;
 
 use bert_model::{Error, Result};
 
+use self::header::is_table;
 use self::kind::{FileKind, Format, Input};
 use self::table::{Row, TableOptions, read_table};
 use crate::lines::Line;
@@ -20,7 +22,8 @@ use crate::lines::Line;
 /// Texts, or pairs of them, read one at a time. Labels in a table are left alone, and no row is: each has an answer.
 ///
 /// Every line of `.txt` and of the standard input (unless it has another format) is a text, empty ones too, so that the
-/// answers are as many as the lines. If `options` ask for a pair, a tab separates its two texts there.
+/// answers are as many as the lines. If `options` ask for a pair, a tab separates its two texts there. A `.txt` file with
+/// tabs between the columns of `options` is a table.
 ///
 /// # Errors
 /// [`Error::File`] for another extension; those of [`Input::lines`] and [`read_table`]. Rows carry their own.
@@ -30,9 +33,9 @@ pub fn read_inputs(
 ) -> Result<Box<dyn Iterator<Item = Result<Row>> + Send>> {
     let input = input.into();
     match input.format {
-        Some(Format::Text) => {}
+        Some(Format::Text) if !is_table(&input, options)? => {}
         None if input.is_stdin() => {}
-        Some(Format::JsonLines | Format::Csv | Format::Tsv) => {
+        Some(Format::JsonLines | Format::Csv | Format::Tsv | Format::Text) => {
             let unlabeled = TableOptions { label: None, skip_short_rows: false, ..options.clone() };
             return Ok(Box::new(read_table(&input, &unlabeled)?));
         }
