@@ -102,7 +102,7 @@ fn an_answer_that_is_not_at_its_offset_has_no_place() {
 #[test]
 fn what_is_not_squad() {
     for (json, expected) in [
-        ("{\"data\":\n[{}]}", ":2: found neither `data` nor `paragraphs` nor `context` (column 3), expected SQuAD's"),
+        ("{\"data\":\n[{}]}", ":2: found neither `data` nor `paragraphs` nor `context` (column 4), expected SQuAD's"),
         ("{\"data\":[", ":1: found EOF while parsing a list (column 9), expected SQuAD's JSON"),
         ("{\"data\":[]}", ": found no questions, expected at least one"),
         ("", ": found no questions, expected at least one"),
