@@ -7,6 +7,7 @@ use clap::Args;
 
 use crate::given::{Rule, only_if};
 use crate::input::columns::Column;
+use crate::input::header::{ColumnSource, TEXT};
 use crate::input::kind::{FileKind, Format, Input};
 use crate::input::table::TableOptions;
 
@@ -96,7 +97,8 @@ impl TextColumns {
     /// If a column is named where there is no header.
     pub fn options(&self) -> Result<TableOptions> {
         let text = Column::parse(&self.text, !self.no_header)?;
-        Ok(TableOptions { header: !self.no_header, ..TableOptions::texts(text) })
+        let source = if self.text == TEXT { ColumnSource::Usual } else { ColumnSource::Given };
+        Ok(TableOptions { header: !self.no_header, source, ..TableOptions::texts(text) })
     }
 }
 

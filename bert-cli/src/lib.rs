@@ -16,3 +16,4 @@ pub mod input;
 pub mod lines;
 pub mod program;
 pub mod stream;
+pub mod warning;

@@ -2,7 +2,7 @@
 //!
 //! Input that is not text is refused with its line number: UTF-16, bytes that are not UTF-8,
 //! truncated compressed data, an overlong line. A byte order mark and carriage returns at line ends
-//! are dropped.
+//! are dropped; where there is no other line end, carriage returns are line ends (old Mac files).
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
@@ -74,6 +74,12 @@ impl LineReader {
         if !self.fill_buffer()? {
             return Ok(None);
         }
+        if self.number == 1 && has_old_mac_line_ends(&self.buffer) {
+            let start = io::Cursor::new(std::mem::take(&mut self.buffer));
+            let rest = std::mem::replace(&mut self.input, Box::new(io::empty()));
+            self.input = Box::new(BufReader::new(WithNewlines(start.chain(rest))));
+            self.fill_buffer()?;
+        }
         let mut line = self.buffer.as_slice();
         line = line.strip_suffix(b"\n").unwrap_or(line);
         line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -119,6 +125,22 @@ impl LineReader {
         let byte = self.buffer.get(offset).copied().unwrap_or_default();
         let found = format!("byte 0x{byte:02x} at offset {offset} of the line, which is not UTF-8");
         self.error(found, "UTF-8: convert the file, for instance with `iconv -f latin1 -t utf-8`")
+    }
+}
+
+/// Whether carriage returns end the lines of a file that begins like this: there is one within its first line.
+fn has_old_mac_line_ends(first_line: &[u8]) -> bool {
+    !first_line.ends_with(b"\n") && first_line.iter().rev().skip(1).any(|&byte| byte == b'\r')
+}
+
+/// Reads carriage returns as newlines.
+struct WithNewlines<R>(R);
+
+impl<R: Read> Read for WithNewlines<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.0.read(buffer)?;
+        buffer[..count].iter_mut().filter(|byte| **byte == b'\r').for_each(|byte| *byte = b'\n');
+        Ok(count)
     }
 }
 
@@ -287,6 +309,16 @@ mod tests {
             assert_eq!((lines.sniff(), lines.sniff()), (format, format), "{text}");
             assert_eq!(lines.map(|line| line.unwrap().text).collect::<Vec<_>>(), text.lines().collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn carriage_returns_end_lines_where_nothing_else_does() {
+        assert_eq!(lines("a.txt", b"\xef\xbb\xbfone\rtwo\r\rfour\r").unwrap(), ["one", "two", "", "four"]);
+        assert_eq!(lines("a.txt", b"one\rtwo").unwrap(), ["one", "two"]);
+        assert_eq!(lines("a.txt", b"one\rtwo\nthree\r").unwrap(), ["one\rtwo", "three"]);
+        assert_eq!(lines("a.txt", b"one\r").unwrap(), ["one"]);
+        let long = b"0123456789abcde\r".repeat((MAX_LINE_BYTES >> 4) + 1);
+        assert_eq!(lines("a.txt", &long).unwrap().len(), (MAX_LINE_BYTES >> 4) + 1);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use bert_cli::args::{Common, TextArgs, TextColumns};
 use bert_cli::given::Given;
+use bert_cli::input::header::ColumnSource;
 use bert_cli::input::kind::Format;
 use bert_model::pipeline::Layers;
 use bert_train::{Algorithm, Decay};
@@ -192,6 +193,7 @@ impl ColumnArgs {
         let is_named = named.flat_map(|columns| columns.split(',')).any(|column| column.parse::<usize>().is_err());
         Description {
             header: !no_header && (usual.header || is_named),
+            source: if text.is_some() { ColumnSource::Given } else { usual.source },
             text: text.unwrap_or(usual.text),
             text_pair: text_pair.or(usual.text_pair),
             label: label.map(str::to_string).or(usual.label),

@@ -119,7 +119,7 @@ pub fn check_predict(args: &PredictArgs, task: TaskKind, source: Option<&Input>)
 /// # Errors
 /// [`bert_model::Error::Usage`] for the first one.
 pub fn check_embed(args: &EmbedArgs, source: Option<&Input>, layers: usize) -> Result<()> {
-    let format = source.and_then(|input| input.format);
+    let format = source.and_then(Input::table_format);
     let has_lines = args.output.as_deref().is_none_or(is_json_lines);
     let mut rules = Vec::from(column_rules(source.is_some(), format, &["text", "no-header", "keep"]));
     rules.extend([
@@ -132,12 +132,11 @@ pub fn check_embed(args: &EmbedArgs, source: Option<&Input>, layers: usize) -> R
 
 /// The format of the table that `predict` reads; `None` if it reads lines, sentences or SQuAD's JSON.
 pub fn table_format(task: TaskKind, source: Option<&Input>) -> Option<Format> {
-    let format = source?.format;
+    let input = source?;
     match task.reads_tables && task.options.contains(&"choices") {
         // Choices are in columns in any case; the first line tells how they are written.
-        true => format.or(Some(Format::Tsv)),
-        // A `.tsv` with words and tags is CoNLL.
-        false => format.filter(|&format| !(task.options.contains(&"tag-column") && format == Format::Tsv)),
+        true => input.format.or(Some(Format::Tsv)),
+        false => input.table_format(),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::for_task;
 use crate::predict::open_pipeline;
 use crate::settings::{FinetuneRunOptions, FinetuneSettings};
 use crate::tasks::any::open_task;
-use crate::tasks::{OutputsOf, Task};
+use crate::tasks::{Defect, OutputsOf, Task, warn_of};
 use crate::train;
 use crate::truncated::{Truncated, number};
 
@@ -41,14 +41,14 @@ pub struct Evaluation<'a> {
 /// # Errors
 /// If the model, the device or the file is invalid, or the predictions cannot be written.
 pub fn evaluate<T: Task>(task: &T, evaluation: Evaluation) -> anyhow::Result<Map<String, Value>> {
-    evaluate_some(task, evaluation, |_| Vec::new())
+    evaluate_part(task, evaluation, None)
 }
 
-/// As [`evaluate`], on the examples of which `is_wanted`, given their number, says so; on all if it says nothing.
-fn evaluate_some<T: Task>(
+/// As [`evaluate`], but only on those examples that a run with the settings `held_out_by` holds out, if there are some.
+fn evaluate_part<T: Task>(
     task: &T,
     evaluation: Evaluation,
-    is_wanted: impl FnOnce(usize) -> Vec<bool>,
+    held_out_by: Option<&FinetuneSettings>,
 ) -> anyhow::Result<Map<String, Value>> {
     let Evaluation { model, data, keep, predictions, common } = evaluation;
     predictions.map_or(Ok(()), create_parent)?;
@@ -57,13 +57,22 @@ fn evaluate_some<T: Task>(
     let (data, mut kept) = data.keeping(keep.to_vec());
     let mut examples = task.read(&data)?;
     let mut rows: Vec<KeptRow> = examples.iter().map(|_| kept.next_row()).collect::<Result<_>>()?;
-    let wanted = is_wanted(examples.len());
-    if !wanted.is_empty() {
-        let mut of_examples = wanted.iter();
-        examples.retain(|_| of_examples.next() == Some(&true));
-        let mut of_rows = wanted.iter();
+    if let Some(settings) = held_out_by {
+        // Examples with a defect are left out before some are held out.
+        let is_usable = |example: &&T::Example| task.defect(example).is_none();
+        let mut aside = train::held_out_examples(settings, examples.iter().filter(is_usable).count()).into_iter();
+        let is_aside = |example: &T::Example| is_usable(&example) && aside.next() == Some(true);
+        let is_aside: Vec<bool> = examples.iter().map(is_aside).collect();
+        let mut of_rows = is_aside.iter();
         rows.retain(|_| of_rows.next() == Some(&true));
+        let mut of_examples = is_aside.iter();
+        examples.retain(|_| of_examples.next() == Some(&true));
     }
+    let mut task = task.clone();
+    task.prepare(&examples);
+    let task = &task;
+    let unlabeled = examples.iter().filter(|example| task.defect(example) == Some(Defect::Unlabeled)).count();
+    warn_of(Defect::Unlabeled, unlabeled, &data.name());
     let encoded = Encoded::new(task, &examples)?.with_progress("evaluating", common.quiet);
     let mut truncated = Truncated::default();
     encoded.truncated.iter().for_each(|&(index, length)| truncated.add(number(&rows[index], index), length));
@@ -88,11 +97,8 @@ pub fn write_predictions(settings: &FinetuneSettings, run: &FinetuneRunOptions) 
     let common = Common { device: run.device.clone(), seed: settings.seed, json: run.json, quiet: true };
     let model = run.output.as_path();
     let evaluation = Evaluation { model, data, keep: &[], predictions: Some(predictions), common: &common };
-    let is_wanted = |count| match file {
-        Some(_) => Vec::new(),
-        None => train::held_out_examples(settings, count),
-    };
-    for_task!(open_task(model)?, task => evaluate_some(&task, evaluation, is_wanted))?;
+    let held_out_by = if file.is_none() { Some(settings) } else { None };
+    for_task!(open_task(model)?, task => evaluate_part(&task, evaluation, held_out_by))?;
     Ok(())
 }
 

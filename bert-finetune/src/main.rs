@@ -17,7 +17,8 @@ use bert_finetune::output::{class_names, hint_never_found, print_metrics, print_
 use bert_finetune::predict::predict;
 use bert_finetune::settings::FinetuneSettings;
 use bert_finetune::tasks::any::{AnyTask, open_task_for};
-use bert_finetune::train::{self, Files, FinetuneOutcome};
+use bert_finetune::data::Files;
+use bert_finetune::train::{self, FinetuneOutcome};
 use bert_finetune::{demo, for_task, report};
 use bert_model::pretrained::load_config;
 use bert_train::{Ended, Interrupt};

@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use bert_cli::answers::Answers;
 use bert_cli::input::count_rows;
 use bert_cli::input::keep::KeptRow;
-use bert_cli::input::kind::Input;
+use bert_cli::input::kind::{Format, Input};
 use bert_cli::program::select_device;
 use bert_cli::stream::Batches;
 use bert_model::device::NamedDevice;
@@ -15,7 +15,6 @@ use bert_model::{Error, Result};
 use burn::tensor::Device;
 
 use crate::args::PredictArgs;
-use crate::effect::table_format;
 use crate::meter::Meter;
 use crate::output::short;
 use crate::tasks::kind::TaskKind;
@@ -44,12 +43,7 @@ pub fn open_pipeline<T: Task>(task: &T, directory: &Path, device: &Device) -> an
 pub fn predict<T: Task>(task: &T, kind: TaskKind, args: &PredictArgs, source: Option<Input>) -> anyhow::Result<()> {
     let quiet = args.common.quiet || source.is_none();
     let place = if source.is_some() { "row" } else { "text" };
-    let total = match &source {
-        Some(input) if !quiet && table_format(kind, source.as_ref()) == input.format => {
-            count_rows(input, !args.columns.no_header)
-        }
-        _ => None,
-    };
+    let total = source.as_ref().filter(|_| !quiet).and_then(|input| total(kind, input, !args.columns.no_header));
     // Reading begins here, while the model is loaded.
     let batches = examples(task, args, source)?;
     let NamedDevice { device, .. } = select_device(&args.common.device, args.common.quiet)?;
@@ -70,6 +64,12 @@ pub fn predict<T: Task>(task: &T, kind: TaskKind, args: &PredictArgs, source: Op
     meter.finish();
     truncated.warn(place);
     Ok(())
+}
+
+/// The number of texts in a file, if it can be counted.
+fn total(kind: TaskKind, input: &Input, header: bool) -> Option<u64> {
+    let is_conll = kind.options.contains(&"tag-column") && input.format == Some(Format::Tsv);
+    if is_conll { None } else { count_rows(input, header) }
 }
 
 /// The examples of a file, of the standard input, or of the command line, with their rows.

@@ -37,6 +37,6 @@ pub fn check_evaluate(args: &EvaluateArgs) -> Result<()> {
 /// # Errors
 /// [`bert_model::Error::Usage`] for the first one.
 pub fn check_fill_mask(args: &FillMaskArgs, source: Option<&Input>) -> Result<()> {
-    let format = source.and_then(|input| input.format);
+    let format = source.and_then(Input::table_format);
     args.given.check(&column_rules(source.is_some(), format, &["text", "no-header", "keep"]))
 }

@@ -11,7 +11,7 @@ use crate::{on_file, workshop};
 fn tagging_from_training_to_prediction() {
     let directory = workshop();
     let at = directory.path();
-    // IOB1, as CoNLL-2003 has it; a title is "good film" or "fine book", and everything else is outside.
+    // IOB1, as CoNLL-2003 has it, learned as it stands; a title is "good film" or "fine book", and everything else is outside.
     let sentence = |i: usize| match i % 3 {
         0 => "a O\ngood I-TITLE\nfilm I-TITLE\n. O\n\n",
         1 => "fine I-TITLE\nbook I-TITLE\ngood B-TITLE\nfilm I-TITLE\n\n",
@@ -63,7 +63,7 @@ fn tagging_from_training_to_prediction() {
 
     fs::write(at.join("odd.conll"), "a O\ngood I-BAND\n").unwrap();
     let message = fail("evaluate --model tags --data odd.conll --quiet", at, 1);
-    assert!(message.contains("odd.conll:2: found the tag \"B-BAND\"") && message.contains("B-TITLE"), "{message}");
+    assert!(message.contains("odd.conll:2: found the tag \"I-BAND\"") && message.contains("B-TITLE"), "{message}");
 }
 
 /// A SQuAD file of questions about films; the last of every three has no answer.
@@ -130,11 +130,6 @@ fn question_answering_from_training_to_prediction() {
     let eager = "predict --model answers --question film --context 'a bad film .' --json --quiet";
     let none = json(&format!("{eager} --no-answer-threshold -1000"), at);
     assert_eq!(none["answer"], "");
-
-    let wrong = questions().replacen("\"answer_start\":2", "\"answer_start\":3", 1);
-    fs::write(at.join("wrong.json"), wrong).unwrap();
-    let message = fail(&on_file("wrong.json", "other", task), at, 1);
-    assert!(message.contains("wrong.json") && message.contains("good"), "{message}");
 }
 
 #[test]

@@ -9,9 +9,13 @@ mod heads;
 mod options;
 #[path = "../support/program.rs"]
 mod program;
+mod questions;
 mod runs;
 mod sample;
 mod sequences;
+mod tables;
+mod tags;
+mod unlabeled;
 
 use std::fs;
 

@@ -158,6 +158,17 @@ impl Input {
         if self.is_stdin() { STDIN.into() } else { self.path.clone() }
     }
 
+    /// The format of a table that its columns can be named in; `None` for lines of text. A file called `.txt` may be a
+    /// table if its first line has tabs.
+    pub fn table_format(&self) -> Option<Format> {
+        match self.format? {
+            Format::Text if FileKind::of(&self.path).format == Some(Format::Text) && self.is_regular_file() => {
+                self.lines().ok()?.sniff()
+            }
+            format => Some(format).filter(|format| format.has_columns()),
+        }
+    }
+
     /// Whether it is a file that ends and never pauses, as opposed to a pipe or a terminal.
     pub fn is_regular_file(&self) -> bool {
         let path = if self.is_stdin() { Path::new("/dev/stdin") } else { &self.path };

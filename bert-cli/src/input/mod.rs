@@ -6,6 +6,7 @@
 
 pub mod columns;
 pub mod delimited;
+pub mod header;
 pub mod keep;
 pub mod kind;
 pub mod table;
@@ -15,6 +16,7 @@ use std::path::Path;
 use bert_model::{Error, Result};
 
 use self::delimited::{Dialect, Records};
+use self::header::is_table;
 use self::kind::{Format, Input};
 use self::table::{Row, TableOptions, read_table};
 use crate::lines::Line;
@@ -23,7 +25,8 @@ use crate::lines::Line;
 /// answer.
 ///
 /// Every line of `.txt` and of the standard input (unless it has another format) is a text, empty ones too, so that the
-/// answers are as many as the lines. If `options` ask for a pair, a tab separates its two texts there.
+/// answers are as many as the lines. If `options` ask for a pair, a tab separates its two texts there. A `.txt` file with
+/// tabs between the columns of `options` is a table.
 ///
 /// # Errors
 /// [`Error::File`] for another extension; those of [`Input::lines`] and [`read_table`]. Rows carry their own.
@@ -33,9 +36,9 @@ pub fn read_inputs(
 ) -> Result<Box<dyn Iterator<Item = Result<Row>> + Send>> {
     let input = input.into();
     match input.format {
-        Some(Format::Text) => {}
+        Some(Format::Text) if !is_table(&input, options)? => {}
         None if input.is_stdin() => {}
-        Some(Format::JsonLines | Format::Csv | Format::Tsv) => {
+        Some(Format::JsonLines | Format::Csv | Format::Tsv | Format::Text) => {
             let unlabeled = TableOptions { label: None, skip_short_rows: false, ..options.clone() };
             return Ok(Box::new(read_table(&input, &unlabeled)?));
         }
@@ -68,6 +71,7 @@ pub fn count_rows(input: &Input, header: bool) -> Option<u64> {
     }
     let lines = input.lines().ok()?;
     let all = match input.format? {
+        Format::Text if input.table_format().is_some() => return None,
         Format::Text => lines.map_while(Result::ok).count(),
         Format::JsonLines => lines.map_while(Result::ok).filter(|line| !line.text.trim().is_empty()).count(),
         Format::Csv => Records { lines, dialect: Dialect::Csv }.map_while(Result::ok).count(),

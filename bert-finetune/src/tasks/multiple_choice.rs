@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::any::AnyTask;
 use super::kind::Facts;
-use super::{Examples, Query, Task};
+use super::{Defect, Examples, Query, Task};
 use crate::data::choices::{ChoiceOptions, ChoiceRow, read_choices};
 use crate::description::Description;
 use crate::metrics::classification::classification;
@@ -47,6 +47,7 @@ fn columns(description: &Description) -> Result<ChoiceOptions> {
         choices: description.choices.iter().map(|name| description.column(name)).collect::<Result<_>>()?,
         label: description.label.as_deref().map(|name| description.column(name)).transpose()?,
         header: description.header,
+        source: description.source,
     })
 }
 
@@ -71,6 +72,10 @@ impl Task for MultipleChoiceTask {
 
     fn read(&self, input: &Input) -> Result<Vec<ChoiceRow>> {
         read_choices(input, &self.columns)?.collect()
+    }
+
+    fn defect(&self, row: &ChoiceRow) -> Option<Defect> {
+        row.label.is_none().then_some(Defect::Unlabeled)
     }
 
     fn questions(&self, input: &Input) -> Result<Examples<ChoiceRow>> {
@@ -133,10 +138,11 @@ impl Task for MultipleChoiceTask {
         _inputs: &[Vec<ChoiceInput>],
         scores: &[Vec<Vec<f32>>],
     ) -> Map<String, Value> {
-        let gold: Vec<usize> = rows.iter().map(|row| row.label.unwrap_or(0)).collect();
-        let predicted: Vec<usize> = scores.iter().map(|scores| highest(&scores[0])).collect();
+        let labeled = || rows.iter().zip(scores).filter_map(|(row, scores)| Some((row.label?, &scores[0])));
+        let (gold, predicted): (Vec<usize>, Vec<usize>) =
+            labeled().map(|(gold, scores)| (gold, highest(scores))).unzip();
         let choices = rows.iter().map(|row| row.choices.len()).max().unwrap_or(0);
-        let loss = gold.iter().zip(scores).map(|(&g, s)| -f64::from(s[0][g].max(1e-30)).ln()).sum::<f64>();
+        let loss = labeled().map(|(gold, scores)| -f64::from(scores[gold].max(1e-30)).ln()).sum::<f64>();
         let mut metrics = json!(classification(&gold, &predicted, choices));
         metrics["loss"] = (loss / gold.len().max(1) as f64).into();
         metrics.as_object().cloned().unwrap_or_default()
@@ -144,7 +150,7 @@ impl Task for MultipleChoiceTask {
 
     fn mistakes(&self, rows: &[ChoiceRow], _inputs: &[Vec<ChoiceInput>], scores: &[Vec<Vec<f32>>]) -> Vec<Mistake> {
         let mistake = |(row, scores): (&ChoiceRow, &Vec<Vec<f32>>)| {
-            let (gold, found) = (row.label.unwrap_or(0), highest(&scores[0]));
+            let (gold, found) = (row.label?, highest(&scores[0]));
             let probability = f64::from(scores[0][found]);
             let mistake = Mistake::Label {
                 text: row.text.clone(),

@@ -16,10 +16,11 @@ use burn::module::Module;
 use burn::tensor::Device;
 use serde_json::{Map, Value, json};
 
-use super::data::{Files, LabeledData, read_data};
+use super::data::{LabeledData, read_data};
 use super::epochs::EpochSource;
 use super::objective::{Best, FineTuning, evaluate};
 use super::start::{fit_to_head, initial_model, with_head};
+use crate::data::Files;
 use crate::description::Description;
 use crate::features::Encoded;
 use crate::for_task;
@@ -71,7 +72,7 @@ pub(super) fn run_once(
         });
     }
     let mut description = settings.description.clone();
-    let labels = (description.task.learn_labels)(&mut description, &files.training)?;
+    let labels = (description.task.learn_labels)(&mut description, files)?;
     let (labels, keeps_head) = fit_to_head(labels, description.task.architecture, &config);
     let is_same_class = config.architectures.iter().flatten().any(|name| name == description.task.architecture);
     if is_same_class && !keeps_head && !settings.from_scratch && !run.quiet {

@@ -1,90 +1,27 @@
 //! One text or a pair (paper, section 4.1): a class, any number of labels, or a value, read off the pooled `[CLS]`.
 
+mod facts;
+mod scores;
+
 use std::path::Path;
 
 use bert_cli::input::kind::Input;
 use bert_cli::input::read_inputs;
-use bert_cli::input::table::{LabelColumns, Row, TableOptions, read_table};
+use bert_cli::input::table::{Row, TableOptions, read_table};
+use bert_cli::warning::warn_once;
 use bert_model::model::loss::{binary_cross_entropy, cross_entropy, squared_error};
-use bert_model::pipeline::{Classification, ClassificationProcessor, highest};
+use bert_model::pipeline::{Classification, ClassificationProcessor};
 use bert_model::text::Sequence;
-use bert_model::{BertForSequenceClassification, Error, Pretrained, ProblemType, Result, Tokenizer};
+use bert_model::{BertForSequenceClassification, Error, ProblemType, Result};
 use burn::tensor::{Int, Tensor, TensorData};
-use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::any::AnyTask;
-use super::kind::Facts;
-use super::labels::{at_least, classes, label_index};
-use super::{Examples, Query, Task, balanced, weight_of, weighted_sum};
-use crate::description::Description;
-use crate::metrics::classification::classification;
-use crate::metrics::multi_label::multi_label;
-use crate::metrics::regression::regression;
-use crate::report::{Mistake, worst};
-
-/// One class for a text or a pair.
-pub const CLASSIFICATION: Facts = Facts {
-    name: "classification",
-    about: "One class for a text or a pair",
-    architecture: BertForSequenceClassification::ARCHITECTURE,
-    problem_type: Some(ProblemType::SingleLabelClassification),
-    main_metric: "accuracy",
-    metrics: &["accuracy", "f1", "macro_f1", "weighted_f1", "mcc"],
-    max_seq_len: 128,
-    columns: ("text", None),
-    reads_pairs: false,
-    reads_tables: true,
-    options: &["text-pair", "pair", "class-weights"],
-    check_columns: |description| columns(description).map(drop),
-    learn_labels: |description, training| at_least(2, classes(&columns(description)?, training)?, training),
-    open,
-};
-
-/// Any number of labels.
-pub const MULTI_LABEL: Facts = Facts {
-    name: "multi-label",
-    about: "Any number of labels",
-    problem_type: Some(ProblemType::MultiLabelClassification),
-    main_metric: "f1",
-    metrics: &["accuracy", "f1", "micro_f1", "macro_f1", "weighted_f1"],
-    options: &["text-pair", "pair"],
-    learn_labels: |description, training| at_least(1, classes(&columns(description)?, training)?, training),
-    ..CLASSIFICATION
-};
-
-/// A value.
-pub const REGRESSION: Facts = Facts {
-    name: "regression",
-    about: "A value",
-    problem_type: Some(ProblemType::Regression),
-    main_metric: "pearson",
-    metrics: &["pearson", "spearman"],
-    options: &["text-pair", "pair"],
-    learn_labels: |_, _| Ok(vec!["value".into()]),
-    ..CLASSIFICATION
-};
-
-fn open(description: &Description, labels: Vec<String>, tokenizer: &Tokenizer) -> Result<AnyTask> {
-    let problem = description.task.problem_type.unwrap_or(ProblemType::SingleLabelClassification);
-    let tokenizer = tokenizer.truncating(description.max_seq_len)?;
-    Ok(AnyTask::Sequence(SequenceTask {
-        processor: ClassificationProcessor::new(problem, labels, tokenizer),
-        columns: columns(description)?,
-        main_metric: description.main_metric(),
-        class_weights: Vec::new(),
-    }))
-}
-
-/// Where a table has what.
-fn columns(description: &Description) -> Result<TableOptions> {
-    let label = |name: &str| match description.task.problem_type {
-        Some(ProblemType::MultiLabelClassification) => LabelColumns::parse_multi(name, description.header),
-        _ => Ok(LabelColumns::One(description.column(name)?)),
-    };
-    let label = description.label.as_deref().map(label).transpose()?;
-    Ok(TableOptions { label, ..description.inputs()? })
-}
+pub use self::facts::{CLASSIFICATION, MULTI_LABEL, REGRESSION};
+use self::scores::Scored;
+use super::labels::label_index;
+use super::{Defect, Examples, Query, Task, balanced, weight_of, weighted_sum};
+use crate::data::is_unlabeled;
+use crate::report::Mistake;
 
 /// Classification, multi-label classification or regression of texts and pairs.
 #[derive(Debug, Clone)]
@@ -102,7 +39,7 @@ pub struct SequenceTask {
 /// What the head should say.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Target {
-    /// Nothing is known.
+    /// It is not known.
     None,
     /// The number of a class.
     Class(usize),
@@ -139,7 +76,15 @@ impl SequenceTask {
             Error::line(path, row.line, format!("the label {label:?}"), format!("one of {}", self.labels().join(", ")))
         };
         let number = |label: &String| label_index(label, self.labels()).ok_or_else(|| unknown(label));
+        // What marks a row without a label may be a label of another model.
+        let is_missing = |label: &String| is_unlabeled(label) && label_index(label, self.labels()).is_none();
         let target = match (self.processor.problem(), &row.labels[..]) {
+            (ProblemType::Regression, [label]) if label == "-" => Target::None,
+            (ProblemType::SingleLabelClassification | ProblemType::MultiLabelClassification, [label])
+                if is_missing(label) =>
+            {
+                Target::None
+            }
             (ProblemType::MultiLabelClassification, labels) => {
                 let mut flags = vec![0.0; self.labels().len()];
                 for label in labels {
@@ -171,9 +116,13 @@ impl Task for SequenceTask {
         let (mut rows, path) = (read_table(input, &self.columns)?, input.name());
         let examples = rows.by_ref().map(|row| self.example(&path, row?)).collect();
         if rows.skipped() > 0 {
-            eprintln!("warning: {}: {} row(s) with too few fields passed over", path.display(), rows.skipped());
+            warn_once(format!("{}: {} row(s) with too few fields passed over", path.display(), rows.skipped()));
         }
         examples
+    }
+
+    fn defect(&self, example: &SequenceExample) -> Option<Defect> {
+        (example.target == Target::None).then_some(Defect::Unlabeled)
     }
 
     fn questions(&self, input: &Input) -> Result<Examples<SequenceExample>> {
@@ -281,30 +230,7 @@ impl Task for SequenceTask {
         _inputs: &[Vec<Sequence>],
         scores: &[Vec<Vec<f32>>],
     ) -> Map<String, Value> {
-        let scores = || scores.iter().map(|scores| &scores[0]);
-        match self.processor.problem() {
-            ProblemType::SingleLabelClassification => {
-                let gold: Vec<usize> = examples.iter().map(|example| class_of(&example.target)).collect();
-                let predicted: Vec<usize> = scores().map(|scores| highest(scores)).collect();
-                let loss = -gold.iter().zip(scores()).map(|(&g, s)| f64::from(s[g].max(1e-30)).ln()).sum::<f64>();
-                with_loss(classification(&gold, &predicted, self.labels().len()), loss / gold.len() as f64)
-            }
-            ProblemType::MultiLabelClassification => {
-                let gold: Vec<Vec<bool>> = examples.iter().map(|example| flags_of(&example.target)).collect();
-                let predicted: Vec<Vec<bool>> = scores().map(|s| s.iter().map(|&p| p > 0.5).collect()).collect();
-                let cost =
-                    |(&is_gold, &p): (&bool, &f32)| -f64::from(if is_gold { p } else { 1.0 - p }.max(1e-30)).ln();
-                let loss = gold.iter().zip(scores()).flat_map(|(gold, scores)| gold.iter().zip(scores).map(cost));
-                let loss = loss.sum::<f64>() / (gold.len() * self.labels().len()) as f64;
-                with_loss(multi_label(&gold, &predicted, self.labels().len()), loss)
-            }
-            ProblemType::Regression => {
-                let gold: Vec<f64> = examples.iter().map(|example| value_of(&example.target)).collect();
-                let predicted: Vec<f64> = scores().map(|scores| f64::from(scores[0])).collect();
-                let metrics = regression(&gold, &predicted);
-                with_loss(&metrics, metrics.mse)
-            }
-        }
+        scores::metrics(self.processor.problem(), self.labels(), &labeled(examples, scores))
     }
 
     fn mistakes(
@@ -313,37 +239,7 @@ impl Task for SequenceTask {
         _inputs: &[Vec<Sequence>],
         scores: &[Vec<Vec<f32>>],
     ) -> Vec<Mistake> {
-        let mistake = |(example, scores): (&SequenceExample, &Vec<Vec<f32>>)| {
-            let scores = &scores[0];
-            let names = |flags: &[bool]| {
-                let names: Vec<&str> =
-                    self.labels().iter().zip(flags).filter(|(_, flag)| **flag).map(|(name, _)| name.as_str()).collect();
-                if names.is_empty() { "none".to_string() } else { names.join(", ") }
-            };
-            let (expected, predicted, weight, probability) = match self.processor.problem() {
-                ProblemType::SingleLabelClassification => {
-                    let (gold, found) = (class_of(&example.target), highest(scores));
-                    let probability = f64::from(scores[found]);
-                    (self.labels()[gold].clone(), self.labels()[found].clone(), probability, Some(probability))
-                }
-                ProblemType::MultiLabelClassification => {
-                    let gold = flags_of(&example.target);
-                    let found: Vec<bool> = scores.iter().map(|&p| p > 0.5).collect();
-                    let off = |(&gold, &p): (&bool, &f32)| f64::from((f32::from(u8::from(gold)) - p).abs());
-                    let weight = gold.iter().zip(scores).map(off).fold(0.0, f64::max);
-                    (names(&gold), names(&found), weight, None)
-                }
-                ProblemType::Regression => {
-                    let (gold, found) = (value_of(&example.target), f64::from(scores[0]));
-                    (format!("{gold:.2}"), format!("{found:.2}"), (gold - found).abs(), None)
-                }
-            };
-            let parts = example.pair.iter().map(|pair| ("second text".to_string(), pair.clone())).collect();
-            let text = example.text.clone();
-            (expected != predicted)
-                .then_some((weight, Mistake::Label { text, parts, expected, predicted, probability }))
-        };
-        worst(examples.iter().zip(scores).filter_map(mistake).collect())
+        scores::mistakes(self.processor.problem(), self.labels(), &labeled(examples, scores))
     }
 
     fn main_metric(&self) -> &'static str {
@@ -351,11 +247,10 @@ impl Task for SequenceTask {
     }
 }
 
-/// Metrics by their names, and the loss.
-fn with_loss(metrics: impl Serialize, loss: f64) -> Map<String, Value> {
-    let mut metrics = json!(metrics);
-    metrics["loss"] = loss.into();
-    metrics.as_object().cloned().unwrap_or_default()
+/// The labeled examples with their scores.
+fn labeled<'a>(examples: &'a [SequenceExample], scores: &'a [Vec<Vec<f32>>]) -> Vec<Scored<'a>> {
+    let all = examples.iter().zip(scores).map(|(example, scores)| (example, scores[0].as_slice()));
+    all.filter(|(example, _)| example.target != Target::None).collect()
 }
 
 fn class_of(target: &Target) -> usize {
@@ -368,26 +263,4 @@ fn value_of(target: &Target) -> f64 {
 
 fn flags_of(target: &Target) -> Vec<bool> {
     if let Target::Labels(flags) = target { flags.iter().map(|&flag| flag > 0.5).collect() } else { Vec::new() }
-}
-
-#[cfg(test)]
-mod tests {
-    use bert_cli::input::columns::Column;
-
-    use super::*;
-    use crate::tasks::kind::TaskKind;
-
-    #[test]
-    fn columns_are_named_by_the_header_or_numbered() {
-        let usual = Description::usual(TaskKind(&MULTI_LABEL), 64);
-        let named = Description { text_pair: Some("b".into()), label: Some("x,y".into()), ..usual };
-        let table = columns(&named).unwrap();
-        assert_eq!((table.text, table.text_pair), (Column::Name("text".into()), Some(Column::Name("b".into()))));
-        let both = vec![Column::Name("x".into()), Column::Name("y".into())];
-        assert_eq!(table.label, Some(LabelColumns::Indicators(both)));
-        assert_eq!(named.inputs().unwrap().label, None);
-        let usual = Description::usual(TaskKind(&REGRESSION), 64);
-        let numbered = Description { header: false, text: "2".into(), label: Some("1".into()), ..usual };
-        assert_eq!(columns(&numbered).unwrap().text, Column::Number(2));
-    }
 }
