@@ -19,13 +19,13 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::args::TrainArgs;
+use crate::data::Files;
 use crate::for_task;
 use crate::output::{class_names, print_table, short};
 use crate::predict::open_pipeline;
 use crate::settings::FinetuneSettings;
 use crate::tasks::any::open_task;
 use crate::tasks::{Query, RequestOf, Task};
-use crate::data::Files;
 use crate::train::{self, FinetuneOutcome};
 
 /// Number of words of each list that the training texts use.

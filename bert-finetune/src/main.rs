@@ -9,6 +9,7 @@ use bert_cli::allocator::keep_memory;
 use bert_cli::input::kind::Input;
 use bert_cli::program::{create_parent, exit, print_line};
 use bert_finetune::args::{Cli, Command, EmbedArgs, EvaluateArgs, PredictArgs, ReportArgs, TrainArgs};
+use bert_finetune::data::Files;
 use bert_finetune::description::Description;
 use bert_finetune::effect::{check_evaluate, check_predict};
 use bert_finetune::embed::embed;
@@ -17,7 +18,6 @@ use bert_finetune::output::{class_names, hint_never_found, print_metrics, print_
 use bert_finetune::predict::predict;
 use bert_finetune::settings::FinetuneSettings;
 use bert_finetune::tasks::any::{AnyTask, open_task_for};
-use bert_finetune::data::Files;
 use bert_finetune::train::{self, FinetuneOutcome};
 use bert_finetune::{demo, for_task, report};
 use bert_model::pretrained::load_config;

@@ -39,7 +39,7 @@ fn refused(at: &Path, cases: &[(&str, &str, &str)]) {
 fn of_embed() {
     let directory = workshop();
     let at = directory.path();
-    fs::write(at.join("texts.txt"), "1\ta film\n").unwrap();
+    fs::write(at.join("texts.txt"), "a film\n").unwrap();
     fs::write(at.join("texts.jsonl"), "{\"text\": \"a film\"}\n").unwrap();
     refused(
         at,
@@ -89,8 +89,8 @@ fn of_predict() {
             ("predict --model classifier 'a film' --n-best 3", "n-best", "the task is classification"),
             ("predict --model classifier 'a film' --no-answer-threshold 0", "no-answer-threshold", "the task is"),
             ("predict --model tagger 'a film' --pair 'a book'", "pair", "the task is tagging"),
-            ("predict --model tagger --input films.tsv --text text", "text", "no columns that can be named"),
-            ("predict --model tagger --input films.tsv --keep label", "keep", "no columns that can be named"),
+            ("predict --model tagger --input words.conll --text text", "text", "no columns that can be named"),
+            ("predict --model tagger --input words.conll --keep label", "keep", "no columns that can be named"),
             ("predict --model tagger --input texts.jsonl --text-pair b", "text-pair", "the task is tagging"),
             ("predict --model answerer --input squad.json --text question", "text", "no columns that can be named"),
             ("predict --model answerer --input squad.json --question q --context c", "question", "in its columns"),

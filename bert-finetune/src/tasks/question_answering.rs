@@ -2,7 +2,6 @@
 //!
 //! A window without the answer points to `[CLS]`.
 
-
 use bert_cli::input::kind::{Format, Input};
 use bert_cli::input::read_inputs;
 use bert_cli::input::table::{Row, TableOptions};

@@ -5,6 +5,8 @@ use bert_model::pipeline::Processor;
 use bert_model::pipeline::tags::TagScheme;
 use bert_model::text::tokenizer::Normalization;
 
+use std::path::Path;
+
 use super::*;
 use crate::tasks::kind::TaskKind;
 
