@@ -111,8 +111,8 @@ fn columns_are_carried_into_answers() {
     // Words, too, are in a row.
     fs::write(at.join("tags.conll"), "good B-X\nfilm O\n\n".repeat(8)).unwrap();
     json(&on_file("tags.conll", "tags", "--task tagging --epochs 1"), at);
-    let words = "{\"words\": [\"a\"], \"id\": 5}\n{\"body\": \"a film\", \"id\": 6}\n";
-    let tagged = "predict --model tags - --input-format jsonl --text body --keep id --json --quiet";
+    let words = "{\"words\": [\"a\"], \"id\": 5}\n{\"text\": \"a film\", \"id\": 6}\n";
+    let tagged = "predict --model tags - --input-format jsonl --keep id --json --quiet";
     let tagged = objects(&success(&feed(tagged, at, words)));
     assert_eq!((field(&tagged, "row"), field(&tagged, "id")), (vec![value!(1), value!(2)], vec![value!(5), value!(6)]));
     assert_eq!(tagged[1]["words"], value!(["a", "film"]));
