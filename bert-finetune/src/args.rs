@@ -17,8 +17,9 @@ use crate::tasks::kind::TaskKind;
 
 pub use crate::option_values::{ClassWeights, Combine, Freeze, Pooling};
 
-/// Texts that `predict` and `embed` hold in memory together, unless set: enough to be sorted into batches of like length.
-pub const BATCH_SIZE: usize = 512;
+/// Texts per core that `predict` and `embed` hold in memory together, unless set: enough that all cores stay busy with
+/// batches of like length, and few enough that progress is seen.
+const TEXTS_PER_CORE: usize = 512;
 
 /// Fine-tune BERT on a labeled file, predict, and compute embeddings.
 ///
@@ -180,6 +181,11 @@ pub struct ColumnArgs {
     pub no_header: bool,
 }
 
+/// The number of texts to hold in memory together: the given one, or the default.
+pub fn batch_size(given: Option<usize>) -> usize {
+    given.unwrap_or_else(|| TEXTS_PER_CORE * std::thread::available_parallelism().map_or(1, usize::from))
+}
+
 impl ColumnArgs {
     /// Overrides the columns of `usual` with those given here and `label`.
     ///
@@ -259,9 +265,9 @@ pub struct PredictArgs {
     /// becomes input_NAME
     #[arg(long, value_delimiter = ',', value_name = "COL")]
     pub keep: Vec<String>,
-    /// Maximum number of texts to answer together; fewer take less memory
-    #[arg(long, default_value_t = BATCH_SIZE, value_parser = at_least_1, value_name = "N")]
-    pub batch_size: usize,
+    /// Maximum number of texts to answer together; fewer take less memory [default: 512 per core]
+    #[arg(long, value_parser = at_least_1, value_name = "N")]
+    pub batch_size: Option<usize>,
     /// Second text of a pair, with one text as an argument
     #[arg(long, value_name = "TEXT")]
     pub pair: Option<String>,
@@ -316,9 +322,9 @@ pub struct EmbedArgs {
     /// Maximum sequence length in tokens; longer texts are truncated [default: the model's]
     #[arg(long, value_name = "N")]
     pub max_seq_len: Option<usize>,
-    /// Maximum number of texts to embed together; fewer take less memory
-    #[arg(long, default_value_t = BATCH_SIZE, value_parser = at_least_1, value_name = "N")]
-    pub batch_size: usize,
+    /// Maximum number of texts to embed together; fewer take less memory [default: 512 per core]
+    #[arg(long, value_parser = at_least_1, value_name = "N")]
+    pub batch_size: Option<usize>,
     /// Output file, .jsonl, .npy or .safetensors [default: JSON lines on stdout]
     #[arg(short, long, value_name = "OUT")]
     pub output: Option<PathBuf>,

@@ -12,7 +12,7 @@ use bert_model::pretrained::load_config;
 use bert_model::{BertConfig, Error, Result};
 use serde_json::json;
 
-use crate::args::{EmbedArgs, Pooling};
+use crate::args::{EmbedArgs, Pooling, batch_size};
 use crate::effect::check_embed;
 use crate::meter::Meter;
 use crate::truncated::{Truncated, number};
@@ -77,12 +77,12 @@ fn check(args: &EmbedArgs, source: Option<&Input>, config: &BertConfig) -> Resul
 fn texts(args: &EmbedArgs, source: Option<Input>) -> Result<Batches<(String, KeptRow)>> {
     let Some(input) = source else {
         let texts = args.texts.texts.clone().into_iter().map(|text| Ok((text, KeptRow::default())));
-        return Ok(Batches::new(texts, args.batch_size, false));
+        return Ok(Batches::new(texts, batch_size(args.batch_size), false));
     };
     let is_live = !input.is_regular_file();
     let (input, mut kept) = input.keeping(args.columns.keep.clone());
     let rows = read_inputs(input, &args.columns.options()?)?.map(move |row| Ok((row?.text, kept.next_row()?)));
-    Ok(Batches::new(rows, args.batch_size, is_live))
+    Ok(Batches::new(rows, batch_size(args.batch_size), is_live))
 }
 
 fn open_embedder(args: &EmbedArgs) -> anyhow::Result<TextEmbedder> {

@@ -58,7 +58,8 @@ fn run_train(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
     let labels = class_names(&run.output);
     match run.json {
         true => print_line(&summary)?,
-        false => print_table(&summary, &labels),
+        false if !run.quiet => print_table(&summary, &labels),
+        false => {}
     }
     if !run.quiet {
         hint_never_found(&summary["eval"], &labels);

@@ -14,7 +14,7 @@ use bert_model::pipeline::Pipeline;
 use bert_model::{Error, Result};
 use burn::tensor::Device;
 
-use crate::args::PredictArgs;
+use crate::args::{PredictArgs, batch_size};
 use crate::meter::Meter;
 use crate::output::short;
 use crate::tasks::kind::TaskKind;
@@ -84,10 +84,10 @@ fn examples<T: Task>(task: &T, args: &PredictArgs, source: Option<Input>) -> Res
             };
             Ok((task.question(&query)?, KeptRow::default()))
         });
-        return Ok(Batches::new(texts.collect::<Vec<_>>().into_iter(), args.batch_size, false));
+        return Ok(Batches::new(texts.collect::<Vec<_>>().into_iter(), batch_size(args.batch_size), false));
     };
     let is_live = !input.is_regular_file();
     let (input, mut kept) = input.keeping(args.keep.clone());
     let examples = task.questions(&input)?.map(move |example| Ok((example?, kept.next_row()?)));
-    Ok(Batches::new(examples, args.batch_size, is_live))
+    Ok(Batches::new(examples, batch_size(args.batch_size), is_live))
 }
