@@ -4,7 +4,6 @@
 
 use std::fmt;
 use std::ops::Deref;
-use std::path::Path;
 
 use bert_model::{BertConfig, ProblemType, Result, Tokenizer};
 use clap::ValueEnum;
@@ -14,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::any::AnyTask;
 use super::{multiple_choice, question_answering, sequence, tagging};
+use crate::data::Files;
 use crate::description::Description;
 
 /// Every task that there is; the first one is the default.
@@ -49,11 +49,14 @@ pub struct Facts {
     pub columns: (&'static str, Option<&'static str>),
     /// Whether the model always reads two texts.
     pub reads_pairs: bool,
+    /// Whether labeled files are tables whose columns can be named.
+    pub reads_tables: bool,
+    /// Long names of the options that this task has a use for, among those that only some tasks have.
+    pub options: &'static [&'static str],
     /// Checks that the columns can be columns, whether or not a file has them.
     pub check_columns: fn(&Description) -> Result<()>,
-    /// Learns the labels of a training file; for tags what their prefixes mean, for questions whether some have no
-    /// answer.
-    pub learn_labels: fn(&mut Description, &Path) -> Result<Vec<String>>,
+    /// Learns the labels of a run's files; for tags their scheme, for questions whether some have no answer.
+    pub learn_labels: fn(&mut Description, &Files) -> Result<Vec<String>>,
     /// The task with its labels.
     pub open: fn(&Description, Vec<String>, &Tokenizer) -> Result<AnyTask>,
 }

@@ -15,6 +15,7 @@ pub mod tagging;
 use std::path::Path;
 
 use bert_cli::input::kind::Input;
+use bert_cli::warning::warn_once;
 use bert_model::pipeline::{HeadProcessor, Processor};
 use bert_model::{Error, Result};
 use burn::tensor::Tensor;
@@ -23,7 +24,7 @@ use serde_json::{Map, Value};
 use crate::report::Mistake;
 
 /// Examples, one at a time.
-pub type Examples<E> = Box<dyn Iterator<Item = Result<E>>>;
+pub type Examples<E> = Box<dyn Iterator<Item = Result<E>> + Send>;
 
 /// What the command line gives for one example.
 #[derive(Debug, Clone, Default)]
@@ -36,24 +37,6 @@ pub struct Query {
     pub question: Option<String>,
     /// The choices.
     pub choices: Vec<String>,
-}
-
-impl Query {
-    /// Refuses options that those who take `options` have no use for.
-    ///
-    /// # Errors
-    /// If one was given.
-    pub fn check(&self, options: &[&str]) -> Result<()> {
-        let given = [
-            ("--pair", self.pair.is_some()),
-            ("--question", self.question.is_some()),
-            ("--choice", !self.choices.is_empty()),
-        ];
-        match given.into_iter().find(|(option, is_given)| *is_given && !options.contains(option)) {
-            Some((option, _)) => Err(Error::Usage(format!("{option} has no use here: leave it out"))),
-            None => Ok(()),
-        }
-    }
 }
 
 /// BERT with the head of a task.
@@ -69,6 +52,35 @@ pub type AnswerOf<T> = <<T as Task>::Processor as Processor>::Answer;
 /// An example without its label.
 pub type RequestOf<'a, T> = <<T as Task>::Processor as Processor>::Request<'a>;
 
+/// Why an example of a labeled file is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Defect {
+    /// It has no gold label: it is neither learned nor counted in metrics.
+    Unlabeled,
+    /// Where its answer is in its text is not known: it counts in metrics, but cannot be learned.
+    Misplaced,
+}
+
+/// Leaves out the examples with one of these defects, and says on stderr how many.
+pub fn leave_out<T: Task>(task: &T, examples: &mut Vec<T::Example>, defects: &[Defect], path: &Path) {
+    for defect in defects {
+        let count = examples.len();
+        examples.retain(|example| task.defect(example) != Some(*defect));
+        warn_of(*defect, count - examples.len(), path);
+    }
+}
+
+/// Says on stderr how many examples have a defect and are left out for it.
+pub fn warn_of(defect: Defect, count: usize, path: &Path) {
+    let what = match defect {
+        Defect::Unlabeled => "without a gold label left out",
+        Defect::Misplaced => "not learned, because their answer is not where `answer_start` says",
+    };
+    if count > 0 {
+        warn_once(format!("{}: {count} example(s) {what}", path.display()));
+    }
+}
+
 /// What can be learned from labeled examples.
 pub trait Task: Clone + Send + Sync {
     /// How the trained model will be used.
@@ -78,17 +90,23 @@ pub trait Task: Clone + Send + Sync {
     /// What the head should say about one input.
     type Target: Send + Sync;
 
-    /// Which of the options `--pair`, `--question` and `--choice` make an example, besides its text.
-    const OPTIONS: &'static [&'static str];
-
     /// The text side of the pipeline.
     fn processor(&self) -> &Self::Processor;
 
-    /// Reads labeled examples.
+    /// Reads labeled examples, those with a [`Defect`] too.
     ///
     /// # Errors
     /// What is wrong in the file, and where.
-    fn read(&self, path: &Path) -> Result<Vec<Self::Example>>;
+    fn read(&self, input: &Input) -> Result<Vec<Self::Example>>;
+
+    /// Why an example that was read cannot be used, if it cannot.
+    fn defect(&self, _example: &Self::Example) -> Option<Defect> {
+        None
+    }
+
+    /// Prepares for the evaluation of a head from elsewhere, whose settings are not known (whether a question may have no
+    /// answer), by the examples to evaluate.
+    fn prepare(&mut self, _examples: &[Self::Example]) {}
 
     /// Reads examples without labels, one at a time, from a file or from the standard input.
     ///
@@ -133,7 +151,10 @@ pub trait Task: Clone + Send + Sync {
     /// An answer as `predict --json` prints it.
     fn json(&self, answer: &AnswerOf<Self>) -> Value;
 
-    /// The metrics of all answers, by their names in `evaluate --json`.
+    /// The texts of a labeled example, and as `expected` what should be said of it, for a file of predictions.
+    fn labeled(&self, example: &Self::Example) -> Map<String, Value>;
+
+    /// The metrics of the answers to all labeled examples, by their names in `evaluate --json`.
     fn metrics(
         &self,
         examples: &[Self::Example],
@@ -146,7 +167,7 @@ pub trait Task: Clone + Send + Sync {
         false
     }
 
-    /// The worst mistakes, worst first, for the report.
+    /// The worst mistakes in labeled examples, worst first, for the report.
     fn mistakes(
         &self,
         examples: &[Self::Example],

@@ -256,10 +256,7 @@ impl Processor for QuestionProcessor {
 
     fn postprocess(&self, &(_, text): &(&str, &str), windows: &[QuestionWindow], scores: &[SpanScores]) -> Answer {
         let ranked = self.rank(windows, scores);
-        let best = match self.is_unanswered(&ranked) {
-            true => ranked.no_answer(),
-            false => ranked.best_span().of(text),
-        };
+        let best = self.decide(&ranked).map_or_else(|| ranked.no_answer(), |span| span.of(text));
         let candidates = self.best_candidates(text, &ranked);
         let Candidate { text, score, start, end } = best;
         Answer { text, score, start, end, candidates }
