@@ -51,7 +51,7 @@ impl TagReader {
         let (read, unread): (Vec<&str>, Vec<&str>) =
             labels.iter().copied().partition(|label| best.parse(label).is_some());
         let tags: BTreeSet<(char, &str)> = read.iter().filter_map(|label| best.parse(label)).collect();
-        let is_scheme = unread.is_empty() || best != Notation::LetterAlone && has_pair(&tags);
+        let is_scheme = unread.is_empty() || best != Notation::Alone && has_pair(&tags);
         let scheme = scheme_of(tags.iter().map(|tag| tag.0)).filter(|_| is_scheme);
         let names = |labels: Vec<&str>| labels.into_iter().map(str::to_string).collect();
         Self {
