@@ -34,6 +34,7 @@ pub(super) fn classes(table: &TableOptions, training: &Path) -> Result<Vec<Strin
         // A column by its name is a label, though no training text may have it.
         Some(LabelColumns::Indicators(columns)) => {
             let names: Vec<String> = columns.iter().map(Column::to_string).collect();
+            found.retain(|label| names.contains(label) || !is_unlabeled(label));
             if found.iter().all(|label| names.contains(label)) { names } else { found }
         }
         _ => found,
