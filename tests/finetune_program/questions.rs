@@ -51,11 +51,10 @@ fn metrics_and_predictions_are_one_decision() {
     for threshold in ["", "--no-answer-threshold -50", "--no-answer-threshold 50"] {
         let line = format!("evaluate --model answers --data a.json --json --quiet --predictions p.jsonl {threshold}");
         let metrics = json(&line, at);
-        let right = lines(at.join("p.jsonl"))
-            .iter()
-            .zip([("bad"), ("")].iter().cycle())
-            .filter(|(found, gold)| found["answer"] == **gold);
-        let share = right.count() as f64 / 32.0 * 100.0;
+        let answers = lines(at.join("p.jsonl"));
+        let is_right = |(found, gold): &(&Value, &&str)| found["answer"] == **gold;
+        let right = answers.iter().zip(["bad", ""].iter().cycle()).filter(is_right).count();
+        let share = right as f64 / 32.0 * 100.0;
         assert_eq!(metrics["exact_match"].as_f64(), Some(share), "{threshold}: {metrics}");
     }
 }

@@ -1,4 +1,4 @@
-//! A tag for every word (paper, section 5.3): read off a word's first piece; the other pieces have no say.
+//! A tag for every word (paper, section 5.3), predicted from its first WordPiece.
 
 mod examples;
 
