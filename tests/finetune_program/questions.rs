@@ -40,7 +40,8 @@ fn no_answers_make_a_question_impossible_with_and_without_the_flag() {
     assert_eq!(trained[0], trained[1]);
 }
 
-/// Reported: for a model from elsewhere, `evaluate` counted "no answer" at a threshold of 0 and wrote answers without one.
+/// Reported: for a model from elsewhere, `evaluate` counted "no answer" at a threshold of 0 and wrote answers without
+/// one.
 #[test]
 fn metrics_and_predictions_are_one_decision() {
     let directory = workshop();

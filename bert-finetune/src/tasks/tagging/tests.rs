@@ -1,5 +1,7 @@
 //! Tags of files, their numbers, and answers as JSON.
 
+use std::path::Path;
+
 use bert_cli::input::columns::Column;
 use bert_model::pipeline::Processor;
 use bert_model::pipeline::tags::TagScheme;

@@ -8,7 +8,7 @@ use super::{LETTERS, TagScheme};
 /// How many labels a warning names.
 const NAMED: usize = 5;
 
-/// Reads entities off tags: the scheme and the notation of a set of labels.
+/// Reads entities from tags, by the scheme and the notation of a set of labels.
 ///
 /// The rule by which they are recognized: the notation is the one in which most labels have a letter and a type. The
 /// letters that occur name the scheme. It holds if all labels but `O` follow it, or if a type occurs with two of its
@@ -99,8 +99,8 @@ impl TagReader {
         self.scheme
     }
 
-    /// Whether tags mark entities: those of a scheme do, and plain ones with an `O` among them. Others, such as parts of
-    /// speech, are each about one word.
+    /// Whether tags mark entities: those of a scheme do, and plain ones with an `O` among them. Others, such as parts
+    /// of speech, are each about one word.
     pub fn marks_entities(&self) -> bool {
         self.scheme != TagScheme::Plain || self.has_outside
     }
