@@ -67,7 +67,7 @@ fn text_is_a_second_guess_for_the_column_of_training() {
         ("q.csv", "q.csv:1: taken as a header, because it names a column `text`"),
     ] {
         let output = run(&format!("predict --model run --input {file} --json --quiet"), at);
-        assert_eq!(objects(&success(&output)), [expected.clone()], "{file}");
+        assert_eq!(objects(&success(&output)), std::slice::from_ref(&expected), "{file}");
         assert!(text(&output.stderr).contains(warning), "{}", text(&output.stderr));
     }
 }
