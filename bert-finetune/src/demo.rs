@@ -19,13 +19,14 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::args::TrainArgs;
+use crate::data::Files;
 use crate::for_task;
-use crate::output::{print_table, short};
+use crate::output::{class_names, print_table, short};
 use crate::predict::open_pipeline;
 use crate::settings::FinetuneSettings;
 use crate::tasks::any::open_task;
 use crate::tasks::{Query, RequestOf, Task};
-use crate::train::{self, Files, FinetuneOutcome};
+use crate::train::{self, FinetuneOutcome};
 
 /// Number of words of each list that the training texts use.
 const TRAINING_WORDS: usize = 6;
@@ -71,7 +72,7 @@ pub fn run_sample(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
         print_line(&summary)?;
         return Ok(ExitCode::SUCCESS);
     }
-    print_table(&pretrained.summary);
+    print_table(&pretrained.summary, &class_names(&directory));
     let (pretrained, random) = (accuracy(&pretrained), accuracy(&random));
     print_line(format_args!("held-out accuracy from the pretrained model {pretrained:.3}"))?;
     print_line(format_args!("held-out accuracy from random weights       {random:.3}"))?;

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json as value};
 
-use crate::program::{fail, feed, json, objects, succeed, success};
+use crate::program::{fail, feed, in_row, json, objects, succeed, success};
 use crate::{on_file, workshop};
 
 #[test]
@@ -114,11 +114,11 @@ fn question_answering_from_training_to_prediction() {
     fs::write(at.join("asked.txt"), "film\ta bad film .\n").unwrap();
     for file in ["asked.jsonl", "asked.txt"] {
         let found = json(&format!("predict --model answers --input {file} --json --quiet"), at);
-        assert_eq!(found, answer, "{file}");
+        assert_eq!(found, in_row(1, &answer), "{file}");
     }
     fs::write(at.join("faq.csv"), "q,passage\nfilm,a bad film .\n").unwrap();
     let elsewhere = "predict --model answers --input faq.csv --text q --text-pair passage --json --quiet";
-    assert_eq!(json(elsewhere, at), answer);
+    assert_eq!(json(elsewhere, at), in_row(1, &answer));
 
     // A directory from elsewhere does not say whether a question may have no answer; the file does, and the user can.
     let config = fs::read_to_string(at.join("answers/config.json")).unwrap();
@@ -155,7 +155,10 @@ fn multiple_choice_from_training_to_prediction() {
     assert_eq!(success(&feed("predict --model chooser - --input-format csv --json --quiet", at, asked)), answers);
     // What this model is not asked with is refused.
     let message = fail("predict --model chooser --question why? --context 'a film'", at, 2);
-    assert!(message.contains("--question has no use here"), "{message}");
+    assert!(message.contains("--question has no effect here: the task is multiple-choice"), "{message}");
     let message = fail("predict --model chooser --input choices.jsonl --choice fine", at, 2);
-    assert!(message.contains("--choice has no use here"), "{message}");
+    assert!(
+        message.contains("--choice has no effect here: what belongs to a text of a file is in its columns"),
+        "{message}"
+    );
 }

@@ -1,5 +1,7 @@
 //! Promise: `bert-finetune` trains, evaluates, predicts and embeds as its help says, and its errors name the cause.
 
+mod answers;
+mod effects;
 mod embeddings;
 mod errors;
 mod files;

@@ -11,7 +11,8 @@ use serde_json::{Map, Value};
 
 use super::delimited::{Dialect, Record, Records};
 use super::header::{ColumnSource, Located, TEXT, locate, quoted, second_guess};
-use super::kind::{FileKind, Format, Input};
+use super::keep::Keep;
+use super::kind::{Format, Input};
 use crate::lines::{Line, Lines};
 use crate::warning::warn_once;
 
@@ -106,6 +107,8 @@ pub struct Table {
     path: Arc<Path>,
     names: Arc<[String]>,
     source: Source,
+    /// Receives the number of each row and the cells that are carried along.
+    keep: Option<Keep>,
     skip_short: bool,
     read: u64,
     skipped: u64,
@@ -126,36 +129,41 @@ struct Delimited {
 }
 
 impl Table {
-    /// Opens a `.csv`, `.tsv` or `.jsonl` file and finds the columns in its header; the standard
-    /// input is read as `.jsonl` unless it has another format.
+    /// Opens a `.csv`, `.tsv` or `.jsonl` file and finds the columns in its header. The first line of the standard
+    /// input, or of a file with an unknown extension, tells JSON lines from fields with tabs between.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::File`] for another extension or an empty file; [`Error::Line`] for a column that the
+    /// [`Error::Io`]; [`Error::File`] for another format or an empty file; [`Error::Line`] for a column that the
     /// header lacks (the message lists those it has).
     pub fn open(input: impl Into<Input>, columns: &[Column], header: bool, source: ColumnSource) -> Result<Self> {
+        const EXPECTED: &str = "`.csv`, `.tsv`, `.txt` (tabs) or `.jsonl`, each also `.gz` or `.zst`";
         let input = input.into();
-        let dialect = match input.format {
+        if input.conversion().is_some() && !input.format.is_some_and(Format::has_columns) {
+            return Err(input.error(EXPECTED));
+        }
+        let mut lines = input.lines()?;
+        let dialect = match input.format.or_else(|| lines.sniff()) {
             Some(Format::Csv) => Some(Dialect::Csv),
             // SICK's files are tables with tabs, too.
             Some(Format::Tsv | Format::Text) => Some(Dialect::Tsv),
             Some(Format::JsonLines) => None,
-            None if input.is_stdin() => None,
-            _ => {
-                let expected = "`.csv`, `.tsv`, `.txt` (tabs) or `.jsonl`, each also `.gz` or `.zst`";
-                return Err(FileKind::error(&input.path, expected));
-            }
+            _ => return Err(input.error(EXPECTED)),
         };
-        let lines = input.lines()?;
         let path = lines.path().clone();
         let Some(dialect) = dialect else {
             let names = columns.iter().map(Column::to_string).collect();
-            return Ok(Self::new(&path, names, Source::Json { lines, columns: source }));
+            let rows = Source::Json { lines, columns: source };
+            return Ok(Self { keep: input.keep, ..Self::new(&path, names, rows) });
         };
+        // The columns to carry along are the last ones.
+        let kept = input.keep.iter().flat_map(|keep| &keep.columns).map(|name| Column::parse(name, header));
+        let columns = columns.iter().cloned().map(Ok).chain(kept).collect::<Result<Vec<Column>>>()?;
         let mut records = Records { lines, dialect };
-        match records.next().transpose()? {
+        let table = match records.next().transpose()? {
             None => Err(Error::file(&*path, "an empty file", "a table")),
-            Some(first) => Self::of_records(&path, records, first, columns, header, source),
-        }
+            Some(first) => Self::of_records(&path, records, first, &columns, header, source),
+        };
+        Ok(Self { keep: input.keep, ..table? })
     }
 
     fn of_records(
@@ -182,7 +190,7 @@ impl Table {
     }
 
     fn new(path: &Path, names: Arc<[String]>, source: Source) -> Self {
-        Self { path: path.into(), names, source, skip_short: false, read: 0, skipped: 0 }
+        Self { path: path.into(), names, source, keep: None, skip_short: false, read: 0, skipped: 0 }
     }
 
     /// Passes over rows with too few fields instead of refusing them: GLUE's own readers drop such rows of QQP.
@@ -201,12 +209,26 @@ impl Table {
         match &mut self.source {
             Source::Json { lines, columns } => {
                 let line = lines.find(|line| !matches!(line, Ok(line) if line.text.trim().is_empty())).transpose()?;
-                line.map(|line| Ok((line.number, json_values(&line, &self.names, *columns, &self.path)?))).transpose()
+                let Some(line) = line else { return Ok(None) };
+                let object = json_object(&line, &self.path)?;
+                let values = json_values(&object, &self.names, *columns, &self.path, line.number)?;
+                if let Some(keep) = &self.keep {
+                    keep.send_fields(self.read + 1, &object, &self.path, line.number)?;
+                }
+                Ok(Some((line.number, values)))
             }
             Source::Delimited(source) => loop {
                 match source.next_record()? {
                     Some(record) if self.skip_short && record.fields.len() < source.width => self.skipped += 1,
-                    Some(record) => return Ok(Some((record.line, source.values(record, &self.path)?))),
+                    Some(record) => {
+                        let (line, mut values) = (record.line, source.values(record, &self.path)?);
+                        if let Some(keep) = &self.keep {
+                            let wanted = values.len() - keep.columns.len();
+                            let cells = self.names[wanted..].iter().cloned().zip(values.drain(wanted..));
+                            keep.send(self.read + self.skipped + 1, cells.collect());
+                        }
+                        return Ok(Some((line, values)));
+                    }
                     None => return Ok(None),
                 }
             },
@@ -255,10 +277,22 @@ impl Delimited {
     }
 }
 
-fn json_values(line: &Line, names: &[String], source: ColumnSource, path: &Path) -> Result<Vec<Value>> {
-    let wrong = |found: String, expected: String| Error::line(path, line.number, found, expected);
-    let object: Map<String, Value> = serde_json::from_str(&line.text)
-        .map_err(|error| wrong(json_reason(&error), "one JSON object per line".into()))?;
+/// The object that a line of JSON is.
+///
+/// # Errors
+/// [`Error::Line`] if it is none.
+pub fn json_object(line: &Line, path: &Path) -> Result<Map<String, Value>> {
+    serde_json::from_str(&line.text)
+        .map_err(|error| Error::line(path, line.number, json_reason(&error), "one JSON object per line"))
+}
+
+fn json_values(
+    object: &Map<String, Value>,
+    names: &[String],
+    source: ColumnSource,
+    path: &Path,
+    line: u64,
+) -> Result<Vec<Value>> {
     let guess = |index: usize, name: &String| {
         let text = object.get(TEXT).filter(|_| index == 0 && source == ColumnSource::Remembered)?;
         warn_once(second_guess(path, &Column::Name(name.clone())));
@@ -267,7 +301,7 @@ fn json_values(line: &Line, names: &[String], source: ColumnSource, path: &Path)
     let value = |(index, name): (usize, &String)| {
         object.get(name).or_else(|| guess(index, name)).cloned().ok_or_else(|| {
             let keys: Vec<&str> = object.keys().map(String::as_str).collect();
-            wrong(format!("no column `{name}`"), format!("one of {}", quoted(&keys)))
+            Error::line(path, line, format!("no column `{name}`"), format!("one of {}", quoted(&keys)))
         })
     };
     names.iter().enumerate().map(value).collect()

@@ -236,7 +236,7 @@ mod tests {
                 Err(expected) => assert!(found.clone().unwrap_err().contains(expected), "{content:?}: {found:?}"),
             }
         }
-        let named = Input { path: "x.tsv".into(), format: Some(Format::Text) };
+        let named = Input::new("x.tsv").in_format(Some(Format::Text));
         assert!(!is_table(&named, &options("text", None, true, Given)).unwrap(), "lines were asked for");
     }
 

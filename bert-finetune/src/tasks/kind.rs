@@ -49,6 +49,10 @@ pub struct Facts {
     pub columns: (&'static str, Option<&'static str>),
     /// Whether the model always reads two texts.
     pub reads_pairs: bool,
+    /// Whether labeled files are tables whose columns can be named.
+    pub reads_tables: bool,
+    /// Long names of the options that this task has a use for, among those that only some tasks have.
+    pub options: &'static [&'static str],
     /// Checks that the names of the columns are valid, whether or not a file has them.
     pub check_columns: fn(&Description) -> Result<()>,
     /// Learns the labels of a run's files; for tags their scheme, for questions whether some have no answer.

@@ -24,7 +24,7 @@ use serde_json::{Map, Value};
 use crate::report::Mistake;
 
 /// Examples, one at a time.
-pub type Examples<E> = Box<dyn Iterator<Item = Result<E>>>;
+pub type Examples<E> = Box<dyn Iterator<Item = Result<E>> + Send>;
 
 /// What the command line gives for one example.
 #[derive(Debug, Clone, Default)]
@@ -37,24 +37,6 @@ pub struct Query {
     pub question: Option<String>,
     /// The choices.
     pub choices: Vec<String>,
-}
-
-impl Query {
-    /// Refuses options that those who take `options` have no use for.
-    ///
-    /// # Errors
-    /// If one was given.
-    pub fn check(&self, options: &[&str]) -> Result<()> {
-        let given = [
-            ("--pair", self.pair.is_some()),
-            ("--question", self.question.is_some()),
-            ("--choice", !self.choices.is_empty()),
-        ];
-        match given.into_iter().find(|(option, is_given)| *is_given && !options.contains(option)) {
-            Some((option, _)) => Err(Error::Usage(format!("{option} has no use here: leave it out"))),
-            None => Ok(()),
-        }
-    }
 }
 
 /// BERT with the head of a task.
@@ -108,9 +90,6 @@ pub trait Task: Clone + Send + Sync {
     /// The expected output for one input.
     type Target: Send + Sync;
 
-    /// Which of the options `--pair`, `--question` and `--choice` make an example, besides its text.
-    const OPTIONS: &'static [&'static str];
-
     /// The text side of the pipeline.
     fn processor(&self) -> &Self::Processor;
 
@@ -118,7 +97,7 @@ pub trait Task: Clone + Send + Sync {
     ///
     /// # Errors
     /// If the file is invalid; the error names the place.
-    fn read(&self, path: &Path) -> Result<Vec<Self::Example>>;
+    fn read(&self, input: &Input) -> Result<Vec<Self::Example>>;
 
     /// Why an example that was read cannot be used, if it cannot.
     fn defect(&self, _example: &Self::Example) -> Option<Defect> {
@@ -171,6 +150,9 @@ pub trait Task: Clone + Send + Sync {
 
     /// An answer as `predict --json` prints it.
     fn json(&self, answer: &AnswerOf<Self>) -> Value;
+
+    /// The texts of a labeled example, and as `expected` what should be said of it, for a file of predictions.
+    fn labeled(&self, example: &Self::Example) -> Map<String, Value>;
 
     /// The metrics of the answers to all labeled examples, by their names in `evaluate --json`.
     fn metrics(

@@ -2,7 +2,6 @@
 //! the scores.
 
 use std::borrow::Cow;
-use std::path::Path;
 
 use bert_cli::input::kind::Input;
 use bert_model::pipeline::{Choice, ChoiceInput, ChoiceProcessor, highest};
@@ -29,6 +28,8 @@ pub const MULTIPLE_CHOICE: Facts = Facts {
     max_seq_len: 128,
     columns: ("text", None),
     reads_pairs: true,
+    reads_tables: true,
+    options: &["text-pair", "choices", "pair", "choice"],
     check_columns: |description| columns(description).map(drop),
     learn_labels: |_, _| Ok(Vec::new()),
     open,
@@ -66,14 +67,12 @@ impl Task for MultipleChoiceTask {
     /// The index of the correct choice.
     type Target = usize;
 
-    const OPTIONS: &'static [&'static str] = &["--pair", "--choice"];
-
     fn processor(&self) -> &ChoiceProcessor {
         &self.processor
     }
 
-    fn read(&self, path: &Path) -> Result<Vec<ChoiceRow>> {
-        read_choices(path, &self.columns)?.collect()
+    fn read(&self, input: &Input) -> Result<Vec<ChoiceRow>> {
+        read_choices(input, &self.columns)?.collect()
     }
 
     fn defect(&self, row: &ChoiceRow) -> Option<Defect> {
@@ -81,7 +80,7 @@ impl Task for MultipleChoiceTask {
     }
 
     fn questions(&self, input: &Input) -> Result<Examples<ChoiceRow>> {
-        Ok(read_choices(input, &ChoiceOptions { label: None, ..self.columns.clone() })?)
+        read_choices(input, &ChoiceOptions { label: None, ..self.columns.clone() })
     }
 
     fn question(&self, query: &Query) -> Result<ChoiceRow> {
@@ -123,6 +122,15 @@ impl Task for MultipleChoiceTask {
 
     fn json(&self, choice: &Choice) -> Value {
         json!({"choice": choice.index, "probabilities": choice.probabilities})
+    }
+
+    fn labeled(&self, row: &ChoiceRow) -> Map<String, Value> {
+        let ChoiceRow { text, pair, choices, label, .. } = row;
+        let mut map = Map::from_iter([("text".into(), text.as_str().into())]);
+        map.extend(pair.as_deref().map(|pair| ("text_pair".into(), pair.into())));
+        map.insert("choices".into(), choices.clone().into());
+        map.insert("expected".into(), (*label).into());
+        map
     }
 
     fn metrics(

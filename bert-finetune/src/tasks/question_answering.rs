@@ -2,8 +2,6 @@
 //!
 //! The target of a window without the answer is `[CLS]`.
 
-use std::path::Path;
-
 use bert_cli::input::kind::{Format, Input};
 use bert_cli::input::read_inputs;
 use bert_cli::input::table::{Row, TableOptions};
@@ -35,6 +33,8 @@ pub const QUESTION_ANSWERING: Facts = Facts {
     max_seq_len: 384,
     columns: ("question", Some("context")),
     reads_pairs: true,
+    reads_tables: false,
+    options: &["text-pair", "doc-stride", "question", "context", "n-best", "no-answer-threshold"],
     check_columns: |_| Ok(()),
     learn_labels,
     open,
@@ -122,14 +122,12 @@ impl Task for QuestionAnsweringTask {
     /// Positions of the answer's first and last piece in the window; `[CLS]`, 0, if the answer is not all in it.
     type Target = (usize, usize);
 
-    const OPTIONS: &'static [&'static str] = &["--question"];
-
     fn processor(&self) -> &QuestionProcessor {
         &self.processor
     }
 
-    fn read(&self, path: &Path) -> Result<Vec<Question>> {
-        read_squad(path)
+    fn read(&self, input: &Input) -> Result<Vec<Question>> {
+        read_squad(&input.path)
     }
 
     fn defect(&self, question: &Question) -> Option<Defect> {
@@ -212,6 +210,20 @@ impl Task for QuestionAnsweringTask {
             json["n_best"] = candidates.collect();
         }
         json
+    }
+
+    fn labeled(&self, question: &Question) -> Map<String, Value> {
+        let Question { id, question, context, answers, .. } = question;
+        let texts = |answers: &Vec<SquadAnswer>| -> Value {
+            answers.iter().map(|answer| answer.text.as_str()).collect::<Vec<_>>().into()
+        };
+        let expected: Value = answers.as_ref().map(texts).into();
+        Map::from_iter([
+            ("id".into(), id.as_str().into()),
+            ("question".into(), question.as_str().into()),
+            ("context".into(), Value::from(&**context)),
+            ("expected".into(), expected),
+        ])
     }
 
     fn metrics(

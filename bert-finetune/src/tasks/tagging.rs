@@ -3,7 +3,6 @@
 mod examples;
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use bert_cli::input::header::ColumnSource;
 use bert_cli::input::kind::{Format, Input};
@@ -39,6 +38,8 @@ pub const TAGGING: Facts = Facts {
     max_seq_len: 128,
     columns: ("text", None),
     reads_pairs: false,
+    reads_tables: false,
+    options: &["token-column", "tag-column", "class-weights"],
     check_columns: |description| columns(description).map(drop),
     learn_labels,
     open,
@@ -64,7 +65,6 @@ fn columns(description: &Description) -> Result<ConllColumns> {
 
 /// The tags that occur in the files, as they stand there; their scheme goes into the description.
 fn learn_labels(description: &mut Description, files: &Files) -> Result<Vec<String>> {
-    refuse_text_column(description.source)?;
     let columns = columns(description)?;
     let mut sentences: Vec<Sentence> = Vec::new();
     for path in files.all() {
@@ -81,16 +81,6 @@ fn learn_labels(description: &mut Description, files: &Files) -> Result<Vec<Stri
     }
     description.tag_scheme = TagReader::of_sentences(&tags).scheme();
     at_least(2, labels, &files.training)
-}
-
-/// Labeled words have no column of texts.
-fn refuse_text_column(source: ColumnSource) -> Result<()> {
-    match source {
-        ColumnSource::Given => {
-            Err(Error::Usage("--text has no use here: tagged words are read from CoNLL columns or .jsonl".into()))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Tagging of words.
@@ -118,17 +108,14 @@ impl Task for TaggingTask {
     /// The tag of each word that the window reads; `None` for a tag that the model does not have.
     type Target = Vec<Option<usize>>;
 
-    const OPTIONS: &'static [&'static str] = &[];
-
     fn processor(&self) -> &TaggingProcessor {
         &self.processor
     }
 
-    fn read(&self, path: &Path) -> Result<Vec<TaggedSentence>> {
-        refuse_text_column(self.texts.source)?;
-        let sentences = read_tagged(path, self.columns.of(path))?;
+    fn read(&self, input: &Input) -> Result<Vec<TaggedSentence>> {
+        let (sentences, path) = (read_tagged(input, self.columns.of(&input.path))?, input.name());
         let sentences: Vec<TaggedSentence> =
-            sentences.map(|sentence| self.tagged(sentence?, path)).collect::<Result<_>>()?;
+            sentences.map(|sentence| self.tagged(sentence?, &path)).collect::<Result<_>>()?;
         let tags = sentences.iter().flat_map(|sentence| &sentence.tags).filter(|tag| tag.number().is_none());
         let unknown: Vec<&str> = tags.map(|tag| tag.name(self.labels())).collect();
         if let Some(first) = unknown.first() {
@@ -210,6 +197,11 @@ impl Task for TaggingTask {
         };
         let entities: Vec<Value> = tagged.entities.iter().map(entity).collect();
         json!({"words": tagged.words, "tags": tagged.tags, "entities": entities})
+    }
+
+    fn labeled(&self, sentence: &TaggedSentence) -> Map<String, Value> {
+        let tags: Vec<&str> = sentence.tags.iter().map(|tag| tag.name(self.labels())).collect();
+        Map::from_iter([("text".into(), sentence.words.text.as_str().into()), ("expected".into(), tags.into())])
     }
 
     fn metrics(

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use bert_cli::input::kind::Input;
 use bert_model::{Error, Result};
 use bert_train::checkpoint::sha256_of;
 use bert_train::permutation::{Permutation, mix};
@@ -25,7 +26,7 @@ pub(super) struct LabeledData<T: Task> {
 /// Reads the files; without an evaluation file, holds out a fraction of the training examples.
 pub(super) fn read_data<T: Task>(settings: &FinetuneSettings, files: &Files, task: &T) -> Result<LabeledData<T>> {
     let read = |path: &Path, defects: &[Defect]| {
-        let mut examples = task.read(path)?;
+        let mut examples = task.read(&Input::new(path))?;
         leave_out(task, &mut examples, defects, path);
         Ok::<_, Error>(examples)
     };
@@ -51,13 +52,23 @@ fn describe_file(path: &Path) -> Result<Value> {
 /// Removes a random fraction of the examples, at least one if `share` is positive, and returns them; both parts keep
 /// their order.
 fn set_aside<E>(examples: &mut Vec<E>, share: f64, seed: u64) -> Vec<E> {
-    let count = examples.len() as u64;
-    let wanted = if share > 0.0 { ((count as f64 * share).round() as u64).clamp(1, count.max(2) - 1) } else { 0 };
-    let order = Permutation::new(count, seed);
+    let is_aside = held_out(examples.len(), share, seed);
     let (mut kept, mut aside) = (Vec::new(), Vec::new());
-    for (index, example) in examples.drain(..).enumerate() {
-        if order.apply(index as u64) < wanted { &mut aside } else { &mut kept }.push(example);
+    for (example, is_aside) in examples.drain(..).zip(is_aside) {
+        if is_aside { &mut aside } else { &mut kept }.push(example);
     }
     *examples = kept;
     aside
+}
+
+/// Whether a run with these settings and no evaluation file holds out each of `count` training examples.
+pub fn held_out_examples(settings: &FinetuneSettings, count: usize) -> Vec<bool> {
+    held_out(count, settings.eval_share, mix(&[settings.split_seed, SPLIT]))
+}
+
+fn held_out(count: usize, share: f64, seed: u64) -> Vec<bool> {
+    let count = count as u64;
+    let wanted = if share > 0.0 { ((count as f64 * share).round() as u64).clamp(1, count.max(2) - 1) } else { 0 };
+    let order = Permutation::new(count, seed);
+    (0..count).map(|index| order.apply(index) < wanted).collect()
 }

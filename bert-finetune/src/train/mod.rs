@@ -15,10 +15,10 @@ use bert_model::Result;
 use bert_train::Interrupt;
 use bert_train::run_directory::check_inputs;
 
+use crate::data::Files;
 use crate::settings::{FinetuneRunOptions, FinetuneSettings};
 
-pub use crate::data::Files;
-
+pub use self::data::held_out_examples;
 pub use self::objective::evaluate;
 pub use self::once::FinetuneOutcome;
 

@@ -101,7 +101,7 @@ impl<'a, T: Task> bert_train::Objective for FineTuning<'a, T> {
         let mistakes = task.mistakes(examples, &self.evaluation.inputs, &outputs);
         if self.keep_if_best(epoch, metrics.clone()) {
             self.run.save(&self.directory, model, &metrics)?;
-            EvaluationRecord { epoch, metrics: metrics.clone(), mistakes }.save(&self.directory)?;
+            EvaluationRecord { epoch, metrics: metrics.clone(), mistakes, test: None }.save(&self.directory)?;
         }
         let stop = settings.early_stop.is_some_and(|patience| self.epochs_since_best >= patience);
         Ok(Evaluation { metrics, stop })

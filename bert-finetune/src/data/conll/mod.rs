@@ -8,6 +8,8 @@
 mod columns;
 mod json;
 
+use bert_cli::input::columns::json_object;
+use bert_cli::input::keep::Keep;
 use bert_cli::input::kind::{Format, Input};
 use bert_cli::lines::Lines;
 use bert_model::{Error, Result};
@@ -34,6 +36,8 @@ pub struct Sentences {
     lines: Lines,
     options: ConllOptions,
     json: bool,
+    /// Receives the number of each sentence, and the fields of JSON lines that are carried along.
+    keep: Option<Keep>,
     /// Number of columns of the first word of the current sentence.
     width: Option<usize>,
     read: u64,
@@ -47,7 +51,7 @@ pub struct Sentences {
 pub fn read_tagged(input: impl Into<Input>, options: ConllOptions) -> Result<Sentences> {
     let input = input.into();
     let json = input.format == Some(Format::JsonLines);
-    Ok(Sentences { lines: input.lines()?, options, json, width: None, read: 0 })
+    Ok(Sentences { lines: input.lines()?, options, json, keep: input.keep, width: None, read: 0 })
 }
 
 /// Whether a file of any name is in CoNLL columns: each of its first lines, but for comments and empty ones, has at
@@ -83,7 +87,12 @@ impl Sentences {
         for line in self.lines.by_ref() {
             let line = line?;
             if !line.text.trim().is_empty() {
-                return json::sentence(&line, self.lines.path(), self.options.tag.is_some()).map(Some);
+                let path = self.lines.path();
+                let sentence = json::sentence(&line, path, self.options.tag.is_some())?;
+                if let Some(keep) = &self.keep {
+                    keep.send_fields(self.read + 1, &json_object(&line, path)?, path, line.number)?;
+                }
+                return Ok(Some(sentence));
             }
         }
         Ok(None)

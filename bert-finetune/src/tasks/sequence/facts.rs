@@ -21,6 +21,8 @@ pub const CLASSIFICATION: Facts = Facts {
     max_seq_len: 128,
     columns: ("text", None),
     reads_pairs: false,
+    reads_tables: true,
+    options: &["text-pair", "pair", "class-weights"],
     check_columns: |description| columns(description).map(drop),
     learn_labels: |description, files| at_least(2, classes(&columns(description)?, &files.training)?, &files.training),
     open,
@@ -33,6 +35,7 @@ pub const MULTI_LABEL: Facts = Facts {
     problem_type: Some(ProblemType::MultiLabelClassification),
     main_metric: "f1",
     metrics: &["accuracy", "f1", "micro_f1", "macro_f1", "weighted_f1"],
+    options: &["text-pair", "pair"],
     learn_labels: |description, files| at_least(1, classes(&columns(description)?, &files.training)?, &files.training),
     ..CLASSIFICATION
 };
@@ -44,6 +47,7 @@ pub const REGRESSION: Facts = Facts {
     problem_type: Some(ProblemType::Regression),
     main_metric: "pearson",
     metrics: &["pearson", "spearman"],
+    options: &["text-pair", "pair"],
     learn_labels: |_, _| Ok(vec!["value".into()]),
     ..CLASSIFICATION
 };

@@ -109,15 +109,13 @@ impl Task for SequenceTask {
     type Example = SequenceExample;
     type Target = Target;
 
-    const OPTIONS: &'static [&'static str] = &["--pair"];
-
     fn processor(&self) -> &ClassificationProcessor {
         &self.processor
     }
 
-    fn read(&self, path: &Path) -> Result<Vec<SequenceExample>> {
-        let mut rows = read_table(path, &self.columns)?;
-        let examples = rows.by_ref().map(|row| self.example(path, row?)).collect();
+    fn read(&self, input: &Input) -> Result<Vec<SequenceExample>> {
+        let (mut rows, path) = (read_table(input, &self.columns)?, input.name());
+        let examples = rows.by_ref().map(|row| self.example(&path, row?)).collect();
         if rows.skipped() > 0 {
             warn_once(format!("{}: {} row(s) with too few fields passed over", path.display(), rows.skipped()));
         }
@@ -207,6 +205,24 @@ impl Task for SequenceTask {
                 json!({"labels": labels, "probabilities": probabilities})
             }
         }
+    }
+
+    fn labeled(&self, example: &SequenceExample) -> Map<String, Value> {
+        let SequenceExample { text, pair, target, .. } = example;
+        let mut map = Map::from_iter([("text".into(), text.as_str().into())]);
+        map.extend(pair.as_deref().map(|pair| ("text_pair".into(), pair.into())));
+        let expected = match target {
+            Target::None => Value::Null,
+            Target::Class(class) => self.labels()[*class].as_str().into(),
+            Target::Labels(flags) => {
+                let named = self.labels().iter().zip(flags).filter(|(_, flag)| **flag > 0.5);
+                named.map(|(label, _)| label.as_str()).collect()
+            }
+            // As it stands in the file, with the digits of an `f32`.
+            Target::Value(value) => value.to_string().parse::<f64>().map_or(Value::Null, Value::from),
+        };
+        map.insert("expected".into(), expected);
+        map
     }
 
     fn metrics(

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use bert_cli::input::columns::json_object;
 use bert_cli::input::header::{ColumnSource, TEXT};
 use bert_cli::input::kind::Input;
 use bert_cli::input::read_inputs;
@@ -97,16 +98,22 @@ impl TaggingTask {
 
     /// Words, or texts to cut into words, as lines of JSON.
     pub(super) fn json_lines(&self, input: &Input) -> Result<Examples<TaggedSentence>> {
-        let task = self.clone();
-        let lines = input.lines()?;
+        let (task, lines, keep) = (self.clone(), input.lines()?, input.keep.clone());
         let place = lines.path().clone();
         let lines = lines.filter(|line| !line.as_ref().is_ok_and(|line| line.text.trim().is_empty()));
         let is_given = self.texts.source == ColumnSource::Given;
         // Where there is no header, columns have numbers, which are no names in JSON.
         let column = if self.texts.header { self.texts.text.to_string() } else { TEXT.to_string() };
-        Ok(Box::new(lines.map(move |line| match words_or_text(&line?, &place, &column, is_given)? {
-            WordsOrText::Words(words) => Ok(TaggedSentence::of_words(words, Vec::new())),
-            WordsOrText::Text(text) => task.words_of(&text),
+        Ok(Box::new(lines.zip(1..).map(move |(line, row)| {
+            let line = line?;
+            let asked = words_or_text(&line, &place, &column, is_given)?;
+            if let Some(keep) = &keep {
+                keep.send_fields(row, &json_object(&line, &place)?, &place, line.number)?;
+            }
+            match asked {
+                WordsOrText::Words(words) => Ok(TaggedSentence::of_words(words, Vec::new())),
+                WordsOrText::Text(text) => task.words_of(&text),
+            }
         })))
     }
 
