@@ -158,7 +158,8 @@ fn stack(rows: &[&Arc<[f32]>], width: usize, device: &Device) -> Tensor<3> {
     Tensor::from_data(TensorData::new(values, [rows.len(), longest / width, width]), device)
 }
 
-/// Applies `work` to batches of inputs of like lengths, spread over the cores; one result for each input, in their order.
+/// Applies `work` to batches of inputs of like lengths, spread over the cores; one result for each input, in their
+/// order.
 fn for_each_input<T: Task, R: Send>(
     items: &[Item<T>],
     device: &Device,

@@ -40,7 +40,8 @@ fn no_answers_make_a_question_impossible_with_and_without_the_flag() {
     assert_eq!(trained[0], trained[1]);
 }
 
-/// Reported: for a model from elsewhere, `evaluate` counted "no answer" at a threshold of 0 and wrote answers without one.
+/// Reported: for a model from elsewhere, `evaluate` counted "no answer" at a threshold of 0 and wrote answers without
+/// one.
 #[test]
 fn metrics_and_predictions_are_one_decision() {
     let directory = workshop();
@@ -51,9 +52,10 @@ fn metrics_and_predictions_are_one_decision() {
     for threshold in ["", "--no-answer-threshold -50", "--no-answer-threshold 50"] {
         let line = format!("evaluate --model answers --data a.json --json --quiet --predictions p.jsonl {threshold}");
         let metrics = json(&line, at);
-        let found = lines(at.join("p.jsonl"));
-        let right = found.iter().zip([("bad"), ("")].iter().cycle()).filter(|(found, gold)| found["answer"] == **gold);
-        let share = right.count() as f64 / 32.0 * 100.0;
+        let answers = lines(at.join("p.jsonl"));
+        let is_right = |(found, gold): &(&Value, &&str)| found["answer"] == **gold;
+        let right = answers.iter().zip(["bad", ""].iter().cycle()).filter(is_right).count();
+        let share = right as f64 / 32.0 * 100.0;
         assert_eq!(metrics["exact_match"].as_f64(), Some(share), "{threshold}: {metrics}");
     }
 }

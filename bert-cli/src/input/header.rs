@@ -1,5 +1,5 @@
-//! Which field of a table is which column: by the names of a header, by numbers, or by a second guess. What is guessed is
-//! said on stderr.
+//! Which field of a table is which column: by the names of a header, by numbers, or by a second guess. What is guessed
+//! is said on stderr.
 
 use std::path::Path;
 
@@ -89,8 +89,8 @@ pub(super) fn second_guess(path: &Path, column: &Column) -> String {
     format!("{}: there is no column `{column}`, as in training; `{TEXT}` is read", path.display())
 }
 
-/// Whether a file called `.txt` is a table with tabs rather than a text, or the pair of texts that `options` ask for, on
-/// each line: its first line has tabs, and the columns are there. Other files and pipes are not looked at.
+/// Whether a file called `.txt` is a table with tabs rather than a text, or the pair of texts that `options` ask for,
+/// on each line: its first line has tabs, and the columns are there. Other files and pipes are not looked at.
 ///
 /// # Errors
 /// [`Error::Io`]; [`Error::Line`] if the first line is neither, or `options` name a column and there are no tabs.
@@ -198,7 +198,8 @@ mod tests {
 
     use ColumnSource::{Given, Remembered, Usual};
 
-    /// Reported: a table with tabs called .txt gave one answer too many, and the columns of training were not looked at.
+    /// Reported: a table with tabs called .txt gave one answer too many, and the columns of training were not looked
+    /// at.
     #[test]
     fn a_txt_file_with_the_columns_of_training_is_a_table() {
         let table = "id\tone\ttwo\n1\ta\tb\n2\tc\td\n";

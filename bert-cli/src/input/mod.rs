@@ -25,8 +25,8 @@ use crate::lines::Line;
 /// answer.
 ///
 /// Every line of `.txt` and of the standard input (unless it has another format) is a text, empty ones too, so that the
-/// answers are as many as the lines. If `options` ask for a pair, a tab separates its two texts there. A `.txt` file with
-/// tabs between the columns of `options` is a table.
+/// answers are as many as the lines. If `options` ask for a pair, a tab separates its two texts there. A `.txt` file
+/// with tabs between the columns of `options` is a table.
 ///
 /// # Errors
 /// [`Error::File`] for another extension; those of [`Input::lines`] and [`read_table`]. Rows carry their own.

@@ -1,8 +1,8 @@
 //! Entity-level scores, the metric of CoNLL-2003: an entity is correct if its first word, last word and type are.
 //!
-//! Counts as CoNLL's `conlleval` script (Tjong Kim Sang, 2000) and seqeval's default mode, which agree, and as seqeval's
-//! strict mode. Tags that mark no entities, such as parts of speech, are counted like `conlleval -r`: each word is an
-//! entity, so that F1 is the accuracy.
+//! Counts as CoNLL's `conlleval` script (Tjong Kim Sang, 2000) and seqeval's default mode, which agree, and as
+//! seqeval's strict mode. Tags that mark no entities, such as parts of speech, are counted like `conlleval -r`: each
+//! word is an entity, so that F1 is the accuracy.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -146,8 +146,8 @@ mod tests {
         }
     }
 
-    /// Reported: BMES, tags with the letter last or with `_`, and plain tags were not read as seqeval reads them, and the
-    /// accuracy of IOB2 with a stray `I` was another.
+    /// Reported: BMES, tags with the letter last or with `_`, and plain tags were not read as seqeval reads them, and
+    /// the accuracy of IOB2 with a stray `I` was another.
     #[test]
     fn every_scheme_in_every_notation_as_seqeval() {
         let cases: Vec<serde_json::Value> =

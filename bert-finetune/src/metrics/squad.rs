@@ -1,10 +1,10 @@
 //! Exact match and F1 of answers, computed like the official scripts of SQuAD v1.1 and v2.0.
 //!
-//! Both compare answers in lowercase, without ASCII punctuation, articles and extra whitespace. F1 is that of two bags of
-//! words. A prediction gets its best score over the annotated answers. Results are percentages, 0 to 100.
+//! Both compare answers in lowercase, without ASCII punctuation, articles and extra whitespace. F1 is that of two bags
+//! of words. A prediction gets its best score over the annotated answers. Results are percentages, 0 to 100.
 //!
-//! In v2.0 a question may be left unanswered. Whether it is, is decided before: this module only counts. It also computes
-//! the best threshold of the no-answer score, in BERT the difference score(null) − score(best span).
+//! In v2.0 a question may be left unanswered. Whether it is, is decided before: this module only counts. It also
+//! computes the best threshold of the no-answer score, in BERT the difference score(null) − score(best span).
 
 use std::collections::HashMap;
 
@@ -19,8 +19,8 @@ pub struct PredictedAnswer<'a> {
     pub is_unanswered: bool,
     /// The annotated answers; empty if the question has none.
     pub answers: Vec<&'a str>,
-    /// No-answer score: higher means that "no answer" is more likely; infinite where nothing can be an answer. Unused in
-    /// v1.1.
+    /// No-answer score: higher means that "no answer" is more likely; infinite where nothing can be an answer. Unused
+    /// in v1.1.
     pub no_answer_score: f64,
 }
 

@@ -10,14 +10,14 @@ use bert_model::{Error, Result};
 
 use crate::data::is_unlabeled;
 
-/// The number of a label; where all labels have names, a number means the label that has it.
+/// The index of a label; if all labels have names, a number is an index.
 pub(super) fn label_index(label: &str, labels: &[String]) -> Option<usize> {
     let is_named = || labels.iter().all(|label| label.parse::<f64>().is_err());
     let by_number = || label.parse().ok().filter(|&number| number < labels.len() && is_named());
     labels.iter().position(|known| known == label).or_else(by_number)
 }
 
-/// The classes of a training file. What only marks rows without a label is no class.
+/// The classes of a training file, without the marks of rows that have no label.
 pub(super) fn classes(table: &TableOptions, training: &Path) -> Result<Vec<String>> {
     let rows: Vec<Row> = read_table(training, table)?.collect::<Result<_>>()?;
     let mut found = label_names(&rows);
@@ -34,14 +34,15 @@ pub(super) fn classes(table: &TableOptions, training: &Path) -> Result<Vec<Strin
         // A column by its name is a label, though no training text may have it.
         Some(LabelColumns::Indicators(columns)) => {
             let names: Vec<String> = columns.iter().map(Column::to_string).collect();
+            found.retain(|label| names.contains(label) || !is_unlabeled(label));
             if found.iter().all(|label| names.contains(label)) { names } else { found }
         }
         _ => found,
     })
 }
 
-/// Whether a label is a mark of rows without one, to judge by the other labels: `-` unless there is a `+`, and −1 beside
-/// names or beside 0, 1, 2 and so on; both only where two classes remain. −1, 0 and 1 are a scale.
+/// Whether a label is a mark of rows without one, to judge by the other labels: `-` unless there is a `+`, and −1
+/// beside names or beside 0, 1, 2 and so on; both only where two classes remain. −1, 0 and 1 are a scale.
 fn is_mark(label: &str, labels: &[String]) -> bool {
     let classes: Vec<&String> = labels.iter().filter(|other| !is_unlabeled(other)).collect();
     let values: Option<Vec<f64>> = classes.iter().map(|class| class.parse().ok()).collect();
@@ -69,7 +70,7 @@ fn label_names(rows: &[Row]) -> Vec<String> {
     labels
 }
 
-/// The labels of a training file, if there are enough of them to tell apart.
+/// The labels of a training file, if there are at least `count`.
 pub(super) fn at_least(count: usize, labels: Vec<String>, training: &Path) -> Result<Vec<String>> {
     if labels.len() >= count {
         return Ok(labels);

@@ -1,8 +1,8 @@
-//! Tasks, one file for each: what a labeled example is, what the loss is, and how good answers are. How a text becomes
-//! input and scores become an answer is the library's ([`bert_model::pipeline`]).
+//! Tasks, one file for each: their labeled examples, loss and metrics. The conversion of texts to input and of scores
+//! to answers is the library's ([`bert_model::pipeline`]).
 //!
-//! [`crate::train`], [`crate::predict`] and `evaluate` know tasks only through [`Task`]; [`kind`] has their names, [`any`]
-//! makes one of them from the description of a head.
+//! [`crate::train`], [`crate::predict`] and `evaluate` know tasks only through [`Task`]; [`kind`] has their names,
+//! [`any`] makes one of them from the description of a head.
 
 pub mod any;
 pub mod kind;
@@ -29,7 +29,7 @@ pub type Examples<E> = Box<dyn Iterator<Item = Result<E>> + Send>;
 /// What the command line gives for one example.
 #[derive(Debug, Clone, Default)]
 pub struct Query {
-    /// The text, or what is asked about.
+    /// The text; for a question, its context.
     pub text: String,
     /// The second text of a pair.
     pub pair: Option<String>,
@@ -41,11 +41,11 @@ pub struct Query {
 
 /// BERT with the head of a task.
 pub type ModelOf<T> = <<T as Task>::Processor as Processor>::Model;
-/// What the model sees at once; an example may become several (windows of a long text).
+/// One input of the model; an example may have several (windows of a long text).
 pub type InputOf<T> = <<T as Task>::Processor as Processor>::Input;
-/// The head's numbers for one input, on the host.
+/// The head's output for one input, on the host.
 pub type OutputOf<T> = <<T as Task>::Processor as Processor>::Output;
-/// The head's numbers for all inputs of each example.
+/// The head's outputs for all inputs of each example.
 pub type OutputsOf<T> = Vec<Vec<OutputOf<T>>>;
 /// The answer to one example.
 pub type AnswerOf<T> = <<T as Task>::Processor as Processor>::Answer;
@@ -81,13 +81,13 @@ pub fn warn_of(defect: Defect, count: usize, path: &Path) {
     }
 }
 
-/// What can be learned from labeled examples.
+/// A task that is learned from labeled examples.
 pub trait Task: Clone + Send + Sync {
-    /// How the trained model will be used.
+    /// The text side of the pipeline of the trained model.
     type Processor: HeadProcessor + Clone;
-    /// What a data file holds.
+    /// An example of a data file.
     type Example: Clone + Send + Sync + 'static;
-    /// What the head should say about one input.
+    /// The expected output for one input.
     type Target: Send + Sync;
 
     /// The text side of the pipeline.
@@ -96,7 +96,7 @@ pub trait Task: Clone + Send + Sync {
     /// Reads labeled examples, those with a [`Defect`] too.
     ///
     /// # Errors
-    /// What is wrong in the file, and where.
+    /// If the file is invalid; the error names the place.
     fn read(&self, input: &Input) -> Result<Vec<Self::Example>>;
 
     /// Why an example that was read cannot be used, if it cannot.
@@ -104,29 +104,29 @@ pub trait Task: Clone + Send + Sync {
         None
     }
 
-    /// Prepares for the evaluation of a head from elsewhere, whose settings are not known (whether a question may have no
-    /// answer), by the examples to evaluate.
+    /// Prepares for the evaluation of a head from elsewhere, whose settings are not known (whether a question may have
+    /// no answer), by the examples to evaluate.
     fn prepare(&mut self, _examples: &[Self::Example]) {}
 
     /// Reads examples without labels, one at a time, from a file or from the standard input.
     ///
     /// # Errors
-    /// If the file cannot be read as this task needs it; examples carry their own errors.
+    /// If the file cannot be read, or not for this task; examples yield their own errors.
     fn questions(&self, input: &Input) -> Result<Examples<Self::Example>>;
 
     /// An example from the command line.
     ///
     /// # Errors
-    /// If what was given does not make one.
+    /// If the options do not make an example.
     fn question(&self, query: &Query) -> Result<Self::Example>;
 
-    /// What the pipeline is asked about an example.
+    /// The request to the pipeline for an example.
     fn request<'a>(&self, example: &'a Self::Example) -> RequestOf<'a, Self>;
 
-    /// What the head should say about each of an example's inputs.
+    /// The expected output for each of an example's inputs.
     fn targets(&self, example: &Self::Example, inputs: &[InputOf<Self>]) -> Vec<Self::Target>;
 
-    /// Weighs classes against their number in the training examples, so that rare ones count as much as frequent ones.
+    /// Weights classes inversely to their frequency in the training examples.
     ///
     /// # Errors
     /// If the task has no classes.
@@ -134,7 +134,7 @@ pub trait Task: Clone + Send + Sync {
         Err(Error::Usage("--class-weights: only classification and tagging have classes to weigh".into()))
     }
 
-    /// How many loss terms an input with this target has (labeled words, say), weighted.
+    /// The weighted number of loss terms of an input with this target, for instance of its labeled words.
     fn terms(&self, _target: &Self::Target) -> f64 {
         1.0
     }
@@ -162,7 +162,8 @@ pub trait Task: Clone + Send + Sync {
         outputs: &[Vec<OutputOf<Self>>],
     ) -> Map<String, Value>;
 
-    /// Sets what is chosen on held-out examples (the threshold of "no answer") by their metrics; whether it did.
+    /// Sets what is tuned on held-out examples (the threshold of "no answer") from their metrics. Returns whether
+    /// anything was set.
     fn tune(&mut self, _metrics: &Map<String, Value>) -> bool {
         false
     }
@@ -175,11 +176,11 @@ pub trait Task: Clone + Send + Sync {
         outputs: &[Vec<OutputOf<Self>>],
     ) -> Vec<Mistake>;
 
-    /// The metric that decides which epoch is best; more is better.
+    /// The metric that selects the best epoch; higher is better.
     fn main_metric(&self) -> &'static str;
 }
 
-/// The weights that make classes count alike: examples / (classes · examples of the class), as scikit-learn's "balanced";
+/// The weights of balanced classes: examples / (classes · examples of the class), as scikit-learn's "balanced";
 /// 1 for a class that has no example.
 fn balanced(classes: impl Iterator<Item = usize>, count: usize) -> Vec<f32> {
     let mut examples = vec![0_u32; count];

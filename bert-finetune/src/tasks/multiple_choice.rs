@@ -1,4 +1,5 @@
-//! The best of several continuations (paper, section 4.4): each is paired with the text and scored, softmax over them.
+//! The best of several continuations (paper, section 4.4): each is paired with the text and scored; softmax over
+//! the scores.
 
 use std::borrow::Cow;
 
@@ -39,7 +40,7 @@ fn open(description: &Description, _labels: Vec<String>, tokenizer: &Tokenizer) 
     Ok(AnyTask::MultipleChoice(MultipleChoiceTask { columns: columns(description)?, processor }))
 }
 
-/// Where a table has what.
+/// The columns of a table.
 fn columns(description: &Description) -> Result<ChoiceOptions> {
     Ok(ChoiceOptions {
         text: description.column(&description.text)?,
@@ -51,10 +52,10 @@ fn columns(description: &Description) -> Result<ChoiceOptions> {
     })
 }
 
-/// Choosing among texts.
+/// The choice of the best among several texts.
 #[derive(Debug, Clone)]
 pub struct MultipleChoiceTask {
-    /// Where a table has what.
+    /// The columns of a table.
     pub columns: ChoiceOptions,
     /// Pairs a text with its choices.
     pub processor: ChoiceProcessor,
@@ -63,7 +64,7 @@ pub struct MultipleChoiceTask {
 impl Task for MultipleChoiceTask {
     type Processor = ChoiceProcessor;
     type Example = ChoiceRow;
-    /// The right choice.
+    /// The index of the correct choice.
     type Target = usize;
 
     fn processor(&self) -> &ChoiceProcessor {

@@ -1,6 +1,6 @@
 //! The span of a text that answers a question (paper, sections 4.2 and 4.3; google-research/bert, `run_squad.py`).
 //!
-//! A window without the answer points to `[CLS]`.
+//! The target of a window without the answer is `[CLS]`.
 
 use bert_cli::input::kind::{Format, Input};
 use bert_cli::input::read_inputs;
@@ -49,7 +49,7 @@ fn open(description: &Description, _labels: Vec<String>, tokenizer: &Tokenizer) 
     }))
 }
 
-/// Such a head has no labels; whether some questions have no answer goes into the description.
+/// Learns whether some questions have no answer; the head has no labels.
 fn learn_labels(description: &mut Description, files: &Files) -> Result<Vec<String>> {
     for file in files.all() {
         if read_squad(file)?.iter().any(Question::is_impossible) {
@@ -59,15 +59,15 @@ fn learn_labels(description: &mut Description, files: &Files) -> Result<Vec<Stri
     Ok(Vec::new())
 }
 
-/// The threshold of "no answer" before it is tuned, as `run_squad.py` has it.
+/// The threshold of "no answer" before it is tuned: the default of `run_squad.py`.
 const UNTUNED: f64 = 0.0;
 
 /// Extractive question answering.
 #[derive(Debug, Clone)]
 pub struct QuestionAnsweringTask {
-    /// Where a table has questions and the texts that they are about.
+    /// The columns of questions and contexts in a table.
     pub columns: TableOptions,
-    /// Cuts texts into windows and reads answers off them.
+    /// Makes windows of texts, and answers from their scores.
     pub processor: QuestionProcessor,
 }
 
@@ -82,7 +82,7 @@ fn window_loss(window: &QuestionWindow, target: (usize, usize), (start, end): &S
     (cost(start, target.0) + cost(end, target.1)) / 2.0
 }
 
-/// What stands in a span; nothing if there is none.
+/// The text of a span; empty without a span.
 fn text_of(question: &Question, span: Option<AnswerSpan>) -> &str {
     let place = span.map_or((0, 0), |span| (span.start, span.end));
     CodePoints::new(&question.context).slice(&question.context, place.0, place.1)
@@ -143,7 +143,7 @@ impl Task for QuestionAnsweringTask {
         }
     }
 
-    /// SQuAD's `.json`, or else the columns of a table; in plain text a tab stands between question and context.
+    /// SQuAD's `.json`, or else the columns of a table; in plain text a tab separates question and context.
     fn questions(&self, input: &Input) -> Result<Examples<Question>> {
         if input.format == Some(Format::Json) {
             return Ok(Box::new(read_squad(&input.path)?.into_iter().map(Ok)));

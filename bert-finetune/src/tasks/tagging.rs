@@ -1,4 +1,4 @@
-//! A tag for every word (paper, section 5.3): read off a word's first piece; the other pieces have no say.
+//! A tag for every word (paper, section 5.3), predicted from its first WordPiece.
 
 mod examples;
 
@@ -57,7 +57,7 @@ fn open(description: &Description, labels: Vec<String>, tokenizer: &Tokenizer) -
     }))
 }
 
-/// Where a CoNLL file has what.
+/// The columns of a CoNLL file.
 fn columns(description: &Description) -> Result<ConllColumns> {
     let parse = |column: &Option<String>| column.as_deref().map(TagColumn::parse).transpose();
     Ok(ConllColumns { token: parse(&description.token_column)?, tag: parse(&description.tag_column)? })
@@ -86,13 +86,13 @@ fn learn_labels(description: &mut Description, files: &Files) -> Result<Vec<Stri
 /// Tagging of words.
 #[derive(Debug, Clone)]
 pub struct TaggingTask {
-    /// Where a CoNLL file has what.
+    /// The columns of a CoNLL file.
     pub columns: ConllColumns,
-    /// Where a table has texts to be tagged.
+    /// The columns of a table of texts.
     pub texts: TableOptions,
-    /// The tags in the order of their numbers, what they mean, and how words become windows.
+    /// The tags in the order of their indices, their scheme, and the windows of long texts.
     pub processor: TaggingProcessor,
-    /// Of each tag; empty if all count alike.
+    /// The weight of each tag; empty if all are 1.
     pub tag_weights: Vec<f32>,
 }
 
@@ -105,7 +105,7 @@ impl TaggingTask {
 impl Task for TaggingTask {
     type Processor = TaggingProcessor;
     type Example = TaggedSentence;
-    /// The tag of each word that the window reads; `None` for one that the model has not.
+    /// The tag of each word that the window reads; `None` for a tag that the model does not have.
     type Target = Vec<Option<usize>>;
 
     fn processor(&self) -> &TaggingProcessor {
@@ -121,14 +121,14 @@ impl Task for TaggingTask {
         if let Some(first) = unknown.first() {
             let (file, count) = (path.display(), unknown.len());
             warn_once(format!(
-                "{file}: {count} word(s) have tags that the model has not ({first}, …): counted as missed"
+                "{file}: {count} word(s) have tags that the model does not have ({first}, …): counted as missed"
             ));
         }
         Ok(sentences)
     }
 
-    /// Texts of a table if it is `.csv`, its column is named, or its header is found; CoNLL columns in any other file but
-    /// `.jsonl`, and in `.txt` only with tags.
+    /// Texts of a table if it is `.csv`, its column is named, or its header is found; CoNLL columns in any other file
+    /// but `.jsonl`, and in `.txt` only with tags.
     fn questions(&self, input: &Input) -> Result<Examples<TaggedSentence>> {
         let is_given = self.texts.source == ColumnSource::Given;
         let is_text = input.format == Some(Format::Text) || input.format.is_none() && input.is_stdin();
@@ -182,7 +182,7 @@ impl Task for TaggingTask {
         windows: &[&TaggingWindow],
         tags: &[&Vec<Option<usize>>],
     ) -> Tensor<1> {
-        // Tags that the model has not are in evaluation files only, which have no loss here.
+        // Unknown tags occur in evaluation files only, whose loss is computed elsewhere.
         let tags: Vec<i32> = tags.iter().flat_map(|tags| tags.iter().map(|tag| tag.unwrap_or(0) as i32)).collect();
         let logits = self.processor.logits(model, hidden, windows);
         let device = logits.device();

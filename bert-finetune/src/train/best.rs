@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 
 /// Compares two evaluations by a metric of which more is better; `Greater` if the first one is better.
 ///
-/// The metric decides. An undefined one (a correlation of constants, say) is worse than any value, and the lower held-out
-/// loss decides between equals: a small held-out set has few different accuracies.
+/// The metric decides. An undefined one (a correlation of constants, say) is worse than any value, and the lower
+/// held-out loss decides between equals: a small held-out set has few different accuracies.
 pub(super) fn compare(metric: &str, first: &Map<String, Value>, second: &Map<String, Value>) -> Ordering {
     let value = |metrics: &Map<String, Value>| number(metrics, metric).unwrap_or(f64::NEG_INFINITY);
     let loss = |metrics: &Map<String, Value>| number(metrics, "loss").unwrap_or(f64::INFINITY);

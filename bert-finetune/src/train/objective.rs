@@ -108,8 +108,8 @@ impl<'a, T: Task> bert_train::Objective for FineTuning<'a, T> {
     }
 }
 
-/// Computes metrics of a model (without autodiff) on the labeled ones among examples; also returns the head's outputs for
-/// all of them.
+/// Computes metrics of a model (without autodiff) on the labeled ones among examples; also returns the head's outputs
+/// for all of them.
 ///
 /// # Errors
 /// If the system cannot create threads.

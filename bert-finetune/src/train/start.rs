@@ -21,8 +21,8 @@ pub(super) fn with_head(config: BertConfig, description: &Description, labels: &
     config
 }
 
-/// Returns the labels, in the order of the checkpoint's head if it has the same architecture and labels, and whether that
-/// head can be kept. A head for tags is kept if it has more than the files, which may lack a rare tag.
+/// Returns the labels, in the order of the checkpoint's head if it has the same architecture and labels, and whether
+/// that head can be kept. A head for tags is kept if it has more than the files, which may lack a rare tag.
 pub(super) fn fit_to_head(labels: Vec<String>, architecture: &str, checkpoint: &BertConfig) -> (Vec<String>, bool) {
     if !checkpoint.architectures.iter().flatten().any(|name| name == architecture) {
         return (labels, false);

@@ -1,4 +1,5 @@
-//! A tag for every word (paper, section 5.3), read off the word's first WordPiece, and the entities that tags mark.
+//! A tag for every word (paper, section 5.3), predicted from the word's first WordPiece, and the entities that tags
+//! mark.
 //!
 //! A text that is too long is read in windows that overlap, each word in the window where it has more context, so that
 //! every word gets a tag.
@@ -36,7 +37,7 @@ pub type TokenClassifier = Pipeline<TaggingProcessor>;
 /// A text cut into words.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Words {
-    /// The text that the words were cut from; they themselves with spaces between if they came as such.
+    /// The text; for words that are given, the words joined by spaces.
     pub text: String,
     /// The words.
     pub words: Vec<String>,
@@ -58,7 +59,7 @@ pub struct TaggedText {
     pub entities: Vec<Entity>,
 }
 
-/// A name in a text.
+/// A named entity in a text.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Entity {
@@ -68,7 +69,7 @@ pub struct Entity {
     pub start: usize,
     /// Where it ends, in code points, exclusive.
     pub end: usize,
-    /// What stands there.
+    /// The text of the entity.
     pub text: String,
     /// The mean probability of its words' tags.
     pub score: f32,
@@ -123,7 +124,7 @@ impl TokenClassifier {
 }
 
 impl Words {
-    /// Words that came as such.
+    /// The words of a text that is given as words.
     pub fn new(words: Vec<String>) -> Self {
         let mut start = 0;
         let place = |word: &String| {
@@ -168,7 +169,7 @@ impl TaggingProcessor {
         &self.labels
     }
 
-    /// What reads entities off the tags.
+    /// The reader of entities from tags.
     pub fn reader(&self) -> &TagReader {
         &self.reader
     }

@@ -45,8 +45,8 @@ pub enum WordsOrText {
     Text(String),
 }
 
-/// Parses a line of `.jsonl` with `words` (or `tokens`), else with a text under `column`. If `column` is the only one that
-/// will do, words are not looked for.
+/// Parses a line of `.jsonl` with `words` (or `tokens`), else with a text under `column`. If `column` is the only one
+/// that will do, words are not looked for.
 ///
 /// # Errors
 /// If the line is not an object with one of these keys, or what stands there is no list of words or no text.

@@ -46,16 +46,16 @@ pub struct Sentences {
 /// Opens a CoNLL file, or a `.jsonl` file with `words` and `tags` (or Hugging Face's names, `tokens` and `ner_tags`).
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be opened. A sentence yields an error if a line has too few columns, or tags and words
-/// differ in number.
+/// [`Error::Io`] if the file cannot be opened. A sentence yields an error if a line has too few columns, or tags and
+/// words differ in number.
 pub fn read_tagged(input: impl Into<Input>, options: ConllOptions) -> Result<Sentences> {
     let input = input.into();
     let json = input.format == Some(Format::JsonLines);
     Ok(Sentences { lines: input.lines()?, options, json, keep: input.keep, width: None, read: 0 })
 }
 
-/// Whether a file of any name is in CoNLL columns: each of its first lines, but for comments and empty ones, has at least
-/// two columns, and in the tag's column what `is_tag` knows as a tag. Pipes are not looked at.
+/// Whether a file of any name is in CoNLL columns: each of its first lines, but for comments and empty ones, has at
+/// least two columns, and in the tag's column what `is_tag` knows as a tag. Pipes are not looked at.
 ///
 /// # Errors
 /// If the file cannot be read.
@@ -120,9 +120,9 @@ impl Sentences {
         Ok((!sentence.words.is_empty()).then_some(sentence))
     }
 
-    /// Whether this line before a sentence is a comment rather than the word `#`. A line that starts with `# ` is a word
-    /// if a tab follows the `#`, or if it has as many columns as earlier lines and no equals sign (unlike
-    /// `# sent_id = 7`). If words are not in the first column, a `#` there is a comment, too (GermEval's sources).
+    /// Whether this line before a sentence is a comment rather than the word `#`. A line that starts with `# ` is a
+    /// word if a tab follows the `#`, or if it has as many columns as earlier lines and no equals sign (unlike `#
+    /// sent_id = 7`). If words are not in the first column, a `#` there is a comment, too (GermEval's sources).
     fn is_comment(&self, text: &str, fields: &[&str]) -> bool {
         let like_words = self.width == Some(fields.len()) && !fields.contains(&"=");
         let is_numbered = self.options.token != TagColumn::FromStart(1);

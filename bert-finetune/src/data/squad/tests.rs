@@ -43,8 +43,8 @@ fn a_compressed_file_is_read() {
     assert_eq!(read_squad(&path).unwrap()[0].answers, pies(10));
 }
 
-/// A question has no answer if the list of its answers is empty, whatever `is_impossible` says; without a list it is not
-/// labeled, unless `is_impossible` says so.
+/// A question has no answer if the list of its answers is empty, whatever `is_impossible` says; without a list it is
+/// not labeled, unless `is_impossible` says so.
 #[test]
 fn unanswerable_by_empty_answers_alone() {
     for (keys, expected) in [

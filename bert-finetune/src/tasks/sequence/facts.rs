@@ -63,7 +63,7 @@ fn open(description: &Description, labels: Vec<String>, tokenizer: &Tokenizer) -
     }))
 }
 
-/// Where a table has what.
+/// The columns of a table.
 fn columns(description: &Description) -> Result<TableOptions> {
     let label = |name: &str| match description.task.problem_type {
         Some(ProblemType::MultiLabelClassification) => LabelColumns::parse_multi(name, description.header),

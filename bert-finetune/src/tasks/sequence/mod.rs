@@ -1,4 +1,5 @@
-//! One text or a pair (paper, section 4.1): a class, any number of labels, or a value, read off the pooled `[CLS]`.
+//! One text or a pair (paper, section 4.1): a class, any number of labels, or a value, computed from the pooled
+//! `[CLS]`.
 
 mod facts;
 mod scores;
@@ -26,22 +27,22 @@ use crate::report::Mistake;
 /// Classification, multi-label classification or regression of texts and pairs.
 #[derive(Debug, Clone)]
 pub struct SequenceTask {
-    /// Which of the three, and the names of the classes in the order of their numbers; one name for a value.
+    /// Which of the three, and the labels in the order of the head's outputs; one label for a value.
     pub processor: ClassificationProcessor,
-    /// Where a table has what.
+    /// The columns of a table.
     pub columns: TableOptions,
-    /// The metric that decides.
+    /// The metric that selects the best epoch.
     pub main_metric: &'static str,
-    /// Of each class; empty if all count alike.
+    /// The weight of each class; empty if all are 1.
     pub class_weights: Vec<f32>,
 }
 
-/// What the head should say.
+/// The expected output of the head.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Target {
     /// It is not known.
     None,
-    /// The number of a class.
+    /// The index of a class.
     Class(usize),
     /// For each label 1 or 0.
     Labels(Vec<f32>),
@@ -49,7 +50,7 @@ pub enum Target {
     Value(f32),
 }
 
-/// A text or a pair, and what is to be said of it.
+/// A text or a pair, with its expected output.
 #[derive(Debug, Clone)]
 pub struct SequenceExample {
     /// Line in its file, from 1.
@@ -58,7 +59,7 @@ pub struct SequenceExample {
     pub text: String,
     /// The second text of a pair.
     pub pair: Option<String>,
-    /// What should be said.
+    /// The expected output.
     pub target: Target,
 }
 
@@ -67,10 +68,10 @@ impl SequenceTask {
         self.processor.labels()
     }
 
-    /// The example that a row is.
+    /// Converts a row to an example.
     ///
     /// # Errors
-    /// A label that is none of the task's, named with its line.
+    /// If the label is none of the task's; the error names the line.
     pub fn example(&self, path: &Path, row: Row) -> Result<SequenceExample> {
         let unknown = |label: &str| {
             Error::line(path, row.line, format!("the label {label:?}"), format!("one of {}", self.labels().join(", ")))

@@ -19,29 +19,29 @@ use crate::tasks::labels::label_index;
 pub struct TaggedSentence {
     /// The words, and where they stand.
     pub words: Words,
-    /// As many, or none.
+    /// The tag of each word; empty if they are not known.
     pub tags: Vec<GoldTag>,
 }
 
 /// The tag of a word in a labeled file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GoldTag {
-    /// The number of a tag that the model has.
+    /// The index of a tag of the model.
     Known(usize),
-    /// A tag that the model has not, of a type that it has (`S-PER` where it has `B-PER`). It counts in metrics, as
-    /// missed, and not in the loss.
+    /// A tag that the model does not have, of a type that it has (`S-PER` beside `B-PER`). It counts as missed in
+    /// metrics, and does not count in the loss.
     Unknown(String),
 }
 
 impl TaggedSentence {
-    /// Words that came as such.
+    /// A sentence of words that are given.
     pub(super) fn of_words(words: Vec<String>, tags: Vec<GoldTag>) -> Self {
         Self { words: Words::new(words), tags }
     }
 }
 
 impl GoldTag {
-    /// Its number, if the model has the tag.
+    /// Its index, if the model has the tag.
     pub(super) fn number(&self) -> Option<usize> {
         match self {
             Self::Known(number) => Some(*number),

@@ -1,11 +1,11 @@
 //! Tags of files, their numbers, and answers as JSON.
 
+use std::path::Path;
+
 use bert_cli::input::columns::Column;
 use bert_model::pipeline::Processor;
 use bert_model::pipeline::tags::TagScheme;
 use bert_model::text::tokenizer::Normalization;
-
-use std::path::Path;
 
 use super::*;
 use crate::tasks::kind::TaskKind;

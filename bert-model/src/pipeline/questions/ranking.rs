@@ -40,7 +40,7 @@ pub struct RankedSpans {
 }
 
 impl AnswerSpan {
-    /// What stands there in the question's text.
+    /// The span of this text as a candidate.
     pub(super) fn of(&self, text: &str) -> Candidate {
         let &Self { start, end, probability, .. } = self;
         Candidate { text: CodePoints::new(text).slice(text, start, end).to_string(), score: probability, start, end }

@@ -15,7 +15,7 @@
 //! The letter stands before the type or after it, with `-` or `_` between them (`B-PER`, `PER_B`), or alone. `O` is
 //! outside of any entity in all schemes, as are BMEWO+'s `BB_O_PER`, `MM_O`, `EE_O_PER` and `WW_O_PER`.
 //!
-//! A [`TagReader`] recognizes the scheme of a set of labels and reads entities off tags, as seqeval does.
+//! A [`TagReader`] recognizes the scheme of a set of labels and reads entities from tags, as seqeval does.
 
 mod notation;
 mod reader;

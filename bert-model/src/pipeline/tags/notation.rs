@@ -28,39 +28,34 @@ impl Role {
     }
 }
 
-/// Where the letter and the type stand in a tag.
+/// Where the letter of a tag stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Notation {
     /// `B-PER`, with this separator.
-    LetterFirst(char),
+    First(char),
     /// `PER-B`, with this separator.
-    LetterLast(char),
+    Last(char),
     /// `B`: there are no types.
-    LetterAlone,
+    Alone,
 }
 
 /// All notations; of several that read a set of labels equally well, the first counts.
-pub(super) const NOTATIONS: [Notation; 5] = [
-    Notation::LetterFirst('-'),
-    Notation::LetterFirst('_'),
-    Notation::LetterLast('-'),
-    Notation::LetterLast('_'),
-    Notation::LetterAlone,
-];
+pub(super) const NOTATIONS: [Notation; 5] =
+    [Notation::First('-'), Notation::First('_'), Notation::Last('-'), Notation::Last('_'), Notation::Alone];
 
 impl Notation {
     /// The letter and the type of a tag; `None` if the tag is not written like this. The type may hold the separator.
     pub fn parse(self, tag: &str) -> Option<(char, &str)> {
         let (letter, kind) = match self {
-            Self::LetterFirst(separator) => tag.split_once(separator)?,
-            Self::LetterLast(separator) => {
+            Self::First(separator) => tag.split_once(separator)?,
+            Self::Last(separator) => {
                 let (kind, letter) = tag.rsplit_once(separator)?;
                 (letter, kind)
             }
-            Self::LetterAlone => (tag, ""),
+            Self::Alone => (tag, ""),
         };
         let letter = only_character(letter).filter(|&letter| Role::of(letter).is_some())?;
-        (kind.is_empty() == (self == Self::LetterAlone)).then_some((letter, kind))
+        (kind.is_empty() == (self == Self::Alone)).then_some((letter, kind))
     }
 }
 
@@ -93,17 +88,17 @@ mod tests {
     #[test]
     fn a_tag_is_a_letter_and_a_type_in_either_order() {
         for (notation, tag, expected) in [
-            (Notation::LetterFirst('-'), "B-PER", Some(('B', "PER"))),
-            (Notation::LetterFirst('-'), "I-work-of-art", Some(('I', "work-of-art"))),
-            (Notation::LetterFirst('_'), "B_PER", Some(('B', "PER"))),
-            (Notation::LetterFirst('-'), "B_PER", None),
-            (Notation::LetterLast('-'), "work-of-art-E", Some(('E', "work-of-art"))),
-            (Notation::LetterLast('_'), "PER_S", Some(('S', "PER"))),
-            (Notation::LetterAlone, "B", Some(('B', ""))),
-            (Notation::LetterFirst('-'), "B-", None),
-            (Notation::LetterFirst('-'), "-LRB-", None),
-            (Notation::LetterFirst('-'), "X-PER", None),
-            (Notation::LetterFirst('-'), "", None),
+            (Notation::First('-'), "B-PER", Some(('B', "PER"))),
+            (Notation::First('-'), "I-work-of-art", Some(('I', "work-of-art"))),
+            (Notation::First('_'), "B_PER", Some(('B', "PER"))),
+            (Notation::First('-'), "B_PER", None),
+            (Notation::Last('-'), "work-of-art-E", Some(('E', "work-of-art"))),
+            (Notation::Last('_'), "PER_S", Some(('S', "PER"))),
+            (Notation::Alone, "B", Some(('B', ""))),
+            (Notation::First('-'), "B-", None),
+            (Notation::First('-'), "-LRB-", None),
+            (Notation::First('-'), "X-PER", None),
+            (Notation::First('-'), "", None),
         ] {
             assert_eq!(notation.parse(tag), expected, "{tag}");
         }

@@ -8,7 +8,7 @@ use super::{LETTERS, TagScheme};
 /// How many labels a warning names.
 const NAMED: usize = 5;
 
-/// Reads entities off tags: the scheme and the notation of a set of labels.
+/// Reads entities from tags, by the scheme and the notation of a set of labels.
 ///
 /// The rule by which they are recognized: the notation is the one in which most labels have a letter and a type. The
 /// letters that occur name the scheme. It holds if all labels but `O` follow it, or if a type occurs with two of its
@@ -51,7 +51,7 @@ impl TagReader {
         let (read, unread): (Vec<&str>, Vec<&str>) =
             labels.iter().copied().partition(|label| best.parse(label).is_some());
         let tags: BTreeSet<(char, &str)> = read.iter().filter_map(|label| best.parse(label)).collect();
-        let is_scheme = unread.is_empty() || best != Notation::LetterAlone && has_pair(&tags);
+        let is_scheme = unread.is_empty() || best != Notation::Alone && has_pair(&tags);
         let scheme = scheme_of(tags.iter().map(|tag| tag.0)).filter(|_| is_scheme);
         let names = |labels: Vec<&str>| labels.into_iter().map(str::to_string).collect();
         Self {
@@ -99,8 +99,8 @@ impl TagReader {
         self.scheme
     }
 
-    /// Whether tags mark entities: those of a scheme do, and plain ones with an `O` among them. Others, such as parts of
-    /// speech, are each about one word.
+    /// Whether tags mark entities: those of a scheme do, and plain ones with an `O` among them. Others, such as parts
+    /// of speech, are each about one word.
     pub fn marks_entities(&self) -> bool {
         self.scheme != TagScheme::Plain || self.has_outside
     }

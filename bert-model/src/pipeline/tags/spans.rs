@@ -62,8 +62,8 @@ enum Types {
 /// Letters of two neighbors, each `*` for any, and how their types compare.
 type Pattern = (char, char, Types);
 
-/// The transitions that start, continue and end an entity in strict mode (seqeval 1.2.2, `scheme.py`), in the letters of
-/// IOBES.
+/// The transitions that start, continue and end an entity in strict mode (seqeval 1.2.2, `scheme.py`), in the letters
+/// of IOBES.
 struct Rules {
     starts: &'static [Pattern],
     continues: &'static [Pattern],
