@@ -2,7 +2,7 @@
 //!
 //! In the order of a run: [`args`] defines the common options, [`program`] selects the device,
 //! [`lines`] and [`input`] read texts, and [`program`] prints results and errors and sets the exit
-//! code. [`allocator`] keeps one step's memory for the next.
+//! code. [`resume`] tells what the command line of a resumed run asks for. [`allocator`] keeps one step's memory for the next.
 
 // Invalid user input must never panic.
 #![deny(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::unreachable)]
@@ -10,6 +10,8 @@
 
 pub mod allocator;
 pub mod args;
+pub mod given;
 pub mod input;
 pub mod lines;
 pub mod program;
+pub mod resume;

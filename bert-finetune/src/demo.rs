@@ -23,7 +23,7 @@ use crate::args::TrainArgs;
 use crate::for_task;
 use crate::output::{print_table, short};
 use crate::predict::open_pipeline;
-use crate::settings::FinetuneSettings;
+use crate::settings::{FinetuneRunOptions, FinetuneSettings};
 use crate::tasks::any::open_task;
 use crate::tasks::{Query, RequestOf, Task};
 use crate::train::{self, Files, FinetuneOutcome};
@@ -36,8 +36,12 @@ const TRAINING_WORDS: usize = 6;
 ///
 /// # Errors
 /// Those of [`train::run`].
-pub fn run_sample(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
-    let (mut settings, mut run) = FinetuneSettings::resolve(args)?;
+pub fn run_sample(
+    mut settings: FinetuneSettings,
+    mut run: FinetuneRunOptions,
+    args: &TrainArgs,
+    interrupt: &Interrupt,
+) -> Result<ExitCode> {
     let is_pretrained = args.model.is_some() || settings.model.join("model.safetensors").exists();
     if !is_pretrained && let Ended::Interrupted(code) = pretrain_for_a_moment(args, &settings.model, interrupt)? {
         return Ok(ExitCode::from(code as u8));
@@ -69,7 +73,9 @@ pub fn run_sample(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
         print_line(&summary)?;
         return Ok(ExitCode::SUCCESS);
     }
-    print_table(&pretrained.summary);
+    if !run.quiet {
+        print_table(&pretrained.summary);
+    }
     let (pretrained, random) = (accuracy(&pretrained), accuracy(&random));
     print_line(format_args!("held-out accuracy from the pretrained model {pretrained:.3}"))?;
     print_line(format_args!("held-out accuracy from random weights       {random:.3}"))?;

@@ -25,6 +25,7 @@ use bert_model::Error;
 use bert_model::device::NamedDevice;
 use bert_model::pipeline::{Processor, TextEmbedder};
 use bert_model::pretrained::load_config;
+use bert_train::run_directory::check_has_model;
 use bert_train::{Ended, Interrupt, Progress};
 use clap::Parser;
 use serde_json::{Map, Value, json};
@@ -50,8 +51,11 @@ fn run(cli: &Cli) -> Result<ExitCode> {
 }
 
 fn run_train(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
-    let (settings, run) = FinetuneSettings::resolve(args)?;
-    let Some(training) = settings.train.clone() else { return demo::run_sample(args, interrupt) };
+    let (settings, run) = match args.resume {
+        true => FinetuneSettings::resume(args)?,
+        false => FinetuneSettings::resolve(args)?,
+    };
+    let Some(training) = settings.train.clone() else { return demo::run_sample(settings, run, args, interrupt) };
     let files = Files { training, evaluation: settings.eval.clone(), test: settings.test.clone() };
     let FinetuneOutcome { ended, summary } = train::run(&settings, &run, &files, interrupt)?;
     if let Ended::Interrupted(code) = ended {
@@ -59,7 +63,7 @@ fn run_train(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
     }
     if run.json {
         print_line(&summary)?;
-    } else {
+    } else if !run.quiet {
         print_table(&summary);
     }
     Ok(ExitCode::SUCCESS)
@@ -166,6 +170,7 @@ fn run_embed(args: &EmbedArgs) -> Result<ExitCode> {
 }
 
 fn open_embedder(args: &EmbedArgs) -> Result<TextEmbedder> {
+    check_has_model(&args.model)?;
     let NamedDevice { device, .. } = select_device(&args.common.device, args.common.quiet)?;
     let config = load_config(&args.model)?;
     let in_option = |error: Error| Error::Usage(format!("--{error}"));

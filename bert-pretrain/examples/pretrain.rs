@@ -47,7 +47,7 @@ fn main() -> Result<()> {
     let mut state = TrainingState::new(model, optimizer);
     let task = Pretraining::new(device.clone(), special.pad, 16);
     let (plan, workers) = (Plan::constant(1e-3, 200), Workers::for_device(&device)?);
-    while state.step < plan.until
+    while state.step < plan.schedule.steps
         && let Some(batches) = source.next_step()?
     {
         let step;

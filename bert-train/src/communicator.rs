@@ -3,7 +3,7 @@
 use bert_model::Result;
 
 use super::gradients::GradientSum;
-use super::trainer::LossSum;
+use super::objective::LossSum;
 
 /// The processes ("ranks") of a run, which take every step together.
 pub trait Communicator: Sync {
