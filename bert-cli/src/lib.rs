@@ -10,6 +10,7 @@
 
 pub mod allocator;
 pub mod args;
+mod binary;
 pub mod given;
 pub mod input;
 pub mod lines;

@@ -161,6 +161,7 @@ mod tests {
     use super::*;
     use crate::{Optimizer, OptimizerConfig, Solo};
     use bert_model::{BertConfig, BertModel, Pretrained};
+    use burn::tensor::Device;
 
     /// Splits everything into this many parts.
     struct Cuts(usize);

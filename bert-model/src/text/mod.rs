@@ -2,6 +2,7 @@
 
 pub mod batch;
 mod code_points;
+mod parts;
 pub mod tokenizer;
 mod tokenizer_files;
 
