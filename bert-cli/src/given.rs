@@ -94,7 +94,9 @@ mod tests {
 
     #[test]
     fn a_default_is_not_given_and_its_value_written_out_is() {
-        for (arguments, expected) in [("", [false; 3]), ("--top-k 3", [true, false, false]), ("--flag a", [false, true, true])] {
+        for (arguments, expected) in
+            [("", [false; 3]), ("--top-k 3", [true, false, false]), ("--flag a", [false, true, true])]
+        {
             let Cli { given, top_k, flag, words } = parse(arguments);
             assert_eq!([given.has("top-k"), given.has("flag"), given.has("words")], expected, "{arguments}");
             assert_eq!((top_k, flag, words.len()), (3, expected[1], usize::from(expected[2])));

@@ -8,7 +8,8 @@ use crate::given::Given;
 /// The settings that the given options name, with their values in `all`. An option's setting has its name, except for those
 /// in `names`; dots separate the names of nested settings. Options without a setting are left out.
 pub fn claimed(given: &Given, all: &Value, names: &[(&str, &[&str])]) -> Value {
-    let renamed = names.iter().filter(|(option, _)| given.has(option)).flat_map(|(_, settings)| settings.iter().copied());
+    let renamed =
+        names.iter().filter(|(option, _)| given.has(option)).flat_map(|(_, settings)| settings.iter().copied());
     let same = all.as_object().into_iter().flatten().map(|(setting, _)| setting.as_str());
     let same = same.filter(|setting| {
         let option = setting.replace('_', "-");
@@ -64,6 +65,9 @@ mod tests {
         let expected = json!({"learning_rate": 1.0, "optimizer": {"algorithm": "lamb"}});
         assert_eq!(claimed(&given, &all, &names), expected);
         let saved = json!({"keep": 1, "device": "auto"});
-        assert_eq!(overridden(&saved, &given, &json!({"keep": keep, "device": "flex"})), json!({"keep": 3, "device": "auto"}));
+        assert_eq!(
+            overridden(&saved, &given, &json!({"keep": keep, "device": "flex"})),
+            json!({"keep": 3, "device": "auto"})
+        );
     }
 }

@@ -105,14 +105,22 @@ mod tests {
         let described = json!({"settings": settings, "run": options});
         std::fs::write(directory.path().join("run.json"), described.to_string()).unwrap();
         let resume = |more: &str| FinetuneSettings::resume(&args(&format!("--resume -o {run} {more}")));
-        for more in ["", "--lr 1e-3 --lora 4", "--train a.csv --model m --text body", "--epochs 7 --seed 42 --seeds 1"] {
+        for more in ["", "--lr 1e-3 --lora 4", "--train a.csv --model m --text body", "--epochs 7 --seed 42 --seeds 1"]
+        {
             let (resumed, options) = resume(more).unwrap();
             assert_eq!(json!(resumed), described["settings"], "{more}");
             assert_eq!((options.keep, &*options.device, options.if_exists), (Some(3), "flex", IfExists::Resume));
         }
         assert_eq!(resume("--save-every 5 --device ndarray").unwrap().1.save_every, 5);
         let message = resume("--lr 5e-4 --epochs 3 --text text --seeds 2 --model other").unwrap_err().to_string();
-        for difference in ["learning_rate = 0.0005", "learning_rate = 0.001", "epochs = 3", "text = \"body\"", "seeds = 2", "model = \"other\""] {
+        for difference in [
+            "learning_rate = 0.0005",
+            "learning_rate = 0.001",
+            "epochs = 3",
+            "text = \"body\"",
+            "seeds = 2",
+            "model = \"other\"",
+        ] {
             assert!(message.contains(difference), "{difference}: {message}");
         }
     }

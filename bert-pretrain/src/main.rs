@@ -80,7 +80,9 @@ fn print_table(summary: &Value) {
             rows.extend(number(value).map(|value| (format!("{part} {name}"), value)));
             if (part, name.as_str()) == ("eval", "mlm_loss") {
                 let baseline = number(&summary["unigram_loss"]);
-                rows.extend(baseline.map(|value| ("  by word frequency".into(), format!("{value} without any context"))));
+                rows.extend(
+                    baseline.map(|value| ("  by word frequency".into(), format!("{value} without any context"))),
+                );
             }
         }
     }

@@ -262,7 +262,8 @@ mod tests {
     fn held_out_pairs_of_one_label_have_no_accuracy() {
         let model = model();
         for is_random_next in [false, true] {
-            let held_out = examples().into_iter().map(|example| PretrainingExample { is_random_next, ..example }).collect();
+            let held_out =
+                examples().into_iter().map(|example| PretrainingExample { is_random_next, ..example }).collect();
             let evaluation = Pretraining { held_out, ..task(true, 4) }.evaluate_held_out(&model).unwrap();
             assert_eq!((evaluation.nsp_loss, evaluation.nsp_accuracy), (None, None));
         }

@@ -31,6 +31,8 @@ pub struct PhasedSource<'a> {
     step: u64,
     /// The first step of the second phase.
     second: u64,
+    /// The number of steps.
+    end: u64,
     source: TrainingSource,
 }
 
@@ -54,7 +56,7 @@ impl<'a> PhasedSource<'a> {
             value => serde_json::from_value(value.clone())
                 .map_err(|error| Error::Setting(format!("the checkpoint's position in the data: {error}")))?,
         };
-        Ok(Self { settings, data, step, second, source: source(settings, data, phase, cursor)? })
+        Ok(Self { settings, data, step, second, end: steps, source: source(settings, data, phase, cursor)? })
     }
 }
 
@@ -62,6 +64,9 @@ impl StepSource for PhasedSource<'_> {
     type Batch = MicroBatch;
 
     fn next_step(&mut self) -> Result<Option<StepBatches<MicroBatch>>> {
+        if self.step == self.end {
+            return Ok(None);
+        }
         if self.step == self.second {
             self.source = source(self.settings, self.data, Phase::Second, Cursor::default())?;
         }
@@ -70,12 +75,7 @@ impl StepSource for PhasedSource<'_> {
     }
 }
 
-fn source(
-    settings: &PretrainSettings,
-    data: &PreparedData,
-    phase: Phase,
-    cursor: Cursor,
-) -> Result<TrainingSource> {
+fn source(settings: &PretrainSettings, data: &PreparedData, phase: Phase, cursor: Cursor) -> Result<TrainingSource> {
     let stream = stream(settings, data, phase, cursor)?;
     Ok(TrainingSource { stream, batch_size: settings.batch_size, accumulate: settings.accumulate })
 }

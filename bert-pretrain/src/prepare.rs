@@ -6,9 +6,9 @@ use bert_cli::input::kind::{FileKind, Format};
 use bert_model::file::replace_file;
 use bert_model::text::tokenizer::Normalization;
 use bert_model::{Error, Result, Tokenizer};
+use bert_train::RunDirectory;
 use bert_train::checkpoint::sha256_of;
 use bert_train::permutation::mix;
-use bert_train::RunDirectory;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -77,8 +77,7 @@ pub fn prepare(settings: &PretrainSettings, directory: &RunDirectory, quiet: boo
     let eval_store = eval_corpus.as_ref().map(|corpus| corpus.tokenize(&tokenizer, mode, directory)).transpose()?;
     let stats = store.stats();
     let share = if eval_store.is_some() { 0.0 } else { settings.eval_share };
-    let (store, split, set_aside) =
-        hold_out(store, share, settings, &tokenizer, (directory, &corpus.fingerprint))?;
+    let (store, split, set_aside) = hold_out(store, share, settings, &tokenizer, (directory, &corpus.fingerprint))?;
     let held_out = held_out_examples(settings, &tokenizer, &store, eval_store.as_ref(), split)?;
     let unigram_loss = unigram_loss(&store, split, &held_out, tokenizer.vocabulary().len())?;
     corpus.tell_wrapped(&say);

@@ -116,7 +116,8 @@ impl Store {
         for takes_passage in [false, true] {
             for index in 0..self.stats.documents {
                 let mut document = reader.document(index)?;
-                let count = (document.len() as f64 * share).round() as usize;
+                // No document is held out as a whole.
+                let count = ((document.len() as f64 * share).round() as usize).min(document.len() - 1);
                 let places = (document.len() - count) as u64 + 1;
                 let start = (mix(&[seed, index]) % places) as usize;
                 let passage: examples::Document = document.drain(start..start + count).collect();

@@ -9,7 +9,8 @@ use bert_model::pretrained::{save_weights, state_dict};
 use bert_model::{BertConfig, BertForPreTraining, Error, Pretrained, Result, Tokenizer};
 use bert_train::run_directory::{check_inputs, result_of};
 use bert_train::{
-    Checkpoints, Ended, IfExists, Interrupt, Optimizer, Plan, RunDirectory, SaveInterval, TrainingState, prefetch, train,
+    Checkpoints, Ended, IfExists, Interrupt, Optimizer, Plan, RunDirectory, SaveInterval, TrainingState, prefetch,
+    train,
 };
 use burn::tensor::Device;
 use serde_json::{Value, json};

@@ -246,7 +246,8 @@ pub fn check_settings(saved: &Value, now: &Value) -> Result<()> {
     if differing.is_empty() {
         return Ok(());
     }
-    let list = |value: fn(&(String, &Value, &Value)) -> String| differing.iter().map(value).collect::<Vec<_>>().join(", ");
+    let list =
+        |value: fn(&(String, &Value, &Value)) -> String| differing.iter().map(value).collect::<Vec<_>>().join(", ");
     Err(Error::Mismatch {
         left: list(|(name, _, now)| format!("{name} = {now}")),
         right: format!("the run to be resumed, {}", list(|(name, saved, _)| format!("{name} = {saved}"))),

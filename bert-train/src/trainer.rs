@@ -48,7 +48,8 @@ pub fn train<O: Objective>(
     let progress = Progress::new("training", Some(plan.schedule.steps), state.step, plan.quiet);
     let _guard = interrupt.defer(progress.announcer());
     let mut log = StepLog { run, progress, queued: None, finished: Instant::now() };
-    let mut saving = Saving { checkpoints, plan, saved: Instant::now(), seconds: state.seconds, started: Instant::now() };
+    let mut saving =
+        Saving { checkpoints, plan, saved: Instant::now(), seconds: state.seconds, started: Instant::now() };
     state.model = state.model.train();
     let mut ended = Ended::Finished;
     let workers = Workers::for_device(&device)?;

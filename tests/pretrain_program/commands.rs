@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::Value;
 
 use crate::pretraining::{corpus, short};
-use crate::program::{fail, feed, json, lines, object, objects, run, succeed, success, text};
+use crate::program::{fail, feed, json, lines, object, objects, run, spawn, succeed, success, text};
 
 #[test]
 fn a_run_leaves_a_model_directory_that_can_be_used() {
@@ -200,12 +200,16 @@ fn a_vocabulary_goes_into_a_new_directory_and_says_if_the_text_has_no_more() {
 fn a_corpus_of_one_next_sentence_label_is_told_with_advice_and_has_no_accuracy() {
     let directory = corpus();
     let at = directory.path();
-    let sentences: Vec<String> = (0..60).map(|index| format!("Anna has {index} loaves and Emil has {} roses.", index % 7)).collect();
+    let sentences: Vec<String> =
+        (0..60).map(|index| format!("Anna has {index} loaves and Emil has {} roses.", index % 7)).collect();
     fs::write(at.join("onedoc.txt"), sentences.join("\n")).unwrap();
     fs::write(at.join("onesent.txt"), sentences.join("\n\n")).unwrap();
     let options = "--vocab-size 120 --max-seq-len 32 --batch-size 4 --steps 2 --device flex --json";
-    for (file, share, reason) in [("onedoc.txt", 0.5, "there is a single document"), ("onesent.txt", 0.5, "no document has a second sentence")] {
-        let train = |more: &str| format!("train --corpus {file} --eval-share {share} {options} --overwrite -o run {more}");
+    for (file, share, reason) in
+        [("onedoc.txt", 0.5, "there is a single document"), ("onesent.txt", 0.5, "no document has a second sentence")]
+    {
+        let train =
+            |more: &str| format!("train --corpus {file} --eval-share {share} {options} --overwrite -o run {more}");
         let output = run(&train(""), at);
         let summary: Value = serde_json::from_str(&success(&output)).unwrap();
         let message = text(&output.stderr);
@@ -253,5 +257,44 @@ fn a_picture_is_no_corpus_and_is_not_to_be_converted() {
     let at = directory.path();
     fs::write(at.join("picture.txt"), b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x01\0").unwrap();
     let message = fail("train --corpus picture.txt -o x --device flex --quiet", at, 1);
-    assert!(message.contains("picture.txt:1: found binary data (a PNG image)") && !message.contains("iconv"), "{message}");
+    assert!(
+        message.contains("picture.txt:1: found binary data (a PNG image)") && !message.contains("iconv"),
+        "{message}"
+    );
+}
+
+/// Highest memory use of a process until it ends, in KiB.
+#[cfg(target_os = "linux")]
+fn peak_until_end(mut child: std::process::Child) -> u64 {
+    let mut peak = 0;
+    while child.try_wait().unwrap().is_none() {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0");
+        peak = peak.max(line.trim().trim_end_matches(" kB").parse().unwrap());
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert!(child.wait().unwrap().success());
+    peak
+}
+
+/// A line of 9 MB took 1.1 GB, over 120 bytes a character.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_line_of_nine_megabytes_takes_at_most_thirty_bytes_a_character() {
+    let directory = corpus();
+    let at = directory.path();
+    succeed("vocab --corpus corpus.txt --size 300 -o vocab.txt --quiet", at);
+    let peak = |name: &str, text: &str| {
+        fs::write(at.join(name), format!("{text}\nAnd more.\n\nAnother text.\nIt ends.\n")).unwrap();
+        let options =
+            "--tokenizer vocab.txt --max-seq-len 32 --steps 1 --eval-share 0 --device flex --quiet --overwrite";
+        peak_until_end(spawn(&format!("train --corpus {name} {options} -o run"), at))
+    };
+    let short = peak("short.txt", "Anna lives in Tavik");
+    for (name, words) in [("words.txt", "Anna lives in Tavik "), ("endless.txt", "AnnalivesinTavik")] {
+        let text = words.repeat(9_200_000 / words.len());
+        let peak = peak(name, &text);
+        let each = (peak - short) as f64 * 1024.0 / text.len() as f64;
+        assert!(each <= 30.0, "{name}: {each:.1} bytes a character, {peak} KiB");
+    }
 }

@@ -81,7 +81,10 @@ pub fn run_all(
 fn copy_files(from: &Path, to: &Path) -> Result<()> {
     for entry in fs::read_dir(from).map_err(Error::io(from, "read"))? {
         let path = entry.map_err(Error::io(from, "read"))?.path();
-        let Some(name) = path.file_name().filter(|name| path.is_file() && *name != ".lock" && *name != "run.json") else { continue };
+        let Some(name) = path.file_name().filter(|name| path.is_file() && *name != ".lock" && *name != "run.json")
+        else {
+            continue;
+        };
         let staging = to.join(format!(".{}", name.to_string_lossy()));
         fs::copy(&path, &staging).map_err(Error::io(&staging, "write"))?;
         fs::rename(&staging, to.join(name)).map_err(Error::io(to.join(name), "write"))?;

@@ -13,8 +13,8 @@ use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::bert::BertProcessing;
 use tokenizers::{AddedToken, EncodeInput, Encoding, PaddingParams, PostProcessor, TruncationParams};
 
-pub use super::tokenizer_files::SPECIAL_TOKENS;
 use super::parts::parts;
+pub use super::tokenizer_files::SPECIAL_TOKENS;
 use super::tokenizer_files::{added_tokens, check_algorithm, read_json, read_vocabulary, special_names};
 use crate::config::BertConfig;
 use crate::error::{Error, Result};

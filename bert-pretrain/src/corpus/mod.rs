@@ -122,7 +122,11 @@ mod tests {
         std::fs::write(directory.path().join("book.txt"), paragraph.repeat(5)).unwrap();
         let line = serde_json::json!({ "text": paragraph.repeat(5) }).to_string();
         std::fs::write(directory.path().join("books.jsonl"), line).unwrap();
-        std::fs::write(directory.path().join("lines.txt"), "It rained all day. They stayed at home.\nIt was good.\n".repeat(20)).unwrap();
+        std::fs::write(
+            directory.path().join("lines.txt"),
+            "It rained all day. They stayed at home.\nIt was good.\n".repeat(20),
+        )
+        .unwrap();
         let wrapped = |mode| {
             let corpus = Corpus::open(&[directory.path()]).unwrap().with_sentences(mode);
             corpus.files().iter().map(|file| file.is_wrapped).collect::<Vec<_>>()

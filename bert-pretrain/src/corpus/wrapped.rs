@@ -16,7 +16,7 @@ const WIDTHS: std::ops::RangeInclusive<usize> = 40..=120;
 /// another one without an empty line between,
 ///
 /// - the widest (but for a fiftieth) has 40 to 120 characters,
-/// - at least 60 % are full: the next line's first word would have made them wider than 85 % of that,
+/// - at least 75 % are full: the next line's first word would have made them wider than 85 % of that,
 /// - at most 40 % end with a full stop, a question mark or the like,
 /// - and at least 40 % continue with a small letter, or in a script without them.
 #[derive(Debug, Default)]
@@ -47,7 +47,8 @@ impl Wrapping {
             return true;
         };
         if let Some((width, ends_sentence)) = self.previous {
-            let continues = line.chars().find(|character| character.is_alphanumeric()).is_some_and(|c| !c.is_uppercase());
+            let continues =
+                line.chars().find(|character| character.is_alphanumeric()).is_some_and(|c| !c.is_uppercase());
             self.pairs.push(Pair { width, ends_sentence, next_word: word.chars().count(), continues });
         }
         self.previous = Some((line.chars().count(), ends_sentence(line)));
@@ -72,7 +73,7 @@ impl Wrapping {
             self.pairs.iter().filter(|pair| is(pair)).count() as f64 / self.pairs.len() as f64
         };
         WIDTHS.contains(&widest)
-            && share(&|pair| (pair.width + 1 + pair.next_word) as f64 > 0.85 * widest as f64) >= 0.6
+            && share(&|pair| (pair.width + 1 + pair.next_word) as f64 > 0.85 * widest as f64) >= 0.75
             && share(&|pair| pair.ends_sentence) <= 0.4
             && share(&|pair| pair.continues) >= 0.4
     }
@@ -80,7 +81,8 @@ impl Wrapping {
 
 /// Whether a line ends with a sentence, apart from closing quotes and brackets.
 fn ends_sentence(line: &str) -> bool {
-    let is_closing = |character: char| matches!(character, '"' | '\'' | '”' | '’' | '»' | ')' | ']' | '」' | '』' | '_');
+    let is_closing =
+        |character: char| matches!(character, '"' | '\'' | '”' | '’' | '»' | ')' | ']' | '」' | '』' | '_');
     line.trim_end_matches(is_closing).ends_with(['.', '!', '?', '…', ':', '。', '！', '？', '।', '؟'])
 }
 
@@ -165,6 +167,9 @@ mod tests {
             lines.iter().for_each(|line| join(&mut paragraph, line));
             paragraph
         };
-        assert_eq!(joined(&["  It was a well-", "known fact,", "and--", "yes--true. "]), "It was a well-known fact, and--yes--true.");
+        assert_eq!(
+            joined(&["  It was a well-", "known fact,", "and--", "yes--true. "]),
+            "It was a well-known fact, and--yes--true."
+        );
     }
 }

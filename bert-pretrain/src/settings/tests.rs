@@ -104,16 +104,26 @@ fn a_resumed_run_has_its_own_settings_and_names_all_that_differ() {
     let described = json!({"settings": settings, "run": options});
     std::fs::write(directory.path().join("run.json"), described.to_string()).unwrap();
     let resume = |more: &str| PretrainSettings::resume(&train_args(&format!("--resume -o {run} {more}")));
-    for more in ["", "--corpus a.txt", "--lr 0.001 --steps 50 --optimizer lamb", "--tokenizer vocab8k.txt --weight-decay 0.01"] {
+    for more in
+        ["", "--corpus a.txt", "--lr 0.001 --steps 50 --optimizer lamb", "--tokenizer vocab8k.txt --weight-decay 0.01"]
+    {
         let (resumed, options) = resume(more).unwrap();
         assert_eq!(json!(resumed), described["settings"], "{more}");
         assert_eq!((options.keep, &*options.device, options.if_exists), (Some(3), "flex", Some(IfExists::Resume)));
     }
     assert_eq!(resume("--save-every 5").unwrap().1.save_every, 5);
-    let message = resume("--corpus b.txt --lr 1e-4 --epochs 3 --optimizer adamw --vocab-size 9").unwrap_err().to_string();
+    let message =
+        resume("--corpus b.txt --lr 1e-4 --epochs 3 --optimizer adamw --vocab-size 9").unwrap_err().to_string();
     for difference in [
-        "corpus = [\"b.txt\"]", "corpus = [\"a.txt\"]", "learning_rate = 0.0001", "learning_rate = 0.001", "steps = null",
-        "steps = 50", "optimizer.algorithm = \"lamb\"", "vocab_size = 9", "vocab_size = null",
+        "corpus = [\"b.txt\"]",
+        "corpus = [\"a.txt\"]",
+        "learning_rate = 0.0001",
+        "learning_rate = 0.001",
+        "steps = null",
+        "steps = 50",
+        "optimizer.algorithm = \"lamb\"",
+        "vocab_size = 9",
+        "vocab_size = null",
     ] {
         assert!(message.contains(difference), "{difference}: {message}");
     }
@@ -123,5 +133,8 @@ fn a_resumed_run_has_its_own_settings_and_names_all_that_differ() {
 fn without_a_run_there_is_nothing_to_resume_unless_a_corpus_is_given() {
     let message = PretrainSettings::resume(&train_args("--resume -o nowhere")).unwrap_err().to_string();
     assert!(message.contains("nowhere: found no run to resume"), "{message}");
-    assert_eq!(PretrainSettings::resume(&train_args("--resume --corpus a.txt -o nowhere")).unwrap().0.corpus, ["a.txt"]);
+    assert_eq!(
+        PretrainSettings::resume(&train_args("--resume --corpus a.txt -o nowhere")).unwrap().0.corpus,
+        ["a.txt"]
+    );
 }

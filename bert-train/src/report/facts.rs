@@ -102,7 +102,10 @@ mod tests {
             (json!(["a.txt", "b.txt"]), "a.txt, b.txt"),
             (json!({"algorithm": "adamw", "beta_1": 0.9}), "algorithm adamw, beta 1 0.9"),
             (json!({"0": "bad", "1": "good"}), "bad, good"),
-            (json!([{"path": "a.txt", "bytes": 1_234_567, "sha256": "x"}, {"path": "b", "bytes": 7}]), "a.txt (1.2 MB)\nb (7 bytes)"),
+            (
+                json!([{"path": "a.txt", "bytes": 1_234_567, "sha256": "x"}, {"path": "b", "bytes": 7}]),
+                "a.txt (1.2 MB)\nb (7 bytes)",
+            ),
         ] {
             assert_eq!(text(&value), expected, "{value}");
         }

@@ -85,7 +85,8 @@ impl Plot {
         for (value, name) in self.y.ticks() {
             let y = short(self.at_y(value));
             svg += &format!("<path class=\"grid\" d=\"M{left} {y}H{right}\"/>");
-            svg += &format!("<text class=\"end\" x=\"{}\" y=\"{y}\" dy=\".34em\">{name}</text>\n", short(self.left - GAP));
+            svg +=
+                &format!("<text class=\"end\" x=\"{}\" y=\"{y}\" dy=\".34em\">{name}</text>\n", short(self.left - GAP));
         }
         svg += &format!("<path class=\"axis\" d=\"M{left} {bottom}H{right}\"/>\n");
         for (value, name) in self.x.ticks() {

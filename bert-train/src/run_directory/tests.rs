@@ -101,7 +101,10 @@ fn an_unfinished_run_is_not_taken_for_a_model() {
     check_has_model(run.path()).unwrap();
     run.describe(&json!({"program": "bert-pretrain"})).unwrap();
     let message = check_has_model(run.path()).unwrap_err().to_string();
-    assert!(message.contains("found an unfinished run") && message.contains("bert-pretrain train --resume"), "{message}");
+    assert!(
+        message.contains("found an unfinished run") && message.contains("bert-pretrain train --resume"),
+        "{message}"
+    );
     fs::write(run.file("config.json"), "{}").unwrap();
     check_has_model(run.path()).unwrap();
 }
