@@ -7,7 +7,7 @@ use bert_cli::program::select_device;
 use bert_model::device::NamedDevice;
 use bert_model::pretrained::{save_weights, state_dict};
 use bert_model::{BertConfig, BertForPreTraining, Error, Pretrained, Result, Tokenizer};
-use bert_train::run_directory::{check_inputs, result_of};
+use bert_train::run_directory::{check_inputs, read_metrics, result_of};
 use bert_train::{
     Checkpoints, Ended, IfExists, Interrupt, Optimizer, Plan, RunDirectory, SaveInterval, TrainingState, prefetch,
     train,
@@ -48,8 +48,10 @@ pub struct PretrainOutcome {
 pub fn run(settings: &PretrainSettings, run: &PretrainRunOptions, interrupt: &Interrupt) -> Result<PretrainOutcome> {
     let started = Instant::now();
     if run.if_exists == Some(IfExists::Resume)
-        && let Some(summary) = result_of(&run.output)?
+        && let Some(mut summary) = result_of(&run.output)?
     {
+        // As logged: numbers that are written and read twice may differ in the last digit.
+        summary["train"] = last_losses(&read_metrics(&run.output)?);
         eprintln!("{} is finished after {} steps; nothing to resume", run.output.display(), summary["steps"]);
         return Ok(PretrainOutcome { ended: Ended::Finished, summary });
     }
@@ -239,15 +241,20 @@ fn save_model(
     save_weights(directory.join("model.safetensors"), &weights)
 }
 
+/// The losses of the last step.
+fn last_losses(metrics: &[Value]) -> Value {
+    let last = metrics.iter().rev().find(|record| record.get("loss").is_some()).unwrap_or(&Value::Null);
+    json!({"loss": last["loss"], "mlm_loss": last["mlm_loss"], "nsp_loss": last["nsp_loss"]})
+}
+
 /// The JSON object that `--json` prints.
 fn summarize(directory: &RunDirectory, steps: u64, evaluation: Option<Evaluation>, seconds: f64) -> Result<Value> {
     let metrics = directory.metrics()?;
     let steps_logged: Vec<&Value> = metrics.iter().filter(|record| record.get("loss").is_some()).collect();
-    let last = steps_logged.last().copied().unwrap_or(&Value::Null);
     let speeds: Vec<f64> = steps_logged.iter().filter_map(|record| record["tokens_per_second"].as_f64()).collect();
     Ok(json!({
         "steps": steps,
-        "train": {"loss": last["loss"], "mlm_loss": last["mlm_loss"], "nsp_loss": last["nsp_loss"]},
+        "train": last_losses(&metrics),
         "eval": evaluation.map(to_value).transpose()?,
         "tokens_per_second": speeds.iter().sum::<f64>() / speeds.len().max(1) as f64,
         "seconds": seconds,

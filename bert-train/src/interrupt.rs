@@ -50,23 +50,24 @@ impl Interrupt {
     /// While the returned guard lives, the first signal is only recorded, for [`Interrupt::requested`], and `say` is called
     /// with a line that tells the user so. A later signal ends the program immediately.
     #[must_use]
-    pub fn defer(&self, say: impl Fn(&str) + Send + 'static) -> InterruptGuard {
-        let guard = InterruptGuard { at_once: self.at_once.clone(), ended: Arc::default() };
+    pub fn defer(&self, say: impl Fn(&str) + Send + Sync + 'static) -> InterruptGuard {
         self.at_once.store(false, Ordering::Relaxed);
-        let (interrupt, ended) = (self.clone(), guard.ended.clone());
-        // Without a thread, signals still save and stop; only the line and the second signal are missing.
-        let _ = thread::Builder::new().spawn(move || interrupt.watch(&ended, say));
+        let announcement = Arc::new(Announcement { is_made: AtomicBool::new(false), say: Box::new(say) });
+        let guard = InterruptGuard { at_once: self.at_once.clone(), ended: Arc::default(), announcement };
+        let (interrupt, ended, announcement) = (self.clone(), guard.ended.clone(), guard.announcement.clone());
+        // Without a thread, signals still save and stop; only a second signal is then ignored.
+        let _ = thread::Builder::new().spawn(move || interrupt.watch(&ended, &announcement));
         guard
     }
 
-    /// Waits for the first signal, and arms the next one a moment later.
-    fn watch(&self, ended: &AtomicBool, say: impl Fn(&str)) {
+    /// Waits for the first signal, announces what it does, and arms the next one a moment later.
+    fn watch(&self, ended: &AtomicBool, announcement: &Announcement) {
         let mut first: Option<Instant> = None;
         while !ended.load(Ordering::Relaxed) {
             match first {
                 None if self.requested().is_some() => {
                     first = Some(Instant::now());
-                    say("stopping after this step, saving; once more to give up");
+                    announcement.make();
                 }
                 Some(first) if first.elapsed() >= SAME_SIGNAL => {
                     self.at_once.store(true, Ordering::Relaxed);
@@ -86,12 +87,33 @@ impl Interrupt {
     }
 }
 
+/// Tells the user once what the first signal does.
+struct Announcement {
+    is_made: AtomicBool,
+    say: Box<dyn Fn(&str) + Send + Sync>,
+}
+
+impl Announcement {
+    fn make(&self) {
+        if !self.is_made.swap(true, Ordering::Relaxed) {
+            (self.say)("stopping after this step, saving; once more to give up");
+        }
+    }
+}
+
 /// Defers the first signal while it lives; see [`Interrupt::defer`].
-#[derive(Debug)]
 pub struct InterruptGuard {
     at_once: Arc<AtomicBool>,
     /// Tells the watching thread to end.
     ended: Arc<AtomicBool>,
+    announcement: Arc<Announcement>,
+}
+
+impl InterruptGuard {
+    /// Tells the user about the recorded signal now, if that has not happened yet.
+    pub fn announce(&self) {
+        self.announcement.make();
+    }
 }
 
 impl Drop for InterruptGuard {

@@ -46,7 +46,7 @@ pub fn train<O: Objective>(
 ) -> Result<(TrainingState<O::Model>, Ended)> {
     let device = state.model.devices().first().cloned().unwrap_or_default();
     let progress = Progress::new("training", Some(plan.schedule.steps), state.step, plan.quiet);
-    let _guard = interrupt.defer(progress.announcer());
+    let guard = interrupt.defer(progress.announcer());
     let mut log = StepLog { run, progress, queued: None, finished: Instant::now() };
     let mut saving =
         Saving { checkpoints, plan, saved: Instant::now(), seconds: state.seconds, started: Instant::now() };
@@ -78,6 +78,9 @@ pub fn train<O: Objective>(
             }
         }
         let interrupted = interrupted.or_else(|| interrupt.requested());
+        if interrupted.is_some() {
+            guard.announce();
+        }
         if saves || interrupted.is_some() {
             log.flush()?;
             saving.save(&mut state)?;

@@ -181,13 +181,13 @@ fn the_first_signal_says_what_it_does_and_a_later_one_leaves_at_once() {
     let directory = corpus();
     let mut child = endless_step(directory.path());
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    signal(&child, "INT");
     let asked = Instant::now();
+    // As `timeout` sends it to the process and to its group.
+    signal(&child, "INT");
+    signal(&child, "TERM");
     let line = lines.next().unwrap().unwrap();
     assert_eq!(line, "stopping after this step, saving; once more to give up");
     assert!(asked.elapsed() < Duration::from_secs(2), "said too late");
-    // As `timeout` sends it to the process and to its group.
-    signal(&child, "TERM");
     std::thread::sleep(Duration::from_millis(1500));
     assert!(child.try_wait().unwrap().is_none(), "a second signal within a second counts as the first");
     signal(&child, "INT");

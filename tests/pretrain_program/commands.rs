@@ -241,7 +241,7 @@ fn hard_wrapped_books_are_joined_and_a_file_is_a_document() {
         fs::write(at.join("books").join(book), format!("CHAPTER I\n\n{}", paragraph.repeat(10))).unwrap();
     }
     let options = "--corpus books --vocab-size 200 --max-seq-len 32 --steps 1 --device flex --overwrite -o run";
-    for (mode, documents, sentences, is_told) in [("", 2, 62, true), ("--sentences unicode", 22, 122, false)] {
+    for (mode, documents, sentences, is_told) in [("", 2, 62, true), ("--sentences unicode", 22, 142, false)] {
         let output = run(&format!("train {options} {mode}"), at);
         success(&output);
         let data = &object(at.join("run/run.json"))["data"];

@@ -21,7 +21,7 @@ const BOTTOM: f64 = 44.0;
 /// Height of a line of text.
 const LINE: f64 = 15.0;
 /// Width of a character, at most on average.
-const CHARACTER: f64 = 7.6;
+const CHARACTER: f64 = 8.0;
 /// Distance between labels and the plot.
 const GAP: f64 = 8.0;
 /// Smallest margins at the left and at the right.
@@ -166,7 +166,7 @@ impl Plot {
 /// The margin that the longest of some labels needs.
 fn margin(labels: impl Iterator<Item = String>) -> f64 {
     let longest = labels.map(|label| label.chars().count()).max().unwrap_or(0);
-    (longest as f64 * CHARACTER + GAP + 2.0).max(SIDE)
+    (longest as f64 * CHARACTER + GAP + 4.0).max(SIDE)
 }
 
 /// Formats a coordinate to a tenth of a unit.
