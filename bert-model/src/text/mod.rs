@@ -8,4 +8,5 @@ mod tokenizer_files;
 
 pub use batch::{Sequence, collate};
 pub use code_points::CodePoints;
+pub use parts::parts;
 pub use tokenizer::{SpecialTokens, Tokenizer};

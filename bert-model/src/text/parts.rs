@@ -6,7 +6,7 @@ const LONGEST: usize = 1 << 14;
 
 /// The parts of a text of at most 16 KiB each, in order; a short text is one part. They end before whitespace or, where
 /// there is none, after a character of a script without spaces or anywhere.
-pub(super) fn parts(text: &str) -> impl Iterator<Item = &str> {
+pub fn parts(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
         let text = rest?;
