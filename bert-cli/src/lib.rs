@@ -2,7 +2,7 @@
 //!
 //! In the order of a run: [`args`] defines the common options and [`given`] refuses those without effect, [`program`]
 //! selects the device, [`lines`], [`input`] and [`stream`] read texts, [`answers`] and [`program`] print results and
-//! errors and set the exit code. [`allocator`] keeps one step's memory for the next.
+//! errors and set the exit code. [`resume`] reads the command line of a resumed run. [`allocator`] keeps one step's memory for the next.
 
 #![warn(missing_docs)]
 // Invalid user input must never panic.
@@ -12,9 +12,11 @@
 pub mod allocator;
 pub mod answers;
 pub mod args;
+mod binary;
 pub mod given;
 pub mod input;
 pub mod lines;
 pub mod program;
+pub mod resume;
 pub mod stream;
 pub mod warning;
