@@ -1,6 +1,7 @@
 //! What both programs share at their edges; neither the model nor training depends on it.
 //!
-//! In the order of a run: [`args`] defines the common options, [`program`] selects the device,
+//! In the order of a run: [`args`] defines the common options, [`hub`] turns names of models into directories,
+//! [`program`] selects the device,
 //! [`lines`] and [`input`] read texts, and [`program`] prints results and errors and sets the exit
 //! code. [`allocator`] keeps one step's memory for the next.
 
@@ -10,6 +11,7 @@
 
 pub mod allocator;
 pub mod args;
+pub mod hub;
 pub mod input;
 pub mod lines;
 pub mod program;

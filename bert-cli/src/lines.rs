@@ -130,8 +130,14 @@ pub struct Line {
 
 /// An iterator over the lines of a file or of standard input.
 pub struct Lines {
-    reader: LineReader,
+    source: Source,
     path: Arc<Path>,
+}
+
+enum Source {
+    Text(LineReader),
+    /// The rows of a table, each written as a line.
+    Rows(Box<dyn Iterator<Item = Result<Line>> + Send>),
 }
 
 impl Lines {
@@ -149,7 +155,12 @@ impl Lines {
     }
 
     fn new(reader: LineReader) -> Self {
-        Self { path: reader.path().into(), reader }
+        Self { path: reader.path().into(), source: Source::Text(reader) }
+    }
+
+    /// The rows of a table that is no text, each written as a line; `path` is its name in messages.
+    pub fn of_rows(path: Arc<Path>, rows: impl Iterator<Item = Result<Line>> + Send + 'static) -> Self {
+        Self { path, source: Source::Rows(Box::new(rows)) }
     }
 
     /// The lines of a text in memory, called `x` in messages.
@@ -167,8 +178,13 @@ impl Iterator for Lines {
     type Item = Result<Line>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let text = self.reader.next_line().map(|line| line.map(str::to_string)).transpose()?;
-        Some(text.map(|text| Line { number: self.reader.number(), text }))
+        match &mut self.source {
+            Source::Text(reader) => {
+                let text = reader.next_line().map(|line| line.map(str::to_string)).transpose()?;
+                Some(text.map(|text| Line { number: reader.number(), text }))
+            }
+            Source::Rows(rows) => rows.next(),
+        }
     }
 }
 

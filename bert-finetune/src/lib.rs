@@ -16,6 +16,7 @@ pub mod data;
 pub mod demo;
 pub mod description;
 pub mod features;
+mod hub;
 pub mod metrics;
 mod option_values;
 pub mod output;

@@ -6,6 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::hub::HubProblem;
+
 /// A result with this crate's [`Error`] by default.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -56,6 +58,10 @@ pub enum Error {
     /// The device's backend is not compiled in.
     #[error("device `{feature}`: not in this build, which lacks the cargo feature `{feature}`")]
     NotBuilt { feature: &'static str },
+
+    /// A model could not be had from the Hugging Face Hub; `name` is what the user wrote.
+    #[error("{name}: found {found}, expected {expected}")]
+    Hub { name: String, problem: HubProblem, found: String, expected: String },
 
     /// Training produced a number that is not finite.
     #[error(

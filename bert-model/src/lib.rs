@@ -8,6 +8,7 @@
 //!    [`ops`] has the operations whose speed decides.
 //! 4. [`pretrained`]: Hugging Face's model directories, in and out.
 //! 5. [`pipeline`]: trained models that answer, from text to typed answers.
+//! 6. [`hub`]: models by their names on the Hugging Face Hub.
 //!
 //! ```no_run
 //! # fn main() -> bert_model::Result<()> {
@@ -33,6 +34,7 @@ pub mod error;
 #[doc(hidden)]
 pub mod fail_point;
 pub mod file;
+pub mod hub;
 pub mod model;
 #[allow(unsafe_code, reason = "vector registers and disjoint parts of one buffer; each place says why it holds")]
 pub mod ops;

@@ -70,7 +70,7 @@ pub struct DataArgs {
 /// Options of `bert-pretrain train`.
 #[derive(Debug, Clone, Args)]
 pub struct TrainArgs {
-    /// Text files, directories or globs (.txt, .jsonl, also .gz and .zst) [default: built-in
+    /// Text files, directories or globs (.txt, .jsonl, also .gz and .zst; .parquet) [default: built-in
     /// sample]
     #[arg(long, num_args = 1.., value_name = "PATH")]
     pub corpus: Vec<String>,

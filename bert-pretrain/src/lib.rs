@@ -13,6 +13,7 @@ pub mod args;
 pub mod batch;
 pub mod corpus;
 pub mod examples;
+mod hub;
 pub mod masking;
 pub mod objective;
 pub mod prepare;

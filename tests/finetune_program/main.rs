@@ -4,6 +4,9 @@ mod embeddings;
 mod errors;
 mod files;
 mod heads;
+mod hub;
+#[path = "../support/hub_server.rs"]
+mod hub_server;
 mod options;
 #[path = "../support/program.rs"]
 mod program;

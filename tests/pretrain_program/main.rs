@@ -1,6 +1,9 @@
 //! Promise: `bert-pretrain` does what its help says, from text files to a model directory, and names what is wrong.
 
 mod commands;
+mod hub;
+#[path = "../support/hub_server.rs"]
+mod hub_server;
 mod options;
 #[path = "../support/pretraining.rs"]
 mod pretraining;

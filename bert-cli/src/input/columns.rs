@@ -1,8 +1,8 @@
 //! The wanted columns of a table, row by row, whatever the table is written in.
 //!
 //! `.csv` and `.tsv` have their columns' names in a header, or have no header and are addressed by number; `.jsonl` has
-//! one object per line and its keys are the columns. A cell is a [`serde_json::Value`]: text in the first two, anything
-//! in the third. Rows are read one at a time.
+//! one object per line and its keys are the columns; `.parquet` knows its columns. A cell is a [`serde_json::Value`]: text
+//! in the first two, anything in the others. Rows are read one at a time.
 
 use std::{fmt, path::Path, sync::Arc};
 
@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::delimited::{Dialect, Record, Records};
 use super::kind::{FileKind, Format, Input};
+use super::parquet::{Parquet, ParquetRows};
 use crate::lines::{Line, Lines};
 
 /// How a user names a column.
@@ -57,9 +58,9 @@ fn number_from_1(column: &str) -> Result<usize> {
 
 /// One row's wanted cells, in the order in which they were asked for.
 pub struct Cells {
-    /// The line on which the row starts, from 1.
+    /// The line on which the row starts, or the number of the row in `.parquet`, from 1.
     pub line: u64,
-    /// The cells; text unless the file is `.jsonl`.
+    /// The cells; text unless the file is `.jsonl` or `.parquet`.
     pub values: Vec<Value>,
     names: Arc<[String]>,
     path: Arc<Path>,
@@ -108,6 +109,7 @@ pub struct Table {
 enum Source {
     Delimited(Delimited),
     Json(Lines),
+    Parquet(ParquetRows),
 }
 
 /// Where in a record the wanted columns are.
@@ -120,8 +122,8 @@ struct Delimited {
 }
 
 impl Table {
-    /// Opens a `.csv`, `.tsv` or `.jsonl` file and finds the columns in its header; the standard
-    /// input is read as `.jsonl` unless it has another format.
+    /// Opens a `.csv`, `.tsv`, `.jsonl` or `.parquet` file and finds the columns in its header; the
+    /// standard input is read as `.jsonl` unless it has another format.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::File`] for another extension or an empty file; [`Error::Line`] for a column that the
@@ -133,9 +135,10 @@ impl Table {
             // SICK's files are tables with tabs, too.
             Some(Format::Tsv | Format::Text) => Some(Dialect::Tsv),
             Some(Format::JsonLines) => None,
+            Some(Format::Parquet) => return Self::parquet(&input, columns),
             None if input.is_stdin() => None,
             _ => {
-                let expected = "`.csv`, `.tsv`, `.txt` (tabs) or `.jsonl`, each also `.gz` or `.zst`";
+                let expected = "`.csv`, `.tsv`, `.txt` (tabs) or `.jsonl`, each also `.gz` or `.zst`, or `.parquet`";
                 return Err(FileKind::error(&input.path, expected));
             }
         };
@@ -151,6 +154,14 @@ impl Table {
             Some(first) if header => Self::with_header(&path, records, first, columns),
             Some(first) => Self::without_header(&path, records, first, columns),
         }
+    }
+
+    fn parquet(input: &Input, columns: &[Column]) -> Result<Self> {
+        let file = Parquet::open(input)?;
+        let (path, known) = (file.path().clone(), file.columns());
+        // A name that is none may be a number; what is neither is named by the reader.
+        let wanted: Vec<String> = columns.iter().map(|column| named(column, &known)).collect();
+        Ok(Self::new(&path, wanted.clone().into(), Source::Parquet(file.rows(&wanted)?)))
     }
 
     fn with_header(path: &Path, records: Records, header: Record, columns: &[Column]) -> Result<Self> {
@@ -209,6 +220,7 @@ impl Table {
                 let line = lines.find(|line| !matches!(line, Ok(line) if line.text.trim().is_empty())).transpose()?;
                 line.map(|line| Ok((line.number, json_values(&line, &self.names, &self.path)?))).transpose()
             }
+            Source::Parquet(rows) => rows.next().transpose(),
             Source::Delimited(source) => loop {
                 match source.next_record()? {
                     Some(record) if self.skip_short && record.fields.len() < source.width => self.skipped += 1,
@@ -279,6 +291,15 @@ pub fn json_reason(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let reason = text.split(" at line ").next().unwrap_or_default();
     format!("broken JSON ({reason}, column {})", error.column())
+}
+
+/// The name of a column where all have names.
+fn named(column: &Column, known: &[String]) -> String {
+    let text = column.to_string();
+    match known.contains(&text) {
+        true => text,
+        false => position(&text).and_then(|index| known.get(index).cloned()).unwrap_or(text),
+    }
 }
 
 /// A list of names for a message.

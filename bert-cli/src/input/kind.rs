@@ -21,6 +21,8 @@ pub enum Format {
     /// `.jsonl`: one JSON value per line.
     #[value(name = "jsonl")]
     JsonLines,
+    /// `.parquet`: columns, compressed by themselves.
+    Parquet,
     /// `.json`: one JSON value.
     #[value(skip)]
     Json,
@@ -92,6 +94,7 @@ impl Format {
             "tsv" => Self::Tsv,
             "csv" => Self::Csv,
             "jsonl" => Self::JsonLines,
+            "parquet" => Self::Parquet,
             "json" => Self::Json,
             "conllu" => Self::ConllU,
             "npy" => Self::Npy,
@@ -167,6 +170,7 @@ mod tests {
             ("a.csv.gz", Some(Format::Csv), Some(Compression::Gzip)),
             ("a.JsonL.ZST", Some(Format::JsonLines), Some(Compression::Zstandard)),
             ("a.json.gz", Some(Format::Json), Some(Compression::Gzip)),
+            ("a.Parquet", Some(Format::Parquet), None),
             ("a.conllu", Some(Format::ConllU), None),
             ("a.conll", None, None),
             ("a.pdf.gz", None, Some(Compression::Gzip)),
@@ -189,11 +193,11 @@ mod tests {
     }
 
     #[test]
-    fn texts_may_come_in_four_formats() {
+    fn texts_may_come_in_five_formats() {
         let names: Vec<String> = Format::value_variants()
             .iter()
             .filter_map(|format| Some(format.to_possible_value()?.get_name().to_string()))
             .collect();
-        assert_eq!(names, ["txt", "tsv", "csv", "jsonl"]);
+        assert_eq!(names, ["txt", "tsv", "csv", "jsonl", "parquet"]);
     }
 }

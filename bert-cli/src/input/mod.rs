@@ -1,12 +1,13 @@
 //! Texts that both programs are asked about: `--input FILE` (`.txt`, `.jsonl`, `.csv`, `.tsv`, each
-//! also `.gz` and `.zst`) or `-`, the standard input.
+//! also `.gz` and `.zst`; `.parquet`) or `-`, the standard input.
 //!
 //! [`kind`] tells what a file holds; [`table`] reads rows of texts and labels, through [`columns`]
-//! and [`delimited`] and, like everything that reads text here, [`crate::lines`].
+//! and [`delimited`] and, like everything that reads text here, [`crate::lines`]; [`parquet`] reads columns.
 
 pub mod columns;
 pub mod delimited;
 pub mod kind;
+pub mod parquet;
 pub mod table;
 
 use std::path::Path;
@@ -32,13 +33,13 @@ pub fn read_inputs(
     match input.format {
         Some(Format::Text) => {}
         None if input.is_stdin() => {}
-        Some(Format::JsonLines | Format::Csv | Format::Tsv) => {
+        Some(Format::JsonLines | Format::Csv | Format::Tsv | Format::Parquet) => {
             let unlabeled = TableOptions { label: None, skip_short_rows: false, ..options.clone() };
             return Ok(Box::new(read_table(&input, &unlabeled)?));
         }
         _ => {
             let expected =
-                "`.txt`, `.jsonl`, `.csv`, `.tsv` (each also `.gz` or `.zst`), or `-` for the standard input";
+                "`.txt`, `.jsonl`, `.csv`, `.tsv` (each also `.gz` or `.zst`), `.parquet`, or `-` for the standard input";
             return Err(FileKind::error(&input.path, expected));
         }
     }

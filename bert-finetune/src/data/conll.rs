@@ -1,5 +1,5 @@
 //! Reads tagged words: CoNLL columns (one word per line, sentences separated by empty lines),
-//! CoNLL-U, and `.jsonl`.
+//! CoNLL-U, `.jsonl` and `.parquet`.
 //!
 //! Columns are separated by tabs if the line has any, else by spaces. A CoNLL-U line
 //! (<https://universaldependencies.org/format>) is recognized by ten tab-separated columns with a
@@ -10,6 +10,7 @@ use std::{fmt, path::Path};
 
 use bert_cli::input::columns::{json_reason, scalar};
 use bert_cli::input::kind::{FileKind, Format, Input};
+use bert_cli::input::parquet::Parquet;
 use bert_cli::lines::{Line, Lines};
 use bert_model::{Error, Result};
 use serde::Deserialize;
@@ -116,16 +117,27 @@ pub struct Sentences {
     read: u64,
 }
 
-/// Opens a CoNLL file, or a `.jsonl` file with `words` and `tags` (or Hugging Face's names,
-/// `tokens` and `ner_tags`).
+/// Opens a CoNLL file, or a `.jsonl` or `.parquet` file with `words` and `tags` (or Hugging Face's
+/// names, `tokens` and `ner_tags`).
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be opened. A sentence yields an error if a line has too few
 /// columns, or tags and words differ in number.
 pub fn read_tagged(input: impl Into<Input>, options: ConllOptions) -> Result<Sentences> {
     let input = input.into();
-    let json = input.format == Some(Format::JsonLines);
-    Ok(Sentences { lines: input.lines()?, options, json, width: None, read: 0 })
+    let json = matches!(input.format, Some(Format::JsonLines | Format::Parquet));
+    Ok(Sentences { lines: lines_of(&input)?, options, json, width: None, read: 0 })
+}
+
+/// The lines of a file of tagged words or of texts; rows of `.parquet` as they would stand in `.jsonl`.
+///
+/// # Errors
+/// [`Error::Io`] if the file cannot be opened, [`Error::File`] if it is no parquet file.
+pub fn lines_of(input: &Input) -> Result<Lines> {
+    match input.format {
+        Some(Format::Parquet) => Parquet::open(input)?.lines(&["words", "tokens", "tags", "ner_tags", "text"]),
+        _ => input.lines(),
+    }
 }
 
 impl Sentences {
@@ -345,6 +357,13 @@ mod tests {
         assert_eq!(tagged("x.jsonl", text, COLUMNS), ["a/O b/B", "c/3"]);
         let words = ConllOptions { tag: None, ..COLUMNS };
         assert_eq!(read("x.jsonl", "{\"words\":[\"a\"]}", words).unwrap()[0].words, ["a"]);
+    }
+
+    #[test]
+    fn parquet() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/parquet/tags.parquet");
+        let sentences: Vec<Sentence> = read_tagged(&path, COLUMNS).unwrap().collect::<Result<_>>().unwrap();
+        assert_eq!((&*sentences[0].tags[0], &*sentences[2].words[0], sentences[2].lines[0]), ("B-PER", "Bonn", 3));
     }
 
     #[test]

@@ -1,10 +1,14 @@
-//! Reads questions about passages: the JSON of SQuAD v1.1 (Rajpurkar et al. 2016) and v2.0 (2018).
+//! Reads questions about passages: the JSON of SQuAD v1.1 (Rajpurkar et al. 2016) and v2.0 (2018), and the same as rows
+//! of a `.parquet` file, as the Hugging Face Hub has it.
 //!
 //! An answer is given by its text and the number of code points (not bytes) before it in the
 //! passage; the two must agree. In v2.0, some questions have no answer in their passage.
 
 use std::{path::Path, sync::Arc};
 
+use bert_cli::input::columns::json_reason;
+use bert_cli::input::kind::{FileKind, Format, Input};
+use bert_cli::input::parquet::Parquet;
 use bert_cli::lines::read_file;
 use bert_model::text::CodePoints;
 use bert_model::{Error, Result};
@@ -77,6 +81,9 @@ struct RawAnswer {
 /// [`Error::File`] for an answer that is not at its offset, an impossible question with answers, or
 /// a file without questions.
 pub fn read_squad(path: &Path) -> Result<Vec<Question>> {
+    if FileKind::of(path).format == Some(Format::Parquet) {
+        return read_rows(path);
+    }
     let bytes = read_file(path)?;
     let json = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
     let file: File = serde_json::from_slice(json).map_err(|error| not_squad(path, &error))?;
@@ -90,6 +97,51 @@ pub fn read_squad(path: &Path) -> Result<Vec<Question>> {
         return Err(Error::file(path, "no questions", "at least one"));
     }
     Ok(questions)
+}
+
+/// A row for each question; its answers are two lists. Rows do not say which questions are impossible: those without
+/// answers are, in files that have any.
+fn read_rows(path: &Path) -> Result<Vec<Question>> {
+    #[derive(Deserialize)]
+    struct Answers {
+        text: Vec<String>,
+        answer_start: Vec<i64>,
+    }
+    #[derive(Deserialize)]
+    struct Row {
+        id: String,
+        #[serde(default)]
+        title: String,
+        context: String,
+        question: String,
+        answers: Option<Answers>,
+    }
+    let columns = ["id", "title", "context", "question", "answers"];
+    let mut questions = Vec::new();
+    for line in Parquet::open(&Input::new(path))?.lines(&columns)? {
+        let line = line?;
+        let wrong =
+            |found: String| Error::line(path, line.number, found, "SQuAD's columns: id, context, question, answers");
+        let Row { id, title, context, question, answers } =
+            serde_json::from_str(&line.text).map_err(|error| wrong(json_reason(&error)))?;
+        let answers = match answers {
+            Some(Answers { text, answer_start }) if text.len() != answer_start.len() => {
+                return Err(wrong(format!("{} answer(s) with {} start(s)", text.len(), answer_start.len())));
+            }
+            Some(Answers { text, answer_start }) => text.into_iter().zip(answer_start).collect(),
+            None => Vec::new(),
+        };
+        let answers = answers.into_iter().map(|(text, answer_start)| RawAnswer { text, answer_start }).collect();
+        let entry = Entry { id, question, answers, is_impossible: false };
+        Paragraph { context, qas: vec![entry] }.read_into(&mut questions, &title, path)?;
+    }
+    if questions.iter().any(|question: &Question| !question.answers.is_empty()) {
+        questions.iter_mut().for_each(|question| question.is_impossible = question.answers.is_empty());
+    }
+    match questions.is_empty() {
+        true => Err(Error::file(path, "no questions", "at least one")),
+        false => Ok(questions),
+    }
 }
 
 fn not_squad(path: &Path, error: &serde_json::Error) -> Error {
@@ -192,5 +244,13 @@ mod tests {
             let message = read(json).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}\nis not\n{expected}");
         }
+    }
+
+    #[test]
+    fn rows_of_parquet() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/parquet/squad.parquet");
+        let questions = read_squad(&path).unwrap();
+        assert_eq!(questions[0].answers, [Answer { text: "pies".to_string(), start: 10 }]);
+        assert!(!questions[0].is_impossible && questions[1].is_impossible && questions[1].title == "T");
     }
 }

@@ -17,7 +17,9 @@ use super::any::AnyTask;
 use super::kind::Facts;
 use super::labels::{at_least, label_index};
 use super::{Examples, Query, Task, balanced, weight_of, weighted_sum};
-use crate::data::conll::{ConllColumns, ConllOptions, Sentence, TagColumn, WordsOrText, read_tagged, words_or_text};
+use crate::data::conll::{
+    ConllColumns, ConllOptions, Sentence, TagColumn, WordsOrText, lines_of, read_tagged, words_or_text,
+};
 use crate::description::Description;
 use crate::metrics::entities::entity_scores;
 use crate::report::{Mistake, worst};
@@ -172,8 +174,8 @@ impl Task for TaggingTask {
                 let texts = read_inputs(input, &self.texts)?;
                 return Ok(Box::new(texts.map(move |row| task.words_of(&row?.text))));
             }
-            Some(Format::JsonLines) => {
-                let lines = input.lines()?;
+            Some(Format::JsonLines | Format::Parquet) => {
+                let lines = lines_of(input)?;
                 let place = lines.path().clone();
                 let lines = lines.filter(|line| !line.as_ref().is_ok_and(|line| line.text.trim().is_empty()));
                 return Ok(Box::new(lines.map(move |line| match words_or_text(&line?, &place)? {

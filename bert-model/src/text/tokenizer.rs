@@ -17,6 +17,7 @@ pub use super::tokenizer_files::SPECIAL_TOKENS;
 use super::tokenizer_files::{added_tokens, check_algorithm, read_json, read_vocabulary, special_names};
 use crate::config::BertConfig;
 use crate::error::{Error, Result};
+use crate::hub::tokenizer_directory;
 
 /// Start and end of a WordPiece or word in its text, in code points; the end is exclusive.
 pub type Offsets = (usize, usize);
@@ -68,12 +69,13 @@ pub struct Tokenizer {
 
 impl Tokenizer {
     /// Loads the tokenizer of a model directory: `tokenizer.json` if present, else `vocab.txt` with
-    /// `tokenizer_config.json` and added tokens. `path` may also be one of the first two files.
+    /// `tokenizer_config.json` and added tokens. `path` may also be one of the first two files, or a
+    /// [name on the Hub](crate::hub).
     ///
     /// # Errors
     /// If there is neither file, or it does not describe a BERT tokenizer.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
+        let path = &*tokenizer_directory(path)?;
         let metadata = std::fs::metadata(path).map_err(Error::io(path, "open the tokenizer"))?;
         if metadata.is_file() {
             let is_json = path.extension().is_some_and(|extension| extension == "json");

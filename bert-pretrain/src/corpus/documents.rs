@@ -1,4 +1,4 @@
-//! Groups lines into documents, separated by empty lines in text; in `.jsonl`, each line is one.
+//! Groups lines into documents, separated by empty lines in text; in `.jsonl`, each line is one, in `.parquet` each row.
 //!
 //! The next-sentence task draws consecutive sentences from a document, so unrelated texts must
 //! never be joined. The end of a file also ends a document.
@@ -7,9 +7,10 @@ use std::iter::Enumerate;
 use std::path::Path;
 use std::vec::IntoIter;
 
-use bert_cli::input::kind::{FileKind, Format};
+use bert_cli::input::kind::{FileKind, Format, Input};
+use bert_cli::input::parquet::{Parquet, ParquetRows};
 use bert_cli::lines::LineReader;
-use bert_model::Result;
+use bert_model::{Error, Result};
 use serde_json::Value;
 
 use super::files::CorpusFile;
@@ -79,14 +80,19 @@ struct FileDocuments {
 enum Source {
     Text(LineReader),
     Jsonl(LineReader, JsonlText),
+    /// The second is the number of the row.
+    Parquet(ParquetRows, u64, JsonlText),
 }
 
 impl FileDocuments {
     fn open(file: usize, path: &Path) -> Result<Self> {
-        let reader = LineReader::open(path)?;
         let source = match FileKind::of(path).format {
-            Some(Format::JsonLines) => Source::Jsonl(reader, JsonlText::default()),
-            _ => Source::Text(reader),
+            Some(Format::JsonLines) => Source::Jsonl(LineReader::open(path)?, JsonlText::default()),
+            Some(Format::Parquet) => {
+                let rows = Parquet::open(&Input::new(path))?.rows(&["text".to_string()])?;
+                Source::Parquet(rows, 0, JsonlText::default())
+            }
+            _ => Source::Text(LineReader::open(path)?),
         };
         Ok(Self { file, source })
     }
@@ -128,6 +134,15 @@ impl Source {
                     None => return Ok(None),
                 }
             },
+            Self::Parquet(rows, number, record) => loop {
+                if let Some(line) = record.next_line() {
+                    return Ok(Some((line.to_string(), *number)));
+                }
+                let Some(row) = rows.next() else { return Ok(None) };
+                let (row, cells) = row?;
+                *number = row;
+                *record = JsonlText { text: row_text(cells, row, rows.path())?, position: 0 };
+            },
         }
     }
 
@@ -135,13 +150,13 @@ impl Source {
     fn following_line(&mut self) -> Result<Option<String>> {
         let line = match self {
             Self::Text(reader) => reader.next_line()?.filter(|line| !is_blank(line)),
-            Self::Jsonl(_, record) => record.next_line(),
+            Self::Jsonl(_, record) | Self::Parquet(_, _, record) => record.next_line(),
         };
         Ok(line.map(str::to_string))
     }
 }
 
-/// The text of one line of `.jsonl`, and the position up to which it has been read.
+/// The text of one line of `.jsonl` or one row of `.parquet`, and the position up to which it has been read.
 #[derive(Default)]
 struct JsonlText {
     text: String,
@@ -159,6 +174,15 @@ impl JsonlText {
             }
         }
         None
+    }
+}
+
+/// The text of a row of a `.parquet` file; a row without one is an empty document.
+fn row_text(cells: Vec<Value>, row: u64, path: &Path) -> Result<String> {
+    match cells.into_iter().next() {
+        Some(Value::String(text)) => Ok(text),
+        None | Some(Value::Null) => Ok(String::new()),
+        Some(other) => Err(Error::line(path, row, format!("{} in the column `text`", kind(&other)), "a string")),
     }
 }
 
@@ -299,5 +323,12 @@ mod tests {
         let documents = read("a.txt", &"a\n".repeat(1 << 20)).unwrap();
         assert!(documents.len() > 5);
         assert_eq!(documents.iter().map(|document| document.lines.len()).sum::<usize>(), 1 << 20);
+    }
+
+    #[test]
+    fn a_row_of_parquet_is_a_document() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/parquet/documents.parquet");
+        let documents: Result<Vec<Document>> = Documents::new(vec![CorpusFile { path, bytes: 0 }]).collect();
+        assert_eq!(documents.unwrap(), [document(1, &["One.", "Two.", "Three."]), document(3, &["Four."])]);
     }
 }
