@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use bert_model::hub::HubProblem;
 
-use crate::hub_server::{COMMIT, sha256};
+use crate::hub_server::{COMMIT, Fault, HubServer, sha256};
 use crate::{CONFIG, Lab, parsed, problem, weights};
 
 /// A commit beside the main branch's.
@@ -35,7 +35,9 @@ fn the_files_that_are_needed_are_fetched_once_into_pythons_layout() {
 
     let first = lab.server.requests();
     for file in files {
-        let count = |method: &str| first.iter().filter(|line| line.starts_with(method) && line.contains(file)).count();
+        let count = |method: &str| {
+            first.iter().filter(|line| line.starts_with(method) && line.contains(&format!("/{file}"))).count()
+        };
         assert!(count("HEAD") == 1 && count("GET") >= 1, "{file}: {first:?}");
     }
     lab.open("owner/name").unwrap();
@@ -91,6 +93,16 @@ fn a_model_that_was_renamed_is_found() {
     lab.server.change("old/name", |model| model.moved_to = Some("owner/name".into()));
     let directory = lab.open("old/name").unwrap();
     assert_eq!(fs::read(directory.join("config.json")).unwrap(), CONFIG);
+}
+
+#[test]
+fn a_mirror_may_have_large_files_itself_and_say_less() {
+    let lab = Lab::at(HubServer::on_one_host());
+    lab.server.fail("HEAD", 99, Fault::Without("X-Error-Code"));
+    lab.open("owner/name").unwrap();
+    assert_eq!(fs::read(lab.snapshot().join("model.safetensors")).unwrap(), weights());
+    let (found, message) = lab.problem("owner/name@nothing");
+    assert!(found == HubProblem::NoRepository && message.contains("a model on http"), "{message}");
 }
 
 #[test]

@@ -31,7 +31,10 @@ fn weights() -> Vec<u8> {
 
 impl Lab {
     fn new() -> Self {
-        let server = HubServer::start();
+        Self::at(HubServer::start())
+    }
+
+    fn at(server: HubServer) -> Self {
         let (tokenizer, tokenizer_config) = (&b"{}"[..], &b"{\"a\": 1}"[..]);
         let files = [
             ("config.json", CONFIG),

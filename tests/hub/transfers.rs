@@ -42,7 +42,7 @@ fn another_run_goes_on_where_the_last_one_stopped() {
     assert!(found == HubProblem::Unreachable, "{message}");
     assert!(message.contains("model.safetensors: 3000000 of 4000000 bytes"), "{message}");
     assert!(!lab.snapshot().join("model.safetensors").exists());
-    assert_eq!(ranges(&lab).len(), 7, "five repetitions without a byte");
+    assert_eq!(ranges(&lab).len(), 6, "five repetitions without a byte");
     let partial = lab.path("blobs").join(format!("{}.incomplete", sha256(&weights())));
     assert_eq!(fs::metadata(partial).unwrap().len(), 3_000_000);
 
@@ -75,6 +75,18 @@ fn a_server_without_ranges_sends_all_again() {
     lab.open("owner/name").unwrap();
     assert_whole(&lab);
     assert_eq!(ranges(&lab), ["all", "bytes=1000000-"]);
+}
+
+#[test]
+fn a_server_that_gets_no_further_is_left() {
+    let lab = Lab::new();
+    lab.server.fail("GET /storage", 1, Fault::Cut(1_000_000));
+    for _ in 0..9 {
+        lab.server.fail("GET /storage", 1, Fault::Status(416, vec![]));
+        lab.server.fail("GET /storage", 1, Fault::Cut(1_000_000));
+    }
+    assert_eq!(lab.problem("owner/name").0, HubProblem::Damaged);
+    assert_eq!(ranges(&lab).len(), 12, "five repetitions, and once more from the beginning");
 }
 
 #[test]
@@ -127,12 +139,12 @@ fn a_file_that_changes_between_two_requests_is_asked_for_again() {
 fn a_server_that_falls_silent_is_left() {
     let lab = Lab::new();
     lab.server.fail("GET /storage", 1, Fault::Silence(100_000));
-    lab.hub().timeout(Duration::from_millis(300)).model(&parsed("owner/name")).unwrap();
+    lab.hub().timeout(Duration::from_millis(1500)).model(&parsed("owner/name")).unwrap();
     assert_whole(&lab);
     // One that is merely slow is not.
     let lab = Lab::new();
     lab.server.fail("GET /storage", 1, Fault::Pause(Duration::from_millis(500)));
-    lab.hub().timeout(Duration::from_secs(2)).model(&parsed("owner/name")).unwrap();
+    lab.hub().timeout(Duration::from_secs(5)).model(&parsed("owner/name")).unwrap();
     assert_eq!(ranges(&lab), ["all"]);
 }
 

@@ -80,10 +80,22 @@ struct Reply {
 
 impl HubServer {
     pub fn start() -> Self {
+        Self::with_storage(true)
+    }
+
+    /// One that redirects to a path of its own for large files, as mirrors do.
+    pub fn on_one_host() -> Self {
+        Self::with_storage(false)
+    }
+
+    fn with_storage(is_elsewhere: bool) -> Self {
         let state = Arc::new(Mutex::new(State::default()));
         let (hub, storage) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
         let endpoint = format!("http://{}", hub.local_addr().unwrap());
-        let storage_address = format!("http://{}", storage.local_addr().unwrap());
+        let storage_address = match is_elsewhere {
+            true => format!("http://{}", storage.local_addr().unwrap()),
+            false => String::new(),
+        };
         for (listener, is_hub) in [(hub, true), (storage, false)] {
             let (state, storage_address) = (state.clone(), storage_address.clone());
             thread::spawn(move || {
@@ -131,6 +143,9 @@ impl State {
 
     /// The Hub's answer.
     fn resolve(&self, request: &Request, storage: &str) -> Reply {
+        if request.path.starts_with("/storage/") {
+            return self.stored(request);
+        }
         let Some((name, rest)) = request.path[1..].split_once("/resolve/") else {
             return Reply::error(404, "", "no such page", None);
         };

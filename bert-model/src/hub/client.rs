@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use ureq::http::{HeaderMap, Response};
+use ureq::http::{HeaderMap, Response, StatusCode};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
 
@@ -127,34 +127,34 @@ impl<'a> Client<'a> {
     /// Follows redirects within the Hub (a model that was renamed) up to the answer that describes the file, which may
     /// be a redirect itself, to where the bytes of large files are.
     fn head(&self, address: &str) -> Result<Metadata, (Failure, Option<String>)> {
-        let mut address = address.to_string();
+        let (mut address, mut commit) = (address.to_string(), None);
         for _ in 0..MAX_REDIRECTS {
-            let request = self.agent.head(&address).header("Accept-Encoding", "identity");
-            let request = match self.authorization(&address) {
-                Some(token) => request.header("Authorization", token),
-                None => request,
-            };
+            let mut request = self.agent.head(&address).header("Accept-Encoding", "identity");
+            if let Some(token) = self.authorization(&address) {
+                request = request.header("Authorization", token);
+            }
             let timeout = Some(self.hub.metadata_timeout);
             let answer = request.config().timeout_recv_response(timeout).build().call();
             let answer = answer.map_err(|error| (Failure::of_transport(&error), None))?;
             let (status, headers) = (answer.status(), answer.headers());
+            let named = header(headers, "x-repo-commit").filter(|commit| is_plain(commit)).map(str::to_string);
+            commit = commit.or(named);
             if !status.is_success() && !status.is_redirection() {
-                let commit = header(headers, "x-repo-commit").filter(|commit| is_plain(commit));
-                return Err((Failure::of_status(status, headers), commit.map(str::to_string)));
+                return Err((Failure::of_status(status, headers), commit));
             }
             let target = header(headers, "location").map(|location| joined(&address, location));
             match target.filter(|_| status.is_redirection()) {
                 Some(target) if header(headers, "x-linked-etag").is_none() && self.is_hub(&target) => address = target,
-                target => return metadata(headers, target.is_some()).map_err(|failure| (failure, None)),
+                target => return metadata(headers, commit, target.is_some()).map_err(|failure| (failure, None)),
             }
         }
         Err((Failure::new(HubProblem::Protocol, format!("more than {MAX_REDIRECTS} redirects")), None))
     }
 
     /// The bytes of a file from a place on; the answer's status says whether the server took the place into account
-    /// (206), or sends all of it (200).
+    /// (206), sends all of it (200), or has nothing from there on (416).
     pub fn get(&self, file: &str, version: &Metadata, from: u64) -> Result<Response<Body>, Failure> {
-        let mut address = self.address(&version.commit, file);
+        let (mut address, mut is_checked) = (self.address(&version.commit, file), false);
         for _ in 0..MAX_REDIRECTS {
             let mut request = self.agent.get(&address).header("Accept-Encoding", "identity");
             if let Some(token) = self.authorization(&address) {
@@ -167,11 +167,12 @@ impl<'a> Client<'a> {
             let answer = request.config().timeout_recv_response(timeout).build().call();
             let answer = answer.map_err(|error| Failure::of_transport(&error))?;
             let (status, headers) = (answer.status(), answer.headers());
-            if self.is_hub(&address) && (status.is_success() || status.is_redirection()) {
-                check_version(headers, version, status.is_redirection())?;
+            // Where large files are, they have other tags.
+            if !is_checked && self.is_hub(&address) && (status.is_success() || status.is_redirection()) {
+                is_checked = check_version(headers, version, status.is_redirection())?;
             }
             if !status.is_redirection() {
-                return match status.is_success() {
+                return match status.is_success() || status == StatusCode::RANGE_NOT_SATISFIABLE {
                     true => Ok(answer),
                     false => Err(Failure::of_status(status, headers)),
                 };
@@ -201,28 +202,28 @@ impl<'a> Client<'a> {
 }
 
 /// What an answer says about the file; a redirect has a length of its own.
-fn metadata(headers: &HeaderMap, is_redirect: bool) -> Result<Metadata, Failure> {
+fn metadata(headers: &HeaderMap, commit: Option<String>, is_redirect: bool) -> Result<Metadata, Failure> {
     let missing = |what: &str| Failure::new(HubProblem::Protocol, format!("an answer without {what}"));
-    let commit = header(headers, "x-repo-commit").filter(|commit| is_plain(commit));
     let etag = header(headers, "x-linked-etag").or_else(|| header(headers, "etag")).and_then(entity_tag);
     let length = || number(headers, "content-length").filter(|_| !is_redirect);
     Ok(Metadata {
-        commit: commit.ok_or_else(|| missing("the header X-Repo-Commit"))?.to_string(),
+        commit: commit.ok_or_else(|| missing("the header X-Repo-Commit"))?,
         etag: etag.ok_or_else(|| missing("an entity tag (ETag)"))?.to_string(),
         size: number(headers, "x-linked-size").or_else(length),
     })
 }
 
-/// Refuses the bytes of another version than the one that was described.
-fn check_version(headers: &HeaderMap, version: &Metadata, is_redirect: bool) -> Result<(), Failure> {
+/// Refuses the bytes of another version than the one that was described; false if the answer does not say which version
+/// it has.
+fn check_version(headers: &HeaderMap, version: &Metadata, is_redirect: bool) -> Result<bool, Failure> {
     let own = || header(headers, "etag").filter(|_| !is_redirect);
-    let found = header(headers, "x-linked-etag").or_else(own).and_then(entity_tag);
-    match found {
-        Some(found) if found != version.etag => {
+    match header(headers, "x-linked-etag").or_else(own).and_then(entity_tag) {
+        None => Ok(false),
+        Some(found) if found == version.etag => Ok(true),
+        Some(found) => {
             let found = format!("another version of the file ({found}) than a moment before ({})", version.etag);
             Err(Failure::new(HubProblem::Damaged, found))
         }
-        _ => Ok(()),
     }
 }
 

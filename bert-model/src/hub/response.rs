@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ureq::Timeout;
 use ureq::http::{HeaderMap, StatusCode};
 
 use super::HubProblem;
@@ -36,11 +37,12 @@ impl Failure {
         let problem = match (header(headers, "x-error-code"), status.as_u16()) {
             (Some("RevisionNotFound"), _) => HubProblem::NoRevision,
             (Some("EntryNotFound"), _) => HubProblem::NoFile,
-            (Some("GatedRepo"), _) | (None, 403) => HubProblem::Forbidden,
-            (Some("RepoNotFound"), _) => HubProblem::NoRepository,
+            (Some("GatedRepo"), _) => HubProblem::Forbidden,
             (_, 401) if message == Some("Invalid credentials in Authorization header") => HubProblem::Unauthorized,
             // The Hub does not tell a stranger whether a private model exists.
-            (_, 401 | 404) => HubProblem::NoRepository,
+            (Some("RepoNotFound"), _) | (_, 401) => HubProblem::NoRepository,
+            // Mirrors may not say what it is that they do not have.
+            (_, 404) => HubProblem::NoFile,
             (_, 403) => HubProblem::Forbidden,
             (_, 429) => HubProblem::Busy,
             _ => HubProblem::Server,
@@ -55,7 +57,10 @@ impl Failure {
         let found = format!("no answer ({error})");
         match error {
             ureq::Error::HostNotFound => Self::new(HubProblem::Unreachable, "no such host, or no network"),
-            ureq::Error::ConnectionFailed => Self::new(HubProblem::Unreachable, found),
+            // No one who mistypes a directory waits for a minute.
+            ureq::Error::ConnectionFailed | ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
+                Self::new(HubProblem::Unreachable, found)
+            }
             ureq::Error::Io(error) if matches!(error.kind(), ConnectionRefused | NotFound) => {
                 Self::new(HubProblem::Unreachable, found)
             }
@@ -177,7 +182,7 @@ mod tests {
             (404, &[(code, "RepoNotFound")][..], NoRepository, false),
             (404, &[(code, "RevisionNotFound")], NoRevision, false),
             (404, &[(code, "EntryNotFound")], NoFile, false),
-            (404, &[], NoRepository, false),
+            (404, &[], NoFile, false),
             (401, &[(code, "RepoNotFound")], NoRepository, false),
             (401, &[(message, "Invalid credentials in Authorization header")], Unauthorized, false),
             (401, &[(code, "GatedRepo")], Forbidden, false),

@@ -59,7 +59,10 @@ impl<'a> Snapshot<'a> {
                 cache.remember_missing(&commit, file);
                 (commit, Connection::Answered, None)
             }
-            (Ok(Lookup::Missing(None)), _) => return Err(missing_repository(hub, name, file)),
+            (Ok(Lookup::Missing(None)), None) => return Err(missing_repository(hub, name, file)),
+            (Ok(Lookup::Missing(None)), Some(commit)) => {
+                (commit, Connection::Offline(missing_repository(hub, name, file)), None)
+            }
             (Err(error), Some(commit)) if is_about_connection(&error) => (commit, Connection::Offline(error), None),
             (Err(error), _) => return Err(error),
         };

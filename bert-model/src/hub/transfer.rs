@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
-use ureq::http::HeaderMap;
+use ureq::http::{HeaderMap, StatusCode};
 
 use super::HubProblem;
 use super::cache::{Cache, is_sha256};
@@ -71,9 +71,9 @@ impl From<Failure> for Stop {
 }
 
 impl Transfer<'_> {
-    /// Receives until all bytes are there. A try that brought some of them starts the count of tries anew.
+    /// Receives until all bytes are there. A try that gets further than all before starts the count anew.
     fn receive(&mut self) -> Result<()> {
-        let mut tries = 0;
+        let (mut tries, mut furthest) = (0, self.length()?);
         loop {
             let before = self.length()?;
             if self.version.size == Some(before) {
@@ -88,8 +88,8 @@ impl Transfer<'_> {
                 Err(Stop::Error(error)) => return Err(error),
                 Err(Stop::Failed(failure)) => failure,
             };
-            if self.length()? > before {
-                tries = 0;
+            if self.length()? > furthest {
+                (tries, furthest) = (0, self.length()?);
             }
             if !failure.is_transient || tries == RETRIES {
                 return Err(self.client.error(failure));
@@ -101,20 +101,18 @@ impl Transfer<'_> {
 
     /// One request for the bytes from `from` on.
     fn receive_from(&mut self, from: u64) -> Result<(), Stop> {
-        let answer = match self.client.get(self.file, self.version, from) {
-            // There is nothing from there on: what is here is no beginning of this file.
-            Err(failure) if from > 0 && failure.found.contains("status 416") => {
-                self.restart().map_err(Stop::Error)?;
-                return Err(Failure { is_transient: true, ..failure }.into());
-            }
-            other => other?,
-        };
+        let answer = self.client.get(self.file, self.version, from)?;
         let headers = answer.headers();
+        if answer.status() == StatusCode::RANGE_NOT_SATISFIABLE {
+            // There is nothing from there on: what is here is no beginning of this file.
+            self.restart().map_err(Stop::Error)?;
+            return Err(Failure::transient(HubProblem::Damaged, format!("nothing from byte {from} on")).into());
+        }
         if let Some(encoding) = header(headers, "content-encoding").filter(|&encoding| encoding != "identity") {
             return Err(Failure::new(HubProblem::Protocol, format!("bytes in the encoding {encoding}")).into());
         }
         let mut bytes = from;
-        if answer.status().as_u16() == 206 {
+        if answer.status() == StatusCode::PARTIAL_CONTENT {
             self.check_range(headers, from)?;
         } else {
             self.check_size(number(headers, "content-length"))?;
