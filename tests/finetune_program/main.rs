@@ -8,6 +8,7 @@ mod hub;
 #[path = "../support/hub_server.rs"]
 mod hub_server;
 mod options;
+mod parquet;
 #[path = "../support/program.rs"]
 mod program;
 mod runs;

@@ -145,8 +145,10 @@ mod tests {
 
     #[test]
     fn a_directory_gives_its_corpus_files_by_the_bytes_of_their_paths() {
-        let texts = directory(&["b.txt", "a/z.jsonl.gz", "a.txt.zst", "a/b/c.TXT", "notes.md", "B.jsonl", "x.gz"]);
-        assert_eq!(found(&texts, ""), ["B.jsonl", "a.txt.zst", "a/b/c.TXT", "a/z.jsonl.gz", "b.txt"]);
+        let texts =
+            directory(&["b.txt", "a/z.jsonl.gz", "a.txt.zst", "a/b/c.TXT", "notes.md", "B.jsonl", "x.gz", "c.parquet"]);
+        let expected = ["B.jsonl", "a.txt.zst", "a/b/c.TXT", "a/z.jsonl.gz", "b.txt", "c.parquet"];
+        assert_eq!(found(&texts, ""), expected);
     }
 
     #[test]
