@@ -69,7 +69,6 @@ fn modules(snapshot: &mut Snapshot<'_>) -> Result<String> {
                 snapshot.file(&format!("{folder}sentence_bert_config.json"))?;
                 encoder = folder;
             }
-            "Normalize" => {}
             kind => {
                 snapshot.file(&format!("{folder}config.json"))?;
                 if kind == "Dense" {
