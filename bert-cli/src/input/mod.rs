@@ -38,8 +38,7 @@ pub fn read_inputs(
             return Ok(Box::new(read_table(&input, &unlabeled)?));
         }
         _ => {
-            let expected =
-                "`.txt`, `.jsonl`, `.csv`, `.tsv` (each also `.gz` or `.zst`), `.parquet`, or `-` for the standard input";
+            let expected = "`.txt`, `.jsonl`, `.csv`, `.tsv` (each also `.gz` or `.zst`), `.parquet`, or `-` for the standard input";
             return Err(FileKind::error(&input.path, expected));
         }
     }
