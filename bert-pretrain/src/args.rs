@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use bert_cli::args::{Common, TextArgs};
+use bert_cli::args::{Common, TextArgs, TextColumns};
+use bert_cli::given::Given;
 use bert_train::{Algorithm, Decay, Precision};
 use clap::{Args, Parser, Subcommand};
 
@@ -70,8 +71,11 @@ pub struct DataArgs {
 /// Options of `bert-pretrain train`.
 #[derive(Debug, Clone, Args)]
 pub struct TrainArgs {
-    /// Text files, directories or globs (.txt, .jsonl, also .gz and .zst; .parquet) [default: built-in
-    /// sample]
+    /// The options that were given
+    #[command(flatten)]
+    pub given: Given,
+    /// Text files, directories or globs (.txt, .jsonl, also .gz and .zst; .parquet) [default:
+    /// built-in sample]
     #[arg(long, num_args = 1.., value_name = "PATH")]
     pub corpus: Vec<String>,
     /// Run directory [default: runs/pretrain for the sample]
@@ -202,6 +206,9 @@ pub struct VocabArgs {
 /// Options of `bert-pretrain evaluate`.
 #[derive(Debug, Args)]
 pub struct EvaluateArgs {
+    /// The options that were given
+    #[command(flatten)]
+    pub given: Given,
     /// Model directory
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
@@ -222,15 +229,18 @@ pub struct EvaluateArgs {
 /// Options of `bert-pretrain fill-mask`.
 #[derive(Debug, Args)]
 pub struct FillMaskArgs {
+    /// The options that were given
+    #[command(flatten)]
+    pub given: Given,
     /// Model directory
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// Texts containing `[MASK]`
     #[command(flatten)]
     pub texts: TextArgs,
-    /// Text column of a table
-    #[arg(long, default_value = "text", value_name = "COL")]
-    pub text: String,
+    /// Columns of a table
+    #[command(flatten)]
+    pub columns: TextColumns,
     /// Number of predictions per mask
     #[arg(long, default_value_t = 5, value_name = "K")]
     pub top_k: usize,

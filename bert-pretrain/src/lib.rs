@@ -2,8 +2,8 @@
 //!
 //! In data-flow order: [`corpus`] → [`vocabulary`] → [`store`] (tokenized, on disk) → [`examples`]
 //! with [`masking`] → [`stream`] → [`batch`] → [`objective`]. [`prepare`], [`start`] and [`train`]
-//! put these together. [`args`] is the command line, [`settings`] its validated form, and
-//! [`sample`] the built-in corpus. [`report`] shows the run.
+//! put these together. [`args`] is the command line, [`settings`] its validated form, and [`effect`]
+//! refuses options without effect. [`sample`] is the built-in corpus. [`report`] shows the run.
 
 // Invalid user input must never panic.
 #![deny(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::unreachable)]
@@ -12,6 +12,7 @@
 pub mod args;
 pub mod batch;
 pub mod corpus;
+pub mod effect;
 pub mod examples;
 mod hub;
 pub mod masking;

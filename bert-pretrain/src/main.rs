@@ -7,11 +7,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use bert_cli::allocator::keep_memory;
+use bert_cli::answers::Answers;
 use bert_cli::args::Common;
-use bert_cli::input::columns::Column;
+use bert_cli::input::keep::KeptRow;
 use bert_cli::input::read_inputs;
-use bert_cli::input::table::TableOptions;
-use bert_cli::program::{exit, print_line, select_device};
+use bert_cli::program::{create_parent, exit, print_line, select_device};
 use bert_model::device::NamedDevice;
 use bert_model::pipeline::{
     FilledText, MaskFiller, MaskProcessor, NextSentenceProcessor, PairScorer, Pipeline, Prediction, Processor,
@@ -19,6 +19,7 @@ use bert_model::pipeline::{
 use bert_model::{Tokenizer, load_partial};
 use bert_pretrain::args::{Cli, Command, EvaluateArgs, FillMaskArgs, NextSentenceArgs, TrainArgs, VocabArgs};
 use bert_pretrain::corpus::Corpus;
+use bert_pretrain::effect::{check_evaluate, check_fill_mask};
 use bert_pretrain::settings::{DataSettings, PretrainSettings};
 use bert_pretrain::vocabulary::write_vocab;
 use bert_pretrain::{sample, train, vocabulary};
@@ -95,6 +96,7 @@ fn print_sample_masks(directory: &Path, common: &Common) -> Result<()> {
 }
 
 fn run_vocab(args: &VocabArgs) -> Result<ExitCode> {
+    create_parent(&args.output)?;
     let corpus = Corpus::open(&args.corpus)?;
     let vocabulary = vocabulary::learn(&corpus, args.size, args.cased)?;
     write_vocab(&args.output, &vocabulary)?;
@@ -107,6 +109,7 @@ fn run_vocab(args: &VocabArgs) -> Result<ExitCode> {
 }
 
 fn run_evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
+    check_evaluate(args)?;
     let device = select_device(&args.common.device, args.common.quiet)?;
     let data = DataSettings::resolve(&args.data, 128)?;
     let evaluation =
@@ -124,25 +127,29 @@ fn run_evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
 }
 
 fn run_fill_mask(args: &FillMaskArgs) -> Result<ExitCode> {
+    let source = args.texts.source()?;
+    check_fill_mask(args, source.as_ref())?;
     let filler: MaskFiller = open(&args.model, &args.common, MaskProcessor::new)?;
-    let print = |filled: FilledText| -> Result<()> {
-        let line = match args.common.json {
-            true => serde_json::to_string(&filled).context("the predictions")?,
-            false => describe(&filled),
-        };
-        Ok(print_line(line)?)
+    let mut answers = Answers::new(args.common.json);
+    let mut answer = |row: &KeptRow, filled: FilledText| -> Result<()> {
+        let json = serde_json::to_value(&filled).context("the predictions")?;
+        answers.write(row, json, |_| describe(&filled))?;
+        // At once: the next text may be long in coming.
+        Ok(answers.flush()?)
     };
-    match args.texts.source()? {
+    match source {
         None => {
             for text in &args.texts.texts {
-                print(filler.fill(text, args.top_k)?)?;
+                answer(&KeptRow::default(), filler.fill(text, args.top_k)?)?;
             }
         }
         Some(input) => {
-            for row in read_inputs(&input, &TableOptions::texts(Column::Name(args.text.clone())))? {
+            let name = input.name();
+            let (input, mut kept) = input.keeping(args.columns.keep.clone());
+            for row in read_inputs(input, &args.columns.options()?)? {
                 let row = row?;
-                let place = || format!("{input}:{}", row.line);
-                print(filler.fill(&row.text, args.top_k).with_context(place)?)?;
+                let place = || format!("{}:{}", name.display(), row.line);
+                answer(&kept.next_row()?, filler.fill(&row.text, args.top_k).with_context(place)?)?;
             }
         }
     }

@@ -170,9 +170,6 @@ fn given_tokenizer(path: &Path, settings: &PretrainSettings) -> Result<Tokenizer
             advice: "omit --cased, or use another tokenizer".into(),
         });
     }
-    if let Some(asked) = settings.vocab_size.filter(|&size| size != tokenizer.vocab_size()) {
-        eprintln!("warning: {}: --vocab-size {asked} has no effect, no vocabulary is learned", path.display());
-    }
     Ok(tokenizer)
 }
 

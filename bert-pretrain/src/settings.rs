@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::args::{Cli, DataArgs, TrainArgs};
 use crate::corpus::SentenceMode;
+use crate::effect::check_train;
 use crate::examples::NspMode;
 use crate::sample;
 
@@ -203,6 +204,7 @@ impl PretrainSettings {
     /// # Errors
     /// If a value is out of range, or options conflict.
     pub fn resolve(args: &TrainArgs) -> Result<(Self, PretrainRunOptions)> {
+        check_train(args)?;
         let preset = if args.corpus.is_empty() { Preset::SAMPLE } else { Preset::CORPUS };
         let run = PretrainRunOptions::resolve(args, &preset)?;
         let has_tokenizer = args.tokenizer.is_some() || args.init.is_some();

@@ -29,7 +29,7 @@ fn texts_of_a_column_have_the_vectors_that_they_have_in_any_file() {
     piped.stdin(File::open(at.join("documents.parquet")).unwrap());
     assert_eq!(success(&piped.output().unwrap()), expected);
     let message = fail(&format!("{embed} --input documents.parquet --text body"), at, 1);
-    assert!(message.contains("documents.parquet: found no column `body`, expected one of `id`, `text`"), "{message}");
+    assert!(message.contains("found no column `body`, expected one of `id`, `text`"), "{message}");
 }
 
 #[test]

@@ -1,9 +1,9 @@
-//! Runs as a whole: seeds, resuming, what learns, reports, presets.
+//! Whole runs: seeds, resuming, trainable parameters, reports, presets.
 
 use std::fs;
 use std::path::Path;
 
-use crate::program::{fail, json, run, succeed, text};
+use crate::program::{fail, json, object, run, succeed, success, text};
 use crate::{on_file, train, workshop};
 
 #[test]
@@ -79,6 +79,51 @@ fn the_report_shows_what_happened_and_can_be_written_again() {
     succeed("report --run run", at);
     assert_eq!(fs::read_to_string(at.join("run/report.html")).unwrap(), page);
     assert!(fail("report --run nowhere", at, 1).contains("nowhere"));
+}
+
+/// The figures of the test file were told once, on the terminal, and are kept.
+#[test]
+fn test_figures_are_in_the_record_and_the_report() {
+    let directory = workshop();
+    let at = directory.path();
+    let summary = json(&train("run", "--max-seq-len 12"), at);
+    assert_eq!(summary["test"]["examples"], 64, "{summary}");
+    assert_eq!(object(at.join("run/evaluation.json"))["test"], summary["test"]);
+    let page = fs::read_to_string(at.join("run/report.html")).unwrap();
+    assert!(page.contains("Test examples") && page.contains("f1 of good"), "{page}");
+    // Without an evaluation, too.
+    let alone = "train --model model --train films.tsv --test films.tsv --eval-share 0 --epochs 2 --max-seq-len 12";
+    let summary = json(&format!("{alone} --device flex --quiet --json -o alone"), at);
+    let record = object(at.join("alone/evaluation.json"));
+    assert_eq!((&record["test"], &record["epoch"]), (&summary["test"], &2.into()));
+    assert!(fs::read_to_string(at.join("alone/report.html")).unwrap().contains("Test examples"));
+}
+
+#[test]
+fn a_run_ends_with_what_to_do_next() {
+    let directory = workshop();
+    let at = directory.path();
+    // A third class whose texts mostly have another one.
+    let films = fs::read_to_string(at.join("films.tsv")).unwrap();
+    fs::write(at.join("films.tsv"), films + &"a good film\trare\n".repeat(2)).unwrap();
+    let options = "--model model --train films.tsv --eval films.tsv --epochs 8 --lr 3e-3 --device flex";
+    let message = text(&run(&format!("train {options} -o run"), at).stderr);
+    for part in ["predict with bert-finetune predict --model run \"TEXT\"", "run/report.html", "hint: never found: "] {
+        assert!(message.contains(part), "{part} is not in {message}");
+    }
+    assert!(message.contains("rare (2 examples)") && message.contains("device: flex (CPU)"), "{message}");
+    let output = run(&format!("train {options} --quiet --overwrite -o run"), at);
+    assert_eq!((success(&output), text(&output.stderr)), (String::new(), String::new()), "--quiet is silent");
+}
+
+#[test]
+fn the_positive_of_two_classes_is_named() {
+    let directory = workshop();
+    let at = directory.path();
+    let message = text(&run("train --model model --train films.tsv --epochs 1 --device flex -o run", at).stderr);
+    assert!(message.contains("eval f1 of good "), "{message}");
+    let metrics = succeed("evaluate --model run --data films.tsv --quiet", at);
+    assert!(metrics.contains("recall of good ") && metrics.contains("\nexamples     64\n"), "{metrics}");
 }
 
 #[test]

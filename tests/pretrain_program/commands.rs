@@ -1,11 +1,11 @@
-//! The commands one after the other, and what is wrong with their arguments.
+//! Every command, and errors of its arguments.
 
 use std::fs;
 
 use serde_json::Value;
 
 use crate::pretraining::{corpus, short};
-use crate::program::{fail, feed, json, lines, objects, succeed, success};
+use crate::program::{converse, fail, feed, json, lines, objects, succeed, success};
 
 #[test]
 fn a_run_leaves_a_model_directory_that_can_be_used() {
@@ -57,27 +57,52 @@ fn masks_are_filled_in_texts_from_anywhere() {
     let expected = success(&feed(&format!("{fill} -"), at, text));
     let answers = objects(&expected);
     assert_eq!((answers.len(), &answers[0]["text"]), (2, &"Anna [MASK]".into()));
+    assert_eq!([&answers[0]["row"], &answers[1]["row"]], [1, 2]);
     assert_eq!(answers[0]["masks"][0]["position"], 2);
     for (format, content, column) in
-        [("txt", text, "text"), ("jsonl", jsonl, "text"), ("csv", csv, "words"), ("tsv", tsv, "words")]
+        [("txt", text, ""), ("jsonl", jsonl, ""), ("csv", csv, "--text words"), ("tsv", tsv, "--text words")]
     {
         let file = format!("texts.{format}");
         fs::write(at.join(&file), content).unwrap();
         let zipped = zstd::encode_all(content.as_bytes(), 1).unwrap();
         fs::write(at.join(format!("{file}.zst")), zipped).unwrap();
         for input in [&*file, &format!("{file}.zst")] {
-            assert_eq!(succeed(&format!("{fill} --input {input} --text {column}"), at), expected, "{input}");
+            assert_eq!(succeed(&format!("{fill} --input {input} {column}"), at), expected, "{input}");
         }
-        let line = format!("{fill} - --input-format {format} --text {column}");
+        let line = format!("{fill} - --input-format {format} {column}");
         assert_eq!(success(&feed(&line, at, content)), expected, "{format} from stdin");
     }
     let message = fail(&format!("{fill} 'a [MASK]' --input-format csv"), at, 2);
     assert!(message.contains("--input-format: found texts as arguments"), "{message}");
 
+    // Columns are carried along, and may be numbered.
+    let answers = objects(&succeed(&format!("{fill} --input texts.csv --text words --keep id"), at));
+    assert_eq!([&answers[0]["id"], &answers[1]["id"]], ["1", "2"]);
+    let numbered = "fill-mask --model run --top-k 1 - --input-format tsv --no-header --text 2 --keep 1 --quiet";
+    let lines = success(&feed(numbered, at, "a\tAnna [MASK]\nb\t[MASK] lives\n"));
+    let starts: Vec<&str> = lines.lines().filter_map(|line| line.split_once(" →")).map(|(start, _)| start).collect();
+    assert_eq!(starts, ["a\tAnna [MASK]", "b\t[MASK] lives"]);
+
     // The line of a text without a mask is named.
     fs::write(at.join("texts.txt"), "nothing\n").unwrap();
     let message = fail(&format!("{fill} --input texts.txt"), at, 1);
     assert!(message.contains("texts.txt:1: found no [MASK]"), "{message}");
+}
+
+/// A program that writes a text and waits for the answer gets it, though the input goes on.
+#[test]
+fn an_answer_comes_before_the_next_text() {
+    let directory = corpus();
+    let at = directory.path();
+    succeed(&short("run", 2, ""), at);
+    converse("fill-mask --model run - --top-k 1 --quiet", at, &["Anna [MASK]", "[MASK] lives"]);
+}
+
+#[test]
+fn a_vocabulary_makes_its_directory() {
+    let directory = corpus();
+    succeed("vocab --corpus corpus.txt --size 300 -o new/directory/vocab.txt --quiet", directory.path());
+    assert!(directory.path().join("new/directory/vocab.txt").exists());
 }
 
 /// A vocabulary by itself does not say whether it is cased; everything else does.
@@ -89,10 +114,7 @@ fn casing_is_as_asked_for_or_refused() {
     succeed(&short("cased", 6, "--tokenizer vocab.txt --cased"), at);
     let config = fs::read_to_string(at.join("cased/tokenizer_config.json")).unwrap();
     assert!(config.contains("\"do_lower_case\": false"), "{config}");
-    let output = crate::program::run(&short("uncased", 6, "--tokenizer vocab.txt"), at);
-    success(&output);
-    let message = crate::program::text(&output.stderr);
-    assert!(message.contains("vocab.txt: --vocab-size 400 has no effect, no vocabulary is learned"), "{message}");
+    succeed(&short("uncased", 6, "--tokenizer vocab.txt"), at);
     let message = fail(&short("x", 6, "--tokenizer uncased --cased"), at, 1);
     assert!(message.contains("--cased does not fit the uncased tokenizer of uncased"), "{message}");
 }

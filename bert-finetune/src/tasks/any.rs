@@ -10,7 +10,7 @@ use super::sequence::SequenceTask;
 use super::tagging::TaggingTask;
 use crate::description::Description;
 
-/// One of the tasks, ready to be asked.
+/// A task of any kind, with its labels and tokenizer.
 #[derive(Debug, Clone)]
 pub enum AnyTask {
     /// Classification, multi-label, regression.
@@ -23,7 +23,7 @@ pub enum AnyTask {
     MultipleChoice(MultipleChoiceTask),
 }
 
-/// Runs the same generic code on whichever task it is.
+/// Runs the same generic code on a task of any kind.
 #[macro_export]
 macro_rules! for_task {
     ($any:expr, $task:ident => $body:expr) => {
@@ -39,7 +39,7 @@ macro_rules! for_task {
 /// The task of a fine-tuned model directory.
 ///
 /// # Errors
-/// If it is not one.
+/// If the directory is not a fine-tuned model.
 pub fn open_task(directory: &Path) -> Result<AnyTask> {
     open_task_for(directory, |description| description)
 }
@@ -47,7 +47,7 @@ pub fn open_task(directory: &Path) -> Result<AnyTask> {
 /// As [`open_task`], for files that may have other columns than the training file had.
 ///
 /// # Errors
-/// If it is not one.
+/// As [`open_task`].
 pub fn open_task_for(directory: &Path, change: impl FnOnce(Description) -> Description) -> Result<AnyTask> {
     let config = bert_model::pretrained::load_config(directory)?;
     let description = change(Description::read(directory, &config)?);

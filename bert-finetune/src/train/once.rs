@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use bert_cli::program::select_device;
 use bert_model::device::NamedDevice;
-use bert_model::pipeline::Processor;
 use bert_model::pretrained::{load_config, save};
 use bert_model::{BertConfig, Error, Result, Tokenizer, load};
 use bert_train::permutation::mix;
@@ -17,17 +16,18 @@ use burn::module::Module;
 use burn::tensor::Device;
 use serde_json::{Map, Value, json};
 
-use super::data::{Files, LabeledData, read_data};
+use super::data::{LabeledData, read_data};
 use super::epochs::EpochSource;
 use super::objective::{Best, FineTuning, evaluate};
 use super::start::{fit_to_head, initial_model, with_head};
+use crate::data::Files;
 use crate::description::Description;
 use crate::features::Encoded;
 use crate::for_task;
-use crate::output::warn_truncated;
 use crate::report;
 use crate::settings::{FinetuneRunOptions, FinetuneSettings};
 use crate::tasks::{ModelOf, Task};
+use crate::truncated::warn_of_training;
 
 /// Tag that keeps this random stream independent of the run's others.
 const ADAPTERS: u64 = 24;
@@ -72,7 +72,7 @@ pub(super) fn run_once(
         });
     }
     let mut description = settings.description.clone();
-    let labels = (description.task.learn_labels)(&mut description, &files.training)?;
+    let labels = (description.task.learn_labels)(&mut description, files)?;
     let (labels, keeps_head) = fit_to_head(labels, description.task.architecture, &config);
     let is_same_class = config.architectures.iter().flatten().any(|name| name == description.task.architecture);
     if is_same_class && !keeps_head && !settings.from_scratch && !run.quiet {
@@ -118,7 +118,8 @@ impl<T: Task> Run<'_, T> {
         let Self { settings, task, device, .. } = self;
         let mut training = Encoded::new(task, &data.training)?;
         let mut evaluation = Encoded::new(task, &data.evaluation)?;
-        warn_truncated(task.processor().tokenizer().truncated_count());
+        let truncated = training.truncated.len() + evaluation.truncated.len();
+        warn_of_training(truncated, settings.description.max_seq_len);
         if settings.adaptation == Adaptation::FrozenEncoder {
             // The frozen encoder's output is constant; compute it once.
             training.run_encoder(task, &model, device)?;
@@ -199,7 +200,8 @@ impl<T: Task> Run<'_, T> {
         checkpoints: &Checkpoints,
     ) -> Result<TrainingState<ModelOf<T>>> {
         let Self { settings, run, device, .. } = self;
-        let optimizer_config = OptimizerConfig { weight_decay: settings.weight_decay, ..OptimizerConfig::default() };
+        let (algorithm, weight_decay) = (settings.optimizer, settings.weight_decay);
+        let optimizer_config = OptimizerConfig { algorithm, weight_decay, ..OptimizerConfig::default() };
         let model = settings.adaptation.prepare(model, mix(&[settings.seed, ADAPTERS]), device);
         let mut state = TrainingState::new(model, Optimizer::new(optimizer_config));
         if run.if_exists == IfExists::Resume {
@@ -250,14 +252,15 @@ impl<T: Task> Run<'_, T> {
             }
         };
         let test = match data.test.is_empty() {
-            true => Value::Null,
+            true => None,
             false => {
                 let kept = load(path, device)?;
                 let mut task = task.clone();
                 task.tune(&best.metrics);
-                evaluate(&task, &kept.model, &data.test, &Encoded::new(&task, &data.test)?, device)?.0.into()
+                Some(evaluate(&task, &kept.model, &data.test, &Encoded::new(&task, &data.test)?, device)?.0)
             }
         };
+        report::record_test(path, best.epoch, test.as_ref())?;
         report::write(path)?;
         Ok(json!({
             "eval": best.metrics,

@@ -1,6 +1,5 @@
-//! Trains with several seeds, since results on small data sets vary (paper, appendix A.3), and
-//! reports mean and spread. The files of the best run are copied to the run directory, which thus
-//! is a model directory, too.
+//! Trains with several seeds, since results on small data sets vary (paper, appendix A.3), and reports mean and spread.
+//! The files of the best run are copied to the run directory, which thus is a model directory, too.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,8 +9,9 @@ use bert_model::{Error, Result};
 use bert_train::{Ended, IfExists, Interrupt, RunDirectory};
 use serde_json::{Map, Value, json};
 
-use super::data::Files;
+use super::best::compare;
 use super::once::{FinetuneOutcome, run_once};
+use crate::data::Files;
 use crate::settings::{FinetuneRunOptions, FinetuneSettings};
 
 /// Runs each seed in a subdirectory of its own, `seed-N`.
@@ -43,9 +43,9 @@ pub fn run_all(
         }
         runs.push((seed, summary));
     }
-    let metric = &settings.description.metric;
-    let value = |summary: &Value| summary["eval"][metric].as_f64().unwrap_or(f64::NEG_INFINITY);
-    let best = runs.iter().max_by(|a, b| value(&a.1).total_cmp(&value(&b.1)).then(b.0.cmp(&a.0)));
+    let metrics = |summary: &Value| summary["eval"].as_object().cloned().unwrap_or_default();
+    let metric = settings.description.main_metric();
+    let best = runs.iter().max_by(|a, b| compare(metric, &metrics(&a.1), &metrics(&b.1)).then(b.0.cmp(&a.0)));
     let Some((seed, summary)) = best else {
         return Err(Error::Usage("--seeds: found 0, expected at least 1".into()));
     };

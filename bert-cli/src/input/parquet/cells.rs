@@ -32,9 +32,8 @@ pub fn value(field: &Field) -> Result<Value, String> {
         Field::Float(value) => float(*value),
         Field::Double(value) => Number::from_f64(*value).map_or_else(|| value.to_string().into(), Value::Number),
         Field::Str(text) => text.as_str().into(),
-        Field::Bytes(bytes) => {
-            std::str::from_utf8(bytes.data()).map_err(|_| "bytes that are not UTF-8 in place of a text")?.into()
-        }
+        // What is no text (a picture, say) is of no use here.
+        Field::Bytes(bytes) => std::str::from_utf8(bytes.data()).map_or(Value::Null, Value::from),
         Field::Group(row) => object(row)?,
         Field::ListInternal(list) => Value::Array(list.elements().iter().map(value).collect::<Result<_, _>>()?),
         Field::MapInternal(map) => {

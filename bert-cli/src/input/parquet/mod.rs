@@ -65,16 +65,16 @@ impl Parquet {
         Vec::new()
     }
 
-    /// The rows as they would stand in `.jsonl`, cut down to those of these columns that the file has.
+    /// The rows as they would stand in `.jsonl`.
     ///
     /// # Errors
     /// As [`Parquet::rows`].
-    pub fn lines(self, columns: &[&str]) -> Result<Lines> {
-        let wanted: Vec<String> = self.columns().into_iter().filter(|name| columns.contains(&&**name)).collect();
-        let (path, rows) = (self.path.clone(), self.rows(&wanted)?);
+    pub fn lines(self) -> Result<Lines> {
+        let columns = self.columns();
+        let (path, rows) = (self.path.clone(), self.rows(&columns)?);
         let line = move |row: Result<(u64, Vec<Value>)>| {
             let (number, cells) = row?;
-            let object: Map<String, Value> = wanted.iter().cloned().zip(cells).collect();
+            let object: Map<String, Value> = columns.iter().cloned().zip(cells).collect();
             Ok(Line { number, text: Value::Object(object).to_string() })
         };
         Ok(Lines::of_rows(path, rows.map(line)))
