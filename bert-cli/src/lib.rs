@@ -2,7 +2,7 @@
 //!
 //! In the order of a run: [`args`] defines the common options and [`given`] refuses those without effect, [`hub`]
 //! turns names of models into directories, [`program`] selects the device, [`lines`], [`input`] and [`stream`] read texts, [`answers`] and [`program`] print results and
-//! errors and set the exit code. [`allocator`] keeps one step's memory for the next.
+//! errors and set the exit code. [`resume`] reads the command line of a resumed run. [`allocator`] keeps one step's memory for the next.
 
 #![warn(missing_docs)]
 // Invalid user input must never panic.
@@ -12,10 +12,12 @@
 pub mod allocator;
 pub mod answers;
 pub mod args;
+mod binary;
 pub mod given;
 pub mod hub;
 pub mod input;
 pub mod lines;
 pub mod program;
+pub mod resume;
 pub mod stream;
 pub mod warning;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bert_model::{Error, Result};
 use flate2::bufread::MultiGzDecoder;
 
+use crate::binary::binary_data;
 use crate::input::kind::{Compression, FileKind, Format};
 
 /// The name of standard input in messages.
@@ -95,7 +96,12 @@ impl LineReader {
         }
         match std::str::from_utf8(&line[dropped..]) {
             Ok(text) => Ok(Some(text)),
-            Err(error) => Err(self.not_utf8(dropped + error.valid_up_to())),
+            Err(error) => {
+                let offset = dropped + error.valid_up_to();
+                let next = self.input.fill_buf().unwrap_or_default();
+                let binary = binary_data(self.number == 1, &self.buffer, next);
+                Err(binary.map_or_else(|| self.not_utf8(offset), |found| self.error(found, "a text file in UTF-8")))
+            }
         }
     }
 

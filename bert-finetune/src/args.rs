@@ -88,7 +88,7 @@ pub struct TrainArgs {
     /// Output directory for the fine-tuned model [default: runs/finetune for the sample]
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<PathBuf>,
-    /// Resume the run in the output directory
+    /// Resume the run in the output directory, with its own settings
     #[arg(long, conflicts_with = "overwrite")]
     pub resume: bool,
     /// Delete the run in the output directory first
@@ -158,6 +158,15 @@ pub struct TrainArgs {
     /// Stop when the metric has not improved for N epochs
     #[arg(long, value_name = "N")]
     pub early_stop: Option<u64>,
+    /// Steps between checkpoints; 0: no limit
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    pub save_every: u64,
+    /// Minutes between checkpoints, if that is sooner; 0: no limit
+    #[arg(long, default_value_t = 10.0, value_name = "M")]
+    pub save_minutes: f64,
+    /// Number of checkpoints to keep, also of a finished run [default: 2, none of a finished run]
+    #[arg(long, value_name = "K")]
+    pub keep: Option<usize>,
     /// Options shared by all commands
     #[command(flatten)]
     pub common: Common,

@@ -23,7 +23,7 @@ use crate::data::Files;
 use crate::for_task;
 use crate::output::{class_names, print_table, short};
 use crate::predict::open_pipeline;
-use crate::settings::FinetuneSettings;
+use crate::settings::{FinetuneRunOptions, FinetuneSettings};
 use crate::tasks::any::open_task;
 use crate::tasks::{Query, RequestOf, Task};
 use crate::train::{self, FinetuneOutcome};
@@ -39,8 +39,12 @@ const QUESTIONS: [&str; 2] =
 ///
 /// # Errors
 /// Those of [`train::run`].
-pub fn run_sample(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
-    let (mut settings, mut run) = FinetuneSettings::resolve(args)?;
+pub fn run_sample(
+    mut settings: FinetuneSettings,
+    mut run: FinetuneRunOptions,
+    args: &TrainArgs,
+    interrupt: &Interrupt,
+) -> Result<ExitCode> {
     let is_pretrained = args.model.is_some() || settings.model.join("model.safetensors").exists();
     if !is_pretrained && let Ended::Interrupted(code) = pretrain_for_a_moment(args, &settings.model, interrupt)? {
         return Ok(ExitCode::from(code as u8));
@@ -72,7 +76,9 @@ pub fn run_sample(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
         print_line(&summary)?;
         return Ok(ExitCode::SUCCESS);
     }
-    print_table(&pretrained.summary, &class_names(&directory));
+    if !run.quiet {
+        print_table(&pretrained.summary, &class_names(&directory));
+    }
     let (pretrained, random) = (accuracy(&pretrained), accuracy(&random));
     print_line(format_args!("held-out accuracy from the pretrained model {pretrained:.3}"))?;
     print_line(format_args!("held-out accuracy from random weights       {random:.3}"))?;

@@ -17,6 +17,7 @@ use crate::effect::check_embed;
 use crate::meter::Meter;
 use crate::truncated::{Truncated, number};
 use crate::vectors::Sink;
+use bert_train::run_directory::check_has_model;
 
 /// Writes the vectors of the texts of a command line.
 ///
@@ -86,6 +87,7 @@ fn texts(args: &EmbedArgs, source: Option<Input>) -> Result<Batches<(String, Kep
 }
 
 fn open_embedder(args: &EmbedArgs) -> anyhow::Result<TextEmbedder> {
+    check_has_model(&args.model)?;
     let NamedDevice { device, .. } = select_device(&args.common.device, args.common.quiet)?;
     let mut builder = TextEmbedder::builder()
         .device(device)

@@ -28,6 +28,7 @@ pub mod output;
 pub mod predict;
 pub mod presets;
 pub mod report;
+pub mod resume;
 pub mod settings;
 pub mod tasks;
 pub mod train;

@@ -47,8 +47,11 @@ fn run(mut cli: Cli) -> Result<ExitCode> {
 }
 
 fn run_train(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
-    let (settings, run) = FinetuneSettings::resolve(args)?;
-    let Some(training) = settings.train.clone() else { return demo::run_sample(args, interrupt) };
+    let (settings, run) = match args.resume {
+        true => FinetuneSettings::resume(args)?,
+        false => FinetuneSettings::resolve(args)?,
+    };
+    let Some(training) = settings.train.clone() else { return demo::run_sample(settings, run, args, interrupt) };
     let files = Files { training, evaluation: settings.eval.clone(), test: settings.test.clone() };
     run.predictions.as_deref().map_or(Ok(()), create_parent)?;
     let FinetuneOutcome { ended, summary } = train::run(&settings, &run, &files, interrupt)?;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bert_model::file::replace_file;
 use bert_model::{Error, Result};
-use bert_train::report::{Cell, Chart, Mark, MarkedText, Report, ReportExample, fact, points};
+use bert_train::report::{Cell, Chart, Mark, MarkedText, Report, ReportExample, facts, points};
 use bert_train::run_directory::{read_metrics, read_run};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -122,8 +122,7 @@ pub fn write(directory: &Path) -> Result<()> {
         details(&mut report, &evaluation, &labels);
     }
     for (title, part) in [("Data", "examples"), ("Settings", "settings"), ("Model", "model")] {
-        let facts: Vec<(String, String)> = run[part].as_object().into_iter().flatten().map(fact).collect();
-        report.facts(title, &facts);
+        report.facts(title, &facts(&run[part]));
     }
     report.write(directory.join("report.html"))
 }
@@ -145,7 +144,11 @@ fn charts(report: &mut Report, log: &[Value], metric: &str) {
     }
     report.chart(loss);
     if evals(metric).len() > 1 {
-        report.chart(Chart::new("Metric on held-out examples", "step", metric).series(metric, evals(metric)));
+        let chart = Chart::new("Metric on held-out examples", "step", metric).series(metric, evals(metric));
+        report.chart(match metric {
+            "mcc" | "pearson" | "spearman" => chart.bounded(-1.0, 1.0),
+            _ => chart.bounded(0.0, 1.0),
+        });
     }
     report.optimizer_charts(log);
 }

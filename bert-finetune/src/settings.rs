@@ -6,7 +6,7 @@ use bert_model::pretrained::load_config;
 use bert_model::{Error, Result};
 use bert_train::run_directory::read_run;
 use bert_train::{Adaptation, Algorithm, Decay, IfExists, Schedule};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::args::{Freeze, TrainArgs};
 use crate::description::{Description, SHORTEST_SEQUENCE};
@@ -19,7 +19,7 @@ pub const DEFAULT_OUTPUT: &str = "runs/finetune";
 pub const SAMPLE_MODEL: &str = "runs/pretrain";
 
 /// Settings that affect the resulting weights; a resumed run must have the same.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FinetuneSettings {
     /// Model directory to start from.
     pub model: PathBuf,
@@ -65,21 +65,30 @@ pub struct FinetuneSettings {
 }
 
 /// Options that cannot affect the resulting weights.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FinetuneRunOptions {
     /// Run directory.
     pub output: PathBuf,
     /// Number of runs, with consecutive seeds.
     pub seeds: u64,
     /// What to do if the run directory is not empty.
+    #[serde(skip)]
     pub if_exists: IfExists,
     /// File for the predictions on the test file, else on the evaluation examples.
     pub predictions: Option<PathBuf>,
+    /// Steps between checkpoints; 0 for no limit.
+    pub save_every: u64,
+    /// Minutes between checkpoints, if that is sooner; 0 for no limit.
+    pub save_minutes: f64,
+    /// Number of checkpoints to keep, also of a finished run; `None` keeps two, and none of a finished run.
+    pub keep: Option<usize>,
     /// Name of the device.
     pub device: String,
     /// Whether to print the result as JSON.
+    #[serde(skip)]
     pub json: bool,
     /// Whether to suppress progress on stderr.
+    #[serde(skip)]
     pub quiet: bool,
 }
 
@@ -190,8 +199,12 @@ impl FinetuneRunOptions {
             (false, false) => IfExists::Refuse,
         };
         let (device, json, quiet) = (args.common.device.clone(), args.common.json, args.common.quiet);
-        let predictions = args.predictions.clone();
-        Ok(Self { output, seeds: args.seeds, if_exists, predictions, device, json, quiet })
+        let TrainArgs { save_every, save_minutes, keep, .. } = *args;
+        if !(save_minutes >= 0.0 && save_minutes.is_finite()) {
+            return Err(Error::Usage(format!("--save-minutes: found {save_minutes}, expected 0 or more")));
+        }
+        let (seeds, predictions) = (args.seeds, args.predictions.clone());
+        Ok(Self { output, seeds, if_exists, predictions, save_every, save_minutes, keep, device, json, quiet })
     }
 }
 

@@ -20,9 +20,11 @@ use bert_model::{Tokenizer, load_partial};
 use bert_pretrain::args::{Cli, Command, EvaluateArgs, FillMaskArgs, NextSentenceArgs, TrainArgs, VocabArgs};
 use bert_pretrain::corpus::Corpus;
 use bert_pretrain::effect::{check_evaluate, check_fill_mask};
+use bert_pretrain::evaluate::evaluate;
 use bert_pretrain::settings::{DataSettings, PretrainSettings};
 use bert_pretrain::vocabulary::write_vocab;
-use bert_pretrain::{sample, train, vocabulary};
+use bert_pretrain::{advice, sample, train, vocabulary};
+use bert_train::run_directory::check_has_model;
 use bert_train::{Ended, Interrupt};
 use clap::Parser;
 use serde_json::{Value, json};
@@ -49,7 +51,10 @@ fn run(mut cli: Cli) -> Result<ExitCode> {
 }
 
 fn run_train(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
-    let (settings, run) = PretrainSettings::resolve(args)?;
+    let (settings, run) = match args.resume {
+        true => PretrainSettings::resume(args)?,
+        false => PretrainSettings::resolve(args)?,
+    };
     let outcome = train::run(&settings, &run, interrupt)?;
     if let Ended::Interrupted(code) = outcome.ended {
         return Ok(ExitCode::from(code as u8));
@@ -58,19 +63,29 @@ fn run_train(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
         print_line(&outcome.summary)?;
         return Ok(ExitCode::SUCCESS);
     }
-    print_table(&outcome.summary);
+    if !run.quiet {
+        print_table(&outcome.summary);
+        print_next_steps(&run.output);
+    }
     if settings.corpus.is_empty() {
         print_sample_masks(&run.output, &args.common)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints the final metrics on stderr.
+/// Prints the final metrics on stderr, and what to think of them.
 fn print_table(summary: &Value) {
+    let number = |value: &Value| value.as_f64().map(|value| format!("{value:.4}"));
     let mut rows = vec![("steps".to_string(), summary["steps"].to_string())];
     for part in ["train", "eval"] {
         for (name, value) in summary[part].as_object().into_iter().flatten() {
-            rows.extend(value.as_f64().map(|value| (format!("{part} {name}"), format!("{value:.4}"))));
+            rows.extend(number(value).map(|value| (format!("{part} {name}"), value)));
+            if (part, name.as_str()) == ("eval", "mlm_loss") {
+                let baseline = number(&summary["unigram_loss"]);
+                rows.extend(
+                    baseline.map(|value| ("  by word frequency".into(), format!("{value} without any context"))),
+                );
+            }
         }
     }
     for name in ["tokens_per_second", "seconds"] {
@@ -81,6 +96,19 @@ fn print_table(summary: &Value) {
     for (name, value) in rows {
         eprintln!("{name:width$}  {value}");
     }
+    if let (Some(loss), Some(baseline)) = (summary["eval"]["mlm_loss"].as_f64(), summary["unigram_loss"].as_f64())
+        && let Some(advice) = advice::below_baseline(loss, baseline)
+    {
+        eprintln!("{advice}");
+    }
+}
+
+/// Prints what can be done with a finished run, on stderr.
+fn print_next_steps(directory: &Path) {
+    let directory = directory.display();
+    eprintln!("next: bert-pretrain fill-mask --model {directory} \"some text with a [MASK] in it\"");
+    eprintln!("      bert-finetune train --model {directory} --train labeled.tsv -o runs/finetuned");
+    eprintln!("      curves and filled masks: {directory}/report.html");
 }
 
 /// Prints the model's answers to the sample's questions, and whether they are right.
@@ -99,6 +127,9 @@ fn run_vocab(args: &VocabArgs) -> Result<ExitCode> {
     create_parent(&args.output)?;
     let corpus = Corpus::open(&args.corpus)?;
     let vocabulary = vocabulary::learn(&corpus, args.size, args.cased)?;
+    if !args.quiet {
+        vocabulary::fewer_than(args.size, vocabulary.len()).iter().for_each(|line| eprintln!("{line}"));
+    }
     write_vocab(&args.output, &vocabulary)?;
     if args.json {
         print_line(json!({"vocabulary": args.output.display().to_string(), "size": vocabulary.len()}))?;
@@ -113,7 +144,7 @@ fn run_evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
     let device = select_device(&args.common.device, args.common.quiet)?;
     let data = DataSettings::resolve(&args.data, 128)?;
     let evaluation =
-        train::evaluate(&args.model, &args.corpus, &data, args.batch_size.max(1), &device.device, args.common.seed)?;
+        evaluate(&args.model, &args.corpus, &data, args.batch_size.max(1), &device.device, args.common.seed)?;
     let metrics = serde_json::to_value(evaluation).context("the metrics")?;
     if args.common.json {
         print_line(metrics)?;
@@ -176,6 +207,7 @@ fn open<P: Processor>(
     common: &Common,
     processor: impl FnOnce(Tokenizer, usize) -> P,
 ) -> Result<Pipeline<P>> {
+    check_has_model(directory)?;
     let NamedDevice { device, .. } = select_device(&common.device, common.quiet)?;
     let loaded = load_partial::<P::Model>(directory, common.seed, &device)?;
     if let Some(warning) = loaded.warning() {

@@ -10,22 +10,61 @@ use crate::{on_file, train, workshop};
 fn the_same_seed_gives_the_same_bytes_and_resuming_changes_none() {
     let directory = workshop();
     let at = directory.path();
+    let options = "--max-seq-len 12 --save-every 2 --keep 2";
     for name in ["a", "b"] {
-        succeed(&train(name, "--max-seq-len 12"), at);
+        succeed(&train(name, options), at);
     }
     let weights = |name: &str| fs::read(at.join(name).join("model.safetensors")).unwrap();
     assert!(weights("a") == weights("b"), "two runs with one seed differ");
     let before = weights("a");
-    succeed(&train("a", "--max-seq-len 12 --resume"), at);
+    succeed(&train("a", &format!("{options} --resume")), at);
     assert!(before == weights("a"), "resuming a finished run changed it");
     // From the checkpoint before a damaged one.
     let checkpoints = fs::read_dir(at.join("a/checkpoints")).unwrap();
     let newest = checkpoints.map(|entry| entry.unwrap().path()).max().unwrap();
     fs::write(newest.join("model.safetensors"), "no").unwrap();
-    let output = run(&train("a", "--max-seq-len 12 --resume"), at);
+    // Without its model the run is not finished. It has its own settings.
+    fs::remove_file(at.join("a/model.safetensors")).unwrap();
+    let output = run("train --resume -o a --quiet", at);
     let message = text(&output.stderr);
     assert!(output.status.success() && message.contains("skipped a damaged checkpoint"), "{message}");
     assert!(before == weights("a"), "resuming from the checkpoint before changed it");
+}
+
+#[test]
+fn a_finished_run_keeps_no_checkpoints_and_a_refused_one_writes_nothing() {
+    let directory = workshop();
+    let at = directory.path();
+    let summary = json(&train("run", "--max-seq-len 12"), at);
+    assert_eq!(fs::read_dir(at.join("run/checkpoints")).unwrap().count(), 0);
+    let output = run("train --resume -o run --json", at);
+    let message = text(&output.stderr);
+    assert!(output.status.success() && message.contains("run is finished"), "{message}");
+    let again: serde_json::Value = serde_json::from_str(&text(&output.stdout)).unwrap();
+    assert_eq!((&again["best_epoch"], &again["model"]), (&summary["best_epoch"], &summary["model"]));
+    let before = fs::read(at.join("run/run.json")).unwrap();
+    let message = fail("train --resume -o run --lr 1e-5 --epochs 3 --train films.tsv", at, 1);
+    assert!(message.contains("learning_rate = 0.00001") || message.contains("learning_rate = 1e-5"), "{message}");
+    assert!(message.contains("epochs = 3") && message.contains("epochs = 8"), "{message}");
+    assert!(fs::read(at.join("run/run.json")).unwrap() == before);
+    // Nothing is pretrained for a directory without a run.
+    let message = fail("train --resume -o nowhere", at, 1);
+    assert!(message.contains("nowhere: found no run to resume"), "{message}");
+    assert!(!at.join("runs").exists() && !at.join("nowhere").exists());
+    // Runs with several seeds are resumed as a whole.
+    let summary = json(&train("seeds", "--max-seq-len 12 --seeds 2 --epochs 1"), at);
+    fs::remove_file(at.join("seeds/model.safetensors")).unwrap();
+    let again = json("train --resume -o seeds --quiet --json", at);
+    assert_eq!((&again["best_seed"], &again["model"]), (&summary["best_seed"], &"seeds".into()));
+}
+
+#[test]
+fn quiet_is_quiet() {
+    let directory = workshop();
+    let at = directory.path();
+    let output = run(&train("run", "--max-seq-len 12").replace("--json", ""), at);
+    assert!(output.status.success() && output.stdout.is_empty());
+    assert_eq!(text(&output.stderr), "");
 }
 
 #[test]

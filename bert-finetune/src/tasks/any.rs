@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use bert_model::{Result, Tokenizer};
+use bert_train::run_directory::check_has_model;
 
 use super::multiple_choice::MultipleChoiceTask;
 use super::question_answering::QuestionAnsweringTask;
@@ -49,6 +50,7 @@ pub fn open_task(directory: &Path) -> Result<AnyTask> {
 /// # Errors
 /// As [`open_task`].
 pub fn open_task_for(directory: &Path, change: impl FnOnce(Description) -> Description) -> Result<AnyTask> {
+    check_has_model(directory)?;
     let config = bert_model::pretrained::load_config(directory)?;
     let description = change(Description::read(directory, &config)?);
     let tokenizer = Tokenizer::load(directory)?;
