@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::sentence_transformers::{SentenceTransformer, cross_encoder_activation, encoder_directory};
 use super::tags::TagScheme;
 use crate::config::BertConfig;
 use crate::error::{Error, Result};
@@ -22,7 +23,7 @@ pub struct Checkpoint {
     pub weights: Weights,
     /// The tokenizer; its vocabulary fits the model's.
     pub tokenizer: Tokenizer,
-    /// Where `finetune.json` may lie.
+    /// Where `finetune.json` and the files of sentence-transformers may lie.
     directory: Option<PathBuf>,
 }
 
@@ -47,8 +48,9 @@ impl Checkpoint {
     /// If `config.json`, weights or tokenizer are missing or malformed, or the vocabulary is larger than the model's.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self> {
         let directory = directory.as_ref();
-        let (config, tokenizer) = (load_config(directory)?, Tokenizer::load(directory)?);
-        Self::new(config, Weights::open(directory)?, tokenizer, Some(directory.into()))
+        let encoder = encoder_directory(directory)?;
+        let (config, tokenizer) = (load_config(&encoder)?, Tokenizer::load(&encoder)?);
+        Self::new(config, Weights::open(encoder)?, tokenizer, Some(directory.into()))
     }
 
     /// Takes the contents of `config.json`, `model.safetensors` and `tokenizer.json`.
@@ -67,6 +69,19 @@ impl Checkpoint {
     fn new(config: BertConfig, weights: Weights, tokenizer: Tokenizer, directory: Option<PathBuf>) -> Result<Self> {
         tokenizer.check_fits(&config)?;
         Ok(Self { config, weights, tokenizer, directory })
+    }
+
+    /// How sentence-transformers embeds texts with this model; `None` if the directory is not one of that library.
+    ///
+    /// # Errors
+    /// As [`SentenceTransformer::read`].
+    pub fn sentence_transformer(&self) -> Result<Option<SentenceTransformer>> {
+        self.directory.as_ref().map_or(Ok(None), SentenceTransformer::read)
+    }
+
+    /// The activation that `config_sentence_transformers.json` names for a cross-encoder.
+    pub(super) fn cross_encoder_activation(&self) -> Result<Option<String>> {
+        self.directory.as_ref().map_or(Ok(None), |directory| cross_encoder_activation(directory))
     }
 
     /// How the head is used, as far as the directory says.

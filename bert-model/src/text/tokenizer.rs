@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokenizers::models::bpe::Vocab;
 use tokenizers::models::wordpiece::WordPiece;
-use tokenizers::normalizers::BertNormalizer;
+use tokenizers::normalizers::{self, BertNormalizer, Lowercase, NormalizerWrapper};
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::bert::BertProcessing;
 use tokenizers::{AddedToken, EncodeInput, Encoding, PaddingParams, PostProcessor, TruncationParams};
@@ -262,6 +262,22 @@ impl Tokenizer {
             .with_truncation(Some(parameters))
             .map_err(|error| Error::Setting(format!("maximum length {max_length}: {error}")))?;
         Ok(truncating)
+    }
+
+    /// A tokenizer that lowercases texts before it normalizes them, as `do_lower_case` of sentence-transformers asks even
+    /// of a cased vocabulary. Special tokens within a text are left as they are.
+    ///
+    /// # Errors
+    /// If the normalizers cannot be joined.
+    pub fn lowercasing(&self) -> Result<Self> {
+        let own = self.inner.get_normalizer().cloned();
+        let all = std::iter::once(NormalizerWrapper::Lowercase(Lowercase)).chain(own).collect();
+        let mut lowercasing = self.clone();
+        lowercasing
+            .inner
+            .with_normalizer(Some(normalizers::Sequence::new(all)))
+            .map_err(|error| Error::Setting(format!("lowercasing: {error}")))?;
+        Ok(lowercasing)
     }
 
     /// Encodes a text as `[CLS] text [SEP]`, or a pair as `[CLS] text [SEP] pair [SEP]` with token
