@@ -8,7 +8,12 @@ use bert_train::Decay;
 use clap::{Args, Parser, Subcommand};
 
 use crate::description::Description;
+use crate::embedder::EmbedderArgs;
 use crate::presets::Preset;
+use crate::rank::RankArgs;
+use crate::search::SearchArgs;
+use crate::similarity::SimilarityArgs;
+use crate::tasks::embedding::EmbeddingPooling;
 use crate::tasks::kind::TaskKind;
 
 pub use crate::option_values::{ClassWeights, Combine, Freeze, Pooling};
@@ -38,6 +43,12 @@ pub enum Command {
     Predict(PredictArgs),
     /// Compute contextual embeddings of texts
     Embed(EmbedArgs),
+    /// Print how alike two texts are
+    Similarity(SimilarityArgs),
+    /// Find the texts of a corpus that are most like a query
+    Search(Box<SearchArgs>),
+    /// Rank texts for a query with a cross-encoder
+    Rank(RankArgs),
     /// Rewrite the report.html of a run
     Report(ReportArgs),
 }
@@ -94,8 +105,23 @@ pub struct TrainArgs {
     /// Distance in tokens between the starts of windows over a long text (question answering)
     #[arg(long, default_value_t = 128, value_name = "N")]
     pub doc_stride: usize,
-    /// Metric that selects the best epoch: accuracy, f1, macro_f1, mcc, pearson, spearman [default:
-    /// the task's own]
+    /// Columns of texts that do not belong to --text, separated by commas (embedding)
+    #[arg(long, value_delimiter = ',', value_name = "COL")]
+    pub negative: Vec<String>,
+    /// Factor of cosines in the loss [default: 20] (embedding)
+    #[arg(long, value_name = "X")]
+    pub scale: Option<f64>,
+    /// How to pool token vectors [default: as the model's directory says, else mean] (embedding)
+    #[arg(long, value_enum)]
+    pub pooling: Option<EmbeddingPooling>,
+    /// Normalize vectors to length 1 (embedding)
+    #[arg(long)]
+    pub normalize: bool,
+    /// Examples to hold in memory at once, with the gradients of the whole batch (embedding)
+    #[arg(long, value_name = "N")]
+    pub mini_batch: Option<usize>,
+    /// Metric that selects the best epoch: accuracy, f1, macro_f1, mcc, pearson, spearman,
+    /// ndcg_at_10, mrr_at_10, … [default: the task's own]
     #[arg(long, value_name = "NAME")]
     pub metric: Option<String>,
     /// Passes over the training examples
@@ -119,7 +145,8 @@ pub struct TrainArgs {
     /// Maximum global gradient norm; 0 disables clipping
     #[arg(long, default_value_t = 1.0, value_name = "NORM")]
     pub clip: f64,
-    /// Maximum sequence length in tokens [default: 128; 384 for question answering]
+    /// Maximum sequence length in tokens [default: 128; 384 for question answering; for embeddings
+    /// as the model's directory says, else 128]
     #[arg(long, value_name = "N")]
     pub max_seq_len: Option<usize>,
     /// Weight classes inversely to their frequency in the training examples
@@ -251,9 +278,9 @@ pub struct PredictArgs {
 /// Options of `bert-finetune embed`.
 #[derive(Debug, Args)]
 pub struct EmbedArgs {
-    /// Model directory
-    #[arg(long, value_name = "DIR")]
-    pub model: PathBuf,
+    /// How texts are embedded
+    #[command(flatten)]
+    pub embedder: EmbedderArgs,
     /// Texts
     #[command(flatten)]
     pub texts: TextArgs,
@@ -263,21 +290,12 @@ pub struct EmbedArgs {
     /// Tables have no header; columns are numbered from 1
     #[arg(long)]
     pub no_header: bool,
-    /// How to pool token vectors into one per text: mean, cls, max or pooler; none keeps all
-    #[arg(long, value_enum, default_value = "mean")]
-    pub pooling: Pooling,
     /// Hidden layers, where 0 is the embeddings' output: -1, or -1,-2,-3,-4, or -4..-1
     #[arg(long, default_value = "-1", allow_hyphen_values = true)]
     pub layers: Layers,
     /// How to combine several layers
     #[arg(long, value_enum, default_value = "concat")]
     pub combine: Combine,
-    /// Normalize vectors to length 1
-    #[arg(long)]
-    pub normalize: bool,
-    /// Maximum sequence length in tokens; longer texts are truncated [default: the model's]
-    #[arg(long, value_name = "N")]
-    pub max_seq_len: Option<usize>,
     /// Output file, .jsonl, .npy or .safetensors [default: JSON lines on stdout]
     #[arg(short, long, value_name = "OUT")]
     pub output: Option<PathBuf>,

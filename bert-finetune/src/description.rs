@@ -6,10 +6,12 @@ use std::path::Path;
 use bert_cli::input::columns::Column;
 use bert_cli::input::table::TableOptions;
 use bert_model::file::replace_file;
+use bert_model::pipeline::SentenceTransformer;
 use bert_model::pipeline::tags::TagScheme;
 use bert_model::{BertConfig, Error, Result, Tokenizer};
 use serde::{Deserialize, Serialize};
 
+use crate::tasks::embedding::EmbeddingSettings;
 use crate::tasks::kind::TaskKind;
 
 const FILE: &str = "finetune.json";
@@ -50,6 +52,9 @@ pub struct Description {
     pub no_answer_threshold: Option<f64>,
     /// The metric that decides which epoch is best.
     pub metric: String,
+    /// How embeddings are learned.
+    #[serde(default, skip_serializing_if = "EmbeddingSettings::is_usual")]
+    pub embedding: EmbeddingSettings,
 }
 
 impl Description {
@@ -65,6 +70,7 @@ impl Description {
         let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
         let description: Self = serde_json::from_str(&text)
             .map_err(|error| Error::line(&path, error.line() as u64, error.to_string(), "a description of a head"))?;
+        let description = description.of_model(directory);
         let positions = config.max_position_embeddings;
         let length = description.max_seq_len;
         let check = |good: bool, key: &str, found: usize, expected: String| match good {
@@ -89,7 +95,20 @@ impl Description {
             ));
         };
         let labels = config.labels()?.unwrap_or_default();
-        Ok(Self { tag_scheme: TagScheme::detect([&labels[..]]), ..Self::usual(task, config.max_position_embeddings) })
+        let length = match SentenceTransformer::read(directory)? {
+            Some(how) if !task.joins_pairs() => how.max_length.unwrap_or(config.max_position_embeddings),
+            _ => config.max_position_embeddings,
+        };
+        let usual = Self::usual(task, length.min(config.max_position_embeddings));
+        Ok(Self { tag_scheme: TagScheme::detect([&labels[..]]), ..usual }.of_model(directory))
+    }
+
+    /// The same for a model in this directory, which says how texts are embedded.
+    pub fn of_model(mut self, directory: &Path) -> Self {
+        if !self.task.joins_pairs() {
+            self.embedding.model = directory.into();
+        }
+        self
     }
 
     /// The usual columns.
@@ -99,7 +118,7 @@ impl Description {
             task,
             text: text.into(),
             text_pair: text_pair.map(Into::into),
-            label: Some("label".into()),
+            label: task.label.map(Into::into),
             choices: Vec::new(),
             header: true,
             skip_short_rows: false,
@@ -110,6 +129,7 @@ impl Description {
             doc_stride: 128,
             no_answer_threshold: None,
             metric: task.main_metric.into(),
+            embedding: EmbeddingSettings::default(),
         }
     }
 
@@ -128,13 +148,17 @@ impl Description {
     /// If the vocabulary is larger than the model's, or two texts are read by a model of one token type.
     pub fn check_fits(&self, config: &BertConfig, tokenizer: &Tokenizer) -> Result<()> {
         tokenizer.check_fits(config)?;
-        if self.task.reads_pairs || self.text_pair.is_some() { config.check_pairs() } else { Ok(()) }
+        if self.task.reads_pairs || self.text_pair.is_some() && self.task.joins_pairs() {
+            config.check_pairs()
+        } else {
+            Ok(())
+        }
     }
 
     /// The metric that decides; the task's own if the one that is named is of another.
     pub(crate) fn main_metric(&self) -> &'static str {
         let named = self.task.metrics.iter().find(|name| **name == self.metric);
-        named.copied().unwrap_or(self.task.main_metric)
+        named.copied().unwrap_or(self.task.usual_metric(self.label.is_some()))
     }
 
     /// The column that a name or number stands for.

@@ -2,7 +2,7 @@
 //!
 //! [`data`] reads files, [`tasks`] defines each task's inputs, loss and answers, [`features`]
 //! computes what the heads read, and [`metrics`] scores predictions. [`train`] fine-tunes,
-//! [`predict`] answers, [`vectors`] writes embeddings, and [`report`] shows a run. [`description`]
+//! [`predict`] answers, [`vectors`] writes embeddings, [`similarity`], [`search`] and [`rank`] compare texts, and [`report`] shows a run. [`description`]
 //! is what a model directory records about its head. [`args`] is the command line, with [`presets`]
 //! and its validated form in [`settings`]; [`output`] prints results, and [`demo`] is the run
 //! without options.
@@ -15,14 +15,20 @@ pub mod args;
 pub mod data;
 pub mod demo;
 pub mod description;
+pub mod embedder;
 pub mod features;
 pub mod metrics;
+pub mod nearest;
+pub mod npy;
 mod option_values;
 pub mod output;
 pub mod predict;
 pub mod presets;
+pub mod rank;
 pub mod report;
+pub mod search;
 pub mod settings;
+pub mod similarity;
 pub mod tasks;
 pub mod train;
 pub mod vectors;

@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use bert_cli::allocator::keep_memory;
 use bert_cli::input::columns::Column;
 use bert_cli::input::read_inputs;
@@ -20,11 +20,10 @@ use bert_finetune::tasks::Task;
 use bert_finetune::tasks::any::{AnyTask, open_task_for};
 use bert_finetune::train::{self, Files, FinetuneOutcome};
 use bert_finetune::vectors::{Sink, write_lines};
-use bert_finetune::{demo, for_task, report};
+use bert_finetune::{demo, for_task, rank, report, search, similarity};
 use bert_model::Error;
 use bert_model::device::NamedDevice;
-use bert_model::pipeline::{Processor, TextEmbedder};
-use bert_model::pretrained::load_config;
+use bert_model::pipeline::Processor;
 use bert_train::{Ended, Interrupt, Progress};
 use clap::Parser;
 use serde_json::{Map, Value, json};
@@ -45,6 +44,9 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Some(Command::Evaluate(args)) => run_evaluate(args),
         Some(Command::Predict(args)) => run_predict(args),
         Some(Command::Embed(args)) => run_embed(args),
+        Some(Command::Similarity(args)) => similarity::run(args).map(|()| ExitCode::SUCCESS),
+        Some(Command::Search(args)) => search::run(args).map(|()| ExitCode::SUCCESS),
+        Some(Command::Rank(args)) => rank::run(args).map(|()| ExitCode::SUCCESS),
         Some(Command::Report(args)) => run_report(args),
     }
 }
@@ -93,7 +95,7 @@ fn run_evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
 fn evaluate_with<T: Task>(task: &T, args: &EvaluateArgs) -> Result<Map<String, Value>> {
     let NamedDevice { device, .. } = select_device(&args.common.device, args.common.quiet)?;
     let pipeline = open_pipeline(task, &args.model, &device)?;
-    let examples = task.read(&args.data)?;
+    let examples = task.read_held_out(&args.data)?;
     let encoded = Encoded::new(task, &examples)?;
     warn_truncated(task.processor().tokenizer().truncated_count());
     let (metrics, outputs) = train::evaluate(task, pipeline.model(), &examples, &encoded, &device)?;
@@ -124,10 +126,10 @@ fn run_predict(args: &PredictArgs) -> Result<ExitCode> {
 }
 
 fn run_embed(args: &EmbedArgs) -> Result<ExitCode> {
-    let embedder = open_embedder(args)?;
+    let embedder = args.embedder.open(&args.layers, args.combine.into(), &args.common)?;
     let text = Column::parse(&args.text, !args.no_header)?;
     let columns = TableOptions { header: !args.no_header, ..TableOptions::texts(text) };
-    let every_token = args.pooling == Pooling::None;
+    let every_token = args.embedder.pooling == Some(Pooling::None);
     let source = args.texts.source()?;
     let mut rows: Box<dyn Iterator<Item = bert_model::Result<Row>> + Send> = match &source {
         Some(input) => read_inputs(input, &columns)?,
@@ -163,27 +165,4 @@ fn run_embed(args: &EmbedArgs) -> Result<ExitCode> {
     warn_truncated(embedder.truncated_count());
     sink.finish(every_token)?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn open_embedder(args: &EmbedArgs) -> Result<TextEmbedder> {
-    let NamedDevice { device, .. } = select_device(&args.common.device, args.common.quiet)?;
-    let config = load_config(&args.model)?;
-    let in_option = |error: Error| Error::Usage(format!("--{error}"));
-    args.layers.resolve(config.num_hidden_layers + 1).map_err(in_option)?;
-    let limit = config.max_position_embeddings;
-    let mut builder = TextEmbedder::builder()
-        .device(device)
-        .max_length(args.max_seq_len.unwrap_or(limit).min(limit))
-        .layers(args.layers.clone())
-        .combine(args.combine.into())
-        .normalize(args.normalize);
-    if let Some(pooling) = args.pooling.of_text() {
-        builder = builder.pooling(pooling);
-    }
-    builder.open(&args.model).map_err(|error| match error {
-        Error::MissingTensors { .. } => {
-            anyhow!("{}: the checkpoint has no pooler; choose another --pooling", args.model.display())
-        }
-        other => other.into(),
-    })
 }

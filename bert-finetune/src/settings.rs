@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use bert_model::pipeline::SentenceTransformer;
 use bert_model::pretrained::load_config;
 use bert_model::{Error, Result};
 use bert_train::run_directory::read_run;
@@ -10,6 +11,8 @@ use serde::Serialize;
 
 use crate::args::{Freeze, TrainArgs};
 use crate::description::{Description, SHORTEST_SEQUENCE};
+use crate::tasks::embedding::EmbeddingSettings;
+use crate::tasks::kind::TaskKind;
 
 /// Default output directory of a run on the sample.
 pub const DEFAULT_OUTPUT: &str = "runs/finetune";
@@ -51,6 +54,9 @@ pub struct FinetuneSettings {
     pub clip: f64,
     /// Number of epochs without improvement after which training stops.
     pub early_stop: Option<u64>,
+    /// Examples to hold in memory at once, where the loss looks at the whole batch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mini_batch: Option<usize>,
     /// Whether classes are weighted inversely to their frequency.
     pub class_weights: bool,
     /// Which parameters to train.
@@ -130,6 +136,7 @@ impl FinetuneSettings {
             weight_decay: args.weight_decay,
             clip: args.clip,
             early_stop: args.early_stop,
+            mini_batch: args.mini_batch,
             class_weights: args.class_weights.is_some(),
             adaptation,
             seed: args.common.seed,
@@ -160,6 +167,9 @@ impl FinetuneSettings {
         let length = self.description.max_seq_len;
         let shortest = format!("at least {SHORTEST_SEQUENCE}");
         check(length >= SHORTEST_SEQUENCE, "--max-seq-len", length.to_string(), &shortest)?;
+        let scale = self.description.embedding.scale;
+        check(scale > 0.0 && scale.is_finite(), "--scale", scale.to_string(), "a number above 0")?;
+        check(self.mini_batch != Some(0), "--mini-batch", "0".into(), "at least 1")?;
         check(self.description.doc_stride > 0, "--doc-stride", "0".into(), "at least 1")?;
         check(self.adaptation != Adaptation::Lora { rank: 0 }, "--lora", "0".into(), "at least 1")
     }
@@ -202,17 +212,46 @@ fn describe(args: &TrainArgs, model: &Path) -> Result<Description> {
     };
     // Do not let the default length exceed the model's positions.
     let positions = load_config(model).map_or(usize::MAX, |config| config.max_position_embeddings);
-    let length = args.max_seq_len.unwrap_or(task.max_seq_len.min(positions));
+    let own_length =
+        if task.joins_pairs() { None } else { SentenceTransformer::read(model)?.and_then(|how| how.max_length) };
+    let length = args.max_seq_len.unwrap_or(own_length.unwrap_or(task.max_seq_len).min(positions));
     let usual = args.preset.map_or_else(|| Description::usual(task, length), |preset| preset.description(length));
     // Explicit options override the preset.
     let usual = args.columns.over(usual, args.label.as_deref());
+    check_embedding_options(args, task)?;
+    let is_labeled = usual.label.is_some();
+    let metric = if task.labeled_metric.is_some() { task.usual_metric(is_labeled).into() } else { usual.metric };
+    let embedding = EmbeddingSettings {
+        negatives: args.negative.clone(),
+        scale: args.scale.unwrap_or(usual.embedding.scale),
+        pooling: args.pooling,
+        normalize: args.normalize,
+        ..usual.embedding
+    };
     Ok(Description {
         token_column: args.token_column.clone(),
         tag_column: args.tag_column.clone(),
         doc_stride: args.doc_stride,
-        metric: args.metric.clone().unwrap_or(usual.metric),
+        metric: args.metric.clone().unwrap_or(metric),
+        embedding,
         ..usual
-    })
+    }
+    .of_model(model))
+}
+
+/// Refuses options of embeddings where another task is learned.
+fn check_embedding_options(args: &TrainArgs, task: TaskKind) -> Result<()> {
+    let given = [
+        ("--negative", !args.negative.is_empty()),
+        ("--scale", args.scale.is_some()),
+        ("--pooling", args.pooling.is_some()),
+        ("--normalize", args.normalize),
+        ("--mini-batch", args.mini_batch.is_some()),
+    ];
+    match given.into_iter().find(|(_, is_given)| *is_given && task.joins_pairs()) {
+        Some((option, _)) => Err(Error::Usage(format!("{option} has no effect here: it is for --task embedding"))),
+        None => Ok(()),
+    }
 }
 
 /// Whether the directory contains a run on the built-in sample.
@@ -227,7 +266,6 @@ mod tests {
 
     use super::*;
     use crate::args::{Cli, Command};
-    use crate::tasks::kind::TaskKind;
     use crate::tasks::sequence::CLASSIFICATION;
 
     fn resolve(arguments: &str) -> Result<(FinetuneSettings, FinetuneRunOptions)> {

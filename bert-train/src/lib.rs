@@ -39,4 +39,4 @@ pub use progress::Progress;
 pub use run_directory::{IfExists, RunDirectory};
 pub use schedule::{Decay, Schedule};
 pub use state::TrainingState;
-pub use trainer::{Ended, Evaluation, Losses, Objective, PendingStep, Plan, Step, take_step, train};
+pub use trainer::{Ended, Evaluation, Losses, Masks, Objective, PendingStep, Plan, Step, take_step, train};

@@ -23,7 +23,7 @@ pub enum IfExists {
 }
 
 /// The files that a run writes; no other file in the directory is ever removed.
-const RUN_FILES: [&str; 16] = [
+const RUN_FILES: [&str; 24] = [
     "corpus.tokens",
     "corpus.partial",
     "eval.tokens",
@@ -40,6 +40,14 @@ const RUN_FILES: [&str; 16] = [
     "evaluation.json",
     "finetune.json",
     "checkpoints",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "1_Pooling",
+    "2_Dense",
+    "2_Normalize",
+    "3_Dense",
+    "3_Normalize",
 ];
 const LOCK: &str = ".lock";
 const RUN: &str = "run.json";

@@ -31,6 +31,13 @@ pub trait Objective: Sync {
     /// Cuts a micro-batch into at most `parts` parts, and at least one, whose losses add up to its own; each goes to a core.
     fn split(&self, batch: Self::Batch, parts: usize) -> Vec<Self::Batch>;
 
+    /// Cuts a part, which a worker has to itself, into pieces that it computes one after another, each with a backward
+    /// pass of its own: the memory of one piece, and losses that add up to the part's. All parts of a micro-batch come
+    /// here at the same time, so that those whose losses depend on one another can exchange what they need.
+    fn pieces(&self, _model: &Self::Model, part: Self::Batch, _masks: Masks) -> Vec<Self::Batch> {
+        vec![part]
+    }
+
     /// Number of sequences that the model sees in a micro-batch or a part of one.
     fn sequences(&self, batch: &Self::Batch) -> usize;
 
@@ -44,6 +51,21 @@ pub trait Objective: Sync {
     /// If the data cannot be read.
     fn evaluate(&mut self, _model: &Self::Model, _step: u64) -> Result<Evaluation> {
         Ok(Evaluation::default())
+    }
+}
+
+/// The dropout masks of a part of a micro-batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Masks {
+    seed: u64,
+    first_sequence: usize,
+}
+
+impl Masks {
+    /// Begins the masks of the part's sequences from number `sequence` on, on this thread: the forward pass that follows
+    /// has those of the whole micro-batch, however often it is computed.
+    pub fn begin(&self, sequence: usize) {
+        dropout::seed(self.seed, self.first_sequence + sequence);
     }
 }
 
@@ -335,8 +357,8 @@ fn shard<O: Objective>(objective: &O, batch: O::Batch, workers: usize) -> Result
     Ok(parts.into_iter().map(shard).collect())
 }
 
-/// The losses of a micro-batch's shards, each computed by a worker of its own with a copy of the model; their gradients are
-/// added to `gradients` in the order of the shards.
+/// The losses of a micro-batch's shards, each computed by a worker of its own with a copy of the model, piece by piece; their
+/// gradients are added to `gradients` in the order of the shards.
 fn forward_backward<O: Objective>(
     model: &O::Model,
     objective: &O,
@@ -348,13 +370,20 @@ fn forward_backward<O: Objective>(
     let sum = OrderedSum::new(gradients, shards.len());
     let device = model.devices().first().cloned().unwrap_or_default();
     let work = shards.into_iter().zip(sum.turns()).map(|(shard, turns)| (shard, turns, model.clone().fork(&device)));
-    workers.run(work.collect(), |(Shard { batch, first_sequence }, mut turns, model)| {
-        dropout::seed(seed, first_sequence);
-        let (losses, tape) = tape::record(plan.gradient_checkpointing, || objective.loss(&model, batch));
-        let loss = loss_scale.scaled(losses.total.clone());
-        tape.backward(loss, |part| turns.take(|gradients| gradients.add(&model, part)));
-        losses
-    })
+    let losses = workers.run(work.collect(), |(Shard { batch, first_sequence }, mut turns, model)| {
+        let masks = Masks { seed, first_sequence };
+        let mut sequences = 0;
+        let mut learn = |piece: O::Batch| {
+            masks.begin(sequences);
+            sequences += objective.sequences(&piece);
+            let (losses, tape) = tape::record(plan.gradient_checkpointing, || objective.loss(&model, piece));
+            let loss = loss_scale.scaled(losses.total.clone());
+            tape.backward(loss, |part| turns.take(|gradients| gradients.add(&model, part)));
+            losses
+        };
+        objective.pieces(&model, batch, masks).into_iter().map(&mut learn).collect::<Vec<_>>()
+    });
+    losses.into_iter().flatten().collect()
 }
 
 /// The dropout of a micro-batch depends on nothing but the run's seed and its place, so that a resumed run repeats it.

@@ -9,6 +9,7 @@ mod options;
 mod program;
 mod runs;
 mod sample;
+mod sentences;
 mod sequences;
 
 use std::fs;

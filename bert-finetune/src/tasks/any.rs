@@ -4,6 +4,7 @@ use std::path::Path;
 
 use bert_model::{Result, Tokenizer};
 
+use super::embedding::EmbeddingTask;
 use super::multiple_choice::MultipleChoiceTask;
 use super::question_answering::QuestionAnsweringTask;
 use super::sequence::SequenceTask;
@@ -21,6 +22,8 @@ pub enum AnyTask {
     QuestionAnswering(QuestionAnsweringTask),
     /// Choices.
     MultipleChoice(MultipleChoiceTask),
+    /// Vectors of texts.
+    Embedding(EmbeddingTask),
 }
 
 /// Runs the same generic code on whichever task it is.
@@ -32,6 +35,7 @@ macro_rules! for_task {
             $crate::tasks::any::AnyTask::Tagging($task) => $body,
             $crate::tasks::any::AnyTask::QuestionAnswering($task) => $body,
             $crate::tasks::any::AnyTask::MultipleChoice($task) => $body,
+            $crate::tasks::any::AnyTask::Embedding($task) => $body,
         }
     };
 }

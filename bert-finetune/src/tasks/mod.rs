@@ -5,6 +5,7 @@
 //! makes one of them from the description of a head.
 
 pub mod any;
+pub mod embedding;
 pub mod kind;
 mod labels;
 pub mod multiple_choice;
@@ -16,8 +17,11 @@ use std::path::Path;
 
 use bert_cli::input::kind::Input;
 use bert_model::pipeline::{HeadProcessor, Processor};
-use bert_model::{Error, Result};
-use burn::tensor::Tensor;
+use bert_model::pretrained::weights::Weights;
+use bert_model::pretrained::{self, load_weights_partial};
+use bert_model::{BertConfig, Error, Pretrained, Result, Tokenizer};
+use bert_train::Adaptation;
+use burn::tensor::{Device, Tensor};
 use serde_json::{Map, Value};
 
 use crate::report::Mistake;
@@ -90,6 +94,14 @@ pub trait Task: Clone + Send + Sync {
     /// What is wrong in the file, and where.
     fn read(&self, path: &Path) -> Result<Vec<Self::Example>>;
 
+    /// Reads labeled examples to judge a model by.
+    ///
+    /// # Errors
+    /// As [`Task::read`].
+    fn read_held_out(&self, path: &Path) -> Result<Vec<Self::Example>> {
+        self.read(path)
+    }
+
     /// Reads examples without labels, one at a time, from a file or from the standard input.
     ///
     /// # Errors
@@ -114,6 +126,19 @@ pub trait Task: Clone + Send + Sync {
     /// If the task has no classes.
     fn balance(&mut self, _examples: &[Self::Example]) -> Result<()> {
         Err(Error::Usage("--class-weights: only classification and tagging have classes to weigh".into()))
+    }
+
+    /// Refuses to learn where nothing would.
+    ///
+    /// # Errors
+    /// If all that the loss depends on is frozen.
+    fn check_adaptation(&self, _adaptation: Adaptation) -> Result<()> {
+        Ok(())
+    }
+
+    /// The loss, if that of an example depends on the others of its batch; then [`Task::loss`] is that of a batch alone.
+    fn joint(&self) -> Option<&dyn JointLoss<Self>> {
+        None
     }
 
     /// How many loss terms an input with this target has (labeled words, say), weighted.
@@ -156,6 +181,56 @@ pub trait Task: Clone + Send + Sync {
 
     /// The metric that decides which epoch is best; more is better.
     fn main_metric(&self) -> &'static str;
+
+    /// The model that training starts from, and the names of parameters that were drawn from `seed` because the checkpoint
+    /// lacks them. Without a checkpoint, all are drawn.
+    ///
+    /// # Errors
+    /// If a tensor of the encoder is missing or malformed.
+    fn initial_model(
+        &self,
+        weights: Option<&Weights>,
+        config: &BertConfig,
+        seed: u64,
+        device: &Device,
+    ) -> Result<(ModelOf<Self>, Vec<String>)> {
+        let Some(weights) = weights else {
+            return Ok((ModelOf::<Self>::init_seeded(config, seed, device), Vec::new()));
+        };
+        let loaded = load_weights_partial(weights, config.clone(), seed, device)?;
+        Ok((loaded.model, loaded.initialized))
+    }
+
+    /// Writes a model directory without `finetune.json`.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    fn save_model(
+        &self,
+        directory: &Path,
+        model: &ModelOf<Self>,
+        config: &BertConfig,
+        tokenizer: &Tokenizer,
+    ) -> Result<()> {
+        pretrained::save(directory, model, config, tokenizer)
+    }
+
+    /// The task with the model that was saved.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn saved(&self, directory: &Path, device: &Device) -> Result<(Self, ModelOf<Self>)> {
+        Ok((self.clone(), pretrained::load(directory, device)?.model))
+    }
+}
+
+/// A loss that looks at all examples of a batch together, through a vector for each of their sequences.
+pub trait JointLoss<T: Task>: Sync {
+    /// The vectors `[S, W]` of the sequences of a part of a batch, from their hidden states `[S, T, H]`.
+    fn vectors(&self, model: &ModelOf<T>, hidden: Tensor<3>, inputs: &[&InputOf<T>]) -> Tensor<2>;
+
+    /// The sum of the loss terms of a batch, shape `[1]`, from the vectors of all its sequences.
+    fn loss(&self, vectors: Tensor<2>, targets: &[&T::Target]) -> Tensor<1>;
 }
 
 /// The weights that make classes count alike: examples / (classes · examples of the class), as scikit-learn's "balanced";

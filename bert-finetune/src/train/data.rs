@@ -37,14 +37,14 @@ pub(super) struct LabeledData<T: Task> {
 pub(super) fn read_data<T: Task>(settings: &FinetuneSettings, files: &Files, task: &T) -> Result<LabeledData<T>> {
     let mut training = task.read(&files.training)?;
     let evaluation = match &files.evaluation {
-        Some(path) => task.read(path)?,
+        Some(path) => task.read_held_out(path)?,
         None => set_aside(&mut training, settings.eval_share, mix(&[settings.split_seed, SPLIT])),
     };
     if training.is_empty() {
         let expected = "more, so that one can be held out (or --eval FILE, or --eval-share 0)";
         return Err(Error::file(&files.training, format!("{} example(s)", evaluation.len()), expected));
     }
-    let test = files.test.as_deref().map(|path| task.read(path)).transpose()?.unwrap_or_default();
+    let test = files.test.as_deref().map(|path| task.read_held_out(path)).transpose()?.unwrap_or_default();
     let paths = [Some(&files.training), files.evaluation.as_ref(), files.test.as_ref()];
     let files = paths.into_iter().flatten().map(|path| describe_file(path)).collect::<Result<Vec<_>>>()?;
     Ok(LabeledData { training, evaluation, test, files: files.into() })

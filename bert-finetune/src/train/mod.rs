@@ -1,11 +1,12 @@
 //! `bert-finetune train`: from a model and labeled files to the model of the best epoch.
 //!
 //! `data` reads the examples, `start` puts a head on the encoder, `epochs` draws batches,
-//! `objective` computes the loss and keeps the best epoch, `once` trains with one seed, and `seeds`
+//! `joint` lets the parts of a batch know of one another, `objective` computes the loss and keeps the best epoch, `once` trains with one seed, and `seeds`
 //! with several.
 
 mod data;
 mod epochs;
+mod joint;
 mod objective;
 mod once;
 mod seeds;

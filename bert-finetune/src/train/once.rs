@@ -6,8 +6,8 @@ use std::time::Instant;
 use bert_cli::program::select_device;
 use bert_model::device::NamedDevice;
 use bert_model::pipeline::Processor;
-use bert_model::pretrained::{load_config, save};
-use bert_model::{BertConfig, Error, Result, Tokenizer, load};
+use bert_model::pretrained::load_config;
+use bert_model::{BertConfig, Error, Result, Tokenizer};
 use bert_train::permutation::mix;
 use bert_train::{
     Adaptation, Checkpoints, Ended, IfExists, Interrupt, Optimizer, OptimizerConfig, Plan, Precision, RunDirectory,
@@ -82,12 +82,13 @@ pub(super) fn run_once(
     let config = with_head(config, &description, &labels);
     for_task!(task, task => {
         let mut task = task;
+        task.check_adaptation(settings.adaptation)?;
         let data = read_data(settings, files, &task)?;
         if settings.class_weights {
             task.balance(&data.training)?;
         }
         let directory = RunDirectory::open(&run.output, run.if_exists)?;
-        let model = directory.prepared(initial_model(settings, keeps_head, &config, &device, run.quiet))?;
+        let model = directory.prepared(initial_model(&task, settings, keeps_head, &config, &device, run.quiet))?;
         let run = Run { settings, run, description, config, tokenizer, task, device, interrupt };
         run.train(model, &data, directory, name)
     })
@@ -252,10 +253,9 @@ impl<T: Task> Run<'_, T> {
         let test = match data.test.is_empty() {
             true => Value::Null,
             false => {
-                let kept = load(path, device)?;
-                let mut task = task.clone();
+                let (mut task, kept) = task.saved(path, device)?;
                 task.tune(&best.metrics);
-                evaluate(&task, &kept.model, &data.test, &Encoded::new(&task, &data.test)?, device)?.0.into()
+                evaluate(&task, &kept, &data.test, &Encoded::new(&task, &data.test)?, device)?.0.into()
             }
         };
         report::write(path)?;
@@ -270,7 +270,7 @@ impl<T: Task> Run<'_, T> {
 
     /// Writes the model with merged adapters, and the no-answer threshold from `metrics`.
     pub(super) fn save(&self, directory: &Path, model: &ModelOf<T>, metrics: &Map<String, Value>) -> Result<()> {
-        save(directory, &model.clone().materialize(), &self.config, &self.tokenizer)?;
+        self.task.save_model(directory, &model.clone().materialize(), &self.config, &self.tokenizer)?;
         let threshold = metrics.get("no_answer_threshold").and_then(Value::as_f64);
         let no_answer_threshold = self.description.no_answer_threshold.map(|usual| threshold.unwrap_or(usual));
         Description { no_answer_threshold, ..self.description.clone() }.save(directory)

@@ -46,7 +46,8 @@ impl FromCheckpoint for CrossEncoderProcessor {
         checkpoint.check_head::<BertForSequenceClassification>()?;
         checkpoint.config.check_pairs()?;
         let of_file = checkpoint.cross_encoder_activation()?.map(Value::from);
-        let named = of_file.as_ref().map(|value| ("activation_fn", value)).or(configured_activation(&checkpoint.config));
+        let named =
+            of_file.as_ref().map(|value| ("activation_fn", value)).or(configured_activation(&checkpoint.config));
         let activation = match named {
             None => OutputActivation::Sigmoid,
             Some((key, value)) => value.as_str().and_then(OutputActivation::of_class).ok_or_else(|| {

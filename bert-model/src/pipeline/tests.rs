@@ -226,7 +226,10 @@ fn pairs_are_scored_by_either_head() {
         assert!(close(&score(key).unwrap().score(&pairs).unwrap(), &logits), "{key}");
     }
     let error = score(r#""sentence_transformers": {"activation_fn": "mine.Steep"}"#).unwrap_err().to_string();
-    assert!(error.contains("`sentence_transformers.activation_fn` is \"mine.Steep\", expected a class of torch.nn"), "{error}");
+    assert!(
+        error.contains("`sentence_transformers.activation_fn` is \"mine.Steep\", expected a class of torch.nn"),
+        "{error}"
+    );
     let error = open("BertForSequenceClassification").unwrap_err().to_string();
     assert!(error.contains("found a classifier of 3 labels, expected a next-sentence head"), "{error}");
 }

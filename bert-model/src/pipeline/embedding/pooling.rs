@@ -76,12 +76,7 @@ impl PooledTokens {
 /// # Shapes
 /// - `states`: `[B, T, W]`, with `texts` saying which tokens of each row count
 /// - output: `[B, P·W]`, P the number of kinds
-pub(super) fn pool(
-    model: &SentenceEncoder,
-    kinds: &[Pooling],
-    states: Tensor<3>,
-    texts: &[PooledTokens],
-) -> Tensor<2> {
+pub(super) fn pool(model: &SentenceEncoder, kinds: &[Pooling], states: Tensor<3>, texts: &[PooledTokens]) -> Tensor<2> {
     let pooled = kinds.iter().map(|&kind| match kind {
         Pooling::Pooler => model.bert.pool(states.clone()),
         Pooling::Max => maximum(states.clone(), texts),

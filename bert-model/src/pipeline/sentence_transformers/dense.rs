@@ -63,8 +63,11 @@ impl DenseWeights {
     pub(super) fn read(folder: &Path) -> Result<Self> {
         let path = folder.join("config.json");
         let config: Config = read_json(&path)?;
-        let wrong = |key: &str, found: String, expected: String| Err(Error::config(path.display().to_string(), key, found, expected));
-        let names = [("module_input_name", &config.module_input_name), ("module_output_name", &config.module_output_name)];
+        let wrong = |key: &str, found: String, expected: String| {
+            Err(Error::config(path.display().to_string(), key, found, expected))
+        };
+        let names =
+            [("module_input_name", &config.module_input_name), ("module_output_name", &config.module_output_name)];
         for (key, name) in names {
             if let Some(name) = name.as_ref().filter(|name| *name != POOLED) {
                 return wrong(key, format!("{name:?}"), format!("{POOLED:?}"));
@@ -88,7 +91,8 @@ impl DenseWeights {
         }
         let weights = Weights::open(folder)?;
         let tensor = |name: &str, shape: &[usize]| {
-            let missing = || Error::tensor(weights.path(), name, "no such tensor", format!("{shape:?} (see {})", path.display()));
+            let missing =
+                || Error::tensor(weights.path(), name, "no such tensor", format!("{shape:?} (see {})", path.display()));
             weights.read(name, shape)?.ok_or_else(missing)
         };
         let has_residual = config.use_residual && inputs != outputs;
@@ -122,7 +126,8 @@ impl DenseWeights {
     /// The layer as it has become.
     pub fn of_module(module: &Dense) -> Self {
         let [inputs, outputs] = module.weight.val().dims();
-        let matrix = |matrix: Tensor<2>| transposed(&matrix.into_data().iter::<f32>().collect::<Vec<_>>(), inputs, outputs);
+        let matrix =
+            |matrix: Tensor<2>| transposed(&matrix.into_data().iter::<f32>().collect::<Vec<_>>(), inputs, outputs);
         Self {
             inputs,
             outputs,

@@ -22,7 +22,8 @@ impl Prompts {
     pub fn named(&self, name: &str) -> Result<&str> {
         let missing = || {
             let names: Vec<&str> = self.texts.keys().map(String::as_str).collect();
-            let expected = if names.is_empty() { "a model with prompts".into() } else { format!("one of {}", names.join(", ")) };
+            let expected =
+                if names.is_empty() { "a model with prompts".into() } else { format!("one of {}", names.join(", ")) };
             Error::Setting(format!("prompt: found no prompt `{name}`, expected {expected}"))
         };
         self.texts.get(name).map(String::as_str).ok_or_else(missing)

@@ -123,7 +123,8 @@ pub(super) fn read(directory: &Path) -> Result<Option<SentenceTransformer>> {
     }
     let modules: Vec<Module> = read_json(&path)?;
     let wrong = |place: usize, expected: &str| {
-        let found = modules.get(place).map_or("no module".to_string(), |module| format!("the module {:?}", module.r#type));
+        let found =
+            modules.get(place).map_or("no module".to_string(), |module| format!("the module {:?}", module.r#type));
         Err(Error::file(&path, format!("{found} at place {place}"), expected))
     };
     const EXPECTED: &str = "sentence-transformers' Transformer, then Pooling, then any number of Dense and Normalize";
@@ -148,7 +149,8 @@ pub(super) fn read(directory: &Path) -> Result<Option<SentenceTransformer>> {
 fn transformer(folder: &Path) -> Result<(Option<usize>, bool)> {
     let path = folder.join(TRANSFORMER);
     let config: Transformer = read_optional(&path)?;
-    let wrong = |key: &str, found: String, expected: &str| Err(Error::config(path.display().to_string(), key, found, expected));
+    let wrong =
+        |key: &str, found: String, expected: &str| Err(Error::config(path.display().to_string(), key, found, expected));
     if let Some(task) = config.transformer_task.filter(|task| task != "feature-extraction") {
         return wrong("transformer_task", format!("{task:?}"), "\"feature-extraction\"");
     }
@@ -164,7 +166,8 @@ fn transformer(folder: &Path) -> Result<(Option<usize>, bool)> {
     }
     // Newer versions leave the length to the tokenizer; 1e30 stands for none there.
     let tokenizer: Map<String, Value> = read_optional(&folder.join("tokenizer_config.json"))?;
-    let of_tokenizer = tokenizer.get("model_max_length").and_then(Value::as_f64).filter(|length| (1.0..1e9).contains(length));
+    let of_tokenizer =
+        tokenizer.get("model_max_length").and_then(Value::as_f64).filter(|length| (1.0..1e9).contains(length));
     Ok((config.max_seq_length.or(of_tokenizer.map(|length| length as usize)), config.do_lower_case))
 }
 
@@ -185,11 +188,13 @@ fn pooling(path: &Path) -> Result<(Vec<Pooling>, bool)> {
         None => {
             let is_known = |key: &&String| Pooling::SENTENCE_TRANSFORMERS.iter().any(|(_, known, _)| key == known);
             let set = |key: &str| config.other.get(key).is_some_and(|value| *value == true);
-            let unknown = config.other.keys().find(|key| key.starts_with("pooling_mode_") && set(key) && !is_known(key));
+            let unknown =
+                config.other.keys().find(|key| key.starts_with("pooling_mode_") && set(key) && !is_known(key));
             if let Some(key) = unknown {
                 return Err(wrong(key, "true".into()));
             }
-            let modes = Pooling::SENTENCE_TRANSFORMERS.iter().filter(|(_, key, _)| set(key)).map(|(.., pooling)| *pooling);
+            let modes =
+                Pooling::SENTENCE_TRANSFORMERS.iter().filter(|(_, key, _)| set(key)).map(|(.., pooling)| *pooling);
             let modes: Vec<Pooling> = modes.collect();
             if modes.is_empty() { vec![Pooling::Mean] } else { modes }
         }
@@ -202,7 +207,8 @@ fn pooling(path: &Path) -> Result<(Vec<Pooling>, bool)> {
 
 /// Prompts and similarity.
 fn describe(settings: Settings, path: &Path) -> Result<(Prompts, Similarity)> {
-    let wrong = |key: &str, found: String, expected: String| Error::config(path.display().to_string(), key, found, expected);
+    let wrong =
+        |key: &str, found: String, expected: String| Error::config(path.display().to_string(), key, found, expected);
     let mut prompts = Prompts { default: settings.default_prompt_name, ..Prompts::default() };
     for (name, text) in settings.prompts.into_iter().flatten() {
         match text {
@@ -213,7 +219,11 @@ fn describe(settings: Settings, path: &Path) -> Result<(Prompts, Similarity)> {
     }
     if let Some(name) = prompts.default.as_ref().filter(|name| !prompts.texts.contains_key(*name)) {
         let names: Vec<&str> = prompts.texts.keys().map(String::as_str).collect();
-        return Err(wrong("default_prompt_name", format!("{name:?}"), format!("one of the prompts: {}", names.join(", "))));
+        return Err(wrong(
+            "default_prompt_name",
+            format!("{name:?}"),
+            format!("one of the prompts: {}", names.join(", ")),
+        ));
     }
     let similarity = match settings.similarity_fn_name {
         None => Similarity::default(),

@@ -16,12 +16,8 @@ pub enum Similarity {
 }
 
 impl Similarity {
-    const NAMES: [(&'static str, Self); 4] = [
-        ("cosine", Self::Cosine),
-        ("dot", Self::Dot),
-        ("euclidean", Self::Euclidean),
-        ("manhattan", Self::Manhattan),
-    ];
+    const NAMES: [(&'static str, Self); 4] =
+        [("cosine", Self::Cosine), ("dot", Self::Dot), ("euclidean", Self::Euclidean), ("manhattan", Self::Manhattan)];
 
     /// The function with the name that `config_sentence_transformers.json` has for it.
     pub fn named(name: &str) -> Option<Self> {
@@ -100,7 +96,8 @@ mod tests {
 
     #[test]
     fn functions_are_those_of_their_names() {
-        let (a, b): (Vec<f32>, Vec<f32>) = ((0..19).map(|x| x as f32).collect(), (0..19).map(|x| 9.0 - x as f32).collect());
+        let (a, b): (Vec<f32>, Vec<f32>) =
+            ((0..19).map(|x| x as f32).collect(), (0..19).map(|x| 9.0 - x as f32).collect());
         let products: f32 = a.iter().zip(&b).map(|(a, b)| a * b).sum();
         let length = |x: &[f32]| x.iter().map(|x| x * x).sum::<f32>().sqrt();
         let differences = || a.iter().zip(&b).map(|(a, b)| a - b);

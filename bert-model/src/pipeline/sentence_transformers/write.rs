@@ -104,9 +104,9 @@ fn write_dense(path: &Path, dense: &DenseWeights) -> Result<()> {
     }
     let matrix = |values: &Vec<f32>| HostTensor { shape: vec![*outputs, *inputs], values: values.clone() };
     let mut tensors = BTreeMap::from([("linear.weight".to_string(), matrix(weight))]);
-    tensors.extend(bias.iter().map(|bias| {
-        ("linear.bias".to_string(), HostTensor { shape: vec![*outputs], values: bias.clone() })
-    }));
+    tensors.extend(
+        bias.iter().map(|bias| ("linear.bias".to_string(), HostTensor { shape: vec![*outputs], values: bias.clone() })),
+    );
     tensors.extend(residual.iter().map(|residual| ("residual.weight".to_string(), matrix(residual))));
     write_json(&path.join("config.json"), &config)?;
     save_weights(path.join("model.safetensors"), &tensors)
