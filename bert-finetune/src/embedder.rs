@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::anyhow;
+use bert_cli::args::Common;
 use bert_cli::program::select_device;
 use bert_model::Error;
 use bert_model::device::NamedDevice;
@@ -11,7 +12,6 @@ use bert_model::pretrained::load_config;
 use clap::{Args, ValueEnum};
 
 use crate::option_values::Pooling;
-use bert_cli::args::Common;
 
 /// Options of the commands that embed texts.
 #[derive(Debug, Clone, Args)]
@@ -56,6 +56,9 @@ impl EmbedderArgs {
     /// # Errors
     /// If the model or the device cannot be used, or an option does not fit the model.
     pub fn open(&self, layers: &Layers, combine: Combine, common: &Common) -> anyhow::Result<TextEmbedder> {
+        if self.windows.is_some() && self.pooling == Some(Pooling::None) {
+            return Err(Error::Usage("--windows has no effect beside --pooling none".into()).into());
+        }
         let NamedDevice { device, .. } = select_device(&common.device, common.quiet)?;
         let encoder = pipeline::sentence_transformers::encoder_directory(&self.model)?;
         let config = load_config(encoder)?;

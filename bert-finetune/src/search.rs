@@ -1,7 +1,7 @@
 //! `bert-finetune search`: the texts of a corpus that are most like a query. Every text is compared, one window of the
 //! corpus at a time, so that memory does not depend on the corpus.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bert_cli::args::Common;
 use bert_cli::input::columns::Column;
@@ -189,7 +189,7 @@ impl<'a> Search<'a> {
         let mut input = Input::new(&args.corpus);
         input.format = args.input_format.or(input.format);
         let mut texts = read_inputs(input, &columns(args, &args.text)?)?.map(|row| Ok(row?.text));
-        let mut vectors = args.vectors.as_ref().map(|path| self.open_vectors(path)).transpose()?;
+        let mut vectors = args.vectors.as_deref().map(|path| self.open_vectors(path)).transpose()?;
         let mut progress = Progress::new("searching", vectors.as_ref().map(|v| v.rows as u64), 0, args.common.quiet);
         let mut done = 0;
         loop {
@@ -219,7 +219,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn open_vectors(&self, path: &PathBuf) -> Result<Matrix> {
+    fn open_vectors(&self, path: &Path) -> Result<Matrix> {
         let matrix = Matrix::open(path)?;
         match self.queries.first().map(Vec::len) {
             Some(width) if width != matrix.width => {

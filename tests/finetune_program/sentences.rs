@@ -269,7 +269,7 @@ fn pairs_are_learned_and_the_run_is_a_directory_of_sentence_transformers() {
     assert_eq!(object(at.join("run/config.json"))["architectures"], value!(["BertModel"]));
     let found = json("search --model run --corpus pairs.csv --text answer --query bad --top-k 1 --json --quiet", at);
     assert_eq!(found["hits"][0]["text"], "book film", "{found}");
-    let message = fail("predict --model run good --quiet", at, 2);
+    let message = fail("predict --model run good --quiet", at, 1);
     assert!(message.contains("use `embed`, `similarity` or `search`"), "{message}");
     // Trained further, with negatives, low-rank adapters, several seeds.
     let more = "--epochs 2 --negative wrong --lora 2 --seeds 2 --early-stop 1";
@@ -328,6 +328,29 @@ fn scores_of_pairs_are_learned() {
     let metrics =
         json("evaluate --model run --data scores.tsv --text a --text-pair b --label score --json --quiet", at);
     assert_eq!(metrics["pearson"], summary["eval"]["pearson"], "{metrics}");
+}
+
+/// Evaluators of sentence-transformers on the same pairs.
+#[test]
+fn metrics_are_those_of_sentence_transformers() {
+    let directory = library();
+    let at = directory.path();
+    fs::write(at.join("cls/1_Pooling/config.json"), value!({"pooling_mode": "mean"}).to_string()).unwrap();
+    fs::write(at.join("cls/sentence_bert_config.json"), "{}").unwrap();
+    let golden = &object(golden("golden.json"))["evaluation"];
+    let column = |name: &str| golden[name].as_array().unwrap().clone();
+    let rows = column("first").into_iter().zip(column("second")).zip(column("scores"));
+    let rows = rows.map(|((a, b), score)| format!("{}\t{}\t{score}\n", a.as_str().unwrap(), b.as_str().unwrap()));
+    fs::write(at.join("pairs.tsv"), format!("a\tb\tscore\n{}", rows.collect::<String>())).unwrap();
+    for (more, part) in [("", "retrieval"), ("--label score", "similarity")] {
+        let line = format!("evaluate --model cls --data pairs.tsv --text a --text-pair b {more} --json --quiet");
+        let found = json(&line, at);
+        for (name, expected) in golden[part].as_object().unwrap().iter().filter(|(name, _)| *name != "recall_at_2") {
+            let difference = (found[name].as_f64().unwrap() - expected.as_f64().unwrap()).abs();
+            assert!(difference < 1e-6, "{name}: {found} {golden}");
+        }
+        assert_eq!(found["examples"], 7);
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! Pairs are learned among the others of their batch, or pairs with scores by themselves ([`loss`]). The run directory is one
 //! of sentence-transformers, so that everything that reads those reads what was trained.
 
+mod judging;
 mod loss;
 mod processor;
 mod settings;
@@ -27,10 +28,7 @@ use super::kind::Facts;
 use super::{Examples, JointLoss, Query, Task};
 use crate::data::pairs::{PairOptions, PairRow, read_pairs};
 use crate::description::Description;
-use crate::metrics::regression::{pearson, spearman};
-use crate::metrics::retrieval::{Questions, retrieval};
-use crate::nearest::nearest;
-use crate::report::{Mistake, worst};
+use crate::report::Mistake;
 
 pub use processor::{GroupProcessor, TextGroup};
 pub use settings::{EmbeddingPooling, EmbeddingSettings};
@@ -70,6 +68,7 @@ fn open(description: &Description, _labels: Vec<String>, tokenizer: &Tokenizer) 
         processor: GroupProcessor(EmbeddingProcessor::new(how, tokenizer, &config)?),
         columns,
         settings: settings.clone(),
+        layers: config.num_hidden_layers,
         main_metric: if is_fit { named } else { description.task.usual_metric(is_scored) },
     }))
 }
@@ -127,6 +126,8 @@ pub struct EmbeddingTask {
     pub settings: EmbeddingSettings,
     /// The metric that decides.
     pub main_metric: &'static str,
+    /// Layers of the encoder.
+    pub layers: usize,
 }
 
 /// What is known of the texts of a pair.
@@ -160,22 +161,7 @@ impl EmbeddingTask {
             _ => f64::NAN,
         }
     }
-
-    /// Each first text's questions to all second texts: their hits, of which one more than ten may be asked for.
-    fn search(&self, examples: &[PairRow], outputs: &[Vec<Vec<Vec<f32>>>]) -> (Questions, Vec<Vec<(usize, f32)>>) {
-        let found = Questions::of(examples.iter().map(|row| (row.texts[0].as_str(), row.texts[1].as_str())));
-        let vectors = |pairs: &[usize], text: usize| -> Vec<Vec<f32>> {
-            pairs.iter().map(|&pair| outputs[pair][0][text].clone()).collect()
-        };
-        let (questions, documents) = (vectors(&found.questions, 0), vectors(&found.documents, 1));
-        let hits = nearest(&questions, &documents, self.description().similarity, HITS);
-        let hits = hits.into_iter().map(|hits| hits.into_iter().map(|hit| (hit.index, hit.score)).collect());
-        (found, hits.collect())
-    }
 }
-
-/// Hits of each question.
-const HITS: usize = 10;
 
 impl Task for EmbeddingTask {
     type Processor = GroupProcessor;
@@ -221,11 +207,16 @@ impl Task for EmbeddingTask {
 
     fn check_adaptation(&self, adaptation: Adaptation) -> Result<()> {
         let has_dense = self.description().dense().next().is_some();
-        match adaptation {
-            Adaptation::FrozenEncoder if !has_dense => Err(Error::Usage(
+        let is_frozen = match adaptation {
+            Adaptation::FrozenEncoder => true,
+            Adaptation::FrozenLayers(count) => count >= self.layers,
+            _ => false,
+        };
+        match is_frozen && !has_dense {
+            true => Err(Error::Usage(
                 "--freeze encoder: an embedding is what the encoder gives, so that nothing would learn; freeze some layers".into(),
             )),
-            _ => Ok(()),
+            false => Ok(()),
         }
     }
 
@@ -258,19 +249,8 @@ impl Task for EmbeddingTask {
         outputs: &[Vec<Vec<Vec<f32>>>],
     ) -> Map<String, Value> {
         let metrics = match self.is_scored() {
-            true => {
-                let gold: Vec<f64> = examples.iter().filter_map(|example| example.score).collect();
-                let found: Vec<f64> = outputs.iter().map(|outputs| self.similarity(&outputs[0])).collect();
-                let errors = gold.iter().zip(&found).map(|(gold, found)| (self.scaled(*gold) - found).powi(2));
-                let loss = errors.sum::<f64>() / gold.len().max(1) as f64;
-                json!({"spearman": spearman(&gold, &found), "pearson": pearson(&gold, &found), "loss": loss})
-            }
-            false => {
-                let (questions, hits) = self.search(examples, outputs);
-                let hits: Vec<Vec<usize>> =
-                    hits.iter().map(|hits| hits.iter().map(|(index, _)| *index).collect()).collect();
-                json!(retrieval(&hits, &questions.answers))
-            }
+            true => self.score_metrics(examples, outputs),
+            false => self.retrieval_metrics(examples, outputs),
         };
         metrics.as_object().cloned().unwrap_or_default()
     }
@@ -329,48 +309,8 @@ impl JointLoss<Self> for EmbeddingTask {
     }
 }
 
-impl EmbeddingTask {
-    /// Pairs whose cosine is far from their score.
-    fn wrong_scores(&self, examples: &[PairRow], outputs: &[Vec<Vec<Vec<f32>>>]) -> Vec<Mistake> {
-        let mistake = |(example, outputs): (&PairRow, &Vec<Vec<Vec<f32>>>)| {
-            let (gold, found) = (self.scaled(example.score.unwrap_or_default()), self.similarity(&outputs[0]));
-            let mistake = Mistake::Label {
-                text: example.texts[0].clone(),
-                parts: vec![("second text".into(), example.texts[1].clone())],
-                expected: format!("{gold:.2}"),
-                predicted: format!("{found:.2}"),
-                probability: None,
-            };
-            ((gold - found).abs(), mistake)
-        };
-        worst(examples.iter().zip(outputs).map(mistake).collect())
-    }
-
-    /// Questions whose first hit is no answer, with the nearest wrong hit.
-    fn wrong_hits(&self, examples: &[PairRow], outputs: &[Vec<Vec<Vec<f32>>>]) -> Vec<Mistake> {
-        let (questions, hits) = self.search(examples, outputs);
-        let mistake = |(question, hits): (usize, &Vec<(usize, f32)>)| {
-            let answers = &questions.answers[question];
-            let (wrong, score) = *hits.first().filter(|(hit, _)| !answers.contains(hit))?;
-            let pair = questions.questions[question];
-            let own = self.similarity(&outputs[pair][0]);
-            let place = hits.iter().position(|(hit, _)| answers.contains(hit));
-            let place = place.map_or(format!("beyond place {HITS}"), |place| format!("at place {}", place + 1));
-            let mistake = Mistake::Label {
-                text: examples[pair].texts[0].clone(),
-                parts: vec![("expected hit".into(), format!("{place}, similarity {own:.3}"))],
-                expected: examples[pair].texts[1].clone(),
-                predicted: examples[questions.documents[wrong]].texts[1].clone(),
-                probability: None,
-            };
-            Some((f64::from(score) - own, mistake))
-        };
-        worst(hits.iter().enumerate().filter_map(mistake).collect())
-    }
-}
-
 fn no_prediction() -> Error {
-    Error::Usage(
+    Error::Setting(
         "this model has no head to predict with: use `embed`, `similarity` or `search`, or train one with `train`"
             .into(),
     )
