@@ -1,7 +1,7 @@
 //! Sentence embeddings: texts that belong together become vectors that are alike (Reimers and Gurevych 2019,
 //! "Sentence-BERT").
 //!
-//! Pairs are learned among the others of their batch, or pairs with scores by themselves ([`loss`]). The run directory is one
+//! Pairs are learned among the others of their batch, or pairs with scores by themselves (`loss`). The run directory is one
 //! of sentence-transformers, so that everything that reads those reads what was trained.
 
 mod judging;

@@ -1,8 +1,8 @@
 //! Texts to vectors: contextual embeddings as features (paper, section 5.3), from any layers, pooled or for every token,
 //! and sentence embeddings as a directory of sentence-transformers says.
 //!
-//! A text passes [`prompt`](TextEmbedder::embed_with_prompt) → tokens → encoder → [`layers`] → [`pooling`] → the steps of
-//! [`SentenceTransformer`]; a long one may do so in [`windows`].
+//! A text passes [`prompt`](TextEmbedder::embed_with_prompt) → tokens → encoder → `layers` → `pooling` → the steps of
+//! [`SentenceTransformer`]; a long one may do so in `windows`.
 
 mod layers;
 mod options;

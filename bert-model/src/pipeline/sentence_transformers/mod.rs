@@ -8,7 +8,7 @@
 //! | `2_Dense/config.json` and weights | a dense layer behind pooling ([`DenseWeights`]) |
 //! | `config_sentence_transformers.json` | [`Prompts`], and how two vectors are compared ([`Similarity`]) |
 //!
-//! [`mod@read`] knows the forms of these files in all versions of the library, [`mod@write`] writes the form that all of
+//! `read` knows the forms of these files in all versions of the library, `write` writes the form that all of
 //! them read.
 
 mod dense;
