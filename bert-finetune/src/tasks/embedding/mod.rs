@@ -65,7 +65,7 @@ fn open(description: &Description, _labels: Vec<String>, tokenizer: &Tokenizer) 
     let named = description.main_metric();
     let is_fit = SCORED.contains(&named) == is_scored;
     Ok(AnyTask::Embedding(EmbeddingTask {
-        processor: GroupProcessor(EmbeddingProcessor::new(how, tokenizer, &config)?),
+        processor: GroupProcessor(Box::new(EmbeddingProcessor::new(how, tokenizer, &config)?)),
         columns,
         settings: settings.clone(),
         layers: config.num_hidden_layers,

@@ -10,7 +10,7 @@ use burn::tensor::{Device, Tensor};
 
 /// Embeds several texts that belong to one example.
 #[derive(Debug, Clone)]
-pub struct GroupProcessor(pub EmbeddingProcessor);
+pub struct GroupProcessor(pub Box<EmbeddingProcessor>);
 
 /// The texts of an example, tokenized.
 #[derive(Debug, Clone)]
