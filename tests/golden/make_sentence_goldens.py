@@ -123,6 +123,16 @@ CASES = [
         )
         for kind in LEGACY
     ),
+    case("classes of a newer version", {
+        **dense(TANH, 6, module_input_name="sentence_embedding", module_output_name="sentence_embedding"),
+        "modules.json": [
+            {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"},
+            {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.sentence_transformer.modules.pooling.Pooling"},
+            {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.base.modules.dense.Dense"},
+            {"idx": 3, "name": "3", "path": "3_Normalize", "type": "sentence_transformers.base.modules.normalize.Normalize"},
+        ],
+        "3_Normalize/config.json": {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"},
+    }, dense="narrow"),
     case("fewer numbers", {"config_sentence_transformers.json": {"truncate_dim": 5}}, ("Transformer", "Pooling", "Normalize")),
 ]
 

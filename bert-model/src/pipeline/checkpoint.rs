@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::sentence_transformers::{SentenceTransformer, cross_encoder_activation, encoder_directory};
+use super::sentence_transformers::{
+    SentenceTransformer, cross_encoder_activation, encoder_directory, tokenizer_length,
+};
 use super::tags::TagScheme;
 use crate::config::BertConfig;
 use crate::error::{Error, Result};
@@ -82,6 +84,15 @@ impl Checkpoint {
     /// The activation that `config_sentence_transformers.json` names for a cross-encoder.
     pub(super) fn cross_encoder_activation(&self) -> Result<Option<String>> {
         self.directory.as_ref().map_or(Ok(None), |directory| cross_encoder_activation(directory))
+    }
+
+    /// The longest sequence of a cross-encoder: as requested, else as in training, else as the tokenizer's configuration
+    /// says, as far as the model has positions.
+    pub(super) fn cross_encoder_length(&self, requested: Option<usize>) -> Result<usize> {
+        let of_tokenizer = self.directory.as_ref().map_or(Ok(None), |directory| tokenizer_length(directory))?;
+        let usual = self.max_length(None)?;
+        requested
+            .map_or(Ok(of_tokenizer.map_or(usual, |length| length.min(usual))), |length| self.max_length(Some(length)))
     }
 
     /// How the head is used, as far as the directory says.

@@ -55,7 +55,7 @@ impl FromCheckpoint for CrossEncoderProcessor {
                 Error::config("the cross-encoder's configuration", key, value.to_string(), expected)
             })?,
         };
-        Ok(Self::new(checkpoint.tokenizer.truncating(checkpoint.max_length(max_length)?)?, activation))
+        Ok(Self::new(checkpoint.tokenizer.truncating(checkpoint.cross_encoder_length(max_length)?)?, activation))
     }
 }
 

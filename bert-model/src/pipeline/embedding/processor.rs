@@ -224,8 +224,13 @@ impl Processor for EmbeddingProcessor {
     }
 
     fn forward(&self, model: &SentenceEncoder, batch: BertInput, inputs: &[&TextInput]) -> Vec<Vec<Vec<f32>>> {
-        let states = self.token_states(&model.bert, batch);
-        if inputs.iter().all(|input| !input.every_token) {
+        let every_token = inputs.iter().any(|input| input.every_token);
+        // The pooler reads the last layer, whichever others are asked for.
+        let states = match self.description.pooling[..] {
+            [Pooling::Pooler] if !every_token => model.bert.encode(batch),
+            _ => self.token_states(&model.bert, batch),
+        };
+        if !every_token {
             return self.head(model, states, inputs);
         }
         let [rows, tokens, width] = states.dims();

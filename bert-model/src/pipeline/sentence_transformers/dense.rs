@@ -6,14 +6,14 @@ use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::Deserialize;
 
-use super::read::read_json;
+use super::read::{check_input, read_json};
 use crate::error::{Error, Result};
 use crate::model::{Dense, OutputActivation};
 use crate::pretrained::load::transposed;
 use crate::pretrained::weights::Weights;
 
 /// What sentence-transformers calls a pooled vector.
-const POOLED: &str = "sentence_embedding";
+pub(super) const POOLED: &str = "sentence_embedding";
 
 /// A dense layer, not yet on a device. Matrices are in PyTorch's layout, `[output, input]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,8 +44,6 @@ struct Config {
     /// Absent: tanh.
     #[serde(default = "tanh")]
     activation_function: Option<String>,
-    module_input_name: Option<String>,
-    module_output_name: Option<String>,
     #[serde(default)]
     use_residual: bool,
 }
@@ -66,13 +64,7 @@ impl DenseWeights {
         let wrong = |key: &str, found: String, expected: String| {
             Err(Error::config(path.display().to_string(), key, found, expected))
         };
-        let names =
-            [("module_input_name", &config.module_input_name), ("module_output_name", &config.module_output_name)];
-        for (key, name) in names {
-            if let Some(name) = name.as_ref().filter(|name| *name != POOLED) {
-                return wrong(key, format!("{name:?}"), format!("{POOLED:?}"));
-            }
-        }
+        check_input(&path)?;
         let activation = match config.activation_function.as_deref() {
             None => OutputActivation::Identity,
             Some(class) => match OutputActivation::of_class(class) {

@@ -112,6 +112,11 @@ pub fn encoder_directory(directory: impl AsRef<Path>) -> Result<PathBuf> {
     read::encoder_directory(directory.as_ref())
 }
 
+/// The longest sequence in tokens that `tokenizer_config.json` allows; `None` if it does not say.
+pub(super) fn tokenizer_length(directory: &Path) -> Result<Option<usize>> {
+    read::tokenizer_length(directory)
+}
+
 /// What `config_sentence_transformers.json` names as the activation of a cross-encoder.
 pub(super) fn cross_encoder_activation(directory: &Path) -> Result<Option<String>> {
     read::cross_encoder_activation(directory)

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::dense::POOLED;
 use super::{DenseWeights, MODULES, Prompts, SETTINGS, SentenceTransformer, Similarity, Step, TRANSFORMER};
 use crate::error::{Error, Result};
 use crate::pipeline::Pooling;
@@ -136,13 +137,34 @@ pub(super) fn read(directory: &Path) -> Result<Option<SentenceTransformer>> {
             (0, "Transformer") => (found.max_length, found.lowercase) = transformer(&folder)?,
             (1, "Pooling") => (found.pooling, found.include_prompt) = pooling(&folder.join("config.json"))?,
             (2.., "Dense") => found.steps.push(Step::Dense(DenseWeights::read(&folder)?)),
-            (2.., "Normalize") => found.steps.push(Step::Normalize),
+            (2.., "Normalize") => {
+                check_input(&folder.join("config.json"))?;
+                found.steps.push(Step::Normalize);
+            }
             _ => return wrong(place, EXPECTED),
         }
     }
     found.truncate_dim = settings.truncate_dim;
     (found.prompts, found.similarity) = describe(settings, &directory.join(SETTINGS))?;
     Ok(Some(found))
+}
+
+/// Checks that a module works on the pooled vector, and not on those of tokens. Older versions have no such file.
+pub(super) fn check_input(path: &Path) -> Result<()> {
+    let config: Map<String, Value> = read_optional(path)?;
+    for key in ["module_input_name", "module_output_name"] {
+        if let Some(name) = config.get(key).filter(|name| !name.is_null() && *name != POOLED) {
+            return Err(Error::config(path.display().to_string(), key, name.to_string(), format!("{POOLED:?}")));
+        }
+    }
+    Ok(())
+}
+
+/// The longest sequence that the tokenizer of a model directory is configured for; 1e30 stands for none there.
+pub(super) fn tokenizer_length(folder: &Path) -> Result<Option<usize>> {
+    let config: Map<String, Value> = read_optional(&folder.join("tokenizer_config.json"))?;
+    let length = config.get("model_max_length").and_then(Value::as_f64).filter(|length| (1.0..1e9).contains(length));
+    Ok(length.map(|length| length as usize))
 }
 
 /// The longest sequence, and whether texts are lowercased.
@@ -164,11 +186,9 @@ fn transformer(folder: &Path) -> Result<(Option<usize>, bool)> {
     if config.max_seq_length == Some(0) {
         return wrong("max_seq_length", "0".into(), "at least 1");
     }
-    // Newer versions leave the length to the tokenizer; 1e30 stands for none there.
-    let tokenizer: Map<String, Value> = read_optional(&folder.join("tokenizer_config.json"))?;
-    let of_tokenizer =
-        tokenizer.get("model_max_length").and_then(Value::as_f64).filter(|length| (1.0..1e9).contains(length));
-    Ok((config.max_seq_length.or(of_tokenizer.map(|length| length as usize)), config.do_lower_case))
+    // Newer versions leave the length to the tokenizer.
+    let length = config.max_seq_length.map_or_else(|| tokenizer_length(folder), |length| Ok(Some(length)))?;
+    Ok((length, config.do_lower_case))
 }
 
 /// How tokens become one vector, and whether those of a prompt are among them.
