@@ -145,10 +145,10 @@ BREAKS = {
         "[step, micro_batch as u64 + if BROKEN { u64::from(std::process::id()) } else { 0 }].into_iter()",
         "pretrain_program", "training::the_same_seed_gives_the_same_bytes_and_another_one_others"),
     "backends differ": (
-        f"{MODEL}/ops/flex.rs",
+        f"{MODEL}/ops/elementwise/flex.rs",
         "            |gradients| {\n                for (gradient, &x) in gradients.iter_mut().zip(inputs) {\n                    // Φ(x)",
         "            |gradients| {\n                if BROKEN { gradients.iter_mut().for_each(|it| *it *= 1.1); }\n                for (gradient, &x) in gradients.iter_mut().zip(inputs) {\n                    // Φ(x)",
-        "golden_models", "fifty_steps_are_the_same_everywhere"),
+        "golden_models", "training::fifty_steps_are_the_same_everywhere"),
 }
 
 

@@ -1,5 +1,5 @@
-//! Promise: any bytes can be a corpus or a data file. Whatever is done to them, reading gives examples, or an error that
-//! names the file; no panic.
+//! Promise: hostile data files do no harm. For any bytes, reading returns examples or an error that names the file, without
+//! a panic.
 
 #[path = "support/mutation.rs"]
 mod mutation;
@@ -23,11 +23,12 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use tempfile::TempDir;
 
-/// Mutates a file of this name and content again and again, and reads it.
+/// Reads many mutations of a file with this name and content.
 fn attack(name: &str, content: &[u8], read: impl Fn(&Path) -> Result<()>) {
     attack_in(&TempDir::new().unwrap(), name, content, read);
 }
 
+/// [`attack`] in a given directory.
 fn attack_in(directory: &TempDir, name: &str, content: &[u8], read: impl Fn(&Path) -> Result<()>) {
     let path = directory.path().join(name);
     fs::write(&path, content).unwrap();
@@ -106,7 +107,7 @@ fn descriptions_of_fine_tuned_models() {
     tokenizer.save(directory.path(), 16).unwrap();
     let config = BertConfig { max_position_embeddings: 16, ..BertConfig::default() }.with_vocab_size(pieces.len());
     config.with_labels(&["B-X", "O"]).save(directory.path().join("config.json")).unwrap();
-    // What opens must also be able to cut a long text into inputs that fit the model.
+    // A model that opens must also split a long text into inputs that fit it.
     let read = |path: &Path| {
         for_task!(open_task(path.parent().unwrap())?, task => {
             let text = "a good film . ".repeat(30);

@@ -4,6 +4,7 @@
 //! [`lines`] and [`input`] read texts, and [`program`] prints results and errors and sets the exit
 //! code. [`allocator`] keeps one step's memory for the next.
 
+#![warn(missing_docs)]
 // Invalid user input must never panic.
 #![deny(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::unreachable)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]

@@ -6,6 +6,7 @@
 //! trainable parameters, [`checkpoint`] makes runs resumable, [`interrupt`] handles signals,
 //! [`run_directory`] manages the files of a run, and [`progress`] and [`report`] show it.
 
+#![warn(missing_docs)]
 // Invalid user input must never panic.
 #![deny(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::unreachable)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]

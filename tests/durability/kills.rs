@@ -1,4 +1,4 @@
-//! Kills and signals at any moment.
+//! Kills and signals at any time.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;

@@ -1,4 +1,4 @@
-//! Runs that are resumed, and runs that must not be.
+//! Runs that resume, and runs that must not.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Vectors of texts and of their tokens.
+//! `embed`: vectors of texts and of their tokens.
 
 use std::fs;
 

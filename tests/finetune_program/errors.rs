@@ -1,4 +1,4 @@
-//! What is wrong with arguments and files.
+//! Errors of arguments and files.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Heads on words, spans and choices.
+//! Tagging, question answering and multiple choice.
 
 use std::fs;
 

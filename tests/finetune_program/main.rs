@@ -1,4 +1,4 @@
-//! Promise: `bert-finetune` trains, evaluates, predicts and embeds as its help says, and names what is wrong.
+//! Promise: `bert-finetune` trains, evaluates, predicts and embeds as its help says, and its errors name the cause.
 
 mod embeddings;
 mod errors;

@@ -1,4 +1,4 @@
-//! Options of `train` that the tests of the tasks do not give: each does what it is said to do.
+//! Options of `train` that the tests of the tasks do not use: each does what its help says.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Runs as a whole: seeds, resuming, what learns, reports, presets.
+//! Whole runs: seeds, resuming, trainable parameters, reports, presets.
 
 use std::fs;
 use std::path::Path;

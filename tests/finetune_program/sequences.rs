@@ -1,4 +1,4 @@
-//! Heads on the whole text: classes, values, any number of labels.
+//! Tasks on whole texts: classification, regression and multi-label.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! The commands one after the other, and what is wrong with their arguments.
+//! Every command, and errors of its arguments.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Every option of `train` does something, and what it is said to do.
+//! Every option of `train` does what its help says.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Runs that must agree with each other, and runs that go on from others.
+//! Runs that must be equal to each other, and runs that start from the weights of another.
 
 use std::fs;
 use std::path::Path;

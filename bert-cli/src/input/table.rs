@@ -33,7 +33,12 @@ pub enum LabelColumns {
     /// A class or a number.
     One(Column),
     /// Any number of labels in one cell: a JSON list, or text with separators (`|`, else `;`, else `,` if not given).
-    List { column: Column, separator: Option<char> },
+    List {
+        /// The column of the cell.
+        column: Column,
+        /// The separator; `None` to detect it.
+        separator: Option<char>,
+    },
     /// A column for each label with 1 (`true`) or 0 (`false`, empty); its name is the label.
     Indicators(Vec<Column>),
 }

@@ -1,5 +1,4 @@
-//! What the optimizer does to every parameter of a model, in place and on all cores: adding up gradients, their norm, and
-//! Adam's step. Only flex has these; other devices go through burn's own operations (see `train/optimizer.rs`).
+//! The optimizer's operations on flex, in place and on all cores: accumulation of gradients, their norm, and Adam's step.
 
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
@@ -8,34 +7,34 @@ use burn::prelude::*;
 use pulp::Arch;
 use rayon::prelude::*;
 
-use super::TensorMetadata;
-use super::flex::{contiguous, elements, tensor_from};
+use crate::ops::TensorMetadata;
+use crate::ops::flex::{contiguous, elements, tensor_from};
 
-/// Elements that one core takes at a time; a fixed number, so that sums are the same on any number of cores.
+/// Elements per task. A fixed number, so that sums do not depend on the number of cores.
 const CHUNK: usize = 1 << 15;
 
-/// The constants of one step.
+/// The constants of one step of Adam, in single precision.
 #[derive(Debug, Clone, Copy)]
 pub struct AdamStep {
-    /// Multiplies the gradient first (clipping).
+    /// Factor of the gradient, applied first: clipping and the inverse of the loss scale.
     pub gradient_scale: f32,
-    /// Of the mean of the gradient.
+    /// β₁, the decay of the first moment.
     pub beta1: f32,
-    /// Of the mean of its square.
+    /// β₂, the decay of the second moment.
     pub beta2: f32,
-    /// What the mean is divided by, for having started at 0.
+    /// Bias correction of the first moment, a divisor.
     pub correction1: f32,
-    /// What the mean of the square is divided by.
+    /// Bias correction of the second moment, a divisor.
     pub correction2: f32,
-    /// Added to the root.
+    /// ε, added to the root of the second moment.
     pub epsilon: f32,
-    /// λ.
+    /// λ, the weight decay.
     pub weight_decay: f32,
-    /// Multiplies the whole step.
+    /// Factor of the whole step.
     pub learning_rate: f32,
 }
 
-/// A parameter and its running means after a step: value, mean of the gradient, mean of its square; all `[R, C]`.
+/// Adam's step: the parameter, its first and its second moment, all `[R, C]`.
 pub fn adam(
     value: Tensor<2>,
     first: Tensor<2>,
@@ -53,7 +52,7 @@ pub fn adam(
     [value, first, second].map(Tensor::from_dispatch)
 }
 
-/// `sum + x`, in the place of `sum`.
+/// `sum + x`, in place if `sum` is uniquely owned.
 pub fn accumulate(sum: Tensor<2>, x: Tensor<2>) -> Tensor<2> {
     Tensor::from_dispatch(Dispatch::fast_accumulate(sum.into_dispatch(), x.into_dispatch()))
 }
@@ -63,7 +62,7 @@ pub fn sum_of_squares(x: Tensor<2>) -> Tensor<1> {
     Tensor::from_dispatch(Dispatch::fast_sum_of_squares(x.into_dispatch()))
 }
 
-/// The operations on flex.
+/// The optimizer's operations.
 #[backend_extension(Flex)]
 pub trait OptimizerOps: Backend {
     /// See [`adam`].
@@ -82,12 +81,13 @@ pub trait OptimizerOps: Backend {
     fn fast_sum_of_squares(x: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
-/// A contiguous tensor that is nobody else's.
+/// A contiguous, uniquely owned tensor; copied if necessary.
 fn owned(x: FlexTensor) -> FlexTensor {
     let x = contiguous(x);
     if x.is_unique() { x } else { tensor_from(elements(&x).to_vec(), x.shape()) }
 }
 
+/// The elements of a contiguous, uniquely owned tensor.
 fn elements_mut(x: &mut FlexTensor) -> &mut [f32] {
     let count = x.shape().num_elements();
     &mut x.storage_mut::<f32>()[..count]

@@ -1,4 +1,4 @@
-//! A temporary folder, in which each target puts the file that it attacks.
+//! The temporary folder of a fuzz target, and what the targets share.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,24 +6,24 @@ use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
-/// The folder of this process; `setup` is called once, with the folder.
+/// The temporary folder of this process. The first call creates it and calls `setup` with it.
 pub fn folder(setup: impl FnOnce(&Path)) -> &'static Path {
     static FOLDER: OnceLock<TempDir> = OnceLock::new();
-    let made = || {
+    let create = || {
         let folder = TempDir::new().expect("a temporary folder");
         setup(folder.path());
         folder
     };
-    FOLDER.get_or_init(made).path()
+    FOLDER.get_or_init(create).path()
 }
 
-/// Golden files of the project, by their path under `tests/golden`.
+/// A path under `tests/golden`.
 #[allow(dead_code)]
 pub fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(name)
 }
 
-/// Copies the files of a golden model directory.
+/// Copies the files of a golden model directory into a folder.
 #[allow(dead_code)]
 pub fn copy_golden(name: &str, into: &Path) {
     for entry in fs::read_dir(golden(name)).expect("the golden files") {
@@ -34,7 +34,7 @@ pub fn copy_golden(name: &str, into: &Path) {
     }
 }
 
-/// Loads a golden model of which one file has been replaced.
+/// Loads a golden model with one of its files replaced by `bytes`.
 #[allow(dead_code)]
 pub fn attack_model(golden: &str, file: &str, bytes: &[u8]) {
     let folder = folder(|folder| copy_golden(golden, folder));
@@ -43,7 +43,7 @@ pub fn attack_model(golden: &str, file: &str, bytes: &[u8]) {
     check(folder, bert_model::load_partial::<bert_model::BertForPreTraining>(folder, 0, &device));
 }
 
-/// An error must name a file of the folder.
+/// Asserts that an error names a file in the folder.
 pub fn check<T>(folder: &Path, result: bert_model::Result<T>) {
     if let Err(error) = result {
         let message = error.to_string();

@@ -1,55 +1,59 @@
-//! The end of a training step, on every backend: the norm of the gradient, what follows from it, and the update of all
-//! parameters.
+//! The end of a training step on every backend: the gradient's norm, clipping and the loss scale, then the update of all
+//! parameters with AdamW or LAMB.
 //!
-//! On a CPU the norm is a number before the parameters move. On a GPU it stays on the device, with everything that follows
-//! from it, so that the host can queue the next step meanwhile; [`Control::norm`] has it for the log.
+//! On a CPU the norm is known before the parameters are updated. On a GPU the norm and everything that depends on it stay
+//! on the device, so that the host can queue the next step meanwhile; [`Control::norm`] returns it for the log.
+
+mod flex;
+mod reading;
 
 use burn::prelude::*;
 
-use super::adam::{self, AdamStep};
 use super::is_fast;
+use flex::AdamStep;
+pub use reading::Reading;
 
-/// What a step starts from, besides the gradient.
+/// The settings of one step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StepSettings {
-    /// Multiplies the whole step.
+    /// Factor of the whole step.
     pub learning_rate: f64,
-    /// What the mean of the gradient, and that of its square, are divided by, for having started at 0.
+    /// Bias corrections of the first and the second moment, as divisors.
     pub corrections: [f64; 2],
-    /// Limit of the global gradient norm.
+    /// Upper bound of the global gradient norm; `None` for no clipping.
     pub clip: Option<f64>,
-    /// Good steps in a row after which the loss scale doubles, if there is one.
+    /// Consecutive steps with finite gradients after which the loss scale doubles; `None` for no loss scale.
     pub growth: Option<f64>,
 }
 
-/// What a step does to all parameters alike.
+/// What applies to all parameters in a step: the factor of the gradients, the learning rate, and whether to take the step.
 #[derive(Debug, Clone)]
 #[allow(clippy::large_enum_variant, reason = "one of them lives at a time")]
 pub enum Control {
-    /// Numbers.
+    /// Known on the host.
     Host(HostControl),
-    /// On a GPU: gradient scale, learning rate, both corrections, whether the step is taken (1 or 0), and the norm.
+    /// On a GPU, `[6]`: gradient scale, learning rate, both bias corrections, 1 if the step is taken (else 0), and the norm.
     Device(Tensor<1>),
 }
 
-/// See [`Control`].
+/// A [`Control`] whose values are known on the host.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct HostControl {
-    /// Multiplies every gradient first: clipping, and the inverse of the loss scale.
+    /// Factor of every gradient, applied first: clipping and the inverse of the loss scale.
     pub gradient_scale: f64,
-    /// See [`StepSettings`].
+    /// Learning rate and bias corrections.
     pub settings: StepSettings,
-    /// Whether the gradient is finite; if it is not, no parameter moves.
+    /// Whether the gradient is finite; otherwise the step is skipped.
     pub is_taken: bool,
-    /// √Σ‖g‖² over all parameters, without the loss scale.
+    /// The global gradient norm √Σ‖g‖² over all parameters, without the loss scale.
     pub norm: f64,
 }
 
-/// The place of the norm in a device's control.
+/// The index of the norm in [`Control::Device`].
 pub const NORM: usize = 5;
 
 impl Control {
-    /// From all gradients, each multiplied by `loss_scale`, on a CPU.
+    /// Computes the control on the host, from all gradients, each multiplied by `loss_scale`.
     pub fn on_host(gradients: &[Tensor<2>], settings: StepSettings, loss_scale: f64) -> Self {
         let squares: Vec<Tensor<1>> = gradients.iter().cloned().map(sum_of_squares).collect();
         let sum = match squares.is_empty() {
@@ -61,8 +65,8 @@ impl Control {
         Self::Host(HostControl { gradient_scale, settings, is_taken: norm.is_finite(), norm })
     }
 
-    /// From all gradients, on the GPU that they are on. `loss_scale` `[2]` holds the factor by which they were multiplied
-    /// and the number of good steps since it changed; both are updated in place.
+    /// Computes the control on the GPU of the gradients. `loss_scale` `[2]` holds the factor by which they were multiplied
+    /// and the number of steps with finite gradients since it changed; both are updated in place.
     pub fn on_device(gradients: Vec<Tensor<2>>, settings: StepSettings, loss_scale: &Tensor<1>) -> Self {
         #[cfg(feature = "cube")]
         if super::cube::runs(loss_scale) {
@@ -72,7 +76,7 @@ impl Control {
         Self::on_host(&gradients, settings, factor)
     }
 
-    /// The norm, where it is on the host.
+    /// The gradient norm if it is known on the host.
     pub fn host_norm(&self) -> Option<f64> {
         match self {
             Self::Host(host) => Some(host.norm),
@@ -80,7 +84,7 @@ impl Control {
         }
     }
 
-    /// The norm as a number `[1]` to be read later.
+    /// The gradient norm as a tensor `[1]`.
     pub fn norm(&self, device: &Device) -> Tensor<1> {
         match self {
             Self::Host(host) => Tensor::from_data([host.norm as f32], &device.clone().inner()),
@@ -89,20 +93,20 @@ impl Control {
     }
 }
 
-/// The factor that brings gradients of global norm `norm` down to `limit`, as torch's `clip_grad_norm_` computes it;
-/// 1 if they are below it or nothing is to be clipped.
+/// The factor that reduces gradients of global norm `norm` to `limit`, as PyTorch's `clip_grad_norm_` computes it; 1 if
+/// the norm is below the limit, or without a limit.
 pub fn clip_scale(norm: f64, limit: Option<f64>) -> f64 {
     limit.map_or(1.0, |limit| (limit / (norm + 1e-6)).min(1.0))
 }
 
-/// A parameter `[R, C]`, its gradient, and the optimizer's running means.
+/// A parameter with its gradient and the optimizer's moments, all `[R, C]`.
 #[derive(Debug, Clone)]
 pub struct Parameter {
-    /// What moves.
+    /// The weights.
     pub value: Tensor<2>,
-    /// Of the loss.
+    /// The gradient of the loss.
     pub gradient: Tensor<2>,
-    /// The mean of the gradient and that of its square.
+    /// The first and the second moment: running means of the gradient and of its square.
     pub slots: [Tensor<2>; 2],
     /// Whether weight decay applies.
     pub decays: bool,
@@ -111,17 +115,18 @@ pub struct Parameter {
 /// The constants of Adam and LAMB.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Constants {
-    /// Decay of the mean of the gradient.
+    /// β₁, the decay of the first moment.
     pub beta1: f64,
-    /// Decay of the mean of its square.
+    /// β₂, the decay of the second moment.
     pub beta2: f64,
-    /// Added to the root, outside of it.
+    /// ε, added to the root of the second moment (not under the root).
     pub epsilon: f64,
-    /// λ.
+    /// λ, the weight decay.
     pub weight_decay: f64,
 }
 
-/// Adam with decoupled weight decay: `p − lr · (m̂ / (√v̂ + ε) + λ·p)`.
+/// A step of AdamW (Loshchilov and Hutter 2019), Adam with decoupled weight decay: `p − lr · (m̂ / (√v̂ + ε) + λ·p)`.
+/// Parameters are returned unchanged if the control skips the step.
 pub fn adam(parameters: Vec<Parameter>, control: &Control, constants: Constants) -> Vec<Parameter> {
     match control {
         #[cfg(feature = "cube")]
@@ -143,7 +148,8 @@ pub fn adam(parameters: Vec<Parameter>, control: &Control, constants: Constants)
     }
 }
 
-/// LAMB: Adam's step, times `‖p‖ / ‖step‖` for parameters that decay.
+/// A step of LAMB (You et al. 2020): AdamW's direction, scaled by the trust ratio `‖p‖ / ‖direction‖` for parameters with
+/// weight decay. Parameters are returned unchanged if the control skips the step.
 pub fn lamb(parameters: Vec<Parameter>, control: &Control, constants: Constants) -> Vec<Parameter> {
     match control {
         #[cfg(feature = "cube")]
@@ -166,7 +172,7 @@ pub fn lamb(parameters: Vec<Parameter>, control: &Control, constants: Constants)
     }
 }
 
-/// Adam in place, in one pass over memory, on flex.
+/// AdamW on flex: in place, in one pass over memory.
 fn fast_adam(parameter: Parameter, control: &HostControl, constants: Constants) -> Parameter {
     let Parameter { value, gradient, slots: [first, second], decays } = parameter;
     let [correction1, correction2] = control.settings.corrections;
@@ -180,11 +186,11 @@ fn fast_adam(parameter: Parameter, control: &HostControl, constants: Constants) 
         weight_decay: if decays { constants.weight_decay as f32 } else { 0.0 },
         learning_rate: control.settings.learning_rate as f32,
     };
-    let [value, first, second] = adam::adam(value, first, second, gradient.clone(), step);
+    let [value, first, second] = flex::adam(value, first, second, gradient.clone(), step);
     Parameter { value, gradient, slots: [first, second], decays }
 }
 
-/// `m̂ / (√v̂ + ε) + λ·p`, and the parameter with its means after this step.
+/// The direction `m̂ / (√v̂ + ε) + λ·p`, and the parameter with its moments after this step.
 fn direction(parameter: Parameter, control: &HostControl, constants: Constants) -> (Tensor<2>, Parameter) {
     let Parameter { value, gradient, slots: [first, second], decays } = parameter;
     let (Constants { beta1, beta2, epsilon, weight_decay }, scale) = (constants, control.gradient_scale);
@@ -198,7 +204,7 @@ fn direction(parameter: Parameter, control: &HostControl, constants: Constants) 
     (direction, Parameter { value, gradient, slots: [first, second], decays })
 }
 
-/// LAMB's ratio `‖p‖ / ‖step‖`, 1 where one of the two is 0. Shape: `[1, 1]`.
+/// LAMB's trust ratio `‖p‖ / ‖step‖`, 1 if either norm is 0: `[1, 1]`.
 fn trust_ratio(value: Tensor<2>, step: Tensor<2>) -> Tensor<2> {
     let norm = |x: Tensor<2>| x.powi_scalar(2).sum_dim(1).sum_dim(0).sqrt();
     let (value, step) = (norm(value), norm(step));
@@ -206,12 +212,12 @@ fn trust_ratio(value: Tensor<2>, step: Tensor<2>) -> Tensor<2> {
     (value / step).mask_fill(is_zero, 1.0)
 }
 
-/// `sum + x`, in the place of `sum` where that is possible.
+/// `sum + x`, in place where possible.
 pub fn accumulate(sum: Tensor<2>, x: Tensor<2>) -> Tensor<2> {
-    if is_fast(&sum) { adam::accumulate(sum, x) } else { sum + x }
+    if is_fast(&sum) { flex::accumulate(sum, x) } else { sum + x }
 }
 
-/// Adds to row `ids[i]` of `table` row i of `rows`, for all i in their order.
+/// Adds row i of `rows` to row `ids[i]` of `table`, for all i in order.
 ///
 /// # Shapes
 /// - `table` and output: `[V, H]`
@@ -225,7 +231,7 @@ pub fn add_rows(table: Tensor<2>, ids: Tensor<1, Int>, rows: Tensor<2>) -> Tenso
     table.select_assign(0, ids, super::upcast(rows), burn::tensor::IndexingUpdateOp::Add)
 }
 
-/// Matrices in another number type.
+/// Casts matrices to another number type.
 pub fn cast(tensors: Vec<Tensor<2>>, dtype: burn::tensor::DType) -> Vec<Tensor<2>> {
     #[cfg(feature = "cube")]
     if tensors.first().is_some_and(super::cube::runs) {
@@ -234,55 +240,15 @@ pub fn cast(tensors: Vec<Tensor<2>>, dtype: burn::tensor::DType) -> Vec<Tensor<2
     tensors.into_iter().map(|tensor| tensor.cast(dtype)).collect()
 }
 
-/// Shape: `[1]`.
+/// The sum of the squares of all elements: `[1]`.
 fn sum_of_squares(gradient: Tensor<2>) -> Tensor<1> {
     match is_fast(&gradient) {
-        true => adam::sum_of_squares(gradient),
+        true => flex::sum_of_squares(gradient),
         false => gradient.powi_scalar(2).sum_dim(1).sum(),
     }
 }
 
-/// Numbers that are read from a device; on a GPU the host need not wait for them until it wants them.
-pub struct Reading {
-    count: usize,
-    source: Source,
-}
-
-enum Source {
-    Host(Vec<f32>),
-    #[cfg(feature = "cube")]
-    Device(super::cube::Reading),
-}
-
-impl Reading {
-    /// Begins to read `values` `[N]`.
-    pub fn start(values: Tensor<1>) -> Self {
-        let [count] = values.dims();
-        #[cfg(feature = "cube")]
-        if super::cube::runs(&values) {
-            return Self { count, source: Source::Device(super::cube::Reading::start(values)) };
-        }
-        Self { count, source: Source::Host(values.into_data().iter::<f32>().collect()) }
-    }
-
-    /// The numbers.
-    pub fn wait(self) -> Vec<f32> {
-        let Self { count, source } = self;
-        match source {
-            Source::Host(values) => values.into_iter().take(count).collect(),
-            #[cfg(feature = "cube")]
-            Source::Device(reading) => reading.wait(count),
-        }
-    }
-}
-
-impl std::fmt::Debug for Reading {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Reading").field("count", &self.count).finish_non_exhaustive()
-    }
-}
-
-/// Whether kernels are queued on this device while the host goes on.
+/// Whether the device runs asynchronously: whether the host only queues kernels, as on a GPU.
 pub fn is_asynchronous(device: &Device) -> bool {
     #[cfg(feature = "cube")]
     return super::cube::is_gpu(device);
