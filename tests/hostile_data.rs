@@ -17,7 +17,7 @@ use bert_finetune::tasks::any::open_task;
 use bert_finetune::tasks::{Query, Task};
 use bert_model::text::tokenizer::Normalization;
 use bert_model::{BertConfig, Result, Tokenizer};
-use bert_pretrain::corpus::Corpus;
+use bert_pretrain::corpus::{Corpus, SentenceMode};
 use mutation::{mutated, rounds};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -57,13 +57,16 @@ fn corpora() {
     let text = "The soup was good. It was hot.\n\nA river, wide and cold!\r\nIt runs to the sea.\n".repeat(20);
     let jsonl = "{\"text\": \"One. Two \\u00e9.\", \"id\": 3}\n".repeat(20);
     let read = |path: &Path| {
-        let corpus = Corpus::open(&[path])?;
-        let mut found = 0;
-        for document in corpus.documents() {
-            document?;
-            found += 1;
+        for mode in [SentenceMode::Wrapped, SentenceMode::Auto] {
+            let corpus = Corpus::open(&[path])?.with_sentences(mode);
+            let mut found = 0;
+            for document in corpus.documents() {
+                document?;
+                found += 1;
+            }
+            corpus.require_documents(found)?;
         }
-        corpus.require_documents(found)
+        Ok(())
     };
     attack("a.txt", text.as_bytes(), read);
     attack("a.jsonl", jsonl.as_bytes(), read);

@@ -4,10 +4,11 @@
 use std::path::Path;
 
 use bert_cli::input::columns::Column;
+use bert_cli::input::header::ColumnSource;
 use bert_cli::input::table::TableOptions;
 use bert_model::file::replace_file;
 use bert_model::pipeline::SentenceTransformer;
-use bert_model::pipeline::tags::TagScheme;
+use bert_model::pipeline::tags::{TagReader, TagScheme};
 use bert_model::{BertConfig, Error, Result, Tokenizer};
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,9 @@ pub struct Description {
     pub choices: Vec<String>,
     /// Whether tables begin with a header.
     pub header: bool,
+    /// Who named the columns.
+    #[serde(skip)]
+    pub source: ColumnSource,
     /// Whether rows with too few fields are passed over, as GLUE's own readers do for QQP.
     #[serde(default)]
     pub skip_short_rows: bool,
@@ -42,7 +46,7 @@ pub struct Description {
     pub token_column: Option<String>,
     /// Column of the tag in a CoNLL file; none for the usual one.
     pub tag_column: Option<String>,
-    /// What the prefixes of the tags mean, as learned.
+    /// The scheme of the tags.
     pub tag_scheme: TagScheme,
     /// Longest sequence in tokens.
     pub max_seq_len: usize,
@@ -70,7 +74,7 @@ impl Description {
         let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
         let description: Self = serde_json::from_str(&text)
             .map_err(|error| Error::line(&path, error.line() as u64, error.to_string(), "a description of a head"))?;
-        let description = description.of_model(directory);
+        let description = Self { source: ColumnSource::Remembered, ..description }.of_model(directory);
         let positions = config.max_position_embeddings;
         let length = description.max_seq_len;
         let check = |good: bool, key: &str, found: usize, expected: String| match good {
@@ -100,7 +104,8 @@ impl Description {
             _ => config.max_position_embeddings,
         };
         let usual = Self::usual(task, length.min(config.max_position_embeddings));
-        Ok(Self { tag_scheme: TagScheme::detect([&labels[..]]), ..usual }.of_model(directory))
+        let tag_scheme = TagReader::of_labels(&labels).scheme();
+        Ok(Self { tag_scheme, ..usual }.of_model(directory))
     }
 
     /// The same for a model in this directory, which says how texts are embedded.
@@ -121,6 +126,7 @@ impl Description {
             label: task.label.map(Into::into),
             choices: Vec::new(),
             header: true,
+            source: ColumnSource::Usual,
             skip_short_rows: false,
             token_column: None,
             tag_column: None,
@@ -179,10 +185,11 @@ impl Description {
             label: None,
             header: self.header,
             skip_short_rows: self.skip_short_rows,
+            source: self.source,
         })
     }
 
-    /// The same with another threshold of "no answer", if there is one.
+    /// The same with another threshold of "no answer", if one is given.
     pub fn with_threshold(self, threshold: Option<f64>) -> Self {
         Self { no_answer_threshold: threshold.or(self.no_answer_threshold), ..self }
     }

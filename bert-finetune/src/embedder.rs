@@ -7,8 +7,10 @@ use bert_cli::args::Common;
 use bert_cli::program::select_device;
 use bert_model::Error;
 use bert_model::device::NamedDevice;
+use bert_model::pipeline::sentence_transformers::encoder_directory;
 use bert_model::pipeline::{self, Combine, Layers, SentenceTransformer, TextEmbedder};
 use bert_model::pretrained::load_config;
+use bert_train::run_directory::check_has_model;
 use clap::{Args, ValueEnum};
 
 use crate::option_values::Pooling;
@@ -56,15 +58,9 @@ impl EmbedderArgs {
     /// # Errors
     /// If the model or the device cannot be used, or an option does not fit the model.
     pub fn open(&self, layers: &Layers, combine: Combine, common: &Common) -> anyhow::Result<TextEmbedder> {
-        if self.windows.is_some() && self.pooling == Some(Pooling::None) {
-            return Err(Error::Usage("--windows has no effect beside --pooling none".into()).into());
-        }
+        self.check(layers)?;
         let NamedDevice { device, .. } = select_device(&common.device, common.quiet)?;
-        let encoder = pipeline::sentence_transformers::encoder_directory(&self.model)?;
-        let config = load_config(encoder)?;
-        let in_option = |error: Error| Error::Usage(format!("--{error}"));
-        layers.resolve(config.num_hidden_layers + 1).map_err(in_option)?;
-        let positions = config.max_position_embeddings;
+        let positions = load_config(encoder_directory(&self.model)?)?.max_position_embeddings;
         self.tell_changes(positions)?;
         let mut builder = TextEmbedder::builder().device(device).layers(layers.clone()).combine(combine);
         if let Some(pooling) = self.pooling.and_then(Pooling::of_text) {
@@ -74,7 +70,7 @@ impl EmbedderArgs {
             builder = builder.normalize(true);
         }
         if let Some(length) = self.max_seq_len {
-            builder = builder.max_length(length.min(positions));
+            builder = builder.max_length(length);
         }
         if let Some(windows) = self.windows {
             builder = builder.windows(match windows {
@@ -94,6 +90,24 @@ impl EmbedderArgs {
             Error::Setting(message) if message.starts_with("prompt:") => Error::Usage(format!("--{message}")).into(),
             other => other.into(),
         })
+    }
+
+    /// Checks that the model has these layers, and positions for `--max-seq-len`; gives the number of layers.
+    ///
+    /// # Errors
+    /// If it has not, or the run in its directory is not finished.
+    pub fn check(&self, layers: &Layers) -> bert_model::Result<usize> {
+        check_has_model(&self.model)?;
+        let config = load_config(encoder_directory(&self.model)?)?;
+        let in_option = |error: Error| Error::Usage(format!("--{error}"));
+        let layers = layers.resolve(config.num_hidden_layers + 1).map_err(in_option)?;
+        let limit = config.max_position_embeddings;
+        match self.max_seq_len.filter(|&length| length > limit) {
+            Some(length) => {
+                Err(Error::Usage(format!("--max-seq-len: found {length}, expected at most the model's {limit}")))
+            }
+            None => Ok(layers.len()),
+        }
     }
 
     /// Refuses a vector for each token, where a text has one.

@@ -14,8 +14,8 @@ use clap::Args;
 use serde_json::json;
 
 use crate::nearest::Best;
-use crate::output::warn_truncated;
-use crate::predict::WINDOW;
+use crate::search::WINDOW;
+use crate::truncated::warn_of_comparison;
 
 /// Options of `bert-finetune rank`.
 #[derive(Debug, Args)]
@@ -76,7 +76,7 @@ pub fn run(args: &RankArgs) -> anyhow::Result<()> {
         progress.update(done as u64, "texts");
     }
     progress.finish();
-    warn_truncated(scorer.truncated_count());
+    warn_of_comparison(scorer.truncated_count());
     for hit in best.into_hits() {
         let (index, text, score) = (hit.index, hit.payload, hit.score);
         match (args.common.json, source.is_some()) {

@@ -21,9 +21,11 @@ use serde_json::{Value, json};
 use crate::embedder::EmbedderArgs;
 use crate::nearest::{Best, Hit};
 use crate::npy::Matrix;
-use crate::output::warn_truncated;
-use crate::predict::WINDOW;
 use crate::rank::one_line;
+use crate::truncated::warn_of_comparison;
+
+/// Texts that are held in memory at once.
+pub(crate) const WINDOW: usize = 4096;
 
 /// Hits that are scored again, for each one that is printed.
 const CANDIDATES_PER_HIT: usize = 10;
@@ -88,7 +90,7 @@ pub fn run(args: &SearchArgs) -> anyhow::Result<()> {
     let queries = read_queries(args)?;
     let mut search = Search::new(args, &embedder, embed_queries(args, &embedder, &queries)?)?;
     search.read_corpus(args)?;
-    warn_truncated(embedder.truncated_count());
+    warn_of_comparison(embedder.truncated_count());
     for (place, (query, best)) in queries.iter().zip(search.best).enumerate() {
         let hits = match &reranker {
             Some(reranker) => rerank(reranker, query, best.into_hits(), args.top_k)?,

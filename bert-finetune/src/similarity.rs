@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::embedder::EmbedderArgs;
-use crate::output::warn_truncated;
+use crate::truncated::warn_of_comparison;
 
 /// Options of `bert-finetune similarity`.
 #[derive(Debug, Args)]
@@ -32,7 +32,7 @@ pub fn run(args: &SimilarityArgs) -> anyhow::Result<()> {
     args.embedder.check_one_vector()?;
     let embedder = args.embedder.open(&Layers::default(), Combine::default(), &args.common)?;
     let vectors = embedder.embed(&[&args.first, &args.second])?;
-    warn_truncated(embedder.truncated_count());
+    warn_of_comparison(embedder.truncated_count());
     let similarity = embedder.similarity().of(&vectors[0], &vectors[1]);
     match args.common.json {
         true => print_line(json!({"similarity": similarity}))?,

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use bert_model::Result;
 use bert_model::text::SpecialTokens;
 use rand::{Rng, RngExt};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::masking::{MaskedToken, Masking};
 
@@ -15,7 +15,7 @@ use crate::masking::{MaskedToken, Masking};
 pub type Document = Vec<Vec<u32>>;
 
 /// How next-sentence labels are drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NspMode {
     /// Labels as close to one half each as the documents allow; a true continuation is never

@@ -1,5 +1,7 @@
 //! Promise: `bert-finetune` trains, evaluates, predicts and embeds as its help says, and its errors name the cause.
 
+mod answers;
+mod effects;
 mod embeddings;
 mod errors;
 mod files;
@@ -7,10 +9,14 @@ mod heads;
 mod options;
 #[path = "../support/program.rs"]
 mod program;
+mod questions;
 mod runs;
 mod sample;
 mod sentences;
 mod sequences;
+mod tables;
+mod tags;
+mod unlabeled;
 
 use std::fs;
 

@@ -1,8 +1,8 @@
 //! Texts that belong together, or have a score of how well they do: a row of a table for each pair.
 
-use std::path::Path;
-
 use bert_cli::input::columns::{Cells, Column, Table};
+use bert_cli::input::header::ColumnSource;
+use bert_cli::input::kind::Input;
 use bert_model::Result;
 
 /// Which columns to read.
@@ -18,6 +18,8 @@ pub struct PairOptions {
     pub score: Option<Column>,
     /// Whether the first line names the columns.
     pub header: bool,
+    /// Who named the columns.
+    pub source: ColumnSource,
 }
 
 /// A pair as it stands in the file.
@@ -25,7 +27,7 @@ pub struct PairOptions {
 pub struct PairRow {
     /// The first text, the second one, and those that do not belong to the first.
     pub texts: Vec<String>,
-    /// How well the first two fit.
+    /// How well the first two fit; `None` if the row has no score, or scores are not read.
     pub score: Option<f64>,
 }
 
@@ -33,7 +35,7 @@ pub struct PairRow {
 ///
 /// # Errors
 /// Those of [`Table::open`]; a score that is no number.
-pub fn read_pairs(path: &Path, options: &PairOptions) -> Result<Vec<PairRow>> {
+pub fn read_pairs(input: &Input, options: &PairOptions) -> Result<Vec<PairRow>> {
     let texts = [&options.text, &options.text_pair].into_iter().chain(&options.negatives);
     let columns: Vec<Column> = texts.chain(&options.score).cloned().collect();
     let count = 2 + options.negatives.len();
@@ -42,12 +44,15 @@ pub fn read_pairs(path: &Path, options: &PairOptions) -> Result<Vec<PairRow>> {
         let texts = (0..count).map(|index| cells.text(index)).collect::<Result<Vec<_>>>()?;
         let score = options.score.is_some().then(|| {
             let text = cells.text(count)?;
+            if text.trim().is_empty() {
+                return Ok(None);
+            }
             let number = text.trim().parse().ok().filter(|number: &f64| number.is_finite());
-            number.ok_or_else(|| cells.error(count, format!("{text:?}"), "a number"))
+            number.map(Some).ok_or_else(|| cells.error(count, format!("{text:?}"), "a number"))
         });
-        Ok(PairRow { texts, score: score.transpose()? })
+        Ok(PairRow { texts, score: score.transpose()?.flatten() })
     };
-    Table::open(path, &columns, options.header)?.map(row).collect()
+    Table::open(input, &columns, options.header, options.source)?.map(row).collect()
 }
 
 #[cfg(test)]
@@ -67,8 +72,9 @@ mod tests {
             negatives: negatives.iter().map(|negative| name(negative)).collect(),
             score: score.map(name),
             header: true,
+            source: ColumnSource::Given,
         };
-        read_pairs(&path, &options)
+        read_pairs(&Input::new(&path), &options)
     }
 
     #[test]

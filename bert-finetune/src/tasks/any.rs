@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use bert_model::{Result, Tokenizer};
+use bert_train::run_directory::check_has_model;
 
 use super::embedding::EmbeddingTask;
 use super::multiple_choice::MultipleChoiceTask;
@@ -11,7 +12,7 @@ use super::sequence::SequenceTask;
 use super::tagging::TaggingTask;
 use crate::description::Description;
 
-/// One of the tasks, ready to be asked.
+/// A task of any kind, with its labels and tokenizer.
 #[derive(Debug, Clone)]
 pub enum AnyTask {
     /// Classification, multi-label, regression.
@@ -26,7 +27,7 @@ pub enum AnyTask {
     Embedding(EmbeddingTask),
 }
 
-/// Runs the same generic code on whichever task it is.
+/// Runs the same generic code on a task of any kind.
 #[macro_export]
 macro_rules! for_task {
     ($any:expr, $task:ident => $body:expr) => {
@@ -43,7 +44,7 @@ macro_rules! for_task {
 /// The task of a fine-tuned model directory.
 ///
 /// # Errors
-/// If it is not one.
+/// If the directory is not a fine-tuned model.
 pub fn open_task(directory: &Path) -> Result<AnyTask> {
     open_task_for(directory, |description| description)
 }
@@ -51,8 +52,9 @@ pub fn open_task(directory: &Path) -> Result<AnyTask> {
 /// As [`open_task`], for files that may have other columns than the training file had.
 ///
 /// # Errors
-/// If it is not one.
+/// As [`open_task`].
 pub fn open_task_for(directory: &Path, change: impl FnOnce(Description) -> Description) -> Result<AnyTask> {
+    check_has_model(directory)?;
     let config = bert_model::pretrained::load_config(directory)?;
     let description = change(Description::read(directory, &config)?);
     let tokenizer = Tokenizer::load(directory)?;

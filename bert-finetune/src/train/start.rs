@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bert_model::pretrained::weights::Weights;
-use bert_model::{BertConfig, Pretrained, Result};
+use bert_model::{BertConfig, BertForTokenClassification, Pretrained, Result};
 use bert_train::permutation::mix;
 use burn::tensor::Device;
 
@@ -21,8 +21,8 @@ pub(super) fn with_head(config: BertConfig, description: &Description, labels: &
     config
 }
 
-/// Returns the labels, in the order of the checkpoint's head if it has the same architecture and
-/// labels, and whether that head can be kept.
+/// Returns the labels, in the order of the checkpoint's head if it has the same architecture and labels, and whether
+/// that head can be kept. A head for tags is kept if it has more than the files, which may lack a rare tag.
 pub(super) fn fit_to_head(labels: Vec<String>, architecture: &str, checkpoint: &BertConfig) -> (Vec<String>, bool) {
     if !checkpoint.architectures.iter().flatten().any(|name| name == architecture) {
         return (labels, false);
@@ -31,10 +31,14 @@ pub(super) fn fit_to_head(labels: Vec<String>, architecture: &str, checkpoint: &
     let nameless = numbered("LABEL_", checkpoint.num_labels());
     let named = checkpoint.labels().ok().flatten().unwrap_or_else(|| nameless.clone());
     let sorted = |labels: &[String]| BTreeSet::from_iter(labels.iter().cloned());
-    // Heads for question answering and multiple choice have no labels, and a regression label has
-    // no meaningful name.
+    let are_tags = architecture == BertForTokenClassification::ARCHITECTURE;
+    let has_all = match are_tags {
+        true => sorted(&named).is_superset(&sorted(&labels)),
+        false => sorted(&named) == sorted(&labels),
+    };
+    // Heads for question answering and multiple choice have no labels, and a regression label has no meaningful name.
     let is_by_number = named == nameless && (labels.len() == 1 || labels == numbered("", labels.len()));
-    if !labels.is_empty() && sorted(&named) == sorted(&labels) {
+    if !labels.is_empty() && has_all {
         return (named, true);
     }
     let is_fit = labels.is_empty() || is_by_number && named.len() == labels.len();

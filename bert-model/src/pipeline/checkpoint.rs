@@ -39,7 +39,7 @@ pub(super) struct Usage {
     pub doc_stride: Option<usize>,
     /// Tuned threshold of "no answer".
     pub no_answer_threshold: Option<f64>,
-    /// What the prefixes of the tags mean.
+    /// The scheme of the tags.
     pub tag_scheme: Option<TagScheme>,
 }
 

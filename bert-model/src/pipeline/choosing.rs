@@ -1,4 +1,5 @@
-//! The best of several continuations (paper, section 4.4): each is paired with the text and scored, softmax over them.
+//! The best of several continuations (paper, section 4.4): each is paired with the text and scored; softmax over
+//! the scores.
 
 use std::borrow::Cow;
 
@@ -10,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::model::{BertForMultipleChoice, BertInput, BertModel};
 use crate::text::{Sequence, Tokenizer};
 
-/// Choices among texts.
+/// The choice of the best among several texts.
 ///
 /// ```no_run
 /// use bert_model::pipeline::MultipleChoice;
@@ -24,7 +25,7 @@ use crate::text::{Sequence, Tokenizer};
 /// ```
 pub type MultipleChoice = Pipeline<ChoiceProcessor>;
 
-/// What was chosen.
+/// The choice for one text.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Choice {

@@ -2,9 +2,11 @@
 
 pub mod batch;
 mod code_points;
+mod parts;
 pub mod tokenizer;
 mod tokenizer_files;
 
 pub use batch::{Sequence, collate};
 pub use code_points::CodePoints;
+pub use parts::parts;
 pub use tokenizer::{SpecialTokens, Tokenizer};

@@ -13,6 +13,7 @@ use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::bert::BertProcessing;
 use tokenizers::{AddedToken, EncodeInput, Encoding, PaddingParams, PostProcessor, TruncationParams};
 
+use super::parts::parts;
 pub use super::tokenizer_files::SPECIAL_TOKENS;
 use super::tokenizer_files::{added_tokens, check_algorithm, read_json, read_vocabulary, special_names};
 use crate::config::BertConfig;
@@ -304,14 +305,18 @@ impl Tokenizer {
         self.truncated.load(Ordering::Relaxed)
     }
 
-    /// The WordPiece ids of a text, without special tokens.
+    /// The WordPiece ids of a text, without special tokens. A long text is processed in parts, to save memory.
     ///
     /// # Errors
     /// Those of [`Tokenizer::encode`].
     pub fn pieces(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding =
-            self.inner.encode_fast(text, false).map_err(|error| Error::Setting(format!("cannot tokenize: {error}")))?;
-        Ok(encoding.get_ids().to_vec())
+        let mut ids = Vec::new();
+        for part in parts(text) {
+            let encoded = self.inner.encode_fast(part, false);
+            let failed = |error| Error::Setting(format!("cannot tokenize: {error}"));
+            ids.extend_from_slice(encoded.map_err(failed)?.get_ids());
+        }
+        Ok(ids)
     }
 
     /// The WordPiece ids of a text, without special tokens, and the offsets of each in code points.

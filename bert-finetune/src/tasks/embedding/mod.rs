@@ -25,7 +25,8 @@ use serde_json::{Map, Value, json};
 
 use super::any::{AnyTask, open_task};
 use super::kind::Facts;
-use super::{Examples, JointLoss, Query, Task};
+use super::{Defect, Examples, JointLoss, Query, Task};
+use crate::data::Files;
 use crate::data::pairs::{PairOptions, PairRow, read_pairs};
 use crate::description::Description;
 use crate::report::Mistake;
@@ -46,6 +47,8 @@ pub const EMBEDDING: Facts = Facts {
     columns: ("text", Some("text_pair")),
     label: None,
     reads_pairs: false,
+    reads_tables: true,
+    options: &["text-pair", "negative", "scale", "pooling", "normalize", "mini-batch"],
     check_columns: |description| columns(description).map(drop),
     learn_labels: learn_range,
     open,
@@ -90,11 +93,12 @@ fn columns(description: &Description) -> Result<PairOptions> {
         negatives: negatives.iter().map(|name| description.column(name)).collect::<Result<_>>()?,
         score: description.label.as_deref().map(|name| description.column(name)).transpose()?,
         header: description.header,
+        source: description.source,
     })
 }
 
 /// Finds the range of the training scores, which are learned as numbers from 0 to 1, and checks the metric.
-fn learn_range(description: &mut Description, training: &Path) -> Result<Vec<String>> {
+fn learn_range(description: &mut Description, files: &Files) -> Result<Vec<String>> {
     let options = columns(description)?;
     let is_scored = options.score.is_some();
     if SCORED.contains(&description.metric.as_str()) != is_scored {
@@ -104,11 +108,11 @@ fn learn_range(description: &mut Description, training: &Path) -> Result<Vec<Str
         return Err(Error::Usage(format!("--metric: found {found}, expected one of {expected} {files} --label")));
     }
     if is_scored {
-        let scores = read_pairs(training, &options)?.into_iter().filter_map(|row| row.score);
+        let scores = read_pairs(&Input::new(&files.training), &options)?.into_iter().filter_map(|row| row.score);
         let (low, high) =
             scores.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), score| (low.min(score), high.max(score)));
         if low >= high {
-            return Err(Error::file(training, format!("the score {low} alone"), "scores that differ"));
+            return Err(Error::file(&files.training, format!("the score {low} alone"), "scores that differ"));
         }
         description.embedding.score_range = Some((low, high));
     }
@@ -168,19 +172,17 @@ impl Task for EmbeddingTask {
     type Example = PairRow;
     type Target = Target;
 
-    const OPTIONS: &'static [&'static str] = &[];
-
     fn processor(&self) -> &GroupProcessor {
         &self.processor
     }
 
-    fn read(&self, path: &Path) -> Result<Vec<PairRow>> {
-        read_pairs(path, &self.columns)
+    fn read(&self, input: &Input) -> Result<Vec<PairRow>> {
+        read_pairs(input, &self.columns)
     }
 
     /// Negatives are learned from, not judged.
-    fn read_held_out(&self, path: &Path) -> Result<Vec<PairRow>> {
-        read_pairs(path, &PairOptions { negatives: Vec::new(), ..self.columns.clone() })
+    fn read_held_out(&self, input: &Input) -> Result<Vec<PairRow>> {
+        read_pairs(input, &PairOptions { negatives: Vec::new(), ..self.columns.clone() })
     }
 
     fn questions(&self, _input: &Input) -> Result<Examples<PairRow>> {
@@ -236,6 +238,19 @@ impl Task for EmbeddingTask {
             true => loss::scores(vectors, targets),
             false => loss::in_batch_negatives(vectors, targets, self.settings.scale),
         }
+    }
+
+    fn labeled(&self, example: &PairRow) -> Map<String, Value> {
+        let mut map = Map::from_iter([
+            ("text".into(), example.texts[0].as_str().into()),
+            ("text_pair".into(), example.texts[1].as_str().into()),
+        ]);
+        map.extend(example.score.map(|score| ("expected".into(), score.into())));
+        map
+    }
+
+    fn defect(&self, example: &PairRow) -> Option<Defect> {
+        (self.is_scored() && example.score.is_none()).then_some(Defect::Unlabeled)
     }
 
     fn json(&self, vectors: &Vec<Vec<f32>>) -> Value {

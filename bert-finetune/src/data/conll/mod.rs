@@ -1,99 +1,24 @@
-//! Reads tagged words: CoNLL columns (one word per line, sentences separated by empty lines),
-//! CoNLL-U, and `.jsonl`.
+//! Reads tagged words: CoNLL columns (one word per line, sentences separated by empty lines), CoNLL-U, and `.jsonl`.
 //!
 //! Columns are separated by tabs if the line has any, else by spaces. A CoNLL-U line
-//! (<https://universaldependencies.org/format>) is recognized by ten tab-separated columns with a
-//! number in the first. Its ranges (`1-2`, for `don't` above `do` and `n't`) and empty nodes
-//! (`8.1`) are skipped, as are `-DOCSTART-` and OntoNotes' `#begin document`.
+//! (<https://universaldependencies.org/format>) is recognized by ten tab-separated columns with a number in the first.
+//! Its ranges (`1-2`, for `don't` above `do` and `n't`) and empty nodes (`8.1`) are skipped, as are `-DOCSTART-` and
+//! OntoNotes' `#begin document`.
 
-use std::{fmt, path::Path};
+mod columns;
+mod json;
 
-use bert_cli::input::columns::{json_reason, scalar};
-use bert_cli::input::kind::{FileKind, Format, Input};
-use bert_cli::lines::{Line, Lines};
+use bert_cli::input::columns::json_object;
+use bert_cli::input::keep::Keep;
+use bert_cli::input::kind::{Format, Input};
+use bert_cli::lines::Lines;
 use bert_model::{Error, Result};
-use serde::Deserialize;
-use serde_json::Value;
 
-/// A column of a CoNLL file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TagColumn {
-    /// Number from the left, from 1.
-    FromStart(usize),
-    /// Number from the right, where 1 is the last column.
-    FromEnd(usize),
-}
+pub use self::columns::{ConllColumns, ConllOptions, TagColumn};
+pub use self::json::{WordsOrText, words_or_text};
 
-impl TagColumn {
-    /// Parses a command-line argument: `4`, `-1` or `last`.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] for 0 and for anything that is not a number.
-    pub fn parse(argument: &str) -> Result<Self> {
-        match argument.parse::<isize>() {
-            Ok(number) if number > 0 => Ok(Self::FromStart(number.unsigned_abs())),
-            Ok(number) if number < 0 => Ok(Self::FromEnd(number.unsigned_abs())),
-            _ if argument == "last" => Ok(Self::FromEnd(1)),
-            _ => Err(Error::Setting(format!(
-                "column `{argument}`: a column is a number from 1, −1 from the end, or `last`"
-            ))),
-        }
-    }
-
-    fn of<'a>(self, fields: &[&'a str]) -> Option<&'a str> {
-        let index = match self {
-            Self::FromStart(number) => number.checked_sub(1),
-            Self::FromEnd(number) => fields.len().checked_sub(number),
-        };
-        fields.get(index?).copied()
-    }
-}
-
-impl fmt::Display for TagColumn {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Self::FromStart(number) => number.fmt(f),
-            Self::FromEnd(number) => write!(f, "-{number}"),
-        }
-    }
-}
-
-/// The columns of words and tags.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ConllOptions {
-    /// The word column.
-    pub token: TagColumn,
-    /// The tag column; `None` reads words alone.
-    pub tag: Option<TagColumn>,
-}
-
-impl ConllOptions {
-    /// The usual columns: word in the first, tag in the last; for CoNLL-U, by file extension, 2 and
-    /// 4 (UPOS).
-    pub fn usual(path: &Path) -> Self {
-        match FileKind::of(path).format {
-            Some(Format::ConllU) => Self { token: TagColumn::FromStart(2), tag: Some(TagColumn::FromStart(4)) },
-            _ => Self { token: TagColumn::FromStart(1), tag: Some(TagColumn::FromEnd(1)) },
-        }
-    }
-}
-
-/// Columns chosen by the user; those left out default to the usual ones of each file.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ConllColumns {
-    /// The word column.
-    pub token: Option<TagColumn>,
-    /// The tag column.
-    pub tag: Option<TagColumn>,
-}
-
-impl ConllColumns {
-    /// The columns to use for this file.
-    pub fn of(self, path: &Path) -> ConllOptions {
-        let usual = ConllOptions::usual(path);
-        ConllOptions { token: self.token.unwrap_or(usual.token), tag: self.tag.or(usual.tag) }
-    }
-}
+/// How many lines with a word tell whether a file has tags.
+const LOOKED_AT: usize = 10;
 
 /// A sentence. `tags` is as long as `words`, or empty if tags are not read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -111,21 +36,50 @@ pub struct Sentences {
     lines: Lines,
     options: ConllOptions,
     json: bool,
+    /// Receives the number of each sentence, and the fields of JSON lines that are carried along.
+    keep: Option<Keep>,
     /// Number of columns of the first word of the current sentence.
     width: Option<usize>,
     read: u64,
 }
 
-/// Opens a CoNLL file, or a `.jsonl` file with `words` and `tags` (or Hugging Face's names,
-/// `tokens` and `ner_tags`).
+/// Opens a CoNLL file, or a `.jsonl` file with `words` and `tags` (or Hugging Face's names, `tokens` and `ner_tags`).
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be opened. A sentence yields an error if a line has too few
-/// columns, or tags and words differ in number.
+/// [`Error::Io`] if the file cannot be opened. A sentence yields an error if a line has too few columns, or tags and
+/// words differ in number.
 pub fn read_tagged(input: impl Into<Input>, options: ConllOptions) -> Result<Sentences> {
     let input = input.into();
     let json = input.format == Some(Format::JsonLines);
-    Ok(Sentences { lines: input.lines()?, options, json, width: None, read: 0 })
+    Ok(Sentences { lines: input.lines()?, options, json, keep: input.keep, width: None, read: 0 })
+}
+
+/// Whether a file of any name is in CoNLL columns: each of its first lines, but for comments and empty ones, has at
+/// least two columns, and in the tag's column what `is_tag` knows as a tag. Pipes are not looked at.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn has_tags(input: &Input, tag: TagColumn, is_tag: impl Fn(&str) -> bool) -> Result<bool> {
+    if input.is_stdin() || !input.path.is_file() {
+        return Ok(false);
+    }
+    let mut words = 0;
+    for line in input.lines()? {
+        let line = line?;
+        let text = line.text.trim_ascii_end();
+        if text.is_empty() || text.starts_with("# ") || is_document_mark(text) {
+            continue;
+        }
+        let fields = split(text);
+        if fields.len() < 2 || !tag.of(&fields).is_some_and(&is_tag) {
+            return Ok(false);
+        }
+        words += 1;
+        if words == LOOKED_AT {
+            break;
+        }
+    }
+    Ok(words > 0)
 }
 
 impl Sentences {
@@ -133,7 +87,12 @@ impl Sentences {
         for line in self.lines.by_ref() {
             let line = line?;
             if !line.text.trim().is_empty() {
-                return json_sentence(&line, self.lines.path(), self.options.tag.is_some()).map(Some);
+                let path = self.lines.path();
+                let sentence = json::sentence(&line, path, self.options.tag.is_some())?;
+                if let Some(keep) = &self.keep {
+                    keep.send_fields(self.read + 1, &json_object(&line, path)?, path, line.number)?;
+                }
+                return Ok(Some(sentence));
             }
         }
         Ok(None)
@@ -161,10 +120,9 @@ impl Sentences {
         Ok((!sentence.words.is_empty()).then_some(sentence))
     }
 
-    /// Whether this line before a sentence is a comment rather than the word `#`. A line that
-    /// starts with `# ` is a word if a tab follows the `#`, or if it has as many columns as earlier
-    /// lines and no equals sign (unlike `# sent_id = 7`). If words are not in the first column, a
-    /// `#` there is a comment, too (GermEval's sources).
+    /// Whether this line before a sentence is a comment rather than the word `#`. A line that starts with `# ` is a
+    /// word if a tab follows the `#`, or if it has as many columns as earlier lines and no equals sign (unlike `#
+    /// sent_id = 7`). If words are not in the first column, a `#` there is a comment, too (GermEval's sources).
     fn is_comment(&self, text: &str, fields: &[&str]) -> bool {
         let like_words = self.width == Some(fields.len()) && !fields.contains(&"=");
         let is_numbered = self.options.token != TagColumn::FromStart(1);
@@ -225,59 +183,10 @@ fn is_conllu_non_word(fields: &[&str]) -> bool {
     fields.len() == 10 && parts.is_some_and(|(first, second)| is_number(first) && is_number(second))
 }
 
-#[derive(Deserialize)]
-struct JsonSentence {
-    #[serde(alias = "tokens")]
-    words: Vec<String>,
-    #[serde(alias = "ner_tags")]
-    tags: Option<Vec<Value>>,
-}
-
-fn json_sentence(line: &Line, path: &Path, with_tags: bool) -> Result<Sentence> {
-    let wrong = |found: String, expected: &str| Error::line(path, line.number, found, expected);
-    let JsonSentence { words, tags } = serde_json::from_str(&line.text)
-        .map_err(|error| wrong(json_reason(&error), "an object with `words` and `tags`, two lists"))?;
-    let lines = vec![line.number; words.len()];
-    if !with_tags {
-        return Ok(Sentence { words, tags: Vec::new(), lines });
-    }
-    let tags = tags.ok_or_else(|| wrong("no `tags`".to_string(), "a list with a tag for each word"))?;
-    if tags.len() != words.len() {
-        return Err(wrong(format!("{} tag(s) for {} word(s)", tags.len(), words.len()), "a tag for each word"));
-    }
-    let tags: Option<Vec<String>> = tags.iter().map(scalar).collect();
-    let tags = tags.ok_or_else(|| wrong("a list or an object among the tags".to_string(), "text or numbers"))?;
-    Ok(Sentence { words, tags, lines })
-}
-
-/// The input for tagging.
-pub enum WordsOrText {
-    /// A sequence of words.
-    Words(Vec<String>),
-    /// A text to split into words.
-    Text(String),
-}
-
-/// Parses a line of `.jsonl` with `words` (or `tokens`), or else `text`.
-///
-/// # Errors
-/// If the line is not an object with one of these keys.
-pub fn words_or_text(line: &Line, path: &Path) -> Result<WordsOrText> {
-    #[derive(Deserialize)]
-    struct Keys {
-        #[serde(alias = "tokens")]
-        words: Option<Vec<String>>,
-        text: Option<String>,
-    }
-    let wrong = |found: String| Error::line(path, line.number, found, "an object with `words`, a list, or `text`");
-    let Keys { words, text } = serde_json::from_str(&line.text).map_err(|error| wrong(json_reason(&error)))?;
-    let text = text.map(WordsOrText::Text);
-    words.map(WordsOrText::Words).or(text).ok_or_else(|| wrong("neither".to_string()))
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::Path;
 
     use super::*;
 
@@ -345,6 +254,25 @@ mod tests {
         assert_eq!(tagged("x.jsonl", text, COLUMNS), ["a/O b/B", "c/3"]);
         let words = ConllOptions { tag: None, ..COLUMNS };
         assert_eq!(read("x.jsonl", "{\"words\":[\"a\"]}", words).unwrap()[0].words, ["a"]);
+    }
+
+    #[test]
+    fn a_file_of_any_name_may_have_tags() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.txt");
+        let is_tag = |tag: &str| matches!(tag, "O" | "B-X");
+        for (content, expected) in [
+            ("-DOCSTART- -X- O O\n\nEU NNP O\n# # B-X\n\n", true),
+            ("# a comment\na\tO\n", true),
+            ("This is a text that ends in O\nand so on\n", false),
+            ("O\n", false),
+            ("id\ttext\n1\tO\n", false),
+            ("\n", false),
+        ] {
+            fs::write(&path, content).unwrap();
+            let found = has_tags(&Input::new(&path), TagColumn::FromEnd(1), is_tag).unwrap();
+            assert_eq!(found, expected, "{content:?}");
+        }
     }
 
     #[test]
