@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use bert_cli::args::{Common, TextArgs};
+use bert_cli::args::{Common, TextArgs, column_rules};
+use bert_cli::given::Given;
 use bert_cli::input::columns::Column;
+use bert_cli::input::kind::Input;
 use bert_cli::input::read_inputs;
 use bert_cli::input::table::TableOptions;
 use bert_cli::program::{print_line, select_device};
@@ -20,6 +22,9 @@ use crate::truncated::warn_of_comparison;
 /// Options of `bert-finetune rank`.
 #[derive(Debug, Args)]
 pub struct RankArgs {
+    /// The options that were given
+    #[command(flatten)]
+    pub given: Given,
     /// Cross-encoder directory: a classifier of one label
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
@@ -52,8 +57,10 @@ pub struct RankArgs {
 /// # Errors
 /// If the model, the device or the texts cannot be used.
 pub fn run(args: &RankArgs) -> anyhow::Result<()> {
-    let scorer = open_scorer(args)?;
     let source = args.texts.source()?;
+    let format = source.as_ref().and_then(Input::table_format);
+    args.given.check(&column_rules(source.is_some(), format, &["text", "no-header"]))?;
+    let scorer = open_scorer(args)?;
     let columns =
         TableOptions { header: !args.no_header, ..TableOptions::texts(Column::parse(&args.text, !args.no_header)?) };
     let mut texts: Box<dyn Iterator<Item = bert_model::Result<String>>> = match &source {

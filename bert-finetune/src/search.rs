@@ -3,7 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use bert_cli::args::Common;
+use bert_cli::args::{Common, column_rules};
+use bert_cli::given::Given;
 use bert_cli::input::columns::Column;
 use bert_cli::input::kind::{Format, Input};
 use bert_cli::input::read_inputs;
@@ -33,6 +34,9 @@ const CANDIDATES_PER_HIT: usize = 10;
 /// Options of `bert-finetune search`.
 #[derive(Debug, Args)]
 pub struct SearchArgs {
+    /// The options that were given
+    #[command(flatten)]
+    pub given: Given,
     /// How texts are embedded; the prompt is that of the queries [default: the model's `query`]
     #[command(flatten)]
     pub embedder: EmbedderArgs,
@@ -101,8 +105,15 @@ pub fn run(args: &SearchArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn corpus(args: &SearchArgs) -> Input {
+    Input::new(&args.corpus).in_format(args.input_format)
+}
+
 fn check(args: &SearchArgs) -> Result<()> {
     args.embedder.check_one_vector()?;
+    let queries = || args.queries.as_ref().and_then(|path| Input::new(path).table_format());
+    let format = corpus(args).table_format().or_else(queries);
+    args.given.check(&column_rules(true, format, &["text", "no-header", "queries-text"]))?;
     if args.top_k == 0 {
         return Err(Error::Usage("--top-k: found 0, expected at least 1".into()));
     }
@@ -188,9 +199,7 @@ impl<'a> Search<'a> {
 
     /// Compares all texts of the corpus with the queries.
     fn read_corpus(&mut self, args: &SearchArgs) -> Result<()> {
-        let mut input = Input::new(&args.corpus);
-        input.format = args.input_format.or(input.format);
-        let mut texts = read_inputs(input, &columns(args, &args.text)?)?.map(|row| Ok(row?.text));
+        let mut texts = read_inputs(corpus(args), &columns(args, &args.text)?)?.map(|row| Ok(row?.text));
         let mut vectors = args.vectors.as_deref().map(|path| self.open_vectors(path)).transpose()?;
         let mut progress = Progress::new("searching", vectors.as_ref().map(|v| v.rows as u64), 0, args.common.quiet);
         let mut done = 0;

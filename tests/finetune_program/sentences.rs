@@ -161,6 +161,7 @@ fn search_is_exact_with_and_without_vectors() {
         ),
         ("--corpus corpus.txt --query a --vectors wide.npy", 1, "wide.npy: found vectors of 32 numbers, expected 16"),
         ("--corpus corpus.txt", 2, "--query"),
+        ("--corpus corpus.txt --query a --text body", 2, "--text has no effect here"),
         ("--corpus corpus.txt --query a --top-k 0", 2, "--top-k: found 0"),
         ("--corpus corpus.pdf --query a", 1, "corpus.pdf: found the extension `pdf`"),
         ("--corpus corpus.txt --query a --candidates 9", 2, "--rerank"),
