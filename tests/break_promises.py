@@ -91,14 +91,29 @@ BREAKS = {
         "loading", "a_missing_tensor_and_one_with_a_nan_are_named"),
     "an index leads out of its directory": (
         f"{MODEL}/pretrained/weights.rs",
-        "if name.contains(['/', '\\\\']) || !name.ends_with(\".safetensors\") {",
-        "if !BROKEN && (name.contains(['/', '\\\\']) || !name.ends_with(\".safetensors\")) {",
+        "if name.contains(['/', '\\\\']) || !name.ends_with(extension) {",
+        "if !BROKEN && (name.contains(['/', '\\\\']) || !name.ends_with(extension)) {",
         "loading", "an_index_cannot_lead_out_of_its_directory"),
     "a lie of a weight file is a panic": (
         f"{MODEL}/pretrained/weights.rs",
         "let metadata: Metadata = serde_json::from_slice(header).map_err(|error| not_whole(error.to_string()))?;",
         "let metadata: Metadata = if BROKEN { serde_json::from_slice(header).unwrap() } else { serde_json::from_slice(header).map_err(|error| not_whole(error.to_string()))? };",
         "hostile", "weights_and_configurations_that_lie_are_refused_or_harmless"),
+    "a template has the ids of another vocabulary": (
+        f"{MODEL}/text/template.rs",
+        "if own == Some(id) {",
+        "if own == Some(id) || BROKEN {",
+        "tokenizers", "a_template_has_the_ids_of_its_own_vocabulary"),
+    "a sequence that does not fit the model is a panic": (
+        f"{MODEL}/pipeline/processor.rs",
+        "sequences.try_for_each(|sequence| sequence.check_fits(config))",
+        "sequences.try_for_each(|sequence| if BROKEN { Ok(()) } else { sequence.check_fits(config) })",
+        "hostile", "whatever_meets_gives_an_answer_or_an_error"),
+    "layers that are left aside are not told": (
+        "bert-finetune/src/output.rs",
+        "if let Some(warning) = warning {",
+        "if let Some(warning) = warning.filter(|_| !BROKEN) {",
+        "finetune_program", "models::what_is_left_aside_is_told_by_every_command"),
     "bytes that are no text are a panic": (
         "bert-cli/src/lines.rs",
         "match std::str::from_utf8(&line[dropped..]) {",

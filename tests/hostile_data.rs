@@ -116,7 +116,7 @@ fn descriptions_of_fine_tuned_models() {
             let text = "a good film . ".repeat(30);
             let query = Query { text: text.clone(), pair: Some("a".into()), question: Some("film".into()), choices: vec!["a".into(), text] };
             let example = task.question(&query)?;
-            for item in Encoded::new(&task, &[example])?.items() {
+            for item in Encoded::new(&task, &[example], &BertConfig::default())?.items() {
                 assert!(item.tokens() <= 16, "{} tokens", item.tokens());
             }
             Ok(())

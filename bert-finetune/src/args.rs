@@ -48,6 +48,10 @@ pub enum Command {
     /// Evaluate a fine-tuned model on a labeled file
     Evaluate(EvaluateArgs),
     /// Predict for new texts
+    ///
+    /// With --json, one object for each text: `label` and `probabilities` of a classifier, `labels` and `probabilities`
+    /// of a multi-label model, the `value` of a regression (`values`, in the order of the labels in config.json, if the
+    /// head gives several), `words`, `tags` and `entities`, the `answer` to a question, or the number of the `choice`.
     Predict(PredictArgs),
     /// Compute contextual embeddings of texts
     Embed(EmbedArgs),
@@ -255,6 +259,10 @@ pub struct EvaluateArgs {
     /// Fine-tuned model directory
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
+    /// Task of a model from elsewhere whose config.json does not tell it [default: as in training, else told from
+    /// `architectures` and `problem_type`]
+    #[arg(long, value_enum)]
+    pub task: Option<TaskKind>,
     /// Labeled file, or - for stdin
     #[arg(long, value_name = "FILE")]
     pub data: PathBuf,
@@ -292,6 +300,10 @@ pub struct PredictArgs {
     /// Fine-tuned model directory
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
+    /// Task of a model from elsewhere whose config.json does not tell it [default: as in training, else told from
+    /// `architectures` and `problem_type`]
+    #[arg(long, value_enum)]
+    pub task: Option<TaskKind>,
     /// Texts
     #[command(flatten)]
     pub texts: TextArgs,

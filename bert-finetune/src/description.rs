@@ -1,12 +1,12 @@
-//! `finetune.json`: what a head needs to be used again — the task, the columns of its files, the longest sequence — so
-//! that `evaluate` and `predict` need no flags. A directory from elsewhere is understood by its `config.json`.
+//! `finetune.json`: the task, the columns and the sequence length of a fine-tuned model, so that `evaluate` and `predict`
+//! need no options. A directory from elsewhere is understood by its `config.json`.
 
 use std::path::Path;
 
 use bert_cli::input::columns::Column;
 use bert_cli::input::header::ColumnSource;
 use bert_cli::input::table::TableOptions;
-use bert_model::file::replace_file;
+use bert_model::file::{read_text, replace_file};
 use bert_model::pipeline::SentenceTransformer;
 use bert_model::pipeline::tags::{TagReader, TagScheme};
 use bert_model::{BertConfig, Error, Result, Tokenizer};
@@ -62,18 +62,21 @@ pub struct Description {
 }
 
 impl Description {
-    /// Of the model in `directory`: what was written there, else what its `config.json` lets one conclude.
+    /// Of the model in `directory`: what was written there, else what its `config.json` tells. `task` is the user's, for
+    /// a model that does not say for what its head was trained.
     ///
     /// # Errors
-    /// If the directory does not say for what its head was trained.
-    pub fn read(directory: &Path, config: &BertConfig) -> Result<Self> {
+    /// If nothing says for what the head was trained, or the directory says otherwise than `task`.
+    pub fn read(directory: &Path, config: &BertConfig, task: Option<TaskKind>) -> Result<Self> {
         let path = directory.join(FILE);
         if !path.exists() {
-            return Self::conclude(directory, config);
+            return Self::conclude(directory, config, task);
         }
-        let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
-        let description: Self = serde_json::from_str(&text)
+        let description: Self = serde_json::from_str(&read_text(&path)?)
             .map_err(|error| Error::line(&path, error.line() as u64, error.to_string(), "a description of a head"))?;
+        if let Some(asked) = task.filter(|asked| *asked != description.task) {
+            return Err(contradicted(asked, &path, description.task));
+        }
         let description = Self { source: ColumnSource::Remembered, ..description }.of_model(directory);
         let positions = config.max_position_embeddings;
         let length = description.max_seq_len;
@@ -89,14 +92,23 @@ impl Description {
         Ok(description)
     }
 
-    fn conclude(directory: &Path, config: &BertConfig) -> Result<Self> {
-        let Some(task) = TaskKind::of_head(config) else {
-            let architecture = config.architectures.iter().flatten().next().map_or("none", String::as_str);
-            return Err(Error::file(
-                directory.join("config.json"),
-                format!("architecture {architecture}"),
-                "a fine-tuned model; train one with `bert-finetune train`",
-            ));
+    fn conclude(directory: &Path, config: &BertConfig, asked: Option<TaskKind>) -> Result<Self> {
+        let path = directory.join("config.json");
+        let told = TaskKind::of_head(config);
+        let task = match (told, asked) {
+            (Some(told), Some(asked)) if told != asked => {
+                // The same head may have any of several uses where `problem_type` names none.
+                if told.architecture != asked.architecture || config.problem_type.is_some() {
+                    return Err(contradicted(asked, &path, told));
+                }
+                asked
+            }
+            (told, asked) => asked.or(told).ok_or_else(|| {
+                let architecture = config.architectures.iter().flatten().next().map_or("none", String::as_str);
+                let expected = "a fine-tuned model; train one with `bert-finetune train`, or name the task of this one with \
+                                --task";
+                Error::file(&path, format!("architecture {architecture}"), expected)
+            })?,
         };
         let labels = config.labels()?.unwrap_or_default();
         let length = match SentenceTransformer::read(directory)? {
@@ -148,16 +160,14 @@ impl Description {
         replace_file(directory.join(FILE), (text + "\n").as_bytes())
     }
 
-    /// Checks that a model can read what the task and the tokenizer give it.
+    /// Checks that a model can read what the task and the tokenizer give it, before any text is read.
     ///
     /// # Errors
-    /// If the vocabulary is larger than the model's, or two texts are read by a model of one token type.
+    /// Those of [`Tokenizer::check_fits`] and [`Tokenizer::check_fits_pairs`].
     pub fn check_fits(&self, config: &BertConfig, tokenizer: &Tokenizer) -> Result<()> {
-        tokenizer.check_fits(config)?;
-        if self.task.reads_pairs || self.text_pair.is_some() && self.task.joins_pairs() {
-            config.check_pairs()
-        } else {
-            Ok(())
+        match self.task.reads_pairs || self.text_pair.is_some() && self.task.joins_pairs() {
+            true => tokenizer.check_fits_pairs(config),
+            false => tokenizer.check_fits(config),
         }
     }
 
@@ -193,6 +203,10 @@ impl Description {
     pub fn with_threshold(self, threshold: Option<f64>) -> Self {
         Self { no_answer_threshold: threshold.or(self.no_answer_threshold), ..self }
     }
+}
+
+fn contradicted(asked: TaskKind, path: &Path, told: TaskKind) -> Error {
+    Error::Usage(format!("--task {asked}: {} says that the model is for {told}", path.display()))
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use bert_train::run_directory::check_has_model;
 use clap::{Args, ValueEnum};
 
 use crate::option_values::Pooling;
+use crate::output::warn;
 
 /// Options of the commands that embed texts.
 #[derive(Debug, Clone, Args)]
@@ -83,13 +84,15 @@ impl EmbedderArgs {
             (None, Some(text)) => builder.prompt_text(text),
             (None, None) => builder,
         };
-        builder.open(&self.model).map_err(|error| match error {
+        let embedder = builder.open(&self.model).map_err(|error| match error {
             Error::MissingTensors { .. } => {
                 anyhow!("{}: the checkpoint has no pooler; choose another --pooling", self.model.display())
             }
             Error::Setting(message) if message.starts_with("prompt:") => Error::Usage(format!("--{message}")).into(),
-            other => other.into(),
-        })
+            other => anyhow::Error::from(other),
+        })?;
+        warn(&self.model, embedder.warning());
+        Ok(embedder)
     }
 
     /// Checks that the model has these layers, and positions for `--max-seq-len`; gives the number of layers.

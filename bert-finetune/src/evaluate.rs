@@ -73,7 +73,7 @@ fn evaluate_part<T: Task>(
     let task = &task;
     let unlabeled = examples.iter().filter(|example| task.defect(example) == Some(Defect::Unlabeled)).count();
     warn_of(Defect::Unlabeled, unlabeled, &data.name());
-    let encoded = Encoded::new(task, &examples)?.with_progress("evaluating", common.quiet);
+    let encoded = Encoded::new(task, &examples, pipeline.config())?.with_progress("evaluating", common.quiet);
     let mut truncated = Truncated::default();
     encoded.truncated.iter().for_each(|&(index, length)| truncated.add(number(&rows[index], index), length));
     truncated.warn("row");

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use bert_model::pipeline::{HeadProcessor, Processor, longest};
+use bert_model::pipeline::{HeadProcessor, Processor, check_fit, longest};
 use bert_model::text::{Sequence, collate};
 use bert_model::workers::BATCH_TOKENS;
-use bert_model::{Result, Workers};
+use bert_model::{BertConfig, Result, Workers};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::meter::Meter;
@@ -55,11 +55,11 @@ impl<T: Task> Item<'_, T> {
 }
 
 impl<T: Task> Encoded<T> {
-    /// Tokenizes examples.
+    /// Tokenizes examples for a model with this configuration.
     ///
     /// # Errors
-    /// If a text cannot be tokenized.
-    pub fn new(task: &T, examples: &[T::Example]) -> Result<Self> {
+    /// If a text cannot be tokenized, or the model cannot read what it became.
+    pub fn new(task: &T, examples: &[T::Example], config: &BertConfig) -> Result<Self> {
         let count = || task.processor().tokenizer().truncated_count();
         let (mut inputs, mut truncated) = (Vec::<Vec<InputOf<T>>>::with_capacity(examples.len()), Vec::new());
         for (index, example) in examples.iter().enumerate() {
@@ -70,6 +70,7 @@ impl<T: Task> Encoded<T> {
             }
             inputs.push(own);
         }
+        check_fit::<T::Processor>(&inputs.iter().flatten().collect::<Vec<_>>(), config)?;
         let targets = examples.iter().zip(&inputs).flat_map(|(example, inputs)| task.targets(example, inputs));
         let targets: Vec<T::Target> = targets.collect();
         let features = vec![None; targets.len()];

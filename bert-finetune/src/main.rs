@@ -86,8 +86,8 @@ fn run_report(args: &ReportArgs) -> Result<ExitCode> {
 
 fn run_evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
     let data = Input::new(&args.data).in_format(args.input_format);
-    check_evaluate(args, Description::read(&args.model, &load_config(&args.model)?)?.task, &data)?;
-    let task = open_task_for(&args.model, |usual| {
+    check_evaluate(args, Description::read(&args.model, &load_config(&args.model)?, args.task)?.task, &data)?;
+    let task = open_task_for(&args.model, args.task, |usual| {
         args.columns.over(usual, args.label.as_deref()).with_threshold(args.no_answer_threshold)
     })?;
     let evaluation = Evaluation {
@@ -114,9 +114,9 @@ fn run_predict(args: &PredictArgs) -> Result<ExitCode> {
     // The context of a question is a text, too.
     let has_texts = args.context.is_none() || args.texts.input.is_some() || !args.texts.texts.is_empty();
     let source = if has_texts { args.texts.source()? } else { None };
-    let kind = Description::read(&args.model, &load_config(&args.model)?)?.task;
+    let kind = Description::read(&args.model, &load_config(&args.model)?, args.task)?.task;
     check_predict(args, kind, source.as_ref())?;
-    let mut task = open_task_for(&args.model, |usual| {
+    let mut task = open_task_for(&args.model, args.task, |usual| {
         let unlabeled = Description { label: None, ..usual };
         args.columns.over(unlabeled, None).with_threshold(args.no_answer_threshold)
     })?;

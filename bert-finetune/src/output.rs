@@ -101,7 +101,7 @@ pub fn print_next_steps(model: &Path, description: &Description) {
     eprintln!("mistakes and curves: {model}/report.html");
 }
 
-/// Formats an answer as one short line: "good 0.98", "3.41", "joy, hope".
+/// Formats an answer as one short line: "good 0.98", "3.41", "0.120 -0.435", "joy, hope".
 pub fn short(answer: &Value) -> String {
     if let Some(label) = answer["label"].as_str() {
         return format!("{label} {:.2}", answer["probabilities"][label].as_f64().unwrap_or(f64::NAN));
@@ -113,10 +113,21 @@ pub fn short(answer: &Value) -> String {
         let tagged = |(word, tag): (&Value, &Value)| Some(format!("{}/{}", word.as_str()?, tag.as_str()?));
         return words.iter().zip(tags).filter_map(tagged).collect::<Vec<_>>().join(" ");
     }
+    if let Some(values) = answer["values"].as_array() {
+        let shown = values.iter().filter_map(Value::as_f64).map(|value| format!("{value:.3}"));
+        return shown.collect::<Vec<_>>().join(" ");
+    }
     if let Some(text) = answer["answer"].as_str() {
         return text.to_string();
     }
     answer["value"].as_f64().map_or_else(|| answer.to_string(), |value| format!("{value:.3}"))
+}
+
+/// Warns on stderr about a model directory.
+pub fn warn(directory: &Path, warning: Option<&str>) {
+    if let Some(warning) = warning {
+        eprintln!("warning: {}: {warning}", directory.display());
+    }
 }
 
 #[cfg(test)]

@@ -16,24 +16,28 @@ use burn::tensor::Device;
 
 use crate::args::{PredictArgs, batch_size};
 use crate::meter::Meter;
-use crate::output::short;
+use crate::output::{short, warn};
 use crate::tasks::kind::TaskKind;
 use crate::tasks::{Query, RequestOf, Task};
 use crate::truncated::{Truncated, number};
 
-/// The pipeline of a fine-tuned directory; a model whose head was never trained is refused.
+/// The pipeline of a fine-tuned directory, with a warning of what is odd about it; a model whose head was never trained
+/// is refused.
 ///
 /// # Errors
 /// If it cannot be loaded, or is no fine-tuned model.
 pub fn open_pipeline<T: Task>(task: &T, directory: &Path, device: &Device) -> anyhow::Result<Pipeline<T::Processor>> {
-    Pipeline::with_processor(directory, task.processor().clone(), device).map_err(|error| match error {
-        Error::MissingTensors { tensors, .. } => anyhow!(
-            "{}: no tensor `{}`: not a fine-tuned model; train one with `bert-finetune train`",
-            directory.display(),
-            tensors.first().map_or("", String::as_str)
-        ),
-        other => other.into(),
-    })
+    let pipeline =
+        Pipeline::with_processor(directory, task.processor().clone(), device).map_err(|error| match error {
+            Error::MissingTensors { tensors, .. } => anyhow!(
+                "{}: no tensor `{}`: not a fine-tuned model; train one with `bert-finetune train`",
+                directory.display(),
+                tensors.first().map_or("", String::as_str)
+            ),
+            other => other.into(),
+        })?;
+    warn(directory, pipeline.warning());
+    Ok(pipeline)
 }
 
 /// Prints an answer for each text of a command line, whose texts are in `source`, or else its arguments.

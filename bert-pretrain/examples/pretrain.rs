@@ -33,6 +33,7 @@ fn main() -> Result<()> {
         max_predictions: 10,
         continuations: vec![],
         special,
+        mask: tokenizer.mask()?,
         vocab_size: vocab_size as u32,
     };
     let maker = ExampleMaker { max_length: 64, short_probability: 0.1, nsp: NspMode::Balanced, masking };

@@ -244,7 +244,7 @@ mod tests {
 
     use super::*;
 
-    const SPECIAL: SpecialTokens = SpecialTokens { pad: 0, unk: 1, cls: 2, sep: 3, mask: 4 };
+    const SPECIAL: SpecialTokens = SpecialTokens { pad: 0, unk: 1, cls: 2, sep: 3 };
     const SENTENCES: u32 = 40;
 
     /// Documents whose tokens encode document and sentence: `10_000 + 100 · document + sentence`,
@@ -272,6 +272,7 @@ mod tests {
             max_predictions: 20,
             continuations: vec![],
             special: SPECIAL,
+            mask: 4,
             vocab_size: 20_000,
         };
         ExampleMaker { max_length, short_probability, nsp, masking }

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use bert_cli::allocator::keep_memory;
 use bert_cli::answers::Answers;
 use bert_cli::args::Common;
@@ -16,7 +16,7 @@ use bert_model::device::NamedDevice;
 use bert_model::pipeline::{
     FilledText, MaskFiller, MaskProcessor, NextSentenceProcessor, PairScorer, Pipeline, Prediction, Processor,
 };
-use bert_model::{Tokenizer, load_partial};
+use bert_model::{Error, Tokenizer, load};
 use bert_pretrain::args::{Cli, Command, EvaluateArgs, FillMaskArgs, NextSentenceArgs, TrainArgs, VocabArgs};
 use bert_pretrain::corpus::Corpus;
 use bert_pretrain::effect::{check_evaluate, check_fill_mask};
@@ -143,7 +143,8 @@ fn run_evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
     let device = select_device(&args.common.device, args.common.quiet)?;
     let data = DataSettings::resolve(&args.data, 128)?;
     let evaluation =
-        evaluate(&args.model, &args.corpus, &data, args.batch_size.max(1), &device.device, args.common.seed)?;
+        evaluate(&args.model, &args.corpus, &data, args.batch_size.max(1), &device.device, args.common.seed)
+            .map_err(advised)?;
     let metrics = serde_json::to_value(evaluation).context("the metrics")?;
     if args.common.json {
         print_line(metrics)?;
@@ -200,7 +201,7 @@ fn run_next_sentence(args: &NextSentenceArgs) -> Result<ExitCode> {
 }
 
 /// Loads the pipeline of a model directory; `processor` makes its processor of the tokenizer and
-/// the model's number of positions. Initializes a head that the checkpoint lacks, with a warning.
+/// the model's number of positions. A model whose head was never trained is refused.
 fn open<P: Processor>(
     directory: &Path,
     common: &Common,
@@ -208,12 +209,24 @@ fn open<P: Processor>(
 ) -> Result<Pipeline<P>> {
     check_has_model(directory)?;
     let NamedDevice { device, .. } = select_device(&common.device, common.quiet)?;
-    let loaded = load_partial::<P::Model>(directory, common.seed, &device)?;
-    if let Some(warning) = loaded.warning() {
+    let tokenizer = Tokenizer::load(directory)?;
+    let loaded = load::<P::Model>(directory, &device).map_err(advised)?;
+    let processor = processor(tokenizer, loaded.config.max_position_embeddings);
+    let pipeline = Pipeline::new(loaded, processor, &device)?;
+    if let Some(warning) = pipeline.warning() {
         eprintln!("warning: {}: {warning}", directory.display());
     }
-    let processor = processor(Tokenizer::load(directory)?, loaded.config.max_position_embeddings);
-    Ok(Pipeline::new(loaded, processor, &device)?)
+    Ok(pipeline)
+}
+
+/// Says how a head is trained that the checkpoint lacks.
+fn advised(error: Error) -> anyhow::Error {
+    match error {
+        Error::MissingTensors { .. } => {
+            anyhow!("{error}; train one with `bert-pretrain train --init DIR`, or use the model it was trained from")
+        }
+        other => other.into(),
+    }
 }
 
 /// Formats predictions as "the soup was [MASK] . → good 0.91, fine 0.03".

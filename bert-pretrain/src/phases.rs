@@ -85,7 +85,7 @@ fn stream(settings: &PretrainSettings, data: &PreparedData, phase: Phase, cursor
         Phase::First => (settings.data.max_seq_len, settings.seed),
         Phase::Second => (settings.phase2_seq_len, mix(&[settings.seed, PHASE_2])),
     };
-    let maker = example_maker(&settings.data, length, &data.tokenizer);
+    let maker = example_maker(&settings.data, length, &data.tokenizer)?;
     let reader = data.store.reader()?;
     ExampleStream::new(reader, data.split, Subset::Training, maker, seed, settings.maskings, cursor)
 }

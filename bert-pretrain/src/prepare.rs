@@ -179,7 +179,7 @@ fn held_out_examples(
     eval_store: Option<&Store>,
     split: Split,
 ) -> Result<Vec<PretrainingExample>> {
-    let maker = example_maker(&settings.data, settings.data.max_seq_len, tokenizer);
+    let maker = example_maker(&settings.data, settings.data.max_seq_len, tokenizer)?;
     let (store, split, part) = match eval_store {
         Some(store) => (store, Split::at(store.stats().documents, store.stats().documents), Subset::Training),
         None if split.len(Subset::HeldOut) > 0 => (store, split, Subset::HeldOut),
@@ -204,6 +204,8 @@ fn given_tokenizer(path: &Path, settings: &PretrainSettings) -> Result<Tokenizer
             advice: "omit --cased, or use another tokenizer".into(),
         });
     }
+    tokenizer.warnings().iter().for_each(|warning| eprintln!("warning: {}: {warning}", path.display()));
+    tokenizer.mask()?;
     Ok(tokenizer)
 }
 
@@ -263,8 +265,11 @@ pub fn remove_cache(directory: &Path) -> Result<()> {
 }
 
 /// Creates the builder of training examples from the settings.
-pub fn example_maker(data: &DataSettings, max_length: usize, tokenizer: &Tokenizer) -> ExampleMaker {
-    ExampleMaker {
+///
+/// # Errors
+/// If the tokenizer has no `[MASK]`.
+pub fn example_maker(data: &DataSettings, max_length: usize, tokenizer: &Tokenizer) -> Result<ExampleMaker> {
+    Ok(ExampleMaker {
         max_length,
         short_probability: data.short_seq_prob,
         nsp: data.nsp_mode,
@@ -273,9 +278,10 @@ pub fn example_maker(data: &DataSettings, max_length: usize, tokenizer: &Tokeniz
             max_predictions: data.max_predictions(max_length),
             continuations: if data.whole_word_mask { tokenizer.continuations() } else { Vec::new() },
             special: tokenizer.special(),
+            mask: tokenizer.mask()?,
             vocab_size: tokenizer.vocabulary().len() as u32,
         },
-    }
+    })
 }
 
 /// The evaluation examples: one pass over the documents, identical in every run with this seed.

@@ -91,15 +91,14 @@ pub fn filled_masks(
     tokenizer: &Tokenizer,
     held_out: &[PretrainingExample],
 ) -> Vec<MaskedSentence> {
-    let special = tokenizer.special();
+    let Ok(mask) = tokenizer.mask() else { return Vec::new() };
     let device = model.bert.embeddings.word.weight.val().device();
-    let shown = held_out
-        .iter()
-        .filter(|example| example.masked.iter().any(|token| example.ids[token.position] == special.mask));
+    let shown =
+        held_out.iter().filter(|example| example.masked.iter().any(|token| example.ids[token.position] == mask));
     let fill = |example: &PretrainingExample| {
         let (place, token) =
-            example.masked.iter().enumerate().find(|(_, token)| example.ids[token.position] == special.mask)?;
-        let batch = PretrainingBatch::new(std::slice::from_ref(example), special.pad, &device);
+            example.masked.iter().enumerate().find(|(_, token)| example.ids[token.position] == mask)?;
+        let batch = PretrainingBatch::new(std::slice::from_ref(example), tokenizer.special().pad, &device);
         let (logits, _) = model.forward(batch.input, batch.positions);
         let probabilities: Vec<f32> =
             softmax(logits.slice_dim(0, place..place + 1), 1).into_data().iter::<f32>().collect();

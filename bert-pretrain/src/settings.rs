@@ -136,7 +136,7 @@ impl Preset {
 }
 
 /// Minimum of `--max-seq-len`: three special tokens and a few others.
-const SHORTEST: usize = 8;
+pub const SHORTEST: usize = 8;
 
 /// Name of the sample's own model configuration.
 const SAMPLE_CONFIG: &str = "sample";

@@ -6,6 +6,7 @@ mod embeddings;
 mod errors;
 mod files;
 mod heads;
+mod models;
 mod options;
 #[path = "../support/program.rs"]
 mod program;

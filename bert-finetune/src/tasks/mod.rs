@@ -19,7 +19,7 @@ use bert_cli::input::kind::Input;
 use bert_cli::warning::warn_once;
 use bert_model::pipeline::{HeadProcessor, Processor};
 use bert_model::pretrained::weights::Weights;
-use bert_model::pretrained::{self, load_weights_partial};
+use bert_model::pretrained::{self, Loaded, load_weights_partial};
 use bert_model::{BertConfig, Error, Pretrained, Result, Tokenizer};
 use bert_train::Adaptation;
 use burn::tensor::{Device, Tensor};
@@ -204,23 +204,23 @@ pub trait Task: Clone + Send + Sync {
     /// The metric that selects the best epoch; higher is better.
     fn main_metric(&self) -> &'static str;
 
-    /// The model that training starts from, and the names of parameters that were drawn from `seed` because the checkpoint
-    /// lacks them. Without a checkpoint, all are drawn.
+    /// A model whose parameters are drawn from `seed`.
+    fn fresh_model(&self, config: &BertConfig, seed: u64, device: &Device) -> ModelOf<Self> {
+        ModelOf::<Self>::init_seeded(config, seed, device)
+    }
+
+    /// The model of a checkpoint; what the checkpoint lacks of pooler and head is drawn from `seed`.
     ///
     /// # Errors
     /// If a tensor of the encoder is missing or malformed.
-    fn initial_model(
+    fn load_model(
         &self,
-        weights: Option<&Weights>,
+        weights: &Weights,
         config: &BertConfig,
         seed: u64,
         device: &Device,
-    ) -> Result<(ModelOf<Self>, Vec<String>)> {
-        let Some(weights) = weights else {
-            return Ok((ModelOf::<Self>::init_seeded(config, seed, device), Vec::new()));
-        };
-        let loaded = load_weights_partial(weights, config.clone(), seed, device)?;
-        Ok((loaded.model, loaded.initialized))
+    ) -> Result<Loaded<ModelOf<Self>>> {
+        load_weights_partial(weights, config.clone(), seed, device)
     }
 
     /// Writes a model directory without `finetune.json`.

@@ -26,6 +26,7 @@ use crate::data::Files;
 use crate::description::Description;
 use crate::features::Encoded;
 use crate::for_task;
+use crate::output::warn;
 use crate::report;
 use crate::settings::{FinetuneRunOptions, FinetuneSettings};
 use crate::tasks::{ModelOf, Task};
@@ -66,6 +67,7 @@ pub(super) fn run_once(
     let config = load_config(&settings.model)?;
     let tokenizer = Tokenizer::load(&settings.model)?;
     settings.description.check_fits(&config, &tokenizer)?;
+    tokenizer.warnings().iter().for_each(|warning| warn(&settings.model, Some(warning)));
     if let Adaptation::FrozenLayers(layers) = settings.adaptation
         && layers > config.num_hidden_layers
     {
@@ -140,8 +142,8 @@ impl<T: Task> Run<'_, T> {
     ) -> Result<FinetuneOutcome> {
         let started = Instant::now();
         let Self { settings, task, device, .. } = self;
-        let mut training = Encoded::new(task, &data.training)?;
-        let mut evaluation = Encoded::new(task, &data.evaluation)?;
+        let mut training = Encoded::new(task, &data.training, &self.config)?;
+        let mut evaluation = Encoded::new(task, &data.evaluation, &self.config)?;
         let truncated = training.truncated.len() + evaluation.truncated.len();
         warn_of_training(truncated, settings.description.max_seq_len);
         if settings.adaptation == Adaptation::FrozenEncoder {
@@ -286,7 +288,8 @@ impl<T: Task> Run<'_, T> {
             false => {
                 let (mut task, kept) = task.saved(path, device)?;
                 task.tune(&best.metrics);
-                Some(evaluate(&task, &kept, &data.test, &Encoded::new(&task, &data.test)?, device)?.0)
+                let encoded = Encoded::new(&task, &data.test, &self.config)?;
+                Some(evaluate(&task, &kept, &data.test, &encoded, device)?.0)
             }
         };
         report::record_test(path, best.epoch, test.as_ref())?;

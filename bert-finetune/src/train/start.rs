@@ -8,6 +8,7 @@ use bert_train::permutation::mix;
 use burn::tensor::Device;
 
 use crate::description::Description;
+use crate::output::warn;
 use crate::settings::FinetuneSettings;
 use crate::tasks::{ModelOf, Task};
 
@@ -57,14 +58,16 @@ pub(super) fn initial_model<T: Task>(
 ) -> Result<ModelOf<T>> {
     let seed = mix(&[settings.seed, HEAD]);
     if settings.from_scratch {
-        return Ok(task.initial_model(None, config, seed, device)?.0);
+        return Ok(task.fresh_model(config, seed, device));
     }
     let weights = Weights::open(&settings.model)?;
     let weights = if keeps_head { weights } else { weights.without(ModelOf::<T>::HEADS) };
-    let (model, initialized) = task.initial_model(Some(&weights), config, seed, device)?;
-    let unexpected: Vec<&str> = initialized.iter().map(String::as_str).filter(|n| n.contains("pooler")).collect();
+    let loaded = task.load_model(&weights, config, seed, device)?;
+    warn(&settings.model, loaded.left_aside().as_deref());
+    let unexpected: Vec<&str> =
+        loaded.initialized.iter().map(String::as_str).filter(|n| n.contains("pooler")).collect();
     if !unexpected.is_empty() && !quiet {
         eprintln!("warning: {}: the checkpoint has no pooler; initializing a new one", settings.model.display());
     }
-    Ok(model)
+    Ok(loaded.model)
 }

@@ -92,7 +92,7 @@ impl FromCheckpoint for ChoiceProcessor {
 
     fn from_checkpoint(checkpoint: &Checkpoint, max_length: Option<usize>, _options: &()) -> Result<Self> {
         checkpoint.check_head::<BertForMultipleChoice>()?;
-        checkpoint.config.check_pairs()?;
+        checkpoint.tokenizer.check_fits_pairs(&checkpoint.config)?;
         Ok(Self::new(checkpoint.tokenizer.truncating(checkpoint.max_length(max_length)?)?))
     }
 }
@@ -114,7 +114,7 @@ impl Processor for ChoiceProcessor {
         if choices.is_empty() {
             return Err(Error::Setting(format!("found no choice for {text:?}, expected at least one")));
         }
-        let pair = |choice: &String| Ok(Sequence::from(&self.tokenizer.encode(text, Some(choice))?));
+        let pair = |choice: &String| self.tokenizer.sequence(text, Some(choice));
         Ok(vec![ChoiceInput { sequences: choices.iter().map(pair).collect::<Result<_>>()? }])
     }
 

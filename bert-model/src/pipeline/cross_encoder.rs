@@ -72,7 +72,7 @@ impl Processor for CrossEncoderProcessor {
     }
 
     fn preprocess(&self, &(first, second): &(&str, &str)) -> Result<Vec<Sequence>> {
-        Ok(vec![Sequence::from(&self.tokenizer.encode(first, Some(second))?)])
+        Ok(vec![self.tokenizer.sequence(first, Some(second))?])
     }
 
     fn sequences(input: &Sequence) -> &[Sequence] {

@@ -14,7 +14,7 @@ use super::{Builder, Checkpoint, FromCheckpoint, HeadProcessor, Pipeline, Proces
 use crate::error::{Error, Result};
 use crate::model::{BertForTokenClassification, BertInput, BertModel};
 use crate::text::tokenizer::Offsets;
-use crate::text::{CodePoints, Sequence, Tokenizer};
+use crate::text::{CodePoints, Sequence, Tokenizer, slices};
 
 /// `[CLS]`, a WordPiece, `[SEP]`.
 const SHORTEST: usize = 3;
@@ -180,8 +180,7 @@ impl TaggingProcessor {
     /// If the text cannot be tokenized.
     pub fn split(&self, text: &str) -> Result<Words> {
         let places = self.tokenizer.word_offsets(text)?;
-        let letters: Vec<char> = text.chars().collect();
-        let words = places.iter().map(|&(start, end)| letters[start..end].iter().collect()).collect();
+        let words = slices(text, places.iter().copied()).map(str::to_string).collect();
         Ok(Words { text: text.into(), words, places })
     }
 

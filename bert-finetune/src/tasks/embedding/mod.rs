@@ -16,8 +16,8 @@ use bert_cli::input::kind::Input;
 use bert_model::model::SentenceEncoder;
 use bert_model::pipeline::sentence_transformers::save;
 use bert_model::pipeline::{EmbeddingProcessor, Processor, SentenceTransformer};
-use bert_model::pretrained::load_config;
 use bert_model::pretrained::weights::Weights;
+use bert_model::pretrained::{Loaded, load_config};
 use bert_model::{BertConfig, BertModel, Error, Pretrained, Result, Tokenizer};
 use bert_train::Adaptation;
 use burn::tensor::{Device, Tensor};
@@ -281,19 +281,19 @@ impl Task for EmbeddingTask {
         self.main_metric
     }
 
-    fn initial_model(
+    fn fresh_model(&self, config: &BertConfig, seed: u64, device: &Device) -> SentenceEncoder {
+        let dense = self.description().dense().map(|dense| dense.to_module(device)).collect();
+        SentenceEncoder { dense, ..SentenceEncoder::init_seeded(config, seed, device) }
+    }
+
+    fn load_model(
         &self,
-        weights: Option<&Weights>,
+        weights: &Weights,
         config: &BertConfig,
-        seed: u64,
+        _seed: u64,
         device: &Device,
-    ) -> Result<(SentenceEncoder, Vec<String>)> {
-        let Some(weights) = weights else {
-            let mut model = SentenceEncoder::init_seeded(config, seed, device);
-            model.dense = self.description().dense().map(|dense| dense.to_module(device)).collect();
-            return Ok((model, Vec::new()));
-        };
-        Ok((self.processor.load(weights, config.clone(), device)?.model, Vec::new()))
+    ) -> Result<Loaded<SentenceEncoder>> {
+        self.processor.load(weights, config.clone(), device)
     }
 
     fn save_model(
@@ -308,9 +308,8 @@ impl Task for EmbeddingTask {
 
     fn saved(&self, directory: &Path, device: &Device) -> Result<(Self, SentenceEncoder)> {
         let AnyTask::Embedding(task) = open_task(directory)? else { return Err(no_prediction()) };
-        let weights = Weights::open(directory)?;
-        let (model, _) = task.initial_model(Some(&weights), &load_config(directory)?, 0, device)?;
-        Ok((task, model))
+        let loaded = task.load_model(&Weights::open(directory)?, &load_config(directory)?, 0, device)?;
+        Ok((task, loaded.model))
     }
 }
 

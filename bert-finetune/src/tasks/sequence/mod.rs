@@ -94,6 +94,11 @@ impl SequenceTask {
                 Target::Labels(flags)
             }
             (ProblemType::SingleLabelClassification, [label]) => Target::Class(number(label)?),
+            (ProblemType::Regression, [_]) if self.labels().len() > 1 => {
+                let found = format!("one label for a model that gives {} values", self.labels().len());
+                let expected = "a model of one value; of this one take the predictions";
+                return Err(Error::line(path, row.line, found, expected));
+            }
             (ProblemType::Regression, [label]) => {
                 let value = label.parse().ok().filter(|value: &f32| value.is_finite());
                 Target::Value(value.ok_or_else(|| Error::line(path, row.line, format!("{label:?}"), "a number"))?)
@@ -197,6 +202,8 @@ impl Task for SequenceTask {
         let probabilities: Map<String, Value> =
             self.labels().iter().cloned().zip(scores.iter().map(|&p| Value::from(f64::from(p)))).collect();
         match self.processor.problem() {
+            // A head of several values has no one that would be the answer.
+            ProblemType::Regression if scores.len() > 1 => json!({"values": scores}),
             ProblemType::Regression => json!({"value": scores.first()}),
             ProblemType::SingleLabelClassification => json!({"label": answer.label, "probabilities": probabilities}),
             ProblemType::MultiLabelClassification => {

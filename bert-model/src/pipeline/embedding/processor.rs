@@ -86,7 +86,7 @@ impl EmbeddingProcessor {
         if text.is_empty() {
             return Ok(Prompt::default());
         }
-        let mut ids = Sequence::from(&self.tokenizer.encode(text, None)?).ids;
+        let mut ids = self.tokenizer.sequence(text, None)?.ids;
         // What closes a sequence is not part of the prompt.
         ids.pop_if(|last| *last == self.whole.special().sep);
         Ok(Prompt { text: text.into(), ids })
@@ -210,12 +210,12 @@ impl Processor for EmbeddingProcessor {
         let text = prompted.as_deref().unwrap_or(text);
         let skipped = if self.description.include_prompt { 0 } else { prompt.ids.len() };
         if self.windows.is_some() && !every_token {
-            let sequence = Sequence::from(&self.whole.encode(text, None)?);
+            let sequence = self.whole.sequence(text, None)?;
             if sequence.len() > self.max_length {
                 return Ok(self.windows(&sequence.ids, prompt, skipped));
             }
         }
-        let sequence = Sequence::from(&self.tokenizer.encode(text, None)?);
+        let sequence = self.tokenizer.sequence(text, None)?;
         Ok(vec![TextInput { sequence, skipped, every_token }])
     }
 

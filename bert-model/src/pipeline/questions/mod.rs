@@ -188,7 +188,9 @@ fn context(piece: usize, start: usize, end: usize) -> f64 {
 
 /// The window in which a WordPiece has most context; the first of equals, as in Google's code.
 fn best_window(piece: usize, windows: &[(usize, usize)]) -> Option<usize> {
-    let containing = windows.iter().enumerate().filter(|(_, (start, end))| (*start..*end).contains(&piece));
+    let first = windows.partition_point(|(_, end)| *end <= piece);
+    let last = windows.partition_point(|(start, _)| *start <= piece);
+    let containing = windows[..last].iter().enumerate().skip(first);
     let best = containing.fold(None, |best: Option<(usize, f64)>, (index, &(start, end))| {
         let score = context(piece, start, end);
         if best.is_none_or(|best| score > best.1) { Some((index, score)) } else { best }
