@@ -103,7 +103,7 @@ impl<P: FromCheckpoint> Builder<P> {
             Some(device) => device,
             None => device::select("auto")?.device,
         };
-        let loaded = P::load(&checkpoint.weights, checkpoint.config.clone(), &device)?;
+        let loaded = processor.load(&checkpoint.weights, checkpoint.config.clone(), &device)?;
         Ok(Pipeline { batch_tokens: self.batch_tokens, ..Pipeline::new(loaded, processor, &device)? })
     }
 }
