@@ -1,0 +1,131 @@
+//! The threads that run models: one for each core of a CPU, one for a GPU, shared by all models.
+//!
+//! A thread that is free asks the models in turn for a batch, and sleeps while there is none. Threads of the network
+//! never compute, threads of the scheduler never wait for a client.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use bert_model::{Error, Result, Workers};
+use burn::tensor::Device;
+
+/// A model's work.
+pub trait Source: Send + Sync {
+    /// The next batch, for one of `idle` threads without work out of `threads`.
+    fn take(&self, idle: usize, threads: usize) -> Taken;
+
+    /// Whether anything waits.
+    fn has_work(&self) -> bool;
+}
+
+/// What a model has for a thread that is free.
+pub enum Taken {
+    /// Nothing waits.
+    Nothing,
+    /// Nothing before this moment, unless more arrives.
+    Later(Instant),
+    /// A batch to run; it delivers its answers, and never panics.
+    Batch(Box<dyn FnOnce() + Send>),
+}
+
+/// Hands the batches of all models to the threads.
+pub struct Scheduler {
+    threads: usize,
+    sources: OnceLock<Vec<Arc<dyn Source>>>,
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Threads that run a batch.
+    busy: usize,
+    /// The model whose turn it is.
+    turn: usize,
+}
+
+impl Scheduler {
+    /// For a device; no thread runs yet.
+    pub fn new(threads: usize) -> Arc<Self> {
+        Arc::new(Self { threads, sources: OnceLock::new(), state: Mutex::default(), wake: Condvar::new() })
+    }
+
+    /// Number of threads that run batches.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Starts the threads, which then live as long as the process.
+    ///
+    /// # Errors
+    /// If the system refuses threads.
+    pub fn start(self: &Arc<Self>, sources: Vec<Arc<dyn Source>>, device: &Device) -> Result<()> {
+        let workers = Workers::for_device(device)?;
+        let _ = self.sources.set(sources);
+        let scheduler = self.clone();
+        let run = move || {
+            workers.run(vec![(); scheduler.threads], |()| scheduler.run());
+        };
+        let started = thread::Builder::new().name("batches".into()).spawn(run);
+        started.map(drop).map_err(|error| Error::Setting(format!("cannot start threads: {error}")))
+    }
+
+    /// Wakes a thread for work that has just arrived.
+    pub fn notify(&self) {
+        // Whoever has found nothing holds the lock until it sleeps.
+        drop(self.lock());
+        self.wake.notify_one();
+    }
+
+    /// Runs batches for ever.
+    fn run(&self) {
+        let mut state = self.lock();
+        loop {
+            state = match self.next(&mut state) {
+                Taken::Batch(batch) => {
+                    state.busy += 1;
+                    drop(state);
+                    if self.sources().iter().any(|source| source.has_work()) {
+                        self.wake.notify_one();
+                    }
+                    batch();
+                    let mut state = self.lock();
+                    state.busy -= 1;
+                    state
+                }
+                Taken::Later(moment) => {
+                    let pause = moment.saturating_duration_since(Instant::now());
+                    self.wake.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0
+                }
+                Taken::Nothing => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
+    /// The next batch of the models in turn.
+    fn next(&self, state: &mut State) -> Taken {
+        let (sources, idle) = (self.sources(), self.threads - state.busy);
+        let mut later: Option<Instant> = None;
+        for offset in 0..sources.len() {
+            let index = (state.turn + offset) % sources.len();
+            match sources[index].take(idle, self.threads) {
+                Taken::Batch(batch) => {
+                    state.turn = index + 1;
+                    return Taken::Batch(batch);
+                }
+                Taken::Later(moment) => later = Some(later.map_or(moment, |other| other.min(moment))),
+                Taken::Nothing => {}
+            }
+        }
+        later.map_or(Taken::Nothing, Taken::Later)
+    }
+
+    fn sources(&self) -> &[Arc<dyn Source>] {
+        self.sources.get().map_or(&[], Vec::as_slice)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
