@@ -16,8 +16,8 @@ use crate::auth::Keys;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::models::Models;
-use crate::routes::{about, embeddings, heads, inference, labels, tokenize};
 use crate::routes::ask::ask;
+use crate::routes::{about, embeddings, heads, inference, labels, tokenize};
 
 /// What every request needs.
 pub struct App {
@@ -104,7 +104,8 @@ async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
     let started = Instant::now();
     let path = request.extensions().get::<MatchedPath>().cloned();
     let response = next.run(request).await;
-    let (path, status, time) = (path.as_ref().map_or("other", MatchedPath::as_str), response.status(), started.elapsed());
+    let (path, status, time) =
+        (path.as_ref().map_or("other", MatchedPath::as_str), response.status(), started.elapsed());
     app.metrics.answered(path, status.as_u16(), time);
     tracing::debug!(path, status = status.as_u16(), milliseconds = time.as_secs_f64() * 1e3, "answered");
     response

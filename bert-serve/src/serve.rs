@@ -22,7 +22,7 @@ use crate::batching::Scheduler;
 use crate::body::PERMIT_BYTES;
 use crate::connection::Connections;
 use crate::metrics::Metrics;
-use crate::models::{Models, Opener};
+use crate::models::Opener;
 
 /// Connections that the system holds until they are accepted.
 const BACKLOG: u32 = 4096;
@@ -41,20 +41,14 @@ const BODY_MEMORY: usize = 64 << 20;
 pub fn run(args: &Args) -> Result<ExitCode> {
     args.check()?;
     let address = args.address()?;
-    let keys = args.api_key_file.as_deref().map(Keys::read).transpose()?.unwrap_or_default();
     let level = LevelFilter::from(args.log);
     tracing_subscriber::fmt().with_writer(stderr).with_max_level(level).with_target(false).with_ansi(false).init();
     // A port that is taken is told before models are read; it opens when they are.
     let socket = bind(address).with_context(|| format!("cannot listen on {address}"))?;
-    let (models, metrics) = open(args)?;
-    let app = Arc::new(App {
-        models,
-        keys,
-        limits: limits(args),
-        metrics,
-        body_memory: Semaphore::new((BODIES * args.max_body).max(BODY_MEMORY) / PERMIT_BYTES),
-        is_ending: AtomicBool::new(false),
-    });
+    let app = open(args)?;
+    for model in app.models.iter() {
+        tracing::info!("{} ({}): {}", model.name, model.architecture(), model.routes().join(" "));
+    }
     let runtime = runtime()?;
     runtime.block_on(serve(args, socket, app))?;
     // What did not end within its time is not waited for.
@@ -62,7 +56,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn open(args: &Args) -> Result<(Models, Metrics)> {
+/// Loads the models of a command line, and starts the threads that run them: all of the server but its network.
+///
+/// # Errors
+/// If there is no such device, or a model or the keys cannot be read.
+pub fn open(args: &Args) -> Result<Arc<App>> {
+    let keys = args.api_key_file.as_deref().map(Keys::read).transpose()?.unwrap_or_default();
     let device = select_device(&args.device, false)?.device;
     let metrics = Metrics::default();
     let scheduler = Scheduler::new(Workers::for_device(&device)?.count());
@@ -71,10 +70,14 @@ fn open(args: &Args) -> Result<(Models, Metrics)> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    for model in models.iter() {
-        tracing::info!("{} ({}): {}", model.name, model.architecture(), model.routes().join(" "));
-    }
-    Ok((models, metrics))
+    Ok(Arc::new(App {
+        models,
+        keys,
+        limits: limits(args),
+        metrics,
+        body_memory: Semaphore::new((BODIES * args.max_body).max(BODY_MEMORY) / PERMIT_BYTES),
+        is_ending: AtomicBool::new(false),
+    }))
 }
 
 fn limits(args: &Args) -> RequestLimits {
@@ -109,7 +112,8 @@ fn runtime() -> Result<Runtime> {
 async fn serve(args: &Args, socket: TcpSocket, app: Arc<App>) -> Result<()> {
     let listener = socket.listen(BACKLOG).with_context(|| format!("cannot listen on {}:{}", args.host, args.port))?;
     let end = end_signal()?;
-    let connections = Connections::new(router(app.clone()), app.metrics.clone(), args.max_connections, args.read_timeout);
+    let connections =
+        Connections::new(router(app.clone()), app.metrics.clone(), args.max_connections, args.read_timeout);
     eprintln!("listening on http://{}", listener.local_addr()?);
     let ending = async {
         end.await;

@@ -109,7 +109,7 @@ impl<P: Processor> Batcher<P> {
 
     fn check(&self, queue: &Queue<Arc<Pending<P>>>, tokens: usize) -> Result<(), Refused> {
         let most = WAITING_BATCHES * self.limits.batch_tokens;
-        let is_full = queue.len() >= self.limits.queue || (queue.len() > 0 && queue.tokens() + tokens > most);
+        let is_full = queue.len() >= self.limits.queue || (!queue.is_empty() && queue.tokens() + tokens > most);
         if is_full { Err(Refused::Full) } else { Ok(()) }
     }
 
@@ -152,7 +152,9 @@ where
         if idle < threads && queue.tokens() < most && now < moment {
             return Taken::Later(moment);
         }
-        let batch = queue.take(most.min(queue.tokens().div_ceil(idle.max(1))));
+        // Everybody who is idle takes a share.
+        let share = queue.tokens().div_ceil(idle.max(1));
+        let batch = queue.take(most.min(share));
         self.metrics.waiting(queue.len(), queue.tokens());
         drop(queue);
         let batcher = self.clone();
@@ -160,7 +162,7 @@ where
     }
 
     fn has_work(&self) -> bool {
-        self.lock().len() > 0
+        !self.lock().is_empty()
     }
 }
 

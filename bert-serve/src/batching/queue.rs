@@ -65,6 +65,11 @@ impl<R: Clone> Queue<R> {
         self.waiting.len()
     }
 
+    /// Whether no request waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// Tokens of all inputs that wait.
     pub fn tokens(&self) -> usize {
         self.tokens
@@ -169,7 +174,7 @@ mod tests {
         assert_eq!(batches(&mut all, 36).iter().map(Vec::len).collect::<Vec<_>>(), [3, 1, 2]);
         let mut queue = queue(&[&(1..200).collect::<Vec<_>>(), &[40, 41, 42]]);
         let mut taken = 0;
-        while queue.len() > 0 {
+        while !queue.is_empty() {
             let batch = queue.take(256);
             let longest = batch.iter().map(|(_, item)| item.tokens).max().unwrap();
             assert!(batch.len() == 1 || longest * batch.len() <= 256);

@@ -15,8 +15,7 @@ use crate::models::Model;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Scripts and styles come from the page itself, data from this server, nothing from anywhere else.
-const PAGE_POLICY: &str =
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; \
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// `GET /`: a page to try the models on.

@@ -48,7 +48,7 @@ pub trait Route: 'static {
     fn requests(question: &Self::Question) -> Vec<<Self::Processor as Processor>::Request<'_>>;
 
     /// The texts that may be too long for the model, unless the question allows to truncate them.
-    fn whole_texts(_question: &Self::Question, _asked: &Asked<Self>) -> Option<Vec<TextOrPair<'_>>> {
+    fn whole_texts<'a>(_question: &'a Self::Question, _asked: &Asked<Self>) -> Option<Vec<TextOrPair<'a>>> {
         None
     }
 

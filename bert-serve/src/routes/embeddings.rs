@@ -96,7 +96,7 @@ impl Route for OpenAi {
         of_texts(question.input.as_slice())
     }
 
-    fn whole_texts(question: &OpenAiBody, asked: &Asked<Self>) -> Option<Vec<TextOrPair<'_>>> {
+    fn whole_texts<'a>(question: &'a OpenAiBody, asked: &Asked<Self>) -> Option<Vec<TextOrPair<'a>>> {
         (!asked.app.limits.truncate).then(|| singles(question.input.as_slice()))
     }
 
@@ -164,7 +164,7 @@ impl Route for Embed {
         of_texts(question.inputs.as_slice())
     }
 
-    fn whole_texts(question: &EmbedBody, asked: &Asked<Self>) -> Option<Vec<TextOrPair<'_>>> {
+    fn whole_texts<'a>(question: &'a EmbedBody, asked: &Asked<Self>) -> Option<Vec<TextOrPair<'a>>> {
         let truncate = question.truncate.unwrap_or(asked.app.limits.truncate);
         (!truncate).then(|| singles(question.inputs.as_slice()))
     }

@@ -342,10 +342,8 @@ impl Route for Choose {
     }
 
     fn requests(questions: &OneOrMany<Choosing>) -> Vec<(Cow<'_, str>, &[String])> {
-        let request = |question: &'_ Choosing| -> (Cow<'_, str>, &[String]) {
-            (Cow::from(question.text.as_str()), question.choices.as_slice())
-        };
-        questions.as_slice().iter().map(request).collect()
+        let questions = questions.as_slice().iter();
+        questions.map(|Choosing { text, choices }| (Cow::from(text.as_str()), choices.as_slice())).collect()
     }
 
     fn reply(questions: OneOrMany<Choosing>, answers: Vec<Choice>, _: &Asked<Self>) -> Result<Self::Reply, ApiError> {

@@ -328,7 +328,11 @@ impl Route for Masks {
         texts.as_slice().iter().map(|text| (text.as_str(), *top_k)).collect()
     }
 
-    fn reply((texts, _): Self::Question, answers: Vec<FilledText>, asked: &Asked<Self>) -> Result<Self::Reply, ApiError> {
+    fn reply(
+        (texts, _): Self::Question,
+        answers: Vec<FilledText>,
+        asked: &Asked<Self>,
+    ) -> Result<Self::Reply, ApiError> {
         let tokenizer = &asked.model.tokenizer;
         let mask = tokenizer.piece(tokenizer.special().mask);
         let filled = |FilledText { text, masks, .. }: FilledText| {
