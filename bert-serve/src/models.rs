@@ -53,6 +53,14 @@ impl Model {
         self.classify.as_ref().is_some_and(|scores| scores.pipeline().processor().labels().len() == 1)
     }
 
+    /// Checks that the model can tell two texts apart.
+    ///
+    /// # Errors
+    /// If it has one token type only.
+    pub fn check_reads_pairs(&self) -> Result<()> {
+        self.config.check_pairs()
+    }
+
     /// The routes that ask this model.
     pub fn routes(&self) -> Vec<&'static str> {
         let table: [(bool, &[&str]); 8] = [

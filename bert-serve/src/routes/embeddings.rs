@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bert_model::pipeline::{EmbeddingProcessor, TokenEmbeddings};
+use bert_model::pipeline::{EmbeddingProcessor, Processor, TokenEmbeddings};
 use serde::{Deserialize, Serialize};
 
 use super::ask::{Asked, Route, TextOrPair};
@@ -19,6 +19,9 @@ pub enum Direction {
     #[serde(alias = "right")]
     Right,
 }
+
+/// What is asked of an embedder.
+pub type Request<'a> = <EmbeddingProcessor as Processor>::Request<'a>;
 
 /// `POST /v1/embeddings`.
 pub struct OpenAi;
@@ -92,7 +95,7 @@ impl Route for OpenAi {
         Ok(body)
     }
 
-    fn requests(question: &OpenAiBody) -> Vec<(&str, bool)> {
+    fn requests(question: &OpenAiBody) -> Vec<Request<'_>> {
         of_texts(question.input.as_slice())
     }
 
@@ -160,7 +163,7 @@ impl Route for Embed {
         Ok(body)
     }
 
-    fn requests(question: &EmbedBody) -> Vec<(&str, bool)> {
+    fn requests(question: &EmbedBody) -> Vec<Request<'_>> {
         of_texts(question.inputs.as_slice())
     }
 
@@ -229,7 +232,7 @@ impl Route for Similarity {
         Ok(([source_sentence].into_iter().chain(sentences).collect(), truncate))
     }
 
-    fn requests((texts, _): &Self::Question) -> Vec<(&str, bool)> {
+    fn requests((texts, _): &Self::Question) -> Vec<Request<'_>> {
         of_texts(texts)
     }
 
@@ -246,7 +249,7 @@ impl Route for Similarity {
 }
 
 /// One vector is asked for each text.
-pub fn of_texts(texts: &[String]) -> Vec<(&str, bool)> {
+pub fn of_texts(texts: &[String]) -> Vec<Request<'_>> {
     texts.iter().map(|text| (text.as_str(), false)).collect()
 }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::ask::{Asked, Route, TextOrPair, ask, model_of};
-use super::embeddings::{Direction, finish, of_texts, singles};
+use super::embeddings::{self, Direction, finish, of_texts, singles};
 use super::heads::{Answered, Asking, check_asked, check_top_k, questions_of, words_of_texts};
 use super::labels::{Judged, Label, OwnedPair, check_pairs, labels_of};
 use super::one_or_many::{OneOrMany, Texts};
@@ -96,7 +96,7 @@ impl Route for Features {
         Ok(body)
     }
 
-    fn requests(question: &FeatureBody) -> Vec<(&str, bool)> {
+    fn requests(question: &FeatureBody) -> Vec<embeddings::Request<'_>> {
         of_texts(question.inputs.as_slice())
     }
 

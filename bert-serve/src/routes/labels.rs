@@ -138,7 +138,7 @@ fn pairs_of(inputs: OneOrMany<Texts>) -> Result<OneOrMany<OwnedPair>, ApiError> 
 /// 422.
 pub fn check_pairs(pairs: &[OwnedPair], model: &Model) -> Result<(), ApiError> {
     if pairs.iter().any(|(_, pair)| pair.is_some()) {
-        model.config.check_pairs()?;
+        model.check_reads_pairs()?;
     }
     pairs.iter().try_for_each(|(text, _)| check_text(text, "inputs"))
 }
@@ -185,7 +185,7 @@ impl Route for Rerank {
 
     fn question(body: RerankBody, asked: &Asked<Self>) -> Result<RerankBody, ApiError> {
         check_text(&body.query, "query")?;
-        asked.model.config.check_pairs()?;
+        asked.model.check_reads_pairs()?;
         Ok(body)
     }
 
