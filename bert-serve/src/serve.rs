@@ -64,7 +64,7 @@ pub fn open(args: &Args) -> Result<Arc<App>> {
     let keys = args.api_key_file.as_deref().map(Keys::read).transpose()?.unwrap_or_default();
     let device = select_device(&args.device, false)?.device;
     let metrics = Metrics::default();
-    let scheduler = Scheduler::new(Workers::for_device(&device)?.count());
+    let scheduler = Scheduler::new(Workers::for_device(&device)?.count())?;
     let opener = Opener::new(&device, args.batch_limits(), &scheduler, &metrics);
     let (models, warnings) = opener.open_all(&args.models)?;
     for warning in warnings {

@@ -50,7 +50,7 @@ fn what_cannot_be_served_is_told_before_the_port_opens() {
     fs::remove_file(at.join("masks/tokenizer.json")).unwrap();
     for (options, expected) in [
         ("--model nowhere", "nowhere"),
-        ("--model encoder --model tags", "classifier.weight"),
+        ("--model encoder --model tags", "tags/model.safetensors"),
         ("--model answers", "answers/model.safetensors"),
         ("--model masks", "tokenizer.json or vocab.txt"),
         ("--model encoder --api-key-file keys", "keys: found no key"),

@@ -14,13 +14,15 @@ fn every_wrong_request_is_told_what_is_wrong() {
     let all =
         "--model encoder --model labels --model tags --model answers --model masks --model choices --model ranker";
     let server = Server::start(directory.path(), &format!("{all} --max-inputs 4 --max-body 2000"));
-    let deep = "[".repeat(1000);
+    let deep = format!("{{\"inputs\": {}", "[".repeat(1000));
+    let ignored = format!("{{\"inputs\": \"a\", \"options\": {{\"a\": {}", "[".repeat(1000));
     let long = format!("{{\"inputs\": \"{}\"}}", "a".repeat(2000));
     for (path, body, status, expected) in [
         ("/embed", "", 400, "the body is no JSON"),
         ("/embed", "{", 400, "the body is no JSON"),
         ("/embed", "\u{feff}{}", 400, "the body is no JSON"),
-        ("/embed", &deep, 400, "recursion limit"),
+        ("/embed", &deep, 422, "invalid type: sequence, expected a string"),
+        ("/", &ignored, 400, "recursion limit"),
         ("/embed", "{} {}", 400, "trailing"),
         ("/embed", "{}", 422, "missing field `inputs`"),
         ("/embed", "[]", 422, "invalid length 0"),

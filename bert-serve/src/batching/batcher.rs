@@ -8,7 +8,7 @@ use bert_model::pipeline::{Pipeline, Processor, longest};
 use tokio::sync::oneshot;
 
 use super::queue::{Id, Item, Queue};
-use super::scheduler::{Scheduler, Source, Taken};
+use super::scheduler::{Batch, Scheduler, Source, Taken};
 use crate::metrics::ModelMetrics;
 
 /// How much may wait, and how much makes a batch.
@@ -157,8 +157,8 @@ where
         let batch = queue.take(most.min(share));
         self.metrics.waiting(queue.len(), queue.tokens());
         drop(queue);
-        let batcher = self.clone();
-        Taken::Batch(Box::new(move || batcher.run(&batch)))
+        let (batcher, is_one) = (self.clone(), batch.len() == 1);
+        Taken::Batch(Batch { run: Box::new(move || batcher.run(&batch)), is_one })
     }
 
     fn has_work(&self) -> bool {

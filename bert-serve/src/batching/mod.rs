@@ -8,4 +8,4 @@ mod scheduler;
 
 pub use batcher::{BatchLimits, Batcher, Refused, Ticket};
 pub use queue::{Item, Queue};
-pub use scheduler::{Scheduler, Source, Taken};
+pub use scheduler::{Batch, Scheduler, Source, Taken};

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use bert_model::{Error, Result, Workers};
 use burn::tensor::Device;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 /// A model's work.
 pub trait Source: Send + Sync {
@@ -25,14 +26,24 @@ pub enum Taken {
     Nothing,
     /// Nothing before this moment, unless more arrives.
     Later(Instant),
-    /// A batch to run; it delivers its answers, and never panics.
-    Batch(Box<dyn FnOnce() + Send>),
+    /// A batch to run.
+    Batch(Batch),
+}
+
+/// A batch that is ready to run.
+pub struct Batch {
+    /// Runs it and delivers its answers; never panics.
+    pub run: Box<dyn FnOnce() + Send>,
+    /// Whether it is one input, which cannot be shared among threads but by cutting up its products.
+    pub is_one: bool,
 }
 
 /// Hands the batches of all models to the threads.
 pub struct Scheduler {
     threads: usize,
     sources: OnceLock<Vec<Arc<dyn Source>>>,
+    /// All cores at once, for an input that is alone.
+    all_cores: ThreadPool,
     state: Mutex<State>,
     wake: Condvar,
 }
@@ -46,9 +57,15 @@ struct State {
 }
 
 impl Scheduler {
-    /// For a device; no thread runs yet.
-    pub fn new(threads: usize) -> Arc<Self> {
-        Arc::new(Self { threads, sources: OnceLock::new(), state: Mutex::default(), wake: Condvar::new() })
+    /// For so many threads, none of which runs yet.
+    ///
+    /// # Errors
+    /// If the system refuses threads.
+    pub fn new(threads: usize) -> Result<Arc<Self>> {
+        let all_cores = ThreadPoolBuilder::new().num_threads(threads).build();
+        let all_cores = all_cores.map_err(|error| Error::Setting(format!("cannot start threads: {error}")))?;
+        let (sources, state, wake) = (OnceLock::new(), Mutex::default(), Condvar::new());
+        Ok(Arc::new(Self { threads, sources, all_cores, state, wake }))
     }
 
     /// Number of threads that run batches.
@@ -84,12 +101,10 @@ impl Scheduler {
         loop {
             state = match self.next(&mut state) {
                 Taken::Batch(batch) => {
+                    let is_alone = state.busy == 0;
                     state.busy += 1;
                     drop(state);
-                    if self.sources().iter().any(|source| source.has_work()) {
-                        self.wake.notify_one();
-                    }
-                    batch();
+                    self.run_batch(batch, is_alone);
                     let mut state = self.lock();
                     state.busy -= 1;
                     state
@@ -100,6 +115,18 @@ impl Scheduler {
                 }
                 Taken::Nothing => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
+        }
+    }
+
+    /// Runs a batch: on this thread, or, if it is one input and nobody else has work, on all cores.
+    fn run_batch(&self, Batch { run, is_one }: Batch, is_alone: bool) {
+        let is_more = self.sources().iter().any(|source| source.has_work());
+        if is_more {
+            self.wake.notify_one();
+        }
+        match is_one && is_alone && !is_more && self.threads > 1 {
+            true => self.all_cores.install(run),
+            false => run(),
         }
     }
 
