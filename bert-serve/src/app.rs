@@ -17,7 +17,7 @@ use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::models::Models;
 use crate::routes::ask::ask;
-use crate::routes::{about, embeddings, heads, inference, labels, tokenize};
+use crate::routes::{about, choices, embeddings, inference, labels, masks, questions, tags, tokenize};
 
 /// What every request needs.
 pub struct App {
@@ -65,10 +65,10 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/rerank", post(ask::<labels::Rerank>))
         .route("/tokenize", post(tokenize::tokenize))
         .route("/info", get(about::info).post(about::info))
-        .route("/tag", post(ask::<heads::Tag>))
-        .route("/answer", post(ask::<heads::Answering>))
-        .route("/fill-mask", post(ask::<heads::FillMask>))
-        .route("/choose", post(ask::<heads::Choose>))
+        .route("/tag", post(ask::<tags::Tag>))
+        .route("/answer", post(ask::<questions::Answering>))
+        .route("/fill-mask", post(ask::<masks::FillMask>))
+        .route("/choose", post(ask::<choices::Choose>))
         .route("/health", get(about::health))
         .route("/ready", get(about::ready))
         .route("/metrics", get(about::metrics))

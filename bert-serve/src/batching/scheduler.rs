@@ -156,3 +156,44 @@ impl Scheduler {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc::{Sender, channel};
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A model with so many batches, which say its name.
+    struct Batches(&'static str, AtomicUsize, Sender<&'static str>);
+
+    impl Source for Batches {
+        fn take(&self, _idle: usize, _threads: usize) -> Taken {
+            let left = self.1.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+            let (name, said) = (self.0, self.2.clone());
+            let run = Box::new(move || {
+                let _ = said.send(name);
+            });
+            left.map_or(Taken::Nothing, |_| Taken::Batch(Batch { run, is_one: true }))
+        }
+
+        fn has_work(&self) -> bool {
+            self.1.load(Ordering::Relaxed) > 0
+        }
+    }
+
+    #[test]
+    fn models_take_turns_and_idle_threads_wake_for_more() {
+        let (sender, said) = channel();
+        let source = |name, count| Arc::new(Batches(name, AtomicUsize::new(count), sender.clone()));
+        let (first, second) = (source("a", 2), source("b", 3));
+        let scheduler = Scheduler::new(1).unwrap();
+        scheduler.start(vec![first.clone(), second], &Device::flex()).unwrap();
+        let mut next = || said.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert_eq!([next(), next(), next(), next(), next()], ["a", "b", "a", "b", "b"]);
+        first.1.store(1, Ordering::Relaxed);
+        scheduler.notify();
+        assert_eq!(next(), "a");
+    }
+}
