@@ -18,9 +18,9 @@ fn text(number: usize, count: usize) -> String {
     (0..count).map(|word| format!("word{} ", 5 + (number * 7 + word * (number + 3)) % 62)).collect()
 }
 
-/// A body of as many texts as may be sent at once: work for a while.
-fn large() -> String {
-    let texts: Vec<String> = (0..2048).map(|number| text(number, 15)).collect();
+/// A body of so many texts: work for a while.
+fn large(count: usize) -> String {
+    let texts: Vec<String> = (0..count).map(|number| text(number, 15)).collect();
     json!({"inputs": texts}).to_string()
 }
 
@@ -58,14 +58,14 @@ fn everybody_gets_the_own_answer_in_order() {
 #[test]
 fn a_full_queue_is_told_and_small_requests_are_not_starved() {
     let directory = models();
-    let server = Server::start(directory.path(), "--model encoder --max-queue 2");
-    let (large, busy, answered) = (large(), AtomicUsize::new(0), AtomicUsize::new(0));
+    let server = Server::start(directory.path(), "--model encoder --max-queue 1");
+    let (large, busy, answered) = (large(256), AtomicUsize::new(0), AtomicUsize::new(0));
     thread::scope(|scope| {
         for _ in 0..12 {
             scope.spawn(|| {
                 let response = server.post("/embed", &large);
                 match response.status {
-                    200 => assert_eq!(response.json().as_array().unwrap().len(), 2048),
+                    200 => assert_eq!(response.json().as_array().unwrap().len(), 256),
                     429 => {
                         assert!(response.head.contains("retry-after: 1") && response.error().contains("--max-queue"))
                     }
@@ -75,25 +75,27 @@ fn a_full_queue_is_told_and_small_requests_are_not_starved() {
             });
         }
     });
-    assert!(answered.into_inner() >= 2 && busy.into_inner() >= 1, "some are answered, some are too many");
+    assert!(answered.into_inner() >= 1 && busy.into_inner() >= 1, "some are answered, some are too many");
 
-    let server = Server::start(directory.path(), "--model encoder");
+    let server = Server::start(directory.path(), "--model encoder --timeout 120");
+    let body = self::large(1024);
     thread::scope(|scope| {
         let large = scope.spawn(|| {
             let started = Instant::now();
-            for _ in 0..4 {
-                assert_eq!(server.post("/embed", &large).status, 200);
+            for _ in 0..3 {
+                assert_eq!(server.post("/embed", &body).status, 200);
             }
-            started.elapsed() / 4
+            started.elapsed() / 3
         });
-        let mut worst = Duration::ZERO;
+        let mut small = Vec::new();
         while !large.is_finished() {
             let started = Instant::now();
             server.ask("/embed", json!({"inputs": "word7"}));
-            worst = worst.max(started.elapsed());
+            small.push(started.elapsed());
         }
-        let large = large.join().unwrap();
-        assert!(worst < large, "a small request took {worst:?}, a large one {large:?}");
+        small.sort_unstable();
+        let (small, large) = (small[small.len() / 2], large.join().unwrap());
+        assert!(small < large / 2, "a small request took {small:?}, a large one {large:?}");
     });
 }
 
@@ -101,7 +103,7 @@ fn a_full_queue_is_told_and_small_requests_are_not_starved() {
 fn who_hangs_up_costs_nothing_more_and_who_waits_too_long_is_told() {
     let directory = models();
     let server = Server::start(directory.path(), "--model encoder");
-    let bytes = request_bytes("POST", "/embed", "", large().as_bytes());
+    let bytes = request_bytes("POST", "/embed", "", large(1024).as_bytes());
     for _ in 0..20 {
         let mut stream = connect(server.address);
         stream.write_all(&bytes).unwrap();

@@ -23,7 +23,7 @@ fn every_wrong_request_is_told_what_is_wrong() {
         ("/embed", "\u{feff}{}", 400, "the body is no JSON"),
         ("/embed", &deep, 422, "invalid type: sequence, expected a string"),
         ("/", &ignored, 400, "recursion limit"),
-        ("/embed", "{} {}", 400, "trailing"),
+        ("/embed", r#"{"inputs": "a"} {}"#, 400, "trailing"),
         ("/embed", "{}", 422, "missing field `inputs`"),
         ("/embed", "[]", 422, "invalid length 0"),
         ("/embed", "3", 422, "invalid type: integer `3`"),

@@ -190,7 +190,7 @@ mod tests {
         let (first, second) = (source("a", 2), source("b", 3));
         let scheduler = Scheduler::new(1).unwrap();
         scheduler.start(vec![first.clone(), second], &Device::flex()).unwrap();
-        let mut next = || said.recv_timeout(Duration::from_secs(10)).unwrap();
+        let next = || said.recv_timeout(Duration::from_secs(10)).unwrap();
         assert_eq!([next(), next(), next(), next(), next()], ["a", "b", "a", "b", "b"]);
         first.1.store(1, Ordering::Relaxed);
         scheduler.notify();

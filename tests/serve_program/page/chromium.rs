@@ -148,9 +148,16 @@ fn page_socket(host: &str) -> TcpStream {
     stream
         .write_all(&String::from_utf8(request).unwrap().replace("host: test", &format!("host: {host}")).into_bytes())
         .unwrap();
-    let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).unwrap();
-    let target = parse(&bytes).unwrap().json();
+    // The browser leaves the connection open.
+    let (mut bytes, mut chunk) = (Vec::new(), [0; 4096]);
+    let target: Value = loop {
+        let length = stream.read(&mut chunk).unwrap();
+        assert!(length > 0, "{}", String::from_utf8_lossy(&bytes));
+        bytes.extend(&chunk[..length]);
+        if let Some(target) = parse(&bytes).and_then(|response| serde_json::from_slice(&response.body).ok()) {
+            break target;
+        }
+    };
     let address = target["webSocketDebuggerUrl"].as_str().unwrap();
     let path = &address[address.find("/devtools").unwrap()..];
     let mut socket = TcpStream::connect(host).unwrap();
