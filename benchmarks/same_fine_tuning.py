@@ -40,20 +40,17 @@ IGNORED = -100
 
 
 def read_sentences(path):
-    """Words and tags; IOB1 becomes IOB2."""
-    words, tags, before = [], [], "O"
+    """Words and tags as they stand."""
+    words, tags = [], []
     for line in open(path, encoding="utf-8"):
         columns = line.split()
         if columns and columns[0] != "-DOCSTART-":
-            tag = columns[3]
-            begins = tag != "O" and (tag[0] == "B" or before == "O" or before[2:] != tag[2:])
             words.append(columns[0])
-            tags.append("B" + tag[1:] if begins else tag)
-            before = tag
+            tags.append(columns[3])
         else:
             if words:
                 yield words, tags
-            words, tags, before = [], [], "O"
+            words, tags = [], []
     if words:
         yield words, tags
 

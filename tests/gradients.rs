@@ -1,4 +1,4 @@
-//! Promise: the gradient of every module is the derivative of what it computes, by finite differences in f64.
+//! Promise: the gradients of every model are the derivatives of its loss, checked by finite differences in `f64`.
 
 use bert_model::model::loss::{binary_cross_entropy, cross_entropy, squared_error};
 use bert_model::{
@@ -17,7 +17,7 @@ impl ModuleMapper for ToF64 {
     }
 }
 
-/// Adds a number to one element of one parameter.
+/// Adds `by` to one element of one parameter.
 struct Nudge {
     parameter: usize,
     element: usize,
@@ -39,15 +39,15 @@ impl ModuleMapper for Nudge {
     }
 }
 
-/// Collects the gradient of every parameter; an empty list where there is none.
+/// Collects the gradient of every parameter, empty for those without one.
 struct Gradients<'a> {
     gradients: &'a burn::tensor::Gradients,
-    found: Vec<Vec<f64>>,
+    collected: Vec<Vec<f64>>,
 }
 impl ModuleVisitor for Gradients<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let gradient = param.val().grad(self.gradients);
-        self.found.push(gradient.map(|gradient| gradient.into_data().iter::<f64>().collect()).unwrap_or_default());
+        self.collected.push(gradient.map(|gradient| gradient.into_data().iter::<f64>().collect()).unwrap_or_default());
     }
 }
 
@@ -56,7 +56,7 @@ fn check<M: Module>(what: &str, model: M, loss: impl Fn(&M) -> Tensor<1>) {
     let model = model.map(&mut ToF64);
     let training = model.clone().train();
     let gradients = loss(&training).backward();
-    let mut collector = Gradients { gradients: &gradients, found: Vec::new() };
+    let mut collector = Gradients { gradients: &gradients, collected: Vec::new() };
     training.visit(&mut collector);
 
     let at = |parameter, element, by| {
@@ -64,7 +64,7 @@ fn check<M: Module>(what: &str, model: M, loss: impl Fn(&M) -> Tensor<1>) {
         loss(&nudged).into_data().iter::<f64>().next().unwrap()
     };
     let (mut compared, mut nonzero) = (0, 0);
-    for (parameter, gradient) in collector.found.iter().enumerate() {
+    for (parameter, gradient) in collector.collected.iter().enumerate() {
         for element in (0..gradient.len()).step_by((gradient.len() / 5).max(1)) {
             const STEP: f64 = 1e-5;
             let difference = (at(parameter, element, STEP) - at(parameter, element, -STEP)) / (2.0 * STEP);
@@ -90,7 +90,7 @@ fn config(hidden_act: Activation) -> BertConfig {
         intermediate_size: 9,
         max_position_embeddings: 7,
         hidden_act,
-        // Large enough that every term matters.
+        // Large, so that every term contributes.
         initializer_range: 0.5,
         ..BertConfig::default()
     }
@@ -115,7 +115,7 @@ fn integers<const N: usize>(values: [i32; N]) -> Tensor<1, Int> {
     Tensor::from_data(values, &Device::flex())
 }
 
-/// Some function of all elements that weights each of them differently.
+/// A weighted sum of all elements, with a different weight for each.
 fn mixture<const D: usize>(x: Tensor<D>) -> Tensor<1> {
     let count = x.shape().num_elements();
     let weights: Vec<f64> = (0..count).map(|i| (i as f64 * 0.7).sin()).collect();

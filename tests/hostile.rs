@@ -1,8 +1,11 @@
 //! Promise: hostile model directories do no harm. Whatever is done to the bytes of a file, loading gives a model or an
-//! error that names the file: no panic, no code that runs, no memory that only the file's claims ask for.
+//! error that names the file: no panic, no code that runs, no memory that only the file's claims ask for. Whatever
+//! configuration, tokenizer, head and options meet, there is an answer or an error.
 //!
 //! `BERT_MUTATIONS=100000 cargo test --release -p bert-model --test hostile` looks longer than the usual few hundred.
 
+#[path = "support/combinations.rs"]
+mod combinations;
 #[path = "support/mutation.rs"]
 mod mutation;
 mod support;
@@ -10,11 +13,17 @@ mod support;
 use std::fs;
 use std::path::Path;
 
+use bert_model::pipeline::tags::TagScheme;
+use bert_model::pipeline::{
+    Builder, Combine, FromCheckpoint, Layers, MaskFiller, MultipleChoice, PairScorer, Pooling, QuestionAnswerer,
+    TextClassifier, TextEmbedder, TokenClassifier,
+};
 use bert_model::text::tokenizer::Normalization;
-use bert_model::{BertForPreTraining, Tokenizer, load_partial};
+use bert_model::{BertForPreTraining, Result, Tokenizer, load_partial};
 use burn::tensor::Device;
+use combinations::{HEADS, TEXTS, any, write_directory};
 use mutation::{mutated, rounds};
-use rand::SeedableRng;
+use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use support::golden;
 use tempfile::TempDir;
@@ -102,4 +111,97 @@ fn tokenizers_that_lie_are_refused_or_harmless() {
     fs::remove_file(&path).unwrap();
     assert!(attack(directory.path(), "vocab.txt", usize::MAX, load) > 0);
     assert!(attack(directory.path(), "tokenizer_config.json", usize::MAX, load) > 0);
+}
+
+#[test]
+fn whatever_meets_gives_an_answer_or_an_error() {
+    combine(0..400);
+}
+
+#[test]
+#[ignore = "fifty times as many combinations take minutes"]
+fn whatever_meets_gives_an_answer_or_an_error_many_times() {
+    combine(400..20_400);
+}
+
+/// Opens a directory for each seed and asks it; gives the number of those that answered.
+fn combine(seeds: std::ops::Range<u64>) {
+    let (count, mut answered) = (seeds.end - seeds.start, 0);
+    for seed in seeds {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let directory = TempDir::new().unwrap();
+        let head = any(&mut rng, &HEADS);
+        write_directory(directory.path(), head, &mut rng);
+        // What is shown if this panics.
+        println!("seed {seed}: {head}");
+        match ask(directory.path(), head, &mut rng) {
+            Ok(answers) => {
+                assert_eq!(answers, TEXTS.len(), "seed {seed}: an answer for each text");
+                answered += 1;
+            }
+            Err(error) => assert!(!error.to_string().is_empty(), "seed {seed}"),
+        }
+    }
+    println!("{answered} of {count} combinations answered");
+    assert!(answered * 10 > count && answered * 10 < 9 * count, "{answered} of {count}: either is tested");
+}
+
+/// A pipeline with options that may not fit.
+fn opened<P: FromCheckpoint>(
+    mut builder: Builder<P>,
+    directory: &Path,
+    rng: &mut impl Rng,
+) -> Result<bert_model::pipeline::Pipeline<P>> {
+    if rng.random_bool(0.3) {
+        builder = builder.max_length(any(rng, &[0, 1, 2, 3, 4, 5, 8, 19, 20]));
+    }
+    if rng.random_bool(0.3) {
+        builder = builder.batch_tokens(any(rng, &[0, 1, 30]));
+    }
+    builder.device(Device::flex()).open(directory)
+}
+
+/// Asks the pipeline of a head, now and then another one, about all texts; gives the number of answers.
+fn ask(directory: &Path, head: &str, rng: &mut impl Rng) -> Result<usize> {
+    let head = if rng.random_bool(0.1) { any(rng, &HEADS) } else { head };
+    let pairs: Vec<(&str, &str)> = TEXTS.iter().zip(TEXTS.iter().rev()).map(|(a, b)| (*a, *b)).collect();
+    if rng.random_bool(0.15) {
+        let pooling = any(rng, &[Pooling::Mean, Pooling::Cls, Pooling::Max, Pooling::Pooler]);
+        let layers = Layers::new(any(rng, &[vec![-1], vec![0, -1], vec![3, i64::MIN], vec![]]));
+        let combine = any(rng, &[Combine::Concat, Combine::Sum, Combine::Mean]);
+        let embedder =
+            opened(TextEmbedder::builder().pooling(pooling).layers(layers).combine(combine), directory, rng)?;
+        return Ok(embedder.embed(&TEXTS)?.len().min(embedder.embed_tokens(&TEXTS)?.len()));
+    }
+    match head {
+        "BertForTokenClassification" => {
+            let schemes = [TagScheme::Iob1, TagScheme::Iob2, TagScheme::Iobes, TagScheme::Plain];
+            Ok(opened(TokenClassifier::builder().scheme(any(rng, &schemes)), directory, rng)?.tag(&TEXTS)?.len())
+        }
+        "BertForQuestionAnswering" => {
+            let builder = QuestionAnswerer::builder().candidates(any(rng, &[0, 1, 1000]));
+            let builder = builder.stride(any(rng, &[0, 1, 128])).no_answer_threshold(any(rng, &[0.0, f64::NAN]));
+            Ok(opened(builder, directory, rng)?.answer(&pairs)?.len())
+        }
+        "BertForMultipleChoice" => {
+            let questions: Vec<(&str, Vec<&str>)> = pairs.iter().map(|(a, b)| (*a, vec![*b, *a])).collect();
+            Ok(opened(MultipleChoice::builder(), directory, rng)?.choose(&questions)?.len())
+        }
+        "BertForMaskedLM" => {
+            let texts: Vec<String> = TEXTS.iter().map(|text| format!("{text:.60} [MASK]")).collect();
+            let top_k = any(rng, &[0, 1, usize::MAX]);
+            Ok(opened(MaskFiller::builder(), directory, rng)?.fill_all(&texts, top_k)?.len())
+        }
+        "BertForNextSentencePrediction" => {
+            let builder = PairScorer::builder().device(Device::flex());
+            Ok(builder.open(directory)?.score(&pairs)?.len())
+        }
+        _ => {
+            let classifier = opened(TextClassifier::builder(), directory, rng)?;
+            match rng.random_bool(0.5) {
+                true => Ok(classifier.classify_pairs(&pairs)?.len()),
+                false => Ok(classifier.classify(&TEXTS)?.len()),
+            }
+        }
+    }
 }

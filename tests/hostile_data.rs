@@ -1,5 +1,5 @@
-//! Promise: any bytes can be a corpus or a data file. Whatever is done to them, reading gives examples, or an error that
-//! names the file; no panic.
+//! Promise: hostile data files do no harm. For any bytes, reading returns examples or an error that names the file, without
+//! a panic.
 
 #[path = "support/mutation.rs"]
 mod mutation;
@@ -17,17 +17,18 @@ use bert_finetune::tasks::any::open_task;
 use bert_finetune::tasks::{Query, Task};
 use bert_model::text::tokenizer::Normalization;
 use bert_model::{BertConfig, Result, Tokenizer};
-use bert_pretrain::corpus::Corpus;
+use bert_pretrain::corpus::{Corpus, SentenceMode};
 use mutation::{mutated, rounds};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use tempfile::TempDir;
 
-/// Mutates a file of this name and content again and again, and reads it.
+/// Reads many mutations of a file with this name and content.
 fn attack(name: &str, content: &[u8], read: impl Fn(&Path) -> Result<()>) {
     attack_in(&TempDir::new().unwrap(), name, content, read);
 }
 
+/// [`attack`] in a given directory.
 fn attack_in(directory: &TempDir, name: &str, content: &[u8], read: impl Fn(&Path) -> Result<()>) {
     let path = directory.path().join(name);
     fs::write(&path, content).unwrap();
@@ -56,13 +57,16 @@ fn corpora() {
     let text = "The soup was good. It was hot.\n\nA river, wide and cold!\r\nIt runs to the sea.\n".repeat(20);
     let jsonl = "{\"text\": \"One. Two \\u00e9.\", \"id\": 3}\n".repeat(20);
     let read = |path: &Path| {
-        let corpus = Corpus::open(&[path])?;
-        let mut found = 0;
-        for document in corpus.documents() {
-            document?;
-            found += 1;
+        for mode in [SentenceMode::Wrapped, SentenceMode::Auto] {
+            let corpus = Corpus::open(&[path])?.with_sentences(mode);
+            let mut found = 0;
+            for document in corpus.documents() {
+                document?;
+                found += 1;
+            }
+            corpus.require_documents(found)?;
         }
-        corpus.require_documents(found)
+        Ok(())
     };
     attack("a.txt", text.as_bytes(), read);
     attack("a.jsonl", jsonl.as_bytes(), read);
@@ -106,13 +110,13 @@ fn descriptions_of_fine_tuned_models() {
     tokenizer.save(directory.path(), 16).unwrap();
     let config = BertConfig { max_position_embeddings: 16, ..BertConfig::default() }.with_vocab_size(pieces.len());
     config.with_labels(&["B-X", "O"]).save(directory.path().join("config.json")).unwrap();
-    // What opens must also be able to cut a long text into inputs that fit the model.
+    // A model that opens must also split a long text into inputs that fit it.
     let read = |path: &Path| {
         for_task!(open_task(path.parent().unwrap())?, task => {
             let text = "a good film . ".repeat(30);
             let query = Query { text: text.clone(), pair: Some("a".into()), question: Some("film".into()), choices: vec!["a".into(), text] };
             let example = task.question(&query)?;
-            for item in Encoded::new(&task, &[example])?.items() {
+            for item in Encoded::new(&task, &[example], &BertConfig::default())?.items() {
                 assert!(item.tokens() <= 16, "{} tokens", item.tokens());
             }
             Ok(())

@@ -10,7 +10,7 @@ use bert_model::pretrained::save::{HostTensor, state_dict};
 use bert_model::pretrained::{load, load_partial, save};
 use bert_model::text::tokenizer::Normalization;
 use bert_model::text::{Sequence, collate};
-use bert_model::{BertForPreTraining, BertForSequenceClassification, BertModel, Tokenizer};
+use bert_model::{Activation, BertConfig, BertForPreTraining, BertForSequenceClassification, BertModel, Tokenizer};
 use burn::tensor::Device;
 use safetensors::tensor::{Dtype, TensorView};
 use support::{assert_close, golden, shared};
@@ -96,119 +96,103 @@ fn a_decoder_that_a_tied_model_leaves_aside_is_told() {
     assert_eq!(bert.warning(), None, "the encoder alone has no decoder");
 }
 
-/// `vocab.txt` with `tokenizer_config.json` is all that some readers take.
-#[test]
-fn normalization_is_saved() {
-    let pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "é", "漢字"].map(str::to_string);
-    let normalization = Normalization { lowercase: true, strip_accents: Some(false), chinese_chars: false };
-    let directory = TempDir::new().unwrap();
-    Tokenizer::from_vocabulary(&pieces, normalization).unwrap().save(directory.path(), 16).unwrap();
-    fs::remove_file(directory.path().join("tokenizer.json")).unwrap();
-    let again = Tokenizer::load(directory.path()).unwrap();
-    assert_eq!(again.pieces("É 漢字").unwrap(), [5, 6]);
-}
-
-/// What slow tokenizers leave: a vocabulary, and beside it what was added to it.
-#[test]
-fn tokens_that_were_added_to_a_vocabulary_stay_whole() {
-    let marked = |content: &str| {
-        let flags = r#""single_word": false, "lstrip": false, "rstrip": false, "normalized": true, "special": false"#;
-        format!("{{\"content\": {content:?}, {flags}}}")
-    };
-    let decoder = format!(
-        "{{\"added_tokens_decoder\": {{\"9\": {}, \"8\": {}, \"2\": {}}}}}",
-        marked("</e1>"),
-        marked("<e1>"),
-        marked("[CLS]")
-    );
-    for (file, content) in
-        [("tokenizer_config.json", decoder.as_str()), ("added_tokens.json", r#"{"</e1>": 9, "<e1>": 8}"#)]
-    {
-        let directory = TempDir::new().unwrap();
-        fs::write(directory.path().join("vocab.txt"), "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nb\n<\n").unwrap();
-        fs::write(directory.path().join(file), content).unwrap();
-        let tokenizer = Tokenizer::load(directory.path()).unwrap();
-        assert_eq!(tokenizer.vocab_size(), 10, "{file}");
-        assert_eq!(tokenizer.pieces("A <e1> b </e1> <").unwrap(), [5, 8, 6, 9, 7], "{file}");
-        // An id with nothing before it cannot be kept.
-        fs::write(directory.path().join(file), content.replace('9', "11")).unwrap();
-        let error = Tokenizer::load(directory.path()).unwrap_err().to_string();
-        assert!(error.contains("found the added token \"</e1>\" with the id 11"), "{error}");
-    }
-}
-
-#[test]
-fn a_vocabulary_of_another_algorithm_is_refused() {
-    for (config, expected) in [
-        (r#"{"tokenizer_class": "BertJapaneseTokenizer"}"#, "`tokenizer_class` is BertJapaneseTokenizer"),
-        (r#"{"word_tokenizer_type": "mecab"}"#, "`word_tokenizer_type` is mecab"),
-        (r#"{"do_basic_tokenize": false}"#, "`do_basic_tokenize` is false"),
-    ] {
-        let directory = TempDir::new().unwrap();
-        vocabulary(6).save(directory.path(), 16).unwrap();
-        fs::write(directory.path().join("tokenizer_config.json"), config).unwrap();
-        assert!(Tokenizer::load(directory.path()).is_ok(), "tokenizer.json says all there is to say");
-        fs::remove_file(directory.path().join("tokenizer.json")).unwrap();
-        let error = Tokenizer::load(directory.path()).unwrap_err().to_string();
-        assert!(error.contains(expected), "{error}");
-    }
-}
-
-/// The names of multilingual models that kept XLM-R's vocabulary.
-#[test]
-fn special_tokens_may_have_other_names() {
-    let directory = TempDir::new().unwrap();
-    vocabulary(7).save(directory.path(), 16).unwrap();
-    fs::remove_file(directory.path().join("vocab.txt")).unwrap();
-    let names = [("[PAD]", "<pad>"), ("[UNK]", "<unk>"), ("[CLS]", "<s>"), ("[SEP]", "</s>"), ("[MASK]", "<mask>")];
-    for file in ["tokenizer.json", "tokenizer_config.json"] {
-        let path = directory.path().join(file);
-        let text = fs::read_to_string(&path).unwrap();
-        fs::write(path, names.iter().fold(text, |text, (from, to)| text.replace(from, to))).unwrap();
-    }
-    let tokenizer = Tokenizer::load(directory.path()).unwrap();
-    assert_eq!(tokenizer.encode("word5", Some("word6")).unwrap().get_ids(), [2, 5, 3, 6, 3]);
-    let again = TempDir::new().unwrap();
-    tokenizer.save(again.path(), 16).unwrap();
-    let loaded = Tokenizer::load(again.path()).unwrap();
-    assert_eq!((loaded.special(), loaded.vocabulary()), (tokenizer.special(), tokenizer.vocabulary()));
-    fs::remove_file(directory.path().join("tokenizer_config.json")).unwrap();
-    assert!(Tokenizer::load(directory.path()).unwrap_err().to_string().contains("found no [PAD]"));
-}
-
-/// transformers builds a `BertTokenizer` anew from its keys, and takes a `PreTrainedTokenizerFast` as its file has it.
-#[test]
-fn only_berts_own_way_of_cutting_text_is_called_berts() {
-    let saved_class = |pre_tokenizer: &str| {
-        let directory = TempDir::new().unwrap();
-        let path = directory.path().join("tokenizer.json");
-        fs::write(&path, vocabulary(6).to_json().unwrap().replace("\"BertPreTokenizer\"", pre_tokenizer)).unwrap();
-        Tokenizer::load(directory.path()).unwrap().save(directory.path(), 16).unwrap();
-        fs::read_to_string(directory.path().join("tokenizer_config.json")).unwrap()
-    };
-    assert!(saved_class("\"BertPreTokenizer\"").contains("\"BertTokenizer\""));
-    let foreign = saved_class("\"WhitespaceSplit\"");
-    assert!(foreign.contains("\"PreTrainedTokenizerFast\"") && !foreign.contains("do_lower_case"), "{foreign}");
-}
-
 #[test]
 fn the_configuration_says_in_which_numbers_the_weights_are() {
     let mut original = load_partial::<BertForPreTraining>(golden("models/gelu-odd"), 0, &Device::flex()).unwrap();
     original.config.other.insert("torch_dtype".into(), "float16".into());
     let directory = TempDir::new().unwrap();
     save(directory.path(), &original.model, &original.config, &vocabulary(original.config.vocab_size)).unwrap();
-    let again = bert_model::BertConfig::from_file(directory.path().join("config.json")).unwrap();
+    let again = BertConfig::from_file(directory.path().join("config.json")).unwrap();
     assert_eq!(again.other["torch_dtype"], "float32");
 }
 
 /// run_glue.py names the classes of a table of numbers by numbers.
 #[test]
-fn the_names_of_classes_may_be_numbers() {
+fn the_names_of_classes_may_be_numbers_or_missing() {
+    let labels = |id2label: &str| {
+        let config = BertConfig::from_bytes(format!("{{\"id2label\": {id2label}}}").as_bytes()).unwrap();
+        config.labels().map_err(|error| error.to_string()).map(Option::unwrap)
+    };
+    assert_eq!(labels(r#"{"0": 0, "1": true}"#).unwrap(), ["0", "true"]);
+    assert_eq!(labels(r#"{"0": "a", "3": "b", "2": null}"#).unwrap(), ["a", "LABEL_1", "LABEL_2", "b"]);
+    assert_eq!(labels(r#"{"0": "a", "1": "a"}"#).unwrap(), ["a", "a"]);
+    for bad in [r#"{"zero": "a"}"#, r#"{"0": {}}"#, r#"{"0": "a", "-1": "b"}"#] {
+        assert!(labels(bad).unwrap_err().contains("`id2label` is"), "{bad}");
+    }
+    let far = BertConfig::from_bytes(br#"{"id2label": {"18446744073709551615": "a"}}"#).unwrap_err().to_string();
+    assert!(far.contains("`num_labels` is 18446744073709551615"), "{far}");
+}
+
+/// What other tools write where transformers writes a key's default, or nothing.
+#[test]
+fn keys_may_be_null_and_activations_have_several_names() {
+    let config = |json: &str| BertConfig::from_bytes(json.as_bytes()).unwrap();
+    let nulls = r#"{"hidden_size": null, "hidden_act": null, "position_embedding_type": null, "is_decoder": null,
+                    "classifier_dropout": null, "architectures": null, "model_type": null, "id2label": null}"#;
+    let found = config(nulls);
+    let expected = BertConfig::default();
+    assert_eq!((found.hidden_size, found.hidden_act), (expected.hidden_size, expected.hidden_act));
+    assert_eq!(config(r#"{"pad_token_id": -1}"#).pad_token_id, None);
+    for (name, activation) in [
+        ("gelu_python", Activation::Gelu),
+        ("gelu_fast", Activation::GeluNew),
+        ("gelu_accurate", Activation::GeluNew),
+        ("gelu_pytorch_tanh", Activation::GeluNew),
+        ("gelu_python_tanh", Activation::GeluNew),
+        ("swish", Activation::Silu),
+    ] {
+        assert_eq!(config(&format!("{{\"hidden_act\": \"{name}\"}}")).hidden_act, activation, "{name}");
+    }
+}
+
+/// A clone without Git LFS, or a download that saved the page about the file.
+#[test]
+fn what_stands_for_a_file_is_told_from_it() {
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0123456789abcdef\nsize 438000173\n";
+    for (content, expected) in [
+        (pointer, "found a Git LFS pointer, expected the file itself; fetch it with `git lfs pull`"),
+        ("\n<!DOCTYPE html>\n<html>", "found a web page"),
+    ] {
+        for file in ["config.json", "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"] {
+            let error = spoiled(|directory| {
+                if file != "config.json" {
+                    fs::remove_file(directory.join("model.safetensors")).unwrap();
+                }
+                fs::write(directory.join(file), content).unwrap();
+            });
+            assert!(error.contains(&format!("{file}: {expected}")), "{error}");
+        }
+        for file in ["tokenizer.json", "vocab.txt"] {
+            let directory = TempDir::new().unwrap();
+            fs::write(directory.path().join(file), content).unwrap();
+            let error = Tokenizer::load(directory.path()).unwrap_err().to_string();
+            assert!(error.contains(&format!("{file}: {expected}")), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_pickle_may_be_in_shards() {
     let directory = TempDir::new().unwrap();
-    let path = directory.path().join("config.json");
-    fs::write(&path, r#"{"model_type": "bert", "id2label": {"0": 0, "1": true}}"#).unwrap();
-    let config = bert_model::BertConfig::from_file(&path).unwrap();
-    assert_eq!(config.labels().unwrap().unwrap(), ["0", "true"]);
+    let from = golden("variants/torch");
+    fs::copy(from.join("config.json"), directory.path().join("config.json")).unwrap();
+    fs::copy(from.join("pytorch_model.bin"), directory.path().join("pytorch_model-00001-of-00001.bin")).unwrap();
+    let write = |shard: &str, tensor: &str| {
+        let index = serde_json::json!({"weight_map": {tensor: shard}}).to_string();
+        fs::write(directory.path().join("pytorch_model.bin.index.json"), index).unwrap();
+    };
+    let name = "bert.embeddings.word_embeddings.weight";
+    write("pytorch_model-00001-of-00001.bin", name);
+    assert_eq!(weights(directory.path()), weights(&from));
+    for (shard, tensor, expected) in [
+        ("../pytorch_model.bin", name, "expected a .bin file beside it"),
+        ("nowhere.bin", name, "nowhere.bin: cannot open"),
+        ("pytorch_model-00001-of-00001.bin", "x", "tensor `x`: found no such tensor, expected what the index says"),
+    ] {
+        write(shard, tensor);
+        let error = load::<BertForPreTraining>(directory.path(), &Device::flex()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
 }
 
 #[test]
@@ -217,7 +201,7 @@ fn layers_that_the_configuration_leaves_out_are_told() {
     for file in ["config.json", "model.safetensors"] {
         fs::copy(golden("models/gelu-odd").join(file), directory.path().join(file)).unwrap();
     }
-    let layers = bert_model::BertConfig::from_file(directory.path().join("config.json")).unwrap().num_hidden_layers;
+    let layers = BertConfig::from_file(directory.path().join("config.json")).unwrap().num_hidden_layers;
     edit_config(
         directory.path(),
         &format!("\"num_hidden_layers\": {layers}"),
@@ -265,7 +249,14 @@ fn configurations_that_cannot_be_are_refused_by_key() {
             "`num_attention_heads` is 3, expected a divisor of hidden_size = 25",
         ),
         ("\"hidden_size\": 24", "\"hidden_size\": 0", "`hidden_size` is 0"),
-        ("\"hidden_size\": 24", "\"hidden_size\": \"24\"", "invalid type: string"),
+        (
+            "\"hidden_size\": 24",
+            "\"hidden_size\": \"24\"",
+            "config.json: `hidden_size` is \"24\", expected a whole number",
+        ),
+        ("\"pad_token_id\": 0", "\"pad_token_id\": -2", "`pad_token_id` is -2, expected a whole number"),
+        ("\"layer_norm_eps\": 1e-12", "\"layer_norm_eps\": [1]", "`layer_norm_eps` is [1], expected a number"),
+        ("\"is_decoder\": false", "\"id2label\": [\"a\"]", "`id2label` is [\"a\"], expected a map"),
         ("\"hidden_size\": 24", "\"hidden_size\": 99999999999", "`hidden_size` is 99999999999"),
         ("\"model_type\": \"bert\"", "\"model_type\": \"gpt2\"", "`model_type` is \"gpt2\", expected \"bert\""),
         (
@@ -274,7 +265,7 @@ fn configurations_that_cannot_be_are_refused_by_key() {
             "`num_labels` is 99999999999, expected a whole number from 1 to 1000000",
         ),
         ("\"is_decoder\": false", "\"id2label\": {}", "`num_labels` is 0"),
-        ("\"hidden_act\": \"gelu\"", "\"hidden_act\": \"mish\"", "unknown variant `mish`"),
+        ("\"hidden_act\": \"gelu\"", "\"hidden_act\": \"mish\"", "`hidden_act` is \"mish\", expected one of `gelu`"),
         ("\"is_decoder\": false", "\"is_decoder\": true", "`is_decoder` is true"),
         ("\"hidden_dropout_prob\": 0.1", "\"hidden_dropout_prob\": 1.5", "`hidden_dropout_prob` is 1.5"),
         (
@@ -300,7 +291,7 @@ fn configurations_that_cannot_be_are_refused_by_key() {
 #[test]
 fn a_dead_file_is_named() {
     let error = spoiled(|directory| fs::remove_file(directory.join("model.safetensors")).unwrap());
-    assert!(error.contains("found no weights, expected model.safetensors"), "{error}");
+    assert!(error.contains("found no weights, expected model.safetensors or pytorch_model.bin"), "{error}");
     let error = spoiled(|directory| fs::remove_file(directory.join("config.json")).unwrap());
     assert!(error.contains("config.json: cannot read: No such file"), "{error}");
     let error = spoiled(|directory| fs::write(directory.join("model.safetensors"), b"").unwrap());
@@ -383,23 +374,6 @@ fn an_index_cannot_lead_out_of_its_directory() {
         fs::write(directory.join("model.safetensors.index.json"), index).unwrap();
     });
     assert!(error.contains("a .safetensors file beside it"), "{error}");
-}
-
-#[test]
-fn vocabularies_that_cannot_be_are_refused_by_line() {
-    let directory = TempDir::new().unwrap();
-    let path = directory.path().join("vocab.txt");
-    let special = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n";
-    let error = |content: &[u8]| {
-        fs::write(&path, content).unwrap();
-        Tokenizer::load(directory.path()).unwrap_err().to_string()
-    };
-    assert!(error(b"[PAD]\n[UNK]\nthe\n").contains("found no [CLS]"));
-    assert!(error(format!("{special}the\nof\nthe\n").as_bytes()).contains("vocab.txt:8: found a duplicate of \"the\""));
-    assert!(error(&[special.as_bytes(), b"\xff\n"].concat()).contains("vocab.txt:6: found bytes that are not UTF-8"));
-    assert!(error(b"").contains("found no [PAD]"));
-    fs::write(directory.path().join("tokenizer.json"), "{\"version\":").unwrap();
-    assert!(Tokenizer::load(directory.path()).unwrap_err().to_string().contains("tokenizer.json"));
 }
 
 #[test]

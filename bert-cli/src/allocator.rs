@@ -1,6 +1,6 @@
-//! Keeps freed memory in the process. A training step frees and allocates the same large blocks
-//! over and over, and faulting in fresh pages costs a third of the time of a matrix product. Both
-//! programs use mimalloc and tell it never to return memory to the system.
+//! Keeps freed memory in the process. A training step frees and allocates the same large blocks again and again, and page
+//! faults on fresh memory cost a third of the time of a matrix product. The programs use mimalloc and tell it never to
+//! return memory to the system.
 
 #![allow(unsafe_code, reason = "sets an option of mimalloc, a C library")]
 

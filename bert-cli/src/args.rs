@@ -1,11 +1,15 @@
 //! Options that both programs have.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bert_model::{Error, Result};
 use clap::Args;
 
-use crate::input::kind::{Format, Input};
+use crate::given::{Rule, only_if};
+use crate::input::columns::Column;
+use crate::input::header::{ColumnSource, TEXT};
+use crate::input::kind::{FileKind, Format, Input};
+use crate::input::table::TableOptions;
 
 /// Options of every command that runs a model.
 #[derive(Debug, Clone, Args)]
@@ -32,16 +36,32 @@ pub struct TextArgs {
     /// File of texts: .txt (one per line), .jsonl, .csv or .tsv, each also .gz or .zst; - for stdin
     #[arg(long, value_name = "FILE")]
     pub input: Option<PathBuf>,
-    /// How the texts of --input or stdin are written [default: by the file's extension; stdin: txt]
+    /// Format of --input or stdin [default: by the file's extension; stdin: txt]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub input_format: Option<Format>,
+}
+
+/// The columns of a table of texts.
+#[derive(Debug, Clone, Args)]
+pub struct TextColumns {
+    /// Text column of a table
+    #[arg(long, default_value = "text", value_name = "COL")]
+    pub text: String,
+    /// Tables have no header; columns are numbered from 1
+    #[arg(long)]
+    pub no_header: bool,
+    /// Columns to carry into the answers, separated by commas; one whose name an answer has already
+    /// becomes input_NAME
+    #[arg(long, value_delimiter = ',', value_name = "COL")]
+    pub keep: Vec<String>,
 }
 
 impl TextArgs {
     /// Where the texts come from: a file, standard input (`-`), or the arguments (`None`).
     ///
     /// # Errors
-    /// If there are no texts, both arguments and a file are given, or arguments are given a format.
+    /// If there are no texts, both arguments and a file are given, arguments are given a format, or the only argument is
+    /// the name of a file of texts.
     pub fn source(&self) -> Result<Option<Input>> {
         let wrong = |message: &str| Err(Error::Usage(message.into()));
         let input = match (&self.texts[..], &self.input) {
@@ -52,10 +72,48 @@ impl TextArgs {
             (_, None) if self.input_format.is_some() => {
                 return wrong("--input-format: found texts as arguments, expected --input FILE or - for stdin");
             }
-            (_, None) => return Ok(None),
+            (texts, None) => return texts.iter().try_for_each(|text| refuse_file_name(text)).map(|()| None),
         };
-        Ok(Some(Input { format: self.input_format.or(input.format), ..input }))
+        Ok(Some(input.in_format(self.input_format)))
     }
+}
+
+/// Refuses a text that is the name of a file of texts or of a table: only its name would be read.
+fn refuse_file_name(text: &str) -> Result<()> {
+    let path = Path::new(text);
+    match FileKind::of(path).format {
+        Some(_) if path.is_file() => {
+            let advice = format!("`{text}` is a file; did you mean --input {text}?");
+            Err(Error::Usage(format!("{advice} (to use its name as a text, pipe it to -)")))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl TextColumns {
+    /// Where a table has the texts.
+    ///
+    /// # Errors
+    /// If a column is named where there is no header.
+    pub fn options(&self) -> Result<TableOptions> {
+        let text = Column::parse(&self.text, !self.no_header)?;
+        let source = if self.text == TEXT { ColumnSource::Usual } else { ColumnSource::Given };
+        Ok(TableOptions { header: !self.no_header, source, ..TableOptions::texts(text) })
+    }
+}
+
+/// Rules for `columns`, options that name columns: they have an effect only if a file or the standard input is read
+/// (`is_read`), as a table, which has this format.
+pub fn column_rules<'a>(is_read: bool, format: Option<Format>, columns: &'a [&'a str]) -> [Rule<'a>; 3] {
+    [
+        only_if(is_read, columns, "texts as arguments have no columns; read a table with --input FILE"),
+        only_if(
+            format.is_some_and(Format::has_columns),
+            columns,
+            "the input has no columns that can be named; for a table, use --input-format tsv, csv or jsonl",
+        ),
+        only_if(format.is_some_and(Format::has_header), &["no-header"], "each of the JSON lines names its fields"),
+    ]
 }
 
 #[cfg(test)]
@@ -76,7 +134,7 @@ mod tests {
 
     #[test]
     fn texts_come_from_arguments_a_file_or_stdin_and_a_format_may_be_named() {
-        assert_eq!(source("one two").unwrap(), None);
+        assert!(source("one two").unwrap().is_none());
         for (arguments, path, format) in [
             ("-", "-", None),
             ("--input -", "-", None),
@@ -84,7 +142,8 @@ mod tests {
             ("--input a.tsv.gz", "a.tsv.gz", Some(Format::Tsv)),
             ("--input a.tsv --input-format txt", "a.tsv", Some(Format::Text)),
         ] {
-            assert_eq!(source(arguments).unwrap(), Some(Input { path: path.into(), format }), "{arguments}");
+            let found = source(arguments).unwrap().unwrap();
+            assert_eq!((found.path, found.format), (path.into(), format), "{arguments}");
         }
     }
 
@@ -99,5 +158,17 @@ mod tests {
             let message = source(arguments).unwrap_err().to_string();
             assert!(message.contains(expected), "{arguments}: {message}");
         }
+    }
+
+    #[test]
+    fn the_name_of_a_file_of_texts_is_no_text() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["news.txt", "news"] {
+            std::fs::write(directory.path().join(name), "one\n").unwrap();
+        }
+        let source = |name: &str| source(directory.path().join(name).to_str().unwrap());
+        let message = source("news.txt").unwrap_err().to_string();
+        assert!(message.contains("news.txt` is a file; did you mean --input"), "{message}");
+        assert!(source("news").is_ok() && source("absent.txt").is_ok());
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Input that is not text is refused with its line number: UTF-16, bytes that are not UTF-8,
 //! truncated compressed data, an overlong line. A byte order mark and carriage returns at line ends
-//! are dropped.
+//! are dropped; where there is no other line end, carriage returns are line ends (old Mac files).
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
@@ -12,7 +12,11 @@ use std::sync::Arc;
 use bert_model::{Error, Result};
 use flate2::bufread::MultiGzDecoder;
 
-use crate::input::kind::{Compression, FileKind};
+use crate::binary::binary_data;
+use crate::input::kind::{Compression, FileKind, Format};
+
+/// The name of standard input in messages.
+pub const STDIN: &str = "<stdin>";
 
 /// The longest line allowed, in bytes, so that memory use does not depend on the corpus.
 pub const MAX_LINE_BYTES: usize = 16 << 20;
@@ -37,9 +41,9 @@ impl LineReader {
         Ok(Self::new(path, open(path)?))
     }
 
-    /// Reads standard input, called `<stdin>` in messages.
+    /// Reads standard input, called [`STDIN`] in messages.
     pub fn stdin() -> Self {
-        Self::new(Path::new("<stdin>"), Box::new(BufReader::new(io::stdin())))
+        Self::new(Path::new(STDIN), Box::new(BufReader::new(io::stdin())))
     }
 
     /// Reads any text; `path` is its name in messages.
@@ -71,6 +75,12 @@ impl LineReader {
         if !self.fill_buffer()? {
             return Ok(None);
         }
+        if self.number == 1 && has_old_mac_line_ends(&self.buffer) {
+            let start = io::Cursor::new(std::mem::take(&mut self.buffer));
+            let rest = std::mem::replace(&mut self.input, Box::new(io::empty()));
+            self.input = Box::new(BufReader::new(WithNewlines(start.chain(rest))));
+            self.fill_buffer()?;
+        }
         let mut line = self.buffer.as_slice();
         line = line.strip_suffix(b"\n").unwrap_or(line);
         line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -86,7 +96,12 @@ impl LineReader {
         }
         match std::str::from_utf8(&line[dropped..]) {
             Ok(text) => Ok(Some(text)),
-            Err(error) => Err(self.not_utf8(dropped + error.valid_up_to())),
+            Err(error) => {
+                let offset = dropped + error.valid_up_to();
+                let next = self.input.fill_buf().unwrap_or_default();
+                let binary = binary_data(self.number == 1, &self.buffer, next);
+                Err(binary.map_or_else(|| self.not_utf8(offset), |found| self.error(found, "a text file in UTF-8")))
+            }
         }
     }
 
@@ -119,6 +134,22 @@ impl LineReader {
     }
 }
 
+/// Whether carriage returns end the lines of a file that begins like this: there is one within its first line.
+fn has_old_mac_line_ends(first_line: &[u8]) -> bool {
+    !first_line.ends_with(b"\n") && first_line.iter().rev().skip(1).any(|&byte| byte == b'\r')
+}
+
+/// Reads carriage returns as newlines.
+struct WithNewlines<R>(R);
+
+impl<R: Read> Read for WithNewlines<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.0.read(buffer)?;
+        buffer[..count].iter_mut().filter(|byte| **byte == b'\r').for_each(|byte| *byte = b'\n');
+        Ok(count)
+    }
+}
+
 /// One line without its line ending; `number` counts from 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
@@ -132,6 +163,8 @@ pub struct Line {
 pub struct Lines {
     reader: LineReader,
     path: Arc<Path>,
+    /// A line that was looked at and is yet to be given.
+    next: Option<Result<Line>>,
 }
 
 impl Lines {
@@ -149,7 +182,7 @@ impl Lines {
     }
 
     fn new(reader: LineReader) -> Self {
-        Self { path: reader.path().into(), reader }
+        Self { path: reader.path().into(), reader, next: None }
     }
 
     /// The lines of a text in memory, called `x` in messages.
@@ -161,24 +194,44 @@ impl Lines {
     pub fn path(&self) -> &Arc<Path> {
         &self.path
     }
+
+    /// The format of a table, told by its first line: JSON lines begin with a brace, and the fields of TSV have tabs
+    /// between. `None` if it is neither.
+    pub fn sniff(&mut self) -> Option<Format> {
+        if self.next.is_none() {
+            self.next = self.read();
+        }
+        match &self.next {
+            Some(Ok(line)) if line.text.trim_start().starts_with('{') => Some(Format::JsonLines),
+            Some(Ok(line)) if line.text.contains('\t') => Some(Format::Tsv),
+            _ => None,
+        }
+    }
+
+    fn read(&mut self) -> Option<Result<Line>> {
+        let text = self.reader.next_line().map(|line| line.map(str::to_string)).transpose()?;
+        Some(text.map(|text| Line { number: self.reader.number(), text }))
+    }
 }
 
 impl Iterator for Lines {
     type Item = Result<Line>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let text = self.reader.next_line().map(|line| line.map(str::to_string)).transpose()?;
-        Some(text.map(|text| Line { number: self.reader.number(), text }))
+        self.next.take().or_else(|| self.read())
     }
 }
 
-/// Reads a whole file, decompressing `.gz` and `.zst`.
+/// Reads a whole file, decompressing `.gz` and `.zst`, or the standard input, whose path is `-`.
 ///
 /// # Errors
 /// If the file cannot be read, or its compressed data is damaged.
 pub fn read_file(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    open(path)?.read_to_end(&mut bytes).map_err(|error| unreadable(path, None, error))?;
+    match path == Path::new("-") {
+        true => io::stdin().read_to_end(&mut bytes).map_err(Error::io(STDIN, "read"))?,
+        false => open(path)?.read_to_end(&mut bytes).map_err(|error| unreadable(path, None, error))?,
+    };
     Ok(bytes)
 }
 
@@ -211,118 +264,4 @@ fn unreadable(path: &Path, line: Option<u64>, error: io::Error) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use flate2::write::GzEncoder;
-    use std::io::Write;
-
-    /// The lines of a file of this name and content, or the message of the first error.
-    fn lines(name: &str, content: &[u8]) -> std::result::Result<Vec<String>, String> {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join(name);
-        std::fs::write(&path, content).unwrap();
-        let mut reader = LineReader::open(&path).unwrap();
-        let mut lines = Vec::new();
-        while let Some(line) = reader.next_line().map_err(|error| error.to_string())? {
-            lines.push(line.to_string());
-        }
-        Ok(lines)
-    }
-
-    fn refusal(name: &str, content: &[u8]) -> String {
-        lines(name, content).unwrap_err()
-    }
-
-    fn gzip(content: &[u8]) -> Vec<u8> {
-        let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::default());
-        encoder.write_all(content).unwrap();
-        encoder.finish().unwrap()
-    }
-
-    /// Incompressible lines, so that truncation hits data rather than the trailer.
-    fn numbers() -> String {
-        (0..50_000u32).map(|number| format!("{}\n", number.wrapping_mul(2_654_435_761))).collect()
-    }
-
-    #[test]
-    fn marks_and_carriage_returns_are_dropped_and_nothing_else() {
-        assert_eq!(lines("a.txt", b"\xef\xbb\xbfone\r\n two \0\n\r\nlast").unwrap(), ["one", " two \0", "", "last"]);
-        assert_eq!(lines("a.txt", b"").unwrap(), [""; 0]);
-    }
-
-    #[test]
-    fn compressed_files_read_as_plain_ones() {
-        let text = numbers();
-        let expected: Vec<&str> = text.lines().collect();
-        assert_eq!(lines("a.txt.gz", &gzip(text.as_bytes())).unwrap(), expected);
-        assert_eq!(lines("a.txt.zst", &zstd::encode_all(text.as_bytes(), 1).unwrap()).unwrap(), expected);
-    }
-
-    #[test]
-    fn a_whole_file_is_read_decompressed_or_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("a.json.gz");
-        let text = numbers();
-        std::fs::write(&path, gzip(text.as_bytes())).unwrap();
-        assert_eq!(read_file(&path).unwrap(), text.as_bytes());
-        std::fs::write(&path, &gzip(text.as_bytes())[..1000]).unwrap();
-        let message = read_file(&path).unwrap_err().to_string();
-        assert!(message.contains("a.json.gz: found an unexpected end of file within compressed data"), "{message}");
-    }
-
-    #[test]
-    fn joined_gzip_files_are_read_to_the_end() {
-        assert_eq!(lines("a.GZ", &[gzip(b"one\n"), gzip(b"two\n")].concat()).unwrap(), ["one", "two"]);
-    }
-
-    #[test]
-    fn a_compressed_file_cut_short_names_the_line_reached() {
-        let text = numbers();
-        for (name, whole) in [("a.gz", gzip(text.as_bytes())), ("a.zst", zstd::encode_all(text.as_bytes(), 1).unwrap())]
-        {
-            let message = refusal(name, &whole[..whole.len() / 2]);
-            assert!(message.contains("an unexpected end of file within compressed data"), "{message}");
-            let line: u64 = message.split(':').nth(1).unwrap().parse().unwrap();
-            assert!((10_000..40_000).contains(&line), "{message}");
-        }
-    }
-
-    #[test]
-    fn what_is_not_compressed_is_not_taken_for_it() {
-        assert!(refusal("a.gz", b"plain text\n").contains("a.gz:1: found data that cannot be decompressed"));
-        assert!(refusal("a.zst", b"plain text\n").contains("a.zst:1: found data that cannot be decompressed"));
-    }
-
-    #[test]
-    fn a_byte_that_is_not_utf_8_is_named_with_its_place() {
-        let message = refusal("a.txt", b"good\ncaf\xe9 noir\n");
-        assert!(message.contains("a.txt:2: found byte 0xe9 at offset 3 of the line"), "{message}");
-        assert!(message.contains("iconv -f latin1"), "{message}");
-        assert!(refusal("a.txt", b"\xef\xbb\xbfa\xff\n").contains("byte 0xff at offset 4"));
-    }
-
-    #[test]
-    fn utf_16_is_named() {
-        assert!(refusal("a.txt", b"\xff\xfea\0\n\0").contains("a.txt:1: found the byte order mark of UTF-16"));
-        assert!(refusal("a.txt", b"\xfe\xff\0a\0\n").contains("iconv -f utf-16"));
-    }
-
-    #[test]
-    fn a_line_may_have_16_mib_and_no_more() {
-        let mut content = vec![b'a'; MAX_LINE_BYTES];
-        content.extend_from_slice(b"\r\nb");
-        assert_eq!(lines("a.txt", &content).unwrap()[1], "b");
-        content.insert(0, b'a');
-        assert!(refusal("a.txt", &content).contains("a.txt:1: found a line of over 16 MiB, expected lines of at most"));
-    }
-
-    #[test]
-    fn a_line_without_end_is_not_read_to_its_end() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("zeros.txt");
-        File::create(&path).unwrap().set_len(1 << 40).unwrap();
-        let mut reader = LineReader::open(&path).unwrap();
-        assert!(reader.next_line().unwrap_err().to_string().contains("over 16 MiB"));
-        assert!(reader.buffer.capacity() <= 4 * MAX_LINE_BYTES);
-    }
-}
+mod tests;

@@ -1,7 +1,9 @@
 //! The edge of both programs: results on standard output, errors as one line on stderr, exit codes.
 
 use std::fmt::Display;
+use std::fs;
 use std::io::{self, ErrorKind, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Once;
 
@@ -46,6 +48,17 @@ pub fn print_line(line: impl Display) -> Result<()> {
     writeln!(io::stdout(), "{line}").map_err(Error::io(STDOUT, "write"))
 }
 
+/// Creates the directory of an output file, so that a command does not fail after its work is done.
+///
+/// # Errors
+/// If it cannot be created.
+pub fn create_parent(file: &Path) -> Result<()> {
+    match file.parent() {
+        Some(directory) => fs::create_dir_all(directory).map_err(Error::io(directory, "create")),
+        None => Ok(()),
+    }
+}
+
 /// Selects the device `name` and, unless `quiet`, prints its name on stderr. If `auto` leaves a GPU
 /// idle, a hint how to build for it follows, once per process.
 ///
@@ -61,7 +74,8 @@ pub fn select_device(name: &str, quiet: bool) -> Result<NamedDevice> {
         other => other,
     })?;
     if !quiet {
-        eprintln!("device: {}", device.name);
+        let kind = if matches!(device.name, "flex" | "ndarray") { "CPU" } else { "GPU" };
+        eprintln!("device: {} ({kind})", device.name);
         if name == "auto" && device::is_gpu_idle() {
             HINT.call_once(|| eprintln!("this machine appears to have a GPU; build with `--features wgpu` to use it"));
         }

@@ -2,16 +2,24 @@
 
 use std::path::PathBuf;
 
-use bert_cli::args::{Common, TextArgs};
+use bert_cli::args::{Common, TextArgs, TextColumns};
+use bert_cli::given::Given;
+use bert_cli::input::header::ColumnSource;
+use bert_cli::input::kind::Format;
 use bert_model::pipeline::Layers;
-use bert_train::Decay;
+use bert_train::{Algorithm, Decay};
 use clap::{Args, Parser, Subcommand};
 
 use crate::description::Description;
+use crate::option_values::at_least_1;
 use crate::presets::Preset;
 use crate::tasks::kind::TaskKind;
 
 pub use crate::option_values::{ClassWeights, Combine, Freeze, Pooling};
+
+/// Texts per core that `predict` and `embed` hold in memory together, unless set: enough that all cores stay busy with
+/// batches of like length, and few enough that progress is seen.
+const TEXTS_PER_CORE: usize = 512;
 
 /// Fine-tune BERT on a labeled file, predict, and compute embeddings.
 ///
@@ -35,6 +43,10 @@ pub enum Command {
     /// Evaluate a fine-tuned model on a labeled file
     Evaluate(EvaluateArgs),
     /// Predict for new texts
+    ///
+    /// With --json, one object for each text: `label` and `probabilities` of a classifier, `labels` and `probabilities`
+    /// of a multi-label model, the `value` of a regression (`values`, in the order of the labels in config.json, if the
+    /// head gives several), `words`, `tags` and `entities`, the `answer` to a question, or the number of the `choice`.
     Predict(PredictArgs),
     /// Compute contextual embeddings of texts
     Embed(EmbedArgs),
@@ -45,6 +57,9 @@ pub enum Command {
 /// Options of `bert-finetune train`.
 #[derive(Debug, Clone, Args)]
 pub struct TrainArgs {
+    /// The options that were given
+    #[command(flatten)]
+    pub given: Given,
     /// Task to train for [default: the preset's, else classification]
     #[arg(long, value_enum)]
     pub task: Option<TaskKind>,
@@ -70,10 +85,14 @@ pub struct TrainArgs {
     /// Labeled test file, evaluated once after training
     #[arg(long, value_name = "FILE")]
     pub test: Option<PathBuf>,
+    /// Write the predictions for the test file (else for the evaluation examples) to this file, one
+    /// JSON object per line
+    #[arg(long, value_name = "OUT")]
+    pub predictions: Option<PathBuf>,
     /// Output directory for the fine-tuned model [default: runs/finetune for the sample]
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<PathBuf>,
-    /// Resume the run in the output directory
+    /// Resume the run in the output directory, with its own settings
     #[arg(long, conflicts_with = "overwrite")]
     pub resume: bool,
     /// Delete the run in the output directory first
@@ -94,8 +113,8 @@ pub struct TrainArgs {
     /// Distance in tokens between the starts of windows over a long text (question answering)
     #[arg(long, default_value_t = 128, value_name = "N")]
     pub doc_stride: usize,
-    /// Metric that selects the best epoch: accuracy, f1, macro_f1, mcc, pearson, spearman [default:
-    /// the task's own]
+    /// Metric that selects the best epoch: accuracy, f1, macro_f1, micro_f1, weighted_f1, mcc,
+    /// pearson or spearman, as far as the task has it [default: the task's own]
     #[arg(long, value_name = "NAME")]
     pub metric: Option<String>,
     /// Passes over the training examples
@@ -104,6 +123,9 @@ pub struct TrainArgs {
     /// Examples per step [default: 32]
     #[arg(long, value_name = "N")]
     pub batch_size: Option<usize>,
+    /// Optimizer: adamw or lamb
+    #[arg(long, default_value = "adamw")]
+    pub optimizer: Algorithm,
     /// Peak learning rate [default: 5e-5; 5e-4 with --lora, 1e-3 with --freeze encoder]
     #[arg(long)]
     pub lr: Option<f64>,
@@ -140,6 +162,15 @@ pub struct TrainArgs {
     /// Stop when the metric has not improved for N epochs
     #[arg(long, value_name = "N")]
     pub early_stop: Option<u64>,
+    /// Steps between checkpoints; 0: no limit
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    pub save_every: u64,
+    /// Minutes between checkpoints, if that is sooner; 0: no limit
+    #[arg(long, default_value_t = 10.0, value_name = "M")]
+    pub save_minutes: f64,
+    /// Number of checkpoints to keep, also of a finished run [default: 2, none of a finished run]
+    #[arg(long, value_name = "K")]
+    pub keep: Option<usize>,
     /// Options shared by all commands
     #[command(flatten)]
     pub common: Common,
@@ -163,6 +194,11 @@ pub struct ColumnArgs {
     pub no_header: bool,
 }
 
+/// The number of texts to hold in memory together: the given one, or the default.
+pub fn batch_size(given: Option<usize>) -> usize {
+    given.unwrap_or_else(|| TEXTS_PER_CORE * std::thread::available_parallelism().map_or(1, usize::from))
+}
+
 impl ColumnArgs {
     /// Overrides the columns of `usual` with those given here and `label`.
     ///
@@ -176,6 +212,7 @@ impl ColumnArgs {
         let is_named = named.flat_map(|columns| columns.split(',')).any(|column| column.parse::<usize>().is_err());
         Description {
             header: !no_header && (usual.header || is_named),
+            source: if text.is_some() { ColumnSource::Given } else { usual.source },
             text: text.unwrap_or(usual.text),
             text_pair: text_pair.or(usual.text_pair),
             label: label.map(str::to_string).or(usual.label),
@@ -188,12 +225,22 @@ impl ColumnArgs {
 /// Options of `bert-finetune evaluate`.
 #[derive(Debug, Args)]
 pub struct EvaluateArgs {
+    /// The options that were given
+    #[command(flatten)]
+    pub given: Given,
     /// Fine-tuned model directory
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Labeled file
+    /// Task of a model from elsewhere whose config.json does not tell it [default: as in training, else told from
+    /// `architectures` and `problem_type`]
+    #[arg(long, value_enum)]
+    pub task: Option<TaskKind>,
+    /// Labeled file, or - for stdin
     #[arg(long, value_name = "FILE")]
     pub data: PathBuf,
+    /// Format of the labeled file [default: by its extension; stdin: by its first line]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub input_format: Option<Format>,
     /// Columns of a table
     #[command(flatten)]
     pub columns: ColumnArgs,
@@ -207,6 +254,10 @@ pub struct EvaluateArgs {
     /// Write all predictions to this file, one JSON object per line
     #[arg(long, value_name = "OUT")]
     pub predictions: Option<PathBuf>,
+    /// Columns to carry into the predictions, separated by commas; one whose name a prediction has
+    /// already becomes input_NAME
+    #[arg(long, value_delimiter = ',', value_name = "COL")]
+    pub keep: Vec<String>,
     /// Options shared by all commands
     #[command(flatten)]
     pub common: Common,
@@ -215,15 +266,29 @@ pub struct EvaluateArgs {
 /// Options of `bert-finetune predict`.
 #[derive(Debug, Args)]
 pub struct PredictArgs {
+    /// The options that were given
+    #[command(flatten)]
+    pub given: Given,
     /// Fine-tuned model directory
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
+    /// Task of a model from elsewhere whose config.json does not tell it [default: as in training, else told from
+    /// `architectures` and `problem_type`]
+    #[arg(long, value_enum)]
+    pub task: Option<TaskKind>,
     /// Texts
     #[command(flatten)]
     pub texts: TextArgs,
     /// Columns of a table
     #[command(flatten)]
     pub columns: ColumnArgs,
+    /// Columns to carry into the answers, separated by commas; one whose name an answer has already
+    /// becomes input_NAME
+    #[arg(long, value_delimiter = ',', value_name = "COL")]
+    pub keep: Vec<String>,
+    /// Maximum number of texts to answer together; fewer take less memory [default: 512 per core]
+    #[arg(long, value_parser = at_least_1, value_name = "N")]
+    pub batch_size: Option<usize>,
     /// Second text of a pair, with one text as an argument
     #[arg(long, value_name = "TEXT")]
     pub pair: Option<String>,
@@ -251,18 +316,18 @@ pub struct PredictArgs {
 /// Options of `bert-finetune embed`.
 #[derive(Debug, Args)]
 pub struct EmbedArgs {
+    /// The options that were given
+    #[command(flatten)]
+    pub given: Given,
     /// Model directory
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// Texts
     #[command(flatten)]
     pub texts: TextArgs,
-    /// Text column of a table
-    #[arg(long, default_value = "text", value_name = "COL")]
-    pub text: String,
-    /// Tables have no header; columns are numbered from 1
-    #[arg(long)]
-    pub no_header: bool,
+    /// Columns of a table
+    #[command(flatten)]
+    pub columns: TextColumns,
     /// How to pool token vectors into one per text: mean, cls, max or pooler; none keeps all
     #[arg(long, value_enum, default_value = "mean")]
     pub pooling: Pooling,
@@ -278,6 +343,9 @@ pub struct EmbedArgs {
     /// Maximum sequence length in tokens; longer texts are truncated [default: the model's]
     #[arg(long, value_name = "N")]
     pub max_seq_len: Option<usize>,
+    /// Maximum number of texts to embed together; fewer take less memory [default: 512 per core]
+    #[arg(long, value_parser = at_least_1, value_name = "N")]
+    pub batch_size: Option<usize>,
     /// Output file, .jsonl, .npy or .safetensors [default: JSON lines on stdout]
     #[arg(short, long, value_name = "OUT")]
     pub output: Option<PathBuf>,
@@ -295,7 +363,7 @@ pub struct ReportArgs {
     /// Print the result as JSON on stdout
     #[arg(long)]
     pub json: bool,
-    /// Accepted for consistency; this command shows no progress
+    /// Do not show progress on stderr
     #[arg(long)]
     pub quiet: bool,
 }

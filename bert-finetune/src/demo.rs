@@ -1,10 +1,9 @@
-//! `bert-finetune` without a training file: shows the benefit of pretraining on a built-in labeled
-//! sample. This is the only module that depends on `bert-pretrain`.
+//! `bert-finetune` without a training file: shows the benefit of pretraining on a built-in labeled sample. This is the
+//! only module that depends on `bert-pretrain`.
 //!
-//! The sample contains good and bad reviews of inns from the world of `bert-pretrain`'s sample. The
-//! training texts use some of its positive and negative words, the held-out texts the others. A
-//! model that was pretrained on the world's reviews knows which words belong together; one that
-//! starts from random weights cannot.
+//! The sample contains good and bad reviews of inns from the world of `bert-pretrain`'s sample. The training texts use
+//! some of its positive and negative words, the held-out texts the others. A model that was pretrained on the world's
+//! reviews knows which words belong together; one that starts from random weights cannot.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -20,24 +19,32 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::args::TrainArgs;
+use crate::data::Files;
 use crate::for_task;
-use crate::output::{print_table, short};
+use crate::output::{class_names, print_table, short};
 use crate::predict::open_pipeline;
-use crate::settings::FinetuneSettings;
+use crate::settings::{FinetuneRunOptions, FinetuneSettings};
 use crate::tasks::any::open_task;
 use crate::tasks::{Query, RequestOf, Task};
-use crate::train::{self, Files, FinetuneOutcome};
+use crate::train::{self, FinetuneOutcome};
 
 /// Number of words of each list that the training texts use.
 const TRAINING_WORDS: usize = 6;
 
-/// Fine-tunes on the built-in sample, from the pretrained model and from random weights, and prints
-/// the difference.
+/// Texts to show answers for. Their words of praise and blame are held out: only pretraining tells what they mean.
+const QUESTIONS: [&str; 2] =
+    ["the breakfast was perfect and the bed was warm.", "what a draughty room, and what a stale soup."];
+
+/// Fine-tunes on the built-in sample, from the pretrained model and from random weights, and prints the difference.
 ///
 /// # Errors
 /// Those of [`train::run`].
-pub fn run_sample(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
-    let (mut settings, mut run) = FinetuneSettings::resolve(args)?;
+pub fn run_sample(
+    mut settings: FinetuneSettings,
+    mut run: FinetuneRunOptions,
+    args: &TrainArgs,
+    interrupt: &Interrupt,
+) -> Result<ExitCode> {
     let is_pretrained = args.model.is_some() || settings.model.join("model.safetensors").exists();
     if !is_pretrained && let Ended::Interrupted(code) = pretrain_for_a_moment(args, &settings.model, interrupt)? {
         return Ok(ExitCode::from(code as u8));
@@ -69,13 +76,14 @@ pub fn run_sample(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
         print_line(&summary)?;
         return Ok(ExitCode::SUCCESS);
     }
-    print_table(&pretrained.summary);
+    if !run.quiet {
+        print_table(&pretrained.summary, &class_names(&directory));
+    }
     let (pretrained, random) = (accuracy(&pretrained), accuracy(&random));
     print_line(format_args!("held-out accuracy from the pretrained model {pretrained:.3}"))?;
     print_line(format_args!("held-out accuracy from random weights       {random:.3}"))?;
     print_line(format_args!("gain from pretraining                       {:+.3}", pretrained - random))?;
-    let texts = ["the breakfast was superb and the music was lovely.", "what a gloomy room, and what a stale soup."];
-    for_task!(open_task(&directory)?, task => show_answers(&task, &directory, &texts, &args.common))?;
+    for_task!(open_task(&directory)?, task => show_answers(&task, &directory, &QUESTIONS, &args.common))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -92,8 +100,7 @@ fn show_answers<T: Task>(task: &T, directory: &Path, texts: &[&str], common: &Co
     Ok(())
 }
 
-/// Pretrains briefly on the sample if `bert-pretrain` has not been run, or resumes if that was
-/// interrupted.
+/// Pretrains briefly on the sample if `bert-pretrain` has not been run, or resumes if that was interrupted.
 fn pretrain_for_a_moment(args: &TrainArgs, directory: &Path, interrupt: &Interrupt) -> Result<Ended> {
     eprintln!(
         "no model in {} yet: pretraining one on the built-in sample first (`bert-pretrain`)",
@@ -153,5 +160,13 @@ mod tests {
         let (seen, asked) = (words(&training), words(&held_out));
         assert_eq!((seen.len(), asked.len()), (12, 8));
         assert!(asked.iter().all(|word| !seen.contains(word)));
+        // Reported: the demonstration asked about a word that is in no list.
+        for (question, list) in QUESTIONS.iter().zip([&PRAISE, &BLAME]) {
+            let found = words(question);
+            assert!(
+                found.len() == 2 && found.iter().all(|word| list.contains(word) && asked.contains(word)),
+                "{found:?}"
+            );
+        }
     }
 }

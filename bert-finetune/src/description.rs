@@ -1,12 +1,13 @@
-//! `finetune.json`: what a head needs to be used again — the task, the columns of its files, the longest sequence — so
-//! that `evaluate` and `predict` need no flags. A directory from elsewhere is understood by its `config.json`.
+//! `finetune.json`: the task, the columns and the sequence length of a fine-tuned model, so that `evaluate` and `predict`
+//! need no options. A directory from elsewhere is understood by its `config.json`.
 
 use std::path::Path;
 
 use bert_cli::input::columns::Column;
+use bert_cli::input::header::ColumnSource;
 use bert_cli::input::table::TableOptions;
-use bert_model::file::replace_file;
-use bert_model::pipeline::tags::TagScheme;
+use bert_model::file::{read_text, replace_file};
+use bert_model::pipeline::tags::{TagReader, TagScheme};
 use bert_model::{BertConfig, Error, Result, Tokenizer};
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +34,9 @@ pub struct Description {
     pub choices: Vec<String>,
     /// Whether tables begin with a header.
     pub header: bool,
+    /// Who named the columns.
+    #[serde(skip)]
+    pub source: ColumnSource,
     /// Whether rows with too few fields are passed over, as GLUE's own readers do for QQP.
     #[serde(default)]
     pub skip_short_rows: bool,
@@ -40,7 +44,7 @@ pub struct Description {
     pub token_column: Option<String>,
     /// Column of the tag in a CoNLL file; none for the usual one.
     pub tag_column: Option<String>,
-    /// What the prefixes of the tags mean, as learned.
+    /// The scheme of the tags.
     pub tag_scheme: TagScheme,
     /// Longest sequence in tokens.
     pub max_seq_len: usize,
@@ -53,18 +57,22 @@ pub struct Description {
 }
 
 impl Description {
-    /// Of the model in `directory`: what was written there, else what its `config.json` lets one conclude.
+    /// Of the model in `directory`: what was written there, else what its `config.json` tells. `task` is the user's, for
+    /// a model that does not say for what its head was trained.
     ///
     /// # Errors
-    /// If the directory does not say for what its head was trained.
-    pub fn read(directory: &Path, config: &BertConfig) -> Result<Self> {
+    /// If nothing says for what the head was trained, or the directory says otherwise than `task`.
+    pub fn read(directory: &Path, config: &BertConfig, task: Option<TaskKind>) -> Result<Self> {
         let path = directory.join(FILE);
         if !path.exists() {
-            return Self::conclude(directory, config);
+            return Self::conclude(directory, config, task);
         }
-        let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
-        let description: Self = serde_json::from_str(&text)
+        let description: Self = serde_json::from_str(&read_text(&path)?)
             .map_err(|error| Error::line(&path, error.line() as u64, error.to_string(), "a description of a head"))?;
+        if let Some(asked) = task.filter(|asked| *asked != description.task) {
+            return Err(contradicted(asked, &path, description.task));
+        }
+        let description = Self { source: ColumnSource::Remembered, ..description };
         let positions = config.max_position_embeddings;
         let length = description.max_seq_len;
         let check = |good: bool, key: &str, found: usize, expected: String| match good {
@@ -79,17 +87,27 @@ impl Description {
         Ok(description)
     }
 
-    fn conclude(directory: &Path, config: &BertConfig) -> Result<Self> {
-        let Some(task) = TaskKind::of_head(config) else {
-            let architecture = config.architectures.iter().flatten().next().map_or("none", String::as_str);
-            return Err(Error::file(
-                directory.join("config.json"),
-                format!("architecture {architecture}"),
-                "a fine-tuned model; train one with `bert-finetune train`",
-            ));
+    fn conclude(directory: &Path, config: &BertConfig, asked: Option<TaskKind>) -> Result<Self> {
+        let path = directory.join("config.json");
+        let told = TaskKind::of_head(config);
+        let task = match (told, asked) {
+            (Some(told), Some(asked)) if told != asked => {
+                // The same head may have any of several uses where `problem_type` names none.
+                if told.architecture != asked.architecture || config.problem_type.is_some() {
+                    return Err(contradicted(asked, &path, told));
+                }
+                asked
+            }
+            (told, asked) => asked.or(told).ok_or_else(|| {
+                let architecture = config.architectures.iter().flatten().next().map_or("none", String::as_str);
+                let expected = "a fine-tuned model; train one with `bert-finetune train`, or name the task of this one with \
+                                --task";
+                Error::file(&path, format!("architecture {architecture}"), expected)
+            })?,
         };
         let labels = config.labels()?.unwrap_or_default();
-        Ok(Self { tag_scheme: TagScheme::detect([&labels[..]]), ..Self::usual(task, config.max_position_embeddings) })
+        let tag_scheme = TagReader::of_labels(&labels).scheme();
+        Ok(Self { tag_scheme, ..Self::usual(task, config.max_position_embeddings) })
     }
 
     /// The usual columns.
@@ -102,6 +120,7 @@ impl Description {
             label: Some("label".into()),
             choices: Vec::new(),
             header: true,
+            source: ColumnSource::Usual,
             skip_short_rows: false,
             token_column: None,
             tag_column: None,
@@ -122,13 +141,15 @@ impl Description {
         replace_file(directory.join(FILE), (text + "\n").as_bytes())
     }
 
-    /// Checks that a model can read what the task and the tokenizer give it.
+    /// Checks that a model can read what the task and the tokenizer give it, before any text is read.
     ///
     /// # Errors
-    /// If the vocabulary is larger than the model's, or two texts are read by a model of one token type.
+    /// Those of [`Tokenizer::check_fits`] and [`Tokenizer::check_fits_pairs`].
     pub fn check_fits(&self, config: &BertConfig, tokenizer: &Tokenizer) -> Result<()> {
-        tokenizer.check_fits(config)?;
-        if self.task.reads_pairs || self.text_pair.is_some() { config.check_pairs() } else { Ok(()) }
+        match self.task.reads_pairs || self.text_pair.is_some() {
+            true => tokenizer.check_fits_pairs(config),
+            false => tokenizer.check_fits(config),
+        }
     }
 
     /// The metric that decides; the task's own if the one that is named is of another.
@@ -155,13 +176,18 @@ impl Description {
             label: None,
             header: self.header,
             skip_short_rows: self.skip_short_rows,
+            source: self.source,
         })
     }
 
-    /// The same with another threshold of "no answer", if there is one.
+    /// The same with another threshold of "no answer", if one is given.
     pub fn with_threshold(self, threshold: Option<f64>) -> Self {
         Self { no_answer_threshold: threshold.or(self.no_answer_threshold), ..self }
     }
+}
+
+fn contradicted(asked: TaskKind, path: &Path, told: TaskKind) -> Error {
+    Error::Usage(format!("--task {asked}: {} says that the model is for {told}", path.display()))
 }
 
 #[cfg(test)]

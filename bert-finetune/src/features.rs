@@ -1,23 +1,28 @@
-//! What the heads read: the encoder's hidden states, computed at every step, or, where the encoder is frozen, once for
+//! The input of the heads: the encoder's hidden states, computed at every step, or, where the encoder is frozen, once for
 //! each text (BERT as a source of features: paper, section 5.3).
 
 use std::sync::Arc;
 
-use bert_model::pipeline::{HeadProcessor, Processor, longest};
+use bert_model::pipeline::{HeadProcessor, Processor, check_fit, longest};
 use bert_model::text::{Sequence, collate};
 use bert_model::workers::BATCH_TOKENS;
-use bert_model::{Result, Workers};
+use bert_model::{BertConfig, Result, Workers};
 use burn::tensor::{Device, Tensor, TensorData};
 
+use crate::meter::Meter;
 use crate::tasks::{InputOf, ModelOf, OutputsOf, Task};
 
 /// The hidden states of each sequence of an input that the head reads: H numbers for `[CLS]`, or for every token.
 pub type Features = Vec<Arc<[f32]>>;
 
-/// Examples as the model sees them.
+/// Tokenized examples.
 pub struct Encoded<T: Task> {
     /// The inputs of each example.
     pub inputs: Vec<Vec<InputOf<T>>>,
+    /// Index and length in tokens of each example that was truncated.
+    pub truncated: Vec<(usize, usize)>,
+    /// Shows the progress of [`Encoded::score`].
+    meter: Option<Meter>,
     /// What the head should say about each input, example after example.
     targets: Vec<T::Target>,
     /// Of every input, example after example; none where the encoder has yet to run.
@@ -50,17 +55,32 @@ impl<T: Task> Item<'_, T> {
 }
 
 impl<T: Task> Encoded<T> {
-    /// Tokenizes examples.
+    /// Tokenizes examples for a model with this configuration.
     ///
     /// # Errors
-    /// If a text cannot be tokenized.
-    pub fn new(task: &T, examples: &[T::Example]) -> Result<Self> {
-        let encode = |example| task.processor().preprocess(&task.request(example));
-        let inputs: Vec<Vec<InputOf<T>>> = examples.iter().map(encode).collect::<Result<_>>()?;
+    /// If a text cannot be tokenized, or the model cannot read what it became.
+    pub fn new(task: &T, examples: &[T::Example], config: &BertConfig) -> Result<Self> {
+        let count = || task.processor().tokenizer().truncated_count();
+        let (mut inputs, mut truncated) = (Vec::<Vec<InputOf<T>>>::with_capacity(examples.len()), Vec::new());
+        for (index, example) in examples.iter().enumerate() {
+            let before = count();
+            let own = task.processor().preprocess(&task.request(example))?;
+            if count() > before {
+                truncated.push((index, own.iter().map(longest::<T::Processor>).max().unwrap_or(0)));
+            }
+            inputs.push(own);
+        }
+        check_fit::<T::Processor>(&inputs.iter().flatten().collect::<Vec<_>>(), config)?;
         let targets = examples.iter().zip(&inputs).flat_map(|(example, inputs)| task.targets(example, inputs));
         let targets: Vec<T::Target> = targets.collect();
         let features = vec![None; targets.len()];
-        Ok(Self { inputs, targets, features })
+        Ok(Self { inputs, truncated, meter: None, targets, features })
+    }
+
+    /// The same, with a display of progress on stderr while [`Encoded::score`] runs, unless `quiet`.
+    pub fn with_progress(self, what: &str, quiet: bool) -> Self {
+        let meter = Meter::new(what, Some(self.targets.len() as u64), quiet);
+        Self { meter: Some(meter), ..self }
     }
 
     /// All inputs, example after example.
@@ -101,8 +121,11 @@ impl<T: Task> Encoded<T> {
         let outputs = for_each_input(&self.items(), device, |items| {
             let hidden = hidden_states(task, model, items, device);
             let inputs: Vec<&InputOf<T>> = items.iter().map(|item| item.input).collect();
-            task.processor().head(model, hidden, &inputs)
+            let outputs = task.processor().head(model, hidden, &inputs);
+            self.meter.iter().for_each(|meter| meter.add(items.len() as u64));
+            outputs
         })?;
+        self.meter.iter().for_each(Meter::finish);
         let mut outputs = outputs.into_iter();
         Ok(self.inputs.iter().map(|inputs| outputs.by_ref().take(inputs.len()).collect()).collect())
     }
@@ -136,7 +159,8 @@ fn stack(rows: &[&Arc<[f32]>], width: usize, device: &Device) -> Tensor<3> {
     Tensor::from_data(TensorData::new(values, [rows.len(), longest / width, width]), device)
 }
 
-/// Applies `work` to batches of inputs of like lengths, spread over the cores; one result for each input, in their order.
+/// Applies `work` to batches of inputs of like lengths, spread over the cores; one result for each input, in their
+/// order.
 fn for_each_input<T: Task, R: Send>(
     items: &[Item<T>],
     device: &Device,

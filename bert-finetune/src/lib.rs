@@ -2,10 +2,11 @@
 //!
 //! [`data`] reads files, [`tasks`] defines each task's inputs, loss and answers, [`features`]
 //! computes what the heads read, and [`metrics`] scores predictions. [`train`] fine-tunes,
-//! [`predict`] answers, [`vectors`] writes embeddings, and [`report`] shows a run. [`description`]
-//! is what a model directory records about its head. [`args`] is the command line, with [`presets`]
-//! and its validated form in [`settings`]; [`output`] prints results, and [`demo`] is the run
-//! without options.
+//! [`predict`] answers, [`mod@evaluate`] measures, [`embed`] computes vectors that [`vectors`] writes,
+//! and [`report`] shows a run. [`description`] is what a model directory records about its head.
+//! [`args`] is the command line, with [`presets`] and its validated form in [`settings`]; [`effect`]
+//! refuses options without effect. [`output`], [`meter`] and [`truncated`] tell about results,
+//! progress and texts that were cut, and [`demo`] is the run without options.
 
 // Invalid user input must never panic.
 #![deny(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::unreachable)]
@@ -15,14 +16,20 @@ pub mod args;
 pub mod data;
 pub mod demo;
 pub mod description;
+pub mod effect;
+pub mod embed;
+pub mod evaluate;
 pub mod features;
+pub mod meter;
 pub mod metrics;
 mod option_values;
 pub mod output;
 pub mod predict;
 pub mod presets;
 pub mod report;
+pub mod resume;
 pub mod settings;
 pub mod tasks;
 pub mod train;
+pub mod truncated;
 pub mod vectors;

@@ -1,33 +1,29 @@
-//! The program: parses, runs, prints, and turns errors into one line and an exit code.
+//! The `bert-finetune` program: parses the command line, runs the command and prints its result.
 
 #![deny(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::unreachable)]
 
 use std::process::ExitCode;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use bert_cli::allocator::keep_memory;
-use bert_cli::input::columns::Column;
-use bert_cli::input::read_inputs;
-use bert_cli::input::table::{Row, TableOptions};
-use bert_cli::program::{exit, print_line, select_device};
-use bert_finetune::args::{Cli, Command, EmbedArgs, EvaluateArgs, Pooling, PredictArgs, ReportArgs, TrainArgs};
+use bert_cli::input::kind::Input;
+use bert_cli::program::{create_parent, exit, print_line};
+use bert_finetune::args::{Cli, Command, EmbedArgs, EvaluateArgs, PredictArgs, ReportArgs, TrainArgs};
+use bert_finetune::data::Files;
 use bert_finetune::description::Description;
-use bert_finetune::features::Encoded;
-use bert_finetune::output::{print_metrics, print_table, warn_truncated};
-use bert_finetune::predict::{WINDOW, open_pipeline, predict_with};
+use bert_finetune::effect::{check_evaluate, check_predict};
+use bert_finetune::embed::embed;
+use bert_finetune::evaluate::{Evaluation, evaluate, write_predictions};
+use bert_finetune::output::{class_names, hint_never_found, print_metrics, print_next_steps, print_table};
+use bert_finetune::predict::predict;
 use bert_finetune::settings::FinetuneSettings;
-use bert_finetune::tasks::Task;
 use bert_finetune::tasks::any::{AnyTask, open_task_for};
-use bert_finetune::train::{self, Files, FinetuneOutcome};
-use bert_finetune::vectors::{Sink, write_lines};
+use bert_finetune::train::{self, FinetuneOutcome};
 use bert_finetune::{demo, for_task, report};
-use bert_model::Error;
-use bert_model::device::NamedDevice;
-use bert_model::pipeline::{Processor, TextEmbedder};
 use bert_model::pretrained::load_config;
-use bert_train::{Ended, Interrupt, Progress};
+use bert_train::{Ended, Interrupt};
 use clap::Parser;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -50,17 +46,27 @@ fn run(cli: &Cli) -> Result<ExitCode> {
 }
 
 fn run_train(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
-    let (settings, run) = FinetuneSettings::resolve(args)?;
-    let Some(training) = settings.train.clone() else { return demo::run_sample(args, interrupt) };
+    let (settings, run) = match args.resume {
+        true => FinetuneSettings::resume(args)?,
+        false => FinetuneSettings::resolve(args)?,
+    };
+    let Some(training) = settings.train.clone() else { return demo::run_sample(settings, run, args, interrupt) };
     let files = Files { training, evaluation: settings.eval.clone(), test: settings.test.clone() };
+    run.predictions.as_deref().map_or(Ok(()), create_parent)?;
     let FinetuneOutcome { ended, summary } = train::run(&settings, &run, &files, interrupt)?;
     if let Ended::Interrupted(code) = ended {
         return Ok(ExitCode::from(code as u8));
     }
-    if run.json {
-        print_line(&summary)?;
-    } else {
-        print_table(&summary);
+    write_predictions(&settings, &run)?;
+    let labels = class_names(&run.output);
+    match run.json {
+        true => print_line(&summary)?,
+        false if !run.quiet => print_table(&summary, &labels),
+        false => {}
+    }
+    if !run.quiet {
+        hint_never_found(&summary["eval"], &labels);
+        print_next_steps(&run.output, &settings.description);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -76,114 +82,49 @@ fn run_report(args: &ReportArgs) -> Result<ExitCode> {
 }
 
 fn run_evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
-    let metrics = for_task!(
-        open_task_for(&args.model, |usual| {
-            args.columns.over(usual, args.label.as_deref()).with_threshold(args.no_answer_threshold)
-        })?,
-        task => evaluate_with(&task, args)
-    )?;
+    let data = Input::new(&args.data).in_format(args.input_format);
+    check_evaluate(args, Description::read(&args.model, &load_config(&args.model)?, args.task)?.task, &data)?;
+    let task = open_task_for(&args.model, args.task, |usual| {
+        args.columns.over(usual, args.label.as_deref()).with_threshold(args.no_answer_threshold)
+    })?;
+    let evaluation = Evaluation {
+        model: &args.model,
+        data,
+        keep: &args.keep,
+        predictions: args.predictions.as_deref(),
+        common: &args.common,
+    };
+    let metrics = for_task!(task, task => evaluate(&task, evaluation))?;
+    let labels = class_names(&args.model);
     if args.common.json {
         print_line(Value::Object(metrics))?;
     } else {
-        print_metrics(&metrics)?;
+        print_metrics(&metrics, &labels)?;
+        if !args.common.quiet {
+            hint_never_found(&Value::Object(metrics), &labels);
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn evaluate_with<T: Task>(task: &T, args: &EvaluateArgs) -> Result<Map<String, Value>> {
-    let NamedDevice { device, .. } = select_device(&args.common.device, args.common.quiet)?;
-    let pipeline = open_pipeline(task, &args.model, &device)?;
-    let examples = task.read(&args.data)?;
-    let encoded = Encoded::new(task, &examples)?;
-    warn_truncated(task.processor().tokenizer().truncated_count());
-    let (metrics, outputs) = train::evaluate(task, pipeline.model(), &examples, &encoded, &device)?;
-    if let Some(path) = &args.predictions {
-        let answer = |((example, inputs), outputs): ((&T::Example, &Vec<_>), &Vec<_>)| {
-            task.json(&task.processor().postprocess(&task.request(example), inputs, outputs)).to_string()
-        };
-        let lines: Vec<String> = examples.iter().zip(&encoded.inputs).zip(&outputs).map(answer).collect();
-        write_lines(path, &lines)?;
-    }
-    Ok(metrics)
-}
-
 fn run_predict(args: &PredictArgs) -> Result<ExitCode> {
-    let mut task = open_task_for(&args.model, |usual| {
+    // The context of a question is a text, too.
+    let has_texts = args.context.is_none() || args.texts.input.is_some() || !args.texts.texts.is_empty();
+    let source = if has_texts { args.texts.source()? } else { None };
+    let kind = Description::read(&args.model, &load_config(&args.model)?, args.task)?.task;
+    check_predict(args, kind, source.as_ref())?;
+    let mut task = open_task_for(&args.model, args.task, |usual| {
         let unlabeled = Description { label: None, ..usual };
         args.columns.over(unlabeled, None).with_threshold(args.no_answer_threshold)
     })?;
-    match (&mut task, args.n_best) {
-        (AnyTask::QuestionAnswering(task), Some(n_best)) => {
-            task.processor = task.processor.clone().with_candidates(n_best);
-        }
-        (_, Some(_)) => return Err(Error::Usage("--n-best: only questions have answers to list".into()).into()),
-        (_, None) => {}
+    if let (AnyTask::QuestionAnswering(task), Some(n_best)) = (&mut task, args.n_best) {
+        task.processor = task.processor.clone().with_candidates(n_best);
     }
-    for_task!(task, task => predict_with(&task, args))?;
+    for_task!(task, task => predict(&task, kind, args, source))?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn run_embed(args: &EmbedArgs) -> Result<ExitCode> {
-    let embedder = open_embedder(args)?;
-    let text = Column::parse(&args.text, !args.no_header)?;
-    let columns = TableOptions { header: !args.no_header, ..TableOptions::texts(text) };
-    let every_token = args.pooling == Pooling::None;
-    let source = args.texts.source()?;
-    let mut rows: Box<dyn Iterator<Item = bert_model::Result<Row>> + Send> = match &source {
-        Some(input) => read_inputs(input, &columns)?,
-        None => Box::new(
-            args.texts.texts.clone().into_iter().map(|text| Ok(Row { line: 1, text, pair: None, labels: vec![] })),
-        ),
-    };
-    let mut sink = Sink::open(args.output.as_deref(), every_token)?;
-    let mut progress = Progress::new("embedding", None, 0, args.common.quiet || source.is_none());
-    let mut done = 0;
-    loop {
-        let window = rows.by_ref().take(WINDOW).map(|row| Ok(row?.text));
-        let texts: Vec<String> = window.collect::<bert_model::Result<_>>()?;
-        if texts.is_empty() {
-            break;
-        }
-        match every_token {
-            true => {
-                for (text, embedded) in texts.iter().zip(embedder.embed_tokens(&texts)?) {
-                    sink.add(text, &embedded.tokens, embedded.vectors, every_token)?;
-                }
-            }
-            false => {
-                for (text, vector) in texts.iter().zip(embedder.embed(&texts)?) {
-                    sink.add(text, &[], vec![vector], every_token)?;
-                }
-            }
-        }
-        done += texts.len() as u64;
-        progress.update(done, "texts");
-    }
-    progress.finish();
-    warn_truncated(embedder.truncated_count());
-    sink.finish(every_token)?;
+    embed(args)?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn open_embedder(args: &EmbedArgs) -> Result<TextEmbedder> {
-    let NamedDevice { device, .. } = select_device(&args.common.device, args.common.quiet)?;
-    let config = load_config(&args.model)?;
-    let in_option = |error: Error| Error::Usage(format!("--{error}"));
-    args.layers.resolve(config.num_hidden_layers + 1).map_err(in_option)?;
-    let limit = config.max_position_embeddings;
-    let mut builder = TextEmbedder::builder()
-        .device(device)
-        .max_length(args.max_seq_len.unwrap_or(limit).min(limit))
-        .layers(args.layers.clone())
-        .combine(args.combine.into())
-        .normalize(args.normalize);
-    if let Some(pooling) = args.pooling.of_text() {
-        builder = builder.pooling(pooling);
-    }
-    builder.open(&args.model).map_err(|error| match error {
-        Error::MissingTensors { .. } => {
-            anyhow!("{}: the checkpoint has no pooler; choose another --pooling", args.model.display())
-        }
-        other => other.into(),
-    })
 }

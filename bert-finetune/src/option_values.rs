@@ -5,23 +5,31 @@ use std::str::FromStr;
 use bert_model::pipeline;
 use clap::ValueEnum;
 
-/// How the vectors of a text's tokens become one.
+/// Parses a number of at least 1.
+///
+/// # Errors
+/// If it is none.
+pub fn at_least_1(number: &str) -> Result<usize, String> {
+    number.parse().ok().filter(|&number| number > 0).ok_or_else(|| "expected a number, at least 1".into())
+}
+
+/// How the vectors of a text's tokens are pooled into one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Pooling {
-    /// Their mean, padding left out.
+    /// Their mean, without padding.
     Mean,
-    /// That of `[CLS]`.
+    /// The vector of `[CLS]`.
     Cls,
-    /// The highest of each component.
+    /// The maximum of each component.
     Max,
     /// The pooler's output.
     Pooler,
-    /// They stay as they are.
+    /// Not at all: every token keeps its vector.
     None,
 }
 
 impl Pooling {
-    /// As the library has it; `None` for a vector of every token.
+    /// The library's value; `None` if every token keeps its vector.
     pub fn of_text(self) -> Option<pipeline::Pooling> {
         match self {
             Self::Mean => Some(pipeline::Pooling::Mean),
@@ -33,10 +41,10 @@ impl Pooling {
     }
 }
 
-/// How the vectors of several layers become one.
+/// How the vectors of several layers are combined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Combine {
-    /// Behind each other.
+    /// Concatenated.
     Concat,
     /// Their sum.
     Sum,

@@ -1,83 +1,97 @@
-//! Answers for any number of texts at speed: a window of inputs at a time, in batches of like lengths that hold little
-//! padding, answered in the order in which they came.
+//! `bert-finetune predict`: an answer for every text, in the order of the texts and as they arrive.
 
 use std::path::Path;
 
 use anyhow::anyhow;
-use bert_cli::program::{print_line, select_device};
+use bert_cli::answers::Answers;
+use bert_cli::input::count_rows;
+use bert_cli::input::keep::KeptRow;
+use bert_cli::input::kind::{Format, Input};
+use bert_cli::program::select_device;
+use bert_cli::stream::Batches;
 use bert_model::device::NamedDevice;
 use bert_model::pipeline::Pipeline;
 use bert_model::{Error, Result};
-use bert_train::Progress;
 use burn::tensor::Device;
 
-use crate::args::PredictArgs;
-use crate::output::{short, warn_truncated};
-use crate::tasks::{Examples, Query, RequestOf, Task};
+use crate::args::{PredictArgs, batch_size};
+use crate::meter::Meter;
+use crate::output::{short, warn};
+use crate::tasks::kind::TaskKind;
+use crate::tasks::{Query, RequestOf, Task};
+use crate::truncated::{Truncated, number};
 
-/// Texts that are held in memory at once.
-pub const WINDOW: usize = 4096;
-
-/// The pipeline of a fine-tuned directory; a model whose head was never trained is refused.
+/// The pipeline of a fine-tuned directory, with a warning of what is odd about it; a model whose head was never trained
+/// is refused.
 ///
 /// # Errors
 /// If it cannot be loaded, or is no fine-tuned model.
 pub fn open_pipeline<T: Task>(task: &T, directory: &Path, device: &Device) -> anyhow::Result<Pipeline<T::Processor>> {
-    Pipeline::with_processor(directory, task.processor().clone(), device).map_err(|error| match error {
-        Error::MissingTensors { tensors, .. } => anyhow!(
-            "{}: no tensor `{}`: not a fine-tuned model; train one with `bert-finetune train`",
-            directory.display(),
-            tensors.first().map_or("", String::as_str)
-        ),
-        other => other.into(),
-    })
+    let pipeline =
+        Pipeline::with_processor(directory, task.processor().clone(), device).map_err(|error| match error {
+            Error::MissingTensors { tensors, .. } => anyhow!(
+                "{}: no tensor `{}`: not a fine-tuned model; train one with `bert-finetune train`",
+                directory.display(),
+                tensors.first().map_or("", String::as_str)
+            ),
+            other => other.into(),
+        })?;
+    warn(directory, pipeline.warning());
+    Ok(pipeline)
 }
 
-/// Answers for the texts of a command line, on stdout.
+/// Prints an answer for each text of a command line, whose texts are in `source`, or else its arguments.
 ///
 /// # Errors
-/// Whatever can be wrong with the model, the device or the texts.
-pub fn predict_with<T: Task>(task: &T, args: &PredictArgs) -> anyhow::Result<()> {
+/// If the model, the device or a text is invalid, or the answers cannot be written.
+pub fn predict<T: Task>(task: &T, kind: TaskKind, args: &PredictArgs, source: Option<Input>) -> anyhow::Result<()> {
+    let quiet = args.common.quiet || source.is_none();
+    let place = if source.is_some() { "row" } else { "text" };
+    let total = source.as_ref().filter(|_| !quiet).and_then(|input| total(kind, input, !args.columns.no_header));
+    // Reading begins here, while the model is loaded.
+    let batches = examples(task, args, source)?;
     let NamedDevice { device, .. } = select_device(&args.common.device, args.common.quiet)?;
     let pipeline = open_pipeline(task, &args.model, &device)?;
-    let query = Query {
-        text: String::new(),
-        pair: args.pair.clone(),
-        question: args.question.clone(),
-        choices: args.choice.clone(),
-    };
-    let mut texts = args.texts.clone();
-    texts.texts.extend(args.context.clone().filter(|_| args.texts.texts.is_empty()));
-    let source = texts.source()?;
-    let is_long = source.is_some();
-    // What belongs to a text is in the file's columns.
-    query.check(if is_long { &[] } else { T::OPTIONS })?;
-    let mut examples: Examples<T::Example> = match source {
-        Some(input) => task.questions(&input)?,
-        None => {
-            let question = |text: &String| task.question(&Query { text: text.clone(), ..query.clone() });
-            Box::new(texts.texts.iter().map(question).collect::<Vec<_>>().into_iter())
+    let mut answers = Answers::new(args.common.json);
+    let meter = Meter::new("predicting", total, quiet);
+    let mut truncated = Truncated::default();
+    for batch in batches {
+        let batch = batch?;
+        let requests: Vec<RequestOf<T>> = batch.iter().map(|(example, _)| task.request(example)).collect();
+        for ((_, row), answer) in batch.iter().zip(pipeline.run(&requests)?) {
+            answers.write(row, task.json(&answer), short)?;
         }
-    };
-    let mut progress = Progress::new("predicting", None, 0, args.common.quiet || !is_long);
-    let mut done = 0;
-    loop {
-        let window: Vec<T::Example> = examples.by_ref().take(WINDOW).collect::<Result<_, _>>()?;
-        if window.is_empty() {
-            break;
-        }
-        let requests: Vec<RequestOf<T>> = window.iter().map(|example| task.request(example)).collect();
-        for answer in pipeline.run(&requests)? {
-            let answer = task.json(&answer);
-            match args.common.json {
-                true => print_line(answer)?,
-                false => print_line(short(&answer))?,
-            }
-        }
-        done += window.len() as u64;
-        progress.update(done, "texts");
+        answers.flush()?;
+        truncated.note(pipeline.processor(), &requests, |index| number(&batch[index].1, index))?;
+        meter.add(batch.len() as u64);
     }
-    progress.finish();
-    warn_truncated(pipeline.truncated_count());
+    meter.finish();
+    truncated.warn(place);
     Ok(())
+}
+
+/// The number of texts in a file, if it can be counted.
+fn total(kind: TaskKind, input: &Input, header: bool) -> Option<u64> {
+    let is_conll = kind.options.contains(&"tag-column") && input.format == Some(Format::Tsv);
+    if is_conll { None } else { count_rows(input, header) }
+}
+
+/// The examples of a file, of the standard input, or of the command line, with their rows.
+fn examples<T: Task>(task: &T, args: &PredictArgs, source: Option<Input>) -> Result<Batches<(T::Example, KeptRow)>> {
+    let Some(input) = source else {
+        let texts = args.texts.texts.iter().chain(&args.context).map(|text| {
+            let query = Query {
+                text: text.clone(),
+                pair: args.pair.clone(),
+                question: args.question.clone(),
+                choices: args.choice.clone(),
+            };
+            Ok((task.question(&query)?, KeptRow::default()))
+        });
+        return Ok(Batches::new(texts.collect::<Vec<_>>().into_iter(), batch_size(args.batch_size), false));
+    };
+    let is_live = !input.is_regular_file();
+    let (input, mut kept) = input.keeping(args.keep.clone());
+    let examples = task.questions(&input)?.map(move |example| Ok((example?, kept.next_row()?)));
+    Ok(Batches::new(examples, batch_size(args.batch_size), is_live))
 }

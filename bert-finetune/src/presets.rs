@@ -9,7 +9,7 @@ use crate::tasks::question_answering::QUESTION_ANSWERING;
 use crate::tasks::sequence::{CLASSIFICATION, REGRESSION};
 use crate::tasks::tagging::TAGGING;
 
-/// The task, columns and metric of a known data set.
+/// Task, columns and metric of a known data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Preset {
     /// Its name for `--preset`.

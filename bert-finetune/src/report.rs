@@ -5,10 +5,12 @@ use std::path::Path;
 
 use bert_model::file::replace_file;
 use bert_model::{Error, Result};
-use bert_train::report::{Cell, Chart, Mark, MarkedText, Report, ReportExample, fact, points};
+use bert_train::report::{Cell, Chart, Mark, MarkedText, Report, ReportExample, facts, points};
 use bert_train::run_directory::{read_metrics, read_run};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+use crate::output::metric_name;
 
 const EVALUATION: &str = "evaluation.json";
 /// Maximum number of mistakes to record.
@@ -58,6 +60,9 @@ pub struct EvaluationRecord {
     pub metrics: Map<String, Value>,
     /// The worst mistakes, worst first.
     pub mistakes: Vec<Mistake>,
+    /// The metrics of the test file, if the run has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<Map<String, Value>>,
 }
 
 impl EvaluationRecord {
@@ -77,6 +82,21 @@ fn read_evaluation(path: &Path) -> Result<EvaluationRecord> {
         .map_err(|error| Error::line(path, error.line() as u64, error.to_string(), "the evaluation of a run"))
 }
 
+/// Adds the metrics of the test file to `evaluation.json`. Without an evaluation there is none yet: the model is that of
+/// the last epoch, `epoch`.
+///
+/// # Errors
+/// If the file cannot be read or written.
+pub fn record_test(directory: &Path, epoch: u64, test: Option<&Map<String, Value>>) -> Result<()> {
+    let Some(test) = test else { return Ok(()) };
+    let path = directory.join(EVALUATION);
+    let record = match path.exists() {
+        true => read_evaluation(&path)?,
+        false => EvaluationRecord { epoch, metrics: Map::new(), mistakes: Vec::new(), test: None },
+    };
+    EvaluationRecord { test: Some(test.clone()), ..record }.save(directory)
+}
+
 /// Writes `report.html` for the run in `directory`.
 ///
 /// # Errors
@@ -88,24 +108,31 @@ pub fn write(directory: &Path) -> Result<()> {
         path if path.exists() => Some(read_evaluation(&path)?),
         _ => None,
     };
+    let labels: Vec<String> = serde_json::from_value(run["labels"].clone()).unwrap_or_default();
     let mut report = Report::new("bert-finetune", directory.display().to_string());
     if let Some(evaluation) = &evaluation {
-        let number =
-            |(name, value): (&String, &Value)| Some((name.replace('_', " "), format!("{:.4}", value.as_f64()?)));
-        let mut figures = vec![("best epoch".to_string(), evaluation.epoch.to_string())];
-        figures.extend(evaluation.metrics.iter().filter(|(name, _)| *name != "examples").filter_map(number).take(9));
-        report.figures("Held-out examples", &figures);
+        let best = vec![("best epoch".to_string(), evaluation.epoch.to_string())];
+        report.figures("Held-out examples", &[best, figures(&evaluation.metrics, &labels)].concat());
+        if let Some(test) = &evaluation.test {
+            report.figures("Test examples", &figures(test, &labels));
+        }
     }
     charts(&mut report, &log, run["settings"]["metric"].as_str().unwrap_or("accuracy"));
     if let Some(evaluation) = evaluation {
-        let labels: Vec<String> = serde_json::from_value(run["labels"].clone()).unwrap_or_default();
         details(&mut report, &evaluation, &labels);
     }
     for (title, part) in [("Data", "examples"), ("Settings", "settings"), ("Model", "model")] {
-        let facts: Vec<(String, String)> = run[part].as_object().into_iter().flatten().map(fact).collect();
-        report.facts(title, &facts);
+        report.facts(title, &facts(&run[part]));
     }
     report.write(directory.join("report.html"))
+}
+
+/// The metrics that are shown in large print, as `(name, value)`.
+fn figures(metrics: &Map<String, Value>, labels: &[String]) -> Vec<(String, String)> {
+    let figure = |(name, value): (&String, &Value)| {
+        Some((metric_name(name, metrics, labels), format!("{:.4}", value.as_f64()?)))
+    };
+    metrics.iter().filter(|(name, _)| *name != "examples").filter_map(figure).take(9).collect()
 }
 
 fn charts(report: &mut Report, log: &[Value], metric: &str) {
@@ -117,7 +144,11 @@ fn charts(report: &mut Report, log: &[Value], metric: &str) {
     }
     report.chart(loss);
     if evals(metric).len() > 1 {
-        report.chart(Chart::new("Metric on held-out examples", "step", metric).series(metric, evals(metric)));
+        let chart = Chart::new("Metric on held-out examples", "step", metric).series(metric, evals(metric));
+        report.chart(match metric {
+            "mcc" | "pearson" | "spearman" => chart.bounded(-1.0, 1.0),
+            _ => chart.bounded(0.0, 1.0),
+        });
     }
     report.optimizer_charts(log);
 }

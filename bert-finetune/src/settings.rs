@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use bert_model::pretrained::load_config;
 use bert_model::{Error, Result};
 use bert_train::run_directory::read_run;
-use bert_train::{Adaptation, Decay, IfExists, Schedule};
-use serde::Serialize;
+use bert_train::{Adaptation, Algorithm, Decay, IfExists, Schedule};
+use serde::{Deserialize, Serialize};
 
 use crate::args::{Freeze, TrainArgs};
 use crate::description::{Description, SHORTEST_SEQUENCE};
+use crate::effect::check_train;
 
 /// Default output directory of a run on the sample.
 pub const DEFAULT_OUTPUT: &str = "runs/finetune";
@@ -18,7 +19,7 @@ pub const DEFAULT_OUTPUT: &str = "runs/finetune";
 pub const SAMPLE_MODEL: &str = "runs/pretrain";
 
 /// Settings that affect the resulting weights; a resumed run must have the same.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FinetuneSettings {
     /// Model directory to start from.
     pub model: PathBuf,
@@ -39,6 +40,8 @@ pub struct FinetuneSettings {
     pub epochs: u64,
     /// Examples per step.
     pub batch_size: usize,
+    /// The optimizer.
+    pub optimizer: Algorithm,
     /// Peak learning rate.
     pub learning_rate: f64,
     /// Warmup: a fraction of the steps (below 1) or a number of steps.
@@ -62,19 +65,30 @@ pub struct FinetuneSettings {
 }
 
 /// Options that cannot affect the resulting weights.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FinetuneRunOptions {
     /// Run directory.
     pub output: PathBuf,
     /// Number of runs, with consecutive seeds.
     pub seeds: u64,
     /// What to do if the run directory is not empty.
+    #[serde(skip)]
     pub if_exists: IfExists,
+    /// File for the predictions on the test file, else on the evaluation examples.
+    pub predictions: Option<PathBuf>,
+    /// Steps between checkpoints; 0 for no limit.
+    pub save_every: u64,
+    /// Minutes between checkpoints, if that is sooner; 0 for no limit.
+    pub save_minutes: f64,
+    /// Number of checkpoints to keep, also of a finished run; `None` keeps two, and none of a finished run.
+    pub keep: Option<usize>,
     /// Name of the device.
     pub device: String,
     /// Whether to print the result as JSON.
+    #[serde(skip)]
     pub json: bool,
     /// Whether to suppress progress on stderr.
+    #[serde(skip)]
     pub quiet: bool,
 }
 
@@ -124,6 +138,7 @@ impl FinetuneSettings {
             test: args.test.clone(),
             epochs: args.epochs,
             batch_size: args.batch_size.unwrap_or(preset.batch_size),
+            optimizer: args.optimizer,
             learning_rate: args.lr.or(preset.learning_rate).unwrap_or(usual_rate),
             warmup: args.warmup,
             decay: args.schedule,
@@ -135,6 +150,7 @@ impl FinetuneSettings {
             seed: args.common.seed,
             split_seed: args.common.seed,
         };
+        check_train(args, settings.description.task)?;
         settings.check()?;
         Ok((settings, run))
     }
@@ -183,7 +199,12 @@ impl FinetuneRunOptions {
             (false, false) => IfExists::Refuse,
         };
         let (device, json, quiet) = (args.common.device.clone(), args.common.json, args.common.quiet);
-        Ok(Self { output, seeds: args.seeds, if_exists, device, json, quiet })
+        let TrainArgs { save_every, save_minutes, keep, .. } = *args;
+        if !(save_minutes >= 0.0 && save_minutes.is_finite()) {
+            return Err(Error::Usage(format!("--save-minutes: found {save_minutes}, expected 0 or more")));
+        }
+        let (seeds, predictions) = (args.seeds, args.predictions.clone());
+        Ok(Self { output, seeds, if_exists, predictions, save_every, save_minutes, keep, device, json, quiet })
     }
 }
 
@@ -279,9 +300,12 @@ mod tests {
             ("--warmup nan", "--warmup: found NaN"),
             ("--early-stop 0", "--early-stop: found 0"),
             ("--max-seq-len 7", "--max-seq-len: found 7, expected at least 8"),
-            ("--doc-stride 0", "--doc-stride: found 0"),
+            ("--task question-answering --doc-stride 0 --train a.json --model m -o run", "--doc-stride: found 0"),
             ("--lora 0", "--lora: found 0"),
-            ("--metric mcc --task regression", "--metric: found \"mcc\", expected one of pearson, spearman"),
+            (
+                "--metric mcc --task regression --train a.csv --model m -o run",
+                "--metric: found \"mcc\", expected one of pearson, spearman",
+            ),
         ] {
             let message = resolve(arguments).unwrap_err().to_string();
             assert!(message.contains(expected), "{arguments}: {message}");

@@ -1,72 +1,67 @@
-//! Embeddings into files that others read: JSON lines, NumPy's `.npy`, safetensors.
+//! Writes embeddings as JSON lines, NumPy's `.npy`, or safetensors.
 
 use std::io::{BufWriter, Seek, SeekFrom, Stdout, Write};
 use std::path::{Path, PathBuf};
 
+use bert_cli::input::keep::KeptRow;
 use bert_cli::input::kind::{FileKind, Format};
-use bert_cli::program::STDOUT;
-use bert_model::file::{StagedFile, replace_file};
+use bert_cli::program::{STDOUT, create_parent};
+use bert_model::file::StagedFile;
 use bert_model::pretrained::save::HostTensor;
 use bert_model::pretrained::save_weights;
 use bert_model::{Error, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 
-/// Bytes of the `.npy` header, which is padded with spaces so that it can be rewritten when the shape is known.
+/// Bytes of the `.npy` header, padded with spaces, so that it can be rewritten when the shape is known.
 const NPY_HEADER: usize = 128;
 
-/// Where embeddings go.
-pub enum Sink {
-    /// One JSON object a text, on standard output.
+/// Writes the vectors of texts, one text after the other.
+pub struct Sink {
+    target: Target,
+    every_token: bool,
+}
+
+enum Target {
+    /// One JSON object per text, on standard output.
     Stdout(BufWriter<Stdout>),
-    /// One JSON object a text.
+    /// One JSON object per text.
     Lines { file: StagedFile, path: PathBuf },
     /// A matrix `[texts, width]` of little-endian `f32`.
     Npy { file: StagedFile, path: PathBuf, rows: usize, width: usize },
-    /// One tensor `embeddings`, or one for each text if every token has a vector.
+    /// One tensor `embeddings`, or one per text if every token has a vector.
     Safetensors { path: PathBuf, texts: Vec<Vec<Vec<f32>>> },
 }
 
 impl Sink {
-    /// JSON lines on stdout, or a file by its extension.
+    /// JSON lines on standard output, or a file whose extension names its format; its directory is created.
+    /// `every_token` tells that texts have a vector for each token.
     ///
     /// # Errors
-    /// If the file cannot be made or its extension is not known.
+    /// If the file cannot be created, its extension is unknown, or it cannot hold such vectors.
     pub fn open(path: Option<&Path>, every_token: bool) -> Result<Self> {
-        let Some(path) = path else {
-            return Ok(Self::Stdout(BufWriter::new(std::io::stdout())));
+        let target = match path {
+            Some(path) => Target::open(path, every_token)?,
+            None => Target::Stdout(BufWriter::new(std::io::stdout())),
         };
-        let FileKind { format, compression: None } = FileKind::of(path) else {
-            return Err(FileKind::error(path, ".jsonl, .npy or .safetensors, not compressed"));
-        };
-        match format {
-            Some(Format::JsonLines) => Ok(Self::Lines { file: StagedFile::create(path)?, path: path.into() }),
-            Some(Format::Npy) if every_token => Err(Error::Setting(
-                "--pooling none gives texts of different lengths, which .npy cannot hold; use .jsonl or .safetensors"
-                    .into(),
-            )),
-            Some(Format::Npy) => {
-                let mut file = StagedFile::create(path)?;
-                file.write_all(&[0; NPY_HEADER]).map_err(Error::io(path, "write"))?;
-                Ok(Self::Npy { file, path: path.into(), rows: 0, width: 0 })
-            }
-            Some(Format::Safetensors) => Ok(Self::Safetensors { path: path.into(), texts: Vec::new() }),
-            _ => Err(FileKind::error(path, ".jsonl, .npy or .safetensors")),
-        }
+        Ok(Self { target, every_token })
     }
 
-    /// Takes the vectors of one text.
+    /// Adds the vectors of one text: one, or one for each of its tokens.
     ///
     /// # Errors
     /// If they cannot be written.
-    pub fn add(&mut self, text: &str, tokens: &[String], vectors: Vec<Vec<f32>>, every_token: bool) -> Result<()> {
-        let line = |vectors: Vec<Vec<f32>>| match every_token {
-            true => json!({"text": text, "tokens": tokens, "embedding": vectors}),
-            false => json!({"text": text, "embedding": vectors.first()}),
+    pub fn add(&mut self, row: &KeptRow, text: &str, tokens: &[String], vectors: Vec<Vec<f32>>) -> Result<()> {
+        let every_token = self.every_token;
+        let line = |vectors: Vec<Vec<f32>>| -> Value {
+            row.with(match every_token {
+                true => json!({"text": text, "tokens": tokens, "embedding": vectors}),
+                false => json!({"text": text, "embedding": vectors.first()}),
+            })
         };
-        match self {
-            Self::Stdout(writer) => writeln!(writer, "{}", line(vectors)).map_err(Error::io(STDOUT, "write")),
-            Self::Lines { file, path } => writeln!(file, "{}", line(vectors)).map_err(Error::io(&*path, "write")),
-            Self::Npy { file, path, rows, width } => {
+        match &mut self.target {
+            Target::Stdout(writer) => writeln!(writer, "{}", line(vectors)).map_err(Error::io(STDOUT, "write")),
+            Target::Lines { file, path } => writeln!(file, "{}", line(vectors)).map_err(Error::io(&*path, "write")),
+            Target::Npy { file, path, rows, width } => {
                 for vector in vectors {
                     (*rows, *width) = (*rows + 1, vector.len());
                     let bytes: Vec<u8> = vector.iter().flat_map(|value| value.to_le_bytes()).collect();
@@ -74,23 +69,35 @@ impl Sink {
                 }
                 Ok(())
             }
-            Self::Safetensors { texts, .. } => {
+            Target::Safetensors { texts, .. } => {
                 texts.push(vectors);
                 Ok(())
             }
         }
     }
 
-    /// Completes the file.
+    /// Hands over what was written to standard output, at the end of a batch.
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn finish(self, every_token: bool) -> Result<()> {
-        match self {
-            Self::Stdout(mut writer) => writer.flush().map_err(Error::io(STDOUT, "write")),
-            Self::Lines { file, .. } => file.finish(),
-            Self::Npy { mut file, path, rows, width } => {
-                let header = npy_header(rows, width);
+    pub fn flush(&mut self) -> Result<()> {
+        match &mut self.target {
+            Target::Stdout(writer) => writer.flush().map_err(Error::io(STDOUT, "write")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Completes the file. A matrix without rows has `empty_width` columns.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn finish(mut self, empty_width: usize) -> Result<()> {
+        self.flush()?;
+        match self.target {
+            Target::Stdout(_) => Ok(()),
+            Target::Lines { file, .. } => file.finish(),
+            Target::Npy { mut file, path, rows, width } => {
+                let header = npy_header(rows, if rows == 0 { empty_width } else { width });
                 let mut write = || {
                     file.seek(SeekFrom::Start(0))?;
                     file.write_all(&header)
@@ -98,12 +105,12 @@ impl Sink {
                 write().map_err(Error::io(path, "write"))?;
                 file.finish()
             }
-            Self::Safetensors { path, texts } => {
+            Target::Safetensors { path, texts } => {
                 let tensor = |vectors: Vec<Vec<f32>>| {
-                    let shape = vec![vectors.len(), vectors.first().map_or(0, Vec::len)];
+                    let shape = vec![vectors.len(), vectors.first().map_or(empty_width, Vec::len)];
                     HostTensor { shape, values: vectors.concat() }
                 };
-                if every_token {
+                if self.every_token {
                     let named =
                         texts.into_iter().enumerate().map(|(index, vectors)| (index.to_string(), tensor(vectors)));
                     return save_weights(path, &named.collect());
@@ -111,6 +118,36 @@ impl Sink {
                 let rows = texts.into_iter().flatten().collect();
                 save_weights(path, &[("embeddings".to_string(), tensor(rows))].into())
             }
+        }
+    }
+}
+
+impl Target {
+    fn open(path: &Path, every_token: bool) -> Result<Self> {
+        const EXPECTED: &str = ".jsonl, .npy or .safetensors";
+        let FileKind { format, compression: None } = FileKind::of(path) else {
+            return Err(FileKind::error(path, format!("{EXPECTED}, not compressed")));
+        };
+        match format {
+            Some(Format::JsonLines) => {
+                create_parent(path)?;
+                Ok(Self::Lines { file: StagedFile::create(path)?, path: path.into() })
+            }
+            Some(Format::Npy) if every_token => Err(Error::Setting(
+                "--pooling none gives texts of different lengths, which .npy cannot hold; use .jsonl or .safetensors"
+                    .into(),
+            )),
+            Some(Format::Npy) => {
+                create_parent(path)?;
+                let mut file = StagedFile::create(path)?;
+                file.write_all(&[0; NPY_HEADER]).map_err(Error::io(path, "write"))?;
+                Ok(Self::Npy { file, path: path.into(), rows: 0, width: 0 })
+            }
+            Some(Format::Safetensors) => {
+                create_parent(path)?;
+                Ok(Self::Safetensors { path: path.into(), texts: Vec::new() })
+            }
+            _ => Err(FileKind::error(path, EXPECTED)),
         }
     }
 }
@@ -124,12 +161,4 @@ fn npy_header(rows: usize, width: usize) -> Vec<u8> {
     header.resize(NPY_HEADER - 1, b' ');
     header.push(b'\n');
     header
-}
-
-/// Writes lines of text to a file, whole or not at all.
-///
-/// # Errors
-/// If it cannot be written.
-pub fn write_lines(path: &Path, lines: &[String]) -> Result<()> {
-    replace_file(path, (lines.join("\n") + "\n").as_bytes())
 }

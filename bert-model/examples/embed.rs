@@ -1,4 +1,4 @@
-//! Embeds texts with any model directory and tells how alike each is to the first:
+//! Embeds texts with any model directory and prints the cosine similarity of each to the first:
 //! `cargo run --release -p bert-model --example embed -- DIR "a short text" "a longer text than the first" …`
 
 use bert_model::Result;

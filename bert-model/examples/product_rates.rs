@@ -1,9 +1,10 @@
-//! How fast each way of multiplying matrices is on a GPU, at the shapes of a BERT-base step of 32 × 128 tokens: the
-//! measurement behind the table of strategies in `ops/cube/product.rs`.
+//! Measures the matrix multiplication strategies of a GPU at the shapes of a BERT-base step of 32 × 128 tokens. The
+//! strategies in `ops/cube/product.rs` are chosen by these measurements.
 //!
-//! `product_rates DEVICE DTYPE SECONDS` prints a JSON line for each shape and strategy: teraflop/s (median of five runs of
-//! twenty), and the largest difference from the first strategy that ran.
+//! `product_rates DEVICE DTYPE SECONDS` prints a JSON line for each shape and strategy: TFLOP/s (the median of five runs
+//! of twenty products), and the largest difference from the first strategy that ran.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use burn::backend::{DType, Shape};
@@ -11,7 +12,7 @@ use burn_cubecl::kernel::prng::random_normal;
 use burn_cubecl::ops::{into_data_sync, numeric::empty_device_contiguous_dtype};
 use burn_cubecl::{CubeDevice, tensor::CubeTensor};
 use cubecl::future::block_on;
-use cubecl::ir::ElemType;
+use cubecl::ir::{ElemType, FloatKind};
 use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems};
 use cubek::matmul::launch::launch_ref;
 use cubek::matmul::multi_level::Strategy as Levels;
@@ -24,13 +25,15 @@ use cubek::matmul::strategy::Strategy;
 use cubek::matmul::tiled::{Strategy as Tiles, cmma::CmmaStrategy};
 use cubek::std::InputBinding;
 
-/// A product `[batch, m, k] × [batch, k, n]`, and which operands are read transposed.
+/// A product `[batch, m, k] × [batch, k, n]`, and which operands are transposed views.
 struct Product {
     name: &'static str,
+    /// batch, m, n, k.
     size: [usize; 4],
     transposed: [bool; 2],
 }
 
+/// The products of a training step of BERT-base, and a large one.
 const PRODUCTS: [Product; 9] = [
     product("feed-forward up", [1, 4096, 3072, 768], [false, false]),
     product("feed-forward up, gradient of its input", [1, 4096, 768, 3072], [false, true]),
@@ -47,6 +50,7 @@ const fn product(name: &'static str, size: [usize; 4], transposed: [bool; 2]) ->
     Product { name, size, transposed }
 }
 
+/// The strategies to measure, by name.
 fn strategies() -> Vec<(&'static str, Strategy)> {
     let simple = |tile_matmul, multi_rows| SimpleArgs { tile_matmul, multi_rows };
     let double = |tile_matmul, specialized| DoubleBufferingArgs { tile_matmul, specialized };
@@ -78,7 +82,7 @@ fn strategies() -> Vec<(&'static str, Strategy)> {
     ]
 }
 
-/// Normal numbers of the given shape; if transposed, stored the other way round.
+/// A tensor of normal numbers; if `transposed`, a transposed view of this shape.
 fn operand(device: &CubeDevice, [batch, rows, columns]: [usize; 3], transposed: bool, dtype: DType) -> CubeTensor {
     let shape = if transposed { [batch, columns, rows] } else { [batch, rows, columns] };
     let mut tensor = random_normal(Shape::from(shape), device, 0.0, 1.0, dtype);
@@ -95,74 +99,95 @@ fn main() {
         "cuda" => CubeDevice::Cuda(Default::default()),
         _ => CubeDevice::Wgpu(Default::default()),
     };
-    let dtype = match next("bf16").as_str() {
-        "f32" => DType::F32,
-        "f16" => DType::F16,
-        _ => DType::BF16,
+    let (dtype, kind) = match next("bf16").as_str() {
+        "f32" => (DType::F32, FloatKind::F32),
+        "f16" => (DType::F16, FloatKind::F16),
+        _ => (DType::BF16, FloatKind::BF16),
     };
     let end = Instant::now() + Duration::from_secs(next("60").parse().unwrap_or(60));
-    let element: ElemType = match dtype {
-        DType::F32 => ElemType::Float(cubecl::ir::FloatKind::F32),
-        DType::F16 => ElemType::Float(cubecl::ir::FloatKind::F16),
-        _ => ElemType::Float(cubecl::ir::FloatKind::BF16),
-    };
-    let client = device.client();
-    println!("{{\"device\":\"{}\"}}", client.name());
-    for Product { name, size: [batch, m, n, k], transposed } in PRODUCTS {
-        let lhs = operand(&device, [batch, m, k], transposed[0], dtype);
-        let rhs = operand(&device, [batch, k, n], transposed[1], dtype);
-        let mut expected: Option<Vec<f32>> = None;
+    println!("{{\"device\":\"{}\"}}", device.client().name());
+    for product in PRODUCTS {
+        let operands = Operands::new(&product, &device, dtype, ElemType::Float(kind));
+        let mut expected = None;
         for (strategy_name, strategy) in strategies() {
             if Instant::now() > end {
                 return;
             }
-            let shape = Shape::from([batch, m, n]);
-            let out = empty_device_contiguous_dtype(client.clone(), device.clone(), shape, dtype);
-            let elements = MatmulGlobalElems { lhs: element, rhs: element, out: element };
-            let multiply = || {
-                let input = |x: &CubeTensor| InputBinding::new(x.clone().binding(), element);
-                let mut elements = MatmulElems::from_globals(&elements);
-                launch_ref(&strategy, &client, input(&lhs), input(&rhs), out.clone().binding(), &mut elements)
-            };
-            let started = Instant::now();
-            let attempt = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                multiply().map_err(|error| format!("{error:?}"))?;
-                block_on(client.sync()).map_err(|error| format!("{error:?}"))
-            }));
-            let first = started.elapsed().as_secs_f64();
-            let failure = match attempt {
-                Ok(Ok(())) => None,
-                Ok(Err(error)) => Some(error),
-                Err(_) => Some("panicked".into()),
-            };
-            if let Some(failure) = failure {
-                let failure: String = failure.chars().take(160).map(|c| if c == '"' { '\'' } else { c }).collect();
-                println!("{{\"product\":\"{name}\",\"strategy\":\"{strategy_name}\",\"failed\":{failure:?}}}");
-                continue;
-            }
-            let mut seconds: Vec<f64> = (0..5)
-                .map(|_| {
-                    let started = Instant::now();
-                    (0..20).for_each(|_| drop(multiply()));
-                    let _ = block_on(client.sync());
-                    started.elapsed().as_secs_f64() / 20.0
-                })
-                .collect();
-            seconds.sort_by(f64::total_cmp);
-            let values: Vec<f32> = into_data_sync(out.clone()).iter::<f32>().take(1 << 20).collect();
-            let worst = expected.as_ref().map_or(0.0, |expected| {
-                values
-                    .iter()
-                    .zip(expected)
-                    .map(|(a, b)| (a - b).abs())
-                    .fold(0.0_f32, |worst, x| if x > worst || x.is_nan() { x } else { worst })
-            });
-            expected.get_or_insert(values);
-            let rate = 2.0 * (batch * m * n * k) as f64 / seconds[2] / 1e12;
-            println!(
-                "{{\"product\":\"{name}\",\"strategy\":\"{strategy_name}\",\"tflops\":{rate:.1},\"us\":{:.1},\"worst\":{worst},\"first_s\":{first:.2}}}",
-                seconds[2] * 1e6
-            );
+            let result = measure(&operands, &strategy, &mut expected);
+            println!("{{\"product\":\"{}\",\"strategy\":\"{strategy_name}\",{result}}}", product.name);
         }
     }
+}
+
+/// The operands and the output of a product on a device.
+struct Operands {
+    lhs: CubeTensor,
+    rhs: CubeTensor,
+    out: CubeTensor,
+    element: ElemType,
+    /// Floating-point operations of the product.
+    operations: f64,
+}
+
+impl Operands {
+    fn new(product: &Product, device: &CubeDevice, dtype: DType, element: ElemType) -> Self {
+        let Product { size: [batch, m, n, k], transposed, .. } = *product;
+        let shape = Shape::from([batch, m, n]);
+        Self {
+            lhs: operand(device, [batch, m, k], transposed[0], dtype),
+            rhs: operand(device, [batch, k, n], transposed[1], dtype),
+            out: empty_device_contiguous_dtype(device.client(), device.clone(), shape, dtype),
+            element,
+            operations: 2.0 * (batch * m * n * k) as f64,
+        }
+    }
+
+    /// Launches the product.
+    fn multiply(&self, strategy: &Strategy) -> Result<(), String> {
+        let input = |x: &CubeTensor| InputBinding::new(x.clone().binding(), self.element);
+        let elements = MatmulGlobalElems { lhs: self.element, rhs: self.element, out: self.element };
+        let mut elements = MatmulElems::from_globals(&elements);
+        let (client, out) = (&self.out.client, self.out.clone().binding());
+        launch_ref(strategy, client, input(&self.lhs), input(&self.rhs), out, &mut elements)
+            .map_err(|error| format!("{error:?}"))
+    }
+
+    /// Waits for the device.
+    fn sync(&self) -> Result<(), String> {
+        block_on(self.out.client.sync()).map_err(|error| format!("{error:?}"))
+    }
+}
+
+/// Measures a strategy; returns the members of its JSON object. `expected` is the output of the first strategy that ran.
+fn measure(operands: &Operands, strategy: &Strategy, expected: &mut Option<Vec<f32>>) -> String {
+    let started = Instant::now();
+    let attempt = AssertUnwindSafe(|| operands.multiply(strategy).and_then(|()| operands.sync()));
+    let failure = match catch_unwind(attempt) {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(error),
+        Err(_) => Some("panicked".into()),
+    };
+    let first = started.elapsed().as_secs_f64();
+    if let Some(failure) = failure {
+        let failure: String = failure.chars().take(160).map(|c| if c == '"' { '\'' } else { c }).collect();
+        return format!("\"failed\":{failure:?}");
+    }
+    let mut seconds = [(); 5].map(|()| {
+        let started = Instant::now();
+        (0..20).for_each(|_| drop(operands.multiply(strategy)));
+        let _ = operands.sync();
+        started.elapsed().as_secs_f64() / 20.0
+    });
+    seconds.sort_by(f64::total_cmp);
+    let values: Vec<f32> = into_data_sync(operands.out.clone()).iter::<f32>().take(1 << 20).collect();
+    let worst = expected.as_ref().map_or(0.0, |expected| largest_difference(&values, expected));
+    expected.get_or_insert(values);
+    let (rate, micros) = (operands.operations / seconds[2] / 1e12, seconds[2] * 1e6);
+    format!("\"tflops\":{rate:.1},\"us\":{micros:.1},\"worst\":{worst},\"first_s\":{first:.2}")
+}
+
+/// The largest difference of two outputs; NaN if any is.
+fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    let differences = a.iter().zip(b).map(|(a, b)| (a - b).abs());
+    differences.fold(0.0, |worst, x| if x > worst || x.is_nan() { x } else { worst })
 }

@@ -1,7 +1,7 @@
 //! Selects the device that a user names: "flex", "wgpu", "cuda", …
 //!
-//! Backends are cargo features of this crate and of both programs. `flex` (pure Rust, the fastest
-//! on a CPU) is always available.
+//! Backends are cargo features of this crate and of both programs. `flex` (pure Rust, the fastest on a CPU) is always
+//! available.
 
 use std::path::Path;
 
@@ -88,6 +88,7 @@ fn has_gpu_node() -> bool {
     ["/dev/dri", "/dev/nvidiactl", "/dev/dxg"].iter().any(|node| Path::new(node).exists())
 }
 
+/// An error about the device `name`.
 fn error(name: &str, reason: impl Into<String>) -> Error {
     Error::Device { name: name.into(), reason: reason.into() }
 }
@@ -104,6 +105,7 @@ fn ndarray() -> Result<NamedDevice> {
     Err(not_built("ndarray"))
 }
 
+/// The error for a backend that this build lacks.
 fn not_built(feature: &'static str) -> Error {
     Error::NotBuilt { feature }
 }

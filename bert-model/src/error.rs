@@ -15,23 +15,64 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// Reading or writing a file failed. The message includes the `source`.
     #[error("{}: cannot {action}: {}", path.display(), reason(source))]
-    Io { path: PathBuf, action: &'static str, source: std::io::Error },
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was attempted, such as "read".
+        action: &'static str,
+        /// The cause.
+        source: std::io::Error,
+    },
 
     /// A line of a text file (numbered from 1) violates its format.
     #[error("{}:{line}: found {found}, expected {expected}", path.display())]
-    Line { path: PathBuf, line: u64, found: String, expected: String },
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: u64,
+        /// What was found.
+        found: String,
+        /// What was expected.
+        expected: String,
+    },
 
     /// A file as a whole is not what it should be.
     #[error("{}: found {found}, expected {expected}", path.display())]
-    File { path: PathBuf, found: String, expected: String },
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        found: String,
+        /// What was expected.
+        expected: String,
+    },
 
     /// A configuration key has an invalid value or is unknown.
     #[error("{origin}: `{key}` is {found}, expected {expected}")]
-    Config { origin: String, key: String, found: String, expected: String },
+    Config {
+        /// The file or the type of the configuration.
+        origin: String,
+        /// The key.
+        key: String,
+        /// What was found.
+        found: String,
+        /// What was expected.
+        expected: String,
+    },
 
     /// A tensor in a weight file is missing, malformed, or not of the configured shape.
     #[error("{}: tensor `{tensor}`: found {found}, expected {expected}", path.display())]
-    Tensor { path: PathBuf, tensor: String, found: String, expected: String },
+    Tensor {
+        /// The file.
+        path: PathBuf,
+        /// The name of the tensor.
+        tensor: String,
+        /// What was found.
+        found: String,
+        /// What was expected.
+        expected: String,
+    },
 
     /// The checkpoint lacks parameters of the model: it has another head, or none that was trained.
     #[error(
@@ -39,29 +80,61 @@ pub enum Error {
         path.display(),
         tensors.join("`, `")
     )]
-    MissingTensors { path: PathBuf, tensors: Vec<String> },
+    MissingTensors {
+        /// The file.
+        path: PathBuf,
+        /// The names of the missing tensors.
+        tensors: Vec<String>,
+    },
 
     /// A text exceeds the model's maximum length and must not be truncated.
     #[error("the text has {tokens} tokens, the model takes at most {limit}; shorten it")]
-    TooLong { tokens: usize, limit: usize },
+    TooLong {
+        /// The length of the text.
+        tokens: usize,
+        /// The maximum length.
+        limit: usize,
+    },
 
     /// Two inputs that are used together do not match.
     #[error("{left} does not fit {right}: {advice}")]
-    Mismatch { left: String, right: String, advice: String },
+    Mismatch {
+        /// The first input.
+        left: String,
+        /// The second input.
+        right: String,
+        /// What to do.
+        advice: String,
+    },
 
     /// This build or this machine lacks the device.
     #[error("device `{name}`: {reason}")]
-    Device { name: String, reason: String },
+    Device {
+        /// The name of the device.
+        name: String,
+        /// Why it cannot be used.
+        reason: String,
+    },
 
     /// The device's backend is not compiled in.
     #[error("device `{feature}`: not in this build, which lacks the cargo feature `{feature}`")]
-    NotBuilt { feature: &'static str },
+    NotBuilt {
+        /// The cargo feature to enable.
+        feature: &'static str,
+    },
 
     /// Training produced a number that is not finite.
     #[error(
         "step {step}: {what} is {value}; training stopped; the last checkpoint is kept. Try a lower learning rate or a longer warmup"
     )]
-    NotFinite { step: u64, what: &'static str, value: f64 },
+    NotFinite {
+        /// The step.
+        step: u64,
+        /// The name of the number.
+        what: &'static str,
+        /// Its value.
+        value: f64,
+    },
 
     /// The command line is invalid: a value out of range, a missing option, or conflicting options.
     #[error("{0}")]

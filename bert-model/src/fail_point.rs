@@ -1,20 +1,18 @@
-//! Places at which a test lets the program die.
+//! Fail points, at which tests make the program crash.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Dies here, as of `kill -9`, if the environment says `BERT_FAIL_POINT=N:PLACE` and the program is at this place for the
-/// N-th time: nothing is flushed or cleaned up. Only with debug assertions, as the dev profile has them.
+/// Aborts the process, without flushing or cleaning up, when `place` is reached for the N-th time and the environment
+/// variable `BERT_FAIL_POINT` is `N:PLACE`. Does nothing in builds without debug assertions (the dev profile has them).
 pub fn fail_point(place: &str) {
-    static TIMES: AtomicUsize = AtomicUsize::new(0);
+    static REACHED: AtomicUsize = AtomicUsize::new(0);
     if !cfg!(debug_assertions) {
         return;
     }
-    let asked = std::env::var("BERT_FAIL_POINT").ok();
-    let Some((times, _)) = asked.as_deref().and_then(|asked| asked.split_once(':')).filter(|(_, at)| *at == place)
-    else {
-        return;
-    };
-    if TIMES.fetch_add(1, Ordering::Relaxed) + 1 == times.parse().unwrap_or(1) {
+    let variable = std::env::var("BERT_FAIL_POINT").ok();
+    let fail_point = variable.as_deref().and_then(|value| value.split_once(':'));
+    let Some((times, _)) = fail_point.filter(|(_, name)| *name == place) else { return };
+    if REACHED.fetch_add(1, Ordering::Relaxed) + 1 == times.parse().unwrap_or(1) {
         std::process::abort();
     }
 }

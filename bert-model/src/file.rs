@@ -1,4 +1,5 @@
-//! Atomic file writes: a file is written under a temporary name, flushed to disk, and renamed last.
+//! Files: writes are atomic (a file is written under a temporary name, flushed to disk, and renamed
+//! last), and what stands where a file should be is recognized.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
@@ -6,6 +7,42 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::fail_point::fail_point;
+
+/// What every Git LFS pointer begins with: a text of three lines that stands for a large file.
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
+/// Reads a text file of a model directory.
+///
+/// # Errors
+/// If it cannot be read, is not UTF-8, or is not the file itself: see [`check_content`].
+pub fn read_text(path: impl AsRef<Path>) -> Result<String> {
+    let path = path.as_ref();
+    let bytes = fs::read(path).map_err(Error::io(path, "read"))?;
+    check_content(path, &bytes)?;
+    String::from_utf8(bytes).map_err(|error| {
+        let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
+        Error::line(path, line as u64 + 1, "bytes that are not UTF-8", "text in UTF-8")
+    })
+}
+
+/// Checks that the contents of `path` are not what an incomplete download leaves in place of a file.
+///
+/// # Errors
+/// If they are a Git LFS pointer or a web page.
+pub fn check_content(path: &Path, contents: &[u8]) -> Result<()> {
+    let is_page = |start: &[u8]| {
+        let beginning = contents.trim_ascii_start();
+        beginning.get(..start.len()).is_some_and(|beginning| beginning.eq_ignore_ascii_case(start))
+    };
+    if contents.starts_with(LFS_POINTER) {
+        let expected = "the file itself; fetch it with `git lfs pull` in its repository, or download it again";
+        return Err(Error::file(path, "a Git LFS pointer", expected));
+    }
+    if is_page(b"<!doctype html") || is_page(b"<html") {
+        return Err(Error::file(path, "a web page", "the file itself; download it again"));
+    }
+    Ok(())
+}
 
 /// A file that replaces its target when finished. Dropped before that, it leaves the target
 /// untouched.

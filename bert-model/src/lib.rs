@@ -2,12 +2,12 @@
 //!
 //! Read in the order in which data flows:
 //!
-//! 1. [`config`]: the shape of a BERT.
+//! 1. [`config`]: the configuration of a BERT.
 //! 2. [`text`]: text to WordPieces to batches.
 //! 3. [`model`]: embeddings, attention, encoder, pooler, heads, losses.
-//!    [`ops`] has the operations whose speed decides.
-//! 4. [`pretrained`]: Hugging Face's model directories, in and out.
-//! 5. [`pipeline`]: trained models that answer, from text to typed answers.
+//!    [`ops`] has the operations whose speed matters.
+//! 4. [`pretrained`]: reads and writes Hugging Face model directories.
+//! 5. [`pipeline`]: trained models from text to typed answers.
 //!
 //! ```no_run
 //! # fn main() -> bert_model::Result<()> {
@@ -19,11 +19,12 @@
 //! # }
 //! ```
 //!
-//! [`device`] turns a name into a device, [`workers`] share a batch among the cores, [`mod@file`] writes files that are
-//! whole or not there, [`error`] says what can go wrong. How a model learns is in the crate `bert-train`.
+//! [`device`] selects a device by name, [`workers`] distribute a batch over the cores, [`mod@file`] writes files atomically,
+//! and [`error`] lists what can go wrong. Training is in the crate `bert-train`.
 
-// No file, text or configuration that a user feeds us may panic. What a caller must see to (a tensor's shape, a sequence
-// within the model's positions, where it calls a model by itself) stands under "# Panics"; pipelines check it.
+#![warn(missing_docs)]
+// Invalid user input must never panic. What callers of a model must ensure (tensor shapes, sequences no longer than the
+// model's positions) is documented under "# Panics"; pipelines check it.
 #![deny(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::unreachable)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -34,7 +35,7 @@ pub mod error;
 pub mod fail_point;
 pub mod file;
 pub mod model;
-#[allow(unsafe_code, reason = "vector registers and disjoint parts of one buffer; each place says why it holds")]
+#[allow(unsafe_code, reason = "matrix products and a control register; each block says why it is sound")]
 pub mod ops;
 pub mod pipeline;
 pub mod pretrained;
@@ -52,7 +53,7 @@ pub use pretrained::{Loaded, Pretrained, load, load_partial, save};
 pub use text::Tokenizer;
 pub use workers::Workers;
 
-/// Models and all that is around them can be shared between threads; this does not compile otherwise.
+/// Fails to compile if models and their surroundings cannot be shared between threads.
 const _: () = {
     const fn assert_send_sync<T: Send + Sync>() {}
     assert_send_sync::<BertConfig>();

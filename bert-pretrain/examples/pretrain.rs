@@ -6,7 +6,8 @@ use bert_pretrain::corpus::{Corpus, SentenceMode};
 use bert_pretrain::examples::{ExampleMaker, NspMode};
 use bert_pretrain::masking::Masking;
 use bert_pretrain::objective::Pretraining;
-use bert_pretrain::store::{Split, Store, Subset};
+use bert_pretrain::split::{Split, Subset};
+use bert_pretrain::store::Store;
 use bert_pretrain::stream::{Cursor, ExampleStream, TrainingSource};
 use bert_pretrain::{sample, vocabulary};
 use bert_train::{Optimizer, OptimizerConfig, Plan, Solo, StepSource, TrainingState, take_step};
@@ -32,6 +33,7 @@ fn main() -> Result<()> {
         max_predictions: 10,
         continuations: vec![],
         special,
+        mask: tokenizer.mask()?,
         vocab_size: vocab_size as u32,
     };
     let maker = ExampleMaker { max_length: 64, short_probability: 0.1, nsp: NspMode::Balanced, masking };
@@ -47,7 +49,7 @@ fn main() -> Result<()> {
     let mut state = TrainingState::new(model, optimizer);
     let task = Pretraining::new(device.clone(), special.pad, 16);
     let (plan, workers) = (Plan::constant(1e-3, 200), Workers::for_device(&device)?);
-    while state.step < plan.until
+    while state.step < plan.schedule.steps
         && let Some(batches) = source.next_step()?
     {
         let step;

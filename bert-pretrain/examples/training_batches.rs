@@ -11,7 +11,8 @@ use std::io::{BufWriter, Write};
 use anyhow::{Context, Result, bail};
 use bert_model::device;
 use bert_pretrain::args::{Cli, Command};
-use bert_pretrain::prepare::{Phase, prepare, training_source};
+use bert_pretrain::phases::{PhasedSource, count_steps};
+use bert_pretrain::prepare::prepare;
 use bert_pretrain::settings::PretrainSettings;
 use bert_pretrain::start::initial_model;
 use bert_train::{IfExists, RunDirectory, StepSource};
@@ -31,7 +32,7 @@ fn main() -> Result<()> {
     let data = prepare(&settings, &directory, run.quiet)?;
     let (model, config) = initial_model(&settings, &data.tokenizer, &device)?;
     bert_model::save(directory.file("initial"), &model, &config, &data.tokenizer)?;
-    let mut source = training_source(&settings, &data, Phase::First, &Value::Null)?;
+    let mut source = PhasedSource::new(&settings, &data, count_steps(&settings, &data)?, (0, &Value::Null))?;
     let mut file = BufWriter::new(std::fs::File::create(directory.file("batches.jsonl"))?);
     for _ in 0..steps {
         let Some(step) = source.next_step()? else { break };

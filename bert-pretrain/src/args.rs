@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use bert_cli::args::{Common, TextArgs};
+use bert_cli::args::{Common, TextArgs, TextColumns};
+use bert_cli::given::Given;
 use bert_train::{Algorithm, Decay, Precision};
 use clap::{Args, Parser, Subcommand};
 
@@ -41,8 +42,10 @@ pub enum Command {
 /// Options for turning text into training examples.
 #[derive(Debug, Clone, Args)]
 pub struct DataArgs {
-    /// How to split lines into sentences: line (each line is one) or unicode (UAX #29)
-    #[arg(long, default_value = "unicode")]
+    /// How to split text into sentences: line (each line is one), unicode (UAX #29, each line by
+    /// itself), wrapped (as unicode, after joining lines up to an empty one) or auto (wrapped for
+    /// files whose lines end within sentences, else unicode)
+    #[arg(long, default_value = "auto", value_name = "MODE")]
     pub sentences: SentenceMode,
     /// Maximum sequence length in tokens, including special tokens
     #[arg(long, value_name = "N")]
@@ -70,6 +73,9 @@ pub struct DataArgs {
 /// Options of `bert-pretrain train`.
 #[derive(Debug, Clone, Args)]
 pub struct TrainArgs {
+    /// The options that were given
+    #[command(flatten)]
+    pub given: Given,
     /// Text files, directories or globs (.txt, .jsonl, also .gz and .zst) [default: built-in
     /// sample]
     #[arg(long, num_args = 1.., value_name = "PATH")]
@@ -77,7 +83,7 @@ pub struct TrainArgs {
     /// Run directory [default: runs/pretrain for the sample]
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<PathBuf>,
-    /// Resume the run in the output directory
+    /// Resume the run in the output directory, with its own settings
     #[arg(long, conflicts_with = "overwrite")]
     pub resume: bool,
     /// Delete the run in the output directory first
@@ -156,7 +162,8 @@ pub struct TrainArgs {
     /// Evaluation corpus, instead of a fraction of the training corpus
     #[arg(long, num_args = 1.., value_name = "PATH")]
     pub eval_corpus: Vec<String>,
-    /// Fraction of the documents to hold out for evaluation
+    /// Fraction of the documents to hold out for evaluation; of each document, if they are few and
+    /// long
     #[arg(long, default_value_t = 0.02, value_name = "P")]
     pub eval_share: f64,
     /// Steps between evaluations; 0: only at the end
@@ -165,12 +172,15 @@ pub struct TrainArgs {
     /// Maximum number of evaluation examples
     #[arg(long, default_value_t = 2000, value_name = "N")]
     pub eval_examples: usize,
-    /// Steps between checkpoints; 0: only on SIGINT and SIGTERM
+    /// Steps between checkpoints; 0: no limit
     #[arg(long, default_value_t = 1000, value_name = "N")]
     pub save_every: u64,
-    /// Number of checkpoints to keep
-    #[arg(long, default_value_t = 2, value_name = "K")]
-    pub keep: usize,
+    /// Minutes between checkpoints, if that is sooner; 0: no limit
+    #[arg(long, default_value_t = 10.0, value_name = "M")]
+    pub save_minutes: f64,
+    /// Number of checkpoints to keep, also of a finished run [default: 2, none of a finished run]
+    #[arg(long, value_name = "K")]
+    pub keep: Option<usize>,
     /// Options shared by all commands
     #[command(flatten)]
     pub common: Common,
@@ -202,6 +212,9 @@ pub struct VocabArgs {
 /// Options of `bert-pretrain evaluate`.
 #[derive(Debug, Args)]
 pub struct EvaluateArgs {
+    /// The options that were given
+    #[command(flatten)]
+    pub given: Given,
     /// Model directory
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
@@ -222,15 +235,18 @@ pub struct EvaluateArgs {
 /// Options of `bert-pretrain fill-mask`.
 #[derive(Debug, Args)]
 pub struct FillMaskArgs {
+    /// The options that were given
+    #[command(flatten)]
+    pub given: Given,
     /// Model directory
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// Texts containing `[MASK]`
     #[command(flatten)]
     pub texts: TextArgs,
-    /// Text column of a table
-    #[arg(long, default_value = "text", value_name = "COL")]
-    pub text: String,
+    /// Columns of a table
+    #[command(flatten)]
+    pub columns: TextColumns,
     /// Number of predictions per mask
     #[arg(long, default_value_t = 5, value_name = "K")]
     pub top_k: usize,

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use bert_model::Result;
 use bert_model::text::SpecialTokens;
 use rand::{Rng, RngExt};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::masking::{MaskedToken, Masking};
 
@@ -15,7 +15,7 @@ use crate::masking::{MaskedToken, Masking};
 pub type Document = Vec<Vec<u32>>;
 
 /// How next-sentence labels are drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NspMode {
     /// Labels as close to one half each as the documents allow; a true continuation is never
@@ -244,7 +244,7 @@ mod tests {
 
     use super::*;
 
-    const SPECIAL: SpecialTokens = SpecialTokens { pad: 0, unk: 1, cls: 2, sep: 3, mask: 4 };
+    const SPECIAL: SpecialTokens = SpecialTokens { pad: 0, unk: 1, cls: 2, sep: 3 };
     const SENTENCES: u32 = 40;
 
     /// Documents whose tokens encode document and sentence: `10_000 + 100 · document + sentence`,
@@ -272,6 +272,7 @@ mod tests {
             max_predictions: 20,
             continuations: vec![],
             special: SPECIAL,
+            mask: 4,
             vocab_size: 20_000,
         };
         ExampleMaker { max_length, short_probability, nsp, masking }

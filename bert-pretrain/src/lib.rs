@@ -1,24 +1,30 @@
 //! Pretraining BERT: from text files to a model directory.
 //!
-//! In data-flow order: [`corpus`] → [`vocabulary`] → [`store`] (tokenized, on disk) → [`examples`]
-//! with [`masking`] → [`stream`] → [`batch`] → [`objective`]. [`prepare`], [`start`] and [`train`]
-//! put these together. [`args`] is the command line, [`settings`] its validated form, and
-//! [`sample`] the built-in corpus. [`report`] shows the run.
+//! In data-flow order: [`corpus`] → [`vocabulary`] → [`store`] (tokenized, on disk), [`split`] → [`examples`]
+//! with [`masking`] → [`stream`] → [`batch`] → [`objective`]. [`prepare`] with [`held_out`], [`phases`], [`start`] and
+//! [`train`] put these together, [`mod@evaluate`] does without training, [`advice`] tells the user what to expect. [`args`] is the command line, [`settings`] its validated form,
+//! and [`effect`] refuses options without effect. [`sample`] is the built-in corpus. [`report`] shows the run.
 
 // Invalid user input must never panic.
 #![deny(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::unreachable)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod advice;
 pub mod args;
 pub mod batch;
 pub mod corpus;
+pub mod effect;
+pub mod evaluate;
 pub mod examples;
+pub mod held_out;
 pub mod masking;
 pub mod objective;
+pub mod phases;
 pub mod prepare;
 pub mod report;
 pub mod sample;
 pub mod settings;
+pub mod split;
 pub mod start;
 pub mod store;
 pub mod stream;

@@ -5,23 +5,26 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use bert_cli::allocator::keep_memory;
+use bert_cli::answers::Answers;
 use bert_cli::args::Common;
-use bert_cli::input::columns::Column;
+use bert_cli::input::keep::KeptRow;
 use bert_cli::input::read_inputs;
-use bert_cli::input::table::TableOptions;
-use bert_cli::program::{exit, print_line, select_device};
+use bert_cli::program::{create_parent, exit, print_line, select_device};
 use bert_model::device::NamedDevice;
 use bert_model::pipeline::{
     FilledText, MaskFiller, MaskProcessor, NextSentenceProcessor, PairScorer, Pipeline, Prediction, Processor,
 };
-use bert_model::{Tokenizer, load_partial};
+use bert_model::{Error, Tokenizer, load};
 use bert_pretrain::args::{Cli, Command, EvaluateArgs, FillMaskArgs, NextSentenceArgs, TrainArgs, VocabArgs};
 use bert_pretrain::corpus::Corpus;
+use bert_pretrain::effect::{check_evaluate, check_fill_mask};
+use bert_pretrain::evaluate::evaluate;
 use bert_pretrain::settings::{DataSettings, PretrainSettings};
 use bert_pretrain::vocabulary::write_vocab;
-use bert_pretrain::{sample, train, vocabulary};
+use bert_pretrain::{advice, sample, train, vocabulary};
+use bert_train::run_directory::check_has_model;
 use bert_train::{Ended, Interrupt};
 use clap::Parser;
 use serde_json::{Value, json};
@@ -47,7 +50,10 @@ fn run(cli: &Cli) -> Result<ExitCode> {
 }
 
 fn run_train(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
-    let (settings, run) = PretrainSettings::resolve(args)?;
+    let (settings, run) = match args.resume {
+        true => PretrainSettings::resume(args)?,
+        false => PretrainSettings::resolve(args)?,
+    };
     let outcome = train::run(&settings, &run, interrupt)?;
     if let Ended::Interrupted(code) = outcome.ended {
         return Ok(ExitCode::from(code as u8));
@@ -56,19 +62,29 @@ fn run_train(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
         print_line(&outcome.summary)?;
         return Ok(ExitCode::SUCCESS);
     }
-    print_table(&outcome.summary);
+    if !run.quiet {
+        print_table(&outcome.summary);
+        print_next_steps(&run.output);
+    }
     if settings.corpus.is_empty() {
         print_sample_masks(&run.output, &args.common)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints the final metrics on stderr.
+/// Prints the final metrics on stderr, and what to think of them.
 fn print_table(summary: &Value) {
+    let number = |value: &Value| value.as_f64().map(|value| format!("{value:.4}"));
     let mut rows = vec![("steps".to_string(), summary["steps"].to_string())];
     for part in ["train", "eval"] {
         for (name, value) in summary[part].as_object().into_iter().flatten() {
-            rows.extend(value.as_f64().map(|value| (format!("{part} {name}"), format!("{value:.4}"))));
+            rows.extend(number(value).map(|value| (format!("{part} {name}"), value)));
+            if (part, name.as_str()) == ("eval", "mlm_loss") {
+                let baseline = number(&summary["unigram_loss"]);
+                rows.extend(
+                    baseline.map(|value| ("  by word frequency".into(), format!("{value} without any context"))),
+                );
+            }
         }
     }
     for name in ["tokens_per_second", "seconds"] {
@@ -79,6 +95,19 @@ fn print_table(summary: &Value) {
     for (name, value) in rows {
         eprintln!("{name:width$}  {value}");
     }
+    if let (Some(loss), Some(baseline)) = (summary["eval"]["mlm_loss"].as_f64(), summary["unigram_loss"].as_f64())
+        && let Some(advice) = advice::below_baseline(loss, baseline)
+    {
+        eprintln!("{advice}");
+    }
+}
+
+/// Prints what can be done with a finished run, on stderr.
+fn print_next_steps(directory: &Path) {
+    let directory = directory.display();
+    eprintln!("next: bert-pretrain fill-mask --model {directory} \"some text with a [MASK] in it\"");
+    eprintln!("      bert-finetune train --model {directory} --train labeled.tsv -o runs/finetuned");
+    eprintln!("      curves and filled masks: {directory}/report.html");
 }
 
 /// Prints the model's answers to the sample's questions, and whether they are right.
@@ -94,8 +123,12 @@ fn print_sample_masks(directory: &Path, common: &Common) -> Result<()> {
 }
 
 fn run_vocab(args: &VocabArgs) -> Result<ExitCode> {
+    create_parent(&args.output)?;
     let corpus = Corpus::open(&args.corpus)?;
     let vocabulary = vocabulary::learn(&corpus, args.size, args.cased)?;
+    if !args.quiet {
+        vocabulary::fewer_than(args.size, vocabulary.len()).iter().for_each(|line| eprintln!("{line}"));
+    }
     write_vocab(&args.output, &vocabulary)?;
     if args.json {
         print_line(json!({"vocabulary": args.output.display().to_string(), "size": vocabulary.len()}))?;
@@ -106,10 +139,12 @@ fn run_vocab(args: &VocabArgs) -> Result<ExitCode> {
 }
 
 fn run_evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
+    check_evaluate(args)?;
     let device = select_device(&args.common.device, args.common.quiet)?;
     let data = DataSettings::resolve(&args.data, 128)?;
     let evaluation =
-        train::evaluate(&args.model, &args.corpus, &data, args.batch_size.max(1), &device.device, args.common.seed)?;
+        evaluate(&args.model, &args.corpus, &data, args.batch_size.max(1), &device.device, args.common.seed)
+            .map_err(advised)?;
     let metrics = serde_json::to_value(evaluation).context("the metrics")?;
     if args.common.json {
         print_line(metrics)?;
@@ -123,25 +158,29 @@ fn run_evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
 }
 
 fn run_fill_mask(args: &FillMaskArgs) -> Result<ExitCode> {
+    let source = args.texts.source()?;
+    check_fill_mask(args, source.as_ref())?;
     let filler: MaskFiller = open(&args.model, &args.common, MaskProcessor::new)?;
-    let print = |filled: FilledText| -> Result<()> {
-        let line = match args.common.json {
-            true => serde_json::to_string(&filled).context("the predictions")?,
-            false => describe(&filled),
-        };
-        Ok(print_line(line)?)
+    let mut answers = Answers::new(args.common.json);
+    let mut answer = |row: &KeptRow, filled: FilledText| -> Result<()> {
+        let json = serde_json::to_value(&filled).context("the predictions")?;
+        answers.write(row, json, |_| describe(&filled))?;
+        // At once: the next text may be long in coming.
+        Ok(answers.flush()?)
     };
-    match args.texts.source()? {
+    match source {
         None => {
             for text in &args.texts.texts {
-                print(filler.fill(text, args.top_k)?)?;
+                answer(&KeptRow::default(), filler.fill(text, args.top_k)?)?;
             }
         }
         Some(input) => {
-            for row in read_inputs(&input, &TableOptions::texts(Column::Name(args.text.clone())))? {
+            let name = input.name();
+            let (input, mut kept) = input.keeping(args.columns.keep.clone());
+            for row in read_inputs(input, &args.columns.options()?)? {
                 let row = row?;
-                let place = || format!("{input}:{}", row.line);
-                print(filler.fill(&row.text, args.top_k).with_context(place)?)?;
+                let place = || format!("{}:{}", name.display(), row.line);
+                answer(&kept.next_row()?, filler.fill(&row.text, args.top_k).with_context(place)?)?;
             }
         }
     }
@@ -162,19 +201,32 @@ fn run_next_sentence(args: &NextSentenceArgs) -> Result<ExitCode> {
 }
 
 /// Loads the pipeline of a model directory; `processor` makes its processor of the tokenizer and
-/// the model's number of positions. Initializes a head that the checkpoint lacks, with a warning.
+/// the model's number of positions. A model whose head was never trained is refused.
 fn open<P: Processor>(
     directory: &Path,
     common: &Common,
     processor: impl FnOnce(Tokenizer, usize) -> P,
 ) -> Result<Pipeline<P>> {
+    check_has_model(directory)?;
     let NamedDevice { device, .. } = select_device(&common.device, common.quiet)?;
-    let loaded = load_partial::<P::Model>(directory, common.seed, &device)?;
-    if let Some(warning) = loaded.warning() {
+    let tokenizer = Tokenizer::load(directory)?;
+    let loaded = load::<P::Model>(directory, &device).map_err(advised)?;
+    let processor = processor(tokenizer, loaded.config.max_position_embeddings);
+    let pipeline = Pipeline::new(loaded, processor, &device)?;
+    if let Some(warning) = pipeline.warning() {
         eprintln!("warning: {}: {warning}", directory.display());
     }
-    let processor = processor(Tokenizer::load(directory)?, loaded.config.max_position_embeddings);
-    Ok(Pipeline::new(loaded, processor, &device)?)
+    Ok(pipeline)
+}
+
+/// Says how a head is trained that the checkpoint lacks.
+fn advised(error: Error) -> anyhow::Error {
+    match error {
+        Error::MissingTensors { .. } => {
+            anyhow!("{error}; train one with `bert-pretrain train --init DIR`, or use the model it was trained from")
+        }
+        other => other.into(),
+    }
 }
 
 /// Formats predictions as "the soup was [MASK] . → good 0.91, fine 0.03".

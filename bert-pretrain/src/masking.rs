@@ -18,6 +18,8 @@ pub struct Masking {
     pub continuations: Vec<bool>,
     /// Ids of the special tokens; `[CLS]`, `[SEP]` and `[PAD]` are never masked.
     pub special: SpecialTokens,
+    /// Id of `[MASK]`.
+    pub mask: u32,
     /// Vocabulary size. Random tokens are drawn from the whole vocabulary, as in Google's code.
     pub vocab_size: u32,
 }
@@ -80,7 +82,7 @@ impl Masking {
 
     fn replacement(&self, id: u32, rng: &mut impl Rng) -> u32 {
         match rng.random_range(0..10) {
-            0..8 => self.special.mask,
+            0..8 => self.mask,
             8 => id,
             _ => rng.random_range(0..self.vocab_size),
         }
@@ -93,10 +95,18 @@ mod tests {
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
 
-    const SPECIAL: SpecialTokens = SpecialTokens { pad: 0, unk: 1, cls: 2, sep: 3, mask: 4 };
+    const SPECIAL: SpecialTokens = SpecialTokens { pad: 0, unk: 1, cls: 2, sep: 3 };
+    const MASK: u32 = 4;
 
     fn masking() -> Masking {
-        Masking { probability: 0.15, max_predictions: 20, continuations: vec![], special: SPECIAL, vocab_size: 1000 }
+        Masking {
+            probability: 0.15,
+            max_predictions: 20,
+            continuations: vec![],
+            special: SPECIAL,
+            mask: MASK,
+            vocab_size: 1000,
+        }
     }
 
     /// `[CLS] … [SEP] … [SEP]` of `length` tokens, with ids from 500 up.
@@ -117,7 +127,7 @@ mod tests {
             for token in &tokens {
                 assert_eq!(token.id, original[token.position]);
                 assert!(token.id >= 500, "a special token was chosen");
-                masked += usize::from(ids[token.position] == SPECIAL.mask);
+                masked += usize::from(ids[token.position] == MASK);
                 kept += usize::from(ids[token.position] == token.id);
             }
             let changed = ids.iter().zip(&original).filter(|(a, b)| a != b).count();

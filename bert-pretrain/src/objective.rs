@@ -39,10 +39,11 @@ pub struct Evaluation {
     pub perplexity: f64,
     /// Fraction of masked tokens for which the original has the highest score.
     pub mlm_accuracy: f64,
-    /// Mean cross-entropy of the next-sentence labels, in nats; omitted without that task.
+    /// Mean cross-entropy of the next-sentence labels, in nats; omitted without that task, or if all labels are the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nsp_loss: Option<f64>,
-    /// Fraction of next-sentence labels predicted correctly; null without that task.
+    /// Fraction of next-sentence labels predicted correctly; null without that task, or if all labels are the same, since
+    /// a constant answer would be right.
     pub nsp_accuracy: Option<f64>,
 }
 
@@ -108,12 +109,13 @@ impl Pretraining {
             nsp.add(nsp_part);
         }
         let mlm_loss = mlm.mean_loss();
+        let judges_nsp = self.with_nsp && only_label(&self.held_out).is_none();
         Ok(Evaluation {
             mlm_loss,
             perplexity: mlm_loss.exp(),
             mlm_accuracy: mlm.accuracy(),
-            nsp_loss: self.with_nsp.then(|| nsp.mean_loss()),
-            nsp_accuracy: self.with_nsp.then(|| nsp.accuracy()),
+            nsp_loss: judges_nsp.then(|| nsp.mean_loss()),
+            nsp_accuracy: judges_nsp.then(|| nsp.accuracy()),
         })
     }
 
@@ -128,6 +130,13 @@ impl Pretraining {
         let mut values = values.iter::<f32>();
         (Score::sum(&mut values, mlm_count), Score::sum(&mut values, nsp_count))
     }
+}
+
+/// The next-sentence label (whether the second segment is random) that all examples have; `None` if there are both labels,
+/// or no examples.
+pub fn only_label(examples: &[PretrainingExample]) -> Option<bool> {
+    let first = examples.first()?.is_random_next;
+    examples.iter().all(|example| example.is_random_next == first).then_some(first)
 }
 
 /// The loss of each row, and 1 where the right class has the highest score, else 0; both `[N]`.
@@ -247,6 +256,17 @@ mod tests {
         let losses = task(true, 6).loss(&model, MicroBatch::split_step(examples(), 6).remove(0));
         assert!((number(&losses.parts[0].1) - whole.mlm_loss).abs() < 1e-5);
         assert!((number(&losses.parts[1].1) - whole.nsp_loss.unwrap()).abs() < 1e-5);
+    }
+
+    #[test]
+    fn held_out_pairs_of_one_label_have_no_accuracy() {
+        let model = model();
+        for is_random_next in [false, true] {
+            let held_out =
+                examples().into_iter().map(|example| PretrainingExample { is_random_next, ..example }).collect();
+            let evaluation = Pretraining { held_out, ..task(true, 4) }.evaluate_held_out(&model).unwrap();
+            assert_eq!((evaluation.nsp_loss, evaluation.nsp_accuracy), (None, None));
+        }
     }
 
     #[test]

@@ -1,32 +1,30 @@
-//! The data before the first step: tokenizer, tokenized corpus, held-out documents, and the order of
-//! examples.
+//! The data before the first step: tokenizer, tokenized corpus, and evaluation examples.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use bert_cli::input::kind::{FileKind, Format};
 use bert_model::file::replace_file;
 use bert_model::text::tokenizer::Normalization;
 use bert_model::{Error, Result, Tokenizer};
+use bert_train::RunDirectory;
 use bert_train::checkpoint::sha256_of;
 use bert_train::permutation::mix;
-use bert_train::{RunDirectory, StepSource};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::corpus::Corpus;
-use crate::corpus::SentenceMode;
-use crate::examples::{ExampleMaker, PretrainingExample};
+use crate::advice;
+use crate::corpus::{Corpus, SentenceMode};
+use crate::examples::{ExampleMaker, NspMode, PretrainingExample};
+use crate::held_out::{HeldOutShare, hold_out, unigram_loss};
 use crate::masking::Masking;
 use crate::sample;
 use crate::settings::{DataSettings, PretrainSettings, SAMPLE_DOCUMENTS};
-use crate::store::{CorpusStats, Split, Store, Subset};
-use crate::stream::{Cursor, ExampleStream, MicroBatch, TrainingSource};
+use crate::split::{Split, Subset};
+use crate::store::{CorpusStats, Store};
+use crate::stream::{Cursor, ExampleStream};
 use crate::vocabulary;
 
-/// Tags that keep the run's random streams independent.
-const SPLIT: u64 = 11;
-const PHASE_2: u64 = 12;
+/// Tag that keeps this random stream independent of the run's others.
 const EVALUATION: u64 = 13;
 
 /// The training and evaluation data of a run.
@@ -35,30 +33,24 @@ pub struct PreparedData {
     /// The tokenizer, given or learned from the corpus.
     pub tokenizer: Tokenizer,
     /// The tokenized corpus.
-    store: Store,
+    pub(crate) store: Store,
     /// Which documents of the corpus are held out.
-    split: Split,
+    pub(crate) split: Split,
     /// The evaluation examples.
     pub held_out: Vec<PretrainingExample>,
+    /// The loss to compare the evaluation with; see [`unigram_loss`].
+    pub unigram_loss: Option<f64>,
     /// Description of the data, for `run.json`.
     pub facts: Value,
     /// Hash of the corpora's content and the tokenizer, which must be unchanged when a run resumes.
     pub fingerprint: String,
 }
 
-/// The two phases of the paper's pretraining: first short sequences, then long ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// Sequences of at most `--max-seq-len` tokens.
-    First,
-    /// Sequences of at most `--phase2-seq-len` tokens.
-    Second,
-}
-
-/// Opens the corpus, loads or learns the tokenizer, tokenizes, and holds out documents.
+/// Opens the corpus, loads or learns the tokenizer, tokenizes, and holds out documents. A run to be resumed must have the
+/// data that its `run.json` describes; otherwise nothing is written.
 ///
 /// # Errors
-/// If a file is missing, malformed or cannot be written.
+/// If a file is missing, malformed or cannot be written, or the data of a resumed run has changed.
 pub fn prepare(settings: &PretrainSettings, directory: &RunDirectory, quiet: bool) -> Result<PreparedData> {
     let say = |line: String| {
         if !quiet {
@@ -71,34 +63,62 @@ pub fn prepare(settings: &PretrainSettings, directory: &RunDirectory, quiet: boo
         (None, None) => learn_tokenizer(settings, &corpus, directory, &say)?,
     };
     say(format!("vocabulary: {} WordPieces", tokenizer.vocab_size()));
-
-    let corpus = Tokenized::build("corpus.tokens", &corpus, &tokenizer, settings, directory)?;
-    let CorpusStats { documents, sentences, tokens, unknown } = corpus.store.stats();
-    say(format!("corpus: {documents} documents, {sentences} sentences, {tokens} tokens, {unknown} of them unknown"));
+    let mode = settings.data.sentences;
+    let corpus = Described::new("corpus.tokens", corpus, &tokenizer, mode)?;
     let eval_corpus = match settings.eval_corpus.is_empty() {
         true => None,
-        false => {
-            let files = Corpus::open(&settings.eval_corpus)?;
-            Some(Tokenized::build("eval.tokens", &files, &tokenizer, settings, directory)?)
-        }
+        false => Some(Described::new("eval.tokens", Corpus::open(&settings.eval_corpus)?, &tokenizer, mode)?),
     };
-    let share = if eval_corpus.is_some() { 0.0 } else { settings.eval_share };
-    let split = Split::new(documents, share, mix(&[settings.seed, SPLIT]));
-    let held_out = held_out_examples(settings, &tokenizer, &corpus.store, eval_corpus.as_ref(), split)?;
+    let described = [Some(&corpus), eval_corpus.as_ref()].into_iter().flatten();
+    let fingerprint: String = described.map(|corpus| corpus.fingerprint.as_str()).collect();
+    directory.check_settings(&json!({"data_sha256": fingerprint}))?;
+
+    let store = corpus.tokenize(&tokenizer, mode, directory)?;
+    let eval_store = eval_corpus.as_ref().map(|corpus| corpus.tokenize(&tokenizer, mode, directory)).transpose()?;
+    let stats = store.stats();
+    let share = if eval_store.is_some() { 0.0 } else { settings.eval_share };
+    let (store, split, set_aside) = hold_out(store, share, settings, &tokenizer, (directory, &corpus.fingerprint))?;
+    let held_out = held_out_examples(settings, &tokenizer, &store, eval_store.as_ref(), split)?;
+    let unigram_loss = unigram_loss(&store, split, &held_out, tokenizer.vocabulary().len())?;
+    corpus.tell_wrapped(&say);
+    tell_corpus(settings, stats, &set_aside, &held_out, &say);
     let facts = json!({
         "corpus": corpus.files,
         "eval_corpus": eval_corpus.as_ref().map(|corpus| &corpus.files),
-        "documents": documents,
-        "held_out_documents": split.len(Subset::HeldOut),
+        "documents": stats.documents,
+        "hard_wrapped_files": corpus.corpus.files().iter().filter(|file| file.is_wrapped).count(),
+        "held_out_documents": set_aside.documents,
+        "held_out_tokens": set_aside.tokens,
         "held_out_examples": held_out.len(),
-        "held_out_unigram_entropy": unigram_entropy(&held_out),
-        "sentences": sentences,
-        "tokens": tokens,
-        "unknown_tokens": unknown,
+        "held_out_unigram_loss": unigram_loss,
+        "sentences": stats.sentences,
+        "tokens": stats.tokens,
+        "unknown_tokens": stats.unknown,
         "vocabulary": tokenizer.vocab_size(),
     });
-    let fingerprint = corpus.fingerprint + &eval_corpus.map(|corpus| corpus.fingerprint).unwrap_or_default();
-    Ok(PreparedData { tokenizer, store: corpus.store, split, held_out, facts, fingerprint })
+    Ok(PreparedData { tokenizer, store, split, held_out, unigram_loss, facts, fingerprint })
+}
+
+/// Tells the size of the corpus and what is held out of it, and what to think of that.
+fn tell_corpus(
+    settings: &PretrainSettings,
+    stats: CorpusStats,
+    set_aside: &HeldOutShare,
+    held_out: &[PretrainingExample],
+    say: &impl Fn(String),
+) {
+    let CorpusStats { documents, sentences, tokens, unknown } = stats;
+    let set_aside = set_aside.describe().map_or(String::new(), |set_aside| format!("; {set_aside}"));
+    say(format!(
+        "corpus: {documents} documents, {sentences} sentences, {tokens} tokens, {unknown} of them unknown{set_aside}"
+    ));
+    let no_accuracy = (settings.data.nsp_mode != NspMode::Off).then(|| advice::no_accuracy(held_out)).flatten();
+    let lines = [
+        advice::nothing_held_out(settings, documents, held_out.len()),
+        no_accuracy,
+        advice::little_text(settings, tokens),
+    ];
+    lines.into_iter().flatten().for_each(say);
 }
 
 /// The corpus of the settings; the built-in sample is written into the run directory first.
@@ -111,29 +131,43 @@ fn open_corpus(settings: &PretrainSettings, directory: &RunDirectory) -> Result<
     Corpus::open(&[path])
 }
 
-/// A corpus as tokens on disk.
-struct Tokenized {
-    store: Store,
-    /// Name, size and hash of each of its files.
+/// A corpus with the hashes of its files.
+struct Described {
+    /// The file of its tokens in the run directory.
+    name: &'static str,
+    corpus: Corpus,
+    /// Path, size and hash of each file.
     files: Value,
-    /// Of the files' content and of how they are tokenized.
+    /// Hash of the files' content and of how they are tokenized.
     fingerprint: String,
 }
 
-impl Tokenized {
-    /// Tokenizes a corpus into a file of the run directory, unless that is there already.
-    fn build(
-        name: &str,
-        corpus: &Corpus,
-        tokenizer: &Tokenizer,
-        settings: &PretrainSettings,
-        directory: &RunDirectory,
-    ) -> Result<Self> {
-        let sentences = settings.data.sentences;
-        let files = describe_files(corpus)?;
-        let fingerprint = fingerprint_of(&files, tokenizer, sentences)?;
-        let store = Store::build(&directory.file(name), corpus, tokenizer, sentences, &fingerprint)?;
-        Ok(Self { store, files, fingerprint })
+impl Described {
+    fn new(name: &'static str, corpus: Corpus, tokenizer: &Tokenizer, mode: SentenceMode) -> Result<Self> {
+        let corpus = corpus.with_sentences(mode);
+        let files = describe_files(&corpus)?;
+        let fingerprint = fingerprint_of(&corpus, &files, tokenizer, mode)?;
+        Ok(Self { name, corpus, files, fingerprint })
+    }
+
+    /// Tokenizes the corpus into a file of the run directory, unless that is there already.
+    fn tokenize(&self, tokenizer: &Tokenizer, mode: SentenceMode, directory: &RunDirectory) -> Result<Store> {
+        Store::build(&directory.file(self.name), &self.corpus, tokenizer, mode, &self.fingerprint)
+    }
+
+    /// Tells which files are hard-wrapped, and what that means.
+    fn tell_wrapped(&self, say: &impl Fn(String)) {
+        let mut wrapped = self.corpus.files().iter().filter(|file| file.is_wrapped);
+        let Some(first) = wrapped.next() else { return };
+        let others = match wrapped.count() {
+            0 => String::new(),
+            count => format!(" and {count} other file(s)"),
+        };
+        say(format!(
+            "{}{others}: lines end within sentences (hard-wrapped text) and are joined up to an empty line; a file is one \
+             document. --sentences unicode takes each line as a paragraph",
+            first.path.display()
+        ));
     }
 }
 
@@ -142,12 +176,12 @@ fn held_out_examples(
     settings: &PretrainSettings,
     tokenizer: &Tokenizer,
     store: &Store,
-    eval_corpus: Option<&Tokenized>,
+    eval_store: Option<&Store>,
     split: Split,
 ) -> Result<Vec<PretrainingExample>> {
-    let maker = example_maker(&settings.data, settings.data.max_seq_len, tokenizer);
-    let (store, split, part) = match eval_corpus {
-        Some(corpus) => (&corpus.store, Split::new(corpus.store.stats().documents, 0.0, 0), Subset::Training),
+    let maker = example_maker(&settings.data, settings.data.max_seq_len, tokenizer)?;
+    let (store, split, part) = match eval_store {
+        Some(store) => (store, Split::at(store.stats().documents, store.stats().documents), Subset::Training),
         None if split.len(Subset::HeldOut) > 0 => (store, split, Subset::HeldOut),
         None => return Ok(Vec::new()),
     };
@@ -170,9 +204,8 @@ fn given_tokenizer(path: &Path, settings: &PretrainSettings) -> Result<Tokenizer
             advice: "omit --cased, or use another tokenizer".into(),
         });
     }
-    if let Some(asked) = settings.vocab_size.filter(|&size| size != tokenizer.vocab_size()) {
-        eprintln!("warning: {}: --vocab-size {asked} has no effect, no vocabulary is learned", path.display());
-    }
+    tokenizer.warnings().iter().for_each(|warning| eprintln!("warning: {}: {warning}", path.display()));
+    tokenizer.mask()?;
     Ok(tokenizer)
 }
 
@@ -190,6 +223,7 @@ fn learn_tokenizer(
     let size = settings.vocab_size.map_or_else(configured, Ok)?;
     say(format!("learning a vocabulary of {size} WordPieces"));
     let vocabulary = vocabulary::learn(corpus, size, settings.cased)?;
+    vocabulary::fewer_than(size, vocabulary.len()).into_iter().for_each(say);
     let tokenizer = Tokenizer::from_vocabulary(&vocabulary, Normalization::new(!settings.cased))?;
     tokenizer.save(directory.path(), settings.longest())?;
     Ok(tokenizer)
@@ -205,10 +239,11 @@ fn describe_files(corpus: &Corpus) -> Result<Value> {
 }
 
 /// Hash of the files' content, independent of their paths, and of how they are tokenized.
-fn fingerprint_of(files: &Value, tokenizer: &Tokenizer, mode: SentenceMode) -> Result<String> {
+fn fingerprint_of(corpus: &Corpus, files: &Value, tokenizer: &Tokenizer, mode: SentenceMode) -> Result<String> {
     let mut hasher = Sha256::new();
-    for file in files.as_array().into_iter().flatten() {
-        hasher.update(file["sha256"].to_string());
+    for (file, described) in corpus.files().iter().zip(files.as_array().into_iter().flatten()) {
+        hasher.update(described["sha256"].to_string());
+        hasher.update([u8::from(file.is_wrapped)]);
     }
     hasher.update(tokenizer.to_json()?);
     hasher.update(format!("{mode:?}"));
@@ -220,7 +255,7 @@ fn fingerprint_of(files: &Value, tokenizer: &Tokenizer, mode: SentenceMode) -> R
 /// # Errors
 /// If a file cannot be removed.
 pub fn remove_cache(directory: &Path) -> Result<()> {
-    for name in ["corpus.tokens", "eval.tokens"] {
+    for name in ["corpus.tokens", "split.tokens", "eval.tokens"] {
         let path = directory.join(name);
         if path.exists() {
             std::fs::remove_file(&path).map_err(Error::io(&path, "remove"))?;
@@ -230,8 +265,11 @@ pub fn remove_cache(directory: &Path) -> Result<()> {
 }
 
 /// Creates the builder of training examples from the settings.
-pub fn example_maker(data: &DataSettings, max_length: usize, tokenizer: &Tokenizer) -> ExampleMaker {
-    ExampleMaker {
+///
+/// # Errors
+/// If the tokenizer has no `[MASK]`.
+pub fn example_maker(data: &DataSettings, max_length: usize, tokenizer: &Tokenizer) -> Result<ExampleMaker> {
+    Ok(ExampleMaker {
         max_length,
         short_probability: data.short_seq_prob,
         nsp: data.nsp_mode,
@@ -240,9 +278,10 @@ pub fn example_maker(data: &DataSettings, max_length: usize, tokenizer: &Tokeniz
             max_predictions: data.max_predictions(max_length),
             continuations: if data.whole_word_mask { tokenizer.continuations() } else { Vec::new() },
             special: tokenizer.special(),
+            mask: tokenizer.mask()?,
             vocab_size: tokenizer.vocabulary().len() as u32,
         },
-    }
+    })
 }
 
 /// The evaluation examples: one pass over the documents, identical in every run with this seed.
@@ -260,64 +299,6 @@ pub fn evaluation_examples(
     let seed = mix(&[seed, EVALUATION]);
     let mut stream = ExampleStream::new(store.reader()?, split, part, maker, seed, None, Cursor::default())?;
     stream.rest_of_epoch(limit)
-}
-
-/// Unigram baseline: the entropy of the masked tokens, in nats.
-fn unigram_entropy(examples: &[PretrainingExample]) -> f64 {
-    let mut counts: BTreeMap<u32, f64> = BTreeMap::new();
-    for token in examples.iter().flat_map(|example| &example.masked) {
-        *counts.entry(token.id).or_default() += 1.0;
-    }
-    let total: f64 = counts.values().sum();
-    counts.values().map(|count| -count / total * (count / total).ln()).sum()
-}
-
-fn training_stream(
-    settings: &PretrainSettings,
-    data: &PreparedData,
-    phase: Phase,
-    cursor: Cursor,
-) -> Result<ExampleStream> {
-    let (length, seed) = match phase {
-        Phase::First => (settings.data.max_seq_len, settings.seed),
-        Phase::Second => (settings.phase2_seq_len, mix(&[settings.seed, PHASE_2])),
-    };
-    let maker = example_maker(&settings.data, length, &data.tokenizer);
-    let reader = data.store.reader()?;
-    ExampleStream::new(reader, data.split, Subset::Training, maker, seed, settings.maskings, cursor)
-}
-
-/// The steps of a phase, starting from a checkpoint's position in the data (null for the start).
-///
-/// # Errors
-/// If the tokenized corpus cannot be read.
-pub fn training_source(
-    settings: &PretrainSettings,
-    data: &PreparedData,
-    phase: Phase,
-    cursor: &Value,
-) -> Result<impl StepSource<Batch = MicroBatch> + use<>> {
-    let cursor = match cursor {
-        Value::Null => Cursor::default(),
-        value => serde_json::from_value(value.clone())
-            .map_err(|error| Error::Setting(format!("the checkpoint's position in the data: {error}")))?,
-    };
-    let stream = training_stream(settings, data, phase, cursor)?;
-    Ok(TrainingSource { stream, batch_size: settings.batch_size, accumulate: settings.accumulate })
-}
-
-/// Number of steps: as set, or as many as the epochs contain.
-///
-/// # Errors
-/// If the tokenized corpus cannot be read.
-pub fn count_steps(settings: &PretrainSettings, data: &PreparedData) -> Result<u64> {
-    if let Some(steps) = settings.steps {
-        return Ok(steps);
-    }
-    let mut stream = training_stream(settings, data, Phase::First, Cursor::default())?;
-    let examples = stream.count_epoch()? as f64 * settings.epochs;
-    let steps = (examples / (settings.batch_size * settings.accumulate) as f64).ceil() as u64;
-    Ok(steps.max(1).max(settings.phase2_steps))
 }
 
 #[cfg(test)]

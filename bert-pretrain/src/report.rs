@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bert_model::pipeline::best_pieces;
 use bert_model::{BertForPreTraining, Result, Tokenizer};
-use bert_train::report::{Chart, MaskedSentence, Report, fact, points};
+use bert_train::report::{Chart, MaskedSentence, Report, facts, points};
 use bert_train::run_directory::{read_metrics, read_run};
 use burn::tensor::activation::softmax;
 
@@ -26,20 +26,29 @@ pub fn write(directory: &Path, masks: &[MaskedSentence]) -> Result<()> {
     let steps = |name: &str| points(&metrics, |record| record[name].as_f64());
     let evals = |name: &str| points(&metrics, |record| record["eval"][name].as_f64());
 
+    let baseline = run["data"]["held_out_unigram_loss"].as_f64();
     let mut report = Report::new("bert-pretrain", directory.display().to_string());
     let last = metrics.iter().rev().find(|record| record["eval"].is_object());
     if let Some(last) = last {
         let figure =
             |name: &'static str| Some((name.replace('_', " "), format!("{:.3}", last["eval"][name].as_f64()?)));
         let names = ["perplexity", "mlm_accuracy", "nsp_accuracy", "mlm_loss"];
-        report.figures("Held-out text", &names.into_iter().filter_map(figure).collect::<Vec<_>>());
+        let mut figures: Vec<(String, String)> = names.into_iter().filter_map(figure).collect();
+        figures.extend(baseline.map(|loss| ("loss by word frequency".to_string(), format!("{loss:.3}"))));
+        report.figures("Held-out text", &figures);
     }
-    report.chart(
-        Chart::new("Masked-LM loss", "step", "nats")
-            .smoothed()
-            .series("training", steps("mlm_loss"))
-            .series("held out", evals("mlm_loss")),
-    );
+    if let Some(loss) = baseline {
+        report.note("What the loss means", &meaning(loss));
+    }
+    let mut losses = Chart::new("Masked-LM loss", "step", "nats")
+        .smoothed()
+        .series("training", steps("mlm_loss"))
+        .series("held out", evals("mlm_loss"));
+    if let (Some(loss), logged) = (baseline, steps("mlm_loss")) {
+        let ends = [logged.first(), logged.last()].into_iter().flatten();
+        losses = losses.series("by word frequency", ends.map(|(step, _)| (*step, loss)).collect());
+    }
+    report.chart(losses);
     if !steps("nsp_loss").is_empty() {
         report.chart(
             Chart::new("Next-sentence loss", "step", "nats")
@@ -51,6 +60,7 @@ pub fn write(directory: &Path, masks: &[MaskedSentence]) -> Result<()> {
     if evals("mlm_accuracy").len() > 1 {
         report.chart(
             Chart::new("Accuracy on held-out text", "step", "share")
+                .bounded(0.0, 1.0)
                 .series("masked tokens", evals("mlm_accuracy"))
                 .series("next sentence", evals("nsp_accuracy")),
         );
@@ -60,10 +70,19 @@ pub fn write(directory: &Path, masks: &[MaskedSentence]) -> Result<()> {
         .chart(Chart::new("Speed", "step", "tokens per second").smoothed().series("speed", steps("tokens_per_second")));
     report.filled_masks("Filled masks of held-out text", masks);
     for (title, part) in [("Corpus and vocabulary", "data"), ("Model", "model"), ("Settings", "settings")] {
-        let facts: Vec<(String, String)> = run[part].as_object().into_iter().flatten().map(fact).collect();
-        report.facts(title, &facts);
+        report.facts(title, &facts(&run[part]));
     }
     report.write(directory.join("report.html"))
+}
+
+/// What the loss of the frequency baseline tells about the model's.
+fn meaning(baseline: f64) -> String {
+    format!(
+        "The loss is the mean cross-entropy of the masked tokens, in nats; its exponential is the perplexity. Guessing every \
+         masked token by its frequency in the training text, without looking at the context, has a loss of {baseline:.3} \
+         (perplexity {:.0}) on the held-out text. A model that has learned to use the context is below that.",
+        baseline.exp()
+    )
 }
 
 /// The model's predictions for one mask of each of the first held-out examples, with some context.
@@ -72,15 +91,14 @@ pub fn filled_masks(
     tokenizer: &Tokenizer,
     held_out: &[PretrainingExample],
 ) -> Vec<MaskedSentence> {
-    let special = tokenizer.special();
+    let Ok(mask) = tokenizer.mask() else { return Vec::new() };
     let device = model.bert.embeddings.word.weight.val().device();
-    let shown = held_out
-        .iter()
-        .filter(|example| example.masked.iter().any(|token| example.ids[token.position] == special.mask));
+    let shown =
+        held_out.iter().filter(|example| example.masked.iter().any(|token| example.ids[token.position] == mask));
     let fill = |example: &PretrainingExample| {
         let (place, token) =
-            example.masked.iter().enumerate().find(|(_, token)| example.ids[token.position] == special.mask)?;
-        let batch = PretrainingBatch::new(std::slice::from_ref(example), special.pad, &device);
+            example.masked.iter().enumerate().find(|(_, token)| example.ids[token.position] == mask)?;
+        let batch = PretrainingBatch::new(std::slice::from_ref(example), tokenizer.special().pad, &device);
         let (logits, _) = model.forward(batch.input, batch.positions);
         let probabilities: Vec<f32> =
             softmax(logits.slice_dim(0, place..place + 1), 1).into_data().iter::<f32>().collect();

@@ -1,23 +1,28 @@
 //! The validated command line, with all defaults filled in.
 
+mod resume;
+mod run_options;
+
 use std::path::{Path, PathBuf};
 
 use bert_model::{BertConfig, Error, Result};
-use bert_train::run_directory::read_run;
-use bert_train::{IfExists, OptimizerConfig, Precision, Schedule};
+use bert_train::{OptimizerConfig, Precision, Schedule};
 use clap::Parser;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::args::{Cli, DataArgs, TrainArgs};
 use crate::corpus::SentenceMode;
+use crate::effect::check_train;
 use crate::examples::NspMode;
 use crate::sample;
+
+pub use self::run_options::PretrainRunOptions;
 
 /// Default output directory of a run on the sample.
 pub const DEFAULT_OUTPUT: &str = "runs/pretrain";
 
 /// Settings for turning text into training examples.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DataSettings {
     /// How lines are split into sentences.
     pub sentences: SentenceMode,
@@ -37,7 +42,7 @@ pub struct DataSettings {
 }
 
 /// Settings that affect the resulting weights; a resumed run must have the same.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PretrainSettings {
     /// Corpus paths; empty for the built-in sample.
     pub corpus: Vec<String>,
@@ -92,30 +97,6 @@ pub struct PretrainSettings {
     pub seed: u64,
 }
 
-/// Options that cannot affect the resulting weights.
-#[derive(Debug, Clone, Serialize)]
-pub struct PretrainRunOptions {
-    /// Run directory.
-    pub output: PathBuf,
-    /// What to do if the run directory is not empty; `None` refuses.
-    #[serde(skip)]
-    pub if_exists: Option<IfExists>,
-    /// Name of the device.
-    pub device: String,
-    /// Steps between evaluations; 0 evaluates only at the end.
-    pub eval_every: u64,
-    /// Steps between checkpoints; 0 saves only on SIGINT and SIGTERM.
-    pub save_every: u64,
-    /// Number of checkpoints to keep.
-    pub keep: usize,
-    /// Whether to print the result as JSON.
-    #[serde(skip)]
-    pub json: bool,
-    /// Whether to suppress progress on stderr.
-    #[serde(skip)]
-    pub quiet: bool,
-}
-
 /// Defaults that differ between a run on the built-in sample and one on a corpus.
 struct Preset {
     output: Option<&'static str>,
@@ -155,7 +136,7 @@ impl Preset {
 }
 
 /// Minimum of `--max-seq-len`: three special tokens and a few others.
-const SHORTEST: usize = 8;
+pub const SHORTEST: usize = 8;
 
 /// Name of the sample's own model configuration.
 const SAMPLE_CONFIG: &str = "sample";
@@ -203,6 +184,7 @@ impl PretrainSettings {
     /// # Errors
     /// If a value is out of range, or options conflict.
     pub fn resolve(args: &TrainArgs) -> Result<(Self, PretrainRunOptions)> {
+        check_train(args)?;
         let preset = if args.corpus.is_empty() { Preset::SAMPLE } else { Preset::CORPUS };
         let run = PretrainRunOptions::resolve(args, &preset)?;
         let has_tokenizer = args.tokenizer.is_some() || args.init.is_some();
@@ -317,38 +299,6 @@ impl PretrainSettings {
 
 fn check(good: bool, option: &str, found: impl std::fmt::Display, expected: &str) -> Result<()> {
     if good { Ok(()) } else { Err(Error::Usage(format!("{option}: found {found}, expected {expected}"))) }
-}
-
-impl PretrainRunOptions {
-    fn resolve(args: &TrainArgs, preset: &Preset) -> Result<Self> {
-        let Some(output) = args.output.clone().or_else(|| preset.output.map(PathBuf::from)) else {
-            return Err(Error::Usage("no output directory: pass one with -o DIR".into()));
-        };
-        // The sample's default directory may be overwritten without asking, any other only with
-        // --overwrite.
-        let is_default = args.output.is_none() && is_sample_run(&output);
-        let if_exists = match (args.resume, args.overwrite || is_default) {
-            (true, _) => IfExists::Resume,
-            (false, true) => IfExists::Overwrite,
-            (false, false) => IfExists::Refuse,
-        };
-        Ok(Self {
-            output,
-            if_exists: Some(if_exists),
-            device: args.common.device.clone(),
-            eval_every: args.eval_every,
-            save_every: args.save_every,
-            keep: args.keep,
-            json: args.common.json,
-            quiet: args.common.quiet,
-        })
-    }
-}
-
-/// Whether the directory contains a run on the built-in sample.
-fn is_sample_run(directory: &Path) -> bool {
-    let run = read_run(directory).unwrap_or_default();
-    run["settings"]["corpus"].as_array().is_some_and(Vec::is_empty)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use bert_model::{BertConfig, BertForPreTraining, Error, Pretrained, Result, Tokenizer, load_partial};
 use bert_train::permutation::mix;
+use bert_train::run_directory::check_has_model;
 use burn::tensor::Device;
 
 use crate::examples::NspMode;
@@ -36,6 +37,7 @@ pub fn initial_model(
     let seed = mix(&[settings.seed, WEIGHTS]);
     let (model, config) = match &settings.init {
         Some(directory) => {
+            check_has_model(directory)?;
             let loaded = load_partial::<BertForPreTraining>(directory, seed, device)?;
             if let Some(warning) = loaded.warning() {
                 eprintln!("warning: {}: {warning}", directory.display());

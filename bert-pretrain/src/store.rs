@@ -11,7 +11,7 @@ use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use bert_model::{Error, Result, Tokenizer};
-use bert_train::permutation::Permutation;
+use bert_train::permutation::mix;
 use rand::{Rng, RngExt};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::corpus::{self, Corpus};
 use crate::corpus::{SentenceMode, split_sentences};
 use crate::examples::{self, NspMode, OtherDocuments};
+use crate::split::{Split, Subset};
 
 /// Amount of text tokenized at a time, in bytes.
 const BATCH_BYTES: usize = 8 << 20;
@@ -90,7 +91,42 @@ impl Store {
         corpus.require_documents(writer.stats.documents)?;
         writer.finish(fingerprint)?;
         fs::rename(&staged, path).map_err(Error::io(path, "write"))?;
-        Self::open(path, fingerprint).ok_or_else(|| Error::file(path, "an unreadable file", "the store just written"))
+        Self::open(path, fingerprint).ok_or_else(|| unreadable(path))
+    }
+
+    /// Writes a copy of this store to `path`, unless it is there already. The copy lacks a passage of about `share` of the
+    /// sentences of each document, at a random place; the passages follow as further documents.
+    ///
+    /// # Errors
+    /// If this store cannot be read, or the copy cannot be written.
+    pub fn with_passages_apart(
+        &self,
+        path: &Path,
+        (share, seed): (f64, u64),
+        unknown: u32,
+        fingerprint: &str,
+    ) -> Result<Self> {
+        let fingerprint = format!("{fingerprint} {share} {seed}");
+        if let Some(store) = Self::open(path, &fingerprint) {
+            return Ok(store);
+        }
+        let staged = path.with_extension("partial");
+        let mut writer = StoreWriter::create(&staged, unknown)?;
+        let reader = self.reader()?;
+        for takes_passage in [false, true] {
+            for index in 0..self.stats.documents {
+                let mut document = reader.document(index)?;
+                // No document is held out as a whole.
+                let count = ((document.len() as f64 * share).round() as usize).min(document.len() - 1);
+                let places = (document.len() - count) as u64 + 1;
+                let start = (mix(&[seed, index]) % places) as usize;
+                let passage: examples::Document = document.drain(start..start + count).collect();
+                writer.add(if takes_passage { &passage } else { &document }).map_err(Error::io(&staged, "write"))?;
+            }
+        }
+        writer.finish(&fingerprint)?;
+        fs::rename(&staged, path).map_err(Error::io(path, "write"))?;
+        Self::open(path, &fingerprint).ok_or_else(|| unreadable(path))
     }
 
     /// Opens the store at `path`, if it is complete and matches `fingerprint`.
@@ -116,6 +152,10 @@ impl Store {
         let file = File::open(&self.path).map_err(Error::io(&self.path, "open"))?;
         Ok(StoreReader { file, path: self.path.clone(), offsets_at: self.offsets_at })
     }
+}
+
+fn unreadable(path: &Path) -> Error {
+    Error::file(path, "an unreadable file", "the store just written")
 }
 
 /// Appends documents to a new store.
@@ -201,16 +241,10 @@ impl StoreReader {
     /// # Errors
     /// If the file cannot be read or is damaged.
     pub fn document(&self, index: u64) -> Result<examples::Document> {
-        let damaged =
-            || Error::file(&self.path, "a damaged document", "a store of tokenized documents; remove the file");
-        let bounds = self.read(self.offsets_at + 8 * index, 16)?;
-        let bound = |at: usize| bounds[at..at + 8].try_into().map(u64::from_le_bytes).map_err(|_| damaged());
-        let (start, end) = (bound(0)?, bound(8)?);
-        if start > end || end > self.offsets_at {
-            return Err(damaged());
-        }
+        let (start, end) = self.bounds(index)?;
         let bytes = self.read(start, (end - start) as usize)?;
         let words: Vec<u32> = bytes.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
+        let damaged = || self.damaged();
         let (&sentences, rest) = words.split_first().ok_or_else(damaged)?;
         let (lengths, mut tokens) = rest.split_at_checked(sentences as usize).ok_or_else(damaged)?;
         let mut document = Vec::with_capacity(lengths.len());
@@ -222,6 +256,28 @@ impl StoreReader {
         Ok(document)
     }
 
+    /// Number of tokens of a document, without reading them.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is damaged.
+    pub fn tokens(&self, index: u64) -> Result<u64> {
+        let (start, end) = self.bounds(index)?;
+        let sentences = self.read(start, 4)?.try_into().map(u32::from_le_bytes).map_err(|_| self.damaged())?;
+        ((end - start) / 4).checked_sub(1 + u64::from(sentences)).ok_or_else(|| self.damaged())
+    }
+
+    /// Where a document starts and ends in the file.
+    fn bounds(&self, index: u64) -> Result<(u64, u64)> {
+        let bounds = self.read(self.offsets_at + 8 * index, 16)?;
+        let bound = |at: usize| bounds[at..at + 8].try_into().map(u64::from_le_bytes).map_err(|_| self.damaged());
+        let (start, end) = (bound(0)?, bound(8)?);
+        if start > end || end > self.offsets_at { Err(self.damaged()) } else { Ok((start, end)) }
+    }
+
+    fn damaged(&self) -> Error {
+        Error::file(&self.path, "a damaged document", "a store of tokenized documents; remove the file")
+    }
+
     fn read(&self, offset: u64, length: usize) -> Result<Vec<u8>> {
         let mut bytes = vec![0; length];
         let mut file = &self.file;
@@ -230,49 +286,6 @@ impl StoreReader {
             .map_err(Error::io(&self.path, "read"))?;
         Ok(bytes)
     }
-}
-
-/// Splits documents into training and held-out ones; the two are disjoint.
-#[derive(Debug, Clone, Copy)]
-pub struct Split {
-    documents: u64,
-    held_out: u64,
-    order: Permutation,
-}
-
-impl Split {
-    /// Holds out a random fraction `share` of the documents: at least one if `share` is positive
-    /// and there are at least two.
-    pub fn new(documents: u64, share: f64, seed: u64) -> Self {
-        let held_out = if share > 0.0 { ((documents as f64 * share).round() as u64).max(1) } else { 0 };
-        let held_out = held_out.min(documents.saturating_sub(1));
-        Self { documents, held_out, order: Permutation::new(documents, seed) }
-    }
-
-    /// Number of documents in a subset.
-    pub fn len(&self, part: Subset) -> u64 {
-        match part {
-            Subset::Training => self.documents - self.held_out,
-            Subset::HeldOut => self.held_out,
-        }
-    }
-
-    /// The number in the store of document `index` of a subset.
-    pub fn document(&self, part: Subset, index: u64) -> u64 {
-        match part {
-            Subset::Training => self.order.apply(self.held_out + index),
-            Subset::HeldOut => self.order.apply(index),
-        }
-    }
-}
-
-/// One of the two subsets of a [`Split`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Subset {
-    /// Documents to train on.
-    Training,
-    /// Held-out documents, for evaluation.
-    HeldOut,
 }
 
 /// Draws random documents from one subset of a store, for the second segment of a pair.
@@ -304,32 +317,5 @@ impl OtherDocuments for RandomDocuments<'_> {
             index = (not + 1) % count;
         }
         self.reader.document(self.split.document(self.part, index)).map(Some)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_parts_of_a_split_are_disjoint_and_complete() {
-        let split = Split::new(500, 0.1, 7);
-        let part = |part| (0..split.len(part)).map(move |index| split.document(part, index)).collect::<Vec<_>>();
-        let (training, held_out) = (part(Subset::Training), part(Subset::HeldOut));
-        assert_eq!((training.len(), held_out.len()), (450, 50));
-        let mut all = [training, held_out].concat();
-        all.sort_unstable();
-        assert!(all.into_iter().eq(0..500));
-    }
-
-    #[test]
-    fn a_little_corpus_keeps_something_on_both_sides() {
-        let lens = |documents, share| {
-            let split = Split::new(documents, share, 1);
-            (split.len(Subset::Training), split.len(Subset::HeldOut))
-        };
-        assert_eq!(lens(1, 0.02), (1, 0));
-        assert_eq!(lens(2, 0.02), (1, 1));
-        assert_eq!(lens(10, 0.0), (10, 0));
     }
 }

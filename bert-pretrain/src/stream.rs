@@ -13,7 +13,8 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::examples::{ExampleMaker, PretrainingExample, RandomSurplus};
-use crate::store::{RandomDocuments, Split, StoreReader, Subset};
+use crate::split::{Split, Subset};
+use crate::store::{RandomDocuments, StoreReader};
 
 /// Number of tokens per block: enough to separate the examples of a document, and small compared
 /// with a model's memory.

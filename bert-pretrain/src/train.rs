@@ -1,4 +1,4 @@
-//! `bert-pretrain train` and `evaluate`, from settings to model directory and metrics.
+//! `bert-pretrain train`, from settings to model directory and metrics.
 
 use std::path::Path;
 use std::time::Instant;
@@ -6,24 +6,31 @@ use std::time::Instant;
 use bert_cli::program::select_device;
 use bert_model::device::NamedDevice;
 use bert_model::pretrained::{save_weights, state_dict};
-use bert_model::{BertConfig, BertForPreTraining, Error, Pretrained, Result, Tokenizer, load_partial};
-use bert_train::run_directory::check_inputs;
+use bert_model::{BertConfig, BertForPreTraining, Error, Pretrained, Result, Tokenizer};
+use bert_train::run_directory::{check_inputs, read_metrics, result_of};
 use bert_train::{
-    Checkpoints, Ended, IfExists, Interrupt, Optimizer, Plan, RunDirectory, TrainingState, prefetch, train,
+    Checkpoints, Ended, IfExists, Interrupt, Optimizer, Plan, RunDirectory, SaveInterval, TrainingState, prefetch,
+    train,
 };
 use burn::tensor::Device;
 use serde_json::{Value, json};
 
+use crate::advice;
 use crate::corpus::Corpus;
-use crate::examples::{NspMode, PretrainingExample};
+use crate::examples::NspMode;
 use crate::objective::{Evaluation, Pretraining};
-use crate::prepare::{
-    Phase, PreparedData, count_steps, evaluation_examples, example_maker, prepare, remove_cache, training_source,
-};
+use crate::phases::{PhasedSource, count_steps, first_examples};
+use crate::prepare::{PreparedData, prepare, remove_cache};
 use crate::report;
-use crate::settings::{DataSettings, PretrainRunOptions, PretrainSettings};
-use crate::start::{check_pairs, initial_model};
-use crate::store::{Split, Store, Subset};
+use crate::settings::{PretrainRunOptions, PretrainSettings};
+use crate::split::Subset;
+use crate::start::initial_model;
+
+/// Number of checkpoints to keep during training: a second one in case the newest is damaged.
+const KEEP: usize = 2;
+
+/// Number of training examples whose next-sentence labels are looked at.
+const FIRST_EXAMPLES: usize = 1000;
 
 /// The result of a training run.
 #[derive(Debug)]
@@ -40,15 +47,29 @@ pub struct PretrainOutcome {
 /// If the corpus, a file, the device or a computed number is invalid.
 pub fn run(settings: &PretrainSettings, run: &PretrainRunOptions, interrupt: &Interrupt) -> Result<PretrainOutcome> {
     let started = Instant::now();
+    if run.if_exists == Some(IfExists::Resume)
+        && let Some(mut summary) = result_of(&run.output)?
+    {
+        // As logged: numbers that are written and read twice may differ in the last digit.
+        summary["train"] = last_losses(&read_metrics(&run.output)?);
+        eprintln!("{} is finished after {} steps; nothing to resume", run.output.display(), summary["steps"]);
+        return Ok(PretrainOutcome { ended: Ended::Finished, summary });
+    }
     let (mut prepared, model) = Run::prepare(settings, run)?;
-    let checkpoints = prepared.directory.checkpoints(run.keep)?;
-    let state = prepared.start(model, &checkpoints)?;
+    let checkpoints = prepared.directory.checkpoints(run.keep.unwrap_or(KEEP))?;
+    let mut state = prepared.start(model, &checkpoints)?;
+    let seconds_before = state.seconds;
+    state.seconds += started.elapsed().as_secs_f64();
     let mut objective = prepared.objective();
     let (state, ended) = prepared.train(state, &mut objective, &checkpoints, interrupt)?;
-    let summary = match ended {
-        Ended::Interrupted(_) => Value::Null,
-        _ => prepared.finish(&state, &mut objective, started)?,
-    };
+    if let Ended::Interrupted(_) = ended {
+        return Ok(PretrainOutcome { ended, summary: Value::Null });
+    }
+    let seconds = || seconds_before + started.elapsed().as_secs_f64();
+    let summary = prepared.finish(&state, &mut objective, seconds)?;
+    if run.keep.is_none() {
+        checkpoints.discard()?;
+    }
     Ok(PretrainOutcome { ended, summary })
 }
 
@@ -85,6 +106,11 @@ impl<'a> Run<'a> {
         let directory = RunDirectory::open(&run.output, if_exists)?;
         let data = directory.prepared(prepare(settings, &directory, run.quiet))?;
         let steps = directory.prepared(count_steps(settings, &data))?;
+        if settings.data.nsp_mode != NspMode::Off {
+            let first = directory.prepared(first_examples(settings, &data, FIRST_EXAMPLES))?;
+            let warning = advice::one_label(&first, data.split.len(Subset::Training));
+            warning.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        }
         let (model, config) = directory.prepared(initial_model(settings, &data.tokenizer, &device))?;
 
         let mut numbers = to_value(settings)?;
@@ -141,42 +167,28 @@ impl<'a> Run<'a> {
     /// Takes the remaining steps of both phases.
     fn train(
         &mut self,
-        mut state: TrainingState<BertForPreTraining>,
+        state: TrainingState<BertForPreTraining>,
         objective: &mut Pretraining,
         checkpoints: &Checkpoints,
         interrupt: &Interrupt,
     ) -> Result<(TrainingState<BertForPreTraining>, Ended)> {
-        let first_phase = self.steps - self.settings.phase2_steps.min(self.steps);
-        let mut ended = Ended::Finished;
-        for (phase, start, end) in [(Phase::First, 0, first_phase), (Phase::Second, first_phase, self.steps)] {
-            if state.step >= end || ended != Ended::Finished {
-                continue;
-            }
-            if state.step == start {
-                // Each phase starts at the beginning of its own data.
-                state.cursor = Value::Null;
-            }
-            let source = training_source(self.settings, &self.data, phase, &state.cursor)?;
-            let plan = self.plan(end);
-            let directory = &mut self.directory;
-            (state, ended) = std::thread::scope(|scope| {
-                let batches = prefetch(scope, source);
-                train(state, objective, &batches, &plan, directory, checkpoints, interrupt)
-            })?;
-        }
-        Ok((state, ended))
+        let plan = self.plan();
+        let source = PhasedSource::new(self.settings, &self.data, self.steps, (state.step, &state.cursor))?;
+        let directory = &mut self.directory;
+        std::thread::scope(|scope| {
+            let batches = prefetch(scope, source);
+            train(state, objective, &batches, &plan, directory, checkpoints, interrupt)
+        })
     }
 
-    /// The plan of the phase that ends at step `until`.
-    fn plan(&self, until: u64) -> Plan {
+    fn plan(&self) -> Plan {
         let Self { settings, run, .. } = self;
         Plan {
             schedule: settings.schedule(self.steps),
-            until,
             clip: (settings.clip > 0.0).then_some(settings.clip),
             seed: settings.seed,
             eval_every: run.eval_every,
-            save_every: run.save_every,
+            save: SaveInterval::new(run.save_every, run.save_minutes),
             precision: settings.precision,
             gradient_checkpointing: settings.gradient_checkpointing,
             settings: self.numbers.clone(),
@@ -184,12 +196,12 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Writes the model and the report; returns the JSON object that `--json` prints.
+    /// Writes the model, the report and the result; returns the JSON object that `--json` prints.
     fn finish(
         &self,
         state: &TrainingState<BertForPreTraining>,
         objective: &mut Pretraining,
-        started: Instant,
+        seconds: impl Fn() -> f64,
     ) -> Result<Value> {
         let (path, model, tokenizer) = (self.directory.path(), &state.model, &self.data.tokenizer);
         // A resumed run with no steps left has not been evaluated yet.
@@ -199,7 +211,12 @@ impl<'a> Run<'a> {
         save_model(path, model, &self.config, tokenizer, objective.with_nsp)?;
         remove_cache(path)?;
         report::write(path, &report::filled_masks(model, tokenizer, &self.data.held_out))?;
-        summarize(&self.directory, state.step, objective.latest, started)
+        let mut summary = summarize(&self.directory, state.step, objective.latest, seconds())?;
+        if let Some(loss) = self.data.unigram_loss {
+            summary["unigram_loss"] = loss.into();
+        }
+        self.directory.finish(&summary)?;
+        Ok(summary)
     }
 }
 
@@ -224,79 +241,27 @@ fn save_model(
     save_weights(directory.join("model.safetensors"), &weights)
 }
 
+/// The losses of the last step.
+fn last_losses(metrics: &[Value]) -> Value {
+    let last = metrics.iter().rev().find(|record| record.get("loss").is_some()).unwrap_or(&Value::Null);
+    json!({"loss": last["loss"], "mlm_loss": last["mlm_loss"], "nsp_loss": last["nsp_loss"]})
+}
+
 /// The JSON object that `--json` prints.
-fn summarize(directory: &RunDirectory, steps: u64, evaluation: Option<Evaluation>, started: Instant) -> Result<Value> {
+fn summarize(directory: &RunDirectory, steps: u64, evaluation: Option<Evaluation>, seconds: f64) -> Result<Value> {
     let metrics = directory.metrics()?;
     let steps_logged: Vec<&Value> = metrics.iter().filter(|record| record.get("loss").is_some()).collect();
-    let last = steps_logged.last().copied().unwrap_or(&Value::Null);
     let speeds: Vec<f64> = steps_logged.iter().filter_map(|record| record["tokens_per_second"].as_f64()).collect();
     Ok(json!({
         "steps": steps,
-        "train": {"loss": last["loss"], "mlm_loss": last["mlm_loss"], "nsp_loss": last["nsp_loss"]},
+        "train": last_losses(&metrics),
         "eval": evaluation.map(to_value).transpose()?,
         "tokens_per_second": speeds.iter().sum::<f64>() / speeds.len().max(1) as f64,
-        "seconds": started.elapsed().as_secs_f64(),
+        "seconds": seconds,
         "model": directory.path().display().to_string(),
     }))
 }
 
 fn to_value<T: serde::Serialize>(value: T) -> Result<Value> {
     serde_json::to_value(value).map_err(|error| Error::Setting(error.to_string()))
-}
-
-/// Runs `bert-pretrain evaluate`: metrics of a model on all documents of a corpus.
-///
-/// # Errors
-/// If the model, the corpus or the device is invalid.
-pub fn evaluate(
-    model_directory: &Path,
-    corpus: &[String],
-    data: &DataSettings,
-    batch_size: usize,
-    device: &Device,
-    seed: u64,
-) -> Result<Evaluation> {
-    let loaded = load_partial::<BertForPreTraining>(model_directory, seed, device)?;
-    let has_nsp = !loaded.initialized.iter().any(|name| name.starts_with("cls.seq_relationship"));
-    if let Some(warning) = loaded.warning() {
-        eprintln!("warning: {}: {warning}", model_directory.display());
-    }
-    let tokenizer = Tokenizer::load(model_directory)?;
-    tokenizer.check_fits(&loaded.config)?;
-    let nsp_mode = if has_nsp { data.nsp_mode } else { NspMode::Off };
-    if nsp_mode != NspMode::Off {
-        check_pairs(&loaded.config)?;
-    }
-    let max_seq_len = data.max_seq_len.min(loaded.config.max_position_embeddings);
-    let data = DataSettings { nsp_mode, max_seq_len, ..data.clone() };
-    let held_out = examples_of(corpus, &data, &tokenizer, seed)?;
-    let objective = Pretraining {
-        device: device.clone(),
-        pad_id: tokenizer.special().pad,
-        with_nsp: nsp_mode != NspMode::Off,
-        held_out,
-        eval_batch_size: batch_size,
-        latest: None,
-    };
-    objective.evaluate_held_out(&loaded.model)
-}
-
-/// The examples of all documents of a corpus, which is tokenized in a temporary directory.
-fn examples_of(
-    corpus: &[String],
-    data: &DataSettings,
-    tokenizer: &Tokenizer,
-    seed: u64,
-) -> Result<Vec<PretrainingExample>> {
-    let corpus = Corpus::open(corpus)?;
-    let cache = tempfile::tempdir().map_err(Error::io(std::env::temp_dir(), "create a temporary directory in"))?;
-    let path = cache.path().join("corpus.tokens");
-    let store = Store::build(&path, &corpus, tokenizer, data.sentences, "")?;
-    let maker = example_maker(data, data.max_seq_len, tokenizer);
-    let split = Split::new(store.stats().documents, 0.0, 0);
-    let examples = evaluation_examples(&store, split, Subset::Training, maker, seed, usize::MAX)?;
-    match examples.is_empty() {
-        true => Err(Error::Setting("the corpus yields no examples: every document is too short for a pair".into())),
-        false => Ok(examples),
-    }
 }

@@ -27,6 +27,8 @@ pub struct App {
     pub metrics: Metrics,
     /// Permits for the bodies that are in memory, one for each KiB.
     pub body_memory: Semaphore,
+    /// Turns of large bodies to be parsed and tokenized, so that small ones always find a free thread.
+    pub large_bodies: Semaphore,
     /// Whether the server is about to end.
     pub is_ending: AtomicBool,
 }

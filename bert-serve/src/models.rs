@@ -58,7 +58,7 @@ impl Model {
     /// # Errors
     /// If it has one token type only.
     pub fn check_reads_pairs(&self) -> Result<()> {
-        self.config.check_pairs()
+        self.tokenizer.check_fits_pairs(&self.config)
     }
 
     /// The routes that ask this model.

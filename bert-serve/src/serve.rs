@@ -76,6 +76,7 @@ pub fn open(args: &Args) -> Result<Arc<App>> {
         limits: limits(args),
         metrics,
         body_memory: Semaphore::new((BODIES * args.max_body).max(BODY_MEMORY) / PERMIT_BYTES),
+        large_bodies: Semaphore::new(text_threads() / 2),
         is_ending: AtomicBool::new(false),
     }))
 }
@@ -103,10 +104,14 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpSocket> {
 
 /// Few threads for the network, and some more for tokenization and JSON.
 fn runtime() -> Result<Runtime> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut builder = Builder::new_multi_thread();
-    builder.worker_threads(NETWORK_THREADS).max_blocking_threads((2 * cores).max(4)).enable_all();
+    builder.worker_threads(NETWORK_THREADS).max_blocking_threads(text_threads()).enable_all();
     builder.build().map_err(|error| anyhow!("cannot start threads: {error}"))
+}
+
+/// Threads for tokenization and JSON; the system lets them take turns with those of the models.
+fn text_threads() -> usize {
+    (2 * std::thread::available_parallelism().map_or(1, usize::from)).max(4)
 }
 
 async fn serve(args: &Args, socket: TcpSocket, app: Arc<App>) -> Result<()> {

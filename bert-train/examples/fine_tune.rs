@@ -53,7 +53,7 @@ fn main() -> Result<()> {
     let encode = |(text, label): (&str, i32)| Ok((Sequence::from(&tokenizer.encode(text, None)?), label));
     let batch: Vec<(Sequence, i32)> = TEXTS.into_iter().map(encode).collect::<Result<_>>()?;
     let (task, plan, workers) = (Reviews(device.clone()), Plan::constant(3e-4, 30), Workers::for_device(&device)?);
-    while state.step < plan.until {
+    while state.step < plan.schedule.steps {
         let step;
         (state, step) = take_step(state, &task, vec![batch.clone()], &plan, &workers, &Solo)?;
         println!("step {} loss {:.4}", state.step, step.wait()?.losses["loss"].as_f64().unwrap_or(f64::NAN));

@@ -5,12 +5,12 @@
 use bert_model::pretrained::names::is_adapter;
 use burn::module::{Lora, Module, Param, ParamGroup};
 use burn::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::parameters::{Change, change_parameters};
 
 /// Which parameters are trained.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Adaptation {
     /// All parameters.

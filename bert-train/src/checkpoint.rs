@@ -46,6 +46,8 @@ struct StateFile {
     step: u64,
     cursor: Value,
     #[serde(default)]
+    seconds: f64,
+    #[serde(default)]
     loss_scale: SavedScale,
     /// Settings that affect the result; resuming with different ones is refused.
     settings: Value,
@@ -61,6 +63,8 @@ pub struct Checkpoint {
     pub step: u64,
     /// Position in the training data.
     pub cursor: Value,
+    /// Seconds that the run had taken when it was written.
+    pub seconds: f64,
     /// Factor on the loss in `f16` training.
     pub loss_scale: SavedScale,
     /// The settings of the run that wrote it.
@@ -116,6 +120,7 @@ impl Checkpoints {
         let record = StateFile {
             step: state.step,
             cursor: state.cursor.clone(),
+            seconds: state.seconds,
             loss_scale: state.scale_to_save(),
             settings: settings.clone(),
             sha256,
@@ -155,8 +160,8 @@ impl Checkpoints {
         let mut warnings = Vec::new();
         for path in self.paths()?.into_iter().rev() {
             match read_state(&path) {
-                Ok(StateFile { step, cursor, loss_scale, settings, .. }) => {
-                    return Ok(Some(Checkpoint { path, step, cursor, loss_scale, settings, warnings }));
+                Ok(StateFile { step, cursor, seconds, loss_scale, settings, .. }) => {
+                    return Ok(Some(Checkpoint { path, step, cursor, seconds, loss_scale, settings, warnings }));
                 }
                 Err(error) => warnings.push(format!("skipped a damaged checkpoint: {error}")),
             }
@@ -165,6 +170,14 @@ impl Checkpoints {
             true => Ok(None),
             false => Err(Error::file(&self.directory, warnings.join("; "), "at least one intact checkpoint")),
         }
+    }
+
+    /// Removes all checkpoints, which a finished run no longer needs.
+    ///
+    /// # Errors
+    /// If one cannot be removed.
+    pub fn discard(&self) -> Result<()> {
+        self.paths()?.iter().try_for_each(|path| fs::remove_dir_all(path).map_err(Error::io(path, "remove")))
     }
 
     /// Paths of all checkpoints, oldest first.
@@ -215,25 +228,44 @@ impl Checkpoint {
             optimizer,
             step: self.step,
             cursor: self.cursor.clone(),
+            seconds: self.seconds,
             saved_scale: self.loss_scale,
             loss_scale: None,
         })
     }
 }
 
-/// Refuses to resume a run with other settings than its own, naming the first that differs.
+/// Refuses to resume a run with other settings than its own, naming all that differ. Of `saved`, only the settings that
+/// are in `now` are compared.
 ///
 /// # Errors
 /// If a setting differs.
 pub fn check_settings(saved: &Value, now: &Value) -> Result<()> {
-    let saved = |key: &str| saved.get(key).unwrap_or(&Value::Null);
-    match now.as_object().into_iter().flatten().find(|(key, value)| saved(key) != *value) {
-        None => Ok(()),
-        Some((key, value)) => Err(Error::Mismatch {
-            left: format!("{key} = {value}"),
-            right: format!("the run to be resumed, {key} = {}", saved(key)),
-            advice: "pass the data and options of the original command, with --resume".into(),
-        }),
+    let mut differing = Vec::new();
+    compare(String::new(), saved, now, &mut differing);
+    if differing.is_empty() {
+        return Ok(());
+    }
+    let list =
+        |value: fn(&(String, &Value, &Value)) -> String| differing.iter().map(value).collect::<Vec<_>>().join(", ");
+    Err(Error::Mismatch {
+        left: list(|(name, _, now)| format!("{name} = {now}")),
+        right: format!("the run to be resumed, {}", list(|(name, saved, _)| format!("{name} = {saved}"))),
+        advice: "a run is resumed with its own settings, which its run.json records".into(),
+    })
+}
+
+/// Collects the settings of `now` that differ from `saved`, as `(name, saved, now)`; nested names are joined by dots.
+fn compare<'a>(name: String, saved: &'a Value, now: &'a Value, differing: &mut Vec<(String, &'a Value, &'a Value)>) {
+    match (saved, now) {
+        (Value::Object(saved), Value::Object(now)) => {
+            for (key, value) in now {
+                let name = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
+                compare(name, saved.get(key).unwrap_or(&Value::Null), value, differing);
+            }
+        }
+        _ if saved != now => differing.push((name, saved, now)),
+        _ => {}
     }
 }
 

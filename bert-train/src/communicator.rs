@@ -1,20 +1,19 @@
-//! How the processes of one run add up what each has computed from its share of a step. There is one process so far.
+//! Sums gradients and losses over the processes of a run. There is only one process so far.
 
 use bert_model::Result;
 
 use super::gradients::GradientSum;
-use super::trainer::LossSum;
+use super::objective::LossSum;
 
-/// The processes ("ranks") of a run, which take every step together.
+/// Communication between the processes ("ranks") of a run, which take every step together.
 pub trait Communicator: Sync {
-    /// The number of this process, from 0.
+    /// Rank of this process, from 0.
     fn rank(&self) -> usize;
 
-    /// How many processes there are.
+    /// Number of processes.
     fn size(&self) -> usize;
 
-    /// Adds up the gradients and losses of all processes, in an order that does not depend on who is faster; afterwards
-    /// each process has the sums.
+    /// Sums the gradients and losses of all processes in a fixed order. Afterwards each process has the sums.
     ///
     /// # Errors
     /// If another process has failed.

@@ -17,7 +17,7 @@ pub struct GradientSum {
 }
 
 impl GradientSum {
-    /// Adds what a backward pass left for parameters of `model`.
+    /// Adds the gradients of parameters of `model` that a part of a backward pass computed.
     pub fn add<M: Module>(&mut self, model: &M, part: GradientPart) {
         let sum = &mut self.by_name;
         match part {
@@ -31,19 +31,19 @@ impl GradientSum {
         }
     }
 
-    /// All of them, in the order of their names.
+    /// All gradients, sorted by parameter name.
     pub fn all(&self) -> Vec<Tensor<2>> {
         self.by_name.values().cloned().collect()
     }
 
-    /// Takes out the gradient of one parameter.
+    /// Removes and returns the gradient of a parameter.
     pub fn remove(&mut self, name: &str) -> Option<Tensor<2>> {
         self.by_name.remove(name)
     }
 }
 
-/// One sum for all parts of a micro-batch, which add to it in turn: the first gradients of each part, in the order of the
-/// parts, then the second ones, and so on. So the sum does not depend on who is faster.
+/// A gradient sum that several threads add to in a fixed order: the first gradients of each part of a micro-batch, in the
+/// order of the parts, then the second ones, and so on. The sum therefore does not depend on scheduling.
 pub struct OrderedSum<'a> {
     state: Mutex<State<'a>>,
     changed: Condvar,
@@ -51,37 +51,37 @@ pub struct OrderedSum<'a> {
 
 struct State<'a> {
     sum: &'a mut GradientSum,
-    /// How often each part has added; `DONE` once it will not do so again.
+    /// Number of times that each part has added; `DONE` when it has finished.
     turns: Vec<usize>,
 }
 
 const DONE: usize = usize::MAX;
 
 impl<'a> OrderedSum<'a> {
-    /// For so many parts, all of which are at work at once.
+    /// Creates the sum for `parts` parts, which must all run concurrently.
     pub fn new(sum: &'a mut GradientSum, parts: usize) -> Self {
         Self { state: Mutex::new(State { sum, turns: vec![0; parts] }), changed: Condvar::new() }
     }
 
-    /// The turns of each part, to be taken by it and dropped when it is done.
+    /// One handle per part, which the part drops when it has finished.
     pub fn turns(&self) -> Vec<Turns<'a, '_>> {
         (0..self.lock().turns.len()).map(|part| Turns { shared: self, part }).collect()
     }
 
-    /// A part that panics ends the run; the others need not panic over the lock.
+    /// Locks the state. A poisoned lock is accepted, since the panic of the other part ends the run anyway.
     fn lock(&self) -> MutexGuard<'_, State<'a>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The turns of one part.
+/// The handle with which one part adds to an [`OrderedSum`].
 pub struct Turns<'a, 's> {
     shared: &'s OrderedSum<'a>,
     part: usize,
 }
 
 impl Turns<'_, '_> {
-    /// Waits for this part's next turn, and adds to the sum.
+    /// Waits for this part's next turn, then calls `add` with the sum.
     pub fn take(&mut self, add: impl FnOnce(&mut GradientSum)) {
         let (part, mut state) = (self.part, self.shared.lock());
         let is_next = |state: &State| {
@@ -105,7 +105,7 @@ impl Drop for Turns<'_, '_> {
     }
 }
 
-/// Takes the gradient of every parameter.
+/// Adds the gradient of every parameter to the sum.
 struct GradientCollector<'a> {
     gradients: Gradients,
     sum: &'a mut BTreeMap<String, Tensor<2>>,
@@ -123,7 +123,7 @@ impl Visit for GradientCollector<'_> {
     }
 }
 
-/// Adds rows to the gradient of one table.
+/// Adds rows to the gradient of one embedding table.
 struct RowCollector<'a> {
     table: ParamId,
     rows: Option<(Tensor<1, Int>, Tensor<2>)>,
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
     use crate::Adaptation;
 
-    /// The slowest part comes first all the same, every time; one that ends early or panics holds nobody up.
+    /// The order holds even if the first part is the slowest; a part that ends early or panics does not block the others.
     #[test]
     fn parts_add_in_their_order_whoever_is_fast() {
         let mut sum = GradientSum::default();

@@ -1,12 +1,21 @@
-//! During training, the first SIGINT or SIGTERM checkpoints and stops after the current step; a
-//! second one, or any signal outside training, exits immediately.
+//! During training, the first SIGINT or SIGTERM saves a checkpoint and stops after the current step; a later one, or any
+//! signal outside training, exits immediately.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use bert_model::{Error, Result};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
+
+/// Signals this soon after the first count as the first. GNU `timeout` and some schedulers send a signal to the process and
+/// to its group, and keys repeat.
+const SAME_SIGNAL: Duration = Duration::from_secs(1);
+
+/// How often to look for a signal.
+const POLL: Duration = Duration::from_millis(10);
 
 /// Records SIGINT and SIGTERM, or lets them end the program.
 #[derive(Debug, Clone, Default)]
@@ -30,9 +39,7 @@ impl Interrupt {
         let interrupt = Self { at_once: Arc::new(AtomicBool::new(true)), ..Self::default() };
         for signal in [SIGINT, SIGTERM] {
             let register = || {
-                // The order matters: the shutdown must check the flag before this signal sets it.
                 flag::register_conditional_shutdown(signal, exit_code(signal), interrupt.at_once.clone())?;
-                flag::register(signal, interrupt.at_once.clone())?;
                 flag::register_usize(signal, interrupt.signal.clone(), signal as usize)
             };
             register().map_err(|error| Error::Setting(format!("cannot listen for signals: {error}")))?;
@@ -40,12 +47,35 @@ impl Interrupt {
         Ok(interrupt)
     }
 
-    /// While the returned guard lives, the first signal is only recorded, for
-    /// [`Interrupt::requested`]; a second one still ends the program immediately.
+    /// While the returned guard lives, the first signal is only recorded, for [`Interrupt::requested`], and `say` is called
+    /// with a line that tells the user so. A later signal ends the program immediately.
     #[must_use]
-    pub fn defer(&self) -> InterruptGuard<'_> {
+    pub fn defer(&self, say: impl Fn(&str) + Send + Sync + 'static) -> InterruptGuard {
         self.at_once.store(false, Ordering::Relaxed);
-        InterruptGuard(&self.at_once)
+        let announcement = Arc::new(Announcement { is_made: AtomicBool::new(false), say: Box::new(say) });
+        let guard = InterruptGuard { at_once: self.at_once.clone(), ended: Arc::default(), announcement };
+        let (interrupt, ended, announcement) = (self.clone(), guard.ended.clone(), guard.announcement.clone());
+        // Without a thread, signals still save and stop; only a second signal is then ignored.
+        let _ = thread::Builder::new().spawn(move || interrupt.watch(&ended, &announcement));
+        guard
+    }
+
+    /// Waits for the first signal, announces what it does, and arms the next one a moment later.
+    fn watch(&self, ended: &AtomicBool, announcement: &Announcement) {
+        let mut first: Option<Instant> = None;
+        while !ended.load(Ordering::Relaxed) {
+            match first {
+                None if self.requested().is_some() => {
+                    first = Some(Instant::now());
+                    announcement.make();
+                }
+                Some(first) if first.elapsed() >= SAME_SIGNAL => {
+                    self.at_once.store(true, Ordering::Relaxed);
+                    return;
+                }
+                _ => thread::sleep(POLL),
+            }
+        }
     }
 
     /// The exit code of the recorded signal (130 or 143), if there was one.
@@ -57,13 +87,39 @@ impl Interrupt {
     }
 }
 
-/// Defers the first signal while it lives; see [`Interrupt::defer`].
-#[derive(Debug)]
-pub struct InterruptGuard<'a>(&'a AtomicBool);
+/// Tells the user once what the first signal does.
+struct Announcement {
+    is_made: AtomicBool,
+    say: Box<dyn Fn(&str) + Send + Sync>,
+}
 
-impl Drop for InterruptGuard<'_> {
+impl Announcement {
+    fn make(&self) {
+        if !self.is_made.swap(true, Ordering::Relaxed) {
+            (self.say)("stopping after this step, saving; once more to give up");
+        }
+    }
+}
+
+/// Defers the first signal while it lives; see [`Interrupt::defer`].
+pub struct InterruptGuard {
+    at_once: Arc<AtomicBool>,
+    /// Tells the watching thread to end.
+    ended: Arc<AtomicBool>,
+    announcement: Arc<Announcement>,
+}
+
+impl InterruptGuard {
+    /// Tells the user about the recorded signal now, if that has not happened yet.
+    pub fn announce(&self) {
+        self.announcement.make();
+    }
+}
+
+impl Drop for InterruptGuard {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.ended.store(true, Ordering::Relaxed);
+        self.at_once.store(true, Ordering::Relaxed);
     }
 }
 

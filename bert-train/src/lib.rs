@@ -1,11 +1,12 @@
 //! Everything about a training run that pretraining and fine-tuning share.
 //!
-//! [`trainer`] is the loop. It updates a [`state`] with an [`optimizer`], whose learning rate
-//! follows a [`schedule`], from [`gradients`] computed at a [`precision`]. Around it,
+//! [`trainer`] is the loop, which follows a [`plan`]. Each [`step`] of it updates a [`state`] for an [`objective`] with an
+//! [`optimizer`], whose learning rate follows a [`schedule`], from [`gradients`] computed at a [`precision`]. Around it,
 //! [`mod@prefetch`] prepares batches, [`permutation`] shuffles them, [`adaptation`] selects the
 //! trainable parameters, [`checkpoint`] makes runs resumable, [`interrupt`] handles signals,
 //! [`run_directory`] manages the files of a run, and [`progress`] and [`report`] show it.
 
+#![warn(missing_docs)]
 // Invalid user input must never panic.
 #![deny(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::unreachable)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -15,9 +16,11 @@ pub mod checkpoint;
 pub mod communicator;
 pub mod gradients;
 pub mod interrupt;
+pub mod objective;
 pub mod optimizer;
 pub mod parameters;
 pub mod permutation;
+pub mod plan;
 pub mod precision;
 pub mod prefetch;
 pub mod progress;
@@ -25,6 +28,7 @@ pub mod report;
 pub mod run_directory;
 pub mod schedule;
 pub mod state;
+pub mod step;
 pub mod trainer;
 
 pub use adaptation::Adaptation;
@@ -32,11 +36,14 @@ pub use checkpoint::Checkpoints;
 pub use communicator::{Communicator, Solo};
 pub use gradients::GradientSum;
 pub use interrupt::Interrupt;
+pub use objective::{Evaluation, Losses, Objective};
 pub use optimizer::{Algorithm, Optimizer, OptimizerConfig};
+pub use plan::{Plan, SaveInterval};
 pub use precision::{LossScale, Precision};
 pub use prefetch::{StepBatches, StepSource, prefetch};
 pub use progress::Progress;
 pub use run_directory::{IfExists, RunDirectory};
 pub use schedule::{Decay, Schedule};
 pub use state::TrainingState;
-pub use trainer::{Ended, Evaluation, Losses, Objective, PendingStep, Plan, Step, take_step, train};
+pub use step::{PendingStep, Step, take_step};
+pub use trainer::{Ended, train};

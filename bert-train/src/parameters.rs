@@ -1,39 +1,39 @@
-//! Goes through the parameters of a model by their Hugging Face names.
+//! Visits the parameters of a model by their Hugging Face names.
 
 use bert_model::pretrained::names::hugging_face_name;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
-/// Looks at parameters.
+/// A visitor that reads parameters.
 pub trait Visit {
-    /// One parameter, by its Hugging Face name.
+    /// Handles one parameter, by its Hugging Face name.
     fn visit<const D: usize>(&mut self, name: String, parameter: &Param<Tensor<D>>);
 }
 
-/// Changes parameters.
+/// A visitor that changes parameters.
 pub trait Change {
-    /// One parameter, by its Hugging Face name.
+    /// Handles one parameter, by its Hugging Face name.
     fn change<const D: usize>(&mut self, name: String, parameter: Param<Tensor<D>>) -> Param<Tensor<D>>;
 }
 
-/// Shows every parameter to `visitor`, in the order of the modules.
+/// Calls `visitor` with every parameter, in the order of the modules.
 pub fn visit_parameters<M: Module>(model: &M, visitor: &mut impl Visit) {
     model.visit(&mut WithPath { path: Vec::new(), inner: visitor });
 }
 
-/// Has `changer` change every parameter, in the order of the modules.
+/// Replaces every parameter by the result of `changer`, in the order of the modules.
 pub fn change_parameters<M: Module>(model: M, changer: &mut impl Change) -> M {
     model.map(&mut WithPath { path: Vec::new(), inner: changer })
 }
 
-/// A tensor of any rank as a matrix of rows along its last dimension.
+/// Reshapes a tensor of any rank to a matrix of rows along its last dimension.
 pub fn as_matrix<const D: usize>(tensor: Tensor<D>) -> Tensor<2> {
     let columns = tensor.dims()[D - 1];
     let rows = tensor.shape().num_elements() / columns.max(1);
     tensor.reshape([rows, columns])
 }
 
-/// Keeps the path of module names.
+/// Tracks the path of module names during a visit.
 struct WithPath<'a, I> {
     path: Vec<String>,
     inner: &'a mut I,

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::parameters::{Change, Visit, as_matrix, change_parameters, visit_parameters};
 
-/// The numbers in which a model computes while it learns.
+/// Floating-point precision of the forward and backward pass.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -22,7 +22,7 @@ pub enum Precision {
     F32,
     /// bfloat16: the range of `f32`, eight bits of precision.
     Bf16,
-    /// IEEE half precision: eleven bits, but nothing above 65,504, so that the loss is scaled (see [`LossScale`]).
+    /// IEEE half precision: eleven bits, but nothing above 65,504, which is why the loss is scaled (see [`LossScale`]).
     F16,
 }
 
@@ -60,7 +60,7 @@ impl Precision {
         }
     }
 
-    /// The model in this precision, for the forward and backward passes of one step.
+    /// A copy of the model in this precision, for the forward and backward passes of one step.
     pub(super) fn copy<M: Module>(self, model: &M) -> M {
         if self == Self::F32 {
             return model.clone();
@@ -72,7 +72,7 @@ impl Precision {
     }
 }
 
-/// Collects every parameter, as a matrix.
+/// Collects all parameters as matrices.
 struct Collect {
     matrices: Vec<Tensor<2>>,
 }
@@ -83,7 +83,7 @@ impl Visit for Collect {
     }
 }
 
-/// Replaces every parameter, in the same order.
+/// Replaces all parameters, in the same order.
 struct Replace {
     copies: std::vec::IntoIter<Tensor<2>>,
 }
@@ -98,18 +98,18 @@ impl Change for Replace {
     }
 }
 
-/// Good steps in a row after which the loss scale doubles.
+/// Number of consecutive finite steps after which the loss scale doubles.
 const GROWTH: u32 = 2000;
 
-/// What the loss is multiplied by in `f16`, so that small gradients do not become 0: doubled after 2,000 good steps,
-/// halved whenever a gradient overflows, in a step that is then left out (as PyTorch's `GradScaler` does). In other
-/// precisions it is 1.
+/// The loss scale of `f16` training, a factor that keeps small gradients from becoming 0. It doubles after 2,000 finite
+/// steps and halves whenever a gradient overflows; that step is skipped, as in PyTorch's `GradScaler`. In other precisions
+/// it is 1.
 #[derive(Debug, Clone)]
 pub struct LossScale {
     precision: Precision,
-    /// The truth on a CPU; on a GPU, what it was when training began.
+    /// The current state on a CPU; on a GPU, the state at the start of training.
     host: SavedScale,
-    /// The factor and the number of good steps `[2]`, on a GPU, where they change without the host.
+    /// Factor and number of finite steps `[2]` on a GPU, which updates them without the host.
     device: Option<Tensor<1>>,
 }
 
@@ -127,7 +127,7 @@ impl Default for SavedScale {
 }
 
 impl LossScale {
-    /// For training in this precision on `device`, from a saved state.
+    /// Creates the loss scale for training in `precision` on `device`, from a saved state.
     pub fn new(precision: Precision, saved: SavedScale, device: &Device) -> Self {
         let factor = if precision == Precision::F16 { saved.factor } else { 1.0 };
         let values = [factor as f32, saved.good_steps as f32];
@@ -136,7 +136,7 @@ impl LossScale {
         Self { precision, host: SavedScale { factor, ..saved }, device }
     }
 
-    /// What a checkpoint keeps; waits for a GPU.
+    /// The state for a checkpoint; waits for a GPU.
     pub fn saved(&self) -> SavedScale {
         let read = |values: &Tensor<1>| {
             let values: Vec<f32> = values.clone().into_data().iter::<f32>().collect();
@@ -148,7 +148,7 @@ impl LossScale {
         }
     }
 
-    /// The loss times the factor.
+    /// Multiplies a loss by the factor.
     pub(super) fn scaled(&self, loss: Tensor<1>) -> Tensor<1> {
         match (&self.device, self.precision) {
             (Some(device), Precision::F16) => loss * Tensor::from_inner(device.clone().slice(0..1)),
@@ -161,7 +161,7 @@ impl LossScale {
         (self.precision == Precision::F16).then_some(f64::from(GROWTH))
     }
 
-    /// What the step does to all parameters, from gradients of the scaled loss; the scale changes as they ask for.
+    /// Computes how the step changes the parameters from gradients of the scaled loss, and updates the scale.
     pub(super) fn control(&mut self, gradients: Vec<Tensor<2>>, settings: StepSettings) -> Control {
         if let Some(device) = &self.device {
             return Control::on_device(gradients, settings, device);
@@ -185,7 +185,7 @@ impl LossScale {
         };
     }
 
-    /// The factor as a number `[1]` to be read later with a step's losses.
+    /// The factor as a tensor `[1]`, to be read with a step's losses.
     pub(super) fn factor(&self, device: &Device) -> Tensor<1> {
         match &self.device {
             Some(values) => values.clone().slice(0..1),
@@ -193,7 +193,7 @@ impl LossScale {
         }
     }
 
-    /// Whether a step with a gradient that is not finite may be left out: a smaller factor might help.
+    /// Whether a step whose gradient is not finite may be skipped, since a smaller factor might help.
     pub(super) fn may_skip(precision: Precision, factor: f32) -> bool {
         precision == Precision::F16 && factor >= 1.0
     }

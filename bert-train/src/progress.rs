@@ -77,6 +77,12 @@ impl Progress {
         }
     }
 
+    /// Prints lines that `--quiet` does not silence, without disrupting the bar, from any thread.
+    pub fn announcer(&self) -> impl Fn(&str) + Send + Sync + 'static {
+        let bar = self.bar.clone();
+        move |line| if bar.is_hidden() { eprintln!("{line}") } else { bar.println(line) }
+    }
+
     /// Removes the bar.
     pub fn finish(&self) {
         self.bar.finish_and_clear();

@@ -12,9 +12,10 @@ use serde_json::Value;
 use super::checkpoint::{Checkpoints, check_settings};
 
 /// What to do with a directory that is not empty.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum IfExists {
     /// Fail.
+    #[default]
     Refuse,
     /// Resume the run in it.
     Resume,
@@ -23,14 +24,16 @@ pub enum IfExists {
 }
 
 /// The files that a run writes; no other file in the directory is ever removed.
-const RUN_FILES: [&str; 16] = [
+const RUN_FILES: [&str; 18] = [
     "corpus.tokens",
     "corpus.partial",
+    "split.tokens",
+    "split.partial",
     "eval.tokens",
     "eval.partial",
     "sample.txt",
     "config.json",
-    "model.safetensors",
+    MODEL,
     "vocab.txt",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -41,6 +44,7 @@ const RUN_FILES: [&str; 16] = [
     "finetune.json",
     "checkpoints",
 ];
+const MODEL: &str = "model.safetensors";
 const LOCK: &str = ".lock";
 const RUN: &str = "run.json";
 const METRICS: &str = "metrics.jsonl";
@@ -181,8 +185,8 @@ impl RunDirectory {
         read_metrics(&self.path)
     }
 
-    /// Refuses to resume a run with other settings than its `run.json` has, naming the first that
-    /// differs. Passes if the run was stopped before it wrote that file.
+    /// Refuses to resume a run with other settings than its `run.json` has, naming all that differ.
+    /// Passes if the run was stopped before it wrote that file.
     ///
     /// # Errors
     /// If a setting differs, or the file cannot be read.
@@ -201,6 +205,42 @@ impl RunDirectory {
         let text = serde_json::to_string_pretty(run).map_err(|error| Error::Setting(error.to_string()))?;
         replace_file(self.file(RUN), (text + "\n").as_bytes())
     }
+
+    /// Records the result of the finished run in `run.json`; see [`result_of`].
+    ///
+    /// # Errors
+    /// If `run.json` cannot be read or written.
+    pub fn finish(&self, result: &Value) -> Result<()> {
+        let mut run = read_run(&self.path)?;
+        run["result"] = result.clone();
+        self.describe(&run)
+    }
+}
+
+/// The result that a finished run recorded in `run.json`; `None` if the run is not finished, or its model was removed.
+///
+/// # Errors
+/// If `run.json` cannot be read.
+pub fn result_of(run_directory: &Path) -> Result<Option<Value>> {
+    if !run_directory.join(RUN).exists() || !run_directory.join(MODEL).exists() {
+        return Ok(None);
+    }
+    Ok(read_run(run_directory)?.get("result").cloned())
+}
+
+/// Refuses the directory of a run that has not written a model yet, where a model directory is expected. Any other
+/// directory passes.
+///
+/// # Errors
+/// If the directory has a `run.json` but no `config.json`, or `run.json` cannot be read.
+pub fn check_has_model(directory: &Path) -> Result<()> {
+    if !directory.join(RUN).exists() || directory.join("config.json").exists() {
+        return Ok(());
+    }
+    let run = read_run(directory)?;
+    let program = run["program"].as_str().unwrap_or("bert-pretrain");
+    let expected = format!("a model: continue the run with `{program} train --resume -o {}`", directory.display());
+    Err(Error::file(directory, "an unfinished run", expected))
 }
 
 /// Reads the `run.json` of a run.
@@ -255,83 +295,4 @@ fn remove_run_files(directory: &Path) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn what_is_read_is_not_overwritten() {
-        let temporary = tempfile::tempdir().unwrap();
-        let run = temporary.path();
-        fs::write(run.join("vocab.txt"), "").unwrap();
-        fs::write(run.join("corpus.txt"), "").unwrap();
-        let check = |if_exists, input: &Path| check_inputs(run, if_exists, [input]);
-        for input in [run.to_path_buf(), run.join("vocab.txt"), run.join("../").join(run.file_name().unwrap())] {
-            let error = check(IfExists::Overwrite, &input).unwrap_err().to_string();
-            assert!(error.contains("an input inside the run directory, expected an output directory other"), "{error}");
-            check(IfExists::Resume, &input).unwrap();
-        }
-        check(IfExists::Overwrite, &run.join("corpus.txt")).unwrap();
-        check(IfExists::Overwrite, Path::new("texts/*.txt")).unwrap();
-    }
-
-    #[test]
-    #[cfg(unix)]
-    fn names_that_cannot_be_recorded_are_refused() {
-        use std::os::unix::ffi::OsStrExt;
-        let name = Path::new(std::ffi::OsStr::from_bytes(b"caf\xe9.txt"));
-        let error = check_inputs(Path::new("run"), IfExists::Refuse, [name]).unwrap_err().to_string();
-        assert!(error.contains("not UTF-8"), "{error}");
-    }
-
-    #[test]
-    fn a_full_directory_is_refused_unless_told_otherwise() {
-        let temporary = tempfile::tempdir().unwrap();
-        let path = temporary.path().join("run");
-        drop(RunDirectory::open(&path, IfExists::Refuse).unwrap());
-        fs::write(path.join("mine.txt"), "keep me").unwrap();
-        let error = RunDirectory::open(&path, IfExists::Refuse).unwrap_err().to_string();
-        assert!(error.contains("--resume") && error.contains("not empty"), "{error}");
-        drop(RunDirectory::open(&path, IfExists::Overwrite).unwrap());
-        assert!(path.join("mine.txt").exists());
-    }
-
-    #[test]
-    fn a_run_that_never_began_leaves_nothing() {
-        let temporary = tempfile::tempdir().unwrap();
-        let path = temporary.path().join("run");
-        let run = RunDirectory::open(&path, IfExists::Refuse).unwrap();
-        fs::write(path.join("vocab.txt"), "learned").unwrap();
-        assert!(run.prepared(Err::<(), _>(Error::Setting("no".into()))).is_err());
-        drop(run);
-        assert!(!path.exists());
-        RunDirectory::open(&path, IfExists::Refuse).unwrap().describe(&json!({})).unwrap();
-        let run = RunDirectory::open(&path, IfExists::Resume).unwrap();
-        assert!(run.prepared(Err::<(), _>(Error::Setting("no".into()))).is_err());
-        assert!(path.join(RUN).exists(), "what was there before stays");
-    }
-
-    #[test]
-    fn a_second_run_is_refused_while_the_first_is_at_work() {
-        let temporary = tempfile::tempdir().unwrap();
-        let first = RunDirectory::open(temporary.path(), IfExists::Refuse).unwrap();
-        let error = RunDirectory::open(temporary.path(), IfExists::Resume).unwrap_err().to_string();
-        assert!(error.contains("another run"), "{error}");
-        drop(first);
-        RunDirectory::open(temporary.path(), IfExists::Resume).unwrap();
-    }
-
-    #[test]
-    fn rewinding_drops_later_lines_and_a_torn_one() {
-        let temporary = tempfile::tempdir().unwrap();
-        let mut run = RunDirectory::open(temporary.path(), IfExists::Refuse).unwrap();
-        for step in 1..=4 {
-            run.log(&json!({"step": step})).unwrap();
-        }
-        run.metrics.write_all(b"{\"step\": 5, \"lo").unwrap();
-        run.rewind_metrics(2).unwrap();
-        run.log(&json!({"step": 3})).unwrap();
-        let steps: Vec<_> = run.metrics().unwrap().iter().map(|record| record["step"].as_u64().unwrap()).collect();
-        assert_eq!(steps, [1, 2, 3]);
-    }
-}
+mod tests;

@@ -17,6 +17,8 @@ pub struct TrainingState<M> {
     pub step: u64,
     /// Position in the training data, as its source reports it.
     pub cursor: Value,
+    /// Seconds that the run has taken, over all its resumptions; for information only.
+    pub seconds: f64,
     /// Factor on the loss in `f16` training, as the checkpoint had it.
     pub(crate) saved_scale: SavedScale,
     /// The factor during training, once the first step has begun.
@@ -27,7 +29,7 @@ impl<M> TrainingState<M> {
     /// The state before the first step.
     pub fn new(model: M, optimizer: Optimizer) -> Self {
         let (cursor, saved_scale) = (Value::Null, SavedScale::default());
-        Self { model, optimizer, step: 0, cursor, saved_scale, loss_scale: None }
+        Self { model, optimizer, step: 0, cursor, seconds: 0.0, saved_scale, loss_scale: None }
     }
 
     /// What the loss is multiplied by in `f16`, for a checkpoint; waits for a GPU.

@@ -1,11 +1,11 @@
-//! Any bytes as config.json, and if they describe a small model, that model with the weights of another.
+//! Fuzzes config.json. If it describes a small model, also loads weights of another configuration into it.
 #![no_main]
 
-mod place;
+mod folder;
 
 use bert_model::{BertForPreTraining, device, load_partial, pretrained::load_config};
+use folder::{check, copy_golden, folder};
 use libfuzzer_sys::fuzz_target;
-use place::{check, copy_golden, folder};
 
 fuzz_target!(|bytes: &[u8]| {
     let folder = folder(|folder| copy_golden("models/gelu-odd", folder));

@@ -1,7 +1,7 @@
-//! Any bytes as a corpus or a data file, through every reader.
+//! Fuzzes corpora and data files, with every reader. The first byte selects the format.
 #![no_main]
 
-mod place;
+mod folder;
 #[path = "../../tests/support/readers.rs"]
 mod readers;
 
@@ -10,8 +10,8 @@ use std::path::Path;
 use bert_finetune::data::squad::read_squad;
 use bert_model::Result;
 use bert_pretrain::corpus::Corpus;
+use folder::{check, folder};
 use libfuzzer_sys::fuzz_target;
-use place::{check, folder};
 
 const FILES: [&str; 11] = [
     "corpus.txt",

@@ -1,9 +1,9 @@
-//! Any bytes as model.safetensors.index.json beside a config.json that is right.
+//! Fuzzes model.safetensors.index.json, with a valid config.json.
 #![no_main]
 
-mod place;
+mod folder;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| place::attack_model(
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| folder::attack_model(
     "variants/sharded",
     "model.safetensors.index.json",
     bytes

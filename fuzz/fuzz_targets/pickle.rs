@@ -1,6 +1,6 @@
-//! Any bytes as pytorch_model.bin beside a config.json that is right.
+//! Fuzzes pytorch_model.bin, with a valid config.json.
 #![no_main]
 
-mod place;
+mod folder;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| place::attack_model("variants/torch", "pytorch_model.bin", bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| folder::attack_model("variants/torch", "pytorch_model.bin", bytes));

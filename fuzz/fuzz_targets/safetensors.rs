@@ -1,6 +1,6 @@
-//! Any bytes as model.safetensors beside a config.json that is right.
+//! Fuzzes model.safetensors, with a valid config.json.
 #![no_main]
 
-mod place;
+mod folder;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| place::attack_model("models/gelu-odd", "model.safetensors", bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| folder::attack_model("models/gelu-odd", "model.safetensors", bytes));

@@ -1,5 +1,5 @@
-//! A training step, an update and an encoding of a model of any small shape, under the sanitizer: what `ops` does with
-//! pointers and vector registers must hold at every size and at every rest of a division.
+//! Fuzzes the shape of a small model: a training step and a forward pass under the address sanitizer. The operations in
+//! `ops` must be sound for all sizes, whether or not they are multiples of a vector's length.
 #![no_main]
 
 use bert_model::{Activation, BertConfig, BertForPreTraining, Error, Pretrained, Workers, device};
@@ -52,8 +52,8 @@ fuzz_target!(|shape: [u8; 12]| {
     let batches = MicroBatch::split_step(examples.clone(), 4);
     let taken = take_step(state, &task, batches, &plan, &workers, &Solo);
     let (state, step) = match taken.and_then(|(state, step)| Ok((state, step.wait()?))) {
-        // Where dropout hides a whole row, LayerNorm divides by the root of its epsilon, once for every layer: a gradient
-        // beyond single precision is the truth then, and noticed.
+        // If dropout zeroes a whole row, layer normalization divides by √ε, once per layer, so that the true gradient may
+        // exceed single precision. The step must then fail with this error.
         Err(Error::NotFinite { .. }) if dropout % 9 > 0 => return,
         outcome => outcome.expect("finite numbers"),
     };

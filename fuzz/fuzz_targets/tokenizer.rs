@@ -1,12 +1,12 @@
-//! Any bytes as one of a tokenizer's three files; what loads must also tokenize.
+//! Fuzzes one of a tokenizer's three files, which the first byte selects. A tokenizer that loads must also encode.
 #![no_main]
 
-mod place;
+mod folder;
 
 use bert_model::Tokenizer;
 use bert_model::text::tokenizer::Normalization;
+use folder::{check, folder};
 use libfuzzer_sys::fuzz_target;
-use place::{check, folder};
 
 const FILES: [&str; 3] = ["tokenizer.json", "vocab.txt", "tokenizer_config.json"];
 

@@ -1,4 +1,4 @@
-//! Full disks, closed pipes, and the memory of long runs.
+//! Full disks, closed pipes, and the memory usage of long runs.
 
 use std::fs;
 use std::path::Path;

@@ -1,8 +1,10 @@
-//! Kills and signals at any moment.
+//! Kills and signals at any time.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use bert_train::Checkpoints;
@@ -130,6 +132,8 @@ fn a_run_that_dies_while_it_saves_keeps_the_checkpoint_before() {
     let resume = short("staging", 8, "--save-every 2 --keep 2 --resume");
     let checkpoints = at.join("staging/checkpoints");
     fs::write(checkpoints.join("step-00000008/model.safetensors"), "").unwrap();
+    // Without its model the run is not finished.
+    fs::remove_file(at.join("staging/model.safetensors")).unwrap();
     die(&resume, at, "1:replaced");
     assert!(!checkpoints.join("step-00000008").exists());
     let found = Checkpoints::open(at.join("staging"), 2).unwrap().newest().unwrap().unwrap();
@@ -159,25 +163,57 @@ fn signals_save_and_end_with_their_code_and_a_resumed_run_is_the_same() {
     assert_same_run(&at.join("INT"), &at.join("TERM"));
 }
 
-#[test]
-fn a_second_signal_leaves_at_once() {
-    let directory = corpus();
-    let at = directory.path();
-    // One step of these takes far longer than the test waits.
-    let mut child = spawn(&short("run", 9, "--accumulate 4000 --save-every 0"), at);
+/// A run of which one step takes far longer than a test waits, once that step has begun.
+fn endless_step(at: &Path) -> Child {
+    let line = short("run", 9, "--accumulate 4000 --save-every 0");
+    let mut child = command(&line, at).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     while !at.join("run/run.json").exists() {
         assert!(child.try_wait().unwrap().is_none(), "the run ended by itself");
         std::thread::sleep(Duration::from_millis(5));
     }
     // Until the first step begins there is nothing to be saved, and the first signal would do.
     std::thread::sleep(Duration::from_secs(1));
+    child
+}
+
+#[test]
+fn the_first_signal_says_what_it_does_and_a_later_one_leaves_at_once() {
+    let directory = corpus();
+    let mut child = endless_step(directory.path());
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let asked = Instant::now();
+    // As `timeout` sends it to the process and to its group.
     signal(&child, "INT");
-    std::thread::sleep(Duration::from_millis(300));
-    assert!(child.try_wait().unwrap().is_none(), "the first signal waits for the end of the step");
+    signal(&child, "TERM");
+    let line = lines.next().unwrap().unwrap();
+    assert_eq!(line, "stopping after this step, saving; once more to give up");
+    assert!(asked.elapsed() < Duration::from_secs(2), "said too late");
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(child.try_wait().unwrap().is_none(), "a second signal within a second counts as the first");
     signal(&child, "INT");
     let asked = Instant::now();
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(asked.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn two_signals_at_once_save_as_one_does() {
+    let directory = corpus();
+    let at = directory.path();
+    let line = short("run", 100_000, "--save-every 0 --accumulate 8");
+    let mut child = command(&line, at).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for_steps(&mut child, &at.join("run"), 2);
+    signal(&child, "TERM");
+    std::thread::sleep(Duration::from_millis(50));
+    signal(&child, "TERM");
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(143));
+    assert_eq!(fs::read_dir(at.join("run/checkpoints")).unwrap().count(), 1);
+    let message = text(&output.stderr);
+    assert!(message.contains("continue with --resume -o run"), "{message}");
+    // Until it is finished, it is no model.
+    let message = fail("fill-mask --model run 'a [MASK]'", at, 1);
+    assert!(message.contains("run: found an unfinished run") && message.contains("train --resume -o run"), "{message}");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Promise: nothing is lost. A checkpoint is whole or not there, a run that was killed goes on as if nothing had
-//! happened, a full disk and bad numbers stop a run without harm, and long runs do not leak.
+//! Promise: nothing is lost. A checkpoint is complete or absent, a killed run resumes bit for bit, a full disk or numbers
+//! that are not finite stop a run without damage, and long runs do not leak memory.
 #![cfg(unix)]
 
 mod disk;

@@ -1,11 +1,13 @@
-//! Runs that are resumed, and runs that must not be.
+//! Runs that resume, and runs that must not.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use bert_pretrain::sample;
 
 use crate::pretraining::{corpus, short};
-use crate::program::{fail, run, succeed, text};
+use crate::program::{fail, json, object, run, succeed, text};
 use crate::{assert_same_run, losses};
 
 #[test]
@@ -46,6 +48,8 @@ fn a_damaged_checkpoint_is_named_and_passed_over() {
         let mut bytes = fs::read(newest.join(name)).unwrap();
         damage(&mut bytes);
         fs::write(newest.join(name), bytes).unwrap();
+        // Without its model the run is not finished.
+        fs::remove_file(at.join("run/model.safetensors")).unwrap();
         let output = run(&short("run", 6, &format!("{save} --resume")), at);
         let message = text(&output.stderr);
         assert!(output.status.success(), "{message}");
@@ -64,9 +68,104 @@ fn a_run_is_not_resumed_with_other_settings_or_another_corpus() {
         message.contains("learning_rate = 0.5 does not fit the run to be resumed, learning_rate = 0.0001"),
         "{message}"
     );
+    // All that differ are named at once.
+    let message = fail(&short("run", 5, "--resume --warmup 0.5 --lr 1e-3"), at, 1);
+    for difference in ["learning_rate = 0.001", "warmup = 0.5", "steps = 5", "steps = 4"] {
+        assert!(message.contains(difference), "{difference}: {message}");
+    }
+    fs::remove_file(at.join("run/model.safetensors")).unwrap();
     fs::write(at.join("corpus.txt"), sample::corpus(120, 8)).unwrap();
+    let before = contents(&at.join("run"));
     let message = fail(&short("run", 4, "--resume"), at, 1);
     assert!(message.contains("data_sha256") && message.contains("does not fit the run to be resumed"), "{message}");
+    assert!(contents(&at.join("run")) == before, "a refused run wrote something");
+}
+
+/// All files of a directory with their contents.
+fn contents(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let files = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+    files.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+}
+
+#[test]
+fn resume_alone_continues_with_the_settings_of_the_run() {
+    let directory = corpus();
+    let at = directory.path();
+    let options = "--lr 1e-3 --warmup 0.5 --no-nsp --save-every 2 --keep 5";
+    succeed(&short("whole", 6, options), at);
+    succeed(&short("cut", 6, options), at);
+    fs::remove_file(at.join("cut/model.safetensors")).unwrap();
+    fs::remove_dir_all(at.join("cut/checkpoints/step-00000006")).unwrap();
+    succeed("train --resume -o cut --quiet", at);
+    assert_same_run(&at.join("whole"), &at.join("cut"));
+    assert!(at.join("cut/checkpoints/step-00000002").exists(), "the options of the run count, too");
+    let described = |name: &str| object(at.join(name).join("run.json"));
+    assert_eq!(described("whole")["settings"], described("cut")["settings"]);
+    let message = fail("train --resume -o nowhere", at, 1);
+    assert!(message.contains("nowhere: found no run to resume"), "{message}");
+    assert!(!at.join("nowhere").exists());
+}
+
+/// A run that was given a vocabulary is not resumed with a learned one, and is left as it was.
+#[test]
+fn a_refused_resume_writes_nothing() {
+    let directory = corpus();
+    let at = directory.path();
+    succeed("vocab --corpus corpus.txt --size 300 -o vocab300.txt --quiet", at);
+    succeed(&short("run", 4, "--tokenizer vocab300.txt --lr 1e-3 --save-every 2 --keep 2"), at);
+    fs::remove_file(at.join("run/model.safetensors")).unwrap();
+    let before = contents(&at.join("run"));
+    let message = fail("train --corpus corpus.txt --resume -o run --lr 1e-4 --vocab-size 500 --cased", at, 1);
+    for difference in ["learning_rate = 0.0001", "vocab_size = 500", "cased = true", "cased = false"] {
+        assert!(message.contains(difference), "{difference}: {message}");
+    }
+    assert!(contents(&at.join("run")) == before, "a refused run wrote something");
+    // Without a corpus it is not taken for a run on the built-in sample.
+    succeed("train --resume -o run --quiet", at);
+    assert!(!at.join("run/sample.txt").exists());
+}
+
+#[test]
+fn a_finished_run_keeps_no_checkpoints_unless_asked_and_says_that_it_is_finished() {
+    let directory = corpus();
+    let at = directory.path();
+    let checkpoints = |run: &str| fs::read_dir(at.join(run).join("checkpoints")).unwrap().count();
+    succeed(&short("run", 6, "--save-every 2"), at);
+    assert_eq!(checkpoints("run"), 0);
+    succeed(&short("kept", 6, "--save-every 2 --keep 2"), at);
+    assert_eq!(checkpoints("kept"), 2);
+    let before = contents(&at.join("run"));
+    for resume in ["train --resume -o run".to_string(), short("run", 6, "--resume --save-every 2")] {
+        let output = run(&resume, at);
+        let message = text(&output.stderr);
+        assert!(output.status.success() && message.contains("run is finished after 6 steps"), "{message}");
+    }
+    assert!(contents(&at.join("run")) == before);
+}
+
+#[test]
+fn checkpoints_are_written_after_minutes_too() {
+    let directory = corpus();
+    let at = directory.path();
+    succeed(&short("run", 4, "--save-every 0 --save-minutes 1e-6 --keep 9"), at);
+    assert_eq!(fs::read_dir(at.join("run/checkpoints")).unwrap().count(), 4);
+    let message = fail(&short("x", 4, "--save-minutes nan"), at, 2);
+    assert!(message.contains("--save-minutes: found NaN, expected 0 or more"), "{message}");
+}
+
+/// Two halves of a run took as long as both, and not as the second one alone.
+#[test]
+fn the_seconds_of_a_resumed_run_are_those_of_all_its_parts() {
+    let directory = corpus();
+    let at = directory.path();
+    succeed(&short("run", 6, "--save-every 2 --keep 9"), at);
+    fs::remove_file(at.join("run/model.safetensors")).unwrap();
+    let path = at.join("run/checkpoints/step-00000006/state.json");
+    let mut state = object(&path);
+    state["seconds"] = 1000.0.into();
+    fs::write(&path, state.to_string()).unwrap();
+    let summary = json("train --resume -o run --quiet --json", at);
+    assert!(summary["seconds"].as_f64().unwrap() > 1000.0, "{summary}");
 }
 
 #[test]
@@ -82,7 +181,7 @@ fn numbers_that_go_bad_stop_the_run_and_name_the_step() {
 fn a_second_phase_has_longer_sequences_and_survives_an_interruption_between() {
     let directory = corpus();
     let at = directory.path();
-    let phases = "--phase2-steps 3 --phase2-seq-len 64 --save-every 3";
+    let phases = "--phase2-steps 3 --phase2-seq-len 64 --save-every 3 --keep 2";
     succeed(&short("whole", 6, phases), at);
     // As if it had been killed at the change of phases: the checkpoint of step 3 is the newest.
     succeed(&short("halves", 6, phases), at);
@@ -91,6 +190,7 @@ fn a_second_phase_has_longer_sequences_and_survives_an_interruption_between() {
         fs::remove_dir_all(checkpoints.join("step-00000006")).unwrap();
     }
     assert!(checkpoints.join("step-00000003").exists());
+    fs::remove_file(at.join("halves/model.safetensors")).unwrap();
     succeed(&short("halves", 6, &format!("{phases} --resume")), at);
     assert_same_run(&at.join("whole"), &at.join("halves"));
     // With sequences as short as before, the first phase is the same and the second is not.

@@ -1,4 +1,4 @@
-//! Vectors of texts and of their tokens.
+//! `embed`: vectors of texts and of their tokens.
 
 use std::fs;
 
@@ -57,4 +57,32 @@ fn layers_are_joined_added_or_averaged() {
         found.len() == first.len() && found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5)
     };
     assert!(close(combined("sum"), 1.0) && close(combined("mean"), 0.5));
+}
+
+/// An empty file once made a matrix without columns, and a directory that was missing an error at the end.
+#[test]
+fn no_texts_make_a_matrix_of_the_usual_width() {
+    let directory = workshop();
+    let at = directory.path();
+    fs::write(at.join("empty.txt"), "").unwrap();
+    for (options, width) in [("", 32), ("--layers -2..-1", 64)] {
+        let line = format!("embed --model model --input empty.txt {options} --quiet -o new/{width}.npy");
+        assert_eq!(succeed(&line, at), "");
+        let bytes = fs::read(at.join(format!("new/{width}.npy"))).unwrap();
+        let header = String::from_utf8_lossy(&bytes);
+        assert!(bytes.len() == 128 && header.contains(&format!("'shape': (0, {width})")), "{header}");
+        succeed(&line.replace("npy", "safetensors"), at);
+        let bytes = fs::read(at.join(format!("new/{width}.safetensors"))).unwrap();
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        assert_eq!(file.tensor("embeddings").unwrap().shape(), [0, width]);
+    }
+}
+
+#[test]
+fn a_file_of_vectors_is_told_of_in_json() {
+    let directory = workshop();
+    let at = directory.path();
+    let told = objects(&succeed("embed --model model --input films.tsv -o x.npy --json --quiet", at));
+    assert_eq!(told, [value!({"output": "x.npy", "texts": 64})]);
+    assert_eq!(succeed("embed --model model --input films.tsv -o x.npy --quiet", at), "");
 }

@@ -1,8 +1,8 @@
-//! What is wrong with arguments and files.
+//! Errors of arguments and files.
 
 use std::fs;
 
-use crate::program::{fail, failure, feed};
+use crate::program::{fail, failure, feed, json};
 use crate::{on_file, workshop};
 
 #[test]
@@ -35,19 +35,55 @@ fn what_is_wrong_is_named() {
         ("predict --model model x", "a fine-tuned model"),
         ("train --train films.tsv -o x", "--model DIR is required"),
         ("embed --model nowhere x", "nowhere"),
+        ("embed --model model x --max-seq-len 1000", "--max-seq-len: found 1000, expected at most the model's 16"),
+        ("embed --model model x --batch-size 0", "at least 1"),
+        ("embed --model model films.tsv", "`films.tsv` is a file; did you mean --input films.tsv?"),
         ("embed --model model x -o out.csv", "out.csv: found the extension `csv`, expected .jsonl, .npy or"),
         (
             "embed --model model x -o out.jsonl.gz",
             "the extension `jsonl.gz`, expected .jsonl, .npy or .safetensors, not",
         ),
     ] {
-        let code = if expected.ends_with("is required") { 2 } else { 1 };
+        let is_usage = ["is required", "at most the model's 16", "at least 1", "did you mean"];
+        let code = if is_usage.iter().any(|part| expected.contains(part)) { 2 } else { 1 };
         let message = fail(line, at, code);
         assert!(message.contains(expected), "{line}: {message}");
     }
     let message = fail(&on_file("films.tsv", "x", "--freeze 9"), at, 2);
     assert!(message.contains("--freeze: found 9"), "{message}");
     assert!(!at.join("x").exists(), "nothing is left behind by a run that never began");
+}
+
+/// Files that are no table say how to become one, or which task reads them.
+#[test]
+fn a_file_of_another_kind_says_what_to_do_with_it() {
+    let directory = workshop();
+    let at = directory.path();
+    for (file, expected) in [
+        ("words.conll", "--task tagging"),
+        ("table.json", "jq -c '.[]' FILE"),
+        ("table.xlsx", "save the sheet as `.csv`"),
+        ("TREC.train", "expected `.csv`, `.tsv`, `.txt` (tabs) or `.jsonl`"),
+    ] {
+        fs::write(at.join(file), "LOC:city Which city is it ?\n").unwrap();
+        let message = fail(&on_file(file, "x", ""), at, 1);
+        assert!(message.contains(file) && message.contains(expected), "{message}");
+    }
+    fs::write(at.join("texts"), "a film\n").unwrap();
+    let message = fail("embed --model model --input texts", at, 1);
+    assert!(message.contains("texts: found no extension, expected") && message.contains("--input-format"), "{message}");
+}
+
+/// The SMS spam collection, among others, comes without extension: a label, a tab and a text in every line.
+#[test]
+fn a_table_without_extension_is_told_by_its_first_line() {
+    let directory = workshop();
+    let at = directory.path();
+    let films = fs::read_to_string(at.join("films.tsv")).unwrap();
+    let row = |line: &str| line.split_once('\t').map(|(text, label)| format!("{label}\t{text}\n")).unwrap();
+    fs::write(at.join("Films"), films.lines().skip(1).map(row).collect::<String>()).unwrap();
+    let summary = json(&on_file("Films", "run", "--no-header --label 1 --text 2 --epochs 1"), at);
+    assert_eq!(summary["eval"]["examples"], 64, "{summary}");
 }
 
 #[test]

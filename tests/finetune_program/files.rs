@@ -1,4 +1,4 @@
-//! Files of any kind and size, and full disks.
+//! Data files of every format and any size, and full disks.
 
 use std::fs;
 use std::io::Write;

@@ -1,17 +1,17 @@
-//! Heads on words, spans and choices.
+//! Tagging, question answering and multiple choice.
 
 use std::fs;
 
 use serde_json::{Value, json as value};
 
-use crate::program::{fail, feed, json, objects, succeed, success};
+use crate::program::{fail, feed, in_row, json, objects, succeed, success};
 use crate::{on_file, workshop};
 
 #[test]
 fn tagging_from_training_to_prediction() {
     let directory = workshop();
     let at = directory.path();
-    // IOB1, as CoNLL-2003 has it; a title is "good film" or "fine book", and everything else is outside.
+    // IOB1, as CoNLL-2003 has it, learned as it stands; a title is "good film" or "fine book", and everything else is outside.
     let sentence = |i: usize| match i % 3 {
         0 => "a O\ngood I-TITLE\nfilm I-TITLE\n. O\n\n",
         1 => "fine I-TITLE\nbook I-TITLE\ngood B-TITLE\nfilm I-TITLE\n\n",
@@ -63,7 +63,7 @@ fn tagging_from_training_to_prediction() {
 
     fs::write(at.join("odd.conll"), "a O\ngood I-BAND\n").unwrap();
     let message = fail("evaluate --model tags --data odd.conll --quiet", at, 1);
-    assert!(message.contains("odd.conll:2: found the tag \"B-BAND\"") && message.contains("B-TITLE"), "{message}");
+    assert!(message.contains("odd.conll:2: found the tag \"I-BAND\"") && message.contains("B-TITLE"), "{message}");
 }
 
 /// A SQuAD file of questions about films; the last of every three has no answer.
@@ -114,11 +114,11 @@ fn question_answering_from_training_to_prediction() {
     fs::write(at.join("asked.txt"), "film\ta bad film .\n").unwrap();
     for file in ["asked.jsonl", "asked.txt"] {
         let found = json(&format!("predict --model answers --input {file} --json --quiet"), at);
-        assert_eq!(found, answer, "{file}");
+        assert_eq!(found, in_row(1, &answer), "{file}");
     }
     fs::write(at.join("faq.csv"), "q,passage\nfilm,a bad film .\n").unwrap();
     let elsewhere = "predict --model answers --input faq.csv --text q --text-pair passage --json --quiet";
-    assert_eq!(json(elsewhere, at), answer);
+    assert_eq!(json(elsewhere, at), in_row(1, &answer));
 
     // A directory from elsewhere does not say whether a question may have no answer; the file does, and the user can.
     let config = fs::read_to_string(at.join("answers/config.json")).unwrap();
@@ -130,11 +130,6 @@ fn question_answering_from_training_to_prediction() {
     let eager = "predict --model answers --question film --context 'a bad film .' --json --quiet";
     let none = json(&format!("{eager} --no-answer-threshold -1000"), at);
     assert_eq!(none["answer"], "");
-
-    let wrong = questions().replacen("\"answer_start\":2", "\"answer_start\":3", 1);
-    fs::write(at.join("wrong.json"), wrong).unwrap();
-    let message = fail(&on_file("wrong.json", "other", task), at, 1);
-    assert!(message.contains("wrong.json") && message.contains("good"), "{message}");
 }
 
 #[test]
@@ -160,7 +155,10 @@ fn multiple_choice_from_training_to_prediction() {
     assert_eq!(success(&feed("predict --model chooser - --input-format csv --json --quiet", at, asked)), answers);
     // What this model is not asked with is refused.
     let message = fail("predict --model chooser --question why? --context 'a film'", at, 2);
-    assert!(message.contains("--question has no use here"), "{message}");
+    assert!(message.contains("--question has no effect here: the task is multiple-choice"), "{message}");
     let message = fail("predict --model chooser --input choices.jsonl --choice fine", at, 2);
-    assert!(message.contains("--choice has no use here"), "{message}");
+    assert!(
+        message.contains("--choice has no effect here: what belongs to a text of a file is in its columns"),
+        "{message}"
+    );
 }

@@ -1,15 +1,22 @@
-//! Promise: `bert-finetune` trains, evaluates, predicts and embeds as its help says, and names what is wrong.
+//! Promise: `bert-finetune` trains, evaluates, predicts and embeds as its help says, and its errors name the cause.
 
+mod answers;
+mod effects;
 mod embeddings;
 mod errors;
 mod files;
 mod heads;
+mod models;
 mod options;
 #[path = "../support/program.rs"]
 mod program;
+mod questions;
 mod runs;
 mod sample;
 mod sequences;
+mod tables;
+mod tags;
+mod unlabeled;
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Options of `train` that the tests of the tasks do not give: each does what it is said to do.
+//! Options of `train` that the tests of the tasks do not use: each does what its help says.
 
 use std::fs;
 
@@ -10,7 +10,8 @@ use crate::{on_file, workshop};
 /// Options, where `run.json` tells of them, and what it says there; the weights are others than without them.
 #[test]
 fn every_option_is_in_run_json_and_changes_the_run() {
-    let rows: [(&str, &str, Value); 9] = [
+    let rows: [(&str, &str, Value); 10] = [
+        ("--optimizer lamb", "/settings/optimizer", value!("lamb")),
         ("--weight-decay 0.5", "/settings/weight_decay", value!(0.5)),
         ("--schedule constant", "/settings/decay", value!("constant")),
         ("--schedule cosine", "/settings/decay", value!("cosine")),

@@ -1,31 +1,70 @@
-//! Runs as a whole: seeds, resuming, what learns, reports, presets.
+//! Whole runs: seeds, resuming, trainable parameters, reports, presets.
 
 use std::fs;
 use std::path::Path;
 
-use crate::program::{fail, json, run, succeed, text};
+use crate::program::{fail, json, object, run, succeed, success, text};
 use crate::{on_file, train, workshop};
 
 #[test]
 fn the_same_seed_gives_the_same_bytes_and_resuming_changes_none() {
     let directory = workshop();
     let at = directory.path();
+    let options = "--max-seq-len 12 --save-every 2 --keep 2";
     for name in ["a", "b"] {
-        succeed(&train(name, "--max-seq-len 12"), at);
+        succeed(&train(name, options), at);
     }
     let weights = |name: &str| fs::read(at.join(name).join("model.safetensors")).unwrap();
     assert!(weights("a") == weights("b"), "two runs with one seed differ");
     let before = weights("a");
-    succeed(&train("a", "--max-seq-len 12 --resume"), at);
+    succeed(&train("a", &format!("{options} --resume")), at);
     assert!(before == weights("a"), "resuming a finished run changed it");
     // From the checkpoint before a damaged one.
     let checkpoints = fs::read_dir(at.join("a/checkpoints")).unwrap();
     let newest = checkpoints.map(|entry| entry.unwrap().path()).max().unwrap();
     fs::write(newest.join("model.safetensors"), "no").unwrap();
-    let output = run(&train("a", "--max-seq-len 12 --resume"), at);
+    // Without its model the run is not finished. It has its own settings.
+    fs::remove_file(at.join("a/model.safetensors")).unwrap();
+    let output = run("train --resume -o a --quiet", at);
     let message = text(&output.stderr);
     assert!(output.status.success() && message.contains("skipped a damaged checkpoint"), "{message}");
     assert!(before == weights("a"), "resuming from the checkpoint before changed it");
+}
+
+#[test]
+fn a_finished_run_keeps_no_checkpoints_and_a_refused_one_writes_nothing() {
+    let directory = workshop();
+    let at = directory.path();
+    let summary = json(&train("run", "--max-seq-len 12"), at);
+    assert_eq!(fs::read_dir(at.join("run/checkpoints")).unwrap().count(), 0);
+    let output = run("train --resume -o run --json", at);
+    let message = text(&output.stderr);
+    assert!(output.status.success() && message.contains("run is finished"), "{message}");
+    let again: serde_json::Value = serde_json::from_str(&text(&output.stdout)).unwrap();
+    assert_eq!((&again["best_epoch"], &again["model"]), (&summary["best_epoch"], &summary["model"]));
+    let before = fs::read(at.join("run/run.json")).unwrap();
+    let message = fail("train --resume -o run --lr 1e-5 --epochs 3 --train films.tsv", at, 1);
+    assert!(message.contains("learning_rate = 0.00001") || message.contains("learning_rate = 1e-5"), "{message}");
+    assert!(message.contains("epochs = 3") && message.contains("epochs = 8"), "{message}");
+    assert!(fs::read(at.join("run/run.json")).unwrap() == before);
+    // Nothing is pretrained for a directory without a run.
+    let message = fail("train --resume -o nowhere", at, 1);
+    assert!(message.contains("nowhere: found no run to resume"), "{message}");
+    assert!(!at.join("runs").exists() && !at.join("nowhere").exists());
+    // Runs with several seeds are resumed as a whole.
+    let summary = json(&train("seeds", "--max-seq-len 12 --seeds 2 --epochs 1"), at);
+    fs::remove_file(at.join("seeds/model.safetensors")).unwrap();
+    let again = json("train --resume -o seeds --quiet --json", at);
+    assert_eq!((&again["best_seed"], &again["model"]), (&summary["best_seed"], &"seeds".into()));
+}
+
+#[test]
+fn quiet_is_quiet() {
+    let directory = workshop();
+    let at = directory.path();
+    let output = run(&train("run", "--max-seq-len 12").replace("--json", ""), at);
+    assert!(output.status.success() && output.stdout.is_empty());
+    assert_eq!(text(&output.stderr), "");
 }
 
 #[test]
@@ -79,6 +118,51 @@ fn the_report_shows_what_happened_and_can_be_written_again() {
     succeed("report --run run", at);
     assert_eq!(fs::read_to_string(at.join("run/report.html")).unwrap(), page);
     assert!(fail("report --run nowhere", at, 1).contains("nowhere"));
+}
+
+/// The figures of the test file were told once, on the terminal, and are kept.
+#[test]
+fn test_figures_are_in_the_record_and_the_report() {
+    let directory = workshop();
+    let at = directory.path();
+    let summary = json(&train("run", "--max-seq-len 12"), at);
+    assert_eq!(summary["test"]["examples"], 64, "{summary}");
+    assert_eq!(object(at.join("run/evaluation.json"))["test"], summary["test"]);
+    let page = fs::read_to_string(at.join("run/report.html")).unwrap();
+    assert!(page.contains("Test examples") && page.contains("f1 of good"), "{page}");
+    // Without an evaluation, too.
+    let alone = "train --model model --train films.tsv --test films.tsv --eval-share 0 --epochs 2 --max-seq-len 12";
+    let summary = json(&format!("{alone} --device flex --quiet --json -o alone"), at);
+    let record = object(at.join("alone/evaluation.json"));
+    assert_eq!((&record["test"], &record["epoch"]), (&summary["test"], &2.into()));
+    assert!(fs::read_to_string(at.join("alone/report.html")).unwrap().contains("Test examples"));
+}
+
+#[test]
+fn a_run_ends_with_what_to_do_next() {
+    let directory = workshop();
+    let at = directory.path();
+    // A third class whose texts mostly have another one.
+    let films = fs::read_to_string(at.join("films.tsv")).unwrap();
+    fs::write(at.join("films.tsv"), films + &"a good film\trare\n".repeat(2)).unwrap();
+    let options = "--model model --train films.tsv --eval films.tsv --epochs 8 --lr 3e-3 --device flex";
+    let message = text(&run(&format!("train {options} -o run"), at).stderr);
+    for part in ["predict with bert-finetune predict --model run \"TEXT\"", "run/report.html", "hint: never found: "] {
+        assert!(message.contains(part), "{part} is not in {message}");
+    }
+    assert!(message.contains("rare (2 examples)") && message.contains("device: flex (CPU)"), "{message}");
+    let output = run(&format!("train {options} --quiet --overwrite -o run"), at);
+    assert_eq!((success(&output), text(&output.stderr)), (String::new(), String::new()), "--quiet is silent");
+}
+
+#[test]
+fn the_positive_of_two_classes_is_named() {
+    let directory = workshop();
+    let at = directory.path();
+    let message = text(&run("train --model model --train films.tsv --epochs 1 --device flex -o run", at).stderr);
+    assert!(message.contains("eval f1 of good "), "{message}");
+    let metrics = succeed("evaluate --model run --data films.tsv --quiet", at);
+    assert!(metrics.contains("recall of good ") && metrics.contains("\nexamples     64\n"), "{metrics}");
 }
 
 #[test]

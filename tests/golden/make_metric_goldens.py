@@ -137,11 +137,13 @@ def regression_cases():
 
 
 def as_seqeval_reads(scheme, sentences):
-    """BILOU in the letters of IOBES; a plain tag as an entity of one word, as `conlleval -r` reads it."""
+    """BILOU in the letters of IOBES; plain tags as inside of entities, or, without an `O` among them, each word as an
+    entity, as `conlleval -r` reads it."""
     if scheme == "bilou":
         return [[{"L": "E", "U": "S"}.get(tag[0], tag[0]) + tag[1:] for tag in tags] for tags in sentences]
     if scheme == "plain":
-        return [[tag if tag == "O" else "B-" + tag for tag in tags] for tags in sentences]
+        letter = "I-" if any("O" in tags for tags in sentences) else "B-"
+        return [[tag if tag == "O" else letter + tag for tag in tags] for tags in sentences]
     return sentences
 
 

@@ -1,11 +1,11 @@
-//! The commands one after the other, and what is wrong with their arguments.
+//! Every command, and errors of its arguments.
 
 use std::fs;
 
 use serde_json::Value;
 
 use crate::pretraining::{corpus, short};
-use crate::program::{fail, feed, json, lines, objects, succeed, success};
+use crate::program::{converse, fail, feed, json, lines, object, objects, run, spawn, succeed, success, text};
 
 #[test]
 fn a_run_leaves_a_model_directory_that_can_be_used() {
@@ -57,27 +57,52 @@ fn masks_are_filled_in_texts_from_anywhere() {
     let expected = success(&feed(&format!("{fill} -"), at, text));
     let answers = objects(&expected);
     assert_eq!((answers.len(), &answers[0]["text"]), (2, &"Anna [MASK]".into()));
+    assert_eq!([&answers[0]["row"], &answers[1]["row"]], [1, 2]);
     assert_eq!(answers[0]["masks"][0]["position"], 2);
     for (format, content, column) in
-        [("txt", text, "text"), ("jsonl", jsonl, "text"), ("csv", csv, "words"), ("tsv", tsv, "words")]
+        [("txt", text, ""), ("jsonl", jsonl, ""), ("csv", csv, "--text words"), ("tsv", tsv, "--text words")]
     {
         let file = format!("texts.{format}");
         fs::write(at.join(&file), content).unwrap();
         let zipped = zstd::encode_all(content.as_bytes(), 1).unwrap();
         fs::write(at.join(format!("{file}.zst")), zipped).unwrap();
         for input in [&*file, &format!("{file}.zst")] {
-            assert_eq!(succeed(&format!("{fill} --input {input} --text {column}"), at), expected, "{input}");
+            assert_eq!(succeed(&format!("{fill} --input {input} {column}"), at), expected, "{input}");
         }
-        let line = format!("{fill} - --input-format {format} --text {column}");
+        let line = format!("{fill} - --input-format {format} {column}");
         assert_eq!(success(&feed(&line, at, content)), expected, "{format} from stdin");
     }
     let message = fail(&format!("{fill} 'a [MASK]' --input-format csv"), at, 2);
     assert!(message.contains("--input-format: found texts as arguments"), "{message}");
 
+    // Columns are carried along, and may be numbered.
+    let answers = objects(&succeed(&format!("{fill} --input texts.csv --text words --keep id"), at));
+    assert_eq!([&answers[0]["id"], &answers[1]["id"]], ["1", "2"]);
+    let numbered = "fill-mask --model run --top-k 1 - --input-format tsv --no-header --text 2 --keep 1 --quiet";
+    let lines = success(&feed(numbered, at, "a\tAnna [MASK]\nb\t[MASK] lives\n"));
+    let starts: Vec<&str> = lines.lines().filter_map(|line| line.split_once(" →")).map(|(start, _)| start).collect();
+    assert_eq!(starts, ["a\tAnna [MASK]", "b\t[MASK] lives"]);
+
     // The line of a text without a mask is named.
     fs::write(at.join("texts.txt"), "nothing\n").unwrap();
     let message = fail(&format!("{fill} --input texts.txt"), at, 1);
     assert!(message.contains("texts.txt:1: found no [MASK]"), "{message}");
+}
+
+/// A program that writes a text and waits for the answer gets it, though the input goes on.
+#[test]
+fn an_answer_comes_before_the_next_text() {
+    let directory = corpus();
+    let at = directory.path();
+    succeed(&short("run", 2, ""), at);
+    converse("fill-mask --model run - --top-k 1 --quiet", at, &["Anna [MASK]", "[MASK] lives"]);
+}
+
+#[test]
+fn a_vocabulary_makes_its_directory() {
+    let directory = corpus();
+    succeed("vocab --corpus corpus.txt --size 300 -o new/directory/vocab.txt --quiet", directory.path());
+    assert!(directory.path().join("new/directory/vocab.txt").exists());
 }
 
 /// A vocabulary by itself does not say whether it is cased; everything else does.
@@ -89,10 +114,7 @@ fn casing_is_as_asked_for_or_refused() {
     succeed(&short("cased", 6, "--tokenizer vocab.txt --cased"), at);
     let config = fs::read_to_string(at.join("cased/tokenizer_config.json")).unwrap();
     assert!(config.contains("\"do_lower_case\": false"), "{config}");
-    let output = crate::program::run(&short("uncased", 6, "--tokenizer vocab.txt"), at);
-    success(&output);
-    let message = crate::program::text(&output.stderr);
-    assert!(message.contains("vocab.txt: --vocab-size 400 has no effect, no vocabulary is learned"), "{message}");
+    succeed(&short("uncased", 6, "--tokenizer vocab.txt"), at);
     let message = fail(&short("x", 6, "--tokenizer uncased --cased"), at, 1);
     assert!(message.contains("--cased does not fit the uncased tokenizer of uncased"), "{message}");
 }
@@ -158,4 +180,143 @@ fn the_same_corpus_gives_the_same_vocabulary() {
     }
     assert!(vocabulary.starts_with(b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n"));
     assert_eq!(vocabulary.iter().filter(|&&byte| byte == b'\n').count(), 300);
+}
+
+#[test]
+fn quiet_is_quiet_and_a_run_ends_with_what_to_do_next() {
+    let directory = corpus();
+    let at = directory.path();
+    let output = run(&short("quiet", 4, "").replace("--json", ""), at);
+    assert_eq!((success(&output), text(&output.stderr)), (String::new(), String::new()));
+    let output = run(&short("run", 4, "").replace("--json --quiet", "").replace("--quiet --json", ""), at);
+    success(&output);
+    let message = text(&output.stderr);
+    for part in ["fill-mask --model run", "run/report.html", "by word frequency", "held out: 12 documents, "] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    assert!(message.contains("little text") && message.contains("--init"), "{message}");
+    let page = fs::read_to_string(at.join("run/report.html")).unwrap();
+    for part in ["loss by word frequency", "What the loss means", "not set", "none", "no</dd>"] {
+        assert!(page.contains(part), "{part} is not in the report");
+    }
+    for raw in [">null<", ">[]<", "[{", "{&quot;"] {
+        assert!(!page.contains(raw), "{raw} is in the report");
+    }
+}
+
+#[test]
+fn a_vocabulary_goes_into_a_new_directory_and_says_if_the_text_has_no_more() {
+    let directory = corpus();
+    let at = directory.path();
+    let output = run("vocab --corpus corpus.txt --size 30522 -o new/deep/vocab.txt", at);
+    success(&output);
+    let pieces = fs::read_to_string(at.join("new/deep/vocab.txt")).unwrap().lines().count();
+    let message = text(&output.stderr);
+    let expected = format!("30522 WordPieces requested, {pieces} learned: the text has no more");
+    assert!(message.contains(&expected), "{message}");
+    let output = run("vocab --corpus corpus.txt --size 300 -o vocab.txt", at);
+    assert!(!text(&output.stderr).contains("requested"));
+}
+
+#[test]
+fn a_corpus_of_one_next_sentence_label_is_told_with_advice_and_has_no_accuracy() {
+    let directory = corpus();
+    let at = directory.path();
+    let sentences: Vec<String> =
+        (0..60).map(|index| format!("Anna has {index} loaves and Emil has {} roses.", index % 7)).collect();
+    fs::write(at.join("onedoc.txt"), sentences.join("\n")).unwrap();
+    fs::write(at.join("onesent.txt"), sentences.join("\n\n")).unwrap();
+    let options = "--vocab-size 120 --max-seq-len 32 --batch-size 4 --steps 2 --device flex --json";
+    for (file, share, reason) in
+        [("onedoc.txt", 0.5, "there is a single document"), ("onesent.txt", 0.5, "no document has a second sentence")]
+    {
+        let train =
+            |more: &str| format!("train --corpus {file} --eval-share {share} {options} --overwrite -o run {more}");
+        let output = run(&train(""), at);
+        let summary: Value = serde_json::from_str(&success(&output)).unwrap();
+        let message = text(&output.stderr);
+        assert!(message.contains(reason) && message.contains("--no-nsp"), "{message}");
+        assert!(summary["eval"]["mlm_loss"].is_f64() && summary["eval"]["nsp_accuracy"].is_null(), "{summary}");
+        let output = run(&format!("evaluate --model run --corpus {file} --max-seq-len 32 --json --quiet"), at);
+        let judged: Value = serde_json::from_str(&success(&output)).unwrap();
+        assert!(judged["mlm_loss"].is_f64() && judged["nsp_accuracy"].is_null(), "{judged}");
+        assert!(text(&output.stderr).contains("there is no next-sentence accuracy"), "{}", text(&output.stderr));
+        let quiet = text(&run(&train("--no-nsp"), at).stderr);
+        assert!(!quiet.contains("warning"), "{quiet}");
+    }
+    // A share that gives no evaluation is told, too.
+    let output = run(&format!("train --corpus onedoc.txt --eval-share 0.01 {options} --overwrite -o run"), at);
+    let message = text(&output.stderr);
+    assert!(message.contains("no evaluation: the corpus is a single short document"), "{message}");
+}
+
+/// As the books of Project Gutenberg are: lines of about 70 characters, an empty line between paragraphs.
+#[test]
+fn hard_wrapped_books_are_joined_and_a_file_is_a_document() {
+    let directory = corpus();
+    let at = directory.path();
+    fs::create_dir(at.join("books")).unwrap();
+    let paragraph = "It is a truth universally acknowledged, that a single man in\npossession of a good fortune, must be in \
+        want of a wife. However\nlittle known the feelings or views of such a man may be on his\nfirst entering a \
+        neighbourhood, this truth is so well fixed in\nthe minds of the surrounding families. He is considered.\n\n";
+    for book in ["a.txt", "b.txt"] {
+        fs::write(at.join("books").join(book), format!("CHAPTER I\n\n{}", paragraph.repeat(10))).unwrap();
+    }
+    let options = "--corpus books --vocab-size 200 --max-seq-len 32 --steps 1 --device flex --overwrite -o run";
+    for (mode, documents, sentences, is_told) in [("", 2, 62, true), ("--sentences unicode", 22, 142, false)] {
+        let output = run(&format!("train {options} {mode}"), at);
+        success(&output);
+        let data = &object(at.join("run/run.json"))["data"];
+        assert_eq!((&data["documents"], &data["sentences"]), (&documents.into(), &sentences.into()), "{mode}");
+        let message = text(&output.stderr);
+        assert_eq!(message.contains("lines end within sentences"), is_told, "{message}");
+    }
+}
+
+#[test]
+fn a_picture_is_no_corpus_and_is_not_to_be_converted() {
+    let directory = corpus();
+    let at = directory.path();
+    fs::write(at.join("picture.txt"), b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x01\0").unwrap();
+    let message = fail("train --corpus picture.txt -o x --device flex --quiet", at, 1);
+    assert!(
+        message.contains("picture.txt:1: found binary data (a PNG image)") && !message.contains("iconv"),
+        "{message}"
+    );
+}
+
+/// Highest memory use of a process until it ends, in KiB.
+#[cfg(target_os = "linux")]
+fn peak_until_end(mut child: std::process::Child) -> u64 {
+    let mut peak = 0;
+    while child.try_wait().unwrap().is_none() {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0");
+        peak = peak.max(line.trim().trim_end_matches(" kB").parse().unwrap());
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert!(child.wait().unwrap().success());
+    peak
+}
+
+/// A line of 9 MB took 1.1 GB, over 120 bytes a character.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_line_of_nine_megabytes_takes_at_most_thirty_bytes_a_character() {
+    let directory = corpus();
+    let at = directory.path();
+    succeed("vocab --corpus corpus.txt --size 300 -o vocab.txt --quiet", at);
+    let peak = |name: &str, text: &str| {
+        fs::write(at.join(name), format!("{text}\nAnd more.\n\nAnother text.\nIt ends.\n")).unwrap();
+        let options =
+            "--tokenizer vocab.txt --max-seq-len 32 --steps 1 --eval-share 0 --device flex --quiet --overwrite";
+        peak_until_end(spawn(&format!("train --corpus {name} {options} -o run"), at))
+    };
+    let short = peak("short.txt", "Anna lives in Tavik");
+    for (name, words) in [("words.txt", "Anna lives in Tavik "), ("endless.txt", "AnnalivesinTavik")] {
+        let text = words.repeat(9_200_000 / words.len());
+        let peak = peak(name, &text);
+        let each = (peak - short) as f64 * 1024.0 / text.len() as f64;
+        assert!(each <= 30.0, "{name}: {each:.1} bytes a character, {peak} KiB");
+    }
 }

@@ -1,6 +1,7 @@
-//! Promise: `bert-pretrain` does what its help says, from text files to a model directory, and names what is wrong.
+//! Promise: `bert-pretrain` does what its help says, from text files to a model directory, and its errors name the cause.
 
 mod commands;
+mod models;
 mod options;
 #[path = "../support/pretraining.rs"]
 mod pretraining;

@@ -1,11 +1,11 @@
-//! Every option of `train` does something, and what it is said to do.
+//! Every option of `train` does what its help says.
 
 use std::fs;
 
 use serde_json::{Value, json as value};
 
 use crate::pretraining::{corpus, logged, short, weights};
-use crate::program::{json, object, succeed};
+use crate::program::{fail, json, object, succeed};
 
 /// Options, where `run.json` tells of them, what it says there, and whether the weights are others than without them.
 #[test]
@@ -40,6 +40,34 @@ fn every_option_is_in_run_json_and_changes_the_run() {
         assert_eq!(found.pointer(key), Some(&expected), "{options}");
         assert_ne!(described.pointer(key), Some(&expected), "{options} is what a run does anyway");
         assert_eq!(weights(&at.join("run")) != plain, changes, "{options}");
+    }
+}
+
+/// An option that would do nothing is refused, before anything is read.
+#[test]
+fn an_option_without_effect_is_refused() {
+    let directory = corpus();
+    let at = directory.path();
+    fs::write(at.join("texts.jsonl"), "{\"text\": \"[MASK]\"}\n").unwrap();
+    for (line, option, reason) in [
+        ("train --corpus corpus.txt -o x --init m --vocab-size 9", "vocab-size", "no vocabulary is learned"),
+        ("train --corpus corpus.txt -o x --tokenizer vocab.txt --vocab-size 9", "vocab-size", "no vocabulary"),
+        ("train --corpus corpus.txt -o x --eval-corpus c --eval-share 0.02", "eval-share", "--eval-corpus"),
+        ("train --corpus corpus.txt -o x --eval-share 0 --eval-every 5", "eval-every", "held out"),
+        ("train --corpus corpus.txt -o x --eval-share 0 --eval-examples 5", "eval-examples", "held out"),
+        ("train --corpus corpus.txt -o x --no-nsp --nsp-mode google", "nsp-mode", "--no-nsp"),
+        ("train --corpus corpus.txt -o x --no-nsp --short-seq-prob 0.1", "short-seq-prob", "--no-nsp"),
+        ("evaluate --model m --corpus corpus.txt --no-nsp --nsp-mode google", "nsp-mode", "--no-nsp"),
+        ("fill-mask --model m 'a [MASK]' --text words", "text", "arguments"),
+        ("fill-mask --model m --input corpus.txt --text words", "text", "--input-format tsv"),
+        ("fill-mask --model m - --keep id", "keep", "--input-format tsv"),
+        ("fill-mask --model m - --no-header", "no-header", "--input-format tsv"),
+        ("fill-mask --model m --input texts.jsonl --no-header", "no-header", "JSON lines"),
+    ] {
+        let message = fail(line, at, 2);
+        assert!(message.contains(&format!("--{option} has no effect here")), "{line}: {message}");
+        assert!(message.contains(reason) && message.lines().count() == 1, "{line}: {message}");
+        assert!(!at.join("x").exists(), "{line}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Runs that must agree with each other, and runs that go on from others.
+//! Runs that must be equal to each other, and runs that start from the weights of another.
 
 use std::fs;
 use std::path::Path;
@@ -92,7 +92,7 @@ fn half_precision_learns_what_single_precision_does() {
     let directory = corpus();
     let at = directory.path();
     without_dropout(at);
-    let base = format!("{WITHOUT_DROPOUT} --steps 20 --lr 3e-3 --save-every 10");
+    let base = format!("{WITHOUT_DROPOUT} --steps 20 --lr 3e-3 --save-every 10 --keep 2");
     let train = |precision: &str, more: &str| {
         let which = format!("--device flex --batch-size 4 --precision {precision} -o {precision}");
         succeed(&format!("{base} {which} {more}"), at);
@@ -108,6 +108,7 @@ fn half_precision_learns_what_single_precision_does() {
         }
         // The scale of the loss goes with the checkpoint.
         fs::remove_dir_all(at.join(precision).join("checkpoints/step-00000020")).unwrap();
+        fs::remove_file(at.join(precision).join("model.safetensors")).unwrap();
         assert_eq!(half, train(precision, "--resume"));
     }
     let message = fail(&format!("{base} --device ndarray --precision bf16 -o ndarray"), at, 1);

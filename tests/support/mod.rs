@@ -1,4 +1,4 @@
-//! What the tests of several promises share.
+//! Golden files, devices and comparisons, for several tests.
 #![allow(dead_code)]
 
 use std::collections::BTreeMap;
@@ -8,12 +8,12 @@ use bert_model::device;
 use burn::tensor::Device;
 use safetensors::{Dtype, SafeTensors};
 
-/// `tests/golden/…`
+/// A path under `tests/golden`.
 pub fn golden(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(path)
 }
 
-/// The development data beside the checkout, if this is a developer's machine; says so where it is not.
+/// A path in the development data beside the checkout; `None`, with a printed line, where there is none.
 pub fn shared(path: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared").join(path);
     if !path.exists() {
@@ -22,7 +22,8 @@ pub fn shared(path: &str) -> Option<PathBuf> {
     path.exists().then_some(path)
 }
 
-/// Every backend that this machine can run: both on the CPU, and wgpu where there is an adapter (a software one will do).
+/// Every backend of this build and machine: flex, ndarray (at index 1), and wgpu if there is an adapter, which may be a
+/// software one.
 pub fn devices() -> Vec<(&'static str, Device)> {
     let mut devices = vec![];
     for name in ["flex", "ndarray", "wgpu"] {
@@ -34,7 +35,7 @@ pub fn devices() -> Vec<(&'static str, Device)> {
     devices
 }
 
-/// A tensor of a golden file.
+/// A tensor of a golden file; one of `floats` and `integers` is empty.
 #[derive(Debug, Clone)]
 pub struct Golden {
     pub shape: Vec<usize>,
@@ -68,7 +69,7 @@ pub fn read_golden(path: &Path) -> BTreeMap<String, Golden> {
     file.tensors().into_iter().map(tensor).collect()
 }
 
-/// Asserts that two lists of numbers are the same within `bound`, absolutely, and returns the largest difference.
+/// Asserts that all numbers are finite and differ by at most `bound`; returns the largest difference.
 pub fn assert_close(what: &str, found: &[f32], expected: &[f32], bound: f32) -> f32 {
     assert_eq!(found.len(), expected.len(), "{what}: number of elements");
     let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);

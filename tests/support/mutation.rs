@@ -1,13 +1,13 @@
-//! Bytes that are almost right.
+//! Random mutations of valid files.
 #![allow(dead_code)]
 
 use rand::{Rng, RngExt};
 
-/// Numbers that overflow, wrap around or are none.
+/// Numbers that overflow or wrap around, or that are no numbers.
 const NUMBERS: [&str; 8] =
     ["-1", "0", "18446744073709551615", "9223372036854775808", "4294967296", "1e308", "99999999999999999999", "null"];
 
-/// The bytes, changed in one to four places of the first `reach`.
+/// The bytes with one to four mutations within the first `reach`.
 pub fn mutated(bytes: &[u8], reach: usize, rng: &mut impl Rng) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     for _ in 0..rng.random_range(1..5) {
@@ -31,7 +31,7 @@ pub fn mutated(bytes: &[u8], reach: usize, rng: &mut impl Rng) -> Vec<u8> {
                 bytes.splice(at..at, noise);
             }
             _ => {
-                // The next number becomes another one.
+                // Replaces the next number.
                 let is_digit = |byte: &u8| byte.is_ascii_digit();
                 if let Some(start) = bytes[at..].iter().position(is_digit).map(|skip| at + skip) {
                     let length = bytes[start..].iter().take_while(|byte| is_digit(byte)).count();
@@ -44,7 +44,7 @@ pub fn mutated(bytes: &[u8], reach: usize, rng: &mut impl Rng) -> Vec<u8> {
     bytes
 }
 
-/// How many mutations of a file are tried: `BERT_MUTATIONS`, or a few hundred.
+/// The number of mutations per file: `BERT_MUTATIONS`, by default 300.
 pub fn rounds() -> usize {
     std::env::var("BERT_MUTATIONS").map_or(300, |rounds| rounds.parse().unwrap())
 }

@@ -18,8 +18,11 @@ pub fn corpus() -> TempDir {
 
 /// The command for a run of some short steps into `output`, with dropout.
 pub fn short(output: &str, steps: usize, more: &str) -> String {
+    // Options without effect are refused.
+    let vocabulary = if more.contains("--tokenizer") || more.contains("--init") { "" } else { "--vocab-size 400" };
+    let share = if more.contains("--eval-corpus") { "" } else { "--eval-share 0.1" };
     format!(
-        "train --corpus corpus.txt --vocab-size 400 --max-seq-len 32 --batch-size 4 --eval-share 0.1 \
+        "train --corpus corpus.txt {vocabulary} --max-seq-len 32 --batch-size 4 {share} \
          --device flex --quiet --json -o '{output}' --steps {steps} {more}"
     )
 }

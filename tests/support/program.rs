@@ -3,9 +3,12 @@
 #![allow(dead_code)]
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -51,6 +54,24 @@ pub fn feed(line: &str, directory: &Path, input: &str) -> Output {
     child.wait_with_output().unwrap()
 }
 
+/// Writes lines to its standard input one by one, each after the answer to the one before; gives the answers.
+pub fn converse(line: &str, directory: &Path, input: &[&str]) -> Vec<String> {
+    let mut child = command(line, directory).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut stdin, stdout) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+    let (sender, answers) = channel();
+    thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    let mut ask = |text: &&str| {
+        writeln!(stdin, "{text}").unwrap();
+        answers.recv_timeout(Duration::from_secs(60)).ok()
+    };
+    let answered: Vec<String> = input.iter().map_while(&mut ask).collect();
+    drop(stdin);
+    let status = child.wait().unwrap();
+    assert_eq!(answered.len(), input.len(), "an answer waits for the next line");
+    assert!(status.success());
+    answered
+}
+
 /// Runs it where no file may grow beyond `kib`, which is what a full disk looks like to a program.
 #[cfg(unix)]
 pub fn run_with_file_limit(kib: u64, line: &str, directory: &Path) -> Output {
@@ -86,6 +107,13 @@ pub fn json(line: &str, directory: &Path) -> Value {
 /// The JSON objects of a text, one a line.
 pub fn objects(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// An answer as it is when it comes from a row of a file or of the standard input.
+pub fn in_row(row: u64, answer: &Value) -> Value {
+    let mut line = serde_json::Map::from_iter([("row".to_string(), row.into())]);
+    line.extend(answer.as_object().unwrap().clone());
+    line.into()
 }
 
 /// The JSON objects of a file, one a line.

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use bert_cli::input::columns::Column;
+use bert_cli::input::header::ColumnSource;
 use bert_cli::input::table::{LabelColumns, TableOptions, read_table};
 use bert_finetune::data::choices::{ChoiceOptions, read_choices};
 use bert_finetune::data::conll::{ConllOptions, read_tagged};
@@ -26,6 +27,7 @@ pub fn choices(path: &Path) -> Result<()> {
         choices: vec![name("a"), name("b")],
         label: Some(name("label")),
         header: true,
+        source: ColumnSource::Usual,
     };
     read_choices(path, &options)?.try_for_each(|row| row.map(drop))
 }

@@ -10,8 +10,11 @@ use bert_model::{Error, Result};
 use serde_json::{Map, Value};
 
 use super::delimited::{Dialect, Record, Records};
-use super::kind::{FileKind, Format, Input};
+use super::header::{ColumnSource, Located, TEXT, locate, quoted, second_guess};
+use super::keep::Keep;
+use super::kind::{Format, Input};
 use crate::lines::{Line, Lines};
+use crate::warning::warn_once;
 
 /// How a user names a column.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +34,22 @@ impl Column {
         if header {
             return Ok(Self::Name(argument.to_string()));
         }
-        number_from_1(argument).map(|index| Self::Number(index + 1))
+        let number = Self::Name(argument.to_string());
+        number.index().map(|index| Self::Number(index + 1))
+    }
+
+    /// The index, from 0, of a column that is a number.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a name, and for 0.
+    pub(super) fn index(&self) -> Result<usize> {
+        let number = match self {
+            Self::Name(name) => name.parse().ok(),
+            Self::Number(number) => Some(*number),
+        };
+        number
+            .and_then(|number: usize| number.checked_sub(1))
+            .ok_or_else(|| Error::Setting(format!("column `{self}`: with `--no-header` a column is a number, from 1")))
     }
 }
 
@@ -42,17 +60,6 @@ impl fmt::Display for Column {
             Self::Number(number) => number.fmt(f),
         }
     }
-}
-
-/// The index, from 0, that a number from 1 stands for.
-fn position(number: &str) -> Option<usize> {
-    number.parse::<usize>().ok()?.checked_sub(1)
-}
-
-/// The index of a column where nothing but a number can name it.
-fn number_from_1(column: &str) -> Result<usize> {
-    let advice = || Error::Setting(format!("column `{column}`: with `--no-header` a column is a number, from 1"));
-    position(column).ok_or_else(advice)
 }
 
 /// One row's wanted cells, in the order in which they were asked for.
@@ -100,6 +107,8 @@ pub struct Table {
     path: Arc<Path>,
     names: Arc<[String]>,
     source: Source,
+    /// Receives the number of each row and the cells that are carried along.
+    keep: Option<Keep>,
     skip_short: bool,
     read: u64,
     skipped: u64,
@@ -107,7 +116,7 @@ pub struct Table {
 
 enum Source {
     Delimited(Delimited),
-    Json(Lines),
+    Json { lines: Lines, columns: ColumnSource },
 }
 
 /// Where in a record the wanted columns are.
@@ -120,75 +129,68 @@ struct Delimited {
 }
 
 impl Table {
-    /// Opens a `.csv`, `.tsv` or `.jsonl` file and finds the columns in its header; the standard
-    /// input is read as `.jsonl` unless it has another format.
+    /// Opens a `.csv`, `.tsv` or `.jsonl` file and finds the columns in its header. The first line of the standard
+    /// input, or of a file with an unknown extension, tells JSON lines from fields with tabs between.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::File`] for another extension or an empty file; [`Error::Line`] for a column that the
+    /// [`Error::Io`]; [`Error::File`] for another format or an empty file; [`Error::Line`] for a column that the
     /// header lacks (the message lists those it has).
-    pub fn open(input: impl Into<Input>, columns: &[Column], header: bool) -> Result<Self> {
+    pub fn open(input: impl Into<Input>, columns: &[Column], header: bool, source: ColumnSource) -> Result<Self> {
+        const EXPECTED: &str = "`.csv`, `.tsv`, `.txt` (tabs) or `.jsonl`, each also `.gz` or `.zst`";
         let input = input.into();
-        let dialect = match input.format {
+        if input.conversion().is_some() && !input.format.is_some_and(Format::has_columns) {
+            return Err(input.error(EXPECTED));
+        }
+        let mut lines = input.lines()?;
+        let dialect = match input.format.or_else(|| lines.sniff()) {
             Some(Format::Csv) => Some(Dialect::Csv),
             // SICK's files are tables with tabs, too.
             Some(Format::Tsv | Format::Text) => Some(Dialect::Tsv),
             Some(Format::JsonLines) => None,
-            None if input.is_stdin() => None,
-            _ => {
-                let expected = "`.csv`, `.tsv`, `.txt` (tabs) or `.jsonl`, each also `.gz` or `.zst`";
-                return Err(FileKind::error(&input.path, expected));
-            }
+            _ => return Err(input.error(EXPECTED)),
         };
-        let lines = input.lines()?;
         let path = lines.path().clone();
         let Some(dialect) = dialect else {
             let names = columns.iter().map(Column::to_string).collect();
-            return Ok(Self::new(&path, names, Source::Json(lines)));
+            let rows = Source::Json { lines, columns: source };
+            return Ok(Self { keep: input.keep, ..Self::new(&path, names, rows) });
         };
+        // The columns to carry along are the last ones.
+        let kept = input.keep.iter().flat_map(|keep| &keep.columns).map(|name| Column::parse(name, header));
+        let columns = columns.iter().cloned().map(Ok).chain(kept).collect::<Result<Vec<Column>>>()?;
         let mut records = Records { lines, dialect };
-        match records.next().transpose()? {
+        let table = match records.next().transpose()? {
             None => Err(Error::file(&*path, "an empty file", "a table")),
-            Some(first) if header => Self::with_header(&path, records, first, columns),
-            Some(first) => Self::without_header(&path, records, first, columns),
-        }
-    }
-
-    fn with_header(path: &Path, records: Records, header: Record, columns: &[Column]) -> Result<Self> {
-        let names: Vec<&str> = header.fields.iter().map(|name| name.trim()).collect();
-        let find = |column: &Column| {
-            let found = match column {
-                Column::Name(name) => names.iter().position(|other| other == name).or_else(|| position(name)),
-                Column::Number(number) => number.checked_sub(1),
-            };
-            found.filter(|&position| position < names.len()).ok_or_else(|| {
-                let found = format!("no column `{column}`");
-                Error::line(
-                    path,
-                    header.line,
-                    found,
-                    format!("one of {} (`--no-header` if there is none)", quoted(&names)),
-                )
-            })
+            Some(first) => Self::of_records(&path, records, first, &columns, header, source),
         };
-        let positions = columns.iter().map(find).collect::<Result<Vec<_>>>()?;
-        let wanted = positions.iter().map(|&position| names[position].to_string()).collect();
-        let width = names.len();
-        Ok(Self::new(path, wanted, Source::Delimited(Delimited { records, first: None, positions, width })))
+        Ok(Self { keep: input.keep, ..table? })
     }
 
-    fn without_header(path: &Path, records: Records, first: Record, columns: &[Column]) -> Result<Self> {
-        let positions = columns.iter().map(|column| number_from_1(&column.to_string())).collect::<Result<Vec<_>>>()?;
-        let names = columns.iter().map(Column::to_string).collect();
+    fn of_records(
+        path: &Path,
+        records: Records,
+        first: Record,
+        columns: &[Column],
+        header: bool,
+        source: ColumnSource,
+    ) -> Result<Self> {
+        let Located { positions, is_header } = locate(path, &first, columns, header, source)?;
         let wanted = positions.iter().map(|position| position + 1).max().unwrap_or_default();
         let width = match records.dialect {
-            Dialect::Csv => wanted.max(first.fields.len()),
-            Dialect::Tsv => wanted,
+            Dialect::Tsv if !is_header => wanted,
+            _ => wanted.max(first.fields.len()),
         };
-        Ok(Self::new(path, names, Source::Delimited(Delimited { records, first: Some(first), positions, width })))
+        let names = positions.iter().zip(columns).map(|(&position, column)| match first.fields.get(position) {
+            Some(name) if is_header => name.trim().to_string(),
+            _ => column.to_string(),
+        });
+        let names = names.collect();
+        let first = (!is_header).then_some(first);
+        Ok(Self::new(path, names, Source::Delimited(Delimited { records, first, positions, width })))
     }
 
     fn new(path: &Path, names: Arc<[String]>, source: Source) -> Self {
-        Self { path: path.into(), names, source, skip_short: false, read: 0, skipped: 0 }
+        Self { path: path.into(), names, source, keep: None, skip_short: false, read: 0, skipped: 0 }
     }
 
     /// Passes over rows with too few fields instead of refusing them: GLUE's own readers drop such rows of QQP.
@@ -205,14 +207,28 @@ impl Table {
     /// The line and the wanted values of the next row, or `None` at the end.
     fn next_row(&mut self) -> Result<Option<(u64, Vec<Value>)>> {
         match &mut self.source {
-            Source::Json(lines) => {
+            Source::Json { lines, columns } => {
                 let line = lines.find(|line| !matches!(line, Ok(line) if line.text.trim().is_empty())).transpose()?;
-                line.map(|line| Ok((line.number, json_values(&line, &self.names, &self.path)?))).transpose()
+                let Some(line) = line else { return Ok(None) };
+                let object = json_object(&line, &self.path)?;
+                let values = json_values(&object, &self.names, *columns, &self.path, line.number)?;
+                if let Some(keep) = &self.keep {
+                    keep.send_fields(self.read + 1, &object, &self.path, line.number)?;
+                }
+                Ok(Some((line.number, values)))
             }
             Source::Delimited(source) => loop {
                 match source.next_record()? {
                     Some(record) if self.skip_short && record.fields.len() < source.width => self.skipped += 1,
-                    Some(record) => return Ok(Some((record.line, source.values(record, &self.path)?))),
+                    Some(record) => {
+                        let (line, mut values) = (record.line, source.values(record, &self.path)?);
+                        if let Some(keep) = &self.keep {
+                            let wanted = values.len() - keep.columns.len();
+                            let cells = self.names[wanted..].iter().cloned().zip(values.drain(wanted..));
+                            keep.send(self.read + self.skipped + 1, cells.collect());
+                        }
+                        return Ok(Some((line, values)));
+                    }
                     None => return Ok(None),
                 }
             },
@@ -261,17 +277,34 @@ impl Delimited {
     }
 }
 
-fn json_values(line: &Line, names: &[String], path: &Path) -> Result<Vec<Value>> {
-    let wrong = |found: String, expected: String| Error::line(path, line.number, found, expected);
-    let object: Map<String, Value> = serde_json::from_str(&line.text)
-        .map_err(|error| wrong(json_reason(&error), "one JSON object per line".into()))?;
-    let value = |name: &String| {
-        object.get(name).cloned().ok_or_else(|| {
+/// The object that a line of JSON is.
+///
+/// # Errors
+/// [`Error::Line`] if it is none.
+pub fn json_object(line: &Line, path: &Path) -> Result<Map<String, Value>> {
+    serde_json::from_str(&line.text)
+        .map_err(|error| Error::line(path, line.number, json_reason(&error), "one JSON object per line"))
+}
+
+fn json_values(
+    object: &Map<String, Value>,
+    names: &[String],
+    source: ColumnSource,
+    path: &Path,
+    line: u64,
+) -> Result<Vec<Value>> {
+    let guess = |index: usize, name: &String| {
+        let text = object.get(TEXT).filter(|_| index == 0 && source == ColumnSource::Remembered)?;
+        warn_once(second_guess(path, &Column::Name(name.clone())));
+        Some(text)
+    };
+    let value = |(index, name): (usize, &String)| {
+        object.get(name).or_else(|| guess(index, name)).cloned().ok_or_else(|| {
             let keys: Vec<&str> = object.keys().map(String::as_str).collect();
-            wrong(format!("no column `{name}`"), format!("one of {}", quoted(&keys)))
+            Error::line(path, line, format!("no column `{name}`"), format!("one of {}", quoted(&keys)))
         })
     };
-    names.iter().map(value).collect()
+    names.iter().enumerate().map(value).collect()
 }
 
 /// What is wrong with a line of JSON. Its column is kept; the line that serde counts is always 1 here.
@@ -279,9 +312,4 @@ pub fn json_reason(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let reason = text.split(" at line ").next().unwrap_or_default();
     format!("broken JSON ({reason}, column {})", error.column())
-}
-
-/// A list of names for a message.
-fn quoted(names: &[&str]) -> String {
-    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }

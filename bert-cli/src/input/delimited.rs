@@ -14,20 +14,26 @@ const MAX_RECORD_BYTES: usize = 16 << 20;
 /// How fields are told apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
+    /// Fields separated by commas, with quotation marks (RFC 4180).
     Csv,
+    /// Fields separated by tabs, without quoting.
     Tsv,
 }
 
 /// One record; `line` is its first line, from 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
+    /// The record's first line, from 1.
     pub line: u64,
+    /// The fields, without quotation marks.
     pub fields: Vec<String>,
 }
 
 /// The records of a file; empty lines are passed over.
 pub struct Records {
+    /// The lines of the file.
     pub lines: Lines,
+    /// How the fields are separated.
     pub dialect: Dialect,
 }
 

@@ -1,4 +1,4 @@
-//! What a file holds, told by its name: the only place that looks at extensions.
+//! The format of a file, told by its name: the only place that looks at extensions.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use bert_model::{Error, Result};
 use clap::ValueEnum;
 
-use crate::lines::Lines;
+use super::keep::{Keep, KeptRows, keep};
+use crate::lines::{Lines, STDIN};
 
-/// How a file is written; the values of `--input-format` are those that texts may come in.
+/// The format of a file. Those that texts and tables may have are the values of `--input-format`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// `.txt`: one text per line.
@@ -81,11 +82,22 @@ impl FileKind {
             let inner = extension(Path::new(path.file_stem().unwrap_or_default()));
             found = if inner.is_empty() { found } else { format!("{inner}.{found}") };
         }
-        Error::file(path, format!("the extension `{found}`"), expected)
+        let found = if found.is_empty() { "no extension".into() } else { format!("the extension `{found}`") };
+        Error::file(path, found, expected)
     }
 }
 
 impl Format {
+    /// Whether rows have columns that can be named.
+    pub fn has_columns(self) -> bool {
+        matches!(self, Self::Tsv | Self::Csv | Self::JsonLines)
+    }
+
+    /// Whether the names of the columns stand in a first line, which may be missing.
+    pub fn has_header(self) -> bool {
+        matches!(self, Self::Tsv | Self::Csv)
+    }
+
     fn of(extension: &str) -> Option<Self> {
         Some(match extension {
             "txt" => Self::Text,
@@ -101,20 +113,89 @@ impl Format {
     }
 }
 
-/// A file of text, or the standard input, and how it is written.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What to do with a file that is neither lines of text nor a table, by its extension.
+const CONVERSIONS: [(&[&str], &str); 4] = [
+    (&["conll", "conllu", "bio", "iob", "iob2"], "words with tags are for `--task tagging`"),
+    (
+        &["json"],
+        "a list of objects becomes `.jsonl` with `jq -c '.[]' FILE`; SQuAD's JSON is for `--task question-answering`",
+    ),
+    (&["xlsx", "xls", "ods"], "save the sheet as `.csv`"),
+    (&["pdf", "doc", "docx", "odt", "html"], "save it as plain text"),
+];
+
+/// A file of text, or the standard input, and how it is to be read.
+#[derive(Debug, Clone)]
 pub struct Input {
     /// `-` is the standard input.
     pub path: PathBuf,
     /// `None` for the standard input unless it is named, and for a file with an unknown extension.
     pub format: Option<Format>,
+    /// Receives the number of each row and the columns to carry along, from readers of rows.
+    pub keep: Option<Keep>,
 }
 
 impl Input {
     /// Takes the format from the file's name.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
-        Self { format: FileKind::of(&path).format, path }
+        Self { format: FileKind::of(&path).format, path, keep: None }
+    }
+
+    /// The same with this format, if one is named, whatever the file's name says.
+    pub fn in_format(self, format: Option<Format>) -> Self {
+        Self { format: format.or(self.format), ..self }
+    }
+
+    /// The same, and what it passes on beside each row: its number, and the cells of these columns.
+    pub fn keeping(self, columns: Vec<String>) -> (Self, KeptRows) {
+        let (keep, rows) = keep(columns);
+        (Self { keep: Some(keep), ..self }, rows)
+    }
+
+    /// Its name in messages.
+    pub fn name(&self) -> PathBuf {
+        if self.is_stdin() { STDIN.into() } else { self.path.clone() }
+    }
+
+    /// The format of a table that its columns can be named in; `None` for lines of text. A file called `.txt` may be a
+    /// table if its first line has tabs.
+    pub fn table_format(&self) -> Option<Format> {
+        match self.format? {
+            Format::Text if FileKind::of(&self.path).format == Some(Format::Text) && self.is_regular_file() => {
+                self.lines().ok()?.sniff()
+            }
+            format => Some(format).filter(|format| format.has_columns()),
+        }
+    }
+
+    /// Whether it is a file that ends and never pauses, as opposed to a pipe or a terminal.
+    pub fn is_regular_file(&self) -> bool {
+        let path = if self.is_stdin() { Path::new("/dev/stdin") } else { &self.path };
+        std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
+    }
+
+    /// The error for a format that cannot be read here, with what can be done about it.
+    pub fn error(&self, expected: &str) -> Error {
+        if self.is_stdin() {
+            return Error::file(
+                STDIN,
+                "a format that cannot be told",
+                format!("{expected}; name it with --input-format"),
+            );
+        }
+        match self.conversion() {
+            Some(advice) => FileKind::error(&self.path, format!("{expected}; {advice}")),
+            None => FileKind::error(&self.path, expected),
+        }
+    }
+
+    /// What to do with a file that is known to be neither lines of text nor a table.
+    pub fn conversion(&self) -> Option<&'static str> {
+        let name = self.path.to_string_lossy().to_lowercase();
+        let name = name.strip_suffix(".gz").or(name.strip_suffix(".zst")).unwrap_or(&name);
+        let (_, extension) = name.rsplit_once('.')?;
+        CONVERSIONS.iter().find(|(extensions, _)| extensions.contains(&extension)).map(|(_, advice)| *advice)
     }
 
     /// Whether this is the standard input.
@@ -182,10 +263,31 @@ mod tests {
 
     #[test]
     fn an_error_names_the_whole_extension() {
-        for (name, found) in [("a.PDF", "`pdf`"), ("a.pdf.gz", "`pdf.gz`"), ("a.gz", "`gz`"), ("a", "``")] {
+        for (name, found) in [
+            ("a.PDF", "the extension `pdf`"),
+            ("a.pdf.gz", "the extension `pdf.gz`"),
+            ("a.gz", "the extension `gz`"),
+            ("a", "no extension"),
+        ] {
             let message = FileKind::error(Path::new(name), "`.txt`").to_string();
-            assert_eq!(message, format!("{name}: found the extension {found}, expected `.txt`"));
+            assert_eq!(message, format!("{name}: found {found}, expected `.txt`"));
         }
+    }
+
+    #[test]
+    fn an_error_says_how_to_convert_what_is_known() {
+        for (name, advice) in [
+            ("a.conll", "--task tagging"),
+            ("a.conllu.gz", "--task tagging"),
+            ("a.json", "jq -c"),
+            ("a.XLSX", ".csv"),
+            ("a.pdf", "plain text"),
+        ] {
+            let message = Input::new(name).error("`.txt`").to_string();
+            assert!(message.contains("expected `.txt`; ") && message.contains(advice), "{message}");
+        }
+        assert!(Input::new("a.train").error("`.txt`").to_string().ends_with("expected `.txt`"));
+        assert!(Input::new("-").error("`.txt`").to_string().ends_with("name it with --input-format"));
     }
 
     #[test]

@@ -1,11 +1,13 @@
-//! Texts that both programs are asked about: `--input FILE` (`.txt`, `.jsonl`, `.csv`, `.tsv`, each
-//! also `.gz` and `.zst`) or `-`, the standard input.
+//! Texts that the programs are asked about: `--input FILE` (`.txt`, `.jsonl`, `.csv`, `.tsv`, each also `.gz` and
+//! `.zst`) or `-`, the standard input.
 //!
-//! [`kind`] tells what a file holds; [`table`] reads rows of texts and labels, through [`columns`]
-//! and [`delimited`] and, like everything that reads text here, [`crate::lines`].
+//! [`kind`] tells the format of a file; [`table`] reads rows of texts and labels, through [`columns`] and [`delimited`]
+//! and, like everything that reads text here, [`crate::lines`]. [`keep`] carries further columns into the answers.
 
 pub mod columns;
 pub mod delimited;
+pub mod header;
+pub mod keep;
 pub mod kind;
 pub mod table;
 
@@ -13,14 +15,18 @@ use std::path::Path;
 
 use bert_model::{Error, Result};
 
-use self::kind::{FileKind, Format, Input};
+use self::delimited::{Dialect, Records};
+use self::header::is_table;
+use self::kind::{Format, Input};
 use self::table::{Row, TableOptions, read_table};
 use crate::lines::Line;
 
-/// Texts, or pairs of them, read one at a time. Labels in a table are left alone, and no row is: each has an answer.
+/// Texts, or pairs of them, read one at a time. Labels in a table are left alone, and every row is read: each has an
+/// answer.
 ///
 /// Every line of `.txt` and of the standard input (unless it has another format) is a text, empty ones too, so that the
-/// answers are as many as the lines. If `options` ask for a pair, a tab separates its two texts there.
+/// answers are as many as the lines. If `options` ask for a pair, a tab separates its two texts there. A `.txt` file
+/// with tabs between the columns of `options` is a table.
 ///
 /// # Errors
 /// [`Error::File`] for another extension; those of [`Input::lines`] and [`read_table`]. Rows carry their own.
@@ -30,16 +36,15 @@ pub fn read_inputs(
 ) -> Result<Box<dyn Iterator<Item = Result<Row>> + Send>> {
     let input = input.into();
     match input.format {
-        Some(Format::Text) => {}
+        Some(Format::Text) if !is_table(&input, options)? => {}
         None if input.is_stdin() => {}
-        Some(Format::JsonLines | Format::Csv | Format::Tsv) => {
+        Some(Format::JsonLines | Format::Csv | Format::Tsv | Format::Text) => {
             let unlabeled = TableOptions { label: None, skip_short_rows: false, ..options.clone() };
             return Ok(Box::new(read_table(&input, &unlabeled)?));
         }
         _ => {
-            let expected =
-                "`.txt`, `.jsonl`, `.csv`, `.tsv` (each also `.gz` or `.zst`), or `-` for the standard input";
-            return Err(FileKind::error(&input.path, expected));
+            let expected = "`.txt`, `.jsonl`, `.csv`, `.tsv` (each also `.gz` or `.zst`), or --input-format";
+            return Err(input.error(expected));
         }
     }
     let lines = input.lines()?;
@@ -56,6 +61,25 @@ fn row(line: Line, pairs: bool, path: &Path) -> Result<Row> {
         return Err(Error::line(path, number, "one text", "two with a tab between, for this model judges pairs"));
     };
     Ok(Row { line: number, text: first.to_string(), pair: Some(second.to_string()), labels: Vec::new() })
+}
+
+/// The number of rows of a file of texts, for a display of progress; `None` if it cannot be known beforehand, because the
+/// input can be read only once, cannot be read at all, or has another format.
+pub fn count_rows(input: &Input, header: bool) -> Option<u64> {
+    if input.is_stdin() || !input.is_regular_file() {
+        return None;
+    }
+    let lines = input.lines().ok()?;
+    let all = match input.format? {
+        Format::Text if input.table_format().is_some() => return None,
+        Format::Text => lines.map_while(Result::ok).count(),
+        Format::JsonLines => lines.map_while(Result::ok).filter(|line| !line.text.trim().is_empty()).count(),
+        Format::Csv => Records { lines, dialect: Dialect::Csv }.map_while(Result::ok).count(),
+        Format::Tsv => Records { lines, dialect: Dialect::Tsv }.map_while(Result::ok).count(),
+        _ => return None,
+    } as u64;
+    let is_header = header && input.format.is_some_and(Format::has_header);
+    Some(all.saturating_sub(u64::from(is_header)))
 }
 
 #[cfg(test)]
@@ -112,8 +136,56 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.txt");
         fs::write(&path, "text,id\none,1\n").unwrap();
-        let input = Input { path, format: Some(Format::Csv) };
+        let input = Input::new(path).in_format(Some(Format::Csv));
         assert_eq!(read_inputs(&input, &options(None)).unwrap().next().unwrap().unwrap().text, "one");
+    }
+
+    #[test]
+    fn rows_are_counted_as_they_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, content, count) in [
+            ("x.txt", "one\n\ntwo", 3),
+            ("x.csv", "id,text\n1,\"one\nand\"\n\n2,two\n", 2),
+            ("x.tsv", "text\none\ntwo\n", 2),
+            ("x.jsonl", "{\"text\": \"one\"}\n\n{\"text\": \"two\"}\n", 2),
+        ] {
+            let path = directory.path().join(name);
+            fs::write(&path, content).unwrap();
+            let read = read_inputs(&path, &options(None)).unwrap().count();
+            assert_eq!((read, count_rows(&Input::new(&path), true)), (count, Some(count as u64)), "{name}");
+        }
+        assert_eq!(count_rows(&Input::new("-"), true), None);
+    }
+
+    #[test]
+    fn columns_are_carried_along_by_name_number_or_field() {
+        let directory = tempfile::tempdir().unwrap();
+        let kept = |file: &str, content: &str, column: &str, header: bool| {
+            let path = directory.path().join(file);
+            fs::write(&path, content).unwrap();
+            let (input, mut rows) = Input::new(path).keeping(vec![column.into()]);
+            let text = if header { Column::Name("text".into()) } else { Column::Number(2) };
+            let options = TableOptions { header, ..TableOptions::texts(text) };
+            let texts = read_inputs(input, &options).unwrap().map(|row| row.unwrap().text);
+            texts.map(|text| format!("{text} {:?}", rows.next_row().unwrap())).collect::<Vec<_>>()
+        };
+        for (file, content, column, header, cells) in [
+            ("x.csv", "id,text\na,one\nb,two\n", "id", true, [r#""id": String("a")"#, r#""id": String("b")"#]),
+            ("x.tsv", "a\tone\nb\ttwo\n", "1", false, [r#""1": String("a")"#, r#""1": String("b")"#]),
+            (
+                "x.jsonl",
+                "{\"text\":\"one\",\"id\":1}\n{\"text\":\"two\",\"id\":[]}\n",
+                "id",
+                true,
+                [r#""id": Number(1)"#, r#""id": Array []"#],
+            ),
+        ] {
+            let found = kept(file, content, column, header);
+            let expected = |(index, text): (usize, &str)| {
+                format!("{text} KeptRow {{ row: Some({}), cells: {{{}}} }}", index + 1, cells[index])
+            };
+            assert_eq!(found, ["one", "two"].into_iter().enumerate().map(expected).collect::<Vec<_>>(), "{file}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use bert_model::{Error, Result};
 use serde_json::Value;
 
 use super::columns::{Cells, Column, Table, scalar};
+use super::header::ColumnSource;
 use super::kind::Input;
 
 /// The separators tried in one cell, in this order, if none is given: the first that occurs splits it.
@@ -25,6 +26,8 @@ pub struct TableOptions {
     pub header: bool,
     /// Whether rows with too few fields are passed over (and counted) instead of refused.
     pub skip_short_rows: bool,
+    /// Who named the columns.
+    pub source: ColumnSource,
 }
 
 /// Where a row's labels are.
@@ -33,7 +36,12 @@ pub enum LabelColumns {
     /// A class or a number.
     One(Column),
     /// Any number of labels in one cell: a JSON list, or text with separators (`|`, else `;`, else `,` if not given).
-    List { column: Column, separator: Option<char> },
+    List {
+        /// The column of the cell.
+        column: Column,
+        /// The separator; `None` to detect it.
+        separator: Option<char>,
+    },
     /// A column for each label with 1 (`true`) or 0 (`false`, empty); its name is the label.
     Indicators(Vec<Column>),
 }
@@ -41,7 +49,7 @@ pub enum LabelColumns {
 impl TableOptions {
     /// The texts of one column, by the names of a header.
     pub fn texts(text: Column) -> Self {
-        Self { text, text_pair: None, label: None, header: true, skip_short_rows: false }
+        Self { text, text_pair: None, label: None, header: true, skip_short_rows: false, source: ColumnSource::Usual }
     }
 }
 
@@ -76,7 +84,8 @@ pub struct Row {
     pub text: String,
     /// The second text, if pairs are read.
     pub pair: Option<String>,
-    /// One label for [`LabelColumns::One`], any number for the others, none if labels are not read.
+    /// At most one label for [`LabelColumns::One`] (none if the cell is empty), any number for the others, none if
+    /// labels are not read.
     pub labels: Vec<String>,
 }
 
@@ -89,11 +98,12 @@ pub struct Rows {
 /// Opens a `.csv`, `.tsv` or `.jsonl` file, compressed or not.
 ///
 /// # Errors
-/// Those of [`Table::open`]. Rows carry their own: too few fields, JSON that is none, an empty label.
+/// Those of [`Table::open`]. Rows carry their own: too few fields, malformed JSON, a label of the wrong form.
 pub fn read_table(input: impl Into<Input>, options: &TableOptions) -> Result<Rows> {
     let labels = options.label.iter().flat_map(LabelColumns::columns);
     let columns: Vec<Column> = [&options.text].into_iter().chain(&options.text_pair).chain(labels).cloned().collect();
-    let table = Table::open(input, &columns, options.header)?.skip_short_rows(options.skip_short_rows);
+    let table = Table::open(input, &columns, options.header, options.source)?;
+    let table = table.skip_short_rows(options.skip_short_rows);
     Ok(Rows { table, options: options.clone() })
 }
 
@@ -109,7 +119,7 @@ impl Rows {
         let first_label = 1 + usize::from(has_pair);
         let labels = match &self.options.label {
             None => Vec::new(),
-            Some(LabelColumns::One(_)) => vec![one_label(cells, first_label)?],
+            Some(LabelColumns::One(_)) => one_label(cells, first_label)?.into_iter().collect(),
             Some(LabelColumns::List { separator, .. }) => listed_labels(cells, first_label, *separator)?,
             Some(LabelColumns::Indicators(columns)) => indicated_labels(cells, first_label, columns.len())?,
         };
@@ -126,12 +136,10 @@ impl Iterator for Rows {
     }
 }
 
-fn one_label(cells: &Cells, index: usize) -> Result<String> {
+/// The class or number in a cell; `None` if the cell is empty.
+fn one_label(cells: &Cells, index: usize) -> Result<Option<String>> {
     let label = cells.text(index)?.trim().to_string();
-    if label.is_empty() {
-        return Err(cells.error(index, "no label", "a class or a number"));
-    }
-    Ok(label)
+    Ok((!label.is_empty()).then_some(label))
 }
 
 fn listed_labels(cells: &Cells, index: usize, separator: Option<char>) -> Result<Vec<String>> {
@@ -172,6 +180,8 @@ fn list_error(cells: &Cells, index: usize) -> Error {
     cells.error(index, "something else", "a list of labels, or labels with `|` between them")
 }
 
+/// The columns with 1. One of −1 says that the row has no label (as in the test file of the toxic comments of Jigsaw);
+/// it is the only label then.
 fn indicated_labels(cells: &Cells, first: usize, count: usize) -> Result<Vec<String>> {
     let mut labels = Vec::new();
     for index in first..first + count {
@@ -179,6 +189,7 @@ fn indicated_labels(cells: &Cells, first: usize, count: usize) -> Result<Vec<Str
         match text.trim().to_lowercase().as_str() {
             "1" | "1.0" | "true" => labels.push(cells.name(index).to_string()),
             "" | "0" | "0.0" | "false" => {}
+            "-1" | "-1.0" => return Ok(vec![text.trim().to_string()]),
             _ => return Err(cells.error(index, format!("`{text}`"), "1 or 0")),
         }
     }
@@ -196,7 +207,7 @@ mod tests {
     }
 
     fn options(label: LabelColumns) -> TableOptions {
-        TableOptions { text: name("text"), text_pair: None, label: Some(label), header: true, skip_short_rows: false }
+        TableOptions { label: Some(label), ..TableOptions::texts(name("text")) }
     }
 
     fn read(file: &str, content: &str, options: &TableOptions) -> Result<Vec<Row>> {
@@ -264,7 +275,6 @@ mod tests {
             ),
             ("x.csv", "text,label\na,1\nb, c,1\n", "x.csv:3: found 3 field(s), expected 2 (is a text with commas"),
             ("x.tsv", "text\tlabel\n\na\n", "x.tsv:3: found 1 field(s), expected 2 (separated by tabs)"),
-            ("x.csv", "text,label\na,\n", "x.csv:2: found no label in column `label`, expected a class"),
             ("x.jsonl", "{\"text\":\"a\"}\n", "x.jsonl:1: found no column `label`, expected one of `text`"),
             (
                 "x.jsonl",

@@ -1,13 +1,16 @@
-//! Multiple choice (SWAG, COPA, CosmosQA): a text, optionally a second one such as a question, and
-//! several choices, exactly one of which is correct.
+//! Multiple choice (SWAG, COPA, CosmosQA): a text, optionally a second one such as a question, and several choices,
+//! exactly one of which is correct.
 //!
-//! Choices are columns of their own, or a list in one column of a `.jsonl` file. For the file
-//! formats, see [`bert_cli::input::columns`].
+//! Choices are columns of their own, or a list in one column of a `.jsonl` file. For the file formats, see
+//! [`bert_cli::input::columns`].
 
 use bert_cli::input::columns::{Cells, Column, Table, scalar};
+use bert_cli::input::header::ColumnSource;
 use bert_cli::input::kind::Input;
 use bert_model::{Error, Result};
 use serde_json::Value;
+
+use super::is_unlabeled;
 
 /// The columns to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,11 +21,12 @@ pub struct ChoiceOptions {
     pub text_pair: Option<Column>,
     /// One column per choice, or a single column with a list.
     pub choices: Vec<Column>,
-    /// The correct choice: its index from 0 or the name of its column. `None` reads unlabeled
-    /// examples.
+    /// The correct choice: its index from 0 or the name of its column. `None` reads unlabeled examples.
     pub label: Option<Column>,
     /// Whether the first line has column names; irrelevant for `.jsonl`.
     pub header: bool,
+    /// Who named the columns.
+    pub source: ColumnSource,
 }
 
 /// One multiple-choice example.
@@ -36,16 +40,15 @@ pub struct ChoiceRow {
     pub pair: Option<String>,
     /// The choices, at least two.
     pub choices: Vec<String>,
-    /// Index of the correct choice, if labels are read.
+    /// Index of the correct choice, if labels are read and the row has one.
     pub label: Option<usize>,
 }
 
-/// Opens a `.csv`, `.tsv` or `.jsonl` file, or standard input (`-`, as `.jsonl`). Rows are read one
-/// at a time.
+/// Opens a `.csv`, `.tsv` or `.jsonl` file, or standard input (`-`, as `.jsonl`). Rows are read one at a time.
 ///
 /// # Errors
-/// Those of [`Table::open`], and [`Error::Setting`] without choices. A row yields an error if it
-/// has fewer than two choices or an invalid label.
+/// Those of [`Table::open`], and [`Error::Setting`] without choices. A row yields an error if it has fewer than two
+/// choices or an invalid label.
 pub fn read_choices(
     input: impl Into<Input>,
     options: &ChoiceOptions,
@@ -65,7 +68,7 @@ pub fn read_choices(
         choices: options.choices.len(),
         has_label: options.label.is_some(),
     };
-    let table = Table::open(input, &columns, options.header)?;
+    let table = Table::open(input, &columns, options.header, options.source)?;
     Ok(Box::new(table.map(move |cells| layout.row(&cells?))))
 }
 
@@ -88,7 +91,7 @@ impl Layout {
         if choices.len() < 2 {
             return Err(cells.error(self.first_choice(), "fewer than two choices", "two or more"));
         }
-        let label = self.has_label.then(|| self.label(cells, choices.len())).transpose()?;
+        let label = if self.has_label { self.label(cells, choices.len())? } else { None };
         Ok(ChoiceRow { line: cells.line, text: cells.text(0)?, pair, choices, label })
     }
 
@@ -103,16 +106,21 @@ impl Layout {
         }
     }
 
-    fn label(self, cells: &Cells, count: usize) -> Result<usize> {
+    /// The correct choice; `None` if the cell is empty or has one of the marks of a row without a label.
+    fn label(self, cells: &Cells, count: usize) -> Result<Option<usize>> {
         let first = self.first_choice();
         let index = first + self.choices;
         let label = cells.text(index)?;
         let label = label.trim();
         let named = (0..self.choices).find(|&choice| self.choices > 1 && cells.name(first + choice) == label);
-        named.or_else(|| label.parse().ok()).filter(|&choice| choice < count).ok_or_else(|| {
+        if named.is_none() && is_unlabeled(label) {
+            return Ok(None);
+        }
+        let choice = named.or_else(|| label.parse().ok()).filter(|&choice| choice < count).ok_or_else(|| {
             let expected = format!("a choice's number from 0 to {} or its column's name", count - 1);
             cells.error(index, format!("`{label}`"), expected)
-        })
+        })?;
+        Ok(Some(choice))
     }
 }
 
@@ -130,6 +138,7 @@ mod tests {
             choices: choices.iter().map(|choice| name(choice)).collect(),
             label: Some(name("label")),
             header: true,
+            source: ColumnSource::Usual,
         }
     }
 
@@ -145,6 +154,13 @@ mod tests {
         let rows = read("x.csv", "text,a,b,label\n\"two\nlines\",x,y,1\nt,x,y,a\n", &options(&["a", "b"])).unwrap();
         assert_eq!((&*rows[0].text, rows[0].label), ("two\nlines", Some(1)));
         assert_eq!((rows[1].label, rows[1].line), (Some(0), 4));
+    }
+
+    /// Published test files have no labels, or −1.
+    #[test]
+    fn a_row_may_have_no_label() {
+        let rows = read("x.csv", "text,a,b,label\nt,x,y,\nt,x,y,-1\nt,x,y,-\nt,x,y,1\n", &options(&["a", "b"]));
+        assert_eq!(rows.unwrap().iter().map(|row| row.label).collect::<Vec<_>>(), [None, None, None, Some(1)]);
     }
 
     #[test]
@@ -163,7 +179,6 @@ mod tests {
                 "text,a,b,label\nt,x,y,2\n",
                 "x.csv:2: found `2` in column `label`, expected a choice's number from 0 to 1",
             ),
-            ("text,a,b,label\nt,x,y,\n", "x.csv:2: found `` in column `label`, expected a choice's number"),
             ("text,a,label\nt,x,0\n", "x.csv:1: found no column `b`, expected one of `text`, `a`, `label`"),
         ];
         for (content, expected) in cases {

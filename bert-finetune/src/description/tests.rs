@@ -23,13 +23,14 @@ fn what_is_saved_is_read_again() {
         ..Description::usual(TaskKind(&CLASSIFICATION), 64)
     };
     saved.save(directory.path()).unwrap();
-    assert_eq!(Description::read(directory.path(), &BertConfig::default()).unwrap(), saved);
+    let read = Description::read(directory.path(), &BertConfig::default(), None).unwrap();
+    assert_eq!(read, Description { source: ColumnSource::Remembered, ..saved });
 }
 
 #[test]
 fn a_directory_from_elsewhere_is_understood_by_its_configuration() {
     let directory = TempDir::new().unwrap();
-    let conclude = |config: &BertConfig| Description::read(directory.path(), config);
+    let conclude = |config: &BertConfig| Description::read(directory.path(), config, None);
     for (config, task) in [
         (config("BertForSequenceClassification").with_labels(&["a", "b"]), TaskKind(&CLASSIFICATION)),
         (config("BertForSequenceClassification").with_labels(&["a"]), TaskKind(&REGRESSION)),
@@ -52,6 +53,24 @@ fn a_directory_from_elsewhere_is_understood_by_its_configuration() {
 }
 
 #[test]
+fn a_task_may_be_named_where_the_directory_does_not_tell_it() {
+    let directory = TempDir::new().unwrap();
+    let [classification, multi_label, tagging] = [&CLASSIFICATION, &MULTI_LABEL, &TAGGING].map(TaskKind);
+    let read = |config: &BertConfig, task| Description::read(directory.path(), config, Some(task));
+    let nameless = BertConfig::default().with_labels(&["a", "b"]);
+    assert_eq!(read(&nameless, tagging).unwrap().task, tagging);
+    let sequence = config("BertForSequenceClassification").with_labels(&["a", "b"]);
+    assert_eq!(read(&sequence, multi_label).unwrap().task, multi_label, "config.json has no problem_type");
+    let told = BertConfig { problem_type: Some(ProblemType::SingleLabelClassification), ..sequence.clone() };
+    assert_eq!(read(&told, classification).unwrap().task, classification);
+    let refused = |config: &BertConfig, task| read(config, task).unwrap_err().to_string();
+    assert!(refused(&told, multi_label).contains("config.json says that the model is for classification"));
+    assert!(refused(&sequence, tagging).starts_with("--task tagging:"));
+    Description::usual(classification, 64).save(directory.path()).unwrap();
+    assert!(refused(&nameless, tagging).contains("finetune.json says that the model is for classification"));
+}
+
+#[test]
 fn what_cannot_be_is_refused_with_the_file() {
     let directory = TempDir::new().unwrap();
     let usual = serde_json::json!(Description::usual(TaskKind(&CLASSIFICATION), 64));
@@ -66,7 +85,7 @@ fn what_cannot_be_is_refused_with_the_file() {
         let mut description = usual.clone();
         description[key] = value;
         std::fs::write(directory.path().join(FILE), description.to_string()).unwrap();
-        let message = Description::read(directory.path(), &BertConfig::default()).unwrap_err().to_string();
+        let message = Description::read(directory.path(), &BertConfig::default(), None).unwrap_err().to_string();
         assert!(message.contains(FILE) && message.contains(expected), "{key}: {message}");
     }
 }

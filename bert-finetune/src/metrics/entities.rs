@@ -1,13 +1,12 @@
-//! Entity-level scores, the metric of CoNLL-2003: an entity is correct if its first word, last word
-//! and type are.
+//! Entity-level scores, the metric of CoNLL-2003: an entity is correct if its first word, last word and type are.
 //!
-//! Counts as CoNLL's `conlleval` script (Tjong Kim Sang, 2000) and seqeval's default mode, which
-//! agree. Plain tags are counted like `conlleval -r`, each word being an entity; if none is `O`, F1
-//! is the accuracy.
+//! Counts as CoNLL's `conlleval` script (Tjong Kim Sang, 2000) and seqeval's default mode, which agree, and as
+//! seqeval's strict mode. Tags that mark no entities, such as parts of speech, are counted like `conlleval -r`: each
+//! word is an entity, so that F1 is the accuracy.
 
 use std::collections::{BTreeMap, HashSet};
 
-use bert_model::pipeline::tags::{EntitySpan, TagScheme, entities};
+use bert_model::pipeline::tags::{EntitySpan, TagReader, TagScheme};
 use serde::Serialize;
 
 use super::classification::{ClassScores, ratio};
@@ -29,17 +28,56 @@ pub struct EntityScores {
     pub accuracy: f64,
     /// Scores of each type.
     pub per_type: BTreeMap<String, ClassScores>,
+    /// The same over the entities whose tags follow the scheme to the letter; none for plain tags.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strict: Option<StrictScores>,
     /// Number of sentences.
     pub examples: u64,
 }
 
-/// Compares predicted with true tags of each sentence; both are read in the same scheme.
-pub fn entity_scores(gold: &[Vec<String>], predicted: &[Vec<String>], scheme: TagScheme) -> EntityScores {
+/// Scores in seqeval's strict mode, over all types (micro).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct StrictScores {
+    /// Precision, 0 to 1.
+    pub precision: f64,
+    /// Recall, 0 to 1.
+    pub recall: f64,
+    /// F1, 0 to 1.
+    pub f1: f64,
+}
+
+/// Compares predicted with true tags of each sentence; `reader` reads both.
+pub fn entity_scores(gold: &[Vec<String>], predicted: &[Vec<String>], reader: &TagReader) -> EntityScores {
+    let counts = match reader.marks_entities() {
+        true => count(gold, predicted, |tags| reader.entities(tags)),
+        false => count(gold, predicted, words),
+    };
+    let strict = (reader.scheme() != TagScheme::Plain).then(|| {
+        let counts = count(gold, predicted, |tags| reader.strict_entities(tags));
+        let ClassScores { precision, recall, f1, .. } = micro(&counts);
+        StrictScores { precision, recall, f1 }
+    });
+    let scores = from_counts(&counts, word_accuracy(gold, predicted), gold.len() as u64);
+    EntityScores { strict, ..scores }
+}
+
+/// Each word as an entity of its tag.
+fn words(tags: &[String]) -> Vec<EntitySpan> {
+    let word = |(index, tag): (usize, &String)| EntitySpan::new(tag.clone(), index, index + 1);
+    tags.iter().enumerate().map(word).collect()
+}
+
+/// Counts the entities of each type.
+fn count(
+    gold: &[Vec<String>],
+    predicted: &[Vec<String>],
+    read: impl Fn(&[String]) -> Vec<EntitySpan>,
+) -> BTreeMap<String, Counts> {
     debug_assert_eq!(gold.len(), predicted.len());
     let mut counts: BTreeMap<String, Counts> = BTreeMap::new();
     for (gold, predicted) in gold.iter().zip(predicted) {
-        let gold: HashSet<EntitySpan> = entities(gold, scheme).into_iter().collect();
-        for entity in entities(predicted, scheme) {
+        let gold: HashSet<EntitySpan> = read(gold).into_iter().collect();
+        for entity in read(predicted) {
             let right = gold.contains(&entity);
             let count = counts.entry(entity.kind).or_default();
             count.predicted += 1;
@@ -47,7 +85,7 @@ pub fn entity_scores(gold: &[Vec<String>], predicted: &[Vec<String>], scheme: Ta
         }
         gold.into_iter().for_each(|entity| counts.entry(entity.kind).or_default().gold += 1);
     }
-    from_counts(&counts, word_accuracy(gold, predicted), gold.len() as u64)
+    counts
 }
 
 /// Numbers of correct, predicted and true entities of a type.
@@ -64,9 +102,14 @@ impl Counts {
     }
 }
 
-fn from_counts(counts: &BTreeMap<String, Counts>, accuracy: f64, examples: u64) -> EntityScores {
+/// The scores of all types together.
+fn micro(counts: &BTreeMap<String, Counts>) -> ClassScores {
     let sum = |part: fn(&Counts) -> u64| counts.values().map(part).sum();
-    let micro = Counts { right: sum(|c| c.right), predicted: sum(|c| c.predicted), gold: sum(|c| c.gold) }.scores();
+    Counts { right: sum(|c| c.right), predicted: sum(|c| c.predicted), gold: sum(|c| c.gold) }.scores()
+}
+
+fn from_counts(counts: &BTreeMap<String, Counts>, accuracy: f64, examples: u64) -> EntityScores {
+    let micro = micro(counts);
     let per_type: BTreeMap<String, ClassScores> = counts.iter().map(|(kind, c)| (kind.clone(), c.scores())).collect();
     let weighted: f64 = per_type.values().map(|scores| scores.f1 * scores.support as f64).sum();
     EntityScores {
@@ -77,6 +120,7 @@ fn from_counts(counts: &BTreeMap<String, Counts>, accuracy: f64, examples: u64) 
         weighted_f1: weighted / micro.support.max(1) as f64,
         accuracy,
         per_type,
+        strict: None,
         examples,
     }
 }
@@ -95,7 +139,32 @@ mod tests {
         for case in golden::cases("entities") {
             let gold: Vec<Vec<String>> = golden::field(&case, "gold");
             let predicted: Vec<Vec<String>> = golden::field(&case, "predicted");
-            let scores = entity_scores(&gold, &predicted, golden::field(&case, "scheme"));
+            let tags: Vec<&String> = gold.iter().chain(&predicted).flatten().collect();
+            let reader = TagReader::of_labels(tags).with_scheme(golden::field(&case, "scheme"));
+            let scores = entity_scores(&gold, &predicted, &reader);
+            golden::assert_scores(&case["scores"], &serde_json::to_value(scores).unwrap());
+        }
+    }
+
+    /// Reported: BMES, tags with the letter last or with `_`, and plain tags were not read as seqeval reads them, and
+    /// the accuracy of IOB2 with a stray `I` was another.
+    #[test]
+    fn every_scheme_in_every_notation_as_seqeval() {
+        let cases: Vec<serde_json::Value> =
+            serde_json::from_str(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/tags.json")))
+                .unwrap();
+        for case in cases {
+            let gold: Vec<Vec<String>> = golden::field(&case, "gold");
+            let predicted: Vec<Vec<String>> = golden::field(&case, "predicted");
+            let scheme: TagScheme = golden::field(&case, "scheme");
+            let reader = TagReader::of_labels(gold.iter().chain(&predicted).flatten());
+            let found = match reader.scheme() {
+                TagScheme::Iob2 if scheme == TagScheme::Iob1 => scheme,
+                TagScheme::Ioe2 if scheme == TagScheme::Ioe1 => scheme,
+                found => found,
+            };
+            assert_eq!((found, reader.warnings()), (scheme, vec![]), "{case}");
+            let scores = entity_scores(&gold, &predicted, &reader.with_scheme(scheme));
             golden::assert_scores(&case["scores"], &serde_json::to_value(scores).unwrap());
         }
     }

@@ -7,7 +7,7 @@
 //! | [`entities`] | seqeval and CoNLL's `conlleval` |
 //! | [`squad`] | the official SQuAD v1.1 and v2.0 scripts |
 //!
-//! The tests compare with those tools' results in `tests/golden/metrics.json`.
+//! The tests compare with those tools' results in `tests/golden/metrics.json` and `tags.json`.
 
 pub mod classification;
 pub mod entities;

@@ -1,12 +1,10 @@
 //! Exact match and F1 of answers, computed like the official scripts of SQuAD v1.1 and v2.0.
 //!
-//! Both compare answers in lowercase, without ASCII punctuation, articles and extra whitespace. F1
-//! is that of two bags of words. A prediction gets its best score over the annotated answers.
-//! Results are percentages, 0 to 100.
+//! Both compare answers in lowercase, without ASCII punctuation, articles and extra whitespace. F1 is that of two bags
+//! of words. A prediction gets its best score over the annotated answers. Results are percentages, 0 to 100.
 //!
-//! In v2.0 a prediction also has a no-answer score, in BERT the difference score(null) − score(best
-//! span). A question counts as unanswered if that exceeds a threshold; the best threshold for the
-//! data is computed, too.
+//! In v2.0 a question may be left unanswered. Whether it is, is decided before: this module only counts. It also
+//! computes the best threshold of the no-answer score, in BERT the difference score(null) − score(best span).
 
 use std::collections::HashMap;
 
@@ -15,11 +13,14 @@ use serde::Serialize;
 /// A predicted answer with the annotated ones.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PredictedAnswer<'a> {
-    /// The predicted answer.
+    /// The best span, even where the question is left unanswered.
     pub prediction: &'a str,
+    /// Whether the question is left unanswered.
+    pub is_unanswered: bool,
     /// The annotated answers; empty if the question has none.
     pub answers: Vec<&'a str>,
-    /// No-answer score: higher means that "no answer" is more likely; unused in v1.1.
+    /// No-answer score: higher means that "no answer" is more likely; infinite where nothing can be an answer. Unused
+    /// in v1.1.
     pub no_answer_score: f64,
 }
 
@@ -37,12 +38,12 @@ pub struct SquadScores {
 /// The scores of SQuAD v2.0.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SquadV2Scores {
-    /// Over all questions, at the given threshold.
+    /// Over all questions, as they were answered.
     #[serde(flatten)]
     pub all: SquadScores,
-    /// Over the questions that have an answer, at the given threshold.
+    /// Over the questions that have an answer, as they were answered.
     pub has_answer: SquadScores,
-    /// Over the questions without an answer, at the given threshold.
+    /// Over the questions without an answer, as they were answered.
     pub no_answer: SquadScores,
     /// The best exact match that any threshold achieves.
     pub best_exact_match: f64,
@@ -67,14 +68,13 @@ pub fn squad_v1(predicted: &[PredictedAnswer]) -> SquadScores {
     }))
 }
 
-/// Scores like `evaluate-v2.0.py`. `prediction` is the best span even where "no answer" scores
-/// higher; `threshold` decides between the two.
-pub fn squad_v2(predicted: &[PredictedAnswer], threshold: f64) -> SquadV2Scores {
+/// Scores like `evaluate-v2.0.py`.
+pub fn squad_v2(predicted: &[PredictedAnswer]) -> SquadV2Scores {
     let raw: Vec<Score> = predicted.iter().map(raw_score).collect();
     let decided: Vec<Score> = predicted
         .iter()
         .zip(&raw)
-        .map(|(predicted, &raw)| match predicted.no_answer_score > threshold {
+        .map(|(predicted, &raw)| match predicted.is_unanswered {
             true => Score::all_or_nothing(!predicted.has_answer()),
             false => raw,
         })
@@ -97,9 +97,11 @@ pub fn squad_v2(predicted: &[PredictedAnswer], threshold: f64) -> SquadV2Scores 
     }
 }
 
-/// The lowest no-answer score above `threshold`, or `threshold` + 2 if there is none.
+/// The lowest no-answer score above `threshold`, or `threshold` + 2 if there is none. A text in which nothing can be an
+/// answer has no score to compare with.
 fn next_score(predicted: &[PredictedAnswer], threshold: f64) -> f64 {
-    let higher = predicted.iter().map(|predicted| predicted.no_answer_score).filter(|score| *score > threshold);
+    let scores = predicted.iter().map(|predicted| predicted.no_answer_score);
+    let higher = scores.filter(|score| score.is_finite() && *score > threshold);
     higher.min_by(f64::total_cmp).unwrap_or(threshold + 2.0)
 }
 
@@ -201,7 +203,8 @@ fn without_articles(text: &str) -> String {
 /// everywhere is 0, which is right for probabilities; score differences may be negative, and the
 /// threshold here is then below the lowest.
 fn best_threshold(predicted: &[PredictedAnswer], raw: &[Score], part: fn(&Score) -> f64) -> (f64, f64) {
-    let mut order: Vec<(&PredictedAnswer, &Score)> = predicted.iter().zip(raw).collect();
+    let is_scored = |(predicted, _): &(&PredictedAnswer, &Score)| predicted.no_answer_score.is_finite();
+    let mut order: Vec<(&PredictedAnswer, &Score)> = predicted.iter().zip(raw).filter(is_scored).collect();
     order.sort_by(|(a, _), (b, _)| a.no_answer_score.total_cmp(&b.no_answer_score));
     let mut score = predicted.iter().filter(|predicted| !predicted.has_answer()).count() as f64;
     let lowest = order.first().map_or(0.0, |(predicted, _)| predicted.no_answer_score);
@@ -237,24 +240,38 @@ mod tests {
             let predictions: Vec<String> = golden::field(&case, "predictions");
             let answers: Vec<Vec<String>> = golden::field(&case, "answers");
             let no_answer: Vec<f64> = golden::field(&case, "no_answer_scores");
+            let threshold: f64 = golden::field(&case, "threshold");
             let judge = |index: usize| PredictedAnswer {
                 prediction: &predictions[index],
+                is_unanswered: no_answer[index] > threshold,
                 answers: answers[index].iter().map(String::as_str).collect(),
                 no_answer_score: no_answer[index],
             };
             let predicted: Vec<PredictedAnswer> = (0..predictions.len()).map(judge).collect();
             let v1 = serde_json::to_value(squad_v1(&predicted)).unwrap();
-            let v2 = serde_json::to_value(squad_v2(&predicted, golden::field(&case, "threshold"))).unwrap();
+            let v2 = serde_json::to_value(squad_v2(&predicted)).unwrap();
             golden::assert_scores(&case["v1"], &v1);
             golden::assert_scores(&case["v2"], &v2);
         }
     }
 
+    fn unanswerable(no_answer_score: f64) -> PredictedAnswer<'static> {
+        PredictedAnswer { prediction: "guess", is_unanswered: false, answers: Vec::new(), no_answer_score }
+    }
+
     #[test]
     fn answering_nothing_needs_a_threshold_below_every_score() {
-        let predicted = PredictedAnswer { prediction: "guess", answers: Vec::new(), no_answer_score: -3.0 };
-        let scores = squad_v2(&[predicted], -2.0);
+        let scores = squad_v2(&[unanswerable(-3.0)]);
         assert_eq!((scores.all.exact_match, scores.best_exact_match), (0.0, 100.0));
         assert!(scores.best_exact_match_threshold < -3.0);
+    }
+
+    #[test]
+    fn a_text_without_pieces_has_no_part_in_the_threshold() {
+        let answered = PredictedAnswer { answers: vec!["guess"], ..unanswerable(-5.0) };
+        let empty = PredictedAnswer { prediction: "", is_unanswered: true, ..unanswerable(f64::INFINITY) };
+        let scores = squad_v2(&[answered.clone(), empty.clone()]);
+        assert_eq!((scores.no_answer_threshold, scores.best_f1), (-4.0, 100.0));
+        assert_eq!(squad_v2(&[answered, unanswerable(1.0), empty]).no_answer_threshold, -2.0);
     }
 }

@@ -3,14 +3,16 @@
 use std::path::Path;
 
 use bert_model::{Result, Tokenizer};
+use bert_train::run_directory::check_has_model;
 
+use super::kind::TaskKind;
 use super::multiple_choice::MultipleChoiceTask;
 use super::question_answering::QuestionAnsweringTask;
 use super::sequence::SequenceTask;
 use super::tagging::TaggingTask;
 use crate::description::Description;
 
-/// One of the tasks, ready to be asked.
+/// A task of any kind, with its labels and tokenizer.
 #[derive(Debug, Clone)]
 pub enum AnyTask {
     /// Classification, multi-label, regression.
@@ -23,7 +25,7 @@ pub enum AnyTask {
     MultipleChoice(MultipleChoiceTask),
 }
 
-/// Runs the same generic code on whichever task it is.
+/// Runs the same generic code on a task of any kind.
 #[macro_export]
 macro_rules! for_task {
     ($any:expr, $task:ident => $body:expr) => {
@@ -39,18 +41,24 @@ macro_rules! for_task {
 /// The task of a fine-tuned model directory.
 ///
 /// # Errors
-/// If it is not one.
+/// If the directory is not a fine-tuned model.
 pub fn open_task(directory: &Path) -> Result<AnyTask> {
-    open_task_for(directory, |description| description)
+    open_task_for(directory, None, |description| description)
 }
 
-/// As [`open_task`], for files that may have other columns than the training file had.
+/// As [`open_task`], for files that may have other columns than the training file had, and with the `task` of a model
+/// whose configuration does not tell it.
 ///
 /// # Errors
-/// If it is not one.
-pub fn open_task_for(directory: &Path, change: impl FnOnce(Description) -> Description) -> Result<AnyTask> {
+/// As [`open_task`], or if it is one for another task.
+pub fn open_task_for(
+    directory: &Path,
+    task: Option<TaskKind>,
+    change: impl FnOnce(Description) -> Description,
+) -> Result<AnyTask> {
+    check_has_model(directory)?;
     let config = bert_model::pretrained::load_config(directory)?;
-    let description = change(Description::read(directory, &config)?);
+    let description = change(Description::read(directory, &config, task)?);
     let tokenizer = Tokenizer::load(directory)?;
     description.check_fits(&config, &tokenizer)?;
     (description.task.open)(&description, config.label_names()?, &tokenizer)

@@ -1,10 +1,9 @@
-//! The kinds of tasks: what is known of each without a file.
+//! The kinds of tasks, and what is known of each without a file.
 //!
-//! A task is a file beside this one and a line of [`REGISTRY`]; [`super::any`] has what depends on the types of all.
+//! A task is a file beside this one and a line of [`REGISTRY`]; [`super::any`] depends on the types of all tasks.
 
 use std::fmt;
 use std::ops::Deref;
-use std::path::Path;
 
 use bert_model::{BertConfig, ProblemType, Result, Tokenizer};
 use clap::ValueEnum;
@@ -14,9 +13,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::any::AnyTask;
 use super::{multiple_choice, question_answering, sequence, tagging};
+use crate::data::Files;
 use crate::description::Description;
 
-/// Every task that there is; the first one is the default.
+/// All kinds of tasks; the first one is the default.
 pub static REGISTRY: [TaskKind; COUNT] = [
     TaskKind(&sequence::CLASSIFICATION),
     TaskKind(&sequence::MULTI_LABEL),
@@ -31,30 +31,33 @@ const COUNT: usize = 6;
 /// What is known of a task without a file.
 #[derive(Debug)]
 pub struct Facts {
-    /// As `--task` and `finetune.json` call it.
+    /// Its name in `--task` and `finetune.json`.
     pub name: &'static str,
     /// One line of help.
     pub about: &'static str,
     /// The class in transformers that has the head.
     pub architecture: &'static str,
-    /// How `config.json` calls it, if it has a word for it.
+    /// Its name in `config.json`, if it has one there.
     pub problem_type: Option<ProblemType>,
-    /// The metric that decides unless another one is named.
+    /// The default metric for selecting the best epoch.
     pub main_metric: &'static str,
-    /// The metrics that can decide which epoch is kept, all of which are better when higher.
+    /// The metrics that can select the best epoch; of all of them, higher is better.
     pub metrics: &'static [&'static str],
-    /// The longest sequence in tokens, unless another one is named.
+    /// The default for the longest sequence, in tokens.
     pub max_seq_len: usize,
     /// The usual columns of the text and of a second one.
     pub columns: (&'static str, Option<&'static str>),
     /// Whether the model always reads two texts.
     pub reads_pairs: bool,
-    /// Checks that the columns can be columns, whether or not a file has them.
+    /// Whether labeled files are tables whose columns can be named.
+    pub reads_tables: bool,
+    /// Long names of the options that this task has a use for, among those that only some tasks have.
+    pub options: &'static [&'static str],
+    /// Checks that the names of the columns are valid, whether or not a file has them.
     pub check_columns: fn(&Description) -> Result<()>,
-    /// Learns the labels of a training file; for tags what their prefixes mean, for questions whether some have no
-    /// answer.
-    pub learn_labels: fn(&mut Description, &Path) -> Result<Vec<String>>,
-    /// The task with its labels.
+    /// Learns the labels of a run's files; for tags their scheme, for questions whether some have no answer.
+    pub learn_labels: fn(&mut Description, &Files) -> Result<Vec<String>>,
+    /// Makes the task from its labels.
     pub open: fn(&Description, Vec<String>, &Tokenizer) -> Result<AnyTask>,
 }
 
@@ -63,7 +66,7 @@ pub struct Facts {
 pub struct TaskKind(pub(crate) &'static Facts);
 
 impl TaskKind {
-    /// The task that a head from elsewhere is for, as its configuration has it; `None` if for none of these.
+    /// The kind of task of a model's head, by its configuration; `None` if it is none of these.
     pub fn of_head(config: &BertConfig) -> Option<Self> {
         let architecture = config.architectures.iter().flatten().next()?;
         let problem = config.head_problem();

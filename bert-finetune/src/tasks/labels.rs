@@ -5,27 +5,57 @@ use std::path::Path;
 
 use bert_cli::input::columns::Column;
 use bert_cli::input::table::{LabelColumns, Row, TableOptions, read_table};
+use bert_cli::warning::warn_once;
 use bert_model::{Error, Result};
 
-/// The number of a label; where all labels have names, a number means the label that has it.
+use crate::data::is_unlabeled;
+
+/// The index of a label; if all labels have names, a number is an index.
 pub(super) fn label_index(label: &str, labels: &[String]) -> Option<usize> {
     let is_named = || labels.iter().all(|label| label.parse::<f64>().is_err());
     let by_number = || label.parse().ok().filter(|&number| number < labels.len() && is_named());
     labels.iter().position(|known| known == label).or_else(by_number)
 }
 
-/// The classes of a training file.
+/// The classes of a training file, without the marks of rows that have no label.
 pub(super) fn classes(table: &TableOptions, training: &Path) -> Result<Vec<String>> {
     let rows: Vec<Row> = read_table(training, table)?.collect::<Result<_>>()?;
-    let found = label_names(&rows);
+    let mut found = label_names(&rows);
+    let all = found.clone();
+    found.retain(|label| !is_mark(label, &all));
+    let is_scale = |labels: &[String]| labels == ["-1", "0", "1"];
+    if table.text_pair.is_some() && is_scale(&found) {
+        let file = training.display();
+        warn_once(format!(
+            "{file}: the label -1 is learned as a class; if it marks rows without a label, leave them out"
+        ));
+    }
     Ok(match &table.label {
         // A column by its name is a label, though no training text may have it.
         Some(LabelColumns::Indicators(columns)) => {
             let names: Vec<String> = columns.iter().map(Column::to_string).collect();
+            found.retain(|label| names.contains(label) || !is_unlabeled(label));
             if found.iter().all(|label| names.contains(label)) { names } else { found }
         }
         _ => found,
     })
+}
+
+/// Whether a label is a mark of rows without one, to judge by the other labels: `-` unless there is a `+`, and −1
+/// beside names or beside 0, 1, 2 and so on; both only where two classes remain. −1, 0 and 1 are a scale.
+fn is_mark(label: &str, labels: &[String]) -> bool {
+    let classes: Vec<&String> = labels.iter().filter(|other| !is_unlabeled(other)).collect();
+    let values: Option<Vec<f64>> = classes.iter().map(|class| class.parse().ok()).collect();
+    let are_named = classes.iter().all(|class| class.parse::<f64>().is_err());
+    let are_numbered = values.is_some_and(|mut values| {
+        values.sort_by(f64::total_cmp);
+        values.len() > 2 && values.iter().enumerate().all(|(index, &value)| value == index as f64)
+    });
+    let is_missing = match label {
+        "-" => labels.iter().all(|other| other != "+"),
+        _ => are_named || are_numbered,
+    };
+    is_unlabeled(label) && is_missing && classes.len() > 1
 }
 
 /// The classes of a data file in a stable order: by value if all are numbers, else by their letters.
@@ -40,7 +70,7 @@ fn label_names(rows: &[Row]) -> Vec<String> {
     labels
 }
 
-/// The labels of a training file, if there are enough of them to tell apart.
+/// The labels of a training file, if there are at least `count`.
 pub(super) fn at_least(count: usize, labels: Vec<String>, training: &Path) -> Result<Vec<String>> {
     if labels.len() >= count {
         return Ok(labels);
@@ -62,5 +92,27 @@ mod tests {
         assert_eq!(names(&["10", "9", "-1", "9"]), ["-1", "9", "10"]);
         assert_eq!(names(&["10", "9", "1a"]), ["10", "1a", "9"]);
         assert_eq!(names(&["1.0", "1", "1.0", "0", "1"]), ["0", "1", "1.0"]);
+    }
+
+    /// Reported: SNLI's rows without a gold label were learned as a fourth class.
+    #[test]
+    fn a_mark_of_rows_without_a_label_is_no_class() {
+        for (labels, marks) in [
+            ("entailment neutral contradiction -", "-"),
+            ("0 1 2 -1", "-1"),
+            ("0.0 1.0 2.0 -1.0", "-1.0"),
+            ("yes no -1", "-1"),
+            ("yes no - -1", "- -1"),
+            ("-1 0 1", ""),
+            ("-1 1", ""),
+            ("-2 -1 0 1 2", ""),
+            ("+ -", ""),
+            ("+ - 0", ""),
+            ("x -", ""),
+        ] {
+            let labels: Vec<String> = labels.split(' ').map(str::to_string).collect();
+            let found: Vec<&str> = labels.iter().map(String::as_str).filter(|label| is_mark(label, &labels)).collect();
+            assert_eq!(found.join(" "), marks, "{labels:?}");
+        }
     }
 }

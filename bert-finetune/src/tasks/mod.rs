@@ -1,8 +1,8 @@
-//! Tasks, one file for each: what a labeled example is, what the loss is, and how good answers are. How a text becomes
-//! input and scores become an answer is the library's ([`bert_model::pipeline`]).
+//! Tasks, one file for each: their labeled examples, loss and metrics. The conversion of texts to input and of scores
+//! to answers is the library's ([`bert_model::pipeline`]).
 //!
-//! [`crate::train`], [`crate::predict`] and `evaluate` know tasks only through [`Task`]; [`kind`] has their names, [`any`]
-//! makes one of them from the description of a head.
+//! [`crate::train`], [`crate::predict`] and `evaluate` know tasks only through [`Task`]; [`kind`] has their names,
+//! [`any`] makes one of them from the description of a head.
 
 pub mod any;
 pub mod kind;
@@ -15,6 +15,7 @@ pub mod tagging;
 use std::path::Path;
 
 use bert_cli::input::kind::Input;
+use bert_cli::warning::warn_once;
 use bert_model::pipeline::{HeadProcessor, Processor};
 use bert_model::{Error, Result};
 use burn::tensor::Tensor;
@@ -23,12 +24,12 @@ use serde_json::{Map, Value};
 use crate::report::Mistake;
 
 /// Examples, one at a time.
-pub type Examples<E> = Box<dyn Iterator<Item = Result<E>>>;
+pub type Examples<E> = Box<dyn Iterator<Item = Result<E>> + Send>;
 
 /// What the command line gives for one example.
 #[derive(Debug, Clone, Default)]
 pub struct Query {
-    /// The text, or what is asked about.
+    /// The text; for a question, its context.
     pub text: String,
     /// The second text of a pair.
     pub pair: Option<String>,
@@ -38,77 +39,94 @@ pub struct Query {
     pub choices: Vec<String>,
 }
 
-impl Query {
-    /// Refuses options that those who take `options` have no use for.
-    ///
-    /// # Errors
-    /// If one was given.
-    pub fn check(&self, options: &[&str]) -> Result<()> {
-        let given = [
-            ("--pair", self.pair.is_some()),
-            ("--question", self.question.is_some()),
-            ("--choice", !self.choices.is_empty()),
-        ];
-        match given.into_iter().find(|(option, is_given)| *is_given && !options.contains(option)) {
-            Some((option, _)) => Err(Error::Usage(format!("{option} has no use here: leave it out"))),
-            None => Ok(()),
-        }
-    }
-}
-
 /// BERT with the head of a task.
 pub type ModelOf<T> = <<T as Task>::Processor as Processor>::Model;
-/// What the model sees at once; an example may become several (windows of a long text).
+/// One input of the model; an example may have several (windows of a long text).
 pub type InputOf<T> = <<T as Task>::Processor as Processor>::Input;
-/// The head's numbers for one input, on the host.
+/// The head's output for one input, on the host.
 pub type OutputOf<T> = <<T as Task>::Processor as Processor>::Output;
-/// The head's numbers for all inputs of each example.
+/// The head's outputs for all inputs of each example.
 pub type OutputsOf<T> = Vec<Vec<OutputOf<T>>>;
 /// The answer to one example.
 pub type AnswerOf<T> = <<T as Task>::Processor as Processor>::Answer;
 /// An example without its label.
 pub type RequestOf<'a, T> = <<T as Task>::Processor as Processor>::Request<'a>;
 
-/// What can be learned from labeled examples.
-pub trait Task: Clone + Send + Sync {
-    /// How the trained model will be used.
-    type Processor: HeadProcessor + Clone;
-    /// What a data file holds.
-    type Example: Clone + Send + Sync + 'static;
-    /// What the head should say about one input.
-    type Target: Send + Sync;
+/// Why an example of a labeled file is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Defect {
+    /// It has no gold label: it is neither learned nor counted in metrics.
+    Unlabeled,
+    /// Where its answer is in its text is not known: it counts in metrics, but cannot be learned.
+    Misplaced,
+}
 
-    /// Which of the options `--pair`, `--question` and `--choice` make an example, besides its text.
-    const OPTIONS: &'static [&'static str];
+/// Leaves out the examples with one of these defects, and says on stderr how many.
+pub fn leave_out<T: Task>(task: &T, examples: &mut Vec<T::Example>, defects: &[Defect], path: &Path) {
+    for defect in defects {
+        let count = examples.len();
+        examples.retain(|example| task.defect(example) != Some(*defect));
+        warn_of(*defect, count - examples.len(), path);
+    }
+}
+
+/// Says on stderr how many examples have a defect and are left out for it.
+pub fn warn_of(defect: Defect, count: usize, path: &Path) {
+    let what = match defect {
+        Defect::Unlabeled => "without a gold label left out",
+        Defect::Misplaced => "not learned, because their answer is not where `answer_start` says",
+    };
+    if count > 0 {
+        warn_once(format!("{}: {count} example(s) {what}", path.display()));
+    }
+}
+
+/// A task that is learned from labeled examples.
+pub trait Task: Clone + Send + Sync {
+    /// The text side of the pipeline of the trained model.
+    type Processor: HeadProcessor + Clone;
+    /// An example of a data file.
+    type Example: Clone + Send + Sync + 'static;
+    /// The expected output for one input.
+    type Target: Send + Sync;
 
     /// The text side of the pipeline.
     fn processor(&self) -> &Self::Processor;
 
-    /// Reads labeled examples.
+    /// Reads labeled examples, those with a [`Defect`] too.
     ///
     /// # Errors
-    /// What is wrong in the file, and where.
-    fn read(&self, path: &Path) -> Result<Vec<Self::Example>>;
+    /// If the file is invalid; the error names the place.
+    fn read(&self, input: &Input) -> Result<Vec<Self::Example>>;
+
+    /// Why an example that was read cannot be used, if it cannot.
+    fn defect(&self, _example: &Self::Example) -> Option<Defect> {
+        None
+    }
+
+    /// Prepares for the evaluation of a head from elsewhere, whose settings are not known (whether a question may have
+    /// no answer), by the examples to evaluate.
+    fn prepare(&mut self, _examples: &[Self::Example]) {}
 
     /// Reads examples without labels, one at a time, from a file or from the standard input.
     ///
     /// # Errors
-    /// If the file cannot be read as this task needs it; examples carry their own errors.
+    /// If the file cannot be read, or not for this task; examples yield their own errors.
     fn questions(&self, input: &Input) -> Result<Examples<Self::Example>>;
 
     /// An example from the command line.
     ///
     /// # Errors
-    /// If what was given does not make one.
+    /// If the options do not make an example.
     fn question(&self, query: &Query) -> Result<Self::Example>;
 
-    /// What the pipeline is asked about an example.
+    /// The request to the pipeline for an example.
     fn request<'a>(&self, example: &'a Self::Example) -> RequestOf<'a, Self>;
 
-    /// What the head should say about each of an example's inputs.
+    /// The expected output for each of an example's inputs.
     fn targets(&self, example: &Self::Example, inputs: &[InputOf<Self>]) -> Vec<Self::Target>;
 
-    /// Weighs classes against their number in the training examples, so that rare ones count as much as frequent ones.
+    /// Weights classes inversely to their frequency in the training examples.
     ///
     /// # Errors
     /// If the task has no classes.
@@ -116,7 +134,7 @@ pub trait Task: Clone + Send + Sync {
         Err(Error::Usage("--class-weights: only classification and tagging have classes to weigh".into()))
     }
 
-    /// How many loss terms an input with this target has (labeled words, say), weighted.
+    /// The weighted number of loss terms of an input with this target, for instance of its labeled words.
     fn terms(&self, _target: &Self::Target) -> f64 {
         1.0
     }
@@ -133,7 +151,10 @@ pub trait Task: Clone + Send + Sync {
     /// An answer as `predict --json` prints it.
     fn json(&self, answer: &AnswerOf<Self>) -> Value;
 
-    /// The metrics of all answers, by their names in `evaluate --json`.
+    /// The texts of a labeled example, and as `expected` what should be said of it, for a file of predictions.
+    fn labeled(&self, example: &Self::Example) -> Map<String, Value>;
+
+    /// The metrics of the answers to all labeled examples, by their names in `evaluate --json`.
     fn metrics(
         &self,
         examples: &[Self::Example],
@@ -141,12 +162,13 @@ pub trait Task: Clone + Send + Sync {
         outputs: &[Vec<OutputOf<Self>>],
     ) -> Map<String, Value>;
 
-    /// Sets what is chosen on held-out examples (the threshold of "no answer") by their metrics; whether it did.
+    /// Sets what is tuned on held-out examples (the threshold of "no answer") from their metrics. Returns whether
+    /// anything was set.
     fn tune(&mut self, _metrics: &Map<String, Value>) -> bool {
         false
     }
 
-    /// The worst mistakes, worst first, for the report.
+    /// The worst mistakes in labeled examples, worst first, for the report.
     fn mistakes(
         &self,
         examples: &[Self::Example],
@@ -154,11 +176,11 @@ pub trait Task: Clone + Send + Sync {
         outputs: &[Vec<OutputOf<Self>>],
     ) -> Vec<Mistake>;
 
-    /// The metric that decides which epoch is best; more is better.
+    /// The metric that selects the best epoch; higher is better.
     fn main_metric(&self) -> &'static str;
 }
 
-/// The weights that make classes count alike: examples / (classes · examples of the class), as scikit-learn's "balanced";
+/// The weights of balanced classes: examples / (classes · examples of the class), as scikit-learn's "balanced";
 /// 1 for a class that has no example.
 fn balanced(classes: impl Iterator<Item = usize>, count: usize) -> Vec<f32> {
     let mut examples = vec![0_u32; count];

@@ -1,7 +1,7 @@
-//! The best of several continuations (paper, section 4.4): each is paired with the text and scored, softmax over them.
+//! The best of several continuations (paper, section 4.4): each is paired with the text and scored; softmax over
+//! the scores.
 
 use std::borrow::Cow;
-use std::path::Path;
 
 use bert_cli::input::kind::Input;
 use bert_model::pipeline::{Choice, ChoiceInput, ChoiceProcessor, highest};
@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::any::AnyTask;
 use super::kind::Facts;
-use super::{Examples, Query, Task};
+use super::{Defect, Examples, Query, Task};
 use crate::data::choices::{ChoiceOptions, ChoiceRow, read_choices};
 use crate::description::Description;
 use crate::metrics::classification::classification;
@@ -28,6 +28,8 @@ pub const MULTIPLE_CHOICE: Facts = Facts {
     max_seq_len: 128,
     columns: ("text", None),
     reads_pairs: true,
+    reads_tables: true,
+    options: &["text-pair", "choices", "pair", "choice"],
     check_columns: |description| columns(description).map(drop),
     learn_labels: |_, _| Ok(Vec::new()),
     open,
@@ -38,7 +40,7 @@ fn open(description: &Description, _labels: Vec<String>, tokenizer: &Tokenizer) 
     Ok(AnyTask::MultipleChoice(MultipleChoiceTask { columns: columns(description)?, processor }))
 }
 
-/// Where a table has what.
+/// The columns of a table.
 fn columns(description: &Description) -> Result<ChoiceOptions> {
     Ok(ChoiceOptions {
         text: description.column(&description.text)?,
@@ -46,13 +48,14 @@ fn columns(description: &Description) -> Result<ChoiceOptions> {
         choices: description.choices.iter().map(|name| description.column(name)).collect::<Result<_>>()?,
         label: description.label.as_deref().map(|name| description.column(name)).transpose()?,
         header: description.header,
+        source: description.source,
     })
 }
 
-/// Choosing among texts.
+/// The choice of the best among several texts.
 #[derive(Debug, Clone)]
 pub struct MultipleChoiceTask {
-    /// Where a table has what.
+    /// The columns of a table.
     pub columns: ChoiceOptions,
     /// Pairs a text with its choices.
     pub processor: ChoiceProcessor,
@@ -61,21 +64,23 @@ pub struct MultipleChoiceTask {
 impl Task for MultipleChoiceTask {
     type Processor = ChoiceProcessor;
     type Example = ChoiceRow;
-    /// The right choice.
+    /// The index of the correct choice.
     type Target = usize;
-
-    const OPTIONS: &'static [&'static str] = &["--pair", "--choice"];
 
     fn processor(&self) -> &ChoiceProcessor {
         &self.processor
     }
 
-    fn read(&self, path: &Path) -> Result<Vec<ChoiceRow>> {
-        read_choices(path, &self.columns)?.collect()
+    fn read(&self, input: &Input) -> Result<Vec<ChoiceRow>> {
+        read_choices(input, &self.columns)?.collect()
+    }
+
+    fn defect(&self, row: &ChoiceRow) -> Option<Defect> {
+        row.label.is_none().then_some(Defect::Unlabeled)
     }
 
     fn questions(&self, input: &Input) -> Result<Examples<ChoiceRow>> {
-        Ok(read_choices(input, &ChoiceOptions { label: None, ..self.columns.clone() })?)
+        read_choices(input, &ChoiceOptions { label: None, ..self.columns.clone() })
     }
 
     fn question(&self, query: &Query) -> Result<ChoiceRow> {
@@ -119,16 +124,26 @@ impl Task for MultipleChoiceTask {
         json!({"choice": choice.index, "probabilities": choice.probabilities})
     }
 
+    fn labeled(&self, row: &ChoiceRow) -> Map<String, Value> {
+        let ChoiceRow { text, pair, choices, label, .. } = row;
+        let mut map = Map::from_iter([("text".into(), text.as_str().into())]);
+        map.extend(pair.as_deref().map(|pair| ("text_pair".into(), pair.into())));
+        map.insert("choices".into(), choices.clone().into());
+        map.insert("expected".into(), (*label).into());
+        map
+    }
+
     fn metrics(
         &self,
         rows: &[ChoiceRow],
         _inputs: &[Vec<ChoiceInput>],
         scores: &[Vec<Vec<f32>>],
     ) -> Map<String, Value> {
-        let gold: Vec<usize> = rows.iter().map(|row| row.label.unwrap_or(0)).collect();
-        let predicted: Vec<usize> = scores.iter().map(|scores| highest(&scores[0])).collect();
+        let labeled = || rows.iter().zip(scores).filter_map(|(row, scores)| Some((row.label?, &scores[0])));
+        let (gold, predicted): (Vec<usize>, Vec<usize>) =
+            labeled().map(|(gold, scores)| (gold, highest(scores))).unzip();
         let choices = rows.iter().map(|row| row.choices.len()).max().unwrap_or(0);
-        let loss = gold.iter().zip(scores).map(|(&g, s)| -f64::from(s[0][g].max(1e-30)).ln()).sum::<f64>();
+        let loss = labeled().map(|(gold, scores)| -f64::from(scores[gold].max(1e-30)).ln()).sum::<f64>();
         let mut metrics = json!(classification(&gold, &predicted, choices));
         metrics["loss"] = (loss / gold.len().max(1) as f64).into();
         metrics.as_object().cloned().unwrap_or_default()
@@ -136,7 +151,7 @@ impl Task for MultipleChoiceTask {
 
     fn mistakes(&self, rows: &[ChoiceRow], _inputs: &[Vec<ChoiceInput>], scores: &[Vec<Vec<f32>>]) -> Vec<Mistake> {
         let mistake = |(row, scores): (&ChoiceRow, &Vec<Vec<f32>>)| {
-            let (gold, found) = (row.label.unwrap_or(0), highest(&scores[0]));
+            let (gold, found) = (row.label?, highest(&scores[0]));
             let probability = f64::from(scores[0][found]);
             let mistake = Mistake::Label {
                 text: row.text.clone(),

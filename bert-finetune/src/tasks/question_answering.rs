@@ -1,8 +1,6 @@
 //! The span of a text that answers a question (paper, sections 4.2 and 4.3; google-research/bert, `run_squad.py`).
 //!
-//! A window without the answer points to `[CLS]`.
-
-use std::path::Path;
+//! The target of a window without the answer is `[CLS]`.
 
 use bert_cli::input::kind::{Format, Input};
 use bert_cli::input::read_inputs;
@@ -17,8 +15,9 @@ use serde_json::{Map, Value, json};
 
 use super::any::AnyTask;
 use super::kind::Facts;
-use super::{Examples, Query, Task};
-use crate::data::squad::{Question, read_squad};
+use super::{Defect, Examples, Query, Task};
+use crate::data::Files;
+use crate::data::squad::{Answer as SquadAnswer, Question, read_squad};
 use crate::description::Description;
 use crate::metrics::squad::{PredictedAnswer, normalize, squad_v1, squad_v2};
 use crate::report::{Mistake, worst};
@@ -34,6 +33,8 @@ pub const QUESTION_ANSWERING: Facts = Facts {
     max_seq_len: 384,
     columns: ("question", Some("context")),
     reads_pairs: true,
+    reads_tables: false,
+    options: &["text-pair", "doc-stride", "question", "context", "n-best", "no-answer-threshold"],
     check_columns: |_| Ok(()),
     learn_labels,
     open,
@@ -48,19 +49,25 @@ fn open(description: &Description, _labels: Vec<String>, tokenizer: &Tokenizer) 
     }))
 }
 
-/// Such a head has no labels; whether some questions have no answer goes into the description.
-fn learn_labels(description: &mut Description, training: &Path) -> Result<Vec<String>> {
-    let can_be_impossible = read_squad(training)?.iter().any(|question| question.is_impossible);
-    description.no_answer_threshold = can_be_impossible.then_some(0.0);
+/// Learns whether some questions have no answer; the head has no labels.
+fn learn_labels(description: &mut Description, files: &Files) -> Result<Vec<String>> {
+    for file in files.all() {
+        if read_squad(file)?.iter().any(Question::is_impossible) {
+            description.no_answer_threshold = Some(UNTUNED);
+        }
+    }
     Ok(Vec::new())
 }
+
+/// The threshold of "no answer" before it is tuned: the default of `run_squad.py`.
+const UNTUNED: f64 = 0.0;
 
 /// Extractive question answering.
 #[derive(Debug, Clone)]
 pub struct QuestionAnsweringTask {
-    /// Where a table has questions and the texts that they are about.
+    /// The columns of questions and contexts in a table.
     pub columns: TableOptions,
-    /// Cuts texts into windows and reads answers off them.
+    /// Makes windows of texts, and answers from their scores.
     pub processor: QuestionProcessor,
 }
 
@@ -75,9 +82,38 @@ fn window_loss(window: &QuestionWindow, target: (usize, usize), (start, end): &S
     (cost(start, target.0) + cost(end, target.1)) / 2.0
 }
 
-/// What stands in a span.
-fn text_of(question: &Question, span: AnswerSpan) -> &str {
-    CodePoints::new(&question.context).slice(&question.context, span.start, span.end)
+/// The text of a span; empty without a span.
+fn text_of(question: &Question, span: Option<AnswerSpan>) -> &str {
+    let place = span.map_or((0, 0), |span| (span.start, span.end));
+    CodePoints::new(&question.context).slice(&question.context, place.0, place.1)
+}
+
+/// A labeled question, its annotated answers, its windows and their scores.
+type Labeled<'a> = (&'a Question, &'a [SquadAnswer], &'a [QuestionWindow], &'a [SpanScores]);
+
+/// The labeled ones among all questions.
+fn labeled<'a>(
+    questions: &'a [Question],
+    windows: &'a [Vec<QuestionWindow>],
+    scores: &'a [Vec<SpanScores>],
+) -> impl Iterator<Item = Labeled<'a>> {
+    let all = questions.iter().zip(windows).zip(scores);
+    all.filter_map(|((question, windows), scores)| {
+        Some((question, question.answers.as_deref()?, windows.as_slice(), scores.as_slice()))
+    })
+}
+
+impl QuestionAnsweringTask {
+    /// The answer to a labeled question, to be compared with the annotated ones.
+    fn predicted<'a>(&self, (question, answers, windows, scores): Labeled<'a>) -> PredictedAnswer<'a> {
+        let ranked = self.processor.rank(windows, scores);
+        PredictedAnswer {
+            prediction: text_of(question, ranked.best_span()),
+            is_unanswered: self.processor.decide(&ranked).is_none(),
+            answers: answers.iter().map(|answer| answer.text.as_str()).collect(),
+            no_answer_score: ranked.no_answer_score,
+        }
+    }
 }
 
 impl Task for QuestionAnsweringTask {
@@ -86,17 +122,28 @@ impl Task for QuestionAnsweringTask {
     /// Positions of the answer's first and last piece in the window; `[CLS]`, 0, if the answer is not all in it.
     type Target = (usize, usize);
 
-    const OPTIONS: &'static [&'static str] = &["--question"];
-
     fn processor(&self) -> &QuestionProcessor {
         &self.processor
     }
 
-    fn read(&self, path: &Path) -> Result<Vec<Question>> {
-        read_squad(path)
+    fn read(&self, input: &Input) -> Result<Vec<Question>> {
+        read_squad(&input.path)
     }
 
-    /// SQuAD's `.json`, or else the columns of a table; in plain text a tab stands between question and context.
+    fn defect(&self, question: &Question) -> Option<Defect> {
+        match question.answers {
+            None => Some(Defect::Unlabeled),
+            Some(_) => (!question.is_placed()).then_some(Defect::Misplaced),
+        }
+    }
+
+    fn prepare(&mut self, questions: &[Question]) {
+        if self.processor.no_answer_threshold().is_none() && questions.iter().any(Question::is_impossible) {
+            self.processor = self.processor.clone().with_no_answer_threshold(Some(UNTUNED));
+        }
+    }
+
+    /// SQuAD's `.json`, or else the columns of a table; in plain text a tab separates question and context.
     fn questions(&self, input: &Input) -> Result<Examples<Question>> {
         if input.format == Some(Format::Json) {
             return Ok(Box::new(read_squad(&input.path)?.into_iter().map(Ok)));
@@ -114,14 +161,7 @@ impl Task for QuestionAnsweringTask {
                 "this model answers questions: give one with --question, its text with --context".into(),
             ));
         };
-        Ok(Question {
-            id: String::new(),
-            title: String::new(),
-            context: query.text.clone().into(),
-            question,
-            answers: Vec::new(),
-            is_impossible: false,
-        })
+        Ok(Question { id: String::new(), context: query.text.clone().into(), question, answers: None })
     }
 
     fn request<'a>(&self, question: &'a Question) -> (&'a str, &'a str) {
@@ -129,9 +169,8 @@ impl Task for QuestionAnsweringTask {
     }
 
     fn targets(&self, question: &Question, windows: &[QuestionWindow]) -> Vec<(usize, usize)> {
-        let answer = question.answers.first().map(|answer| (answer.start, answer.start + answer.text.chars().count()));
         // The first and last pieces that the answer touches, in whichever windows they are.
-        let span = answer.and_then(|(from, to)| {
+        let span = question.first_place().and_then(|(from, to)| {
             let places = || windows.iter().flat_map(|window| window.pieces().zip(window.places()));
             let first = places().filter(|(_, place)| place.1 > from).map(|(piece, _)| piece).min()?;
             let last = places().filter(|(_, place)| place.0 < to).map(|(piece, _)| piece).max()?;
@@ -173,38 +212,41 @@ impl Task for QuestionAnsweringTask {
         json
     }
 
+    fn labeled(&self, question: &Question) -> Map<String, Value> {
+        let Question { id, question, context, answers, .. } = question;
+        let texts = |answers: &Vec<SquadAnswer>| -> Value {
+            answers.iter().map(|answer| answer.text.as_str()).collect::<Vec<_>>().into()
+        };
+        let expected: Value = answers.as_ref().map(texts).into();
+        Map::from_iter([
+            ("id".into(), id.as_str().into()),
+            ("question".into(), question.as_str().into()),
+            ("context".into(), Value::from(&**context)),
+            ("expected".into(), expected),
+        ])
+    }
+
     fn metrics(
         &self,
         questions: &[Question],
         windows: &[Vec<QuestionWindow>],
         scores: &[Vec<SpanScores>],
     ) -> Map<String, Value> {
-        let ranked = windows.iter().zip(scores).map(|(windows, scores)| self.processor.rank(windows, scores));
-        let predicted: Vec<PredictedAnswer> = questions
-            .iter()
-            .zip(ranked)
-            .map(|(question, ranked)| PredictedAnswer {
-                prediction: text_of(question, ranked.best_span()),
-                answers: question.answers.iter().map(|answer| answer.text.as_str()).collect(),
-                no_answer_score: ranked.no_answer_score,
-            })
-            .collect();
-        let is_v2 =
-            self.processor.no_answer_threshold().is_some() || questions.iter().any(|question| question.is_impossible);
-        let metrics = match is_v2 {
-            true => json!(squad_v2(&predicted, self.processor.no_answer_threshold().unwrap_or(0.0))),
-            false => json!(squad_v1(&predicted)),
+        let predicted: Vec<PredictedAnswer> =
+            labeled(questions, windows, scores).map(|labeled| self.predicted(labeled)).collect();
+        let metrics = match self.processor.no_answer_threshold() {
+            Some(_) => json!(squad_v2(&predicted)),
+            None => json!(squad_v1(&predicted)),
         };
         let mut metrics = metrics.as_object().cloned().unwrap_or_default();
-        let losses = questions.iter().zip(windows).zip(scores).flat_map(|((question, windows), scores)| {
-            let targets = self.targets(question, windows).into_iter();
-            windows
-                .iter()
-                .zip(targets)
-                .zip(scores)
-                .map(|((window, target), scores)| window_loss(window, target, scores))
-        });
-        let losses: Vec<f64> = losses.collect();
+        let placed = labeled(questions, windows, scores).filter(|labeled| labeled.0.is_placed());
+        let losses: Vec<f64> = placed
+            .flat_map(|(question, _, windows, scores)| {
+                let targets = self.targets(question, windows).into_iter();
+                let inputs = windows.iter().zip(targets).zip(scores);
+                inputs.map(|((window, target), scores)| window_loss(window, target, scores))
+            })
+            .collect();
         metrics.insert("loss".into(), (losses.iter().sum::<f64>() / losses.len().max(1) as f64).into());
         metrics
     }
@@ -215,26 +257,25 @@ impl Task for QuestionAnsweringTask {
         windows: &[Vec<QuestionWindow>],
         scores: &[Vec<SpanScores>],
     ) -> Vec<Mistake> {
-        let mistake = |((question, windows), scores): ((&Question, &Vec<QuestionWindow>), &Vec<SpanScores>)| {
+        let mistake = |(question, answers, windows, scores): Labeled<'_>| {
             let ranked = self.processor.rank(windows, scores);
-            let (span, is_none) = (ranked.best_span(), self.processor.is_unanswered(&ranked));
-            let found = text_of(question, span);
-            let is_right = match question.answers.is_empty() {
-                true => is_none,
-                false => !is_none && question.answers.iter().any(|answer| normalize(&answer.text) == normalize(found)),
+            let decided = self.processor.decide(&ranked);
+            let found = text_of(question, decided);
+            let is_right = match decided {
+                None => answers.is_empty(),
+                Some(_) => answers.iter().any(|answer| normalize(&answer.text) == normalize(found)),
             };
-            let gold = question.answers.first().map(|answer| {
-                (answer.start, answer.start + answer.text.chars().count(), "answer".to_string(), Mark::Missed)
-            });
-            let predicted = (!is_none).then(|| (span.start, span.end, "predicted".to_string(), Mark::Spurious));
-            let lead = match is_none {
-                true => format!("{} — said to have no answer", question.question),
-                false => question.question.clone(),
+            let gold = question.first_place().map(|(start, end)| (start, end, "answer".to_string(), Mark::Missed));
+            let predicted = decided.map(|span| (span.start, span.end, "predicted".to_string(), Mark::Spurious));
+            let lead = match decided {
+                None => format!("{} — said to have no answer", question.question),
+                Some(_) => question.question.clone(),
             };
             let (text, spans) = (question.context.to_string(), gold.into_iter().chain(predicted).collect());
-            (!is_right).then_some((span.probability, Mistake::Spans { lead: Some(lead), text, spans }))
+            let probability = decided.map_or(ranked.no_answer_probability, |span| span.probability);
+            (!is_right).then_some((probability, Mistake::Spans { lead: Some(lead), text, spans }))
         };
-        worst(questions.iter().zip(windows).zip(scores).filter_map(mistake).collect())
+        worst(labeled(questions, windows, scores).filter_map(mistake).collect())
     }
 
     fn main_metric(&self) -> &'static str {

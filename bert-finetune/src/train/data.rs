@@ -1,29 +1,19 @@
 //! Reads labeled examples and holds out some of them for evaluation.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use bert_cli::input::kind::Input;
 use bert_model::{Error, Result};
 use bert_train::checkpoint::sha256_of;
 use bert_train::permutation::{Permutation, mix};
 use serde_json::{Value, json};
 
+use crate::data::Files;
 use crate::settings::FinetuneSettings;
-use crate::tasks::Task;
+use crate::tasks::{Defect, Task, leave_out};
 
 /// Tag that keeps this random stream independent of the run's others.
 const SPLIT: u64 = 21;
-
-/// The labeled files of a run.
-#[derive(Debug, Clone)]
-pub struct Files {
-    /// The training file.
-    pub training: PathBuf,
-    /// The evaluation file, which selects the best epoch; `None` holds out a fraction of the
-    /// training examples.
-    pub evaluation: Option<PathBuf>,
-    /// The test file, evaluated once after training.
-    pub test: Option<PathBuf>,
-}
 
 /// The labeled examples of a run, by use.
 pub(super) struct LabeledData<T: Task> {
@@ -35,18 +25,22 @@ pub(super) struct LabeledData<T: Task> {
 
 /// Reads the files; without an evaluation file, holds out a fraction of the training examples.
 pub(super) fn read_data<T: Task>(settings: &FinetuneSettings, files: &Files, task: &T) -> Result<LabeledData<T>> {
-    let mut training = task.read(&files.training)?;
+    let read = |path: &Path, defects: &[Defect]| {
+        let mut examples = task.read(&Input::new(path))?;
+        leave_out(task, &mut examples, defects, path);
+        Ok::<_, Error>(examples)
+    };
+    let mut training = read(&files.training, &[Defect::Unlabeled, Defect::Misplaced])?;
     let evaluation = match &files.evaluation {
-        Some(path) => task.read(path)?,
+        Some(path) => read(path, &[Defect::Unlabeled])?,
         None => set_aside(&mut training, settings.eval_share, mix(&[settings.split_seed, SPLIT])),
     };
     if training.is_empty() {
         let expected = "more, so that one can be held out (or --eval FILE, or --eval-share 0)";
         return Err(Error::file(&files.training, format!("{} example(s)", evaluation.len()), expected));
     }
-    let test = files.test.as_deref().map(|path| task.read(path)).transpose()?.unwrap_or_default();
-    let paths = [Some(&files.training), files.evaluation.as_ref(), files.test.as_ref()];
-    let files = paths.into_iter().flatten().map(|path| describe_file(path)).collect::<Result<Vec<_>>>()?;
+    let test = files.test.as_deref().map(|path| read(path, &[Defect::Unlabeled])).transpose()?.unwrap_or_default();
+    let files = files.all().map(|path| describe_file(path)).collect::<Result<Vec<_>>>()?;
     Ok(LabeledData { training, evaluation, test, files: files.into() })
 }
 
@@ -55,16 +49,26 @@ fn describe_file(path: &Path) -> Result<Value> {
     Ok(json!({"path": path.display().to_string(), "bytes": bytes, "sha256": sha256_of(path)?}))
 }
 
-/// Removes a random fraction of the examples, at least one if `share` is positive, and returns
-/// them; both parts keep their order.
+/// Removes a random fraction of the examples, at least one if `share` is positive, and returns them; both parts keep
+/// their order.
 fn set_aside<E>(examples: &mut Vec<E>, share: f64, seed: u64) -> Vec<E> {
-    let count = examples.len() as u64;
-    let wanted = if share > 0.0 { ((count as f64 * share).round() as u64).clamp(1, count.max(2) - 1) } else { 0 };
-    let order = Permutation::new(count, seed);
+    let is_aside = held_out(examples.len(), share, seed);
     let (mut kept, mut aside) = (Vec::new(), Vec::new());
-    for (index, example) in examples.drain(..).enumerate() {
-        if order.apply(index as u64) < wanted { &mut aside } else { &mut kept }.push(example);
+    for (example, is_aside) in examples.drain(..).zip(is_aside) {
+        if is_aside { &mut aside } else { &mut kept }.push(example);
     }
     *examples = kept;
     aside
+}
+
+/// Whether a run with these settings and no evaluation file holds out each of `count` training examples.
+pub fn held_out_examples(settings: &FinetuneSettings, count: usize) -> Vec<bool> {
+    held_out(count, settings.eval_share, mix(&[settings.split_seed, SPLIT]))
+}
+
+fn held_out(count: usize, share: f64, seed: u64) -> Vec<bool> {
+    let count = count as u64;
+    let wanted = if share > 0.0 { ((count as f64 * share).round() as u64).clamp(1, count.max(2) - 1) } else { 0 };
+    let order = Permutation::new(count, seed);
+    (0..count).map(|index| order.apply(index) < wanted).collect()
 }

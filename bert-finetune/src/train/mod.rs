@@ -1,9 +1,9 @@
 //! `bert-finetune train`: from a model and labeled files to the model of the best epoch.
 //!
-//! `data` reads the examples, `start` puts a head on the encoder, `epochs` draws batches,
-//! `objective` computes the loss and keeps the best epoch, `once` trains with one seed, and `seeds`
-//! with several.
+//! `data` reads the examples, `start` puts a head on the encoder, `epochs` draws batches, `objective` computes the loss
+//! and keeps the best epoch, `best` compares two of them, `once` trains with one seed, and `seeds` with several.
 
+mod best;
 mod data;
 mod epochs;
 mod objective;
@@ -15,9 +15,10 @@ use bert_model::Result;
 use bert_train::Interrupt;
 use bert_train::run_directory::check_inputs;
 
+use crate::data::Files;
 use crate::settings::{FinetuneRunOptions, FinetuneSettings};
 
-pub use self::data::Files;
+pub use self::data::held_out_examples;
 pub use self::objective::evaluate;
 pub use self::once::FinetuneOutcome;
 
@@ -31,8 +32,7 @@ pub fn run(
     files: &Files,
     interrupt: &Interrupt,
 ) -> Result<FinetuneOutcome> {
-    let inputs = [Some(&settings.model), Some(&files.training), files.evaluation.as_ref(), files.test.as_ref()];
-    check_inputs(&run.output, run.if_exists, inputs.into_iter().flatten())?;
+    check_inputs(&run.output, run.if_exists, [&settings.model].into_iter().chain(files.all()))?;
     match run.seeds {
         1 => once::run_once(settings, run, files, interrupt),
         _ => seeds::run_all(settings, run, files, interrupt),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use bert_cli::warning::warn_once;
 use bert_model::Result;
 use bert_model::pipeline::Processor;
 use bert_model::workers::split_by_length;
@@ -9,12 +10,13 @@ use bert_train::{Evaluation, Losses};
 use burn::tensor::Device;
 use serde_json::{Map, Value};
 
+use super::best::{compare, is_defined};
 use super::data::LabeledData;
 use super::epochs::Batch;
 use super::once::Run;
 use crate::features::{Encoded, Item, hidden_states};
 use crate::report::EvaluationRecord;
-use crate::tasks::{InputOf, ModelOf, OutputOf, OutputsOf, Task};
+use crate::tasks::{Defect, InputOf, ModelOf, OutputOf, OutputsOf, Task};
 
 /// The best epoch, whose model is kept.
 #[derive(Debug, Clone)]
@@ -48,9 +50,10 @@ impl<T: Task> FineTuning<'_, T> {
     /// Records an epoch's metrics and returns whether they are the best so far.
     fn keep_if_best(&mut self, epoch: u64, metrics: Map<String, Value>) -> bool {
         let name = self.run.task.main_metric();
-        let value =
-            |metrics: &Map<String, Value>| metrics.get(name).and_then(Value::as_f64).unwrap_or(f64::NEG_INFINITY);
-        let is_best = self.best.as_ref().is_none_or(|best| value(&metrics) > value(&best.metrics));
+        if !is_defined(name, &metrics) {
+            warn_once(format!("{name} is undefined on the held-out examples: the epoch with the lowest loss is kept"));
+        }
+        let is_best = self.best.as_ref().is_none_or(|best| compare(name, &metrics, &best.metrics).is_gt());
         if is_best {
             self.best = Some(Best { epoch, metrics });
             self.epochs_since_best = 0;
@@ -98,15 +101,15 @@ impl<'a, T: Task> bert_train::Objective for FineTuning<'a, T> {
         let mistakes = task.mistakes(examples, &self.evaluation.inputs, &outputs);
         if self.keep_if_best(epoch, metrics.clone()) {
             self.run.save(&self.directory, model, &metrics)?;
-            EvaluationRecord { epoch, metrics: metrics.clone(), mistakes }.save(&self.directory)?;
+            EvaluationRecord { epoch, metrics: metrics.clone(), mistakes, test: None }.save(&self.directory)?;
         }
         let stop = settings.early_stop.is_some_and(|patience| self.epochs_since_best >= patience);
         Ok(Evaluation { metrics, stop })
     }
 }
 
-/// Computes metrics of a model (without autodiff) on labeled examples; also returns the head's
-/// outputs that they are based on.
+/// Computes metrics of a model (without autodiff) on the labeled ones among examples; also returns the head's outputs
+/// for all of them.
 ///
 /// # Errors
 /// If the system cannot create threads.
@@ -127,7 +130,11 @@ fn metrics_of<T: Task>(
     encoded: &Encoded<T>,
     outputs: &[Vec<OutputOf<T>>],
 ) -> Map<String, Value> {
-    let mut metrics = task.metrics(examples, &encoded.inputs, outputs);
-    metrics.insert("examples".into(), examples.len().into());
+    let labeled = examples.iter().filter(|example| task.defect(example) != Some(Defect::Unlabeled)).count();
+    let mut metrics = match labeled {
+        0 => [task.main_metric(), "loss"].map(|name| (name.to_string(), Value::Null)).into_iter().collect(),
+        _ => task.metrics(examples, &encoded.inputs, outputs),
+    };
+    metrics.insert("examples".into(), labeled.into());
     metrics
 }

@@ -5,34 +5,37 @@ use std::time::Instant;
 
 use bert_cli::program::select_device;
 use bert_model::device::NamedDevice;
-use bert_model::pipeline::Processor;
 use bert_model::pretrained::{load_config, save};
 use bert_model::{BertConfig, Error, Result, Tokenizer, load};
+use bert_train::checkpoint::{check_settings, sha256_of};
 use bert_train::permutation::mix;
+use bert_train::run_directory::{check_has_model, read_run, result_of};
 use bert_train::{
     Adaptation, Checkpoints, Ended, IfExists, Interrupt, Optimizer, OptimizerConfig, Plan, Precision, RunDirectory,
-    TrainingState, prefetch, train,
+    SaveInterval, TrainingState, prefetch, train,
 };
 use burn::module::Module;
 use burn::tensor::Device;
 use serde_json::{Map, Value, json};
 
-use super::data::{Files, LabeledData, read_data};
+use super::data::{LabeledData, read_data};
 use super::epochs::EpochSource;
 use super::objective::{Best, FineTuning, evaluate};
 use super::start::{fit_to_head, initial_model, with_head};
+use crate::data::Files;
 use crate::description::Description;
 use crate::features::Encoded;
 use crate::for_task;
-use crate::output::warn_truncated;
+use crate::output::warn;
 use crate::report;
 use crate::settings::{FinetuneRunOptions, FinetuneSettings};
 use crate::tasks::{ModelOf, Task};
+use crate::truncated::warn_of_training;
 
 /// Tag that keeps this random stream independent of the run's others.
 const ADAPTERS: u64 = 24;
 
-/// Number of checkpoints to keep: a second one in case the newest is damaged.
+/// Number of checkpoints to keep during training: a second one in case the newest is damaged.
 const KEEP: usize = 2;
 
 /// The result of a training run.
@@ -54,10 +57,17 @@ pub(super) fn run_once(
     files: &Files,
     interrupt: &Interrupt,
 ) -> Result<FinetuneOutcome> {
+    if run.if_exists == IfExists::Resume
+        && let Some(summary) = resume(&run.output, files)?
+    {
+        return Ok(FinetuneOutcome { ended: Ended::Finished, summary });
+    }
+    check_has_model(&settings.model)?;
     let NamedDevice { name, device, .. } = select_device(&run.device, run.quiet)?;
     let config = load_config(&settings.model)?;
     let tokenizer = Tokenizer::load(&settings.model)?;
     settings.description.check_fits(&config, &tokenizer)?;
+    tokenizer.warnings().iter().for_each(|warning| warn(&settings.model, Some(warning)));
     if let Adaptation::FrozenLayers(layers) = settings.adaptation
         && layers > config.num_hidden_layers
     {
@@ -72,7 +82,7 @@ pub(super) fn run_once(
         });
     }
     let mut description = settings.description.clone();
-    let labels = (description.task.learn_labels)(&mut description, &files.training)?;
+    let labels = (description.task.learn_labels)(&mut description, files)?;
     let (labels, keeps_head) = fit_to_head(labels, description.task.architecture, &config);
     let is_same_class = config.architectures.iter().flatten().any(|name| name == description.task.architecture);
     if is_same_class && !keeps_head && !settings.from_scratch && !run.quiet {
@@ -91,6 +101,21 @@ pub(super) fn run_once(
         let run = Run { settings, run, description, config, tokenizer, task, device, interrupt };
         run.train(model, &data, directory, name)
     })
+}
+
+/// The result of the run to be resumed, if it is finished. Otherwise checks that its data is unchanged, before anything is
+/// prepared.
+fn resume(directory: &Path, files: &Files) -> Result<Option<Value>> {
+    if let Some(summary) = result_of(directory)? {
+        eprintln!("{} is finished; nothing to resume", directory.display());
+        return Ok(Some(summary));
+    }
+    if directory.join("run.json").exists() {
+        let paths = [Some(&files.training), files.evaluation.as_ref(), files.test.as_ref()];
+        let hashes = paths.into_iter().flatten().map(|path| sha256_of(path)).collect::<Result<Vec<_>>>()?;
+        check_settings(&read_run(directory)?["settings"], &json!({"data_sha256": hashes}))?;
+    }
+    Ok(None)
 }
 
 /// What stays constant during a run.
@@ -116,9 +141,10 @@ impl<T: Task> Run<'_, T> {
     ) -> Result<FinetuneOutcome> {
         let started = Instant::now();
         let Self { settings, task, device, .. } = self;
-        let mut training = Encoded::new(task, &data.training)?;
-        let mut evaluation = Encoded::new(task, &data.evaluation)?;
-        warn_truncated(task.processor().tokenizer().truncated_count());
+        let mut training = Encoded::new(task, &data.training, &self.config)?;
+        let mut evaluation = Encoded::new(task, &data.evaluation, &self.config)?;
+        let truncated = training.truncated.len() + evaluation.truncated.len();
+        warn_of_training(truncated, settings.description.max_seq_len);
         if settings.adaptation == Adaptation::FrozenEncoder {
             // The frozen encoder's output is constant; compute it once.
             training.run_encoder(task, &model, device)?;
@@ -127,8 +153,10 @@ impl<T: Task> Run<'_, T> {
         let steps_per_epoch = training.items().len().div_ceil(settings.batch_size) as u64;
         let steps = steps_per_epoch * settings.epochs;
         let numbers = self.describe(data, steps, &directory, device_name)?;
-        let checkpoints = directory.checkpoints(KEEP)?;
-        let state = self.start(model, &numbers, &mut directory, &checkpoints)?;
+        let checkpoints = directory.checkpoints(self.run.keep.unwrap_or(KEEP))?;
+        let mut state = self.start(model, &numbers, &mut directory, &checkpoints)?;
+        let seconds_before = state.seconds;
+        state.seconds += started.elapsed().as_secs_f64();
         let path = directory.path().to_path_buf();
         let mut learning = FineTuning {
             run: self,
@@ -153,10 +181,15 @@ impl<T: Task> Run<'_, T> {
             let batches = prefetch(scope, source);
             train(state, &mut learning, &batches, &plan, &mut directory, &checkpoints, self.interrupt)
         })?;
-        let summary = match ended {
-            Ended::Interrupted(_) => Value::Null,
-            _ => self.finish(&state.model, learning.best.take(), data, directory.path(), started)?,
-        };
+        if let Ended::Interrupted(_) = ended {
+            return Ok(FinetuneOutcome { ended, summary: Value::Null });
+        }
+        let seconds = || seconds_before + started.elapsed().as_secs_f64();
+        let summary = self.finish(&state.model, learning.best.take(), data, directory.path(), seconds)?;
+        directory.finish(&summary)?;
+        if self.run.keep.is_none() {
+            checkpoints.discard()?;
+        }
         Ok(FinetuneOutcome { ended, summary })
     }
 
@@ -179,7 +212,7 @@ impl<T: Task> Run<'_, T> {
             "program": "bert-finetune",
             "version": env!("CARGO_PKG_VERSION"),
             "settings": numbers,
-            "run": {"output": run.output, "device": run.device, "seeds": run.seeds},
+            "run": run,
             "device": device_name,
             "steps": steps,
             "model": self.config,
@@ -199,7 +232,8 @@ impl<T: Task> Run<'_, T> {
         checkpoints: &Checkpoints,
     ) -> Result<TrainingState<ModelOf<T>>> {
         let Self { settings, run, device, .. } = self;
-        let optimizer_config = OptimizerConfig { weight_decay: settings.weight_decay, ..OptimizerConfig::default() };
+        let (algorithm, weight_decay) = (settings.optimizer, settings.weight_decay);
+        let optimizer_config = OptimizerConfig { algorithm, weight_decay, ..OptimizerConfig::default() };
         let model = settings.adaptation.prepare(model, mix(&[settings.seed, ADAPTERS]), device);
         let mut state = TrainingState::new(model, Optimizer::new(optimizer_config));
         if run.if_exists == IfExists::Resume {
@@ -218,11 +252,10 @@ impl<T: Task> Run<'_, T> {
         let Self { settings, run, .. } = self;
         Plan {
             schedule: settings.schedule(steps),
-            until: steps,
             clip: (settings.clip > 0.0).then_some(settings.clip),
             seed: settings.seed,
             eval_every: steps_per_epoch,
-            save_every: steps_per_epoch,
+            save: SaveInterval::new(run.save_every, run.save_minutes),
             precision: Precision::F32,
             gradient_checkpointing: false,
             settings: numbers,
@@ -238,7 +271,7 @@ impl<T: Task> Run<'_, T> {
         best: Option<Best>,
         data: &LabeledData<T>,
         path: &Path,
-        started: Instant,
+        seconds: impl Fn() -> f64,
     ) -> Result<Value> {
         let Self { task, device, .. } = self;
         let best = match best {
@@ -250,20 +283,22 @@ impl<T: Task> Run<'_, T> {
             }
         };
         let test = match data.test.is_empty() {
-            true => Value::Null,
+            true => None,
             false => {
                 let kept = load(path, device)?;
                 let mut task = task.clone();
                 task.tune(&best.metrics);
-                evaluate(&task, &kept.model, &data.test, &Encoded::new(&task, &data.test)?, device)?.0.into()
+                let encoded = Encoded::new(&task, &data.test, &self.config)?;
+                Some(evaluate(&task, &kept.model, &data.test, &encoded, device)?.0)
             }
         };
+        report::record_test(path, best.epoch, test.as_ref())?;
         report::write(path)?;
         Ok(json!({
             "eval": best.metrics,
             "test": test,
             "best_epoch": best.epoch,
-            "seconds": started.elapsed().as_secs_f64(),
+            "seconds": seconds(),
             "model": path.display().to_string(),
         }))
     }

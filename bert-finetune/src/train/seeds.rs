@@ -1,17 +1,18 @@
-//! Trains with several seeds, since results on small data sets vary (paper, appendix A.3), and
-//! reports mean and spread. The files of the best run are copied to the run directory, which thus
-//! is a model directory, too.
+//! Trains with several seeds, since results on small data sets vary (paper, appendix A.3), and reports mean and spread.
+//! The files of the best run are copied to the run directory, which thus is a model directory, too.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use bert_model::{Error, Result};
+use bert_train::run_directory::{read_run, result_of};
 use bert_train::{Ended, IfExists, Interrupt, RunDirectory};
 use serde_json::{Map, Value, json};
 
-use super::data::Files;
+use super::best::compare;
 use super::once::{FinetuneOutcome, run_once};
+use crate::data::Files;
 use crate::settings::{FinetuneRunOptions, FinetuneSettings};
 
 /// Runs each seed in a subdirectory of its own, `seed-N`.
@@ -24,7 +25,14 @@ pub fn run_all(
     files: &Files,
     interrupt: &Interrupt,
 ) -> Result<FinetuneOutcome> {
+    if run.if_exists == IfExists::Resume
+        && let Some(summary) = result_of(&run.output)?
+    {
+        eprintln!("{} is finished; nothing to resume", run.output.display());
+        return Ok(FinetuneOutcome { ended: Ended::Finished, summary });
+    }
     let directory = RunDirectory::open(&run.output, run.if_exists)?;
+    directory.describe(&json!({"program": "bert-finetune", "settings": settings, "run": run}))?;
     let mut runs: Vec<(u64, Value)> = Vec::new();
     for seed in settings.seed..settings.seed + run.seeds {
         let output = directory.path().join(format!("seed-{seed}"));
@@ -43,13 +51,14 @@ pub fn run_all(
         }
         runs.push((seed, summary));
     }
-    let metric = &settings.description.metric;
-    let value = |summary: &Value| summary["eval"][metric].as_f64().unwrap_or(f64::NEG_INFINITY);
-    let best = runs.iter().max_by(|a, b| value(&a.1).total_cmp(&value(&b.1)).then(b.0.cmp(&a.0)));
+    let metrics = |summary: &Value| summary["eval"].as_object().cloned().unwrap_or_default();
+    let metric = settings.description.main_metric();
+    let best = runs.iter().max_by(|a, b| compare(metric, &metrics(&a.1), &metrics(&b.1)).then(b.0.cmp(&a.0)));
     let Some((seed, summary)) = best else {
         return Err(Error::Usage("--seeds: found 0, expected at least 1".into()));
     };
-    copy_files(&directory.path().join(format!("seed-{seed}")), directory.path())?;
+    let best = directory.path().join(format!("seed-{seed}"));
+    copy_files(&best, directory.path())?;
     let mut summary = summary.clone();
     summary["model"] = directory.path().display().to_string().into();
     summary["best_seed"] = (*seed).into();
@@ -62,14 +71,20 @@ pub fn run_all(
         summary["mean"][part] = mean.into();
         summary["spread"][part] = spread.into();
     }
+    let mut described = read_run(&best)?;
+    (described["settings"], described["run"], described["result"]) = (json!(settings), json!(run), summary.clone());
+    directory.describe(&described)?;
     Ok(FinetuneOutcome { ended: Ended::Finished, summary })
 }
 
-/// Copies the files (not the subdirectories) of a finished run, each atomically.
+/// Copies the files of a finished run, each atomically, except for `run.json` and subdirectories.
 fn copy_files(from: &Path, to: &Path) -> Result<()> {
     for entry in fs::read_dir(from).map_err(Error::io(from, "read"))? {
         let path = entry.map_err(Error::io(from, "read"))?.path();
-        let Some(name) = path.file_name().filter(|name| path.is_file() && *name != ".lock") else { continue };
+        let Some(name) = path.file_name().filter(|name| path.is_file() && *name != ".lock" && *name != "run.json")
+        else {
+            continue;
+        };
         let staging = to.join(format!(".{}", name.to_string_lossy()));
         fs::copy(&path, &staging).map_err(Error::io(&staging, "write"))?;
         fs::rename(&staging, to.join(name)).map_err(Error::io(to.join(name), "write"))?;

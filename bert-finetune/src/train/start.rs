@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use bert_model::pretrained::load_weights_partial;
 use bert_model::pretrained::weights::Weights;
-use bert_model::{BertConfig, Pretrained, Result};
+use bert_model::{BertConfig, BertForTokenClassification, Pretrained, Result};
 use bert_train::permutation::mix;
 use burn::tensor::Device;
 
 use crate::description::Description;
+use crate::output::warn;
 use crate::settings::FinetuneSettings;
 
 /// Tag that keeps this random stream independent of the run's others.
@@ -21,8 +22,8 @@ pub(super) fn with_head(config: BertConfig, description: &Description, labels: &
     config
 }
 
-/// Returns the labels, in the order of the checkpoint's head if it has the same architecture and
-/// labels, and whether that head can be kept.
+/// Returns the labels, in the order of the checkpoint's head if it has the same architecture and labels, and whether
+/// that head can be kept. A head for tags is kept if it has more than the files, which may lack a rare tag.
 pub(super) fn fit_to_head(labels: Vec<String>, architecture: &str, checkpoint: &BertConfig) -> (Vec<String>, bool) {
     if !checkpoint.architectures.iter().flatten().any(|name| name == architecture) {
         return (labels, false);
@@ -31,10 +32,14 @@ pub(super) fn fit_to_head(labels: Vec<String>, architecture: &str, checkpoint: &
     let nameless = numbered("LABEL_", checkpoint.num_labels());
     let named = checkpoint.labels().ok().flatten().unwrap_or_else(|| nameless.clone());
     let sorted = |labels: &[String]| BTreeSet::from_iter(labels.iter().cloned());
-    // Heads for question answering and multiple choice have no labels, and a regression label has
-    // no meaningful name.
+    let are_tags = architecture == BertForTokenClassification::ARCHITECTURE;
+    let has_all = match are_tags {
+        true => sorted(&named).is_superset(&sorted(&labels)),
+        false => sorted(&named) == sorted(&labels),
+    };
+    // Heads for question answering and multiple choice have no labels, and a regression label has no meaningful name.
     let is_by_number = named == nameless && (labels.len() == 1 || labels == numbered("", labels.len()));
-    if !labels.is_empty() && sorted(&named) == sorted(&labels) {
+    if !labels.is_empty() && has_all {
         return (named, true);
     }
     let is_fit = labels.is_empty() || is_by_number && named.len() == labels.len();
@@ -57,6 +62,7 @@ pub(super) fn initial_model<M: Pretrained>(
     let weights = Weights::open(&settings.model)?;
     let weights = if keeps_head { weights } else { weights.without(M::HEADS) };
     let loaded = load_weights_partial::<M>(&weights, config.clone(), seed, device)?;
+    warn(&settings.model, loaded.left_aside().as_deref());
     let unexpected: Vec<&str> =
         loaded.initialized.iter().map(String::as_str).filter(|n| n.contains("pooler")).collect();
     if !unexpected.is_empty() && !quiet {

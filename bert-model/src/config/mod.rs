@@ -5,6 +5,7 @@
 //! loses nothing. The named sizes are those of Devlin et al. (2018, section 3) and Turc et al.
 //! (2019).
 
+mod keys;
 mod validate;
 
 use std::path::Path;
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::file::replace_file;
+use crate::file::{read_text, replace_file};
 
 /// The nonlinearity of the feed-forward layer and of the MLM head (`hidden_act`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,9 +23,10 @@ use crate::file::replace_file;
 pub enum Activation {
     /// The exact Gaussian error linear unit, x·Φ(x), which the released checkpoints were trained
     /// with.
+    #[serde(alias = "gelu_python")]
     Gelu,
     /// The tanh approximation of GELU.
-    #[serde(alias = "gelu_pytorch_tanh")]
+    #[serde(alias = "gelu_pytorch_tanh", alias = "gelu_fast", alias = "gelu_accurate", alias = "gelu_python_tanh")]
     GeluNew,
     /// Rectified linear unit, max(0, x).
     Relu,
@@ -227,23 +229,29 @@ impl BertConfig {
         self
     }
 
-    /// The label names in index order; `None` if the configuration has none.
+    /// The label names in index order; `None` if the configuration has none. An index without a name is
+    /// called `LABEL_` and its number, as Hugging Face calls it.
     ///
     /// # Errors
-    /// If `id2label` is not a map from 0, 1, … to names.
+    /// If `id2label` is not a map from numbers to names.
     pub fn labels(&self) -> Result<Option<Vec<String>>> {
         let Some(id2label) = &self.id2label else { return Ok(None) };
-        let name = |label: &Value| match label {
-            Value::String(name) => Some(name.clone()),
-            // run_glue.py writes numbers here for a table whose labels are numbers.
-            Value::Number(_) | Value::Bool(_) => Some(label.to_string()),
-            _ => None,
+        let bad = || {
+            let found = Value::from(id2label.clone()).to_string();
+            Error::config("config.json", "id2label", found, "names for 0, 1, 2, …")
         };
-        let label = |id: usize| id2label.get(&id.to_string()).and_then(name);
-        let labels: Option<Vec<String>> = (0..id2label.len()).map(label).collect();
-        labels.map(Some).ok_or_else(|| {
-            Error::config("config.json", "id2label", Value::from(id2label.clone()).to_string(), "names for 0, 1, 2, …")
-        })
+        let mut labels: Vec<String> = (0..self.num_labels()).map(|id| format!("LABEL_{id}")).collect();
+        for (id, name) in id2label {
+            let label = id.parse().ok().and_then(|id: usize| labels.get_mut(id)).ok_or_else(bad)?;
+            match name {
+                Value::String(name) => *label = name.clone(),
+                // run_glue.py writes numbers here for a table whose labels are numbers.
+                Value::Number(_) | Value::Bool(_) => *label = name.to_string(),
+                Value::Null => {}
+                _ => return Err(bad()),
+            }
+        }
+        Ok(Some(labels))
     }
 
     /// The names of the classes, or Hugging Face's `LABEL_0`, `LABEL_1`, … where the configuration names none.
@@ -265,12 +273,15 @@ impl BertConfig {
         self.problem_type.unwrap_or(usual)
     }
 
-    /// Number of classes of the task head: the number of named labels, else Hugging Face's default
-    /// of 2.
+    /// Number of classes of the task head: one more than the highest number in `id2label`, else
+    /// `num_labels`, else Hugging Face's default of 2.
     pub fn num_labels(&self) -> usize {
-        let named = self.id2label.as_ref().map(Map::len);
+        let end = |names: &Map<String, Value>| {
+            let ids = names.keys().filter_map(|id| id.parse::<usize>().ok());
+            ids.max().map_or(names.len(), |highest| highest.saturating_add(1))
+        };
         let counted = || self.other.get("num_labels").and_then(Value::as_u64).map(|n| n as usize);
-        named.or_else(counted).unwrap_or(2)
+        self.id2label.as_ref().map(end).or_else(counted).unwrap_or(2)
     }
 
     /// Width of one attention head, H / A.
@@ -289,7 +300,7 @@ impl BertConfig {
     /// If the file cannot be read, is not JSON, or does not describe a BERT encoder.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        Self::parse(&std::fs::read_to_string(path).map_err(Error::io(path, "read"))?, path)
+        Self::parse(&read_text(path)?, path)
     }
 
     /// Reads the contents of a `config.json`.
@@ -303,13 +314,14 @@ impl BertConfig {
     }
 
     fn parse(json: &str, path: &Path) -> Result<Self> {
-        let config: Self = serde_json::from_str(json).map_err(|error| {
+        let keys: Map<String, Value> = serde_json::from_str(json).map_err(|error| {
             let message = error.to_string();
-            let (what, place) = message.rsplit_once(" at line ").unwrap_or((&message, "1"));
-            let line = place.split(' ').next().and_then(|line| line.parse().ok()).unwrap_or(1);
-            Error::line(path, line, what, "a Hugging Face BERT configuration")
+            let what = message.rsplit_once(" at line ").map_or(&*message, |(what, _)| what);
+            Error::line(path, error.line().max(1) as u64, what, "a Hugging Face BERT configuration")
         })?;
-        config.validate(&path.display().to_string())?;
+        let origin = path.display().to_string();
+        let config = Self::from_keys(keys, &origin)?;
+        config.validate(&origin)?;
         Ok(config)
     }
 

@@ -52,7 +52,7 @@ impl BertConfig {
         if let Some(pad) = self.pad_token_id {
             check(pad < self.vocab_size, "pad_token_id", pad.to_string(), "an id of the vocabulary")?;
         }
-        if let Some(kind) = self.other.get("position_embedding_type") {
+        if let Some(kind) = self.other.get("position_embedding_type").filter(|kind| !kind.is_null()) {
             check(kind == "absolute", "position_embedding_type", kind.to_string(), "\"absolute\"")?;
         }
         for key in ["is_decoder", "add_cross_attention"] {

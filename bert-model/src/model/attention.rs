@@ -1,8 +1,7 @@
-//! Multi-head self-attention (Vaswani et al. 2017, section 3.2, as used by BERT): every token looks at every token
-//! that is not padding.
+//! Multi-head self-attention (Vaswani et al. 2017, §3.2.2): every token attends to every token that is not padding.
 //!
-//! `softmax(Q·Kᵀ / √D + mask) · V` in A heads beside each other, which [`mod@crate::ops::attention`] computes, between four
-//! projections. Dropout falls on the probabilities, after the softmax.
+//! The projections of queries, keys, values and output are here; [`mod@crate::ops::attention`] computes
+//! `softmax(Q·Kᵀ / √D + mask) · V` in A parallel heads. Dropout is applied to the attention probabilities.
 
 use burn::prelude::*;
 
@@ -10,25 +9,25 @@ use super::Initializer;
 use super::linear::Linear;
 use crate::ops::{self, dropout::Dropout};
 
-/// The four projections of one attention layer, each H to H.
+/// The multi-head self-attention of one encoder layer: four projections, each H to H.
 #[derive(Module, Debug)]
 pub struct MultiHeadAttention {
-    /// What a token asks for.
+    /// Query projection.
     pub query: Linear,
-    /// What a token offers to be found by.
+    /// Key projection.
     pub key: Linear,
-    /// What a token hands over.
+    /// Value projection.
     pub value: Linear,
-    /// Mixes the heads.
+    /// Output projection over the concatenated heads.
     pub output: Linear,
-    /// On the attention probabilities.
+    /// Dropout of the attention probabilities.
     pub dropout: Dropout,
     /// Number of heads, A.
     pub heads: usize,
 }
 
 impl MultiHeadAttention {
-    /// Fresh projections.
+    /// Newly initialized projections.
     pub fn init(initializer: &mut Initializer) -> Self {
         let config = initializer.config();
         let hidden = config.hidden_size;
@@ -42,18 +41,24 @@ impl MultiHeadAttention {
         }
     }
 
-    /// The attended values of all heads, concatenated, before the output projection.
+    /// The context vectors of all heads, concatenated, before the output projection. The output projection is applied
+    /// with the residual sum, by [`super::layer_norm::LayerNorm::after_residual`].
     ///
     /// # Shapes
     /// - `hidden` and output: `[B, T, H]`
-    /// - `padding`: `[B, T]`, true where a token is padding and must not be looked at
+    /// - `padding`: `[B, T]`, true for padding tokens, which get no attention
     pub fn forward(&self, hidden: Tensor<3>, padding: Tensor<2, Bool>) -> Tensor<3> {
         let dropout = self.dropout.active(&hidden.device());
         let projections = [&self.query, &self.key, &self.value].map(|linear| (linear.weight.val(), linear.bias.val()));
         ops::self_attention(hidden, projections, padding, self.heads, dropout)
     }
 
-    /// What each token looks at, before dropout: `[B, A, T, T]` (from, to). Shapes: see [`MultiHeadAttention::forward`].
+    /// The attention probabilities before dropout: how much each token attends to each other token.
+    ///
+    /// # Shapes
+    /// - `hidden`: `[B, T, H]`
+    /// - `padding`: `[B, T]`, true for padding tokens
+    /// - output: `[B, A, T, T]` (query, key)
     pub fn probabilities(&self, hidden: Tensor<3>, padding: Tensor<2, Bool>) -> Tensor<4> {
         let query = self.query.forward(hidden.clone());
         ops::attention::probabilities(query, self.key.forward(hidden), padding, self.heads)

@@ -1,4 +1,4 @@
-//! BERT itself: embeddings, encoder and, where a head needs it, the pooler.
+//! The BERT model (Devlin et al. 2018, §3): embeddings, encoder and, for heads that need it, the pooler.
 
 use burn::prelude::*;
 
@@ -11,29 +11,29 @@ use crate::config::BertConfig;
 /// A batch of token sequences, padded to one length.
 #[derive(Debug, Clone)]
 pub struct BertInput {
-    /// `[B, T]`, ids of the vocabulary.
+    /// Token ids, `[B, T]`.
     pub input_ids: Tensor<2, Int>,
-    /// `[B, T]`, 0 for the first segment and 1 for the second.
+    /// Segment of each token, `[B, T]`: 0 for the first, 1 for the second.
     pub token_type_ids: Tensor<2, Int>,
-    /// `[B, T]`, true for tokens and false for padding.
+    /// True for tokens, false for padding, `[B, T]`.
     pub attention_mask: Tensor<2, Bool>,
 }
 
 impl BertInput {
-    /// Sequences of one segment without padding. Shape: `[B, T]`.
+    /// Sequences `[B, T]` of one segment, without padding.
     pub fn new(input_ids: Tensor<2, Int>) -> Self {
         let token_type_ids = input_ids.zeros_like();
         let attention_mask = token_type_ids.clone().equal_elem(0);
         Self { input_ids, token_type_ids, attention_mask }
     }
 
-    /// `[B, T]`, true where nothing may be looked at.
+    /// True for padding tokens, `[B, T]`.
     fn padding(&self) -> Tensor<2, Bool> {
         self.attention_mask.clone().bool_not()
     }
 }
 
-/// What BERT computes.
+/// The output of [`BertModel::forward`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct BertOutput {
@@ -43,19 +43,19 @@ pub struct BertOutput {
     pub pooler_output: Option<Tensor<2>>,
 }
 
-/// What BERT computes on the way, too.
+/// The output of [`BertModel::trace`]: the hidden states and attention probabilities of every layer.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct BertTrace {
-    /// L + 1 tensors `[B, T, H]`: the embeddings' output, then each layer's.
+    /// Hidden states: L + 1 tensors `[B, T, H]`, the embeddings' output, then each layer's.
     pub hidden_states: Vec<Tensor<3>>,
-    /// L tensors `[B, A, T, T]`: each layer's attention probabilities.
+    /// Attention probabilities: L tensors `[B, A, T, T]` (query, key), one per layer.
     pub attentions: Vec<Tensor<4>>,
     /// The pooler's output `[B, H]`, if the model has a pooler.
     pub pooler_output: Option<Tensor<2>>,
 }
 
-/// Embeddings → encoder → pooler.
+/// BERT without a head: embeddings → encoder → pooler.
 ///
 /// ```
 /// use bert_model::{BertConfig, BertInput, BertModel};
@@ -69,20 +69,20 @@ pub struct BertTrace {
 /// ```
 #[derive(Module, Debug)]
 pub struct BertModel {
-    /// Ids to vectors.
+    /// Word, position and token-type embeddings.
     pub embeddings: Embeddings,
-    /// Vectors to vectors that know their context.
+    /// The Transformer encoder.
     pub encoder: Encoder,
-    /// The summary of the sequence, for the heads that read it.
+    /// The pooler, in models with a head on the whole sequence.
     pub pooler: Option<Pooler>,
 }
 
 impl BertConfig {
-    /// A fresh BERT of this form with a pooler; everything random comes from the generator of `device` (see
-    /// [`Device::seed`]). Models with heads have the same under their own names ([`super::BertForMaskedLM::init`], …).
+    /// Initializes a BERT of this configuration with a pooler. The random weights come from the generator of `device` (see
+    /// [`Device::seed`]). Models with heads have their own `init`, such as [`super::BertForMaskedLM::init`].
     ///
     /// # Panics
-    /// If this configuration describes no model ([`BertConfig::validate`]).
+    /// If the configuration is invalid (see [`BertConfig::validate`]).
     ///
     /// ```
     /// use bert_model::BertConfig;
@@ -97,25 +97,28 @@ impl BertConfig {
 }
 
 impl BertModel {
-    /// A fresh model with a pooler; everything random comes from the generator of `device` (see [`Device::seed`]).
+    /// Initializes a model with a pooler. The random weights come from the generator of `device` (see [`Device::seed`]).
+    ///
+    /// # Panics
+    /// If the configuration is invalid (see [`BertConfig::validate`]).
     pub fn init(config: &BertConfig, device: &Device) -> Self {
         Self::init_with_pooler(&mut Initializer::from_device(config, device))
     }
 
-    /// With a pooler, for the heads that read `[CLS]`.
+    /// Initializes a model with a pooler, for heads on the whole sequence.
     pub fn init_with_pooler(initializer: &mut Initializer) -> Self {
         let mut bert = Self::init_without_pooler(initializer);
         bert.pooler = Some(Pooler::init(initializer));
         bert
     }
 
-    /// Without one, for the heads that read every token.
+    /// Initializes a model without a pooler, for heads on every token.
     pub fn init_without_pooler(initializer: &mut Initializer) -> Self {
         let embeddings = Embeddings::init(initializer);
         Self { embeddings, encoder: Encoder::init(initializer), pooler: None }
     }
 
-    /// Shapes: see [`BertInput`] and [`BertOutput`].
+    /// Computes the last hidden states and the pooler's output. Shapes: see [`BertInput`] and [`BertOutput`].
     ///
     /// # Panics
     /// If a sequence is longer than `max_position_embeddings`.
@@ -125,7 +128,7 @@ impl BertModel {
         BertOutput { last_hidden_state, pooler_output }
     }
 
-    /// The last layer's hidden states alone, `[B, T, H]`.
+    /// Computes the last layer's hidden states `[B, T, H]`, without the pooler.
     ///
     /// # Panics
     /// If a sequence is longer than `max_position_embeddings`.
@@ -134,8 +137,8 @@ impl BertModel {
         self.encoder.forward(self.embeddings.forward(input.input_ids, input.token_type_ids), padding)
     }
 
-    /// What the heads for whole sequences read, `[B, H]`: the pooler's output for hidden states `[B, T, H]`, of which
-    /// only the first of each row is looked at. Without a pooler that hidden state itself.
+    /// The input of heads on the whole sequence, `[B, H]`: the pooler's output for the last hidden states `[B, T, H]`, or
+    /// the hidden state of `[CLS]` if the model has no pooler.
     pub fn pool(&self, hidden: Tensor<3>) -> Tensor<2> {
         match &self.pooler {
             Some(pooler) => pooler.forward(hidden),
@@ -143,7 +146,7 @@ impl BertModel {
         }
     }
 
-    /// Every layer's hidden states: L + 1 tensors `[B, T, H]`, the embeddings' output first.
+    /// Computes the hidden states of every layer: L + 1 tensors `[B, T, H]`, the embeddings' output first.
     ///
     /// # Panics
     /// If a sequence is longer than `max_position_embeddings`.
@@ -158,7 +161,7 @@ impl BertModel {
         states
     }
 
-    /// As [`BertModel::forward`], with every layer's hidden states and attention probabilities.
+    /// Computes the output of [`BertModel::forward`] with every layer's hidden states and attention probabilities.
     ///
     /// # Panics
     /// If a sequence is longer than `max_position_embeddings`.

@@ -1,5 +1,5 @@
-//! Input representation (paper, section 3 and figure 2): the sum of a word, a position and a token-type embedding,
-//! normalized, with dropout.
+//! BERT's input representation (Devlin et al. 2018, §3 and figure 2): the sum of the word, position and token-type
+//! embeddings, layer-normalized, with dropout.
 
 use burn::nn::Embedding;
 use burn::prelude::*;
@@ -8,23 +8,23 @@ use super::Initializer;
 use super::layer_norm::LayerNorm;
 use crate::ops::{self, dropout::Dropout, tape};
 
-/// The three tables and their LayerNorm.
+/// BERT's input layer: three embedding tables, layer normalization and dropout.
 #[derive(Module, Debug)]
 pub struct Embeddings {
-    /// One row a WordPiece, `[V, H]`.
+    /// Word embeddings, `[V, H]`.
     pub word: Embedding,
-    /// One row a position, `[max_position_embeddings, H]`.
+    /// Position embeddings, `[max_position_embeddings, H]`.
     pub position: Embedding,
-    /// One row a token type (segment), `[type_vocab_size, H]`.
+    /// Token-type (segment) embeddings, `[type_vocab_size, H]`.
     pub token_type: Embedding,
-    /// Over H.
+    /// Layer normalization of the sum.
     pub norm: LayerNorm,
-    /// After the normalization.
+    /// Dropout after the normalization.
     pub dropout: Dropout,
 }
 
 impl Embeddings {
-    /// Fresh tables; the row of the padding token is zero.
+    /// Newly initialized tables. The word embedding of the padding token is zero.
     pub fn init(initializer: &mut Initializer) -> Self {
         let config = initializer.config();
         Self {
@@ -36,15 +36,17 @@ impl Embeddings {
         }
     }
 
+    /// The input vectors of the encoder.
+    ///
     /// # Shapes
     /// - `input_ids`, `token_type_ids`: `[B, T]`, T at most `max_position_embeddings`
     /// - output: `[B, T, H]`
     pub fn forward(&self, input_ids: Tensor<2, Int>, token_type_ids: Tensor<2, Int>) -> Tensor<3> {
-        let words = tape::rows(&self.word.weight, input_ids);
+        let words = tape::lookup(&self.word.weight, input_ids);
         let types = (self.token_type.weight.val(), token_type_ids);
         let norm = (self.norm.gamma.val(), self.norm.beta.val());
         let dropout = self.dropout.active(&words.device());
         let sum = ops::embed(words, self.position.weight.val(), types, norm, self.norm.epsilon, dropout);
-        tape::embedded(self, sum)
+        tape::end_embeddings(self, sum)
     }
 }

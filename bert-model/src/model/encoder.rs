@@ -1,5 +1,5 @@
-//! The Transformer encoder (paper, section 3; Vaswani et al. 2017, section 3.1): L layers of attention and a
-//! feed-forward network, each with dropout, a residual connection and LayerNorm *after* the sum (post-norm).
+//! The Transformer encoder (Devlin et al. 2018, §3; Vaswani et al. 2017, §3.1): L layers of self-attention and a
+//! feed-forward network, each with dropout, a residual connection and layer normalization *after* the sum (post-norm).
 
 use burn::prelude::*;
 use burn::tensor::activation;
@@ -11,24 +11,25 @@ use super::linear::Linear;
 use crate::config::Activation;
 use crate::ops::{self, dropout::Dropout, tape};
 
-/// L encoder layers.
+/// The Transformer encoder: a stack of L layers.
 #[derive(Module, Debug)]
 pub struct Encoder {
-    /// From the input to the output.
+    /// The layers, from input to output.
     pub layers: Vec<EncoderLayer>,
 }
 
 impl Encoder {
-    /// `num_hidden_layers` fresh layers.
+    /// `num_hidden_layers` newly initialized layers.
     pub fn init(initializer: &mut Initializer) -> Self {
         let layers = initializer.config().num_hidden_layers;
         Self { layers: (0..layers).map(|_| EncoderLayer::init(initializer)).collect() }
     }
 
+    /// The hidden states of the last layer.
+    ///
     /// # Shapes
-    /// - `hidden`: `[B, T, H]`
-    /// - `padding`: `[B, T]`, true at padding
-    /// - output: `[B, T, H]`
+    /// - `hidden` and output: `[B, T, H]`
+    /// - `padding`: `[B, T]`, true for padding tokens
     pub fn forward(&self, hidden: Tensor<3>, padding: Tensor<2, Bool>) -> Tensor<3> {
         self.layers.iter().fold(hidden, |hidden, layer| {
             let padding = padding.clone();
@@ -37,23 +38,24 @@ impl Encoder {
     }
 }
 
-/// Attention, then feed-forward.
+/// One encoder layer (Vaswani et al. 2017, §3.1): self-attention, then the feed-forward network, each followed by a
+/// residual sum and layer normalization.
 #[derive(Module, Debug)]
 pub struct EncoderLayer {
-    /// Mixes tokens.
+    /// Self-attention over the tokens.
     pub attention: MultiHeadAttention,
-    /// After attention and its residual.
+    /// Normalization of the attention's residual sum.
     pub attention_norm: LayerNorm,
-    /// Works on each token by itself.
+    /// The feed-forward network, applied to each token separately.
     pub feed_forward: FeedForward,
-    /// After the feed-forward network and its residual.
+    /// Normalization of the feed-forward network's residual sum.
     pub feed_forward_norm: LayerNorm,
-    /// On the output of each of the two, before the residual is added.
+    /// Dropout of both outputs, before the residual sum.
     pub dropout: Dropout,
 }
 
 impl EncoderLayer {
-    /// A fresh layer.
+    /// A newly initialized layer.
     pub fn init(initializer: &mut Initializer) -> Self {
         Self {
             attention: MultiHeadAttention::init(initializer),
@@ -64,9 +66,11 @@ impl EncoderLayer {
         }
     }
 
+    /// The hidden states after this layer.
+    ///
     /// # Shapes
     /// - `hidden` and output: `[B, T, H]`
-    /// - `padding`: `[B, T]`, true at padding
+    /// - `padding`: `[B, T]`, true for padding tokens
     pub fn forward(&self, hidden: Tensor<3>, padding: Tensor<2, Bool>) -> Tensor<3> {
         let context = self.attention.forward(hidden.clone(), padding);
         let hidden = self.attention_norm.after_residual(hidden, &self.attention.output, context, &self.dropout);
@@ -75,20 +79,21 @@ impl EncoderLayer {
     }
 }
 
-/// `W₂·act(W₁·x + b₁) + b₂`, H → 4H → H. There is no dropout inside.
+/// The position-wise feed-forward network (Vaswani et al. 2017, §3.3): `W₂·act(W₁·x + b₁) + b₂`, H → I → H, in BERT with
+/// I = 4·H. It has no dropout of its own.
 #[derive(Module, Debug)]
 pub struct FeedForward {
-    /// H to the intermediate size.
+    /// The inner layer, H to I.
     pub intermediate: Linear,
-    /// Back to H.
+    /// The outer layer, I to H.
     pub output: Linear,
-    /// Between the two.
+    /// The nonlinearity between the two.
     #[module(skip)]
     pub activation: Activation,
 }
 
 impl FeedForward {
-    /// Fresh projections.
+    /// Newly initialized layers.
     pub fn init(initializer: &mut Initializer) -> Self {
         let config = initializer.config();
         Self {
@@ -98,17 +103,18 @@ impl FeedForward {
         }
     }
 
-    /// The inner layer, `act(W₁·x + b₁)`; the output projection is applied with the residual sum.
+    /// The inner layer, `act(W₁·x + b₁)`. The outer layer is applied with the residual sum, by
+    /// [`LayerNorm::after_residual`].
     ///
     /// # Shapes
     /// - `hidden`: `[B, T, H]`
-    /// - output: `[B, T, I]`, I the intermediate size
+    /// - output: `[B, T, I]`
     pub fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
         dense_activation(&self.intermediate, self.activation, hidden)
     }
 }
 
-/// A dense layer and its nonlinearity. Shapes: see [`Linear::forward`].
+/// Applies a dense layer and a nonlinearity. Shapes: see [`Linear::forward`].
 pub fn dense_activation<const D: usize>(linear: &Linear, activation: Activation, x: Tensor<D>) -> Tensor<D> {
     match activation {
         Activation::Gelu => ops::linear_gelu(x, linear.weight.val(), linear.bias.val()),
@@ -116,7 +122,7 @@ pub fn dense_activation<const D: usize>(linear: &Linear, activation: Activation,
     }
 }
 
-/// Applies a nonlinearity to every element.
+/// Applies a nonlinearity elementwise.
 fn activate<const D: usize>(activation: Activation, x: Tensor<D>) -> Tensor<D> {
     match activation {
         Activation::Gelu => ops::gelu(x),

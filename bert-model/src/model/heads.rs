@@ -1,4 +1,4 @@
-//! The two heads of pretraining (paper, section 3.1, tasks 1 and 2) and the plain heads of the tasks.
+//! The masked-LM head of pretraining (Devlin et al. 2018, §3.1, task 1) and the dense head of fine-tuning (§4).
 
 use burn::module::Param;
 use burn::prelude::*;
@@ -10,24 +10,25 @@ use super::linear::Linear;
 use crate::config::Activation;
 use crate::ops::{self, dropout::Dropout};
 
-/// Masked-LM head: dense, activation, LayerNorm, then the word table transposed plus a bias of its own.
+/// The masked-LM head (Devlin et al. 2018, §3.1): a dense layer, its activation and layer normalization, then the
+/// decoder, the transposed word embeddings and a bias.
 #[derive(Module, Debug)]
 pub struct MaskedLmHead {
-    /// H to H.
+    /// Dense layer, H to H.
     pub transform: Linear,
-    /// After the activation.
+    /// Layer normalization after the activation.
     pub norm: LayerNorm,
-    /// A decoder of its own, `[V, H]`, where the word embeddings are not shared (`tie_word_embeddings: false`).
+    /// Separate decoder weights, `[V, H]`, if they are not the word embeddings (`tie_word_embeddings: false`).
     pub decoder: Option<Param<Tensor<2>>>,
-    /// `[V]`.
+    /// Bias of the decoder, `[V]`.
     pub bias: Param<Tensor<1>>,
-    /// Of the transform.
+    /// Nonlinearity of the dense layer.
     #[module(skip)]
     pub activation: Activation,
 }
 
 impl MaskedLmHead {
-    /// A fresh head.
+    /// A newly initialized head.
     pub fn init(initializer: &mut Initializer) -> Self {
         let config = initializer.config();
         let (vocab, hidden) = (config.vocab_size, config.hidden_size);
@@ -40,11 +41,11 @@ impl MaskedLmHead {
         }
     }
 
-    /// Scores of every WordPiece for each of `M` hidden states.
+    /// The logits of every WordPiece for each of M hidden states.
     ///
     /// # Shapes
     /// - `hidden`: `[M, H]`
-    /// - `word_embeddings`: `[V, H]`, used unless the head has a decoder of its own
+    /// - `word_embeddings`: `[V, H]`, used unless the head has separate decoder weights
     /// - output: `[M, V]`
     pub fn forward(&self, hidden: Tensor<2>, word_embeddings: Tensor<2>) -> Tensor<2> {
         let hidden = self.norm.forward(dense_activation(&self.transform, self.activation, hidden));
@@ -53,21 +54,23 @@ impl MaskedLmHead {
     }
 }
 
-/// Dropout, then one dense layer: the head of every task of section 4.
+/// The head of fine-tuning (Devlin et al. 2018, §4): dropout, then one dense layer.
 #[derive(Module, Debug)]
 pub struct TaskHead {
-    /// On the features.
+    /// Dropout of the features.
     pub dropout: Dropout,
-    /// H to the number of classes.
+    /// Dense layer, H to the number of outputs C.
     pub dense: Linear,
 }
 
 impl TaskHead {
-    /// A fresh head of `outputs` numbers for each feature vector.
+    /// A newly initialized head with this number of outputs.
     pub fn init(outputs: usize, initializer: &mut Initializer) -> Self {
         Self { dropout: Dropout::new(initializer.config().head_dropout()), dense: initializer.task_head(outputs) }
     }
 
+    /// The logits of each feature vector.
+    ///
     /// # Shapes
     /// - `features`: `[…, H]`
     /// - output: `[…, C]`

@@ -1,8 +1,8 @@
-//! Initial weights: N(0, 0.02) cut off at two standard deviations, biases 0, LayerNorm at the identity
-//! (google-research/bert, `create_initializer`); task heads as [`Initializer::task_head`] says.
+//! Initial weights, as in google-research/bert's `create_initializer`: weights from N(0, 0.02) truncated at two standard
+//! deviations, biases 0, layer normalization the identity. For task heads see [`Initializer::task_head`].
 //!
-//! The numbers are drawn on the host, each parameter from a stream of its own, so that one seed gives the same model on
-//! every device. Parameters are lazy: what a checkpoint provides is never drawn.
+//! Random numbers are drawn on the host, with a separate generator for each parameter, so that a seed gives the same model
+//! on every device. Parameters are lazy: those that a checkpoint provides are never drawn.
 
 use burn::module::{Param, ParamId};
 use burn::nn::Embedding;
@@ -15,7 +15,7 @@ use super::layer_norm::LayerNorm;
 use super::linear::Linear;
 use crate::config::BertConfig;
 
-/// Hands out freshly initialized layers on one device.
+/// Creates newly initialized layers on a device.
 #[derive(Debug)]
 pub struct Initializer<'a> {
     config: &'a BertConfig,
@@ -24,53 +24,56 @@ pub struct Initializer<'a> {
 }
 
 impl<'a> Initializer<'a> {
-    /// For models of the form that `config` describes, with everything random drawn from `seed`.
+    /// For models of the configuration `config`, with random weights from `seed`.
     ///
     /// # Panics
-    /// If `config` describes no model ([`BertConfig::validate`]).
+    /// If the configuration is invalid (see [`BertConfig::validate`]).
     pub fn new(config: &'a BertConfig, seed: u64, device: &'a Device) -> Self {
         let problem = config.validate("BertConfig").err().map(|error| error.to_string());
         assert!(problem.is_none(), "{}", problem.unwrap_or_default());
         Self { config, device, seeds: ChaCha8Rng::seed_from_u64(seed) }
     }
 
-    /// As [`Initializer::new`], with a seed from the generator of `device`.
+    /// For models of the configuration `config`, with a seed from the generator of `device` (see [`Device::seed`]).
+    ///
+    /// # Panics
+    /// If the configuration is invalid (see [`BertConfig::validate`]).
     pub fn from_device(config: &'a BertConfig, device: &'a Device) -> Self {
         let draw = Tensor::<1, Int>::random([1], Distribution::Uniform(0.0, f64::from(i32::MAX)), device);
         let seed = draw.into_data().iter::<i64>().next().unwrap_or_default();
         Self::new(config, seed as u64, device)
     }
 
-    /// The configuration of the model that is being made.
+    /// The configuration of the model.
     pub fn config(&self) -> &'a BertConfig {
         self.config
     }
 
-    /// `y = x·W + b`. Shapes: W `[input, output]`, b `[output]`.
+    /// A dense layer, `x·W + b`, with W `[input, output]` from the truncated normal distribution and b `[output]` zero.
     pub fn linear(&mut self, input: usize, output: usize) -> Linear {
         Linear { weight: self.weight([input, output], None), bias: self.zeros([output]) }
     }
 
-    /// A fresh task head, H → `outputs`: N(0, 0.02·768/H), for wide models N(0, 0.02).
+    /// The dense layer of a task head, H → `outputs`, with weights from N(0, 0.02·768/H), or N(0, 0.02) if H ≥ 768.
     ///
-    /// Fine-tuning takes few and small steps: Adam moves a weight by the learning rate at most. So what a head begins with
-    /// bounds how far its scores, and through it the encoder, can get, and for a narrow model that is the less, the fewer
-    /// weights a score has. This is BERT-base's head at BERT-base's width and keeps that bound at others (the output layer
-    /// of μP, Yang et al. 2022, table 3).
+    /// Fine-tuning takes few steps, and Adam changes a weight by about the learning rate per step. With the usual initial
+    /// weights, the logits and the encoder of a narrow model would therefore change less than those of BERT-base, since
+    /// each logit sums over fewer weights. This is the output layer of μP (Yang et al. 2022, table 3), with BERT-base as
+    /// its reference.
     pub fn task_head(&mut self, outputs: usize) -> Linear {
         let hidden = self.config.hidden_size;
         let deviation = 0.02 * (768.0 / hidden as f32).max(1.0);
         let weight =
-            self.drawn([hidden, outputs], None, move |seed, count| normal(seed, deviation, f32::INFINITY, count));
+            self.random([hidden, outputs], None, move |seed, count| normal(seed, deviation, f32::INFINITY, count));
         Linear { weight, bias: self.zeros([outputs]) }
     }
 
-    /// A table `[rows, H]`; the row of the padding token, if there is one, is zero and stays out of the draw.
+    /// An embedding table `[rows, H]`. The row `padding` of the padding token, if given, is zero.
     pub fn embedding(&mut self, rows: usize, padding: Option<usize>) -> Embedding {
         Embedding { weight: self.weight([rows, self.config.hidden_size], padding) }
     }
 
-    /// LayerNorm over H, with the configured ε.
+    /// Layer normalization over H with γ = 1, β = 0 and the configured ε.
     pub fn layer_norm(&self) -> LayerNorm {
         let size = self.config.hidden_size;
         LayerNorm {
@@ -80,19 +83,19 @@ impl<'a> Initializer<'a> {
         }
     }
 
-    /// A parameter of zeros.
+    /// A parameter initialized to zero.
     pub fn zeros<const D: usize>(&self, shape: [usize; D]) -> Param<Tensor<D>> {
         lazy(shape, self.device, move |device| Tensor::zeros(shape, device))
     }
 
-    /// A matrix from the truncated normal distribution.
+    /// A matrix from the truncated normal distribution. The row `zero_row`, if given, is zero.
     pub fn weight(&mut self, shape: [usize; 2], zero_row: Option<usize>) -> Param<Tensor<2>> {
         let deviation = self.config.initializer_range as f32;
-        self.drawn(shape, zero_row, move |seed, count| normal(seed, deviation, 2.0, count))
+        self.random(shape, zero_row, move |seed, count| normal(seed, deviation, 2.0, count))
     }
 
-    /// A matrix of numbers that `draw` makes of a seed and their count.
-    fn drawn(
+    /// A matrix of random values, which `draw` returns for a seed and their number.
+    fn random(
         &mut self,
         shape: [usize; 2],
         zero_row: Option<usize>,
@@ -109,7 +112,7 @@ impl<'a> Initializer<'a> {
     }
 }
 
-/// A trainable parameter whose value is made when it is first asked for.
+/// A trainable parameter that is computed when it is first read.
 fn lazy<const D: usize>(
     shape: [usize; D],
     device: &Device,
@@ -119,15 +122,15 @@ fn lazy<const D: usize>(
     Param::uninitialized(ParamId::new(), initialize, device.clone(), true, shape.into())
 }
 
-/// `count` draws from N(0, deviation²), each repeated until it lies within `cut` standard deviations.
-fn normal(seed: u64, deviation: f32, cut: f32, count: usize) -> Vec<f32> {
+/// `count` draws from N(0, deviation²), truncated at `limit` standard deviations.
+fn normal(seed: u64, deviation: f32, limit: f32, count: usize) -> Vec<f32> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut values = Vec::with_capacity(count + 1);
     while values.len() < count {
-        // Box–Muller: two uniform numbers give two normal ones.
+        // Box–Muller: two uniform numbers give two normal numbers.
         let radius = (-2.0 * (1.0 - uniform(&mut rng)).ln()).sqrt();
         let (sin, cos) = (std::f32::consts::TAU * uniform(&mut rng)).sin_cos();
-        values.extend([radius * cos, radius * sin].into_iter().filter(|x| x.abs() <= cut).map(|x| x * deviation));
+        values.extend([radius * cos, radius * sin].into_iter().filter(|x| x.abs() <= limit).map(|x| x * deviation));
     }
     values.truncate(count);
     values
@@ -142,9 +145,9 @@ fn uniform(rng: &mut ChaCha8Rng) -> f32 {
 mod tests {
     use super::*;
 
-    /// A normal cut off at ±2σ has the standard deviation 0.8796σ.
+    /// A normal distribution truncated at ±2σ has the standard deviation 0.8796σ.
     #[test]
-    fn weights_are_normal_and_cut_off_at_two_deviations() {
+    fn weights_are_normal_and_truncated_at_two_deviations() {
         let values = normal(7, 0.02, 2.0, 100_000);
         let mean = values.iter().sum::<f32>() / 1e5;
         let deviation = (values.iter().map(|x| x * x).sum::<f32>() / 1e5 - mean * mean).sqrt();
@@ -154,13 +157,13 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_gives_the_same_weights_and_another_one_others() {
+    fn a_seed_determines_the_weights() {
         assert_eq!(normal(1, 0.02, 2.0, 64), normal(1, 0.02, 2.0, 64));
         assert_ne!(normal(1, 0.02, 2.0, 64), normal(2, 0.02, 2.0, 64));
     }
 
     #[test]
-    fn the_heads_of_narrow_models_begin_wider() {
+    fn heads_of_narrow_models_have_larger_weights() {
         for (hidden, expected) in [(1024, 0.02), (768, 0.02), (384, 0.04), (96, 0.16)] {
             let config = BertConfig { hidden_size: hidden, num_attention_heads: 1, ..BertConfig::default() };
             let device = Device::flex();

@@ -1,4 +1,4 @@
-//! LayerNorm (Ba et al. 2016), after every residual sum, after the embeddings and in the masked-LM head.
+//! Layer normalization (Ba et al. 2016), used after every residual sum, after the embeddings and in the masked-LM head.
 
 use burn::module::Param;
 use burn::prelude::*;
@@ -6,28 +6,29 @@ use burn::prelude::*;
 use super::linear::Linear;
 use crate::ops::{self, dropout::Dropout};
 
-/// Every hidden state to mean 0 and variance 1, then stretched and shifted component by component.
+/// Layer normalization, `(x − mean) / √(variance + ε) · γ + β` over H.
 #[derive(Module, Debug)]
 pub struct LayerNorm {
-    /// Stretches, `[H]`.
+    /// Scale γ, `[H]`.
     pub gamma: Param<Tensor<1>>,
-    /// Shifts, `[H]`.
+    /// Shift β, `[H]`.
     pub beta: Param<Tensor<1>>,
-    /// Added to the variance.
+    /// ε, added to the variance.
     pub epsilon: f64,
 }
 
 impl LayerNorm {
-    /// Input and output: `[…, H]`.
+    /// Normalizes every hidden state. Input and output: `[…, H]`.
     pub fn forward<const D: usize>(&self, hidden: Tensor<D>) -> Tensor<D> {
         ops::layer_norm(hidden, self.gamma.val(), self.beta.val(), self.epsilon)
     }
 
-    /// The normalized `residual + dropout(linear(x))`.
+    /// `layer_norm(residual + dropout(linear(x)))`: the end of each half of an encoder layer (Vaswani et al. 2017, §3.1 and
+    /// §5.4).
     ///
     /// # Shapes
     /// - `residual` and output: `[…, H]`
-    /// - `x`: `[…, I]`, the input of `linear`
+    /// - `x`: `[…, I]`, where `linear` maps I to H
     pub fn after_residual<const D: usize>(
         &self,
         residual: Tensor<D>,

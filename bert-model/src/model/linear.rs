@@ -1,20 +1,22 @@
-//! The dense layer, of which nearly all of BERT's weights are.
+//! The dense layer, which holds most of BERT's weights.
 
 use burn::module::Param;
 use burn::prelude::*;
 
 use crate::ops;
 
-/// `x·W + b`.
+/// A dense layer, `x·W + b`, I → O.
 #[derive(Module, Debug)]
 pub struct Linear {
-    /// `[I, O]`; transposed in Hugging Face's files.
+    /// Weights W, `[I, O]` (transposed in Hugging Face's files).
     pub weight: Param<Tensor<2>>,
-    /// `[O]`.
+    /// Bias b, `[O]`.
     pub bias: Param<Tensor<1>>,
 }
 
 impl Linear {
+    /// Applies the layer along the last dimension.
+    ///
     /// # Shapes
     /// - `x`: `[…, I]`
     /// - output: `[…, O]`

@@ -1,13 +1,12 @@
-//! What training minimizes: cross-entropy over words, labels and positions, mean squared error for values, binary
-//! cross-entropy for sets of labels. Each takes weights, so that a mean over several micro-batches is the mean over
-//! all that they hold.
+//! Loss functions: cross-entropy for classes (words, labels, positions), squared error for values, and binary
+//! cross-entropy for sets of labels. They return one loss per row or element; the caller averages.
 
 use burn::prelude::*;
 use burn::tensor::activation::softplus;
 
 pub use crate::ops::cross_entropy;
 
-/// Binary cross-entropy of each element, from scores: `softplus(x) − x·y`.
+/// The binary cross-entropy of each logit x and target y in nats, `softplus(x) − x·y`.
 ///
 /// # Shapes
 /// - `logits`, `targets` (0 or 1) and output: `[N, C]`
@@ -15,7 +14,7 @@ pub fn binary_cross_entropy(logits: Tensor<2>, targets: Tensor<2>) -> Tensor<2> 
     softplus(logits.clone(), 1.0) - logits * targets
 }
 
-/// Squared error of each element.
+/// The squared error of each value.
 ///
 /// # Shapes
 /// - `values`, `targets` and output: `[N]`

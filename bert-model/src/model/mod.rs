@@ -1,10 +1,12 @@
-//! What the paper draws (Devlin et al. 2018, section 3), and nothing else.
+//! The BERT architecture (Devlin et al. 2018, §3), one file per part.
 //!
-//! Read in the order of the data: [`embeddings`] → [`linear`] → [`attention`] → [`layer_norm`] → [`encoder`] → [`pooler`] → [`bert`] → [`heads`] →
-//! [`tasks`] → [`loss`]; back through [`crate::ops::tape`].
+//! Read in data-flow order: [`embeddings`] → [`linear`] → [`attention`] → [`layer_norm`] → [`encoder`] → [`pooler`] →
+//! [`bert`] → [`heads`] → [`tasks`] → [`loss`]. The backward pass is in [`crate::ops::tape`], initial weights in
+//! [`initialize`].
 //!
-//! Shape letters, everywhere: `B` batch, `T` tokens, `H` hidden size, `A` heads, `D` = H / A head size, `V` vocabulary,
-//! `M` masked positions, `C` classes or choices.
+//! Shapes are written with these letters: `B` batch size, `T` tokens, `L` layers, `H` hidden size, `A` attention heads,
+//! `D` = H / A head size, `I` inputs or intermediate size, `O` outputs, `V` vocabulary size, `M` masked positions, `C`
+//! classes or choices, `N` and `R` rows.
 
 pub mod attention;
 pub mod bert;

@@ -1,24 +1,27 @@
-//! The pooler (paper, section 3.1, "C"): the final hidden state of `[CLS]` as the summary of the whole sequence.
+//! The pooler (Devlin et al. 2018, §3 and §3.1, "C"): a vector for the whole sequence from the last hidden state of
+//! `[CLS]`.
 
 use burn::prelude::*;
 
 use super::Initializer;
 use super::linear::Linear;
 
-/// `tanh(W·h[CLS] + b)`.
+/// The pooler, `tanh(W·h[CLS] + b)`.
 #[derive(Module, Debug)]
 pub struct Pooler {
-    /// H to H.
+    /// Dense layer, H to H.
     pub dense: Linear,
 }
 
 impl Pooler {
-    /// A fresh projection.
+    /// A newly initialized pooler.
     pub fn init(initializer: &mut Initializer) -> Self {
         let hidden = initializer.config().hidden_size;
         Self { dense: initializer.linear(hidden, hidden) }
     }
 
+    /// The pooled output, from the first hidden state of each sequence.
+    ///
     /// # Shapes
     /// - `hidden`: `[B, T, H]`
     /// - output: `[B, H]`

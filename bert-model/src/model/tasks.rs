@@ -1,7 +1,7 @@
-//! BERT with each of its heads, named as in Hugging Face transformers and stored in the same layout.
+//! BERT with each of its heads, with the names and the layout of Hugging Face transformers.
 //!
-//! Pretraining (paper, section 3.1) has the masked-LM and the next-sentence head; fine-tuning (section 4) adds one dense
-//! layer: on the pooled `[CLS]` for sentences and pairs, on every token for tags and answer spans.
+//! Pretraining (Devlin et al. 2018, §3.1) has a masked-LM and a next-sentence head. Fine-tuning (§4) adds one dense layer:
+//! on the pooled output for texts and pairs, on every token for tags and answer spans.
 
 use burn::prelude::*;
 
@@ -11,29 +11,32 @@ use super::{BertInput, BertModel, Initializer};
 use crate::config::BertConfig;
 use crate::ops;
 
-/// The hidden states `[M, H]` at flat positions `b·T + t`, the only ones that the masked-LM head needs to see.
+/// The hidden states `[M, H]` at the flat positions `b·T + t`, so that the masked-LM head runs on masked tokens only.
 fn gather_positions(hidden: Tensor<3>, positions: Tensor<1, Int>) -> Tensor<2> {
     ops::gather_rows(hidden.flatten::<2>(0, 1), positions)
 }
 
-/// `bert_with!(Name { bert, head: Type = init })`: a struct of BERT and its head, with both ways to make one.
+/// `bert_with!(Name { init_bert, head: Type = init_head })`: a model of BERT and its heads, with `init` and `init_with`.
 macro_rules! bert_with {
     ($(#[$doc:meta])* $name:ident { $bert:ident, $($(#[$head_doc:meta])* $head:ident: $kind:ty = $init:expr),+ }) => {
         $(#[$doc])*
         #[derive(Module, Debug)]
         pub struct $name {
-            /// The encoder.
+            /// BERT without a head.
             pub bert: BertModel,
             $($(#[$head_doc])* pub $head: $kind,)+
         }
 
         impl $name {
-            /// A fresh model; everything random comes from the generator of `device` (see [`Device::seed`]).
+            /// Initializes a model. The random weights come from the generator of `device` (see [`Device::seed`]).
+            ///
+            /// # Panics
+            /// If the configuration is invalid (see [`BertConfig::validate`]).
             pub fn init(config: &BertConfig, device: &Device) -> Self {
                 Self::init_with(&mut Initializer::from_device(config, device))
             }
 
-            /// A fresh model with weights from `initializer`.
+            /// Initializes a model with weights from `initializer`.
             pub fn init_with(initializer: &mut Initializer) -> Self {
                 let bert = BertModel::$bert(initializer);
                 Self { bert, $($head: $init(initializer),)+ }
@@ -42,38 +45,38 @@ macro_rules! bert_with {
     };
 }
 
-/// The next-sentence head: the pooled output to 2 scores; 0 = is next, 1 = random.
+/// The next-sentence head, pooled output to 2 logits: 0 = is next, 1 = random.
 fn next_sentence_head(initializer: &mut Initializer) -> Linear {
     initializer.linear(initializer.config().hidden_size, 2)
 }
 
-/// A head with one score for each label.
+/// A head with one logit per label.
 fn label_head(initializer: &mut Initializer) -> TaskHead {
     TaskHead::init(initializer.config().num_labels(), initializer)
 }
 
-/// A head with one score for each choice.
+/// A head with one logit per choice.
 fn choice_head(initializer: &mut Initializer) -> TaskHead {
     TaskHead::init(1, initializer)
 }
 
-/// A head with a start and an end score for each token. Dropout is not part of it.
+/// A head with a start and an end logit per token, without dropout.
 fn span_head(initializer: &mut Initializer) -> Linear {
     initializer.task_head(2)
 }
 
 bert_with! {
-    /// Both pretraining heads (section 3.1).
+    /// BERT with both pretraining heads (Devlin et al. 2018, §3.1).
     BertForPreTraining { init_with_pooler,
-        /// Task 1, masked LM.
+        /// The masked-LM head (task 1).
         mlm: MaskedLmHead = MaskedLmHead::init,
-        /// Task 2, next-sentence prediction: H to 2.
+        /// The next-sentence head (task 2), pooled output to 2 logits: 0 = is next, 1 = random.
         nsp: Linear = next_sentence_head
     }
 }
 
 impl BertForPreTraining {
-    /// Scores of both tasks: masked LM at the flat positions `b·T + t` only, next sentence for each pair.
+    /// The logits of both tasks: masked LM at the flat positions `b·T + t` only, next sentence for each pair.
     ///
     /// # Shapes
     /// - `positions`: `[M]`
@@ -87,15 +90,15 @@ impl BertForPreTraining {
 }
 
 bert_with! {
-    /// The masked-LM head alone.
+    /// BERT with the masked-LM head (Devlin et al. 2018, §3.1, task 1).
     BertForMaskedLM { init_without_pooler,
-        /// Hidden states to scores of WordPieces.
+        /// The masked-LM head, hidden states to logits of WordPieces.
         mlm: MaskedLmHead = MaskedLmHead::init
     }
 }
 
 impl BertForMaskedLM {
-    /// Scores of every WordPiece at the flat positions `b·T + t`.
+    /// The logits of every WordPiece at the flat positions `b·T + t`.
     ///
     /// # Shapes
     /// - `positions`: `[M]`
@@ -107,75 +110,75 @@ impl BertForMaskedLM {
 }
 
 bert_with! {
-    /// The next-sentence head alone.
+    /// BERT with the next-sentence head (Devlin et al. 2018, §3.1, task 2).
     BertForNextSentencePrediction { init_with_pooler,
-        /// The pooled output to 2 scores: 0 = is next, 1 = random.
+        /// The next-sentence head, pooled output to 2 logits: 0 = is next, 1 = random.
         nsp: Linear = next_sentence_head
     }
 }
 
 impl BertForNextSentencePrediction {
-    /// Output: `[B, 2]`.
+    /// The logits `[B, 2]` of each pair: 0 = is next, 1 = random.
     pub fn forward(&self, input: BertInput) -> Tensor<2> {
         self.nsp.forward(self.bert.pool(self.bert.encode(input)))
     }
 }
 
 bert_with! {
-    /// A label (or several, or a value) for a text or a pair (section 4.1, GLUE).
+    /// BERT for a label, several labels or a value for each text or pair (Devlin et al. 2018, §4.1, GLUE).
     BertForSequenceClassification { init_with_pooler,
-        /// The pooled output to one score a label.
+        /// The head, pooled output to one logit per label.
         classifier: TaskHead = label_head
     }
 }
 
 impl BertForSequenceClassification {
-    /// Output: `[B, C]`.
+    /// The logits `[B, C]` of each text or pair.
     pub fn forward(&self, input: BertInput) -> Tensor<2> {
         self.head(self.bert.encode(input))
     }
 
-    /// The scores `[B, C]` from the encoder's output `[B, T, H]`, of which only `[CLS]`'s is read.
+    /// The logits `[B, C]` from the last hidden states `[B, T, H]`, of which only those of `[CLS]` are used.
     pub fn head(&self, hidden: Tensor<3>) -> Tensor<2> {
         self.classifier.forward(self.bert.pool(hidden))
     }
 }
 
 bert_with! {
-    /// A label for every token (section 5.3, named entities).
+    /// BERT for a label for each token (Devlin et al. 2018, §5.3, named entity recognition).
     BertForTokenClassification { init_without_pooler,
-        /// Each hidden state to one score a label.
+        /// The head, each hidden state to one logit per label.
         classifier: TaskHead = label_head
     }
 }
 
 impl BertForTokenClassification {
-    /// Output: `[B, T, C]`.
+    /// The logits `[B, T, C]` of each token.
     pub fn forward(&self, input: BertInput) -> Tensor<3> {
         self.head(self.bert.encode(input))
     }
 
-    /// The scores `[B, T, C]` from the encoder's output `[B, T, H]`.
+    /// The logits `[B, T, C]` from the last hidden states `[B, T, H]`.
     pub fn head(&self, hidden: Tensor<3>) -> Tensor<3> {
         self.classifier.forward(hidden)
     }
 }
 
 bert_with! {
-    /// The span of a text that answers a question (sections 4.2 and 4.3, SQuAD).
+    /// BERT for the span of a text that answers a question (Devlin et al. 2018, §4.2 and §4.3, SQuAD).
     BertForQuestionAnswering { init_without_pooler,
-        /// Each hidden state to a start and an end score.
+        /// The head, each hidden state to a start and an end logit.
         qa_outputs: Linear = span_head
     }
 }
 
 impl BertForQuestionAnswering {
-    /// Start scores and end scores, each `[B, T]`.
+    /// The start and the end logits of each token, each `[B, T]`.
     pub fn forward(&self, input: BertInput) -> (Tensor<2>, Tensor<2>) {
         self.head(self.bert.encode(input))
     }
 
-    /// Start and end scores, each `[B, T]`, from the encoder's output `[B, T, H]`.
+    /// The start and the end logits, each `[B, T]`, from the last hidden states `[B, T, H]`.
     pub fn head(&self, hidden: Tensor<3>) -> (Tensor<2>, Tensor<2>) {
         let logits = self.qa_outputs.forward(hidden);
         let column = |index: usize| logits.clone().slice_dim(2, index..index + 1).squeeze_dim(2);
@@ -184,16 +187,18 @@ impl BertForQuestionAnswering {
 }
 
 bert_with! {
-    /// The best of several continuations (section 4.4, SWAG).
+    /// BERT for the best of several continuations of a text (Devlin et al. 2018, §4.4, SWAG).
     BertForMultipleChoice { init_with_pooler,
-        /// The pooled output to one score.
+        /// The head, pooled output to one logit.
         classifier: TaskHead = choice_head
     }
 }
 
 impl BertForMultipleChoice {
+    /// The logits of the choices of each example.
+    ///
     /// # Shapes
-    /// - `input`: `[B·C, T]`, the choices of one example behind each other
+    /// - `input`: `[B·C, T]`, the C choices of each example in consecutive rows
     /// - output: `[B, C]`
     pub fn forward(&self, input: BertInput, choices: usize) -> Tensor<2> {
         let scores = self.head(self.bert.encode(input));
@@ -201,7 +206,7 @@ impl BertForMultipleChoice {
         scores.reshape([rows / choices, choices])
     }
 
-    /// The score `[B·C, 1]` of each text from the encoder's output `[B·C, T, H]`, of which only `[CLS]`'s is read.
+    /// The logit `[B·C, 1]` of each text from the last hidden states `[B·C, T, H]`, of which only those of `[CLS]` are used.
     pub fn head(&self, hidden: Tensor<3>) -> Tensor<2> {
         self.classifier.forward(self.bert.pool(hidden))
     }

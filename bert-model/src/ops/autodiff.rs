@@ -1,4 +1,4 @@
-//! How an operation with a gradient of its own is tied to burn's autodiff.
+//! Operations with a hand-written gradient, as nodes of burn's autodiff graph.
 
 use std::fmt::Debug;
 
@@ -9,20 +9,19 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend};
 
-/// An operation of `N` inputs that may have gradients, computed on backend `B`. What has none (masks, sizes) is part of
-/// the operation itself.
+/// An operation on backend `B` with `N` differentiable inputs. Other inputs (masks, sizes) are fields of the operation.
 pub(super) trait Differentiable<B: Backend, const N: usize>: Clone + Send + Debug + 'static {
-    /// What the gradient needs.
+    /// What the backward pass needs of the forward pass.
     type Saved: Clone + Send + Debug + 'static;
 
-    /// The output, and what the gradient needs.
+    /// Computes the output, and what the backward pass needs.
     fn forward(&self, inputs: [FloatTensor<B>; N]) -> (FloatTensor<B>, Self::Saved);
 
-    /// The gradients of the inputs from that of the output; those that are not `wanted` may be left out.
+    /// Computes the gradients of the inputs from that of the output. Those that are not `wanted` may be `None`.
     fn backward(self, saved: Self::Saved, gradient: FloatTensor<B>, wanted: [bool; N]) -> [Option<FloatTensor<B>>; N];
 }
 
-/// A step of the backward pass.
+/// The backward pass of an operation.
 #[derive(Debug)]
 struct Step<O>(O);
 
@@ -40,7 +39,7 @@ impl<B: Backend, O: Differentiable<B, N>, const N: usize> Backward<B, N> for Ste
     }
 }
 
-/// Applies an operation to tensors that may be part of a graph.
+/// Applies an operation to tensors on the autodiff backend, and records it in their graph if they have one.
 pub(super) fn apply<O: Differentiable<B, N>, B: Backend, C: CheckpointStrategy, const N: usize>(
     operation: O,
     inputs: [FloatTensor<Autodiff<B, C>>; N],

@@ -1,5 +1,5 @@
-//! Cross-entropy over many classes without a second copy of the scores: the forward pass only reads them, the gradient
-//! takes their place.
+//! Cross-entropy over many classes without a second copy of the logits: the forward pass on flex only reads them, and the
+//! backward pass overwrites them with their gradient.
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::flex::FlexTensor;
@@ -14,17 +14,17 @@ use super::flex::{by_lanes, contiguous, elements, sum_of, tensor_from, with_valu
 use super::math::exp_or_zero;
 use super::{TensorMetadata, is_fast, upcast};
 
-/// `−log softmax(logits)[target]` of each row, in nats.
+/// The cross-entropy of each row, `−log softmax(logits)[target]`, in nats.
 ///
 /// # Shapes
 /// - `logits`: `[N, C]`
 /// - `targets`: `[N]`, each in 0..C
-/// - output: `[N]`, in `f32` also for scores of half precision
+/// - output: `[N]`, in `f32` also for logits of half precision
 ///
 /// # Panics
-/// If the shapes are others, or a target is no class.
+/// If the shapes do not match, or a target is not below C.
 pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
-    assert_eq!(logits.dims()[0], targets.dims()[0], "rows of scores and targets");
+    assert_eq!(logits.dims()[0], targets.dims()[0], "rows of logits and targets");
     #[cfg(feature = "cube")]
     if super::cube::runs(&logits) && logits.dims()[0] > 0 {
         return super::cube::cross_entropy(logits, targets);
@@ -36,51 +36,32 @@ pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     log_softmax(logits, 1).gather(1, targets.unsqueeze_dim(1)).squeeze_dim::<1>(1).neg()
 }
 
-/// The fast version.
+/// Cross-entropy in one pass over the logits.
 #[backend_extension(Flex, Autodiff)]
 pub trait CrossEntropyOps: Backend {
-    /// The losses `[N]`.
+    /// The losses `[N]` of logits `[N, C]` and targets `[N]`.
     fn fast_cross_entropy(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> FloatTensor<Self>;
 }
 
-/// The gradient of the fast version.
-pub trait CrossEntropyGradient: CrossEntropyOps {
-    /// The losses `[N]`, and the logarithm of each row's sum of exponentials `[N]`, which the gradient needs.
-    fn cross_entropy_with_log_sums(
-        logits: FloatTensor<Self>,
-        targets: IntTensor<Self>,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>);
-
-    /// The gradient of the scores from that of each row's loss: `(softmax(logits) − one_hot(target)) · gradient`.
-    fn cross_entropy_gradient(
-        logits: FloatTensor<Self>,
-        targets: IntTensor<Self>,
-        log_sums: FloatTensor<Self>,
-        gradient: FloatTensor<Self>,
-    ) -> FloatTensor<Self>;
-}
-
-/// Whole numbers of either width.
-fn indices(x: &FlexTensor) -> Vec<usize> {
-    let (x, count) = (x.to_contiguous(), x.shape().num_elements());
-    match x.dtype() {
-        DType::I32 => x.storage::<i32>()[..count].iter().map(|&index| index as usize).collect(),
-        _ => x.storage::<i64>()[..count].iter().map(|&index| index as usize).collect(),
-    }
-}
-
 impl CrossEntropyOps for Flex {
-    fn fast_cross_entropy(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> FloatTensor<Self> {
-        Self::cross_entropy_with_log_sums(logits, targets).0
+    fn fast_cross_entropy(logits: FlexTensor, targets: FlexTensor) -> FlexTensor {
+        FastCrossEntropy { targets }.forward([logits]).0
     }
 }
 
-impl CrossEntropyGradient for Flex {
-    fn cross_entropy_with_log_sums(
-        logits: FloatTensor<Self>,
-        targets: IntTensor<Self>,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let (logits, targets) = (contiguous(logits), indices(&targets));
+/// [`CrossEntropyOps::fast_cross_entropy`] for autodiff.
+#[derive(Debug, Clone)]
+struct FastCrossEntropy {
+    targets: FlexTensor,
+}
+
+impl Differentiable<Flex, 1> for FastCrossEntropy {
+    /// The logits, and the logarithm of each row's sum of exponentials, `[N]`.
+    type Saved = [FlexTensor; 2];
+
+    fn forward(&self, [logits]: [FlexTensor; 1]) -> (FlexTensor, Self::Saved) {
+        let saved = logits.clone();
+        let (logits, targets) = (contiguous(logits), indices(&self.targets));
         let (values, classes) = (elements(&logits), logits.shape()[1].max(1));
         let (mut losses, mut log_sums) = (Vec::with_capacity(targets.len()), Vec::with_capacity(targets.len()));
         Arch::new().dispatch(
@@ -94,20 +75,21 @@ impl CrossEntropyGradient for Flex {
                 }
             },
         );
-        let shape = Shape::from([targets.len()]);
-        (tensor_from(losses, shape.clone()), tensor_from(log_sums, shape))
+        let [losses, log_sums] = [losses, log_sums].map(|values| tensor_from(values, Shape::from([targets.len()])));
+        (losses, [saved, log_sums])
     }
 
-    fn cross_entropy_gradient(
-        logits: FloatTensor<Self>,
-        targets: IntTensor<Self>,
-        log_sums: FloatTensor<Self>,
-        gradient: FloatTensor<Self>,
-    ) -> FloatTensor<Self> {
+    /// `(softmax(logits) − one_hot(target)) · gradient`, for each row.
+    fn backward(
+        self,
+        [logits, log_sums]: Self::Saved,
+        gradient: FlexTensor,
+        _wanted: [bool; 1],
+    ) -> [Option<FlexTensor>; 1] {
         let [logits, log_sums, gradient] = [logits, log_sums, gradient].map(contiguous);
-        let (classes, targets) = (logits.shape()[1].max(1), indices(&targets));
+        let (classes, targets) = (logits.shape()[1].max(1), indices(&self.targets));
         let (log_sums, gradients) = (elements(&log_sums), elements(&gradient));
-        with_values_mut(
+        let dlogits = with_values_mut(
             logits,
             #[inline(always)]
             |values| {
@@ -119,36 +101,22 @@ impl CrossEntropyGradient for Flex {
                     row[target] -= gradient;
                 }
             },
-        )
+        );
+        [Some(dlogits)]
     }
 }
 
-/// [`CrossEntropyOps::fast_cross_entropy`] within a graph.
-#[derive(Debug, Clone)]
-struct FastCrossEntropy<B: Backend> {
-    targets: IntTensor<B>,
-}
-
-impl<B: CrossEntropyGradient> Differentiable<B, 1> for FastCrossEntropy<B> {
-    type Saved = [FloatTensor<B>; 2];
-
-    fn forward(&self, [logits]: [FloatTensor<B>; 1]) -> (FloatTensor<B>, Self::Saved) {
-        let (losses, log_sums) = B::cross_entropy_with_log_sums(logits.clone(), self.targets.clone());
-        (losses, [logits, log_sums])
-    }
-
-    fn backward(
-        self,
-        [logits, log_sums]: Self::Saved,
-        gradient: FloatTensor<B>,
-        _wanted: [bool; 1],
-    ) -> [Option<FloatTensor<B>>; 1] {
-        [Some(B::cross_entropy_gradient(logits, self.targets, log_sums, gradient))]
+/// The values of an integer tensor of either width.
+fn indices(x: &FlexTensor) -> Vec<usize> {
+    let (x, count) = (x.to_contiguous(), x.shape().num_elements());
+    match x.dtype() {
+        DType::I32 => x.storage::<i32>()[..count].iter().map(|&index| index as usize).collect(),
+        _ => x.storage::<i64>()[..count].iter().map(|&index| index as usize).collect(),
     }
 }
 
-impl<B: CrossEntropyGradient, C: CheckpointStrategy> CrossEntropyOps for Autodiff<B, C> {
+impl<C: CheckpointStrategy> CrossEntropyOps for Autodiff<Flex, C> {
     fn fast_cross_entropy(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> FloatTensor<Self> {
-        apply::<_, B, C, 1>(FastCrossEntropy::<B> { targets }, [logits])
+        apply::<_, Flex, C, 1>(FastCrossEntropy { targets }, [logits])
     }
 }

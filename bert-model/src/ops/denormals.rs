@@ -1,17 +1,16 @@
-//! Numbers too small for a full mantissa make a processor's arithmetic many times slower: one matrix product with them took
-//! ten times as long. They are noise here, so the worker threads take them for 0, in what they read and what they write.
+//! Flushing denormal numbers to zero. Arithmetic with them is many times slower (ten times for one matrix product), and
+//! here they are noise.
 
-/// From now on this thread takes denormal numbers for 0, where its processor can be told so (x86-64, AArch64).
+/// Makes this thread treat denormal numbers as 0 in inputs and outputs, on x86-64 and AArch64. Elsewhere does nothing.
 pub(crate) fn flush() {
     #[cfg(target_arch = "x86_64")]
     {
         /// "Flush to zero" and "denormals are zero" of the MXCSR register.
         const FLUSH: u32 = (1 << 15) | (1 << 6);
         let mut control = 0_u32;
-        // SAFETY: both instructions only move the control register, to and from a variable of its size. SSE is part of
-        // every x86-64. Rust asks that this register be left alone, since compilers compute constants in the default
-        // mode; beyond denormals nothing differs in this one, and either result is good for the worker threads, all of whose
-        // life is spent in it.
+        // SAFETY: both instructions only move the control register, to and from a variable of its size, and every x86-64
+        // has SSE. Rust assumes the default mode of this register, in which the compiler evaluates constants. The modes
+        // differ in denormals alone, where either result is fine for the worker threads, which never leave this mode.
         unsafe {
             std::arch::asm!("stmxcsr [{}]", in(reg) &mut control, options(nostack));
             control |= FLUSH;
@@ -23,7 +22,7 @@ pub(crate) fn flush() {
         /// "Flush to zero" of the FPCR register.
         const FLUSH: u64 = 1 << 24;
         let mut control: u64;
-        // SAFETY: as above.
+        // SAFETY: as for x86-64; both instructions only move the control register.
         unsafe {
             std::arch::asm!("mrs {}, fpcr", out(reg) control);
             control |= FLUSH;
@@ -36,7 +35,7 @@ pub(crate) fn flush() {
 mod tests {
     #[test]
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-    fn denormals_become_zero_in_the_thread_that_asks_for_it() {
+    fn denormals_become_zero_in_this_thread_only() {
         let halved = || std::hint::black_box(f32::MIN_POSITIVE) * std::hint::black_box(0.5);
         assert!(halved() > 0.0);
         let flushed = std::thread::spawn(move || {

@@ -1,9 +1,9 @@
-//! Which elements dropout zeroes: a function of the seed of the step, the place in the model, the number of the sequence
-//! within the batch, and the index within the sequence.
+//! Dropout masks: which elements dropout zeroes, as a function of the step's seed, the site (which application of dropout
+//! in the model), the sequence's number in the batch, and the element's index in the sequence.
 //!
-//! Nothing is stored for the backward pass, nothing has to be saved with a checkpoint, and every backend, on any number
-//! of cores, zeroes the same elements. The random numbers are a hash of the index (the finalizer of MurmurHash3, keyed at
-//! both ends), which the compiler turns into vector instructions.
+//! So no mask is stored for the backward pass or in a checkpoint, and every backend on any number of cores zeroes the same
+//! elements. The random bits are a hash of the index (the finalizer of MurmurHash3, keyed at both ends), which compiles to
+//! vector instructions.
 
 use std::cell::Cell;
 
@@ -12,84 +12,86 @@ use burn::tensor::{Device, Tensor};
 
 use super::hash::{mix, scramble};
 
-/// Where this thread's masks stand: the seed of the step, the number of the first sequence of this thread's part within
-/// the batch, and how many times dropout was applied since the seed was set.
+/// The position in this thread's sequence of masks: the step's seed, the number in the batch of the first sequence of this
+/// thread's shard, and the site, the number of applications of dropout since the seed was set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Stream {
+pub(crate) struct MaskPosition {
     pub seed: u64,
     pub first_sequence: u32,
     pub site: u32,
 }
 
 thread_local! {
-    static STREAM: Cell<Stream> = const { Cell::new(Stream { seed: 0, first_sequence: 0, site: 0 }) };
+    /// The position of this thread.
+    static POSITION: Cell<MaskPosition> = const { Cell::new(MaskPosition { seed: 0, first_sequence: 0, site: 0 }) };
 }
 
-/// Begins new masks on this thread, whose inputs are the sequences of a batch from number `first_sequence` on. The
-/// trainer does so before every part of a micro-batch; the same seed and sequence have the same masks wherever the batch
-/// was cut.
+/// Seeds this thread's masks, for a shard of the batch that starts with sequence number `first_sequence`.
+///
+/// The trainer calls this before every shard of a micro-batch. A sequence has the same masks for the same seed, however
+/// the batch is sharded.
 pub fn seed(seed: u64, first_sequence: usize) {
-    resume(Stream { seed, first_sequence: first_sequence as u32, site: 0 });
+    restore(MaskPosition { seed, first_sequence: first_sequence as u32, site: 0 });
 }
 
-/// Where this thread's masks stand.
-pub(crate) fn stream() -> Stream {
-    STREAM.get()
+/// The current position of this thread's masks.
+pub(crate) fn position() -> MaskPosition {
+    POSITION.get()
 }
 
-/// Returns to an earlier place, to draw the same masks again.
-pub(crate) fn resume(stream: Stream) {
-    STREAM.set(stream);
+/// Restores an earlier position, so that the same masks are drawn again.
+pub(crate) fn restore(position: MaskPosition) {
+    POSITION.set(position);
 }
 
-/// One application of dropout: which elements it zeroes.
+/// The mask of one application of dropout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mask {
-    /// Of the step and of the place in the model.
+    /// Hash of the step's seed and the site.
     pub(super) key: u64,
-    /// Number of the input's first sequence within the batch.
+    /// The number in the batch of the input's first sequence.
     pub(super) first_sequence: u32,
-    /// Probability in units of 2⁻³²; 0 for no dropout.
+    /// The probability in units of 2⁻³²; 0 for no dropout.
     pub(super) p: u32,
 }
 
 impl Mask {
-    /// Zeroes nothing.
+    /// No dropout.
     pub(super) const NONE: Self = Self { key: 0, first_sequence: 0, p: 0 };
 
-    /// The next mask of this thread's stream.
+    /// The mask at this thread's next site, with probability `p`.
     pub(super) fn next(p: f64) -> Self {
-        let stream = next_site();
-        Self { key: site_key(stream.seed, stream.site), first_sequence: stream.first_sequence, p: threshold(p) }
+        let position = next_site();
+        Self { key: site_key(position.seed, position.site), first_sequence: position.first_sequence, p: threshold(p) }
     }
 
-    /// The key of a sequence of the input, by its number there; of one attention head where `groups` heads share it.
+    /// The key of one sequence of the input; with several `groups` (attention heads) per sequence, that of one group.
     #[inline(always)]
     pub(super) fn key_of(&self, sequence: usize, group: usize, groups: usize) -> u64 {
         let sequence = self.first_sequence.wrapping_add(sequence as u32);
         sequence_key(self.key, sequence.wrapping_mul(groups as u32).wrapping_add(group as u32))
     }
 
-    /// 1 / (1 − p).
+    /// The factor of the elements that are kept, 1 / (1 − p).
     #[inline(always)]
     pub(super) fn scale(&self) -> f32 {
         scale(self.p)
     }
 }
 
-/// Where the next application of dropout on this thread stands.
-pub(super) fn next_site() -> Stream {
-    let stream = STREAM.get();
-    STREAM.set(Stream { site: stream.site + 1, ..stream });
-    stream
+/// Returns the current position and moves to the next site.
+pub(super) fn next_site() -> MaskPosition {
+    let position = POSITION.get();
+    POSITION.set(MaskPosition { site: position.site + 1, ..position });
+    position
 }
 
-/// The key of one application of dropout.
+/// The key of a site.
 pub(super) fn site_key(seed: u64, site: u32) -> u64 {
     mix(seed ^ mix(u64::from(site)))
 }
 
-/// The key of one sequence. All of it is 32-bit arithmetic, which GPUs have.
+/// The key of one sequence at the site of `key`. Uses 32-bit arithmetic only, for GPUs.
 #[inline(always)]
 pub(super) fn sequence_key(key: u64, number: u32) -> u64 {
     let low = scramble(number.wrapping_mul(0x9E37_79B9) ^ key as u32);
@@ -97,12 +99,12 @@ pub(super) fn sequence_key(key: u64, number: u32) -> u64 {
     u64::from(high) << 32 | u64::from(low)
 }
 
-/// A probability in units of 2⁻³².
+/// The probability in units of 2⁻³².
 pub(super) fn threshold(p: f64) -> u32 {
     (p * f64::from(u32::MAX)) as u32
 }
 
-/// 32 random bits for element `index` of a sequence.
+/// The 32 random bits of element `index` of the sequence of `key`.
 #[inline(always)]
 pub(super) fn bits(key: u64, index: u32) -> u32 {
     let mut x = index.wrapping_mul(0x9E37_79B9) ^ key as u32;
@@ -112,40 +114,40 @@ pub(super) fn bits(key: u64, index: u32) -> u32 {
     x ^ (x >> 15)
 }
 
-/// What element `index` of a sequence is multiplied by: 0, or 1 / (1 − p).
+/// The factor of element `index` of the sequence of `key`: 0, or 1 / (1 − p).
 #[inline(always)]
 pub(super) fn factor(key: u64, index: u32, p: u32, scale: f32) -> f32 {
     if bits(key, index) < p { 0.0 } else { scale }
 }
 
-/// 1 / (1 − p).
+/// The factor of the elements that are kept, 1 / (1 − p).
 #[inline(always)]
 pub(super) fn scale(p: u32) -> f32 {
     (1.0 / (1.0 - f64::from(p) / f64::from(u32::MAX))) as f32
 }
 
-/// The index of an attention probability within the mask of its head; at most 65,536 tokens have places of their own.
+/// The index of an attention probability in the mask of its head. Unique for up to 65,536 tokens.
 #[inline(always)]
 pub(super) fn attention_index(from: usize, to: usize) -> u32 {
     (from as u32) << 16 | to as u32 & 0xFFFF
 }
 
-/// Dropout as a layer: at work on a training device, else nothing.
+/// Dropout (Srivastava et al. 2014) as a layer: active on an autodiff device, else the identity.
 #[derive(Module, Debug)]
 pub struct Dropout {
-    /// Probability of zeroing an element, at least 0 and below 1.
+    /// The probability of zeroing an element, at least 0 and below 1.
     pub probability: f64,
-    /// Cleared when a part of the model is frozen.
+    /// Cleared when this part of the model is frozen.
     pub training: Param<Flag>,
 }
 
 impl Dropout {
-    /// With the given probability.
+    /// A layer with the given probability.
     pub fn new(probability: f64) -> Self {
         Self { probability, training: Param::from_bool(true) }
     }
 
-    /// Output: the shape of the input.
+    /// Applies dropout if it is active. The output has the shape of `x`, whose first dimension counts sequences.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         match self.active(&x.device()) {
             Some(p) => super::dropout(x, p),
@@ -153,7 +155,7 @@ impl Dropout {
         }
     }
 
-    /// The probability, if there is to be dropout on this device.
+    /// The probability if dropout is active on this device, else `None`.
     pub fn active(&self, device: &Device) -> Option<f64> {
         let is_active = self.training.is_enabled() && device.is_autodiff() && self.probability > 0.0;
         is_active.then_some(self.probability)
@@ -192,13 +194,13 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_a_batch_has_the_masks_of_its_sequences() {
+    fn a_shard_of_a_batch_has_the_masks_of_its_sequences() {
         seed(5, 0);
         let whole = Mask::next(0.1);
         seed(5, 3);
-        let part = Mask::next(0.1);
-        assert_eq!(whole.key_of(4, 1, 2), part.key_of(1, 1, 2));
-        assert_ne!(whole.key_of(4, 1, 2), part.key_of(1, 0, 2));
+        let shard = Mask::next(0.1);
+        assert_eq!(whole.key_of(4, 1, 2), shard.key_of(1, 1, 2));
+        assert_ne!(whole.key_of(4, 1, 2), shard.key_of(1, 0, 2));
     }
 
     #[test]

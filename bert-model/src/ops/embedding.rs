@@ -1,12 +1,12 @@
-//! The input representation (paper, section 3, figure 2): word, position and token-type embeddings, added up, normalized,
-//! with dropout.
+//! BERT's input representation (Devlin et al. 2018, §3 and figure 2): the sum of word, position and token-type embeddings,
+//! layer-normalized, with dropout.
 
 use burn::prelude::*;
 use burn::tensor::module::embedding;
 
 use super::{dropout, layer_norm};
 
-/// Rows of a matrix by their numbers, some perhaps more than once.
+/// Selects rows of a matrix by their numbers, which may repeat.
 ///
 /// # Shapes
 /// - `x`: `[R, H]`
@@ -20,14 +20,15 @@ pub fn gather_rows(x: Tensor<2>, positions: Tensor<1, Int>) -> Tensor<2> {
     x.select(0, positions)
 }
 
-/// `dropout(layer_norm(words + types[type_ids] + positions[0..T]))`.
+/// BERT's input representation, `dropout(layer_norm(words + types[type_ids] + positions[0..T]))`.
+///
+/// `p` is the dropout probability; `None` for no dropout.
 ///
 /// # Shapes
 /// - `words` and output: `[B, T, H]`
 /// - `positions`: `[P, H]`, P at least T
 /// - `types`: `[K, H]`; `type_ids`: `[B, T]`, each in 0..K
 /// - `gamma`, `beta`: `[H]`
-/// - `p`: the probability of zeroing an element of the output, if there is to be dropout
 pub fn embed(
     words: Tensor<3>,
     positions: Tensor<2>,

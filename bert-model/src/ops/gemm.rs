@@ -1,8 +1,8 @@
-//! Matrix products on slices, through the gemm crate.
+//! Matrix products of slices, by the `gemm` crate.
 
 use gemm::Parallelism;
 
-/// A matrix within a slice: its first element, the distance of rows and that of columns.
+/// Where a matrix lies in a slice: its first element, and the strides of rows and columns, all in elements.
 #[derive(Clone, Copy)]
 pub(super) struct View {
     pub start: usize,
@@ -11,38 +11,42 @@ pub(super) struct View {
 }
 
 impl View {
-    /// Rows of this many columns, one behind the other.
-    pub fn rows_of(columns: usize) -> Self {
+    /// A contiguous row-major matrix with this many columns.
+    pub fn row_major(columns: usize) -> Self {
         Self { start: 0, row: columns, column: 1 }
     }
 
-    /// The same matrix from this row on.
-    pub fn below(self, row: usize) -> Self {
-        Self { start: self.start + row * self.row, ..self }
+    /// The matrix without its first `rows` rows.
+    pub fn skip_rows(self, rows: usize) -> Self {
+        Self { start: self.start + rows * self.row, ..self }
     }
 
+    /// The transposed matrix.
     pub fn transposed(self) -> Self {
         Self { row: self.column, column: self.row, ..self }
     }
 
-    /// Whether all elements of a matrix of this size lie within a slice.
+    /// Whether all elements of a matrix of this size lie within a slice of this length.
     fn fits(self, rows: usize, columns: usize, length: usize) -> bool {
         rows == 0 || columns == 0 || self.start + (rows - 1) * self.row + (columns - 1) * self.column < length
     }
 }
 
-/// What a product does with the numbers that its output holds.
+/// Whether a product replaces the values of its output or is added to them.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Output {
-    Replaced,
-    AddedTo,
+pub(super) enum Write {
+    Replace,
+    Add,
 }
 
-/// `output = left · right` or `output += left · right`, with `[rows, inner]` and `[inner, columns]`; on the threads of
-/// the rayon pool that it is called from, if there is enough to do.
-pub(super) fn product(
+/// Multiplications in a product from which on several threads are faster than one.
+const PARALLEL_FROM: usize = 1 << 22;
+
+/// `output = left · right` or `output += left · right`, of shapes `[rows, inner]` and `[inner, columns]`. Large products
+/// use all threads of the current rayon pool.
+pub(super) fn matmul(
     [rows, columns, inner]: [usize; 3],
-    effect: Output,
+    write: Write,
     (output, o): (&mut [f32], View),
     (left, l): (&[f32], View),
     (right, r): (&[f32], View),
@@ -51,10 +55,10 @@ pub(super) fn product(
         o.fits(rows, columns, output.len()) && l.fits(rows, inner, left.len()) && r.fits(inner, columns, right.len())
     );
     let threads = match rows.saturating_mul(columns).saturating_mul(inner) {
-        ..WORTH_SHARING => 1,
+        ..PARALLEL_FROM => 1,
         _ => rayon::current_num_threads(),
     };
-    // SAFETY: every element that gemm reads or writes is within its slice: asserted above.
+    // SAFETY: the assertion above: every element that gemm reads or writes lies within its slice.
     unsafe {
         gemm::gemm(
             rows,
@@ -63,7 +67,7 @@ pub(super) fn product(
             output.as_mut_ptr().add(o.start),
             o.column as isize,
             o.row as isize,
-            effect == Output::AddedTo,
+            write == Write::Add,
             left.as_ptr().add(l.start),
             l.column as isize,
             l.row as isize,
@@ -79,6 +83,3 @@ pub(super) fn product(
         );
     }
 }
-
-/// Multiplications from which on threads pay.
-const WORTH_SHARING: usize = 1 << 22;

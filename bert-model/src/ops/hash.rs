@@ -1,7 +1,6 @@
-//! The hashes behind every random number that must be the same wherever and whenever it is drawn: bijections that leave
-//! no bit where it was.
+//! Integer hashes for random numbers that must not depend on the order in which they are drawn.
 
-/// SplitMix64's finalizer.
+/// The finalizer of SplitMix64, a bijection of 64-bit integers.
 pub fn mix(x: u64) -> u64 {
     let x = x.wrapping_add(0x9E37_79B9_7F4A_7C15);
     let x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -9,7 +8,7 @@ pub fn mix(x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// MurmurHash3's 32-bit finalizer.
+/// The 32-bit finalizer of MurmurHash3, a bijection.
 #[inline(always)]
 pub fn scramble(x: u32) -> u32 {
     let x = (x ^ (x >> 16)).wrapping_mul(0x85EB_CA6B);

@@ -1,26 +1,25 @@
-//! Layer normalization (Ba et al. 2016): every row to mean 0 and variance 1, then times γ plus β; also of a residual sum
-//! with dropout, in one pass over memory.
+//! Layer normalization (Ba et al. 2016): every row is brought to mean 0 and variance 1, then scaled by γ and shifted by β.
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::prelude::*;
 use pulp::Arch;
 
 use super::autodiff::{Differentiable, apply};
-use super::dropout::{Mask, factor};
-use super::flex::{contiguous, elements, sum_of, sum_of_products, tensor_from, with_values_mut};
-use super::{TensorMetadata, by_rows, dropout_with, is_fast, is_half, rows_of_a_sequence, upcast};
+use super::flex::{contiguous, elements, sum_of, sum_of_products, tensor_from};
+use super::{TensorMetadata, by_rows, is_fast, is_half, upcast};
 
-/// `(x − mean) / √(variance + ε) · γ + β` along the last dimension, with the variance of the row itself (over H, not
-/// H − 1).
+/// Layer normalization, `(x − mean) / √(variance + ε) · γ + β` along the last dimension, with the biased variance (over H,
+/// not H − 1). Inputs of half precision are normalized in `f32`.
 ///
 /// # Shapes
 /// - `x` and output: `[…, H]`
 /// - `gamma`, `beta`: `[H]`
 ///
 /// # Panics
-/// If the shapes are others.
+/// If the shapes do not match.
 pub fn layer_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, beta: Tensor<1>, epsilon: f64) -> Tensor<D> {
     assert_eq!([gamma.dims(), beta.dims()], [[x.dims()[D - 1]]; 2], "shapes of γ and β");
     #[cfg(feature = "cube")]
@@ -42,67 +41,7 @@ pub fn layer_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, beta: Tensor<1
     centered / (variance + epsilon).sqrt() * gamma.unsqueeze() + beta.unsqueeze()
 }
 
-/// `layer_norm(residual + dropout(x·W + b))`: a dense layer and what closes its half of an encoder layer; see [`add_norm`].
-///
-/// # Shapes
-/// - `x`: `[…, I]`
-/// - `weight`: `[I, H]`, `bias`: `[H]`
-/// - `residual` and output: `[…, H]`
-/// - `gamma`, `beta`: `[H]`
-///
-/// # Panics
-/// If the shapes are others.
-pub fn linear_add_norm<const D: usize>(
-    x: Tensor<D>,
-    (weight, bias): (Tensor<2>, Tensor<1>),
-    residual: Tensor<D>,
-    dropout: Option<f64>,
-    (gamma, beta): (Tensor<1>, Tensor<1>),
-    epsilon: f64,
-) -> Tensor<D> {
-    #[cfg(feature = "cube")]
-    if super::cube::runs(&x) {
-        return super::cube::linear_add_norm(x, (weight, bias), residual, dropout, (gamma, beta), epsilon);
-    }
-    add_norm(residual, super::linear(x, weight, bias), dropout, gamma, beta, epsilon)
-}
-
-/// `layer_norm(residual + dropout(x))`: what closes each half of an encoder layer ("Add & Norm", Vaswani et al. 2017,
-/// figure 1).
-///
-/// # Shapes
-/// - `x`, `residual` and output: `[…, H]`
-/// - `gamma`, `beta`: `[H]`
-/// - `dropout`: the probability of zeroing an element of `x`, if there is to be dropout
-///
-/// # Panics
-/// If the shapes are others.
-pub fn add_norm<const D: usize>(
-    residual: Tensor<D>,
-    x: Tensor<D>,
-    dropout: Option<f64>,
-    gamma: Tensor<1>,
-    beta: Tensor<1>,
-    epsilon: f64,
-) -> Tensor<D> {
-    assert_eq!(residual.dims(), x.dims(), "shapes of the two summands");
-    assert_eq!([gamma.dims(), beta.dims()], [[x.dims()[D - 1]]; 2], "shapes of γ and β");
-    let dropout = dropout.map(Mask::next);
-    if !is_fast(&x) {
-        let x = dropout.map_or(x.clone(), |mask| dropout_with(x, mask));
-        return layer_norm(residual + x, gamma, beta, epsilon);
-    }
-    let (dropout, tokens) = (dropout.unwrap_or(Mask::NONE), rows_of_a_sequence(&x));
-    let (gamma, beta) = (gamma.into_dispatch(), beta.into_dispatch());
-    by_rows(x, |x| {
-        let residual = residual.reshape::<2, _>(x.shape()).into_dispatch();
-        // x is moved: uniquely owned, it is changed in place.
-        let x = x.into_dispatch();
-        Tensor::from_dispatch(Dispatch::fast_add_norm(residual, x, gamma, beta, epsilon as f32, dropout, tokens))
-    })
-}
-
-/// The fast versions.
+/// Layer normalization in one pass over memory.
 #[backend_extension(Flex, Autodiff)]
 pub trait LayerNormOps: Backend {
     /// Shapes: `x` and output `[R, H]`, `gamma` and `beta` `[H]`.
@@ -112,56 +51,77 @@ pub trait LayerNormOps: Backend {
         beta: FloatTensor<Self>,
         epsilon: f32,
     ) -> FloatTensor<Self>;
+}
 
-    /// The normalized sum of `residual` and `x` after dropout; shapes as of [`LayerNormOps::fast_layer_norm`]. A sequence
-    /// has `tokens` rows.
-    fn fast_add_norm(
-        residual: FloatTensor<Self>,
+impl LayerNormOps for Flex {
+    fn fast_layer_norm(x: FlexTensor, gamma: FlexTensor, beta: FlexTensor, epsilon: f32) -> FlexTensor {
+        FastLayerNorm { epsilon }.forward([x, gamma, beta]).0
+    }
+}
+
+/// [`LayerNormOps::fast_layer_norm`] for autodiff.
+#[derive(Debug, Clone)]
+struct FastLayerNorm {
+    epsilon: f32,
+}
+
+impl Differentiable<Flex, 3> for FastLayerNorm {
+    /// The input and γ.
+    type Saved = [FlexTensor; 2];
+
+    fn forward(&self, [x, gamma, beta]: [FlexTensor; 3]) -> (FlexTensor, Self::Saved) {
+        let saved = [x.clone(), gamma.clone()];
+        let [x, gamma, beta] = [x, gamma, beta].map(contiguous);
+        let (values, gamma, beta) = (elements(&x), elements(&gamma), elements(&beta));
+        let mut output = Vec::with_capacity(values.len());
+        Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                for row in values.chunks_exact(gamma.len().max(1)) {
+                    normalize(row, gamma, beta, self.epsilon, &mut output);
+                }
+            },
+        );
+        (tensor_from(output, x.shape()), saved)
+    }
+
+    fn backward(self, [x, gamma]: Self::Saved, gradient: FlexTensor, _wanted: [bool; 3]) -> [Option<FlexTensor>; 3] {
+        layer_norm_backward(x, gamma, gradient, self.epsilon).map(Some)
+    }
+}
+
+impl<C: CheckpointStrategy> LayerNormOps for Autodiff<Flex, C> {
+    fn fast_layer_norm(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
         beta: FloatTensor<Self>,
         epsilon: f32,
-        dropout: Mask,
-        tokens: usize,
-    ) -> FloatTensor<Self>;
+    ) -> FloatTensor<Self> {
+        apply::<_, Flex, C, 3>(FastLayerNorm { epsilon }, [x, gamma, beta])
+    }
 }
 
-/// The gradients of the fast versions.
-pub trait LayerNormGradients: LayerNormOps {
-    /// The gradients of `x`, `gamma` and `beta`.
-    fn layer_norm_gradients(
-        x: FloatTensor<Self>,
-        gamma: FloatTensor<Self>,
-        gradient: FloatTensor<Self>,
-        epsilon: f32,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
-
-    /// [`LayerNormOps::fast_add_norm`] and, for the gradient, the sum before normalization.
-    fn add_norm_with_sum(
-        residual: FloatTensor<Self>,
-        x: FloatTensor<Self>,
-        gamma: FloatTensor<Self>,
-        beta: FloatTensor<Self>,
-        epsilon: f32,
-        dropout: Mask,
-        tokens: usize,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>);
-
-    /// The gradients of `residual`, `x`, `gamma` and `beta`.
-    fn add_norm_gradients(
-        sum: FloatTensor<Self>,
-        gamma: FloatTensor<Self>,
-        gradient: FloatTensor<Self>,
-        epsilon: f32,
-        dropout: Mask,
-        tokens: usize,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
-}
-
-/// The key of the mask of a row's sequence, and the index of the row's first element within it.
-#[inline(always)]
-fn place(mask: Mask, row: usize, tokens: usize, width: usize) -> (u64, u32) {
-    (mask.key_of(row / tokens, 0, 1), ((row % tokens) * width) as u32)
+/// The gradients of `x` `[R, H]`, γ and β `[H]`.
+pub(super) fn layer_norm_backward(
+    x: FlexTensor,
+    gamma: FlexTensor,
+    gradient: FlexTensor,
+    epsilon: f32,
+) -> [FlexTensor; 3] {
+    let [x, gamma, gradient] = [x, gamma, gradient].map(contiguous);
+    let mut backward = RowBackward::new(elements(&gamma), epsilon);
+    let mut dx = Vec::with_capacity(elements(&x).len());
+    Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            let width = backward.width();
+            for (row, gradient) in elements(&x).chunks_exact(width).zip(elements(&gradient).chunks_exact(width)) {
+                dx.extend_from_slice(backward.row(row, gradient));
+            }
+        },
+    );
+    let [dgamma, dbeta] = backward.parameters();
+    [tensor_from(dx, x.shape()), tensor_from(dgamma, gamma.shape()), tensor_from(dbeta, gamma.shape())]
 }
 
 /// The mean of a row, and 1 / √(variance + ε).
@@ -173,148 +133,16 @@ fn moments(row: &[f32], epsilon: f32) -> (f32, f32) {
     (mean, 1.0 / (squares / count + epsilon).sqrt())
 }
 
-impl LayerNormOps for Flex {
-    fn fast_layer_norm(
-        x: FloatTensor<Self>,
-        gamma: FloatTensor<Self>,
-        beta: FloatTensor<Self>,
-        epsilon: f32,
-    ) -> FloatTensor<Self> {
-        let [x, gamma, beta] = [x, gamma, beta].map(contiguous);
-        let (values, gammas, betas) = (elements(&x), elements(&gamma), elements(&beta));
-        let width = gammas.len().max(1);
-        let mut output = Vec::with_capacity(values.len());
-        Arch::new().dispatch(
-            #[inline(always)]
-            || {
-                for row in values.chunks_exact(width) {
-                    let (mean, factor) = moments(row, epsilon);
-                    let normalized = row.iter().zip(gammas).zip(betas);
-                    output.extend(normalized.map(|((x, gamma), beta)| (x - mean) * factor * gamma + beta));
-                }
-            },
-        );
-        tensor_from(output, x.shape())
-    }
-
-    fn fast_add_norm(
-        residual: FloatTensor<Self>,
-        x: FloatTensor<Self>,
-        gamma: FloatTensor<Self>,
-        beta: FloatTensor<Self>,
-        epsilon: f32,
-        dropout: Mask,
-        tokens: usize,
-    ) -> FloatTensor<Self> {
-        Self::add_norm_with_sum(residual, x, gamma, beta, epsilon, dropout, tokens).0
-    }
+/// Appends a normalized row to `output`.
+#[inline(always)]
+pub(super) fn normalize(row: &[f32], gamma: &[f32], beta: &[f32], epsilon: f32, output: &mut Vec<f32>) {
+    let (mean, factor) = moments(row, epsilon);
+    let normalized = row.iter().zip(gamma).zip(beta);
+    output.extend(normalized.map(|((x, gamma), beta)| (x - mean) * factor * gamma + beta));
 }
 
-impl LayerNormGradients for Flex {
-    fn layer_norm_gradients(
-        x: FloatTensor<Self>,
-        gamma: FloatTensor<Self>,
-        gradient: FloatTensor<Self>,
-        epsilon: f32,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let [x, gamma, gradient] = [x, gamma, gradient].map(contiguous);
-        let mut backward = Backwards::new(elements(&gamma), epsilon);
-        let mut dx = Vec::with_capacity(elements(&x).len());
-        Arch::new().dispatch(
-            #[inline(always)]
-            || {
-                let width = backward.gamma.len().max(1);
-                for (row, gradient) in elements(&x).chunks_exact(width).zip(elements(&gradient).chunks_exact(width)) {
-                    dx.extend_from_slice(backward.row(row, gradient));
-                }
-            },
-        );
-        let Backwards { dgamma, dbeta, .. } = backward;
-        (tensor_from(dx, x.shape()), tensor_from(dgamma, gamma.shape()), tensor_from(dbeta, gamma.shape()))
-    }
-
-    fn add_norm_with_sum(
-        residual: FloatTensor<Self>,
-        x: FloatTensor<Self>,
-        gamma: FloatTensor<Self>,
-        beta: FloatTensor<Self>,
-        epsilon: f32,
-        dropout: Mask,
-        tokens: usize,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let [residual, x, gamma, beta] = [residual, x, gamma, beta].map(contiguous);
-        let (residuals, gammas, betas, scale) =
-            (elements(&residual), elements(&gamma), elements(&beta), dropout.scale());
-        let width = gammas.len().max(1);
-        let mut output = Vec::with_capacity(residuals.len());
-        let sum = with_values_mut(
-            x,
-            #[inline(always)]
-            |values| {
-                let rows = values.chunks_exact_mut(width).zip(residuals.chunks_exact(width));
-                for (index, (row, residual)) in rows.enumerate() {
-                    if dropout.p > 0 {
-                        let (key, first) = place(dropout, index, tokens, width);
-                        for (column, x) in row.iter_mut().enumerate() {
-                            *x *= factor(key, first.wrapping_add(column as u32), dropout.p, scale);
-                        }
-                    }
-                    for (x, residual) in row.iter_mut().zip(residual) {
-                        *x += residual;
-                    }
-                    let (mean, factor) = moments(row, epsilon);
-                    let normalized = row.iter().zip(gammas).zip(betas);
-                    output.extend(normalized.map(|((x, gamma), beta)| (x - mean) * factor * gamma + beta));
-                }
-            },
-        );
-        (tensor_from(output, sum.shape()), sum)
-    }
-
-    fn add_norm_gradients(
-        sum: FloatTensor<Self>,
-        gamma: FloatTensor<Self>,
-        gradient: FloatTensor<Self>,
-        epsilon: f32,
-        dropout: Mask,
-        tokens: usize,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        if dropout.p == 0 {
-            let (dx, dgamma, dbeta) = Self::layer_norm_gradients(sum, gamma, gradient, epsilon);
-            return (dx.clone(), dx, dgamma, dbeta);
-        }
-        let [sum, gamma, gradient] = [sum, gamma, gradient].map(contiguous);
-        let (mut backward, scale) = (Backwards::new(elements(&gamma), epsilon), dropout.scale());
-        let [mut dresidual, mut dx] = [(); 2].map(|()| Vec::with_capacity(elements(&sum).len()));
-        Arch::new().dispatch(
-            #[inline(always)]
-            || {
-                let width = backward.gamma.len().max(1);
-                let rows = elements(&sum).chunks_exact(width).zip(elements(&gradient).chunks_exact(width));
-                for (index, (row, gradient)) in rows.enumerate() {
-                    let ((key, first), change) = (place(dropout, index, tokens, width), backward.row(row, gradient));
-                    dresidual.extend_from_slice(change);
-                    dx.extend(
-                        change
-                            .iter()
-                            .enumerate()
-                            .map(|(column, g)| g * factor(key, first.wrapping_add(column as u32), dropout.p, scale)),
-                    );
-                }
-            },
-        );
-        let (Backwards { dgamma, dbeta, .. }, shape) = (backward, sum.shape());
-        (
-            tensor_from(dresidual, shape.clone()),
-            tensor_from(dx, shape),
-            tensor_from(dgamma, gamma.shape()),
-            tensor_from(dbeta, gamma.shape()),
-        )
-    }
-}
-
-/// The gradient of the normalization, row by row.
-struct Backwards<'a> {
+/// The backward pass of layer normalization, row by row.
+pub(super) struct RowBackward<'a> {
     gamma: &'a [f32],
     epsilon: f32,
     normalized: Vec<f32>,
@@ -323,15 +151,22 @@ struct Backwards<'a> {
     dbeta: Vec<f32>,
 }
 
-impl<'a> Backwards<'a> {
-    fn new(gamma: &'a [f32], epsilon: f32) -> Self {
+impl<'a> RowBackward<'a> {
+    /// For rows as long as `gamma`.
+    pub fn new(gamma: &'a [f32], epsilon: f32) -> Self {
         let [normalized, scaled, dgamma, dbeta] = [(); 4].map(|()| vec![0.0; gamma.len()]);
         Self { gamma, epsilon, normalized, scaled, dgamma, dbeta }
     }
 
-    /// The gradient of a row; those of γ and β are added up.
+    /// Elements in a row, at least 1.
     #[inline(always)]
-    fn row(&mut self, row: &[f32], gradient: &[f32]) -> &[f32] {
+    pub fn width(&self) -> usize {
+        self.gamma.len().max(1)
+    }
+
+    /// The gradient of a row from that of its normalization. The gradients of γ and β are accumulated.
+    #[inline(always)]
+    pub fn row(&mut self, row: &[f32], gradient: &[f32]) -> &[f32] {
         let width = self.gamma.len();
         let (row, gradient, gamma) = (&row[..width], &gradient[..width], &self.gamma[..width]);
         let (normalized, scaled) = (&mut self.normalized[..width], &mut self.scaled[..width]);
@@ -350,80 +185,9 @@ impl<'a> Backwards<'a> {
         }
         scaled
     }
-}
 
-/// [`LayerNormOps::fast_layer_norm`] within a graph.
-#[derive(Debug, Clone)]
-struct FastLayerNorm {
-    epsilon: f32,
-}
-
-impl<B: LayerNormGradients> Differentiable<B, 3> for FastLayerNorm {
-    type Saved = [FloatTensor<B>; 2];
-
-    fn forward(&self, [x, gamma, beta]: [FloatTensor<B>; 3]) -> (FloatTensor<B>, Self::Saved) {
-        (B::fast_layer_norm(x.clone(), gamma.clone(), beta, self.epsilon), [x, gamma])
-    }
-
-    fn backward(
-        self,
-        [x, gamma]: Self::Saved,
-        gradient: FloatTensor<B>,
-        _wanted: [bool; 3],
-    ) -> [Option<FloatTensor<B>>; 3] {
-        let (dx, dgamma, dbeta) = B::layer_norm_gradients(x, gamma, gradient, self.epsilon);
-        [dx, dgamma, dbeta].map(Some)
-    }
-}
-
-/// [`LayerNormOps::fast_add_norm`] within a graph.
-#[derive(Debug, Clone)]
-struct FastAddNorm {
-    epsilon: f32,
-    dropout: Mask,
-    tokens: usize,
-}
-
-impl<B: LayerNormGradients> Differentiable<B, 4> for FastAddNorm {
-    type Saved = [FloatTensor<B>; 2];
-
-    fn forward(&self, [residual, x, gamma, beta]: [FloatTensor<B>; 4]) -> (FloatTensor<B>, Self::Saved) {
-        let Self { epsilon, dropout, tokens } = *self;
-        let (output, sum) = B::add_norm_with_sum(residual, x, gamma.clone(), beta, epsilon, dropout, tokens);
-        (output, [sum, gamma])
-    }
-
-    fn backward(
-        self,
-        [sum, gamma]: Self::Saved,
-        gradient: FloatTensor<B>,
-        _wanted: [bool; 4],
-    ) -> [Option<FloatTensor<B>>; 4] {
-        let Self { epsilon, dropout, tokens } = self;
-        let (dresidual, dx, dgamma, dbeta) = B::add_norm_gradients(sum, gamma, gradient, epsilon, dropout, tokens);
-        [dresidual, dx, dgamma, dbeta].map(Some)
-    }
-}
-
-impl<B: LayerNormGradients, C: CheckpointStrategy> LayerNormOps for Autodiff<B, C> {
-    fn fast_layer_norm(
-        x: FloatTensor<Self>,
-        gamma: FloatTensor<Self>,
-        beta: FloatTensor<Self>,
-        epsilon: f32,
-    ) -> FloatTensor<Self> {
-        apply::<_, B, C, 3>(FastLayerNorm { epsilon }, [x, gamma, beta])
-    }
-
-    fn fast_add_norm(
-        residual: FloatTensor<Self>,
-        x: FloatTensor<Self>,
-        gamma: FloatTensor<Self>,
-        beta: FloatTensor<Self>,
-        epsilon: f32,
-        dropout: Mask,
-        tokens: usize,
-    ) -> FloatTensor<Self> {
-        apply::<_, B, C, 4>(FastAddNorm { epsilon, dropout, tokens }, [residual, x, gamma, beta])
+    /// The gradients of γ and β, summed over all rows so far.
+    pub fn parameters(self) -> [Vec<f32>; 2] {
+        [self.dgamma, self.dbeta]
     }
 }

@@ -1,33 +1,33 @@
-//! exp and erf for f32, without branches, so that loops over them become vector instructions.
+//! exp and erf in `f32` without branches, so that loops over them compile to vector instructions.
 
-/// eˣ to about two units in the last place; inputs beyond ±87 are cut off there.
+/// eˣ to about two units in the last place. Inputs are clamped to ±87.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     let x = x.clamp(-87.0, 87.0);
-    // x = n·ln 2 + r with |r| ≤ ln 2 / 2; adding and taking away 1.5·2²³ rounds to a whole number.
+    // x = n·ln 2 + r with |r| ≤ ln 2 / 2; adding and subtracting 1.5·2²³ rounds to an integer.
     const ROUND: f32 = 12_582_912.0;
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
     let r = x - n * 0.693_359_4 + n * 2.121_944_4e-4;
-    // Cephes' polynomial for (eʳ − 1 − r) / r².
+    // The polynomial of Cephes for (eʳ − 1 − r) / r².
     let p = 1.987_569_1e-4;
     let p = p * r + 1.398_2e-3;
     let p = p * r + 8.333_452e-3;
     let p = p * r + 4.166_579_6e-2;
     let p = p * r + 1.666_666_5e-1;
     let p = p * r + 0.5;
-    // Wrapping, since a check for overflow would keep the loop from becoming vector instructions.
+    // Wrapping: an overflow check would prevent vectorization.
     let power = f32::from_bits(((n as i32).wrapping_add(127) as u32) << 23);
     (p * r * r + r + 1.0) * power
 }
 
-/// eˣ, and exactly 0 below −80: a product with so small a number would be denormal, and those are slow.
+/// eˣ, but exactly 0 below −80: products with smaller values would be denormal numbers, which are slow.
 #[inline(always)]
 pub(super) fn exp_or_zero(x: f32) -> f32 {
     if x < -80.0 { 0.0 } else { exp(x) }
 }
 
-/// The error function to about 3·10⁻⁷; a rational approximation on ±4.
+/// The error function to about 3·10⁻⁷, by a rational approximation on ±4.
 #[inline(always)]
 pub(super) fn erf(x: f32) -> f32 {
     let x = x.clamp(-4.0, 4.0);
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn erf_is_right_where_its_values_are_known() {
+    fn erf_is_right_at_known_values() {
         for (x, expected) in [
             (0.0, 0.0),
             (0.1, 0.112_462_92),

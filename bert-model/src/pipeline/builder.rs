@@ -1,4 +1,4 @@
-//! How a pipeline is opened: on which device, with which limits, with which options of its own.
+//! Builders of pipelines: device, limits, and the options of each pipeline.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -11,12 +11,12 @@ use crate::error::Result;
 use crate::pretrained::Loaded;
 use crate::workers::BATCH_TOKENS;
 
-/// A [`Processor`] that a checkpoint describes, together with options that all have defaults.
+/// A [`Processor`] that can be made from a checkpoint and options with defaults.
 pub trait FromCheckpoint: Processor + Sized {
-    /// Options of this pipeline beyond those that all share.
+    /// Options of this pipeline, beyond those of every [`Builder`].
     type Options: Default + Clone + std::fmt::Debug;
 
-    /// The processor for a checkpoint; `max_length` is the longest sequence in tokens that the caller wishes.
+    /// The processor for a checkpoint; `max_length` is the requested maximum sequence length in tokens.
     ///
     /// # Errors
     /// If the checkpoint is for another task, or the options do not fit it.
@@ -50,15 +50,15 @@ impl<P: FromCheckpoint> Default for Builder<P> {
 }
 
 impl<P: FromCheckpoint> Builder<P> {
-    /// Where the model runs; the default is the fastest device that this build and this machine have.
+    /// The device to run on; default: the fastest one of this build and machine.
     pub fn device(mut self, device: Device) -> Self {
         self.device = Some(device);
         self
     }
 
-    /// Longest sequence in tokens, special tokens included, at most the model's number of positions, which is the
-    /// default unless the directory says how long sequences were in training. Classifiers truncate longer texts,
-    /// taggers and question answerers read them in windows; where text must not be lost they are an error.
+    /// Maximum sequence length in tokens, special tokens included. Default: that of training if the directory says it,
+    /// else the model's number of positions, which is also the limit. Classifiers truncate longer texts, taggers and
+    /// question answerers read them in windows; for masked-token and next-sentence prediction they are an error.
     pub fn max_length(mut self, tokens: usize) -> Self {
         self.max_length = Some(tokens);
         self

@@ -1,4 +1,4 @@
-//! What a pipeline is made from: a directory or bytes in memory.
+//! Checkpoints: a model directory or its contents in memory, before the model is put on a device.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::tags::TagScheme;
 use crate::config::BertConfig;
 use crate::error::{Error, Result};
+use crate::file::read_text;
 use crate::pretrained::weights::Weights;
 use crate::pretrained::{Pretrained, load_config};
 use crate::text::Tokenizer;
@@ -20,13 +21,13 @@ pub struct Checkpoint {
     pub config: BertConfig,
     /// The tensors, not yet read.
     pub weights: Weights,
-    /// The tokenizer; its vocabulary fits the model's.
+    /// The tokenizer, which fits the model.
     pub tokenizer: Tokenizer,
     /// Where `finetune.json` may lie.
     directory: Option<PathBuf>,
 }
 
-/// What `bert-finetune` leaves in `finetune.json` about the use of a head. Other keys concern its files only.
+/// The part of `finetune.json`, written by `bert-finetune`, that concerns prediction.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Usage {
@@ -36,7 +37,7 @@ pub(super) struct Usage {
     pub doc_stride: Option<usize>,
     /// Tuned threshold of "no answer".
     pub no_answer_threshold: Option<f64>,
-    /// What the prefixes of the tags mean.
+    /// The scheme of the tags.
     pub tag_scheme: Option<TagScheme>,
 }
 
@@ -44,7 +45,7 @@ impl Checkpoint {
     /// Opens a model directory. Safetensors are memory-mapped, and read when a model is made from them.
     ///
     /// # Errors
-    /// If `config.json`, weights or tokenizer are missing or malformed, or the vocabulary is larger than the model's.
+    /// If `config.json`, weights or tokenizer are missing or malformed, or tokenizer and model do not fit.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self> {
         let directory = directory.as_ref();
         let (config, tokenizer) = (load_config(directory)?, Tokenizer::load(directory)?);
@@ -69,7 +70,7 @@ impl Checkpoint {
         Ok(Self { config, weights, tokenizer, directory })
     }
 
-    /// How the head is used, as far as the directory says.
+    /// The settings in the directory's `finetune.json`; all unset without one.
     pub(super) fn usage(&self) -> Result<Usage> {
         match self.directory.as_ref().map(|directory| directory.join("finetune.json")) {
             Some(path) if path.exists() => Usage::read(&path),
@@ -77,7 +78,7 @@ impl Checkpoint {
         }
     }
 
-    /// Checks that the head is a model's of type `M`: heads for texts and for words have tensors of the same names.
+    /// Checks that the checkpoint's architecture is `M`: sequence and token classifiers have tensors of the same names.
     pub(super) fn check_head<M: Pretrained>(&self) -> Result<()> {
         match self.config.architectures.as_deref() {
             Some(architectures @ [_, ..]) if !architectures.iter().any(|name| name == M::ARCHITECTURE) => {
@@ -87,7 +88,7 @@ impl Checkpoint {
         }
     }
 
-    /// The longest sequence in tokens: as requested, else as in training, else as long as the model has positions.
+    /// The maximum sequence length in tokens: the requested one, else that of training, else the number of positions.
     pub(super) fn max_length(&self, requested: Option<usize>) -> Result<usize> {
         let positions = self.config.max_position_embeddings;
         match requested {
@@ -104,8 +105,7 @@ impl Checkpoint {
 
 impl Usage {
     fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
-        serde_json::from_str(&text)
+        serde_json::from_str(&read_text(path)?)
             .map_err(|error| Error::line(path, error.line() as u64, error.to_string(), "a description of a head"))
     }
 }

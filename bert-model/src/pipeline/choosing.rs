@@ -1,4 +1,5 @@
-//! The best of several continuations (paper, section 4.4): each is paired with the text and scored, softmax over them.
+//! The best of several continuations (paper, section 4.4): each is paired with the text and scored; softmax over
+//! the scores.
 
 use std::borrow::Cow;
 
@@ -10,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::model::{BertForMultipleChoice, BertInput, BertModel};
 use crate::text::{Sequence, Tokenizer};
 
-/// Choices among texts.
+/// The choice of the best among several texts.
 ///
 /// ```no_run
 /// use bert_model::pipeline::MultipleChoice;
@@ -24,7 +25,7 @@ use crate::text::{Sequence, Tokenizer};
 /// ```
 pub type MultipleChoice = Pipeline<ChoiceProcessor>;
 
-/// What was chosen.
+/// The choice for one text.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Choice {
@@ -91,7 +92,7 @@ impl FromCheckpoint for ChoiceProcessor {
 
     fn from_checkpoint(checkpoint: &Checkpoint, max_length: Option<usize>, _options: &()) -> Result<Self> {
         checkpoint.check_head::<BertForMultipleChoice>()?;
-        checkpoint.config.check_pairs()?;
+        checkpoint.tokenizer.check_fits_pairs(&checkpoint.config)?;
         Ok(Self::new(checkpoint.tokenizer.truncating(checkpoint.max_length(max_length)?)?))
     }
 }
@@ -113,7 +114,7 @@ impl Processor for ChoiceProcessor {
         if choices.is_empty() {
             return Err(Error::Setting(format!("found no choice for {text:?}, expected at least one")));
         }
-        let pair = |choice: &String| Ok(Sequence::from(&self.tokenizer.encode(text, Some(choice))?));
+        let pair = |choice: &String| self.tokenizer.sequence(text, Some(choice));
         Ok(vec![ChoiceInput { sequences: choices.iter().map(pair).collect::<Result<_>>()? }])
     }
 

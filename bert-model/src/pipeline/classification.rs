@@ -1,4 +1,6 @@
-//! One text or a pair (paper, section 4.1): a class, any number of labels, or a value, read off the pooled `[CLS]`.
+//! Classification and regression of single texts and pairs (paper, section 4.1), from the pooled `[CLS]`.
+
+use std::collections::HashSet;
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::{sigmoid, softmax};
@@ -9,7 +11,7 @@ use crate::error::Result;
 use crate::model::{BertForSequenceClassification, BertInput, BertModel};
 use crate::text::{Sequence, Tokenizer};
 
-/// Labels or values of texts and pairs.
+/// Classifies texts and pairs of texts, or predicts a value for them.
 ///
 /// ```no_run
 /// use bert_model::pipeline::TextClassifier;
@@ -24,20 +26,21 @@ use crate::text::{Sequence, Tokenizer};
 /// ```
 pub type TextClassifier = Pipeline<ClassificationProcessor>;
 
-/// What a classifier says of a text.
+/// The result for one text or pair.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Classification {
-    /// The label with the highest score; the name of the value for a regression.
+    /// The label with the highest score; for a regression the name of the highest value.
     pub label: String,
     /// Its score.
     pub score: f32,
-    /// The score of every label, in the order of [`TextClassifier::labels`]: probabilities that add up to 1, for
-    /// multi-label models one probability for each label by itself, for a regression the value alone.
+    /// The score of every label, in the order of [`TextClassifier::labels`]: probabilities that add up to 1; for
+    /// multi-label models, and where there is one label only, a probability for each label by itself; for a regression
+    /// the values.
     pub scores: Vec<f32>,
 }
 
-/// The text side of a [`TextClassifier`].
+/// Converts texts and pairs to model input, and the head's scores to a [`Classification`].
 #[derive(Debug, Clone)]
 pub struct ClassificationProcessor {
     problem: ProblemType,
@@ -46,7 +49,7 @@ pub struct ClassificationProcessor {
 }
 
 impl TextClassifier {
-    /// What each text is said to be. Longer texts than the model reads are truncated and
+    /// Classifies each text. Texts longer than the model reads are truncated and
     /// [counted](Pipeline::truncated_count).
     ///
     /// # Errors
@@ -55,13 +58,13 @@ impl TextClassifier {
         self.run(&texts.iter().map(|text| (text.as_ref(), None)).collect::<Vec<_>>())
     }
 
-    /// What each pair of texts is said to be, such as whether the first entails the second. Of a pair that is longer
-    /// than the model reads, the longer side is truncated first.
+    /// Classifies each pair of texts, for instance by whether the first entails the second. In a pair that is longer than
+    /// the model reads, the longer text is truncated first.
     ///
     /// # Errors
     /// If a text cannot be tokenized, or the model cannot tell two texts apart.
     pub fn classify_pairs<A: AsRef<str>, B: AsRef<str>>(&self, pairs: &[(A, B)]) -> Result<Vec<Classification>> {
-        self.config().check_pairs()?;
+        self.processor().tokenizer.check_fits_pairs(self.config())?;
         let requests: Vec<_> = pairs.iter().map(|(first, second)| (first.as_ref(), Some(second.as_ref()))).collect();
         self.run(&requests)
     }
@@ -73,10 +76,10 @@ impl TextClassifier {
 }
 
 impl ClassificationProcessor {
-    /// For `labels` in the order of the head's outputs; `tokenizer` truncates at the longest sequence that the model
-    /// reads.
+    /// For `labels` in the order of the head's outputs, where the second of two equal names gets its number; `tokenizer`
+    /// truncates at the longest sequence that the model reads.
     pub fn new(problem: ProblemType, labels: Vec<String>, tokenizer: Tokenizer) -> Self {
-        Self { problem, labels, tokenizer }
+        Self { problem, labels: distinct(labels), tokenizer }
     }
 
     /// Whether the head gives one label, any number of labels, or a value.
@@ -115,7 +118,7 @@ impl Processor for ClassificationProcessor {
     }
 
     fn preprocess(&self, &(text, pair): &(&str, Option<&str>)) -> Result<Vec<Sequence>> {
-        Ok(vec![Sequence::from(&self.tokenizer.encode(text, pair)?)])
+        Ok(vec![self.tokenizer.sequence(text, pair)?])
     }
 
     fn sequences(input: &Sequence) -> &[Sequence] {
@@ -145,8 +148,9 @@ impl HeadProcessor for ClassificationProcessor {
         let logits = model.head(hidden);
         let [_, labels] = logits.dims();
         let scores = match self.problem {
-            ProblemType::SingleLabelClassification => softmax(logits, 1),
-            ProblemType::MultiLabelClassification => sigmoid(logits),
+            // Softmax would make the only label's probability 1 for every text.
+            ProblemType::SingleLabelClassification if labels > 1 => softmax(logits, 1),
+            ProblemType::SingleLabelClassification | ProblemType::MultiLabelClassification => sigmoid(logits),
             ProblemType::Regression => logits,
         };
         let scores: Vec<f32> = scores.into_data().iter::<f32>().collect();
@@ -154,8 +158,38 @@ impl HeadProcessor for ClassificationProcessor {
     }
 }
 
+/// The labels with their numbers added where a name would be there a second time.
+fn distinct(labels: Vec<String>) -> Vec<String> {
+    let names: HashSet<String> = labels.iter().cloned().collect();
+    let mut used = HashSet::new();
+    let distinct = |(id, label): (usize, String)| {
+        let mut name = label;
+        let mut is_free = !used.contains(&name);
+        while !is_free {
+            name = format!("{name} ({id})");
+            is_free = !used.contains(&name) && !names.contains(&name);
+        }
+        used.insert(name.clone());
+        name
+    };
+    labels.into_iter().enumerate().map(distinct).collect()
+}
+
 /// The index of the highest score; the first of equals, 0 if there is none.
 pub fn highest(scores: &[f32]) -> usize {
     let better = |best: usize, at: usize| if scores[at] > scores[best] { at } else { best };
     (0..scores.len()).fold(0, better)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_label_is_lost_to_another_of_its_name() {
+        let found = |names: &[&str]| distinct(names.iter().map(|name| name.to_string()).collect());
+        assert_eq!(found(&["a", "b"]), ["a", "b"]);
+        assert_eq!(found(&["a", "a", "b", "a"]), ["a", "a (1)", "b", "a (3)"]);
+        assert_eq!(found(&["a", "a", "a (1)"]), ["a", "a (1) (1)", "a (1)"]);
+    }
 }

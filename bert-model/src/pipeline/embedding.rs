@@ -65,6 +65,9 @@ pub enum Combine {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layers(Vec<i64>);
 
+/// The largest number of layers that a configuration may have.
+const MAX_LAYERS: i64 = 10_000;
+
 impl Default for Layers {
     fn default() -> Self {
         Self(vec![-1])
@@ -84,6 +87,9 @@ impl FromStr for Layers {
                     let (first, last) = (number(first)?, number(last.trim_start_matches('='))?);
                     if first > last {
                         return Err(format!("`{part}` runs backwards"));
+                    }
+                    if last.saturating_sub(first) > MAX_LAYERS {
+                        return Err(format!("`{part}` has more layers than any model"));
                     }
                     layers.extend(first..=last);
                 }
@@ -251,7 +257,7 @@ impl Processor for EmbeddingProcessor {
     }
 
     fn preprocess(&self, &(text, every_token): &(&str, bool)) -> Result<Vec<TextInput>> {
-        let sequence = Sequence::from(&self.tokenizer.encode(text, None)?);
+        let sequence = self.tokenizer.sequence(text, None)?;
         Ok(vec![TextInput { sequence, every_token }])
     }
 
@@ -329,6 +335,7 @@ mod tests {
         assert_eq!(layers("-4..-1"), [3, 4, 5, 6]);
         assert_eq!(layers("0"), [0]);
         assert!("x".parse::<Layers>().is_err());
+        assert!("-9223372036854775808..9223372036854775807".parse::<Layers>().is_err());
         assert!("-8".parse::<Layers>().unwrap().resolve(7).is_err());
         assert!(Layers::new([]).resolve(7).is_err());
     }

@@ -1,4 +1,4 @@
-//! What fits where `[MASK]` stands (paper, section 3.1, task 1).
+//! Masked-token prediction (paper, section 3.1, task 1): the most probable WordPieces for each `[MASK]` of a text.
 
 use burn::tensor::activation::softmax;
 use burn::tensor::{Int, Tensor};
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::model::{BertForMaskedLM, BertInput};
 use crate::text::{Sequence, Tokenizer};
 
-/// WordPieces for the masks of a text.
+/// Predicts the masked tokens of texts.
 ///
 /// ```no_run
 /// use bert_model::pipeline::MaskFiller;
@@ -22,23 +22,23 @@ use crate::text::{Sequence, Tokenizer};
 /// ```
 pub type MaskFiller = Pipeline<MaskProcessor>;
 
-/// A text and what fits its masks.
+/// A text with the predictions for its masks.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct FilledText {
-    /// As it was given.
+    /// The text, as given.
     pub text: String,
     /// One for each `[MASK]`, in order.
     pub masks: Vec<FilledMask>,
 }
 
-/// What fits one mask.
+/// The predictions for one mask.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct FilledMask {
     /// The position in tokens, `[CLS]` being 0.
     pub position: usize,
-    /// Most probable first.
+    /// The most probable WordPieces, best first.
     pub predictions: Vec<Prediction>,
 }
 
@@ -54,7 +54,7 @@ pub struct Prediction {
     pub probability: f64,
 }
 
-/// The text side of a [`MaskFiller`].
+/// Converts texts with masks to model input, and the model's output to [`FilledText`].
 #[derive(Debug, Clone)]
 pub struct MaskProcessor {
     tokenizer: Tokenizer,
@@ -65,7 +65,7 @@ pub struct MaskProcessor {
 #[derive(Debug, Clone)]
 pub struct MaskedInput {
     sequence: Sequence,
-    /// Where the masks are.
+    /// Positions of the masks, in tokens.
     positions: Vec<usize>,
     top_k: usize,
 }
@@ -100,6 +100,7 @@ impl FromCheckpoint for MaskProcessor {
     type Options = ();
 
     fn from_checkpoint(checkpoint: &Checkpoint, max_length: Option<usize>, _options: &()) -> Result<Self> {
+        checkpoint.tokenizer.mask()?;
         Ok(Self::new(checkpoint.tokenizer.clone(), checkpoint.max_length(max_length)?))
     }
 }
@@ -117,9 +118,8 @@ impl Processor for MaskProcessor {
     }
 
     fn preprocess(&self, &(text, top_k): &(&str, usize)) -> Result<Vec<MaskedInput>> {
-        let sequence = Sequence::from(&self.tokenizer.encode(text, None)?);
-        sequence.check_length(self.max_length)?;
-        let mask = self.tokenizer.special().mask;
+        let mask = self.tokenizer.mask()?;
+        let sequence = self.tokenizer.whole_sequence(text, None, self.max_length)?;
         let positions: Vec<usize> = (0..sequence.len()).filter(|&at| sequence.ids[at] == mask).collect();
         if positions.is_empty() {
             let mask = self.tokenizer.piece(mask);

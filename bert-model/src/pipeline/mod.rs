@@ -1,4 +1,4 @@
-//! Trained models that answer: text in, typed answers out.
+//! Pipelines: trained models from text to typed answers.
 //!
 //! | pipeline | answers | model |
 //! |---|---|---|
@@ -45,7 +45,8 @@ use std::path::Path;
 use burn::tensor::Device;
 
 use crate::config::BertConfig;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::pretrained::load::joined;
 use crate::pretrained::weights::Weights;
 use crate::pretrained::{Loaded, load_config};
 use crate::text::{Sequence, collate};
@@ -60,7 +61,7 @@ pub use embedding::{
 };
 pub use filling::{FilledMask, FilledText, MaskFiller, MaskProcessor, MaskedInput, Prediction, best_pieces};
 pub use pairs::{NextSentenceProcessor, PairScorer, PairScorerBuilder};
-pub use processor::{HeadProcessor, Processor, longest};
+pub use processor::{HeadProcessor, Processor, check_fit, longest};
 pub use questions::{
     Answer, AnswerSpan, Candidate, QuestionAnswerer, QuestionOptions, QuestionProcessor, QuestionWindow, RankedSpans,
     SpanScores,
@@ -110,11 +111,12 @@ impl<P: Processor> Pipeline<P> {
     /// A pipeline from its parts, for a processor that no checkpoint describes or a model that was just trained.
     ///
     /// # Errors
-    /// If the vocabulary is larger than the model's, or the system refuses threads.
+    /// If tokenizer and model do not fit ([`Tokenizer::check_fits`](crate::Tokenizer::check_fits)), or the system refuses
+    /// threads.
     pub fn new(loaded: Loaded<P::Model>, processor: P, device: &Device) -> Result<Self> {
         processor.tokenizer().check_fits(&loaded.config)?;
         Ok(Self {
-            warning: loaded.warning(),
+            warning: joined(loaded.warning().into_iter().chain(processor.tokenizer().warnings().iter().cloned())),
             model: loaded.model,
             config: loaded.config,
             processor,
@@ -136,7 +138,8 @@ impl<P: Processor> Pipeline<P> {
     /// The answer to each request, in their order.
     ///
     /// # Errors
-    /// If a text cannot be tokenized, or is longer than the model reads and may not be truncated.
+    /// If a text cannot be tokenized, is longer than the model reads and may not be truncated, or does not
+    /// [fit](Sequence::check_fits) the model.
     pub fn run(&self, requests: &[P::Request<'_>]) -> Result<Vec<P::Answer>> {
         let preprocess = |request| self.preprocess(request);
         let inputs: Vec<Vec<P::Input>> = requests.iter().map(preprocess).collect::<Result<_>>()?;
@@ -160,11 +163,8 @@ impl<P: Processor> Pipeline<P> {
     /// As [`Pipeline::run`].
     pub fn preprocess(&self, request: &P::Request<'_>) -> Result<Vec<P::Input>> {
         let inputs = self.processor.preprocess(request)?;
-        let limit = self.config.max_position_embeddings;
-        match inputs.iter().map(longest::<P>).find(|&tokens| tokens > limit) {
-            Some(tokens) => Err(Error::TooLong { tokens, limit }),
-            None => Ok(inputs),
-        }
+        check_fit::<P>(&inputs.iter().collect::<Vec<_>>(), &self.config)?;
+        Ok(inputs)
     }
 
     /// The second part of [`Pipeline::run`]: the outputs of one batch of inputs, in their order, computed on the calling
@@ -190,7 +190,8 @@ impl<P: Processor> Pipeline<P> {
         &self.model
     }
 
-    /// What loading left to be told, as one sentence: see [`Loaded::warning`].
+    /// What a user should know about the model and the tokenizer, as one sentence: see [`Loaded::warning`] and
+    /// [`Tokenizer::warnings`](crate::Tokenizer::warnings).
     pub fn warning(&self) -> Option<&str> {
         self.warning.as_deref()
     }

@@ -1,5 +1,5 @@
-//! A score for a pair of texts: whether the second follows the first (paper, section 3.1, task 2), or what a
-//! cross-encoder of one label says.
+//! Scores for pairs of texts: the probability that the second follows the first (paper, section 3.1, task 2), or the score
+//! of a cross-encoder with one label.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::model::{BertForNextSentencePrediction, BertInput};
 use crate::text::{Sequence, Tokenizer};
 
-/// Scores of pairs of texts.
+/// Scores pairs of texts.
 ///
 /// ```no_run
 /// use bert_model::pipeline::PairScorer;
@@ -87,8 +87,8 @@ impl PairScorerBuilder {
     }
 
     fn build(self, checkpoint: &Checkpoint) -> Result<PairScorer> {
-        let Checkpoint { config, weights, .. } = checkpoint;
-        config.check_pairs()?;
+        let Checkpoint { config, weights, tokenizer, .. } = checkpoint;
+        tokenizer.check_fits_pairs(config)?;
         if weights.shape("cls.seq_relationship.weight").is_some() {
             return Ok(PairScorer(Scorer::NextSentence(self.next_sentence.build(checkpoint)?)));
         }
@@ -129,7 +129,8 @@ impl PairScorer {
     }
 
     /// The score of each pair: with a next-sentence head the probability that the second text follows the first, from
-    /// 0 to 1; with a classifier of one label the head's output as it is.
+    /// 0 to 1; with a classifier of one label what [`Classification::score`](super::Classification::score) is: the head's
+    /// output as it is, or a probability if `problem_type` in config.json says classification.
     ///
     /// # Errors
     /// If a text cannot be tokenized. A pair that is longer than the model reads is an error for a next-sentence head,
@@ -152,6 +153,14 @@ impl PairScorer {
             Scorer::Classifier(classifier) => classifier.config(),
         }
     }
+
+    /// See [`Pipeline::warning`].
+    pub fn warning(&self) -> Option<&str> {
+        match &self.0 {
+            Scorer::NextSentence(pipeline) => pipeline.warning(),
+            Scorer::Classifier(classifier) => classifier.warning(),
+        }
+    }
 }
 
 impl From<Pipeline<NextSentenceProcessor>> for PairScorer {
@@ -160,7 +169,7 @@ impl From<Pipeline<NextSentenceProcessor>> for PairScorer {
     }
 }
 
-/// The text side of a [`PairScorer`] with a next-sentence head.
+/// Converts pairs to model input, and the next-sentence head's scores to probabilities.
 #[derive(Debug, Clone)]
 pub struct NextSentenceProcessor {
     tokenizer: Tokenizer,
@@ -178,7 +187,7 @@ impl FromCheckpoint for NextSentenceProcessor {
     type Options = ();
 
     fn from_checkpoint(checkpoint: &Checkpoint, max_length: Option<usize>, _options: &()) -> Result<Self> {
-        checkpoint.config.check_pairs()?;
+        checkpoint.tokenizer.check_fits_pairs(&checkpoint.config)?;
         Ok(Self::new(checkpoint.tokenizer.clone(), checkpoint.max_length(max_length)?))
     }
 }
@@ -196,9 +205,7 @@ impl Processor for NextSentenceProcessor {
     }
 
     fn preprocess(&self, &(first, second): &(&str, &str)) -> Result<Vec<Sequence>> {
-        let sequence = Sequence::from(&self.tokenizer.encode(first, Some(second))?);
-        sequence.check_length(self.max_length)?;
-        Ok(vec![sequence])
+        Ok(vec![self.tokenizer.whole_sequence(first, Some(second), self.max_length)?])
     }
 
     fn sequences(input: &Sequence) -> &[Sequence] {

@@ -1,4 +1,4 @@
-//! What differs from one pipeline to the next: how a request becomes tokens, and how scores become an answer.
+//! The traits that pipelines are built on: how a request becomes tokens, and how scores become an answer.
 
 use burn::tensor::{Device, Tensor};
 
@@ -9,18 +9,18 @@ use crate::pretrained::weights::Weights;
 use crate::pretrained::{Loaded, Pretrained, load_weights};
 use crate::text::{Sequence, Tokenizer};
 
-/// The text side of a pipeline, around one forward pass: [`preprocess`](Processor::preprocess) →
+/// The steps of a pipeline around the forward pass: [`preprocess`](Processor::preprocess) →
 /// [`forward`](Processor::forward) → [`postprocess`](Processor::postprocess).
 ///
 /// A request may become several inputs (windows of a long text), which may run in different batches.
 pub trait Processor: Send + Sync {
     /// The model that computes the scores.
     type Model: Pretrained;
-    /// What is asked.
+    /// One request.
     type Request<'a>;
-    /// What the model reads at once.
+    /// One input of the model.
     type Input: Send + Sync;
-    /// What the model says about one input, on the host.
+    /// The model's output for one input, on the host.
     type Output: Send;
     /// The answer to a request.
     type Answer;
@@ -75,4 +75,14 @@ pub trait HeadProcessor: Processor {
 /// The number of tokens of the longest sequence of an input.
 pub fn longest<P: Processor>(input: &P::Input) -> usize {
     P::sequences(input).iter().map(Sequence::len).max().unwrap_or_default()
+}
+
+/// Checks that a model can read every sequence of the inputs. Pipelines and training do this before anything is computed,
+/// whatever the tokenizer, the options and the texts were.
+///
+/// # Errors
+/// Those of [`Sequence::check_fits`].
+pub fn check_fit<P: Processor>(inputs: &[&P::Input], config: &BertConfig) -> Result<()> {
+    let mut sequences = inputs.iter().flat_map(|input| P::sequences(input));
+    sequences.try_for_each(|sequence| sequence.check_fits(config))
 }

@@ -1,4 +1,5 @@
-//! A tag for every word (paper, section 5.3), read off the word's first WordPiece, and the entities that tags mark.
+//! A tag for every word (paper, section 5.3), predicted from the word's first WordPiece, and the entities that tags
+//! mark.
 //!
 //! A text that is too long is read in windows that overlap, each word in the window where it has more context, so that
 //! every word gets a tag.
@@ -8,12 +9,12 @@ use std::ops::Range;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Int, Tensor};
 
-use super::tags::{EntitySpan, TagScheme, entities};
+use super::tags::{EntitySpan, TagReader, TagScheme};
 use super::{Builder, Checkpoint, FromCheckpoint, HeadProcessor, Pipeline, Processor, highest};
 use crate::error::{Error, Result};
 use crate::model::{BertForTokenClassification, BertInput, BertModel};
 use crate::text::tokenizer::Offsets;
-use crate::text::{CodePoints, Sequence, Tokenizer};
+use crate::text::{CodePoints, Sequence, Tokenizer, slices};
 
 /// `[CLS]`, a WordPiece, `[SEP]`.
 const SHORTEST: usize = 3;
@@ -36,7 +37,7 @@ pub type TokenClassifier = Pipeline<TaggingProcessor>;
 /// A text cut into words.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Words {
-    /// The text that the words were cut from; they themselves with spaces between if they came as such.
+    /// The text; for words that are given, the words joined by spaces.
     pub text: String,
     /// The words.
     pub words: Vec<String>,
@@ -58,7 +59,7 @@ pub struct TaggedText {
     pub entities: Vec<Entity>,
 }
 
-/// A name in a text.
+/// A named entity in a text.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Entity {
@@ -68,7 +69,7 @@ pub struct Entity {
     pub start: usize,
     /// Where it ends, in code points, exclusive.
     pub end: usize,
-    /// What stands there.
+    /// The text of the entity.
     pub text: String,
     /// The mean probability of its words' tags.
     pub score: f32,
@@ -79,7 +80,7 @@ pub struct Entity {
 pub struct TaggingProcessor {
     tokenizer: Tokenizer,
     labels: Vec<String>,
-    scheme: TagScheme,
+    reader: TagReader,
     max_length: usize,
 }
 
@@ -92,7 +93,7 @@ pub struct TaggingWindow {
 }
 
 impl Builder<TaggingProcessor> {
-    /// What the prefixes of the tags mean; default: as in training, else told from the names of the tags.
+    /// The scheme of the tags; default: as in training, else recognized from their names.
     pub fn scheme(mut self, scheme: TagScheme) -> Self {
         self.options = Some(scheme);
         self
@@ -123,7 +124,7 @@ impl TokenClassifier {
 }
 
 impl Words {
-    /// Words that came as such.
+    /// The words of a text that is given as words.
     pub fn new(words: Vec<String>) -> Self {
         let mut start = 0;
         let place = |word: &String| {
@@ -149,7 +150,8 @@ impl TaggingWindow {
 }
 
 impl TaggingProcessor {
-    /// For tags `labels` in the order of the head's outputs, and windows of at most `max_length` tokens.
+    /// For tags `labels` in the order of the head's outputs, which follow `scheme`, and windows of at most `max_length`
+    /// tokens.
     ///
     /// # Errors
     /// If `max_length` has no room for a WordPiece and the two special tokens.
@@ -158,7 +160,8 @@ impl TaggingProcessor {
             let message = format!("maximum length: found {max_length}, expected at least {SHORTEST}");
             return Err(Error::Setting(message));
         }
-        Ok(Self { tokenizer, labels, scheme, max_length })
+        let reader = TagReader::of_labels(&labels).with_scheme(scheme);
+        Ok(Self { tokenizer, labels, reader, max_length })
     }
 
     /// The tags in the order of the head's outputs.
@@ -166,9 +169,9 @@ impl TaggingProcessor {
         &self.labels
     }
 
-    /// What the prefixes of the tags mean.
-    pub fn scheme(&self) -> TagScheme {
-        self.scheme
+    /// The reader of entities from tags.
+    pub fn reader(&self) -> &TagReader {
+        &self.reader
     }
 
     /// The words of a text: what whitespace and punctuation separate.
@@ -177,8 +180,7 @@ impl TaggingProcessor {
     /// If the text cannot be tokenized.
     pub fn split(&self, text: &str) -> Result<Words> {
         let places = self.tokenizer.word_offsets(text)?;
-        let letters: Vec<char> = text.chars().collect();
-        let words = places.iter().map(|&(start, end)| letters[start..end].iter().collect()).collect();
+        let words = slices(text, places.iter().copied()).map(str::to_string).collect();
         Ok(Words { text: text.into(), words, places })
     }
 
@@ -239,13 +241,14 @@ impl TaggingProcessor {
 }
 
 impl FromCheckpoint for TaggingProcessor {
-    /// What the prefixes of the tags mean.
+    /// The scheme of the tags.
     type Options = Option<TagScheme>;
 
     fn from_checkpoint(checkpoint: &Checkpoint, max_length: Option<usize>, scheme: &Option<TagScheme>) -> Result<Self> {
         checkpoint.check_head::<BertForTokenClassification>()?;
         let labels = checkpoint.config.label_names()?;
-        let scheme = scheme.or(checkpoint.usage()?.tag_scheme).unwrap_or_else(|| TagScheme::detect([&labels[..]]));
+        let scheme =
+            scheme.or(checkpoint.usage()?.tag_scheme).unwrap_or_else(|| TagReader::of_labels(&labels).scheme());
         Self::new(checkpoint.tokenizer.clone(), labels, scheme, checkpoint.max_length(max_length)?)
     }
 }
@@ -301,7 +304,7 @@ impl Processor for TaggingProcessor {
             let (start, end) = text.place_of(&words);
             Entity { label: kind, start, end, text: code_points.slice(&text.text, start, end).to_string(), score }
         };
-        let entities = entities(&tags, self.scheme).into_iter().map(entity).collect();
+        let entities = self.reader.entities(&tags).into_iter().map(entity).collect();
         TaggedText { words: text.words.clone(), tags, scores, entities }
     }
 }

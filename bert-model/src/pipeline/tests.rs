@@ -9,6 +9,7 @@ use burn::tensor::{Device, Int, Tensor};
 
 use super::tags::TagScheme;
 use super::*;
+use crate::error::Error;
 use crate::model::{BertForMaskedLM, BertForNextSentencePrediction, BertForSequenceClassification};
 use crate::pretrained::load_weights;
 use crate::text::tokenizer::Normalization;

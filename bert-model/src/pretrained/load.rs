@@ -14,17 +14,17 @@ const DECODER: &str = "cls.predictions.decoder.weight";
 const DECODER_BIAS: &str = "cls.predictions.decoder.bias";
 const WORDS: &str = "embeddings.word_embeddings.weight";
 
-/// A model and what was learned while loading it.
+/// A loaded model, with the differences between the checkpoint and the model.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Loaded<M> {
-    /// The model, on the device that was asked for.
+    /// The model, on the requested device.
     pub model: M,
     /// Its configuration.
     pub config: BertConfig,
     /// Parameters of pooler and heads that the checkpoint lacks; they were freshly initialized ([`load_partial`]).
     pub initialized: Vec<String>,
-    /// Tensors of the checkpoint that this model has no place for.
+    /// Tensors of the checkpoint that the model does not have.
     pub unused: Vec<String>,
     /// Whether the checkpoint has an MLM decoder that differs from the word table, though the configuration ties them;
     /// it was left aside, as transformers 4 does.
@@ -43,21 +43,30 @@ impl<M> Loaded<M> {
         let initialized = (!self.initialized.is_empty()).then(|| {
             format!("not in the checkpoint and freshly initialized (train before use): {}", self.initialized.join(", "))
         });
+        joined(initialized.into_iter().chain(self.left_aside()))
+    }
+
+    /// One sentence that names what was left aside of the checkpoint's encoder and decoder, if there is any of it: a
+    /// model for another task has no use for a head or pooler, but should have it for every layer.
+    pub fn left_aside(&self) -> Option<String> {
         let decoder = self.has_other_decoder.then(|| {
             format!(
                 "{DECODER} differs from the word embeddings and was left aside, since config.json says \
                  `tie_word_embeddings`; set it to false to use that decoder"
             )
         });
-        // A pooler or a head without use is nothing to speak of; layers that are not used are.
-        let is_encoder = |name: &&String| !names::is_head(name);
-        let encoder: Vec<&str> = self.unused.iter().filter(is_encoder).map(String::as_str).collect();
+        let encoder: Vec<&String> = self.unused.iter().filter(|name| !names::is_head(name)).collect();
         let encoder = encoder.first().map(|first| {
             format!("{} tensor(s) of the checkpoint's encoder have no place in config.json: {first}, …", encoder.len())
         });
-        let warnings: Vec<String> = initialized.into_iter().chain(encoder).chain(decoder).collect();
-        (!warnings.is_empty()).then(|| warnings.join("; "))
+        joined(encoder.into_iter().chain(decoder))
     }
+}
+
+/// Several sentences as one; `None` if there are none.
+pub(crate) fn joined(sentences: impl IntoIterator<Item = String>) -> Option<String> {
+    let sentences: Vec<String> = sentences.into_iter().collect();
+    (!sentences.is_empty()).then(|| sentences.join("; "))
 }
 
 /// The configuration of a model directory.

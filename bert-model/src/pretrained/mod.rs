@@ -1,7 +1,7 @@
 //! Model directories, to and from Hugging Face unchanged: `config.json`, weights, tokenizer.
 //!
-//! [`names`] says what each parameter is called there, [`weights`] reads the files, [`mod@load`] puts them into a model and
-//! [`mod@save`] writes them, whole or not at all ([`crate::file`]).
+//! [`names`] has the names of all parameters there, [`weights`] reads weight files, [`mod@load`] puts tensors into a model,
+//! and [`mod@save`] writes a directory, whole or not at all ([`crate::file`]).
 
 pub mod load;
 pub mod names;
@@ -25,13 +25,13 @@ pub trait Pretrained: Module + Sync {
     /// The name of the class in transformers, as `config.json` gives it.
     const ARCHITECTURE: &'static str;
 
-    /// What the names of its heads' tensors begin with.
+    /// Prefixes of the names of its heads' tensors.
     const HEADS: &'static [&'static str];
 
-    /// A fresh model of the form that the initializer's configuration describes.
+    /// A new model with the initializer's configuration and random parameters.
     fn initialize(initializer: &mut Initializer) -> Self;
 
-    /// A fresh model; parameters are drawn only when they are first used.
+    /// A new model with random parameters, which are drawn when they are first used.
     fn init_seeded(config: &BertConfig, seed: u64, device: &burn::tensor::Device) -> Self {
         Self::initialize(&mut Initializer::new(config, seed, device))
     }

@@ -1,6 +1,6 @@
-//! What Hugging Face calls each parameter, and how it lays it out.
+//! Hugging Face's names of the parameters, and which of them it stores transposed.
 //!
-//! Our modules are named as the paper speaks of them; this table is the only place that knows the other names.
+//! The modules of this crate have the paper's names; only this file maps them to Hugging Face's.
 
 /// Our names and theirs; a rule applies where its left side stands between dots (or the ends) of a path.
 const RENAMES: [(&str, &str); 20] = [

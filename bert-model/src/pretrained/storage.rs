@@ -40,7 +40,7 @@ impl Storage {
         Ok(Self { path: path.into(), contents })
     }
 
-    /// Bytes that are in memory already.
+    /// Takes bytes that are already in memory.
     pub fn from_bytes(path: &Path, bytes: Cow<'static, [u8]>) -> Self {
         Self { path: path.into(), contents: Contents::Bytes(bytes) }
     }

@@ -1,4 +1,4 @@
-//! Reads the tensors of a checkpoint by name: `model.safetensors`, sharded safetensors, or `pytorch_model.bin`.
+//! Reads the tensors of a checkpoint by name: `model.safetensors` or `pytorch_model.bin`, each also in shards.
 //!
 //! Headers are read and checked first, tensors one at a time when they are asked for: a file's claims about itself are
 //! compared with its length before any memory is taken for them. Safetensors files are memory-mapped, so that a tensor
@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+#[cfg(feature = "pickle")]
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,6 +19,7 @@ use serde::Deserialize;
 use super::names;
 use super::storage::Storage;
 use crate::error::{Error, Result};
+use crate::file::{check_content, read_text};
 
 /// The largest header that is read; Hugging Face's own limit.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -25,12 +28,12 @@ const MAX_HEADER_BYTES: u64 = 100_000_000;
 #[derive(Debug)]
 pub struct Weights {
     path: PathBuf,
-    /// What a name is looked up as.
+    /// Maps a requested name to a key of `entries`.
     key: fn(&str) -> String,
     entries: BTreeMap<String, Entry>,
 }
 
-/// Where one tensor lies.
+/// The location of one tensor.
 #[derive(Debug)]
 enum Entry {
     Safetensors {
@@ -42,7 +45,7 @@ enum Entry {
         shape: Vec<usize>,
     },
     #[cfg(feature = "pickle")]
-    Pickle(Box<pytorch_reader::Tensor>),
+    Pickle { file: Arc<Path>, tensor: Box<pytorch_reader::Tensor> },
 }
 
 /// How a number is stored.
@@ -66,17 +69,19 @@ impl Weights {
             return Self::safetensors(&path);
         }
         if let Some(path) = candidate("model.safetensors.index.json") {
-            return Self::sharded(&path);
+            return Self::sharded(&path, ".safetensors");
         }
         if let Some(path) = candidate("pytorch_model.bin") {
-            return Self::pickle(&path);
+            let mut weights = Self::empty(&path, names::normalized);
+            weights.add_pickle(&path)?;
+            return Ok(weights);
+        }
+        if let Some(path) = candidate("pytorch_model.bin.index.json") {
+            return Self::sharded(&path, ".bin");
         }
         std::fs::read_dir(directory).map_err(Error::io(directory, "read the model directory"))?;
-        Err(Error::file(
-            directory,
-            "no weights",
-            "model.safetensors, model.safetensors.index.json or pytorch_model.bin",
-        ))
+        let expected = "model.safetensors or pytorch_model.bin, whole or in shards with an .index.json";
+        Err(Error::file(directory, "no weights", expected))
     }
 
     /// One safetensors file.
@@ -101,32 +106,41 @@ impl Weights {
     /// As [`Weights::open`].
     pub fn from_bytes(bytes: impl Into<Cow<'static, [u8]>>) -> Result<Self> {
         let path = Path::new("model.safetensors");
-        let mut weights = Self { path: path.into(), key: names::normalized, entries: BTreeMap::new() };
+        let mut weights = Self::empty(path, names::normalized);
         weights.add_safetensors(Storage::from_bytes(path, bytes.into()))?;
         Ok(weights)
     }
 
     fn one_file(path: &Path, key: fn(&str) -> String) -> Result<Self> {
-        let mut weights = Self { path: path.into(), key, entries: BTreeMap::new() };
+        let mut weights = Self::empty(path, key);
         weights.add_safetensors(Storage::map(path)?)?;
         Ok(weights)
     }
 
-    fn sharded(index: &Path) -> Result<Self> {
+    fn empty(path: &Path, key: fn(&str) -> String) -> Self {
+        Self { path: path.into(), key, entries: BTreeMap::new() }
+    }
+
+    /// The files that an index names, whose names end in `extension`.
+    fn sharded(index: &Path, extension: &str) -> Result<Self> {
         #[derive(Deserialize)]
         struct Index {
             weight_map: BTreeMap<String, String>,
         }
-        let text = std::fs::read_to_string(index).map_err(Error::io(index, "read"))?;
-        let parsed: Index = serde_json::from_str(&text)
+        let parsed: Index = serde_json::from_str(&read_text(index)?)
             .map_err(|error| Error::line(index, error.line() as u64, error.to_string(), "an index of weight files"))?;
-        let mut weights = Self { path: index.into(), key: names::normalized, entries: BTreeMap::new() };
+        let mut weights = Self::empty(index, names::normalized);
         for name in BTreeSet::from_iter(parsed.weight_map.values()) {
-            // A shard lies beside its index: a path that leads elsewhere is none of ours to open.
-            if name.contains(['/', '\\']) || !name.ends_with(".safetensors") {
-                return Err(Error::file(index, format!("the shard name {name:?}"), "a .safetensors file beside it"));
+            // A shard lies beside its index; a path that leads elsewhere is not opened.
+            if name.contains(['/', '\\']) || !name.ends_with(extension) {
+                let expected = format!("a {extension} file beside it");
+                return Err(Error::file(index, format!("the shard name {name:?}"), expected));
             }
-            weights.add_safetensors(Storage::map(&index.with_file_name(name))?)?;
+            let shard = index.with_file_name(name);
+            match extension {
+                ".bin" => weights.add_pickle(&shard)?,
+                _ => weights.add_safetensors(Storage::map(&shard)?)?,
+            }
         }
         for (tensor, shard) in &parsed.weight_map {
             if !weights.entries.contains_key(&names::normalized(tensor)) {
@@ -145,6 +159,7 @@ impl Weights {
         let file = Arc::new(file);
         let (path, contents) = (file.path(), file.bytes());
         let not_whole = |found: String| Error::file(path, found, "a whole safetensors file");
+        check_content(path, contents)?;
         let length = contents.len() as u64;
         let (start, rest) = contents.split_first_chunk().ok_or_else(|| not_whole(format!("{length} bytes")))?;
         let header_length = u64::from_le_bytes(*start);
@@ -173,8 +188,7 @@ impl Weights {
         Ok(())
     }
 
-    /// Takes up a tensor; two that mean the same parameter (`bert.x` and `x`) would make it a matter of chance which
-    /// one is used.
+    /// Adds a tensor. Two names of the same parameter (`bert.x` and `x`) are an error, since either could be meant.
     fn insert(&mut self, path: &Path, name: &str, entry: Entry) -> Result<()> {
         match self.entries.insert((self.key)(name), entry) {
             None => Ok(()),
@@ -183,18 +197,22 @@ impl Weights {
     }
 
     #[cfg(feature = "pickle")]
-    fn pickle(path: &Path) -> Result<Self> {
+    fn add_pickle(&mut self, path: &Path) -> Result<()> {
+        let mut beginning = [0; 64];
+        let mut file = std::fs::File::open(path).map_err(Error::io(path, "open"))?;
+        let length = file.read(&mut beginning).map_err(Error::io(path, "read"))?;
+        check_content(path, &beginning[..length])?;
         let bad = |found: String| Error::file(path, found, "a state dict that torch.save wrote");
         let reader = pytorch_reader::PytorchReader::new(path).map_err(|error| bad(error.to_string()))?;
-        let mut weights = Self { path: path.into(), key: names::normalized, entries: BTreeMap::new() };
+        let (file, before) = (Arc::from(path), self.entries.len());
         for (name, tensor) in reader.into_tensors() {
-            weights.insert(path, &name, Entry::Pickle(Box::new(tensor)))?;
+            self.insert(path, &name, Entry::Pickle { file: Arc::clone(&file), tensor: Box::new(tensor) })?;
         }
-        if weights.entries.is_empty() { Err(bad("no tensor".into())) } else { Ok(weights) }
+        if self.entries.len() == before { Err(bad("no tensor".into())) } else { Ok(()) }
     }
 
     #[cfg(not(feature = "pickle"))]
-    fn pickle(path: &Path) -> Result<Self> {
+    fn add_pickle(&mut self, path: &Path) -> Result<()> {
         let found = "a pickle, which this build does not read";
         Err(Error::file(path, found, "model.safetensors, or a build of bert-model with the feature `pickle`"))
     }
@@ -226,7 +244,7 @@ impl Weights {
     /// If the shape is not `expected`, the numbers are not floats, or one is not finite.
     pub fn read(&self, name: &str, expected: &[usize]) -> Result<Option<Vec<f32>>> {
         let Some(entry) = self.entries.get(&(self.key)(name)) else { return Ok(None) };
-        let file = entry.file().unwrap_or(&self.path);
+        let file = entry.file();
         let bad = |found: String, expected: String| Error::tensor(file, name, found, expected);
         if entry.shape() != expected {
             return Err(bad(format!("shape {:?}", entry.shape()), format!("{expected:?} (see config.json)")));
@@ -246,12 +264,12 @@ impl Weights {
 }
 
 impl Entry {
-    /// The shard that the tensor lies in; `None` where there is one file only.
-    fn file(&self) -> Option<&Path> {
+    /// The file that the tensor lies in.
+    fn file(&self) -> &Path {
         match self {
-            Self::Safetensors { file, .. } => Some(file.path()),
+            Self::Safetensors { file, .. } => file.path(),
             #[cfg(feature = "pickle")]
-            Self::Pickle(_) => None,
+            Self::Pickle { file, .. } => file,
         }
     }
 
@@ -259,7 +277,7 @@ impl Entry {
         match self {
             Self::Safetensors { shape, .. } => shape,
             #[cfg(feature = "pickle")]
-            Self::Pickle(tensor) => tensor.shape(),
+            Self::Pickle { tensor, .. } => tensor.shape(),
         }
     }
 
@@ -271,7 +289,7 @@ impl Entry {
             Self::Safetensors { dtype: Dtype::F64, .. } => Ok(Number::F64),
             Self::Safetensors { dtype, .. } => Err(format!("numbers of type {dtype:?}")),
             #[cfg(feature = "pickle")]
-            Self::Pickle(tensor) => match tensor.dtype() {
+            Self::Pickle { tensor, .. } => match tensor.dtype() {
                 pytorch_reader::DType::F16 => Ok(Number::F16),
                 pytorch_reader::DType::BF16 => Ok(Number::Bf16),
                 pytorch_reader::DType::F32 => Ok(Number::F32),
@@ -281,12 +299,12 @@ impl Entry {
         }
     }
 
-    /// Tells that the bytes have been read.
+    /// Releases the memory of the bytes, after they have been read.
     fn release(&self) {
         match self {
             Self::Safetensors { file, start, end, .. } => file.release(*start, *end),
             #[cfg(feature = "pickle")]
-            Self::Pickle(_) => {}
+            Self::Pickle { .. } => {}
         }
     }
 
@@ -297,7 +315,7 @@ impl Entry {
                 bytes.map(Cow::from).ok_or_else(|| "a place outside of the file".to_string())
             }
             #[cfg(feature = "pickle")]
-            Self::Pickle(tensor) => tensor.read().map(Cow::from).map_err(|error| error.to_string()),
+            Self::Pickle { tensor, .. } => tensor.read().map(Cow::from).map_err(|error| error.to_string()),
         }
     }
 }

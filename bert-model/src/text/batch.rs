@@ -3,6 +3,7 @@
 use burn::prelude::*;
 use tokenizers::Encoding;
 
+use crate::config::BertConfig;
 use crate::error::{Error, Result};
 use crate::model::BertInput;
 
@@ -29,6 +30,33 @@ impl Sequence {
         if self.len() > limit { Err(Error::TooLong { tokens: self.len(), limit }) } else { Ok(()) }
     }
 
+    /// Checks that a model can read this: it has the positions, the ids and the token types.
+    ///
+    /// # Errors
+    /// [`Error::TooLong`], or [`Error::Mismatch`] that names the id or type.
+    pub fn check_fits(&self, config: &BertConfig) -> Result<()> {
+        self.check_length(config.max_position_embeddings)?;
+        let mismatch = |left: String, key: &str, size: usize, advice: &str| Error::Mismatch {
+            left,
+            right: format!("a model with `{key}` {size} in config.json"),
+            advice: advice.into(),
+        };
+        if let Some(id) = self.ids.iter().find(|id| **id as usize >= config.vocab_size) {
+            let advice = "use the tokenizer that the model was trained with";
+            return Err(mismatch(format!("the token id {id}"), "vocab_size", config.vocab_size, advice));
+        }
+        let types = config.type_vocab_size;
+        match self.types.iter().find(|token_type| usize::from(**token_type) >= types) {
+            // What a tokenizer gives a single text was checked when it met the model.
+            Some(_) if types == 1 => config.check_pairs(),
+            Some(token_type) => {
+                let advice = "use the tokenizer that the model was trained with";
+                Err(mismatch(format!("the token type {token_type}"), "type_vocab_size", types, advice))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Whether there are no tokens.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
@@ -37,7 +65,7 @@ impl Sequence {
 
 impl From<&Encoding> for Sequence {
     fn from(encoding: &Encoding) -> Self {
-        let types = encoding.get_type_ids().iter().map(|&id| id as u8).collect();
+        let types = encoding.get_type_ids().iter().map(|&id| u8::try_from(id).unwrap_or(u8::MAX)).collect();
         Self { ids: encoding.get_ids().to_vec(), types }
     }
 }

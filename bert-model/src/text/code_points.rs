@@ -33,3 +33,37 @@ impl CodePoints {
         text.get(byte(start)..byte(end)).unwrap_or_default()
     }
 }
+
+/// The parts of a text between pairs of code points, clamped to its end. Pairs in ascending order are
+/// found in one pass, without an index of the text.
+///
+/// ```
+/// use bert_model::text::slices;
+///
+/// assert_eq!(slices("naïve café", [(0, 5), (6, 10)]).collect::<Vec<_>>(), ["naïve", "café"]);
+/// ```
+pub fn slices(text: &str, places: impl IntoIterator<Item = (usize, usize)>) -> impl Iterator<Item = &str> {
+    let (mut at, mut byte) = (0, 0);
+    let advance = move |from: usize, count: usize| {
+        let mut rest = text[from..].char_indices();
+        rest.nth(count).map_or(text.len(), |(offset, _)| from + offset)
+    };
+    places.into_iter().map(move |(start, end)| {
+        (at, byte) = if start < at { (start, advance(0, start)) } else { (start, advance(byte, start - at)) };
+        &text[byte..advance(byte, end.saturating_sub(start))]
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_are_those_of_the_index() {
+        let text = "naïve café 漢字";
+        let code_points = CodePoints::new(text);
+        let places = [(0, 5), (0, 1), (6, 10), (2, 2), (5, 3), (11, 13), (12, 99), (99, 100)];
+        let expected = places.map(|(start, end)| code_points.slice(text, start, end));
+        assert_eq!(slices(text, places).collect::<Vec<_>>(), expected);
+    }
+}

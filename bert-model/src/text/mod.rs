@@ -2,9 +2,16 @@
 
 pub mod batch;
 mod code_points;
+mod encoding;
+mod loading;
+mod long;
+mod parts;
+mod saving;
+mod template;
 pub mod tokenizer;
 mod tokenizer_files;
 
 pub use batch::{Sequence, collate};
-pub use code_points::CodePoints;
+pub use code_points::{CodePoints, slices};
+pub use parts::parts;
 pub use tokenizer::{SpecialTokens, Tokenizer};

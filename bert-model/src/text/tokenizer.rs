@@ -1,28 +1,23 @@
 //! BERT's tokenizer, a thin wrapper around the `tokenizers` crate: normalize, split on whitespace
-//! and punctuation, then greedy longest-match WordPiece. Reads and writes the tokenizer files of a
-//! Hugging Face model directory.
+//! and punctuation, then greedy longest-match WordPiece.
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
-use tokenizers::models::bpe::Vocab;
-use tokenizers::models::wordpiece::WordPiece;
-use tokenizers::normalizers::BertNormalizer;
-use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
-use tokenizers::processors::bert::BertProcessing;
-use tokenizers::{AddedToken, EncodeInput, Encoding, PaddingParams, PostProcessor, TruncationParams};
+use tokenizers::{PostProcessor, TruncationParams};
 
+use super::long::Cuts;
+use super::template::Template;
 pub use super::tokenizer_files::SPECIAL_TOKENS;
-use super::tokenizer_files::{added_tokens, check_algorithm, read_json, read_vocabulary, special_names};
 use crate::config::BertConfig;
 use crate::error::{Error, Result};
 
 /// Start and end of a WordPiece or word in its text, in code points; the end is exclusive.
 pub type Offsets = (usize, usize);
 
-/// Ids of the special tokens. A model directory may give them other names, such as `<s>` for
-/// `[CLS]`.
+/// Ids of the special tokens that every tokenizer has. A model directory may give them other names,
+/// such as `<s>` for `[CLS]`. [`Tokenizer::mask`] is the fifth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpecialTokens {
     /// `[PAD]`, fills sequences up to the length of the batch.
@@ -33,8 +28,6 @@ pub struct SpecialTokens {
     pub cls: u32,
     /// `[SEP]`, ends every segment.
     pub sep: u32,
-    /// `[MASK]`, replaces a token to predict.
-    pub mask: u32,
 }
 
 /// How text is normalized before WordPiece; the keys of `tokenizer_config.json`.
@@ -60,135 +53,29 @@ impl Normalization {
 pub struct Tokenizer {
     pub(super) inner: tokenizers::Tokenizer,
     special: SpecialTokens,
+    mask: Option<u32>,
+    /// The special tokens around a text, and the token types.
+    pub(super) template: Template,
+    /// Where long texts can be cut; `None` if nowhere.
+    pub(super) cuts: Option<Cuts>,
     /// One more than the highest id.
     end_of_ids: u64,
+    /// The file that it was read from.
+    origin: Arc<Path>,
+    warnings: Arc<[String]>,
     /// Number of texts truncated so far, shared by clones.
-    truncated: Arc<AtomicU64>,
+    pub(super) truncated: Arc<AtomicU64>,
 }
 
 impl Tokenizer {
-    /// Loads the tokenizer of a model directory: `tokenizer.json` if present, else `vocab.txt` with
-    /// `tokenizer_config.json` and added tokens. `path` may also be one of the first two files.
-    ///
-    /// # Errors
-    /// If there is neither file, or it does not describe a BERT tokenizer.
-    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let metadata = std::fs::metadata(path).map_err(Error::io(path, "open the tokenizer"))?;
-        if metadata.is_file() {
-            let is_json = path.extension().is_some_and(|extension| extension == "json");
-            return if is_json { Self::from_json(path) } else { Self::from_configured_vocab_file(path) };
-        }
-        let (json, vocab) = (path.join("tokenizer.json"), path.join("vocab.txt"));
-        match (json.exists(), vocab.exists()) {
-            (true, _) => Self::from_json(&json),
-            (false, true) => Self::from_configured_vocab_file(&vocab),
-            (false, false) => Err(Error::file(path, "no tokenizer", "tokenizer.json or vocab.txt")),
-        }
-    }
-
-    fn from_json(path: &Path) -> Result<Self> {
-        let json = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
-        Self::parse(&json, &special_names(path)?, path)
-    }
-
-    /// Reads the contents of a `tokenizer.json` whose special tokens have BERT's names.
-    ///
-    /// # Errors
-    /// If the contents are malformed, or a special token is missing.
-    pub fn from_bytes(json: &[u8]) -> Result<Self> {
-        let path = Path::new("tokenizer.json");
-        let json = std::str::from_utf8(json).map_err(|error| Error::file(path, error.to_string(), "UTF-8"))?;
-        Self::parse(json, &SPECIAL_TOKENS.map(str::to_string), path)
-    }
-
-    fn parse(json: &str, names: &[String; 5], path: &Path) -> Result<Self> {
-        // The tokenizers crate panics on some malformed JSON, so check it first.
-        let _: serde::de::IgnoredAny = serde_json::from_str(json)
-            .map_err(|error| Error::line(path, error.line() as u64, error.to_string(), "a tokenizer.json"))?;
-        let mut inner: tokenizers::Tokenizer = json
-            .parse()
-            .map_err(|error| Error::file(path, format!("{error}"), "a tokenizer.json of the tokenizers library"))?;
-        // The caller decides about truncation and padding, whatever the file was saved with.
-        inner.with_padding(None::<PaddingParams>);
-        inner.with_truncation(None).map_err(|error| Error::file(path, error.to_string(), "a tokenizer"))?;
-        Self::wrap(inner, names, path)
-    }
-
-    fn from_configured_vocab_file(path: &Path) -> Result<Self> {
-        let config_path = path.with_file_name("tokenizer_config.json");
-        let config = read_json(&config_path)?;
-        check_algorithm(&config, &config_path)?;
-        let normalization = Normalization {
-            lowercase: config["do_lower_case"].as_bool().unwrap_or(true),
-            strip_accents: config["strip_accents"].as_bool(),
-            chinese_chars: config["tokenize_chinese_chars"].as_bool().unwrap_or(true),
-        };
-        let names = special_names(path)?;
-        let mut inner = Self::build(&read_vocabulary(path)?, normalization, &names, path)?;
-        let added = added_tokens(path, &config)?;
-        inner
-            .add_tokens(added.values().cloned())
-            .map_err(|error| Error::file(path, error.to_string(), "a vocabulary"))?;
-        for (id, token) in added {
-            let found = inner.token_to_id(&token.content).map(u64::from);
-            if found != Some(id) {
-                let found = format!("the added token {:?} with the id {id}", token.content);
-                return Err(Error::file(path, found, "ids that continue where the vocabulary ends"));
-            }
-        }
-        Self::wrap(inner, &names, path)
-    }
-
-    /// Builds a tokenizer from a vocabulary file alone: one WordPiece per line, in id order.
-    ///
-    /// # Errors
-    /// If the file cannot be read, contains a WordPiece twice, or lacks a special token.
-    pub fn from_vocab_file(path: &Path, normalization: Normalization) -> Result<Self> {
-        let names = SPECIAL_TOKENS.map(str::to_string);
-        Self::wrap(Self::build(&read_vocabulary(path)?, normalization, &names, path)?, &names, path)
-    }
-
-    /// Builds a tokenizer from WordPieces in id order.
-    ///
-    /// # Errors
-    /// If a special token is missing.
-    pub fn from_vocabulary(vocabulary: &[String], normalization: Normalization) -> Result<Self> {
-        let (names, origin) = (SPECIAL_TOKENS.map(str::to_string), Path::new("the vocabulary"));
-        Self::wrap(Self::build(vocabulary, normalization, &names, origin)?, &names, origin)
-    }
-
-    fn build(
-        vocabulary: &[String],
-        normalization: Normalization,
-        names: &[String; 5],
+    /// Takes a tokenizer of the `tokenizers` crate whose special tokens have these ids.
+    pub(super) fn new(
+        inner: tokenizers::Tokenizer,
+        special: SpecialTokens,
+        mask: Option<u32>,
         origin: &Path,
-    ) -> Result<tokenizers::Tokenizer> {
-        let [_, unk, cls, sep, _] = names.clone();
-        let fail = |error: tokenizers::Error| Error::file(origin, error.to_string(), "a WordPiece vocabulary");
-        let ids: Vocab = vocabulary.iter().enumerate().map(|(id, piece)| (piece.clone(), id as u32)).collect();
-        let model = WordPiece::builder()
-            .vocab(ids)
-            .unk_token(unk)
-            .continuing_subword_prefix("##".into())
-            .max_input_chars_per_word(100)
-            .build()
-            .map_err(fail)?;
-        let mut inner = tokenizers::Tokenizer::new(model);
-        let Normalization { lowercase, strip_accents, chinese_chars } = normalization;
-        inner
-            .with_normalizer(Some(BertNormalizer::new(true, chinese_chars, strip_accents, lowercase)))
-            .map_err(fail)?
-            .with_pre_tokenizer(Some(BertPreTokenizer))
-            .with_decoder(Some(tokenizers::decoders::wordpiece::WordPiece::default()));
-        let special = Self::find_special_tokens(&inner, names, origin)?;
-        inner.with_post_processor(Some(BertProcessing::new((sep, special.sep), (cls, special.cls))));
-        inner.add_special_tokens(names.each_ref().map(|token| AddedToken::from(token, true))).map_err(fail)?;
-        Ok(inner)
-    }
-
-    fn wrap(inner: tokenizers::Tokenizer, names: &[String; 5], origin: &Path) -> Result<Self> {
-        let special = Self::find_special_tokens(&inner, names, origin)?;
+        warnings: Vec<String>,
+    ) -> Result<Self> {
         let vocabulary = inner.get_vocab(true);
         let pieces = vocabulary.len() as u64;
         let end_of_ids = vocabulary.into_values().max().map_or(0, |highest| u64::from(highest) + 1);
@@ -197,21 +84,47 @@ impl Tokenizer {
             let found = format!("the id {} among {pieces} pieces", end_of_ids - 1);
             return Err(Error::file(origin, found, "ids from 0 on"));
         }
-        Ok(Self { inner, special, end_of_ids, truncated: Arc::default() })
-    }
-
-    fn find_special_tokens(inner: &tokenizers::Tokenizer, names: &[String; 5], origin: &Path) -> Result<SpecialTokens> {
-        let id = |token: &str| {
-            let missing = || format!("the special tokens {}", names.join(" "));
-            inner.token_to_id(token).ok_or_else(|| Error::file(origin, format!("no {token}"), missing()))
-        };
-        let [pad, unk, cls, sep, mask] = names;
-        Ok(SpecialTokens { pad: id(pad)?, unk: id(unk)?, cls: id(cls)?, sep: id(sep)?, mask: id(mask)? })
+        let template = Template::of(&inner).map_err(|(found, expected)| Error::file(origin, found, expected))?;
+        Ok(Self {
+            cuts: Cuts::of(&inner),
+            inner,
+            special,
+            mask,
+            template,
+            end_of_ids,
+            origin: origin.into(),
+            warnings: warnings.into(),
+            truncated: Arc::default(),
+        })
     }
 
     /// Ids of the special tokens.
     pub fn special(&self) -> SpecialTokens {
         self.special
+    }
+
+    /// Id of `[MASK]`, which replaces a token to predict.
+    ///
+    /// # Errors
+    /// If the vocabulary has none: then no masked token can be predicted, while everything else works.
+    pub fn mask(&self) -> Result<u32> {
+        let expected = "one, which the prediction of masked tokens needs";
+        self.mask.ok_or_else(|| Error::file(&self.origin, "no [MASK] token", expected))
+    }
+
+    /// Id of `[MASK]`, if the vocabulary has one.
+    pub(super) fn optional_mask(&self) -> Option<u32> {
+        self.mask
+    }
+
+    /// Whether texts become `[CLS] A [SEP] B [SEP]` with the token types of BERT.
+    pub(super) fn has_bert_template(&self) -> bool {
+        self.template == Template::bert(self.special.cls, self.special.sep)
+    }
+
+    /// What a user should know about the files that the tokenizer was read from, one sentence each.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Number of WordPieces.
@@ -224,7 +137,7 @@ impl Tokenizer {
         self.inner.id_to_token(id).unwrap_or_default()
     }
 
-    /// All WordPieces in id order.
+    /// All WordPieces in id order; the empty string where an id has none.
     pub fn vocabulary(&self) -> Vec<String> {
         (0..self.end_of_ids).map(|id| self.piece(id as u32)).collect()
     }
@@ -249,7 +162,8 @@ impl Tokenizer {
     /// If `max_length` leaves no room for the special tokens.
     pub fn truncating(&self, max_length: usize) -> Result<Self> {
         // In BERT: one `[CLS]` and two `[SEP]`.
-        let least = self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(true)).max(1);
+        let added = |pair| self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(pair));
+        let least = added(false).max(added(true)).max(1);
         if max_length < least {
             return Err(Error::Setting(format!(
                 "maximum length: found {max_length}, expected at least {least}, for the special tokens"
@@ -264,87 +178,41 @@ impl Tokenizer {
         Ok(truncating)
     }
 
-    /// Encodes a text as `[CLS] text [SEP]`, or a pair as `[CLS] text [SEP] pair [SEP]` with token
-    /// types 0 and 1. Offsets count code points.
+    /// Checks that a model has a row for every id of the vocabulary, and a token type for every one
+    /// that a single text gets. [`Sequence::check_fits`](super::Sequence::check_fits)
+    /// checks the tokens of a text.
     ///
     /// # Errors
-    /// If a third-party `tokenizer.json` cannot process the text.
-    pub fn encode(&self, text: &str, pair: Option<&str>) -> Result<Encoding> {
-        let input: EncodeInput = match pair {
-            Some(pair) => (text, pair).into(),
-            None => text.into(),
-        };
-        let encoded = self.inner.encode_char_offsets(input, true);
-        let encoding = encoded.map_err(|error| Error::Setting(format!("cannot tokenize: {error}")))?;
-        if !encoding.get_overflowing().is_empty() {
-            self.truncated.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(encoding)
-    }
-
-    /// The length in tokens at which texts are truncated; `None` if they are not, see [`Tokenizer::truncating`].
-    pub fn max_length(&self) -> Option<usize> {
-        self.inner.get_truncation().map(|truncation| truncation.max_length)
-    }
-
-    /// Number of texts (or pairs) that this tokenizer and its clones have truncated so far; see
-    /// [`Tokenizer::truncating`].
-    pub fn truncated_count(&self) -> u64 {
-        self.truncated.load(Ordering::Relaxed)
-    }
-
-    /// The WordPiece ids of a text, without special tokens.
-    ///
-    /// # Errors
-    /// Those of [`Tokenizer::encode`].
-    pub fn pieces(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding =
-            self.inner.encode_fast(text, false).map_err(|error| Error::Setting(format!("cannot tokenize: {error}")))?;
-        Ok(encoding.get_ids().to_vec())
-    }
-
-    /// The WordPiece ids of a text, without special tokens, and the offsets of each in code points.
-    ///
-    /// # Errors
-    /// Those of [`Tokenizer::encode`].
-    pub fn pieces_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<Offsets>)> {
-        let encoding = self.plain(text)?;
-        Ok((encoding.get_ids().to_vec(), encoding.get_offsets().to_vec()))
-    }
-
-    /// The offsets, in code points, of each word of a text, as split on whitespace and punctuation.
-    ///
-    /// # Errors
-    /// Those of [`Tokenizer::encode`].
-    pub fn word_offsets(&self, text: &str) -> Result<Vec<Offsets>> {
-        let encoding = self.plain(text)?;
-        let mut offsets: Vec<(Option<u32>, (usize, usize))> = Vec::new();
-        for (&word, &(start, end)) in encoding.get_word_ids().iter().zip(encoding.get_offsets()) {
-            match offsets.last_mut() {
-                Some((last, span)) if *last == word => span.1 = end,
-                _ => offsets.push((word, (start, end))),
-            }
-        }
-        Ok(offsets.into_iter().map(|(_, span)| span).collect())
-    }
-
-    fn plain(&self, text: &str) -> Result<Encoding> {
-        let encoded = self.inner.encode_char_offsets(text, false);
-        encoded.map_err(|error| Error::Setting(format!("cannot tokenize: {error}")))
-    }
-
-    /// Checks that every id has a row in the model's word embeddings.
-    ///
-    /// # Errors
-    /// If the vocabulary is larger than the model's.
+    /// If the vocabulary is larger than the model's, or a token type is higher than the model's.
     pub fn check_fits(&self, config: &BertConfig) -> Result<()> {
         let pieces = self.end_of_ids;
-        if pieces <= config.vocab_size as u64 {
+        if pieces > config.vocab_size as u64 {
+            return Err(Error::Mismatch {
+                left: format!("{}: a vocabulary of {pieces}", self.origin.display()),
+                right: format!("the model's of {} (`vocab_size` in config.json)", config.vocab_size),
+                advice: "use the tokenizer that the model was trained with".into(),
+            });
+        }
+        self.check_types(self.template.highest_type(), config)
+    }
+
+    /// As [`Tokenizer::check_fits`], for pairs of texts.
+    ///
+    /// # Errors
+    /// Those of [`Tokenizer::check_fits`], or if the model has only one token type.
+    pub fn check_fits_pairs(&self, config: &BertConfig) -> Result<()> {
+        self.check_fits(config)?;
+        config.check_pairs()?;
+        self.check_types(self.template.highest_pair_type(), config)
+    }
+
+    fn check_types(&self, highest: u32, config: &BertConfig) -> Result<()> {
+        if (highest as usize) < config.type_vocab_size {
             return Ok(());
         }
         Err(Error::Mismatch {
-            left: format!("the tokenizer's vocabulary of {pieces}"),
-            right: format!("the model's of {}", config.vocab_size),
+            left: format!("{}: the token type {highest} in `post_processor`", self.origin.display()),
+            right: format!("a model of {} token type(s) (`type_vocab_size` in config.json)", config.type_vocab_size),
             advice: "use the tokenizer that the model was trained with".into(),
         })
     }

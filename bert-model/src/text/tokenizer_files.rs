@@ -1,94 +1,182 @@
 //! Readers for Hugging Face's tokenizer files: `vocab.txt`, `tokenizer_config.json`,
 //! `special_tokens_map.json`, `added_tokens.json`.
 
-use std::collections::{BTreeMap, HashSet};
-use std::path::Path;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
-use tokenizers::{AddedToken, ModelWrapper, NormalizerWrapper, PreTokenizerWrapper};
+use serde_json::{Map, Value};
+use tokenizers::AddedToken;
 
-use super::tokenizer::{Normalization, SpecialTokens, Tokenizer};
 use crate::error::{Error, Result};
-use crate::file::replace_file;
+use crate::file::read_text;
 
 /// The special tokens of BERT; learned vocabularies start with them, in this order.
 pub const SPECIAL_TOKENS: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
 
 /// The keys of `tokenizer_config.json` that name the special tokens, in the order of
 /// [`SPECIAL_TOKENS`].
-const SPECIAL_KEYS: [&str; 5] = ["pad_token", "unk_token", "cls_token", "sep_token", "mask_token"];
+pub(super) const SPECIAL_KEYS: [&str; 5] = ["pad_token", "unk_token", "cls_token", "sep_token", "mask_token"];
 
 /// Reads a JSON file; `null` if it does not exist.
-pub(super) fn read_json(path: &Path) -> Result<Value> {
+fn read_json(path: &Path) -> Result<Value> {
     if !path.exists() {
         return Ok(Value::Null);
     }
-    let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
-    serde_json::from_str(&text)
+    serde_json::from_str(&read_text(path)?)
         .map_err(|error| Error::line(path, error.line() as u64, error.to_string(), "a tokenizer configuration"))
 }
 
-/// Reads the WordPieces of a `vocab.txt`, in id order.
-pub(super) fn read_vocabulary(path: &Path) -> Result<Vec<String>> {
-    let text = std::fs::read(path).map_err(Error::io(path, "read"))?;
-    let mut vocabulary = Vec::new();
-    for (number, line) in text.split(|&byte| byte == b'\n').enumerate() {
-        let line = std::str::from_utf8(line)
-            .map_err(|_| Error::line(path, number as u64 + 1, "bytes that are not UTF-8", "a WordPiece in UTF-8"))?;
-        vocabulary.push(line.trim_end_matches('\r').to_string());
-    }
+/// Reads the WordPieces of a `vocab.txt`, in id order, and says in a sentence if one is there twice.
+pub(super) fn read_vocabulary(path: &Path) -> Result<(Vec<String>, Option<String>)> {
+    let text = read_text(path)?;
+    let mut vocabulary: Vec<String> = text.split('\n').map(|line| line.trim_end_matches('\r').to_string()).collect();
     while vocabulary.last().is_some_and(String::is_empty) {
         vocabulary.pop();
     }
-    let mut seen = HashSet::new();
-    if let Some(line) = vocabulary.iter().position(|piece| !seen.insert(piece.as_str())) {
-        let found = format!("a duplicate of {:?}", vocabulary[line]);
-        return Err(Error::line(path, line as u64 + 1, found, "each WordPiece once"));
-    }
-    Ok(vocabulary)
-}
-
-/// The names of the special tokens according to the files beside `path`, in the order of
-/// [`SPECIAL_TOKENS`], which are the default.
-pub(super) fn special_names(path: &Path) -> Result<[String; 5]> {
-    let config = read_json(&path.with_file_name("tokenizer_config.json"))?;
-    let map = read_json(&path.with_file_name("special_tokens_map.json"))?;
-    let mut names = SPECIAL_TOKENS.map(str::to_string);
-    for (name, key) in names.iter_mut().zip(SPECIAL_KEYS) {
-        // Either a string or an object that also has matching options.
-        let stated =
-            [&config[key], &map[key]].into_iter().find_map(|value| value.as_str().or(value["content"].as_str()));
-        if let Some(stated) = stated {
-            *name = stated.into();
+    let mut lines = HashMap::new();
+    let mut again = Vec::new();
+    for (index, piece) in vocabulary.iter().enumerate().filter(|(_, piece)| !piece.is_empty()) {
+        if let Some(first) = lines.insert(piece, index + 1) {
+            again.push((first, index + 1, piece));
         }
     }
-    Ok(names)
+    let warning = again.first().map(|(first, second, piece)| {
+        let (file, count) = (file_name(path), again.len());
+        format!(
+            "{file}:{second}: {piece:?} is there a second time (first in line {first}), {count} such line(s) in all; the \
+             last one counts, as in transformers"
+        )
+    });
+    Ok((vocabulary, warning))
 }
 
-/// The tokens added to a `vocab.txt` after training, by id, from the files beside it.
-pub(super) fn added_tokens(path: &Path, config: &Value) -> Result<BTreeMap<u64, AddedToken>> {
-    let bad =
-        |path: &Path, found: &str| Error::file(path, found, "added tokens and their ids as Hugging Face writes them");
-    if let Some(decoder) = config["added_tokens_decoder"].as_object() {
-        let path = path.with_file_name("tokenizer_config.json");
-        let token = |(id, token): (&String, &Value)| {
-            let token: AddedToken =
-                serde_json::from_value(token.clone()).map_err(|_| bad(&path, &token.to_string()))?;
-            Ok((id.parse().map_err(|_| bad(&path, id))?, token))
+/// The name of a file, for warnings, which stand beside the name of its directory.
+pub(super) fn file_name(path: &Path) -> Cow<'_, str> {
+    path.file_name().unwrap_or_default().to_string_lossy()
+}
+
+/// The files beside a `tokenizer.json` or `vocab.txt`, as far as they are there.
+#[derive(Debug, Default)]
+pub(super) struct Configuration {
+    /// `tokenizer_config.json`.
+    pub config: Value,
+    /// Its path.
+    pub path: PathBuf,
+    /// `special_tokens_map.json`; older than `added_tokens_decoder`, and left aside where that is.
+    map: Value,
+    /// `added_tokens.json`, likewise.
+    added: Value,
+}
+
+impl Configuration {
+    /// Reads the files beside `path`.
+    pub fn beside(path: &Path) -> Result<Self> {
+        let at = path.with_file_name("tokenizer_config.json");
+        let config = read_json(&at)?;
+        let (mut map, mut added) = (Value::Null, Value::Null);
+        if !config["added_tokens_decoder"].is_object() {
+            map = read_json(&path.with_file_name("special_tokens_map.json"))?;
+            added = read_json(&path.with_file_name("added_tokens.json"))?;
+        }
+        Ok(Self { config, path: at, map, added })
+    }
+
+    /// The name of a special token, a string or an object with options for matching it. The older file
+    /// wins, as in transformers.
+    pub fn name(&self, key: &str) -> Option<&str> {
+        [&self.map[key], &self.config[key]].into_iter().find_map(|value| value.as_str().or(value["content"].as_str()))
+    }
+
+    /// The names of the special tokens, in the order of [`SPECIAL_TOKENS`], which are the default.
+    pub fn names(&self) -> [String; 5] {
+        let mut names = SPECIAL_TOKENS.map(str::to_string);
+        for (name, key) in names.iter_mut().zip(SPECIAL_KEYS) {
+            if let Some(stated) = self.name(key) {
+                *name = stated.into();
+            }
+        }
+        names
+    }
+
+    /// The file that lists the added tokens.
+    pub fn added_path(&self) -> PathBuf {
+        match self.config["added_tokens_decoder"].is_object() {
+            true => self.path.clone(),
+            false => self.path.with_file_name("added_tokens.json"),
+        }
+    }
+
+    /// The tokens that were added to a vocabulary after training, by id.
+    pub fn added_tokens(&self) -> Result<BTreeMap<u64, AddedToken>> {
+        const EXPECTED: &str = "added tokens and their ids as Hugging Face writes them";
+        let bad = |found: &str| Error::file(self.added_path(), found, EXPECTED);
+        if let Some(decoder) = self.config["added_tokens_decoder"].as_object() {
+            let token = |(id, token): (&String, &Value)| {
+                let id = id.parse().map_err(|_| bad(id))?;
+                Ok((id, added_token(token, false).ok_or_else(|| bad(&token.to_string()))?))
+            };
+            return decoder.iter().map(token).collect();
+        }
+        let special: Vec<String> =
+            self.extra_tokens().into_iter().map(|token| token.content).chain(self.names()).collect();
+        match &self.added {
+            Value::Null => Ok(BTreeMap::new()),
+            Value::Object(ids) => {
+                let token = |(token, id): (&String, &Value)| {
+                    let id = id.as_u64().ok_or_else(|| bad(&id.to_string()))?;
+                    Ok((id, AddedToken::from(token.as_str(), special.contains(token))))
+                };
+                ids.iter().map(token).collect()
+            }
+            other => Err(bad(&other.to_string())),
+        }
+    }
+
+    /// Special tokens beyond BERT's own, in the order in which they are added if the vocabulary lacks
+    /// them.
+    pub fn extra_tokens(&self) -> Vec<AddedToken> {
+        let keys = ["extra_special_tokens", "additional_special_tokens"];
+        let lists = [&self.map, &self.config].into_iter().flat_map(|file| keys.map(|key| &file[key]));
+        let tokens = |list: &Value| -> Vec<AddedToken> {
+            let values = match list {
+                Value::Array(values) => values.iter().collect(),
+                Value::Object(named) => named.values().collect(),
+                _ => Vec::new(),
+            };
+            values.into_iter().filter_map(|value| added_token(value, true)).collect()
         };
-        return decoder.iter().map(token).collect();
+        let mut found: Vec<AddedToken> = Vec::new();
+        for token in lists.flat_map(tokens) {
+            if !found.iter().any(|known| known.content == token.content) {
+                found.push(token);
+            }
+        }
+        found
     }
-    let path = path.with_file_name("added_tokens.json");
-    match read_json(&path)? {
-        Value::Null => Ok(BTreeMap::new()),
-        Value::Object(ids) => ids
-            .into_iter()
-            .map(|(token, id)| {
-                Ok((id.as_u64().ok_or_else(|| bad(&path, &id.to_string()))?, AddedToken::from(token, false)))
-            })
-            .collect(),
-        other => Err(bad(&path, &other.to_string())),
+
+    /// Whether transformers takes the tokenizer for BERT's, which it builds anew from the vocabulary, or
+    /// as its file has it.
+    pub fn is_bert_class(&self) -> bool {
+        !matches!(self.config["tokenizer_class"].as_str(), Some("PreTrainedTokenizerFast" | "TokenizersBackend"))
     }
+}
+
+/// A token as the files have it: its content, or an object with that and options for matching it.
+fn added_token(value: &Value, is_special: bool) -> Option<AddedToken> {
+    let content = value.as_str().or(value["content"].as_str()).filter(|content| !content.is_empty())?;
+    let none = Map::new();
+    let options = value.as_object().unwrap_or(&none);
+    let flag = |key: &str, default: bool| options.get(key).and_then(Value::as_bool).unwrap_or(default);
+    let special = is_special || flag("special", false);
+    Some(AddedToken {
+        content: content.into(),
+        single_word: flag("single_word", false),
+        lstrip: flag("lstrip", false),
+        rstrip: flag("rstrip", false),
+        normalized: flag("normalized", !special),
+        special,
+    })
 }
 
 /// Refuses a vocabulary of another algorithm than BERT's, which only a `tokenizer.json` can
@@ -119,71 +207,6 @@ pub(super) fn check_algorithm(config: &Value, path: &Path) -> Result<()> {
         }
     }
     if config["do_basic_tokenize"] == false { refuse("do_basic_tokenize", "false", "true") } else { Ok(()) }
-}
-
-impl Tokenizer {
-    /// How text is normalized, as far as the tokenizer file says; otherwise as in Google's uncased
-    /// models.
-    pub fn normalization(&self) -> Normalization {
-        let normalizer = self.inner.get_normalizer().map(serde_json::to_value).and_then(Result::ok).unwrap_or_default();
-        Normalization {
-            lowercase: normalizer["lowercase"].as_bool().unwrap_or(true),
-            strip_accents: normalizer["strip_accents"].as_bool(),
-            chinese_chars: normalizer["handle_chinese_chars"].as_bool().unwrap_or(true),
-        }
-    }
-
-    /// Whether this is BERT's own pipeline, which `vocab.txt` and `tokenizer_config.json` can
-    /// describe.
-    fn is_bert(&self) -> bool {
-        matches!(self.inner.get_model(), ModelWrapper::WordPiece(_))
-            && matches!(self.inner.get_normalizer(), Some(NormalizerWrapper::BertNormalizer(_)))
-            && matches!(self.inner.get_pre_tokenizer(), Some(PreTokenizerWrapper::BertPreTokenizer(_)))
-    }
-
-    /// Serializes the tokenizer as a `tokenizer.json`.
-    ///
-    /// # Errors
-    /// If part of a third-party tokenizer cannot be serialized.
-    pub fn to_json(&self) -> Result<String> {
-        self.inner.to_string(true).map_err(|error| Error::Setting(format!("cannot write the tokenizer: {error}")))
-    }
-
-    /// Writes `tokenizer.json`, `tokenizer_config.json` and, for WordPiece, `vocab.txt`.
-    /// `max_length` is the model's maximum sequence length.
-    ///
-    /// # Errors
-    /// If a file cannot be written.
-    pub fn save(&self, directory: impl AsRef<Path>, max_length: usize) -> Result<()> {
-        let directory = directory.as_ref();
-        replace_file(directory.join("tokenizer.json"), self.to_json()?.as_bytes())?;
-        let mut config = match self.is_bert() {
-            true => {
-                let Normalization { lowercase, strip_accents, chinese_chars } = self.normalization();
-                json!({
-                    "tokenizer_class": "BertTokenizer",
-                    "do_lower_case": lowercase,
-                    "strip_accents": strip_accents,
-                    "tokenize_chinese_chars": chinese_chars,
-                })
-            }
-            // Makes transformers use tokenizer.json as it is.
-            false => json!({"tokenizer_class": "PreTrainedTokenizerFast"}),
-        };
-        config["model_max_length"] = max_length.into();
-        let SpecialTokens { pad, unk, cls, sep, mask } = self.special();
-        for (key, id) in SPECIAL_KEYS.into_iter().zip([pad, unk, cls, sep, mask]) {
-            config[key] = self.piece(id).into();
-        }
-        let config = serde_json::to_string_pretty(&config).map_err(|error| Error::Setting(error.to_string()))?;
-        replace_file(directory.join("tokenizer_config.json"), (config + "\n").as_bytes())?;
-        match self.inner.get_model() {
-            ModelWrapper::WordPiece(_) => {
-                replace_file(directory.join("vocab.txt"), (self.vocabulary().join("\n") + "\n").as_bytes())
-            }
-            _ => Ok(()),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Groups lines into documents, separated by empty lines in text; in `.jsonl`, each line is one.
 //!
 //! The next-sentence task draws consecutive sentences from a document, so unrelated texts must
-//! never be joined. The end of a file also ends a document.
+//! never be joined. The end of a file also ends a document. In hard-wrapped text an empty line ends
+//! a paragraph only, and a document is a whole file (or a line of `.jsonl`).
 
 use std::iter::Enumerate;
 use std::path::Path;
@@ -13,6 +14,7 @@ use bert_model::Result;
 use serde_json::Value;
 
 use super::files::CorpusFile;
+use super::wrapped::{Wrapping, join};
 
 /// A document longer than this, in bytes, is split at the next line. The few examples that would
 /// span the split are lost, but memory stays bounded even for a file without empty lines. The size
@@ -22,7 +24,7 @@ pub const MAX_DOCUMENT_BYTES: usize = 4 << 20;
 /// Consecutive lines of text that form a unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
-    /// Paragraphs or sentences; none is blank.
+    /// Paragraphs or sentences, none of them blank; of hard-wrapped text, joined paragraphs.
     pub lines: Vec<String>,
     /// Index of its file in [`Corpus::files`](super::Corpus::files).
     pub file: usize,
@@ -50,7 +52,7 @@ impl Documents {
                 return Ok(Some(document));
             }
             let Some((index, file)) = self.files.next() else { return Ok(None) };
-            self.current = Some(FileDocuments::open(index, &file.path)?);
+            self.current = Some(FileDocuments::open(index, &file)?);
         }
     }
 }
@@ -68,10 +70,31 @@ impl Iterator for Documents {
     }
 }
 
+/// Whether the text of a file is hard-wrapped; see [`Wrapping`] for the rule. Looks at the first lines only. What cannot
+/// be read is not, and fails when it is read.
+pub(super) fn is_wrapped(path: &Path) -> bool {
+    let mut wrapping = Wrapping::default();
+    let mut look = || -> Result<()> {
+        let mut source = Source::open(path)?;
+        while source.start()?.is_some() {
+            wrapping.end_paragraph();
+            while let Some(line) = source.raw_line()? {
+                if !wrapping.add(line) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    };
+    let _ = look();
+    wrapping.is_wrapped()
+}
+
 /// Reads the documents of one file.
 struct FileDocuments {
     file: usize,
     source: Source,
+    is_wrapped: bool,
 }
 
 /// Where lines come from. Both kinds return `None` at the end of a document and continue with the
@@ -82,30 +105,102 @@ enum Source {
 }
 
 impl FileDocuments {
-    fn open(file: usize, path: &Path) -> Result<Self> {
-        let reader = LineReader::open(path)?;
-        let source = match FileKind::of(path).format {
-            Some(Format::JsonLines) => Source::Jsonl(reader, JsonlText::default()),
-            _ => Source::Text(reader),
-        };
-        Ok(Self { file, source })
+    fn open(file: usize, CorpusFile { path, is_wrapped, .. }: &CorpusFile) -> Result<Self> {
+        Ok(Self { file, source: Source::open(path)?, is_wrapped: *is_wrapped })
     }
 
     fn next_document(&mut self) -> Result<Option<Document>> {
-        let Some((first, line)) = self.source.first_line()? else { return Ok(None) };
+        let Some((first, line)) = self.first_unit()? else { return Ok(None) };
         let mut bytes = size(&first);
         let mut lines = vec![first];
         while bytes < MAX_DOCUMENT_BYTES
-            && let Some(next) = self.source.following_line()?
+            && let Some(next) = self.following_unit()?
         {
             bytes += size(&next);
             lines.push(next);
         }
         Ok(Some(Document { lines, file: self.file, line }))
     }
+
+    /// The first line or paragraph of the next document, with its line number; `None` at the end of the file.
+    fn first_unit(&mut self) -> Result<Option<(String, u64)>> {
+        if !self.is_wrapped {
+            return self.source.first_line();
+        }
+        loop {
+            // A document that was split because of its size goes on.
+            if let Some(found) = self.source.paragraph()? {
+                return Ok(Some(found));
+            }
+            if self.source.start()?.is_none() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The next line or paragraph of the current document.
+    fn following_unit(&mut self) -> Result<Option<String>> {
+        match self.is_wrapped {
+            true => Ok(self.source.paragraph()?.map(|(paragraph, _)| paragraph)),
+            false => self.source.following_line(),
+        }
+    }
 }
 
 impl Source {
+    fn open(path: &Path) -> Result<Self> {
+        let reader = LineReader::open(path)?;
+        Ok(match FileKind::of(path).format {
+            Some(Format::JsonLines) => Self::Jsonl(reader, JsonlText::default()),
+            _ => Self::Text(reader),
+        })
+    }
+
+    /// Goes to the start of the next whole document: a line of `.jsonl`, or the text file itself. `None` at the end of the
+    /// file.
+    fn start(&mut self) -> Result<Option<()>> {
+        match self {
+            Self::Text(reader) => Ok((reader.number() == 0).then_some(())),
+            Self::Jsonl(reader, record) => {
+                let text = read_record(reader)?;
+                let found = text.is_some().then_some(());
+                *record = JsonlText { text: text.unwrap_or_default(), position: 0 };
+                Ok(found)
+            }
+        }
+    }
+
+    /// The next line of a whole document, which may be blank.
+    fn raw_line(&mut self) -> Result<Option<&str>> {
+        match self {
+            Self::Text(reader) => reader.next_line(),
+            Self::Jsonl(_, record) => Ok(record.raw_line().and_then(|line| line.lines().next().or(Some("")))),
+        }
+    }
+
+    /// The next paragraph of a hard-wrapped document, joined to one line, and the number of its first line.
+    fn paragraph(&mut self) -> Result<Option<(String, u64)>> {
+        let (mut paragraph, mut number) = (String::new(), 0);
+        while paragraph.len() < MAX_DOCUMENT_BYTES {
+            let Some(line) = self.raw_line()?.map(str::to_string) else { break };
+            match (is_blank(&line), paragraph.is_empty()) {
+                (true, true) => {}
+                (true, false) => break,
+                (false, is_first) => {
+                    join(&mut paragraph, &line);
+                    number = if is_first { self.number() } else { number };
+                }
+            }
+        }
+        Ok((!paragraph.is_empty()).then_some((paragraph, number)))
+    }
+
+    /// The number of the last line read.
+    fn number(&self) -> u64 {
+        let (Self::Text(reader) | Self::Jsonl(reader, _)) = self;
+        reader.number()
+    }
+
     /// The next non-blank line of the file, with its number; `None` at the end of the file.
     fn first_line(&mut self) -> Result<Option<(String, u64)>> {
         match self {
@@ -149,16 +244,22 @@ struct JsonlText {
 }
 
 impl JsonlText {
+    /// The next line of the text with its line ending.
+    fn raw_line(&mut self) -> Option<&str> {
+        let line = self.text[self.position..].split_inclusive('\n').next()?;
+        self.position += line.len();
+        Some(line)
+    }
+
     /// The next non-blank line of the text.
     fn next_line(&mut self) -> Option<&str> {
-        while let Some(line) = self.text[self.position..].split_inclusive('\n').next() {
+        loop {
             let start = self.position;
-            self.position += line.len();
-            if !is_blank(line) {
+            let is_blank = is_blank(self.raw_line()?);
+            if !is_blank {
                 return self.text[start..self.position].lines().next();
             }
         }
-        None
     }
 }
 
@@ -213,91 +314,4 @@ fn size(line: &str) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The documents of a file of this name and content, up to the first error.
-    fn read(name: &str, content: &str) -> Result<Vec<Document>> {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join(name);
-        std::fs::write(&path, content).unwrap();
-        Documents::new(vec![CorpusFile { path, bytes: content.len() as u64 }]).collect()
-    }
-
-    fn document(line: u64, lines: &[&str]) -> Document {
-        Document { lines: lines.iter().map(|line| line.to_string()).collect(), file: 0, line }
-    }
-
-    fn refusal(content: &str) -> String {
-        read("a.jsonl", content).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn empty_lines_end_a_document_of_text() {
-        let documents = read("a.txt", "\n \nOne.\r\n Two.\n\t\n\nThree.").unwrap();
-        assert_eq!(documents, [document(3, &["One.", " Two."]), document(7, &["Three."])]);
-    }
-
-    #[test]
-    fn a_file_of_another_name_is_text() {
-        assert_eq!(read("notes.md", "{}\n").unwrap(), [document(1, &["{}"])]);
-    }
-
-    #[test]
-    fn the_end_of_a_file_ends_a_document() {
-        let directory = tempfile::tempdir().unwrap();
-        let files = ["a.txt", "b.txt"].map(|name| CorpusFile { path: directory.path().join(name), bytes: 0 });
-        files.iter().for_each(|file| std::fs::write(&file.path, "One.\nTwo.").unwrap());
-        let documents: Vec<Document> = Documents::new(files.into()).collect::<Result<_>>().unwrap();
-        assert_eq!(documents.iter().map(|document| document.file).collect::<Vec<_>>(), [0, 1]);
-    }
-
-    #[test]
-    fn a_line_of_jsonl_is_a_document() {
-        let content = "{\"id\": 1, \"text\": \"One.\\r\\n \\n\\nTwo.\\n\"}\n\n{\"text\": \"\"}\n{\"text\": \"Three.\"}";
-        assert_eq!(read("a.jsonl", content).unwrap(), [document(1, &["One.", "Two."]), document(4, &["Three."])]);
-    }
-
-    #[test]
-    fn what_is_no_record_is_named_with_its_line() {
-        let good = "{\"text\": \"fine\"}\n";
-        let expected = "expected a JSON object with a string under the key `text`";
-        for (bad, found) in [
-            ("{\"text\": \"cut", "a.jsonl:2: found malformed JSON (EOF while parsing a string at column 13)"),
-            ("{\"body\": \"x\"}", "a.jsonl:2: found a JSON object without the key `text`"),
-            ("{\"text\": 7}", "a.jsonl:2: found a number under the key `text`"),
-            ("[\"text\"]", "a.jsonl:2: found an array"),
-        ] {
-            let message = refusal(&format!("{good}{bad}\n{good}"));
-            assert!(message.contains(found) && message.contains(expected), "{message}");
-        }
-    }
-
-    #[test]
-    fn the_first_error_is_the_last_item() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("a.jsonl");
-        std::fs::write(&path, "{\"text\": \"fine\"}\nbad\n{\"text\": \"fine\"}\n").unwrap();
-        let items: Vec<_> = Documents::new(vec![CorpusFile { path, bytes: 0 }]).collect();
-        assert_eq!(items.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false]);
-    }
-
-    #[test]
-    fn a_document_too_large_for_memory_is_cut_between_lines() {
-        let line = "x".repeat(999_999);
-        let text = format!("{line}\n").repeat(10);
-        let documents = read("a.txt", &text).unwrap();
-        assert_eq!(documents.iter().map(|document| document.lines.len()).collect::<Vec<_>>(), [5, 5]);
-        assert_eq!(documents[1].line, 6);
-        let records = read("a.jsonl", &serde_json::json!({ "text": text }).to_string()).unwrap();
-        assert_eq!(records.iter().map(|document| document.lines.len()).collect::<Vec<_>>(), [5, 5]);
-        assert_eq!(records[1].line, 1);
-    }
-
-    #[test]
-    fn many_tiny_lines_are_cut_by_what_they_take_in_memory() {
-        let documents = read("a.txt", &"a\n".repeat(1 << 20)).unwrap();
-        assert!(documents.len() > 5);
-        assert_eq!(documents.iter().map(|document| document.lines.len()).sum::<usize>(), 1 << 20);
-    }
-}
+mod tests;

@@ -20,6 +20,8 @@ pub struct CorpusFile {
     pub path: PathBuf,
     /// Size on disk in bytes (compressed size, if compressed).
     pub bytes: u64,
+    /// Whether its lines are joined to paragraphs; see [`SentenceMode::Wrapped`](super::SentenceMode::Wrapped).
+    pub is_wrapped: bool,
 }
 
 /// All files that the arguments name, in a reproducible order.
@@ -74,7 +76,7 @@ fn add_path(path: &Path, metadata: &Metadata, files: &mut Vec<CorpusFile>) -> Re
         // Its size is unknown, and a second epoch would find it empty.
         return Err(Error::file(path, "a pipe, socket or device", "a regular file or a directory"));
     }
-    files.push(CorpusFile { path: path.to_path_buf(), bytes: metadata.len() });
+    files.push(CorpusFile { path: path.to_path_buf(), bytes: metadata.len(), is_wrapped: false });
     Ok(())
 }
 

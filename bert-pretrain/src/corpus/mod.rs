@@ -3,11 +3,12 @@
 //! The next-sentence task draws consecutive sentences from a document. In a text file a document is
 //! a run of lines up to an empty one or the end of the file; in `.jsonl` each line is a document,
 //! with its text under the key `text`. `files` finds the files, [`bert_cli::lines`] reads their
-//! lines, `documents` groups them, and `sentences` splits them.
+//! lines, `documents` groups them, `wrapped` recognizes and joins hard-wrapped ones, and `sentences` splits them.
 
 mod documents;
 mod files;
 mod sentences;
+mod wrapped;
 
 use std::path::Path;
 
@@ -30,6 +31,20 @@ impl Corpus {
     /// If an argument matches nothing, is not a regular file or directory, or cannot be read.
     pub fn open(arguments: &[impl AsRef<Path>]) -> Result<Self> {
         Ok(Self { files: files::find(arguments)? })
+    }
+
+    /// Decides for each file whether its lines are joined to paragraphs before they are split into sentences. Reads the
+    /// beginning of each file for [`SentenceMode::Auto`]. Until then no lines are joined.
+    #[must_use]
+    pub fn with_sentences(mut self, mode: SentenceMode) -> Self {
+        for file in &mut self.files {
+            file.is_wrapped = match mode {
+                SentenceMode::Auto => documents::is_wrapped(&file.path),
+                SentenceMode::Wrapped => true,
+                SentenceMode::Line | SentenceMode::Unicode => false,
+            };
+        }
+        self
     }
 
     /// The files, in reading order.
@@ -96,5 +111,30 @@ mod tests {
     fn no_argument_gives_no_files() {
         let corpus = Corpus::open(&[] as &[&str]).unwrap();
         assert!(corpus.files().is_empty() && corpus.require_documents(0).is_err());
+    }
+
+    #[test]
+    fn a_hard_wrapped_file_is_recognized_unless_the_mode_is_given() {
+        let directory = tempfile::tempdir().unwrap();
+        let paragraph = "It is a truth universally acknowledged, that a single man in\npossession of a good fortune, must be in \
+            want of a wife. However\nlittle known the feelings or views of such a man may be on his\nfirst entering a \
+            neighbourhood, this truth is so well fixed in\nthe minds of the surrounding families, that he is considered.\n\n";
+        std::fs::write(directory.path().join("book.txt"), paragraph.repeat(5)).unwrap();
+        let line = serde_json::json!({ "text": paragraph.repeat(5) }).to_string();
+        std::fs::write(directory.path().join("books.jsonl"), line).unwrap();
+        std::fs::write(
+            directory.path().join("lines.txt"),
+            "It rained all day. They stayed at home.\nIt was good.\n".repeat(20),
+        )
+        .unwrap();
+        let wrapped = |mode| {
+            let corpus = Corpus::open(&[directory.path()]).unwrap().with_sentences(mode);
+            corpus.files().iter().map(|file| file.is_wrapped).collect::<Vec<_>>()
+        };
+        assert_eq!(wrapped(SentenceMode::Auto), [true, true, false]);
+        assert_eq!(wrapped(SentenceMode::Unicode), [false; 3]);
+        assert_eq!(wrapped(SentenceMode::Wrapped), [true; 3]);
+        let corpus = Corpus::open(&[directory.path()]).unwrap().with_sentences(SentenceMode::Auto);
+        assert_eq!(corpus.documents().map(|document| document.unwrap().lines.len()).collect::<Vec<_>>(), [5, 5, 40]);
     }
 }

@@ -17,11 +17,15 @@ use unicode_segmentation::UnicodeSegmentation;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SentenceMode {
+    /// As `Wrapped` for files that are hard-wrapped, as `Unicode` for others.
+    #[default]
+    Auto,
     /// Each line is a sentence.
     Line,
     /// Each line is a paragraph, split at the sentence boundaries of UAX #29.
-    #[default]
     Unicode,
+    /// Lines end within sentences: they are joined up to an empty line, which ends a paragraph and not a document.
+    Wrapped,
 }
 
 impl FromStr for SentenceMode {
@@ -29,9 +33,13 @@ impl FromStr for SentenceMode {
 
     fn from_str(name: &str) -> Result<Self> {
         match name {
+            "auto" => Ok(Self::Auto),
             "line" => Ok(Self::Line),
             "unicode" => Ok(Self::Unicode),
-            _ => Err(Error::Setting(format!("sentence mode `{name}` is unknown, expected `line` or `unicode`"))),
+            "wrapped" => Ok(Self::Wrapped),
+            _ => Err(Error::Setting(format!(
+                "sentence mode `{name}` is unknown, expected `auto`, `line`, `unicode` or `wrapped`"
+            ))),
         }
     }
 }
@@ -39,13 +47,15 @@ impl FromStr for SentenceMode {
 impl fmt::Display for SentenceMode {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
+            Self::Auto => "auto",
             Self::Line => "line",
             Self::Unicode => "unicode",
+            Self::Wrapped => "wrapped",
         })
     }
 }
 
-/// The sentences of a line, in order and trimmed; a blank line has none.
+/// The sentences of a line or joined paragraph, in order and trimmed; a blank line has none.
 ///
 /// ```
 /// use bert_pretrain::corpus::{SentenceMode, split_sentences};
@@ -57,7 +67,7 @@ impl fmt::Display for SentenceMode {
 pub fn split_sentences(line: &str, mode: SentenceMode) -> impl Iterator<Item = &str> {
     let (whole, parts) = match mode {
         SentenceMode::Line => (Some(line), None),
-        SentenceMode::Unicode => (None, Some(line.split_sentence_bounds())),
+        _ => (None, Some(line.split_sentence_bounds())),
     };
     whole.into_iter().chain(parts.into_iter().flatten()).map(str::trim).filter(|sentence| !sentence.is_empty())
 }
@@ -115,10 +125,10 @@ mod tests {
 
     #[test]
     fn names_go_there_and_back() {
-        for mode in [SentenceMode::Line, SentenceMode::Unicode] {
+        for mode in [SentenceMode::Auto, SentenceMode::Line, SentenceMode::Unicode, SentenceMode::Wrapped] {
             assert_eq!(mode.to_string().parse::<SentenceMode>().unwrap(), mode);
         }
         let message = "words".parse::<SentenceMode>().unwrap_err().to_string();
-        assert_eq!(message, "sentence mode `words` is unknown, expected `line` or `unicode`");
+        assert_eq!(message, "sentence mode `words` is unknown, expected `auto`, `line`, `unicode` or `wrapped`");
     }
 }

@@ -1,5 +1,9 @@
 //! The defaults, and what is refused.
 
+use bert_train::IfExists;
+use clap::Args;
+use serde_json::json;
+
 use super::*;
 
 fn resolve(arguments: &str) -> Result<(PretrainSettings, PretrainRunOptions)> {
@@ -20,7 +24,7 @@ fn a_corpus_has_the_documented_defaults() {
     assert_eq!((settings.steps, settings.epochs, settings.seed), (None, 3.0, 42));
     assert_eq!(settings.optimizer, OptimizerConfig { weight_decay: 0.01, ..OptimizerConfig::default() });
     assert_eq!((settings.clip, settings.data.mask_prob, settings.data.short_seq_prob), (1.0, 0.15, 0.1));
-    assert_eq!((run.output, run.if_exists, run.keep), ("run".into(), Some(IfExists::Refuse), 2));
+    assert_eq!((run.output, run.if_exists, run.keep), ("run".into(), Some(IfExists::Refuse), None));
 }
 
 #[test]
@@ -66,4 +70,71 @@ fn what_cannot_be_is_refused_with_the_option() {
         let message = resolve(arguments).unwrap_err().to_string();
         assert!(message.contains(expected), "{arguments}: {message}");
     }
+}
+
+fn train_args(arguments: &str) -> TrainArgs {
+    Cli::parse_from(["bert-pretrain"].into_iter().chain(arguments.split_whitespace())).train
+}
+
+/// An option that is neither would be ignored when a run is resumed.
+#[test]
+fn every_option_of_train_is_a_setting_or_an_option_of_the_run() {
+    let (settings, run) = resolve("--corpus a.txt -o run").unwrap();
+    let (settings, run) = (json!(settings), json!(run));
+    let others = ["resume", "overwrite", "json", "quiet"];
+    for argument in TrainArgs::augment_args(clap::Command::new("x")).get_arguments() {
+        let option = argument.get_long().unwrap();
+        let key = option.replace('-', "_");
+        let is_known = resume::SETTINGS.iter().any(|(name, _)| *name == option) || others.contains(&option);
+        assert!(is_known || settings.get(&key).is_some() || run.get(&key).is_some(), "--{option}");
+    }
+    for setting in resume::SETTINGS.iter().flat_map(|(_, settings)| settings.iter()) {
+        assert!(settings.pointer(&format!("/{}", setting.replace('.', "/"))).is_some(), "{setting}");
+    }
+}
+
+#[test]
+fn a_resumed_run_has_its_own_settings_and_names_all_that_differ() {
+    let directory = tempfile::tempdir().unwrap();
+    let run = directory.path().display().to_string();
+    let given = format!(
+        "--corpus a.txt --tokenizer vocab8k.txt --lr 1e-3 --optimizer lamb --steps 50 --keep 3 --device flex -o {run}"
+    );
+    let (settings, options) = PretrainSettings::resolve(&train_args(&given)).unwrap();
+    let described = json!({"settings": settings, "run": options});
+    std::fs::write(directory.path().join("run.json"), described.to_string()).unwrap();
+    let resume = |more: &str| PretrainSettings::resume(&train_args(&format!("--resume -o {run} {more}")));
+    for more in
+        ["", "--corpus a.txt", "--lr 0.001 --steps 50 --optimizer lamb", "--tokenizer vocab8k.txt --weight-decay 0.01"]
+    {
+        let (resumed, options) = resume(more).unwrap();
+        assert_eq!(json!(resumed), described["settings"], "{more}");
+        assert_eq!((options.keep, &*options.device, options.if_exists), (Some(3), "flex", Some(IfExists::Resume)));
+    }
+    assert_eq!(resume("--save-every 5").unwrap().1.save_every, 5);
+    let message =
+        resume("--corpus b.txt --lr 1e-4 --epochs 3 --optimizer adamw --vocab-size 9").unwrap_err().to_string();
+    for difference in [
+        "corpus = [\"b.txt\"]",
+        "corpus = [\"a.txt\"]",
+        "learning_rate = 0.0001",
+        "learning_rate = 0.001",
+        "steps = null",
+        "steps = 50",
+        "optimizer.algorithm = \"lamb\"",
+        "vocab_size = 9",
+        "vocab_size = null",
+    ] {
+        assert!(message.contains(difference), "{difference}: {message}");
+    }
+}
+
+#[test]
+fn without_a_run_there_is_nothing_to_resume_unless_a_corpus_is_given() {
+    let message = PretrainSettings::resume(&train_args("--resume -o nowhere")).unwrap_err().to_string();
+    assert!(message.contains("nowhere: found no run to resume"), "{message}");
+    assert_eq!(
+        PretrainSettings::resume(&train_args("--resume --corpus a.txt -o nowhere")).unwrap().0.corpus,
+        ["a.txt"]
+    );
 }

@@ -39,6 +39,7 @@ impl Fixture {
             max_predictions: 4,
             continuations: Vec::new(),
             special: self.tokenizer.special(),
+            mask: self.tokenizer.mask().unwrap(),
             vocab_size: self.tokenizer.vocab_size() as u32,
         };
         let maker = ExampleMaker { max_length: 16, short_probability: 0.1, nsp: NspMode::Balanced, masking };

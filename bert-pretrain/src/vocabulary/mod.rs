@@ -37,3 +37,9 @@ pub fn learn(corpus: &Corpus, size: usize, cased: bool) -> Result<Vec<String>> {
     corpus.require_documents(documents)?;
     WordPieceTrainer::new(size).train(&counts)
 }
+
+/// Tells that a vocabulary has fewer pieces than requested; `None` if it does not.
+pub fn fewer_than(requested: usize, learned: usize) -> Option<String> {
+    (learned < requested)
+        .then(|| format!("vocabulary: {requested} WordPieces requested, {learned} learned: the text has no more"))
+}

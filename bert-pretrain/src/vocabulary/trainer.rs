@@ -10,6 +10,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::fs;
 use std::path::Path;
 
 use bert_model::file::replace_file;
@@ -93,11 +94,15 @@ impl WordPieceTrainer {
     }
 }
 
-/// Writes a vocabulary as `vocab.txt`: one piece per line, in id order.
+/// Writes a vocabulary as `vocab.txt`: one piece per line, in id order. Creates the directory if it does not exist.
 ///
 /// # Errors
 /// If the file cannot be written.
 pub fn write_vocab(path: impl AsRef<Path>, vocabulary: &[String]) -> Result<()> {
+    let path = path.as_ref();
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory).map_err(Error::io(directory, "create the directory"))?;
+    }
     let text: String = vocabulary.iter().flat_map(|piece| [piece, "\n"]).collect();
     replace_file(path, text.as_bytes())
 }

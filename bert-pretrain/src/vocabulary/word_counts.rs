@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 
+use bert_model::text::parts;
 use bert_model::{Error, Result};
 use rayon::prelude::*;
 use tokenizers::normalizers::BertNormalizer;
@@ -114,7 +115,9 @@ fn count_words<'a>(
     lines: impl IntoIterator<Item = &'a str>,
 ) -> Result<HashMap<String, u64>> {
     let mut stretches: HashMap<&str, u64> = HashMap::new();
-    for stretch in lines.into_iter().flat_map(|line| line.split([' ', '\t', '\n', '\r'])) {
+    // Cutting a stretch of many kilobytes, which has no spaces, saves memory.
+    let split = lines.into_iter().flat_map(|line| line.split([' ', '\t', '\n', '\r']));
+    for stretch in split.flat_map(parts) {
         *stretches.entry(stretch).or_default() += 1;
     }
     let mut words = HashMap::new();

@@ -63,6 +63,9 @@ pub trait Route: 'static {
     ) -> Result<Self::Reply, ApiError>;
 }
 
+/// Bodies of more bytes take turns.
+const LARGE_BODY: usize = 64 << 10;
+
 /// A text, or two that are read together.
 pub type TextOrPair<'a> = (&'a str, Option<&'a str>);
 
@@ -97,8 +100,9 @@ pub async fn ask<R: Route>(State(app): State<Arc<App>>, request: Request) -> Res
     let deadline = Instant::now() + timeout;
     let answer = async {
         let server = app.clone();
+        let turn = if bytes.len() > LARGE_BODY { app.large_bodies.acquire().await.ok() } else { None };
         let prepared = blocking(move || prepare::<R>(server, named, &bytes)).await?;
-        drop(memory);
+        drop((turn, memory));
         let Prepared { asked, question, inputs, counts } = prepared;
         let ticket = asked.batcher.submit(inputs, deadline)?;
         let (pending, outputs) = ticket.outputs().await?;

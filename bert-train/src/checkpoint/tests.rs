@@ -100,10 +100,31 @@ fn leftovers_are_swept_and_what_was_being_replaced_is_put_back() {
 }
 
 #[test]
-fn the_first_setting_that_differs_is_named() {
-    let saved = json!({"lr": 0.1, "steps": 5});
+fn all_settings_that_differ_are_named_at_once() {
+    let saved = json!({"lr": 0.1, "steps": 5, "optimizer": {"beta1": 0.9, "weight_decay": 0.01}});
     check_settings(&saved, &saved).unwrap();
-    let message = check_settings(&saved, &json!({"lr": 0.1, "steps": 6})).unwrap_err().to_string();
-    assert!(message.contains("steps = 6") && message.contains("steps = 5"), "{message}");
-    assert!(check_settings(&saved, &json!({"new": 1})).unwrap_err().to_string().contains("new = null"));
+    check_settings(&saved, &json!({"optimizer": {"beta1": 0.9}})).unwrap();
+    let now = json!({"lr": 0.1, "steps": 6, "optimizer": {"weight_decay": 0}, "new": 1});
+    let message = check_settings(&saved, &now).unwrap_err().to_string();
+    let expected = "steps = 6, optimizer.weight_decay = 0, new = 1 does not fit the run to be resumed, \
+                    steps = 5, optimizer.weight_decay = 0.01, new = null";
+    assert!(message.contains(expected), "{message}");
+}
+
+#[test]
+fn the_time_that_a_run_took_before_it_was_resumed_counts() {
+    let run = TempDir::new().unwrap();
+    let checkpoints = Checkpoints::open(run.path(), 2).unwrap();
+    checkpoints.save(&TrainingState { seconds: 122.5, ..state(1, 5) }, &Value::Null).unwrap();
+    assert_eq!(checkpoints.newest().unwrap().unwrap().seconds, 122.5);
+}
+
+#[test]
+fn discarding_leaves_no_checkpoint() {
+    let run = TempDir::new().unwrap();
+    let checkpoints = Checkpoints::open(run.path(), 2).unwrap();
+    checkpoints.save(&state(1, 5), &Value::Null).unwrap();
+    checkpoints.discard().unwrap();
+    assert_eq!(names(&run), [""; 0]);
+    assert!(checkpoints.newest().unwrap().is_none());
 }

@@ -1,11 +1,11 @@
 //! LAMB (You et al. 2020), for large batches: Adam's step, scaled by `‖p‖ / ‖step‖` for parameters that decay.
-//! [`bert_model::ops::optimizer::lamb`] computes it.
+//! Implemented by [`bert_model::ops::optimizer::lamb`].
 
 use bert_model::ops::optimizer::{Constants, Control, Parameter, lamb};
 
 use super::UpdateRule;
 
-/// See the module.
+/// The update rule of LAMB.
 #[derive(Debug)]
 pub(super) struct Lamb;
 

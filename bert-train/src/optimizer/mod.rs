@@ -1,4 +1,4 @@
-//! The optimizers, `adamw` and `lamb`, and their state: a step for every parameter that has a gradient.
+//! The optimizers AdamW and LAMB, and their state.
 
 mod adamw;
 mod lamb;
@@ -18,7 +18,7 @@ use super::gradients::GradientSum;
 use super::parameters::{Change, as_matrix, change_parameters};
 use super::precision::LossScale;
 
-/// Which update rule.
+/// The optimization algorithm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Algorithm {
@@ -28,12 +28,12 @@ pub enum Algorithm {
     Lamb,
 }
 
-/// How a parameter moves, and what it remembers.
+/// The update rule of an algorithm.
 trait UpdateRule: Debug + Sync {
-    /// The names of its running means, of a parameter's shape each: checkpoints store `PARAMETER.SLOT`.
+    /// Names of the running means, each of the parameter's shape. Checkpoints store them as `PARAMETER.SLOT`.
     fn slots(&self) -> [&'static str; 2];
 
-    /// All parameters after a step, with their means.
+    /// Updates all parameters and their running means.
     fn step(&self, parameters: Vec<Parameter>, control: &Control, constants: Constants) -> Vec<Parameter>;
 }
 
@@ -58,20 +58,20 @@ impl FromStr for Algorithm {
     }
 }
 
-/// The constants of the update.
+/// Hyperparameters of an optimizer.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct OptimizerConfig {
-    /// AdamW or LAMB.
+    /// The algorithm.
     pub algorithm: Algorithm,
-    /// Decay of the mean of the gradient.
+    /// β₁: decay of the running mean of the gradient.
     pub beta1: f64,
-    /// Decay of the mean of its square.
+    /// β₂: decay of the running mean of the squared gradient.
     pub beta2: f64,
-    /// Added to the root, outside of it.
+    /// ε, added to the square root of the second mean.
     pub epsilon: f64,
-    /// λ, on everything but biases and LayerNorm.
+    /// λ: decoupled weight decay, not applied to biases and LayerNorm.
     pub weight_decay: f64,
-    /// Whether the means are corrected for having started at 0; false is Google's Adam.
+    /// Whether the means are corrected for their initial value 0; Google's Adam does not.
     pub bias_correction: bool,
 }
 
@@ -88,23 +88,23 @@ impl Default for OptimizerConfig {
     }
 }
 
-/// The optimizer and its state.
+/// An optimizer with its running means.
 #[derive(Debug)]
 pub struct Optimizer {
     config: OptimizerConfig,
-    /// The running means of each parameter, as matrices.
+    /// Running means of each parameter, as matrices.
     slots: BTreeMap<String, [Tensor<2>; 2]>,
     steps: u64,
 }
 
 impl Optimizer {
-    /// Without history.
+    /// An optimizer before the first step.
     pub fn new(config: OptimizerConfig) -> Self {
         Self { config, slots: BTreeMap::new(), steps: 0 }
     }
 
-    /// Works out what the next step does to all parameters alike: clipping by the global norm, and nothing at all if the
-    /// gradient, which was multiplied by `loss_scale`, is not finite.
+    /// Computes what the next step has in common for all parameters: the learning rate, and clipping by the global norm. In
+    /// `f16`, the step is skipped if the gradient of the loss times `loss_scale` is not finite.
     pub fn control(
         &mut self,
         gradients: &GradientSum,
@@ -120,7 +120,7 @@ impl Optimizer {
         loss_scale.control(gradients.all(), settings)
     }
 
-    /// Moves every parameter that has a gradient.
+    /// Updates every parameter that has a gradient.
     pub fn step<M: Module>(&mut self, model: M, gradients: GradientSum, control: &Control) -> M {
         let OptimizerConfig { algorithm, beta1, beta2, epsilon, weight_decay, .. } = self.config;
         let constants = Constants { beta1, beta2, epsilon, weight_decay };
@@ -136,7 +136,7 @@ impl Optimizer {
         change_parameters(model, &mut Return { values })
     }
 
-    /// The state, for a checkpoint: `PARAMETER.SLOT`.
+    /// The running means for a checkpoint, by `PARAMETER.SLOT`.
     pub fn state(&self) -> BTreeMap<String, HostTensor> {
         let host = |tensor: &Tensor<2>| HostTensor {
             shape: tensor.dims().to_vec(),
@@ -150,7 +150,7 @@ impl Optimizer {
         self.slots.iter().flat_map(named).collect()
     }
 
-    /// Restores the state after `steps` steps; a parameter that lacks one of its means starts anew.
+    /// Restores the state after `steps` steps. A parameter that lacks a running mean starts without history.
     pub fn restore(&mut self, steps: u64, state: BTreeMap<String, HostTensor>, device: &Device) {
         let tensor = |host: &HostTensor| {
             let shape = [host.shape[0], host.shape[1]];
@@ -169,7 +169,7 @@ impl Optimizer {
     }
 }
 
-/// Takes the parameters that have a gradient out of a model, so that they can be changed in place.
+/// Moves the parameters that have a gradient out of a model, so that they can be updated in place.
 struct Take<'a> {
     gradients: GradientSum,
     slots: &'a mut BTreeMap<String, [Tensor<2>; 2]>,
@@ -193,7 +193,7 @@ impl Change for Take<'_> {
     }
 }
 
-/// Puts them back.
+/// Moves updated parameters back into the model.
 struct Return {
     values: BTreeMap<String, Tensor<2>>,
 }

@@ -11,6 +11,7 @@ pub struct Chart {
     pub(super) y_name: String,
     pub(super) is_log: bool,
     pub(super) is_smoothed: bool,
+    pub(super) bounds: Option<(f64, f64)>,
     pub(super) series: Vec<Series>,
 }
 
@@ -33,6 +34,7 @@ impl Chart {
             y_name: y_name.into(),
             is_log: false,
             is_smoothed: false,
+            bounds: None,
             series: Vec::new(),
         }
     }
@@ -48,6 +50,14 @@ impl Chart {
     #[must_use]
     pub fn log(mut self) -> Self {
         self.is_log = true;
+        self
+    }
+
+    /// Keeps the y axis between the smallest and the largest possible value, such as 0 and 1 for a share. Without effect if
+    /// a value lies outside.
+    #[must_use]
+    pub fn bounded(mut self, smallest: f64, largest: f64) -> Self {
+        self.bounds = Some((smallest, largest));
         self
     }
 

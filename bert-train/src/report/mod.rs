@@ -1,12 +1,13 @@
 //! Writes `report.html`, a self-contained page about a run that needs neither network nor scripts.
 //!
-//! A [`Report`] is a list of titled blocks: `table` (figures, settings, tables), `chart` rendered
+//! A [`Report`] is a list of titled blocks: `table` (figures, settings as `facts`, tables), `chart` rendered
 //! by `figure` and `plot` on the axes of `scale`, `matrix`, and texts as `example` or `marked`.
 //! Each block is rendered when it is added; all external text passes through `escape`.
 
 mod chart;
 mod escape;
 mod example;
+mod facts;
 mod figure;
 mod marked;
 mod matrix;
@@ -22,6 +23,7 @@ use serde_json::Value;
 
 pub use chart::Chart;
 pub use example::{MaskedSentence, ReportExample};
+pub use facts::facts;
 pub use marked::{Mark, MarkedText};
 pub use table::Cell;
 
@@ -161,15 +163,6 @@ impl Report {
 /// value.
 pub fn points(metrics: &[Value], value: impl Fn(&Value) -> Option<f64>) -> Vec<(f64, f64)> {
     metrics.iter().filter_map(|record| Some((record["step"].as_f64()?, value(record)?))).collect()
-}
-
-/// Formats an entry of `run.json` as a row of [`Report::facts`].
-pub fn fact((name, value): (&String, &Value)) -> (String, String) {
-    let value = match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    (name.replace('_', " "), value)
 }
 
 #[cfg(test)]

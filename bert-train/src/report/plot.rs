@@ -15,14 +15,17 @@ pub(super) struct Size {
     pub(super) height: f64,
 }
 
-// Margins around the plot, for tick labels, last values, the y label and the x axis's two lines of
-// text.
-const LEFT: f64 = 46.0;
-const RIGHT: f64 = 66.0;
+// Margins around the plot, for the y label and the x axis's two lines of text.
 const TOP: f64 = 26.0;
 const BOTTOM: f64 = 44.0;
 /// Height of a line of text.
 const LINE: f64 = 15.0;
+/// Width of a character, at most on average.
+const CHARACTER: f64 = 8.0;
+/// Distance between labels and the plot.
+const GAP: f64 = 8.0;
+/// Smallest margins at the left and at the right.
+const SIDE: f64 = 40.0;
 /// Maximum number of points drawn as dots with a tooltip.
 const DOTS: usize = 60;
 
@@ -38,6 +41,10 @@ pub(super) fn draw(chart: &Chart, size: Size) -> String {
 
 struct Plot {
     size: Size,
+    /// Margin for the labels of the y axis.
+    left: f64,
+    /// Margin for the last values.
+    right: f64,
     x: Scale,
     y: Scale,
 }
@@ -48,17 +55,23 @@ impl Plot {
         let range = |values: &mut dyn Iterator<Item = f64>| {
             values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)))
         };
-        let (left, right) = range(&mut points().map(|point| point.0));
+        let (first, last) = range(&mut points().map(|point| point.0));
         let (low, high) = range(&mut points().map(|point| point.1));
-        let about = ((size.width - LEFT - RIGHT) / 60.0) as usize;
+        let y = match chart.is_log {
+            true => Scale::log(low, high, 6),
+            false => Scale::bounded(low, high, chart.bounds, 5),
+        };
+        let last_values = chart.series.iter().filter_map(|series| Some(figure(series.points.last()?.1)));
+        let left = margin(y.ticks().into_iter().map(|(_, name)| name));
+        let right = margin(last_values);
+        let about = ((size.width - left - right) / 60.0) as usize;
         let is_counted = points().all(|point| point.0.fract() == 0.0);
-        let x = if is_counted { Scale::counted(left, right, about) } else { Scale::linear(left, right, about) };
-        let y = if chart.is_log { Scale::log(low, high, 6) } else { Scale::rounded(low, high, 5) };
-        Self { size, x, y }
+        let x = if is_counted { Scale::counted(first, last, about) } else { Scale::linear(first, last, about) };
+        Self { size, left, right, x, y }
     }
 
     fn at_x(&self, x: f64) -> f64 {
-        LEFT + self.x.place(x) * (self.size.width - LEFT - RIGHT)
+        self.left + self.x.place(x) * (self.size.width - self.left - self.right)
     }
 
     fn at_y(&self, y: f64) -> f64 {
@@ -66,14 +79,16 @@ impl Plot {
     }
 
     fn axes(&self, chart: &Chart) -> String {
-        let (right, bottom) = (self.size.width - RIGHT, self.size.height - BOTTOM);
+        let (left, right) = (short(self.left), short(self.size.width - self.right));
+        let bottom = self.size.height - BOTTOM;
         let mut svg = String::new();
         for (value, name) in self.y.ticks() {
             let y = short(self.at_y(value));
-            svg += &format!("<path class=\"grid\" d=\"M{LEFT} {y}H{right}\"/>");
-            svg += &format!("<text class=\"end\" x=\"{}\" y=\"{y}\" dy=\".34em\">{name}</text>\n", LEFT - 8.0);
+            svg += &format!("<path class=\"grid\" d=\"M{left} {y}H{right}\"/>");
+            svg +=
+                &format!("<text class=\"end\" x=\"{}\" y=\"{y}\" dy=\".34em\">{name}</text>\n", short(self.left - GAP));
         }
-        svg += &format!("<path class=\"axis\" d=\"M{LEFT} {bottom}H{right}\"/>\n");
+        svg += &format!("<path class=\"axis\" d=\"M{left} {bottom}H{right}\"/>\n");
         for (value, name) in self.x.ticks() {
             let x = short(self.at_x(value));
             svg += &format!("<path class=\"axis\" d=\"M{x} {bottom}v4\"/>");
@@ -139,13 +154,19 @@ impl Plot {
             label.0 = label.0.min(free_to);
             free_to = label.0 - LINE;
         }
-        let x = self.size.width - RIGHT + 8.0;
+        let x = short(self.size.width - self.right + GAP);
         let text = |(y, index, value): (f64, usize, f64)| {
             let (class, y, value) = (class(index), short(y), figure(value));
             format!("<text class=\"last {class}\" x=\"{x}\" y=\"{y}\" dy=\".34em\">{value}</text>\n")
         };
         labels.into_iter().map(text).collect()
     }
+}
+
+/// The margin that the longest of some labels needs.
+fn margin(labels: impl Iterator<Item = String>) -> f64 {
+    let longest = labels.map(|label| label.chars().count()).max().unwrap_or(0);
+    (longest as f64 * CHARACTER + GAP + 4.0).max(SIDE)
 }
 
 /// Formats a coordinate to a tenth of a unit.
@@ -220,6 +241,18 @@ mod tests {
         assert!(kept.contains(&points[5_555]) && kept.contains(&points[7_777]));
         assert_eq!((kept.first(), kept.last()), (points.first(), points.last()));
         assert!(kept.is_sorted_by(|left, right| left.0 <= right.0));
+    }
+
+    #[test]
+    fn labels_of_small_rates_and_large_numbers_fit_in_the_margins() {
+        for (value, longest) in [(0.002, "0.0020"), (1e-7, "1.5e−7"), (123_456.0, "180k"), (1e7, "15M")] {
+            let chart = Chart::new("a", "step", "b").series("c", vec![(1.0, value), (2.0, value / 4.0)]);
+            let plot = Plot::new(&chart, Size { class: "narrow", width: 372.0, height: 270.0 });
+            let labels: Vec<String> = plot.y.ticks().into_iter().map(|(_, name)| name).collect();
+            let needed = labels.iter().map(|label| label.chars().count()).max().unwrap();
+            assert!(needed <= longest.chars().count(), "{labels:?}");
+            assert!(plot.left >= 7.0 * needed as f64 + GAP, "{labels:?} in {}", plot.left);
+        }
     }
 
     #[test]

@@ -27,9 +27,11 @@ impl Scale {
         Self { low, high, is_log: false, ticks: linear_ticks(low, high, step) }
     }
 
-    /// A linear axis from `low` to `high`, extended to whole ticks.
-    pub(super) fn rounded(low: f64, high: f64, about: usize) -> Self {
+    /// A linear axis from `low` to `high`, extended to whole ticks, but not beyond the bounds, unless the range itself is.
+    pub(super) fn bounded(low: f64, high: f64, bounds: Option<(f64, f64)>, about: usize) -> Self {
+        let bounds = bounds.filter(|(smallest, largest)| *smallest <= low && high <= *largest);
         let (low, high) = with_extent(low, high);
+        let (low, high) = bounds.map_or((low, high), |(smallest, largest)| (low.max(smallest), high.min(largest)));
         let step = nice_step((high - low) / about.max(1) as f64);
         // Less than a thousandth of a step beyond a tick is rounding error, not data.
         let (low, high) = ((low / step + 1e-3).floor() * step, (high / step - 1e-3).ceil() * step);
@@ -101,7 +103,8 @@ fn with_extent(low: f64, high: f64) -> (f64, f64) {
     if high - low > size * 1e-9 {
         (low, high)
     } else if size == 0.0 {
-        (-1.0, 1.0)
+        // Most quantities (losses, rates, shares) cannot be negative.
+        (0.0, 1.0)
     } else {
         (low - size * 0.5, high + size * 0.5)
     }
@@ -203,7 +206,7 @@ mod tests {
 
     #[test]
     fn ticks_are_short_names_of_round_numbers() {
-        assert_eq!(names(&Scale::rounded(0.13, 0.87, 5)), ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
+        assert_eq!(names(&Scale::bounded(0.13, 0.87, None, 5)), ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
         assert_eq!(names(&Scale::linear(0.0, 2000.0, 5)), ["0", "500", "1000", "1500", "2000"]);
         assert_eq!(names(&Scale::linear(0.0, 1e6, 5)), ["0", "0.2M", "0.4M", "0.6M", "0.8M", "1.0M"]);
         assert_eq!(names(&Scale::linear(0.0, 1e-4, 5)), ["0", "2e−5", "4e−5", "6e−5", "8e−5", "1e−4"]);
@@ -226,11 +229,22 @@ mod tests {
     }
 
     #[test]
+    fn an_axis_does_not_leave_what_is_possible() {
+        let share = |low, high| names(&Scale::bounded(low, high, Some((0.0, 1.0)), 5));
+        assert_eq!(share(1.0, 1.0), ["0.5", "0.6", "0.7", "0.8", "0.9", "1.0"]);
+        assert_eq!(share(0.0, 0.0), ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
+        assert_eq!(share(0.97, 1.0).last().unwrap(), "1.00");
+        // A score in percent is no share.
+        assert_eq!(share(50.0, 90.0).last().unwrap(), "90");
+        assert_eq!(names(&Scale::bounded(-0.1, 0.9, Some((-1.0, 1.0)), 5)).last().unwrap(), "1.0");
+    }
+
+    #[test]
     fn hard_ranges_have_few_finite_ticks() {
         for (low, high) in
             [(5.0, 5.0), (0.0, 0.0), (-LARGEST, LARGEST), (1e16, 1e16 + 2.0), (0.0, 1e-300), (-3.0, -3.0)]
         {
-            let scale = Scale::rounded(low, high, 5);
+            let scale = Scale::bounded(low, high, None, 5);
             assert!((2..=14).contains(&scale.ticks.len()), "{low} {high}: {:?}", scale.ticks);
             assert!(scale.place((low + high) / 2.0).is_finite());
         }

@@ -1,10 +1,14 @@
 //! Tags of files, their numbers, and answers as JSON.
 
+use std::path::Path;
+
 use bert_cli::input::columns::Column;
 use bert_model::pipeline::Processor;
+use bert_model::pipeline::tags::TagScheme;
 use bert_model::text::tokenizer::Normalization;
 
 use super::*;
+use crate::tasks::kind::TaskKind;
 
 fn task(max_seq_len: usize) -> TaggingTask {
     let pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "##b", "."].map(str::to_string);
@@ -23,25 +27,45 @@ fn every_tag_of_a_long_sentence_is_learned_once() {
     let task = task(10);
     for count in [0, 1, 8, 9, 30, 100] {
         let words: Vec<String> = (0..count).map(|i| ["a", "bb", "."][i % 3].to_string()).collect();
-        let sentence = TaggedSentence::of_words(words, (0..count).map(|i| i % 3).collect());
+        let sentence = TaggedSentence::of_words(words, (0..count).map(|i| GoldTag::Known(i % 3)).collect());
         let windows = task.processor.preprocess(&task.request(&sentence)).unwrap();
-        assert_eq!(task.targets(&sentence, &windows).concat(), sentence.tags);
+        assert_eq!(task.targets(&sentence, &windows).concat(), (0..count).map(|i| Some(i % 3)).collect::<Vec<_>>());
+    }
+}
+
+/// Reported: tags were learned that no file has.
+#[test]
+fn the_tags_are_those_of_the_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let learn = |training: &str, evaluation: &str| {
+        let path = |name: &str| directory.path().join(name);
+        std::fs::write(path("a.conll"), training).unwrap();
+        std::fs::write(path("b.conll"), evaluation).unwrap();
+        let files = Files { training: path("a.conll"), evaluation: Some(path("b.conll")), test: None };
+        let mut description = Description::usual(TaskKind(&TAGGING), 64);
+        let labels = learn_labels(&mut description, &files).unwrap();
+        (labels.join(" "), description.tag_scheme)
+    };
+    for (training, evaluation, labels, scheme) in [
+        ("a I-X\nb I-X\nc B-X\nd O\n", "a I-Y\n", "B-X I-X I-Y O", TagScheme::Iob1),
+        ("a B-X\nb M-X\nc E-X\nd O\n", "a S-X\n", "B-X E-X M-X O S-X", TagScheme::Bmes),
+        ("a X_B\nb O\n", "a X_I\n", "O X_B X_I", TagScheme::Iob2),
+        ("a NOUN\nb VERB\n", "a NOUN\n", "NOUN VERB", TagScheme::Plain),
+    ] {
+        assert_eq!(learn(training, evaluation), (labels.to_string(), scheme), "{training}");
     }
 }
 
 #[test]
-fn tags_are_learned_as_iob2() {
-    let sentence = |tags: &[&str]| Sentence {
-        words: vec!["a".into(); tags.len()],
-        tags: tags.iter().map(|tag| tag.to_string()).collect(),
-        lines: vec![1; tags.len()],
-    };
-    let mut sentences = [sentence(&["I-X", "I-X", "B-X", "O"])];
-    let (labels, scheme) = learned_tags(&mut sentences);
-    assert_eq!(sentences[0].tags, ["B-X", "I-X", "B-X", "O"]);
-    assert_eq!((scheme, labels.contains(&"I-X".to_string())), (TagScheme::Iob2, true));
-    let mut plain = [sentence(&["NOUN", "VERB"])];
-    assert_eq!(learned_tags(&mut plain), (vec!["NOUN".to_string(), "VERB".to_string()], TagScheme::Plain));
+fn a_tag_that_was_not_learned_counts_if_its_type_was() {
+    let task = task(10);
+    let sentence = |tag: &str| Sentence { words: vec!["a".into()], tags: vec![tag.into()], lines: vec![3] };
+    let tagged = |tag: &str| task.tagged(sentence(tag), Path::new("x.conll"));
+    assert_eq!(tagged("I-X").unwrap().tags, [GoldTag::Known(2)]);
+    assert_eq!(tagged("1").unwrap().tags, [GoldTag::Known(1)], "by its number");
+    assert_eq!(tagged("S-X").unwrap().tags, [GoldTag::Unknown("S-X".into())]);
+    let message = tagged("B-Y").unwrap_err().to_string();
+    assert_eq!(message, "x.conll:3: found the tag \"B-Y\", expected one of O, B-X, I-X");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A dense layer and GELU: the product, then bias and GELU in one kernel.
+//! A dense layer with GELU on a GPU: the product, then bias and GELU in one kernel.
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::FloatTensor;
@@ -12,7 +12,7 @@ use super::product::Weights;
 use super::rows::sum_rows;
 use crate::ops::autodiff::{Differentiable, apply};
 
-/// The error function by the rational approximation of [`crate::ops`]'s CPU kernels, to about 3·10⁻⁷.
+/// The error function to about 3·10⁻⁷, by the same rational approximation as on the CPU.
 #[cube]
 fn erf(x: f32) -> f32 {
     let x = clamp(x, -4.0f32, 4.0f32);
@@ -32,39 +32,42 @@ fn erf(x: f32) -> f32 {
     x * a / b
 }
 
-/// Φ(x), the share of a normal distribution below `x`.
+/// Φ(x), the normal distribution function.
 #[cube]
-fn below(x: f32) -> f32 {
+fn normal_cdf(x: f32) -> f32 {
     0.5f32 * (1.0f32 + erf(x * 0.707_106_77f32))
 }
 
+/// `gelu(x + bias)`.
 #[cube(launch)]
 fn bias_gelu<E: Float>(x: &[E], bias: &[E], y: &mut [E], #[define(E)] _element: ElemType) {
     let at = ABSOLUTE_POS;
     if at < y.len() {
         let x = f32::cast_from(x[at]) + f32::cast_from(bias[at % bias.len()]);
-        y[at] = E::cast_from(x * below(x));
+        y[at] = E::cast_from(x * normal_cdf(x));
     }
 }
 
+/// The gradient of `x` from that of [`bias_gelu`].
 #[cube(launch)]
 fn bias_gelu_gradient<E: Float>(x: &[E], bias: &[E], gradient: &[E], dx: &mut [E], #[define(E)] _element: ElemType) {
     let at = ABSOLUTE_POS;
     if at < dx.len() {
         let x = f32::cast_from(x[at]) + f32::cast_from(bias[at % bias.len()]);
         // Φ(x) + x·φ(x); 1 / √(2π) = 0.3989…
-        let slope = below(x) + x * 0.398_942_3f32 * (-0.5f32 * x * x).exp();
+        let slope = normal_cdf(x) + x * 0.398_942_3f32 * (-0.5f32 * x * x).exp();
         dx[at] = E::cast_from(f32::cast_from(gradient[at]) * slope);
     }
 }
 
-/// A dense layer and its activation on a GPU.
+/// A dense layer with GELU on a GPU.
 #[backend_extension(Cube, Autodiff)]
 pub trait ActivationOps: Backend {
     /// `gelu(x·W + b)`. Shapes: `x` `[R, I]`, `weight` `[I, O]`, `bias` `[O]`, output `[R, O]`.
     fn gpu_linear_gelu(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
+/// Weights stored as `[I, O]`.
 const WEIGHTS: Weights = Weights { transposed: false };
 
 impl ActivationOps for Cube {
@@ -73,7 +76,7 @@ impl ActivationOps for Cube {
     }
 }
 
-/// [`ActivationOps::gpu_linear_gelu`] within a graph.
+/// [`ActivationOps::gpu_linear_gelu`] for autodiff.
 #[derive(Debug, Clone)]
 struct LinearGelu;
 

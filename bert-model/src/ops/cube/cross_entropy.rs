@@ -1,4 +1,5 @@
-//! Cross-entropy over many classes: the scores are read once, and the gradient takes their place.
+//! Cross-entropy over many classes without a second copy of the logits: the backward pass overwrites them with their
+//! gradient.
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{FloatTensor, IntTensor};
@@ -7,10 +8,11 @@ use burn::tensor::Tensor;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::launch::{Rows, buffer, contiguous, element, empty};
+use super::launch::{RowGrid, buffer, contiguous, element, empty};
 use super::rows::{max_of_lanes, row, sum_of_lanes};
 use crate::ops::autodiff::{Differentiable, apply};
 
+/// The loss of each row, and the logarithm of its sum of exponentials.
 #[cube(launch)]
 fn losses_kernel<E: Float>(
     logits: &[E],
@@ -47,6 +49,7 @@ fn losses_kernel<E: Float>(
     }
 }
 
+/// Replaces the logits by their gradient, `(softmax(logits) − one_hot(target)) · gradient`.
 #[cube(launch)]
 fn gradient_kernel<E: Float>(
     logits: &mut [E],
@@ -68,7 +71,7 @@ fn gradient_kernel<E: Float>(
 /// Cross-entropy on a GPU.
 #[backend_extension(Cube, Autodiff)]
 pub trait CrossEntropyOps: Backend {
-    /// The losses `[N]`, in `f32`, of scores `[N, C]`.
+    /// The losses `[N]`, in `f32`, of logits `[N, C]` and targets `[N]`.
     fn gpu_cross_entropy(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> FloatTensor<Self>;
 }
 
@@ -78,20 +81,21 @@ impl CrossEntropyOps for Cube {
     }
 }
 
-/// [`CrossEntropyOps::gpu_cross_entropy`] within a graph.
+/// [`CrossEntropyOps::gpu_cross_entropy`] for autodiff.
 #[derive(Debug, Clone)]
 struct GpuCrossEntropy {
     targets: CubeTensor,
 }
 
 impl Differentiable<Cube, 1> for GpuCrossEntropy {
+    /// The logits, and the logarithm of each row's sum of exponentials.
     type Saved = [CubeTensor; 2];
 
     fn forward(&self, [logits]: [CubeTensor; 1]) -> (CubeTensor, Self::Saved) {
         let logits = contiguous(logits);
         let [rows, classes] = [logits.meta.shape()[0], logits.meta.shape()[1]];
         let [losses, log_sums] = [(); 2].map(|()| empty(&logits, [rows], DType::F32));
-        let grid = Rows::of(classes, &logits.client);
+        let grid = RowGrid::new(classes, &logits.client);
         let (count, dim) = grid.launch(rows);
         let targets = contiguous(self.targets.clone());
         let (inputs, outputs) = ((buffer(&logits), buffer(&targets)), (buffer(&losses), buffer(&log_sums)));

@@ -1,4 +1,4 @@
-//! Dropout: the masks of [`crate::ops::dropout`], computed on the device from a table of keys.
+//! Dropout on a GPU: the masks of [`mod@crate::ops::dropout`], computed on the device from a table of keys.
 
 use std::cell::RefCell;
 
@@ -11,14 +11,14 @@ use cubecl::prelude::*;
 
 use super::launch::{buffer, contiguous, element, elementwise, empty};
 use crate::ops::autodiff::{Differentiable, apply};
-use crate::ops::dropout::{Stream, next_site, scale, site_key, stream, threshold};
+use crate::ops::dropout::{MaskPosition, next_site, position, scale, site_key, threshold};
 use crate::ops::{by_rows, rows_of_a_sequence};
 
-/// Places in the model that one table has keys for.
+/// Sites per table of keys.
 const SITES: u32 = 256;
 
-/// A device's table of keys: the number of the first sequence, 0, then both halves of each site's key. It is made, and sent
-/// to the device, once for each seed.
+/// A device's table of keys: the number of the first sequence, 0, then both halves of each site's key. It is computed and
+/// copied to the device once per seed.
 struct Table {
     device: Device,
     seed: u64,
@@ -28,51 +28,53 @@ struct Table {
 }
 
 thread_local! {
+    /// The last table of this thread.
     static TABLE: RefCell<Option<Table>> = const { RefCell::new(None) };
 }
 
-/// One application of dropout on a GPU. The sites of a model have the same numbers in every step.
+/// One application of dropout in a model. The sites of a model have the same numbers in every step.
 #[derive(Debug, Clone, Copy)]
 pub struct Site {
-    /// Row of the table of keys.
+    /// The row in the table of keys.
     pub number: u32,
-    /// Probability in units of 2⁻³²; 0 for no dropout.
+    /// The probability in units of 2⁻³²; 0 for no dropout.
     pub p: u32,
-    /// 1 / (1 − p).
+    /// The factor of the elements that are kept, 1 / (1 − p).
     pub scale: f32,
 }
 
 impl Site {
-    /// The next site of this thread's stream, with its table of keys; without dropout the site zeroes nothing.
+    /// The next site of this thread, and its table of keys. Without `p` the site has no dropout, and is not counted.
     pub fn next(p: Option<f64>, device: &Device) -> (Self, Tensor<1, burn::tensor::Int>) {
         let device = device.clone().inner();
         let p = p.map_or(0, threshold);
-        let stream: Stream = match p {
-            0 => stream(),
+        let position: MaskPosition = match p {
+            0 => position(),
             _ => next_site(),
         };
-        let (block, number) = (stream.site / SITES, stream.site % SITES);
+        let (block, number) = (position.site / SITES, position.site % SITES);
         let site = Self { number: if p == 0 { 0 } else { number }, p, scale: scale(p) };
         TABLE.with_borrow_mut(|table| {
             if let Some(table) = table
                 && table.device == device
                 && (p == 0
-                    || (table.seed, table.first_sequence, table.block) == (stream.seed, stream.first_sequence, block))
+                    || (table.seed, table.first_sequence, table.block)
+                        == (position.seed, position.first_sequence, block))
             {
                 return (site, table.keys.clone());
             }
-            let keys = (0..SITES).map(|site| site_key(stream.seed, block * SITES + site));
+            let keys = (0..SITES).map(|site| site_key(position.seed, block * SITES + site));
             let halves = keys.flat_map(|key| [key as u32 as i32, (key >> 32) as u32 as i32]);
-            let values: Vec<i32> = [stream.first_sequence as i32, 0].into_iter().chain(halves).collect();
+            let values: Vec<i32> = [position.first_sequence as i32, 0].into_iter().chain(halves).collect();
             let keys = Tensor::<1, burn::tensor::Int>::from_data(&values[..], &device);
-            let Stream { seed, first_sequence, .. } = stream;
+            let MaskPosition { seed, first_sequence, .. } = position;
             *table = Some(Table { device, seed, first_sequence, block, keys: keys.clone() });
             (site, keys)
         })
     }
 }
 
-/// MurmurHash3's 32-bit finalizer.
+/// The 32-bit finalizer of MurmurHash3.
 #[cube]
 #[allow(arithmetic_overflow)]
 fn scramble(x: u32) -> u32 {
@@ -81,8 +83,7 @@ fn scramble(x: u32) -> u32 {
     b ^ (b >> 16u32)
 }
 
-/// What dropout multiplies element `index` of sequence `number` by, where `groups` masks belong to a sequence and this is
-/// number `group` of them.
+/// The dropout factor (0 or `scale`) of element `index` in mask `group` of sequence `number`, which has `groups` masks.
 #[cube]
 #[allow(arithmetic_overflow)]
 #[allow(clippy::too_many_arguments)]
@@ -98,6 +99,7 @@ pub fn factor(keys: &[u32], site: u32, number: u32, group: u32, groups: u32, ind
     select(bits < p, 0.0f32, scale)
 }
 
+/// Dropout of sequences of `sequence` elements.
 #[cube(launch)]
 fn dropout_kernel<E: Float>(
     x: &[E],
@@ -117,10 +119,10 @@ fn dropout_kernel<E: Float>(
     }
 }
 
-/// Dropout on a GPU, as an operation of its own.
+/// Dropout on a GPU, where no other kernel includes it.
 #[backend_extension(Cube, Autodiff)]
 pub trait DropoutOps: Backend {
-    /// `sequence` elements belong to each sequence.
+    /// Dropout of sequences of `sequence` elements.
     fn gpu_dropout(x: FloatTensor<Self>, keys: IntTensor<Self>, site: Site, sequence: usize) -> FloatTensor<Self>;
 }
 
@@ -148,6 +150,7 @@ impl DropoutOps for Cube {
     }
 }
 
+/// [`DropoutOps::gpu_dropout`] for autodiff.
 #[derive(Debug, Clone)]
 struct GpuDropout<B: Backend> {
     keys: IntTensor<B>,

@@ -1,5 +1,4 @@
-//! The sum of the three embeddings, LayerNorm and dropout in one kernel, and rows of gradients added to a table in a fixed
-//! order.
+//! The input representation on a GPU: the sum of the embeddings, layer normalization and dropout in one kernel.
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{FloatTensor, IntTensor};
@@ -8,13 +7,13 @@ use burn::tensor::Tensor;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::add_norm::{NormGradients, norm_gradients, normalize};
 use super::dropout::{DropoutOps, Site, factor};
-use super::launch::{Rows, UNITS, buffer, contiguous, element, elementwise, empty};
-use super::rows::{chunks, column_cubes, reshaped, row, sum_of_column, sum_of_lanes, sum_rows};
-use super::{integers, primitive, tensor};
+use super::launch::{RowGrid, buffer, contiguous, element, elementwise, empty};
+use super::layer_norm::{NormGradients, norm_gradients, normalize};
+use super::rows::{chunks, column_cubes, reshaped, row, sum_of_column, sum_rows};
 use crate::ops::autodiff::{Differentiable, apply};
 
+/// `dropout(layer_norm(words + types[type_ids] + positions))` of every row; keeps the sum before normalization.
 #[cube(launch)]
 fn embed_kernel<E: Float>(
     words: &[E],
@@ -66,7 +65,7 @@ fn embed_kernel<E: Float>(
     }
 }
 
-/// The sum over the batch of each position's rows; 0 for positions that no token has.
+/// The gradient of the position embeddings: sums over the batch; 0 for positions beyond the batch's length.
 #[cube(launch)]
 fn position_gradient<E: Float>(
     dsum: &[E],
@@ -90,7 +89,7 @@ fn position_gradient<E: Float>(
     }
 }
 
-/// The sum of the rows of each token type, a chunk of the rows each.
+/// The gradient of the token-type embeddings: sums the rows of each type, for each chunk of rows.
 #[cube(launch)]
 fn type_gradient<E: Float>(
     dsum: &[E],
@@ -122,60 +121,7 @@ fn type_gradient<E: Float>(
     }
 }
 
-/// Adds to each row of a table all rows that have its number, in their order: the first of them does it for all.
-#[cube(launch)]
-fn add_rows_kernel<E: Float>(table: &mut [f32], ids: &[u32], rows: &[E], width: u32, #[define(E)] _element: ElemType) {
-    let own = CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X;
-    let count = ids.len() as u32;
-    if own < count {
-        let id = ids[own as usize];
-        let mut earlier = 0.0f32;
-        let mut other = UNIT_POS_X;
-        while other < own {
-            earlier += select(ids[other as usize] == id, 1.0f32, 0.0f32);
-            other += UNITS;
-        }
-        if sum_of_lanes(earlier, UNITS, 0u32) == 0.0f32 {
-            // A block of ids at a time: most have none of this number.
-            let mut block = own - own % UNITS;
-            while block < count {
-                let place = block + UNIT_POS_X;
-                let is_there = place >= own && place < count;
-                let found = is_there && ids[min(place, count - 1) as usize] == id;
-                if sum_of_lanes(select(found, 1.0f32, 0.0f32), UNITS, 0u32) > 0.0f32 {
-                    let end = min(block + UNITS, count);
-                    let mut row = max(block, own);
-                    while row < end {
-                        if ids[row as usize] == id {
-                            let mut column = UNIT_POS_X;
-                            while column < width {
-                                let to = (id * width + column) as usize;
-                                table[to] += f32::cast_from(rows[(row * width + column) as usize]);
-                                column += UNITS;
-                            }
-                        }
-                        row += 1u32;
-                    }
-                }
-                block += UNITS;
-            }
-        }
-    }
-}
-
-/// Adds rows to a table `[V, H]` in `f32`, in place where it is uniquely owned.
-pub fn add_rows(table: Tensor<2>, ids: Tensor<1, burn::tensor::Int>, rows: Tensor<2>) -> Tensor<2> {
-    let (table, ids, rows) = (primitive(table), contiguous(integers(ids)), contiguous(primitive(rows)));
-    let table = if table.can_mut() { contiguous(table) } else { table.copy() };
-    let (count, width) = (ids.meta.num_elements(), rows.meta.shape()[1]);
-    let cubes = super::launch::cubes(count, 1);
-    let (inputs, element) = ((buffer(&ids), buffer(&rows)), element(rows.dtype));
-    let dim = CubeDim::new_1d(UNITS);
-    add_rows_kernel::launch(&table.client, cubes, dim, buffer(&table), inputs.0, inputs.1, width as u32, element);
-    tensor(table)
-}
-
-/// Sizes and constants of one application.
+/// The settings of [`EmbeddingOps::gpu_embed`].
 #[derive(Debug, Clone, Copy)]
 pub struct Embed {
     tokens: usize,
@@ -216,7 +162,7 @@ impl EmbeddingOps for Cube {
     }
 }
 
-/// [`EmbeddingOps::gpu_embed`] within a graph.
+/// [`EmbeddingOps::gpu_embed`] for autodiff.
 #[derive(Debug, Clone)]
 struct GpuEmbed {
     type_ids: CubeTensor,
@@ -225,7 +171,7 @@ struct GpuEmbed {
 }
 
 impl Differentiable<Cube, 5> for GpuEmbed {
-    /// γ, the sum and its moments; rows of the position and of the type table.
+    /// γ, the sum before normalization and its moments; the numbers of position and of token-type embeddings.
     type Saved = ([CubeTensor; 3], [usize; 2]);
 
     fn forward(&self, inputs: [CubeTensor; 5]) -> (CubeTensor, Self::Saved) {
@@ -235,7 +181,7 @@ impl Differentiable<Cube, 5> for GpuEmbed {
         let [sum, output] = [(); 2].map(|()| empty(&words, [rows, width], words.dtype));
         let moments = empty(&words, [rows, 2], DType::F32);
         let type_ids = contiguous(self.type_ids.clone());
-        let grid = Rows::of(width, &words.client);
+        let grid = RowGrid::new(width, &words.client);
         let (count, dim) = grid.launch(rows);
         embed_kernel::launch(
             &words.client,

@@ -1,4 +1,4 @@
-//! Some rows of a matrix, with a gradient whose sums have a fixed order.
+//! Selection of rows of a matrix, with a gradient whose sums have a fixed order.
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{FloatTensor, IntTensor};
@@ -12,6 +12,7 @@ use super::launch::{UNITS, buffer, contiguous, cubes, element, elementwise, empt
 use super::rows::sum_of_lanes;
 use crate::ops::autodiff::{Differentiable, apply};
 
+/// Copies the rows `positions` of `x`.
 #[cube(launch)]
 fn gather_kernel<E: Float>(x: &[E], positions: &[u32], rows: &mut [E], width: u32, #[define(E)] _element: ElemType) {
     let at = ABSOLUTE_POS;
@@ -21,7 +22,7 @@ fn gather_kernel<E: Float>(x: &[E], positions: &[u32], rows: &mut [E], width: u3
     }
 }
 
-/// The sum of all gathered rows that came from each row; a cube a row.
+/// Sums the gradients of all copies of each row; one cube per row.
 #[cube(launch)]
 fn scatter_kernel<E: Float>(
     gradient: &[E],
@@ -58,7 +59,7 @@ fn scatter_kernel<E: Float>(
     }
 }
 
-/// Rows by their numbers, on a GPU.
+/// Selection of rows on a GPU.
 #[backend_extension(Cube, Autodiff)]
 pub trait GatherOps: Backend {
     /// Shapes: `x` `[R, H]`, `positions` `[M]`, output `[M, H]`.
@@ -71,14 +72,14 @@ impl GatherOps for Cube {
     }
 }
 
-/// [`GatherOps::gpu_gather`] within a graph.
+/// [`GatherOps::gpu_gather`] for autodiff.
 #[derive(Debug, Clone)]
 struct Gather {
     positions: CubeTensor,
 }
 
 impl Differentiable<Cube, 1> for Gather {
-    /// Rows of `x`.
+    /// The number of rows of `x`.
     type Saved = usize;
 
     fn forward(&self, [x]: [CubeTensor; 1]) -> (CubeTensor, usize) {

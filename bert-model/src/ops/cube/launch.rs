@@ -1,4 +1,4 @@
-//! Sizes and buffers of a launch.
+//! Sizes and buffers of kernel launches.
 
 use burn::backend::{DType, Shape};
 use burn_cubecl::kernel::into_contiguous;
@@ -7,15 +7,15 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
 
-/// Units of a cube.
+/// Units (threads) in a cube (thread block).
 pub const UNITS: u32 = 256;
 
-/// A tensor of the given shape on the device of `like`, its elements one after the other and not yet set.
+/// A contiguous, uninitialized tensor on the device of `like`.
 pub fn empty(like: &CubeTensor, shape: impl Into<Shape>, dtype: DType) -> CubeTensor {
     empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape.into(), dtype)
 }
 
-/// A tensor with its elements one after the other.
+/// The contiguous tensor.
 pub fn contiguous(x: CubeTensor) -> CubeTensor {
     into_contiguous(x)
 }
@@ -34,37 +34,37 @@ pub fn buffer(x: &CubeTensor) -> BufferArg {
     x.clone().into_buffer_arg()
 }
 
-/// Cubes enough for one unit an element, and no more than a dimension of the grid holds.
+/// Enough cubes for `count` items with `each` items per cube, within the limits of each grid dimension.
 pub fn cubes(count: usize, each: usize) -> CubeCount {
     let cubes = count.div_ceil(each).max(1) as u32;
     const WIDEST: u32 = 32_768;
     CubeCount::Static(cubes.min(WIDEST), cubes.div_ceil(WIDEST), 1)
 }
 
-/// One unit for each of `count` elements.
+/// The launch size for one unit per element.
 pub fn elementwise(count: usize) -> (CubeCount, CubeDim) {
     (cubes(count, UNITS as usize), CubeDim::new_1d(UNITS))
 }
 
-/// How rows of `width` elements are shared out: `lanes` units go along a row, `UNITS / lanes` rows to a cube.
+/// How units are assigned to rows: `lanes` units along each row, `UNITS / lanes` rows per cube.
 #[derive(Debug, Clone, Copy)]
-pub struct Rows {
-    /// A power of two.
+pub struct RowGrid {
+    /// Units per row, a power of two.
     pub lanes: u32,
-    /// Units that can add up among themselves without shared memory, where their number is known; else 0.
+    /// The size of a plane (warp), whose units can sum without shared memory, if it is fixed; else 0.
     pub plane: u32,
 }
 
-impl Rows {
-    /// For rows of this width.
-    pub fn of(width: usize, client: &Client) -> Self {
+impl RowGrid {
+    /// The grid for rows of this width.
+    pub fn new(width: usize, client: &Client) -> Self {
         let lanes = if width <= 256 { 32 } else { UNITS };
         let hardware = &client.properties().hardware;
         let is_fixed = hardware.plane_size_min == hardware.plane_size_max && hardware.plane_size_max == 32;
         Self { lanes, plane: if is_fixed { 32 } else { 0 } }
     }
 
-    /// The cubes for so many rows, and their shape.
+    /// The launch size for this many rows.
     pub fn launch(self, rows: usize) -> (CubeCount, CubeDim) {
         let rows_of_cube = UNITS / self.lanes;
         (cubes(rows, rows_of_cube as usize), CubeDim::new_2d(self.lanes, rows_of_cube))

@@ -1,5 +1,7 @@
-//! Matrix products on GPUs, by a strategy that is named for each kind of product: automatic tuning takes minutes in every
-//! process, and picks by time, so that bits would differ from run to run. `examples/product_rates.rs` measures them.
+//! Matrix products on GPUs, and the dense layer.
+//!
+//! The strategy is fixed for each kind of product. Automatic tuning would take minutes in every process and select by
+//! time, so that results could differ between runs. `examples/product_rates.rs` measures the strategies.
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::FloatTensor;
@@ -22,8 +24,8 @@ use super::launch::{buffer, contiguous, element, elementwise, empty};
 use super::rows::{reshaped, sum_rows};
 use crate::ops::autodiff::{Differentiable, apply};
 
-/// `lhs · rhs` for each pair of the batch, `[batch, m, k] × [batch, k, n]` or without the batch; either may be a transposed
-/// view. The output is contiguous.
+/// The products `lhs · rhs` of a batch, `[batch, m, k] × [batch, k, n]`, or of two matrices. Either operand may be a
+/// transposed view; the output is contiguous.
 pub fn multiply(lhs: &CubeTensor, rhs: &CubeTensor, dtype: DType) -> CubeTensor {
     let mut shape = lhs.meta.shape().to_vec();
     let last = shape.len() - 1;
@@ -39,14 +41,14 @@ pub fn multiply(lhs: &CubeTensor, rhs: &CubeTensor, dtype: DType) -> CubeTensor 
             Err(error) => refusals.push(format!("{strategy}: {error:?}")),
         }
     }
-    #[allow(clippy::panic, reason = "the last strategy takes every product whose shapes fit")]
+    #[allow(clippy::panic, reason = "the last strategy supports every product whose shapes match")]
     {
         panic!("a product of {:?} and {:?}: {}", lhs.meta.shape(), rhs.meta.shape(), refusals.join("; "))
     }
 }
 
-/// Ways to multiply, best first: with tensor cores that are fed by the copy engine (Hopper: 151 TFLOP/s in bf16 on an
-/// H100, where the next does 76), with tensor cores alone, with registers, element by element.
+/// The strategies to try, fastest first: tensor cores fed by the copy engine (on an H100 151 TFLOP/s in bf16; the next
+/// strategy reaches 76), tensor cores alone, registers, and one unit per element.
 fn strategies(lhs: &CubeTensor, rhs: &CubeTensor) -> Vec<Strategy> {
     let copied = [lhs, rhs].into_iter().all(|x| has_copy_engine(x) && is_aligned(x));
     let mut strategies: Vec<Strategy> = Vec::new();
@@ -62,15 +64,15 @@ fn strategies(lhs: &CubeTensor, rhs: &CubeTensor) -> Vec<Strategy> {
     strategies
 }
 
-/// Whether the device can copy tiles by itself.
+/// Whether the device has a copy engine (tensor memory accelerator).
 fn has_copy_engine(x: &CubeTensor) -> bool {
     x.client.properties().features.tma.contains(Tma::Base)
 }
 
-/// Bytes at whose multiples the copy engine wants tensors and their rows to begin.
+/// The alignment in bytes that the copy engine requires of tensors and their rows.
 const ALIGNMENT: usize = 16;
 
-/// Whether the copy engine can read a tensor, which must not be small.
+/// Whether the copy engine can read a tensor. Small tensors are excluded.
 fn is_aligned(x: &CubeTensor) -> bool {
     let size = x.dtype.size();
     let begins = x.handle.offset_start.unwrap_or(0) as usize;
@@ -82,9 +84,10 @@ fn is_aligned(x: &CubeTensor) -> bool {
         && strides.into_iter().all(|stride| (stride * size).is_multiple_of(ALIGNMENT))
 }
 
-/// Rows of a product over which tensor cores go at once.
+/// Rows that tensor cores process at a time, in a sum over rows.
 const ROWS: usize = 64;
 
+/// Copies a matrix `[rows, columns]` into a larger one with rows of `stride` elements, filled up with zeros.
 #[cube(launch)]
 fn pad<E: Float>(x: &[E], padded: &mut [E], rows: u32, columns: u32, stride: u32, #[define(E)] _element: ElemType) {
     let at = ABSOLUTE_POS;
@@ -97,8 +100,8 @@ fn pad<E: Float>(x: &[E], padded: &mut [E], rows: u32, columns: u32, stride: u32
     }
 }
 
-/// A contiguous matrix with rows that begin where the copy engine wants them, and, if it is to be summed over its rows, a
-/// number of them that tensor cores take without a rest: zeros are added. Unchanged on devices without a copy engine.
+/// Pads a contiguous matrix with zeros, so that its rows are aligned for the copy engine and, if a product sums over its
+/// rows, their number is a multiple of [`ROWS`]. Returns it unchanged on devices without a copy engine.
 fn aligned(x: &CubeTensor, over_rows: bool) -> CubeTensor {
     let [rows, columns] = [x.meta.shape()[0], x.meta.shape()[1]];
     if !has_copy_engine(x) {
@@ -117,7 +120,7 @@ fn aligned(x: &CubeTensor, over_rows: bool) -> CubeTensor {
     padded
 }
 
-/// A matrix, or each of a batch, with rows and columns exchanged: a view.
+/// A transposed view of a matrix, or of each matrix of a batch.
 pub fn transposed(x: &CubeTensor) -> CubeTensor {
     let mut x = x.clone();
     let rank = x.meta.shape().len();
@@ -125,6 +128,7 @@ pub fn transposed(x: &CubeTensor) -> CubeTensor {
     x
 }
 
+/// Adds `bias` to every row.
 #[cube(launch)]
 fn add_bias<E: Float>(x: &mut [E], bias: &[E], #[define(E)] _element: ElemType) {
     let at = ABSOLUTE_POS;
@@ -134,7 +138,7 @@ fn add_bias<E: Float>(x: &mut [E], bias: &[E], #[define(E)] _element: ElemType) 
     }
 }
 
-/// `x·W`, or `x·Wᵀ` where the weights are stored as `[O, I]`.
+/// How weights are stored: products with them compute `x·W`, or `x·Wᵀ` for weights stored as `[O, I]`.
 #[derive(Debug, Clone, Copy)]
 pub struct Weights {
     /// Whether they are stored as `[O, I]`.
@@ -142,13 +146,13 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// `[R, I]` to `[R, O]`.
+    /// The product of `x` `[R, I]` and the weights: `[R, O]`.
     pub fn apply(self, x: &CubeTensor, weight: &CubeTensor) -> CubeTensor {
         let weight = if self.transposed { transposed(weight) } else { weight.clone() };
         multiply(x, &weight, x.dtype)
     }
 
-    /// The gradient of `x`.
+    /// The gradient of `x`, `[R, I]`.
     pub fn input_gradient(self, weight: &CubeTensor, gradient: &CubeTensor) -> CubeTensor {
         let weight = if self.transposed { weight.clone() } else { transposed(weight) };
         multiply(&aligned(gradient, false), &weight, gradient.dtype)
@@ -186,11 +190,12 @@ impl ProductOps for Cube {
     }
 }
 
-/// [`ProductOps::gpu_linear`] within a graph.
+/// [`ProductOps::gpu_linear`] for autodiff.
 #[derive(Debug, Clone)]
 struct GpuLinear(Weights);
 
 impl Differentiable<Cube, 3> for GpuLinear {
+    /// The input and the weights.
     type Saved = [CubeTensor; 2];
 
     fn forward(&self, [x, weight, bias]: [CubeTensor; 3]) -> (CubeTensor, Self::Saved) {
@@ -234,13 +239,13 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Tensor<1>, 
     Tensor::<2>::from_dispatch(Dispatch::gpu_linear(x, weight, bias, Weights { transposed })).reshape(shape)
 }
 
-/// Columns `first..first + count` of a gradient of several parameters that lie one after the other: `[count]`.
-pub fn part(x: &CubeTensor, first: usize, count: usize) -> CubeTensor {
-    let mut part = x.clone();
+/// The elements `first..first + count` of a contiguous tensor, as a view `[count]`.
+pub fn slice(x: &CubeTensor, first: usize, count: usize) -> CubeTensor {
+    let mut slice = x.clone();
     let bytes = x.dtype.size() as u64;
-    let (start, total) = (part.handle.offset_start.unwrap_or(0), x.meta.num_elements());
-    part.handle.offset_start = Some(start + first as u64 * bytes);
-    let behind = part.handle.offset_end.unwrap_or(0);
-    part.handle.offset_end = Some(behind + (total - first - count) as u64 * bytes);
-    reshaped(part, [count])
+    let (start, total) = (slice.handle.offset_start.unwrap_or(0), x.meta.num_elements());
+    slice.handle.offset_start = Some(start + first as u64 * bytes);
+    let after = slice.handle.offset_end.unwrap_or(0);
+    slice.handle.offset_end = Some(after + (total - first - count) as u64 * bytes);
+    reshaped(slice, [count])
 }

@@ -1,4 +1,4 @@
-//! Reads that the host does not wait for.
+//! Asynchronous reads of a device's values.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -13,7 +13,8 @@ use cubecl::server::ServerError;
 use super::launch::contiguous;
 use super::primitive;
 
-/// A device's client, for as long as the process lives: a read borrows it until it is done.
+/// The client of a tensor's device with a static lifetime, since a pending read borrows it. One client per device is
+/// leaked.
 fn client_of(x: &CubeTensor) -> &'static Client {
     static CLIENTS: Mutex<Vec<(CubeDevice, &'static Client)>> = Mutex::new(Vec::new());
     let mut clients = CLIENTS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -25,21 +26,20 @@ fn client_of(x: &CubeTensor) -> &'static Client {
     client
 }
 
-/// Numbers on their way from a GPU. The copy is queued behind everything launched so far, and before everything launched
-/// later.
+/// Values being copied from a GPU. The copy is queued after all earlier launches, and before all later ones.
 pub struct Reading {
     copy: DynFut<Result<Vec<cubecl::bytes::Bytes>, ServerError>>,
 }
 
 impl Reading {
-    /// Begins to read.
+    /// Starts the copy.
     pub fn start(values: Tensor<1>) -> Self {
         let values = contiguous(primitive(values));
         let client = client_of(&values);
         Self { copy: Box::pin(client.read_async(vec![values.handle])) }
     }
 
-    /// The numbers; NaN where the device has failed.
+    /// Waits for the copy and returns the first `count` values; NaN if the device failed.
     pub fn wait(self, count: usize) -> Vec<f32> {
         let bytes = block_on(self.copy).ok().and_then(|mut copies| copies.pop());
         let values = bytes.map(|bytes| f32::from_bytes(&bytes)[..count].to_vec());

@@ -1,4 +1,4 @@
-//! Sums and maxima along the rows of a matrix, by the lanes of a cube, and sums down its columns.
+//! Sums and maxima along the rows of a matrix, over the lanes of a cube, and sums down its columns.
 
 use burn::backend::DType;
 use burn_cubecl::tensor::CubeTensor;
@@ -6,13 +6,13 @@ use cubecl::prelude::*;
 
 use super::launch::{UNITS, buffer, element, empty};
 
-/// The row that this unit works on; past the last one where rows do not fill the cubes.
+/// The row of this unit. It is past the last row for units of a cube that is not full.
 #[cube]
 pub fn row() -> usize {
     ((CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X) * CUBE_DIM_Y + UNIT_POS_Y) as usize
 }
 
-/// The sum of the lanes' values, the same in each of them: pairs, pairs of pairs, and so on.
+/// The sum of a value over the lanes of a row, returned in every lane. Summed pairwise, in a fixed order.
 #[cube]
 pub fn sum_of_lanes(value: f32, #[comptime] lanes: u32, #[comptime] plane: u32) -> f32 {
     if comptime!(plane == lanes) {
@@ -32,13 +32,13 @@ pub fn sum_of_lanes(value: f32, #[comptime] lanes: u32, #[comptime] plane: u32) 
             sync_cube();
         }
         let total = shared[(UNIT_POS - UNIT_POS_X) as usize];
-        // Whoever comes first may put this memory to another use.
+        // All lanes must have read the total before a faster one reuses this memory.
         sync_cube();
         total
     }
 }
 
-/// The largest of the lanes' values.
+/// The maximum of a value over the lanes of a row, returned in every lane.
 #[cube]
 pub fn max_of_lanes(value: f32, #[comptime] lanes: u32, #[comptime] plane: u32) -> f32 {
     if comptime!(plane == lanes) {
@@ -58,17 +58,18 @@ pub fn max_of_lanes(value: f32, #[comptime] lanes: u32, #[comptime] plane: u32) 
             sync_cube();
         }
         let total = shared[(UNIT_POS - UNIT_POS_X) as usize];
-        // Whoever comes first may put this memory to another use.
+        // All lanes must have read the total before a faster one reuses this memory.
         sync_cube();
         total
     }
 }
 
-/// Columns that a cube sums up, and how many units share each.
+/// Columns per cube in sums down columns.
 const COLUMNS: u32 = 32;
+/// Units per column in sums down columns.
 const SHARERS: u32 = UNITS / COLUMNS;
 
-/// Adds up the values of the units of one column, in their order; right in the column's first unit.
+/// The sum of a value over the units of a column, in their order. Every unit returns it.
 #[cube]
 pub fn sum_of_column(value: f32) -> f32 {
     let mut shared = Shared::<[f32]>::new_slice(comptime!(UNITS as usize));
@@ -83,18 +84,19 @@ pub fn sum_of_column(value: f32) -> f32 {
     sum
 }
 
-/// The shape of the cubes that sum down columns: [`COLUMNS`] across, [`SHARERS`] rows at a time.
+/// The launch size of sums down columns, with cubes of [`COLUMNS`] columns by [`SHARERS`] rows.
 pub fn column_cubes(columns: usize, chunks: usize) -> (CubeCount, CubeDim) {
     let across = columns.div_ceil(COLUMNS as usize).max(1) as u32;
     (CubeCount::Static(across, chunks as u32, 1), CubeDim::new_2d(COLUMNS, SHARERS))
 }
 
-/// Into how many chunks of rows a sum down columns is cut first, so that a large GPU is busy.
+/// The number of chunks of rows in the first pass of a sum down columns, so that a large GPU is busy.
 pub fn chunks(rows: usize, columns: usize) -> usize {
     let across = columns.div_ceil(COLUMNS as usize).max(1);
     (1024 / across).clamp(1, rows.div_ceil(4 * SHARERS as usize).max(1))
 }
 
+/// Sums down the columns of each chunk of rows.
 #[cube(launch)]
 fn column_sums<E: Float>(x: &[E], sums: &mut [f32], rows: u32, columns: u32, #[define(E)] _element: ElemType) {
     let column = CUBE_POS_X * COLUMNS + UNIT_POS_X;
@@ -133,7 +135,7 @@ pub fn sum_rows(x: &CubeTensor, rows: usize, columns: usize) -> CubeTensor {
     reshaped(sums, [columns])
 }
 
-/// A contiguous tensor in another shape of as many elements.
+/// A contiguous tensor reshaped to as many elements.
 pub fn reshaped(x: CubeTensor, shape: impl Into<burn::backend::Shape>) -> CubeTensor {
     CubeTensor::new_contiguous(x.client, x.device, shape.into(), x.handle, x.dtype)
 }

@@ -38,7 +38,7 @@ pub type QuestionAnswerer = Pipeline<QuestionProcessor>;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Answer {
-    /// What stands in the text; empty for "no answer".
+    /// The text of the answer; empty for "no answer".
     pub text: String,
     /// Its probability among all candidates, from 0 to 1.
     pub score: f64,
@@ -55,7 +55,7 @@ pub struct Answer {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Candidate {
-    /// What stands in the text; empty for "no answer".
+    /// The text of the answer; empty for "no answer".
     pub text: String,
     /// Its probability among all candidates, from 0 to 1.
     pub score: f64,
@@ -65,7 +65,7 @@ pub struct Candidate {
     pub end: usize,
 }
 
-/// How questions are answered. `None` means what the model directory says.
+/// Options of question answering. The default of `None` is the value of the model directory.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct QuestionOptions {
@@ -121,7 +121,7 @@ pub struct QuestionWindow {
 }
 
 impl QuestionAnswerer {
-    /// The answer to each question, which stands before the text that it is about. Texts of any length are read in
+    /// The answer to each question, given as pairs of question and text. Texts of any length are read in
     /// windows; questions are truncated at 64 WordPieces.
     ///
     /// # Errors
@@ -147,7 +147,8 @@ impl QuestionWindow {
         self.pieces.iter().map(|(place, _)| *place)
     }
 
-    /// The position in the sequence of the text's `piece`-th WordPiece, which must be one of [`QuestionWindow::pieces`].
+    /// The position in the sequence of the text's `piece`-th WordPiece, which must be one of
+    /// [`QuestionWindow::pieces`].
     pub fn position(&self, piece: usize) -> usize {
         piece - self.first_piece + self.text_start
     }
@@ -185,9 +186,11 @@ fn context(piece: usize, start: usize, end: usize) -> f64 {
     (piece - start).min(end - 1 - piece) as f64 + 0.01 * (end - start) as f64
 }
 
-/// The window in which a WordPiece has most context; the first of equals, as Google's loop keeps it.
+/// The window in which a WordPiece has most context; the first of equals, as in Google's code.
 fn best_window(piece: usize, windows: &[(usize, usize)]) -> Option<usize> {
-    let containing = windows.iter().enumerate().filter(|(_, (start, end))| (*start..*end).contains(&piece));
+    let first = windows.partition_point(|(_, end)| *end <= piece);
+    let last = windows.partition_point(|(start, _)| *start <= piece);
+    let containing = windows[..last].iter().enumerate().skip(first);
     let best = containing.fold(None, |best: Option<(usize, f64)>, (index, &(start, end))| {
         let score = context(piece, start, end);
         if best.is_none_or(|best| score > best.1) { Some((index, score)) } else { best }
@@ -256,10 +259,7 @@ impl Processor for QuestionProcessor {
 
     fn postprocess(&self, &(_, text): &(&str, &str), windows: &[QuestionWindow], scores: &[SpanScores]) -> Answer {
         let ranked = self.rank(windows, scores);
-        let best = match self.is_unanswered(&ranked) {
-            true => ranked.no_answer(),
-            false => ranked.best_span().of(text),
-        };
+        let best = self.decide(&ranked).map_or_else(|| ranked.no_answer(), |span| span.of(text));
         let candidates = self.best_candidates(text, &ranked);
         let Candidate { text, score, start, end } = best;
         Answer { text, score, start, end, candidates }

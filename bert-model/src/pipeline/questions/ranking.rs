@@ -33,14 +33,14 @@ pub struct AnswerSpan {
 pub struct RankedSpans {
     /// Best first, at most 20; none if the text has no WordPiece.
     pub spans: Vec<AnswerSpan>,
-    /// How much higher "no answer" scores than the best span.
+    /// How much higher "no answer" scores than the best span; infinite where there is no span.
     pub no_answer_score: f64,
     /// The probability of "no answer"; 0 where every question has one.
     pub no_answer_probability: f64,
 }
 
 impl AnswerSpan {
-    /// What stands there in the question's text.
+    /// The span of this text as a candidate.
     pub(super) fn of(&self, text: &str) -> Candidate {
         let &Self { start, end, probability, .. } = self;
         Candidate { text: CodePoints::new(text).slice(text, start, end).to_string(), score: probability, start, end }
@@ -53,54 +53,37 @@ impl RankedSpans {
         Candidate { text: String::new(), score: self.no_answer_probability, start: 0, end: 0 }
     }
 
-    /// The best span; an empty one if there is none.
-    pub fn best_span(&self) -> AnswerSpan {
-        self.spans.first().copied().unwrap_or(AnswerSpan { start: 0, end: 0, score: f32::MIN, probability: 0.0 })
+    /// The best span; `None` if the text has no WordPiece.
+    pub fn best_span(&self) -> Option<AnswerSpan> {
+        self.spans.first().copied()
     }
 }
 
 impl QuestionProcessor {
-    /// Whether "no answer" is the answer.
-    pub fn is_unanswered(&self, ranked: &RankedSpans) -> bool {
-        ranked.spans.is_empty() || self.no_answer_threshold.is_some_and(|threshold| ranked.no_answer_score > threshold)
+    /// The span that is the answer; `None` if that is "no answer". Every answer and every metric comes from here.
+    pub fn decide(&self, ranked: &RankedSpans) -> Option<AnswerSpan> {
+        let is_none = self.no_answer_threshold.is_some_and(|threshold| ranked.no_answer_score > threshold);
+        ranked.best_span().filter(|_| !is_none)
     }
 
     /// All candidates of a question from the scores of its windows.
     pub fn rank(&self, windows: &[QuestionWindow], scores: &[SpanScores]) -> RankedSpans {
-        let mut spans = Vec::new();
-        let mut null = f32::INFINITY;
-        for (window, (start_scores, end_scores)) in windows.iter().zip(scores) {
-            null = null.min(start_scores[0] + end_scores[0]);
-            let positions = window.text_start..window.text_start + window.pieces.len();
-            let (starts, ends) =
-                (best_positions(start_scores, positions.clone()), best_positions(end_scores, positions));
-            for &first in &starts {
-                let ((start, _), has_most_context) = window.pieces[first - window.text_start];
-                for &last in ends.iter().filter(|&&last| last >= first && last - first < MAX_ANSWER && has_most_context)
-                {
-                    let ((_, end), _) = window.pieces[last - window.text_start];
-                    spans.push(AnswerSpan {
-                        start,
-                        end,
-                        score: start_scores[first] + end_scores[last],
-                        probability: 0.0,
-                    });
-                }
-            }
-        }
+        let mut spans: Vec<AnswerSpan> =
+            windows.iter().zip(scores).flat_map(|(window, scores)| spans_of(window, scores)).collect();
         spans.sort_by(|a, b| b.score.total_cmp(&a.score));
-        let best = spans.first().map_or(f32::MIN, |span| span.score);
+        let no_answer = scores.iter().map(|(start, end)| start[0] + end[0]).fold(f32::INFINITY, f32::min);
+        let best = spans.first().map(|span| span.score);
         // Softmax over the candidates and, where it is allowed, "no answer".
-        let against = self.no_answer_threshold.map(|_| null);
-        let top = against.map_or(best, |null| null.max(best));
+        let against = self.no_answer_threshold.map(|_| no_answer);
+        let top = best.into_iter().chain(against).fold(f32::NEG_INFINITY, f32::max);
         let weight = |score: f32| f64::from(score - top).exp();
         let total: f64 = spans.iter().map(|span| weight(span.score)).chain(against.map(weight)).sum();
         spans.truncate(N_BEST);
         spans.iter_mut().for_each(|span| span.probability = weight(span.score) / total);
         RankedSpans {
             spans,
-            no_answer_score: f64::from(null) - f64::from(best),
-            no_answer_probability: against.map_or(0.0, |null| weight(null) / total),
+            no_answer_score: best.map_or(f64::INFINITY, |best| f64::from(no_answer) - f64::from(best)),
+            no_answer_probability: against.map_or(0.0, |no_answer| weight(no_answer) / total),
         }
     }
 
@@ -114,6 +97,22 @@ impl QuestionProcessor {
         candidates.truncate(self.candidates);
         candidates
     }
+}
+
+/// The spans of a window that count there, without probabilities.
+fn spans_of(window: &QuestionWindow, (start_scores, end_scores): &SpanScores) -> Vec<AnswerSpan> {
+    let positions = window.text_start..window.text_start + window.pieces.len();
+    let ends = best_positions(end_scores, positions.clone());
+    let mut spans = Vec::new();
+    for first in best_positions(start_scores, positions) {
+        let ((start, _), has_most_context) = window.pieces[first - window.text_start];
+        let may_end = |last: &&usize| **last >= first && **last - first < MAX_ANSWER && has_most_context;
+        for &last in ends.iter().filter(may_end) {
+            let ((_, end), _) = window.pieces[last - window.text_start];
+            spans.push(AnswerSpan { start, end, score: start_scores[first] + end_scores[last], probability: 0.0 });
+        }
+    }
+    spans
 }
 
 /// The positions of the highest scores within a range, best first.

@@ -84,6 +84,6 @@ fn every_kind_of_number_becomes_f32() {
 fn a_folder_without_weights_is_named() {
     let folder = TempDir::new().unwrap();
     let message = Weights::open(folder.path()).unwrap_err().to_string();
-    assert!(message.contains("found no weights, expected model.safetensors"), "{message}");
+    assert!(message.contains("found no weights, expected model.safetensors or pytorch_model.bin"), "{message}");
     assert!(Weights::open(folder.path().join("nowhere")).unwrap_err().to_string().contains("cannot read"));
 }

@@ -179,7 +179,7 @@ impl Route for Masks {
         asked: &Asked<Self>,
     ) -> Result<Self::Reply, ApiError> {
         let tokenizer = &asked.model.tokenizer;
-        let mask = tokenizer.piece(tokenizer.special().mask);
+        let mask = tokenizer.piece(tokenizer.mask()?);
         let filled = |FilledText { text, masks, .. }: FilledText| {
             let token = |number: usize, Prediction { token, id, probability, .. }: Prediction| MaskToken {
                 score: probability,

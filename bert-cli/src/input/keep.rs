@@ -1,0 +1,159 @@
+//! Columns of the input that a command carries into its answers (`--keep`), and the number of each row.
+//!
+//! A reader of rows passes them on the side, one [`KeptRow`] for each row and in the order of the rows, so that tasks
+//! need not know of columns that mean nothing to them.
+
+use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use bert_model::{Error, Result};
+use serde_json::{Map, Value};
+
+/// The columns to carry along, and the way to the receiver.
+#[derive(Debug, Clone)]
+pub struct Keep {
+    /// Names of columns, or numbers from 1, in the order in which they were asked for.
+    pub columns: Vec<String>,
+    rows: Sender<KeptRow>,
+}
+
+/// What an answer is told to its row by.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct KeptRow {
+    /// The number of the row, from 1; `None` for a text that was given as an argument.
+    pub row: Option<u64>,
+    /// The cells that are carried along, by the names of their columns.
+    pub cells: Map<String, Value>,
+}
+
+/// The receiving end of a [`Keep`].
+#[derive(Debug)]
+pub struct KeptRows {
+    rows: Receiver<KeptRow>,
+    has_columns: bool,
+    taken: u64,
+}
+
+/// A [`Keep`] for these columns, and where its rows arrive.
+pub fn keep(columns: Vec<String>) -> (Keep, KeptRows) {
+    let (sender, receiver) = channel();
+    let has_columns = !columns.is_empty();
+    (Keep { columns, rows: sender }, KeptRows { rows: receiver, has_columns, taken: 0 })
+}
+
+impl Keep {
+    /// Passes on the row with this number. Nothing happens if no one receives it.
+    pub fn send(&self, row: u64, cells: Map<String, Value>) {
+        let _ = self.rows.send(KeptRow { row: Some(row), cells });
+    }
+
+    /// Passes on fields of a JSON object, which stands in line `line` of `path`. A field may be missing, but not in the
+    /// first row: there it is a mistake in the name.
+    ///
+    /// # Errors
+    /// [`Error::Line`] if the first object lacks a field.
+    pub fn send_fields(&self, row: u64, object: &Map<String, Value>, path: &Path, line: u64) -> Result<()> {
+        let mut cells = Map::new();
+        for name in &self.columns {
+            let value = match object.get(name) {
+                Some(value) => value.clone(),
+                None if row > 1 => Value::Null,
+                None => {
+                    let names: Vec<String> = object.keys().map(|key| format!("`{key}`")).collect();
+                    let found = format!("no field `{name}` for --keep");
+                    return Err(Error::line(path, line, found, format!("one of {}", names.join(", "))));
+                }
+            };
+            cells.insert(name.clone(), value);
+        }
+        self.send(row, cells);
+        Ok(())
+    }
+}
+
+impl KeptRows {
+    /// What was carried along for the next row, which must have been read.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if columns were asked for and this kind of file has none.
+    pub fn next_row(&mut self) -> Result<KeptRow> {
+        self.taken += 1;
+        match self.rows.try_recv() {
+            Ok(row) => Ok(row),
+            Err(_) if self.has_columns => {
+                Err(Error::Usage("--keep has no effect here: the input has no columns".into()))
+            }
+            Err(_) => Ok(KeptRow { row: Some(self.taken), cells: Map::new() }),
+        }
+    }
+}
+
+impl KeptRow {
+    /// An answer with its row and the cells that are carried along in front. A cell whose name the answer has already is
+    /// called `input_NAME`.
+    pub fn with(&self, answer: Value) -> Value {
+        let Value::Object(answer) = answer else { return answer };
+        let mut line = Map::new();
+        if let Some(row) = self.row {
+            line.insert("row".into(), row.into());
+        }
+        for (name, value) in &self.cells {
+            let is_taken = name == "row" || answer.contains_key(name);
+            line.insert(if is_taken { format!("input_{name}") } else { name.clone() }, value.clone());
+        }
+        line.extend(answer);
+        Value::Object(line)
+    }
+
+    /// A plain answer behind the cells that are carried along, with tabs between; a tab or line end within a cell becomes
+    /// a space.
+    pub fn plain(&self, answer: &str) -> String {
+        let cell = |value: &Value| match value {
+            Value::String(text) => text.replace(['\t', '\n', '\r'], " "),
+            other => other.to_string(),
+        };
+        let cells: String = self.cells.values().map(|value| cell(value) + "\t").collect();
+        cells + answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(value: Value) -> Map<String, Value> {
+        value.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn answers_carry_their_row_and_lose_no_cell_to_a_field_of_the_same_name() {
+        let row = KeptRow { row: Some(7), cells: object(json!({"id": "a\tb", "label": [1], "row": 2})) };
+        let line = row.with(json!({"label": "good"}));
+        let expected = json!({"row": 7, "id": "a\tb", "input_label": [1], "input_row": 2, "label": "good"});
+        assert_eq!(line.to_string(), expected.to_string());
+        assert_eq!(row.plain("good 0.98"), "a b\t[1]\t2\tgood 0.98");
+        assert_eq!(KeptRow::default().with(json!({"label": "good"})), json!({"label": "good"}));
+    }
+
+    #[test]
+    fn a_field_may_be_missing_in_a_later_line_and_not_in_the_first() {
+        let (keep, mut rows) = keep(vec!["id".into()]);
+        let path = Path::new("x.jsonl");
+        keep.send_fields(1, &object(json!({"id": {"a": 1}})), path, 3).unwrap();
+        keep.send_fields(2, &object(json!({"text": "x"})), path, 4).unwrap();
+        let ids: Vec<Value> = (0..2).map(|_| rows.next_row().unwrap().cells["id"].clone()).collect();
+        assert_eq!(ids, [json!({"a": 1}), Value::Null]);
+        let message = keep.send_fields(1, &object(json!({"text": "x"})), path, 3).unwrap_err().to_string();
+        assert_eq!(message, "x.jsonl:3: found no field `id` for --keep, expected one of `text`");
+    }
+
+    #[test]
+    fn rows_are_counted_where_the_reader_passes_none_on() {
+        let (_keep, mut rows) = keep(Vec::new());
+        assert_eq!([rows.next_row().unwrap().row, rows.next_row().unwrap().row], [Some(1), Some(2)]);
+        let (_keep, mut rows) = keep(vec!["1".into()]);
+        assert!(rows.next_row().is_err());
+    }
+}

@@ -1,0 +1,73 @@
+//! What the command line of a resumed run asks for. The run has its own settings, so only the options that were given count,
+//! not the defaults of the others.
+
+use serde_json::Value;
+
+use crate::given::Given;
+
+/// The settings that the given options name, with their values in `all`. An option's setting has its name, except for those
+/// in `names`; dots separate the names of nested settings. Options without a setting are left out.
+pub fn claimed(given: &Given, all: &Value, names: &[(&str, &[&str])]) -> Value {
+    let renamed =
+        names.iter().filter(|(option, _)| given.has(option)).flat_map(|(_, settings)| settings.iter().copied());
+    let same = all.as_object().into_iter().flatten().map(|(setting, _)| setting.as_str());
+    let same = same.filter(|setting| {
+        let option = setting.replace('_', "-");
+        given.has(&option) && !names.iter().any(|(renamed, _)| *renamed == option)
+    });
+    let mut claimed = Value::Object(Default::default());
+    for setting in renamed.chain(same) {
+        if let Some(value) = all.pointer(&format!("/{}", setting.replace('.', "/"))) {
+            let place = setting.split('.').fold(&mut claimed, |place, name| &mut place[name]);
+            *place = value.clone();
+        }
+    }
+    claimed
+}
+
+/// The options of a run, `saved`, with the values in `now` of those that were given.
+pub fn overridden(saved: &Value, given: &Given, now: &Value) -> Value {
+    let mut options = saved.clone();
+    for (option, value) in now.as_object().into_iter().flatten() {
+        if given.has(&option.replace('_', "-")) {
+            options[option.as_str()] = value.clone();
+        }
+    }
+    options
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        given: Given,
+        #[arg(long, default_value_t = 1.0)]
+        lr: f64,
+        #[arg(long, default_value = "adamw")]
+        optimizer: String,
+        #[arg(long, default_value_t = 42)]
+        seed: u64,
+        #[arg(long, default_value_t = 2)]
+        keep: usize,
+    }
+
+    #[test]
+    fn only_what_was_given_is_claimed_even_if_it_is_the_default() {
+        let Cli { given, lr, optimizer, seed, keep } = Cli::parse_from("x --lr 1 --optimizer lamb --keep 3".split(' '));
+        let all = json!({"learning_rate": lr, "optimizer": {"algorithm": optimizer, "epsilon": 1e-6}, "seed": seed});
+        let names: [(&str, &[&str]); 2] = [("lr", &["learning_rate"]), ("optimizer", &["optimizer.algorithm"])];
+        let expected = json!({"learning_rate": 1.0, "optimizer": {"algorithm": "lamb"}});
+        assert_eq!(claimed(&given, &all, &names), expected);
+        let saved = json!({"keep": 1, "device": "auto"});
+        assert_eq!(
+            overridden(&saved, &given, &json!({"keep": keep, "device": "flex"})),
+            json!({"keep": 3, "device": "auto"})
+        );
+    }
+}

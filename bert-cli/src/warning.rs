@@ -1,0 +1,16 @@
+//! Warnings on stderr.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// Prints a warning on stderr, the first time that it is given: a file may be read more than once in a run.
+pub fn warn_once(message: impl Into<String>) {
+    let message = message.into();
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if !told.contains(&message) {
+        eprintln!("warning: {message}");
+        told.insert(message);
+    }
+}

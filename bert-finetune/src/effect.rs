@@ -1,0 +1,165 @@
+//! Which options have an effect, by command, task and kind of file; all others are refused.
+
+use std::path::Path;
+
+use bert_cli::args::column_rules;
+use bert_cli::given::{Rule, only_if};
+use bert_cli::input::kind::{FileKind, Format, Input};
+use bert_model::Result;
+
+use crate::args::{EmbedArgs, EvaluateArgs, Pooling, PredictArgs, TrainArgs};
+use crate::tasks::kind::TaskKind;
+
+/// Options that only some tasks have a use for, which [`crate::tasks::kind::Facts::options`] lists.
+const OF_SOME_TASKS: [&str; 12] = [
+    "text-pair",
+    "choices",
+    "token-column",
+    "tag-column",
+    "doc-stride",
+    "class-weights",
+    "pair",
+    "question",
+    "context",
+    "choice",
+    "n-best",
+    "no-answer-threshold",
+];
+
+/// Options that describe labeled files.
+const OF_FILES: [&str; 14] = [
+    "task",
+    "preset",
+    "eval",
+    "eval-share",
+    "test",
+    "predictions",
+    "text",
+    "text-pair",
+    "choices",
+    "no-header",
+    "label",
+    "token-column",
+    "tag-column",
+    "doc-stride",
+];
+
+/// Options that name columns of labeled tables.
+const OF_TABLES: [&str; 5] = ["text", "text-pair", "choices", "no-header", "label"];
+
+/// Options that name columns of tables of texts.
+const OF_TEXTS: [&str; 5] = ["text", "text-pair", "choices", "no-header", "keep"];
+
+/// Refuses options of `train` without effect.
+///
+/// # Errors
+/// [`bert_model::Error::Usage`] for the first one.
+pub fn check_train(args: &TrainArgs, task: TaskKind) -> Result<()> {
+    let files = || [&args.train, &args.eval, &args.test].into_iter().flatten();
+    let evaluates = args.eval.is_some() || args.eval_share > 0.0;
+    let is_json = files().count() > 0 && files().all(|file| is_json_lines(file));
+    let mut rules = vec![
+        only_if(args.train.is_some(), &OF_FILES, "without --train FILE the run is on the built-in sample"),
+        only_if(args.eval.is_none(), &["eval-share"], "--eval FILE takes the place of examples that are held out"),
+        only_if(evaluates, &["early-stop", "metric"], "no examples are held out for evaluation"),
+        only_if(
+            evaluates || args.test.is_some(),
+            &["predictions"],
+            "there are no examples to evaluate; pass --test FILE",
+        ),
+    ];
+    let reason = task_reason(task);
+    rules.extend(task_rules(task, &reason));
+    rules.extend(labeled_rules(task, is_json, &reason));
+    args.given.check(&rules)
+}
+
+/// Refuses options of `evaluate` without effect.
+///
+/// # Errors
+/// [`bert_model::Error::Usage`] for the first one.
+pub fn check_evaluate(args: &EvaluateArgs, task: TaskKind, data: &Input) -> Result<()> {
+    let is_json = data.format == Some(Format::JsonLines);
+    let is_squad = task.options.contains(&"question");
+    let mut rules = vec![
+        only_if(
+            args.predictions.is_some(),
+            &["keep"],
+            "columns are carried into a file; name it with --predictions OUT",
+        ),
+        only_if(task.reads_tables || is_json, &["keep"], "the file has no columns that can be named"),
+        only_if(!is_squad, &["input-format"], "questions are read from SQuAD's JSON"),
+    ];
+    let reason = task_reason(task);
+    rules.extend(task_rules(task, &reason));
+    rules.extend(labeled_rules(task, is_json, &reason));
+    args.given.check(&rules)
+}
+
+/// Refuses options of `predict` without effect; `source` is `None` for texts as arguments.
+///
+/// # Errors
+/// [`bert_model::Error::Usage`] for the first one.
+pub fn check_predict(args: &PredictArgs, task: TaskKind, source: Option<&Input>) -> Result<()> {
+    let reason = task_reason(task);
+    let in_columns = "what belongs to a text of a file is in its columns (--text-pair, --choices)";
+    let mut rules: Vec<Rule> = task_rules(task, &reason).collect();
+    rules.extend(column_rules(source.is_some(), table_format(task, source), &OF_TEXTS));
+    rules.push(only_if(source.is_none(), &["pair", "choice", "question", "context"], in_columns));
+    rules.push(only_if(
+        args.texts.texts.is_empty(),
+        &["question", "context"],
+        "--context is the text; leave out others",
+    ));
+    args.given.check(&rules)
+}
+
+/// Refuses options of `embed` without effect; `layers` is the number of layers whose vectors are combined.
+///
+/// # Errors
+/// [`bert_model::Error::Usage`] for the first one.
+pub fn check_embed(args: &EmbedArgs, source: Option<&Input>, layers: usize) -> Result<()> {
+    let format = source.and_then(Input::table_format);
+    let has_lines = args.output.as_deref().is_none_or(is_json_lines);
+    let mut rules = Vec::from(column_rules(source.is_some(), format, &["text", "no-header", "keep"]));
+    rules.extend([
+        only_if(has_lines, &["keep"], ".npy and .safetensors hold vectors alone; write .jsonl"),
+        only_if(args.pooling != Pooling::Pooler, &["layers", "combine"], "the pooler reads the last layer"),
+        only_if(layers > 1, &["combine"], "there is one layer; name several with --layers"),
+    ]);
+    args.given.check(&rules)
+}
+
+/// The format of the table that `predict` reads; `None` if it reads lines, sentences or SQuAD's JSON.
+pub fn table_format(task: TaskKind, source: Option<&Input>) -> Option<Format> {
+    let input = source?;
+    match task.reads_tables && task.options.contains(&"choices") {
+        // Choices are in columns in any case; the first line tells how they are written.
+        true => input.format.or(Some(Format::Tsv)),
+        false => input.table_format(),
+    }
+}
+
+fn is_json_lines(file: &Path) -> bool {
+    FileKind::of(file).format == Some(Format::JsonLines)
+}
+
+fn task_reason(task: TaskKind) -> String {
+    format!("the task is {task}")
+}
+
+fn task_rules<'a>(task: TaskKind, reason: &'a str) -> impl Iterator<Item = Rule<'a>> {
+    let rule = move |option: &'static &'static str| {
+        only_if(task.options.contains(option), std::slice::from_ref(option), reason)
+    };
+    OF_SOME_TASKS.iter().map(rule)
+}
+
+/// Rules for the columns of labeled files.
+fn labeled_rules(task: TaskKind, is_json: bool, reason: &str) -> [Rule<'_>; 3] {
+    [
+        only_if(task.reads_tables, &OF_TABLES, reason),
+        only_if(!is_json, &["no-header"], "each of the JSON lines names its fields"),
+        only_if(!is_json, &["token-column", "tag-column"], "JSON lines have `words` and `tags`"),
+    ]
+}

@@ -1,0 +1,122 @@
+//! `bert-finetune evaluate`: metrics of a fine-tuned model on a labeled file, and its predictions.
+
+use std::path::Path;
+
+use bert_cli::args::Common;
+use bert_cli::input::keep::KeptRow;
+use bert_cli::input::kind::Input;
+use bert_cli::program::{create_parent, select_device};
+use bert_model::Result;
+use bert_model::device::NamedDevice;
+use bert_model::file::replace_file;
+use bert_model::pipeline::Processor;
+use serde_json::{Map, Value};
+
+use crate::features::Encoded;
+use crate::for_task;
+use crate::predict::open_pipeline;
+use crate::settings::{FinetuneRunOptions, FinetuneSettings};
+use crate::tasks::any::open_task;
+use crate::tasks::{Defect, OutputsOf, Task, warn_of};
+use crate::train;
+use crate::truncated::{Truncated, number};
+
+/// A labeled file, and what to do with it.
+#[derive(Debug)]
+pub struct Evaluation<'a> {
+    /// Fine-tuned model directory.
+    pub model: &'a Path,
+    /// The labeled file.
+    pub data: Input,
+    /// Columns to carry into the predictions.
+    pub keep: &'a [String],
+    /// File for the predictions, one JSON object per line.
+    pub predictions: Option<&'a Path>,
+    /// Device and progress.
+    pub common: &'a Common,
+}
+
+/// Computes the metrics of a model on a labeled file, and writes its predictions if they are asked for.
+///
+/// # Errors
+/// If the model, the device or the file is invalid, or the predictions cannot be written.
+pub fn evaluate<T: Task>(task: &T, evaluation: Evaluation) -> anyhow::Result<Map<String, Value>> {
+    evaluate_part(task, evaluation, None)
+}
+
+/// As [`evaluate`], but only on those examples that a run with the settings `held_out_by` holds out, if there are some.
+fn evaluate_part<T: Task>(
+    task: &T,
+    evaluation: Evaluation,
+    held_out_by: Option<&FinetuneSettings>,
+) -> anyhow::Result<Map<String, Value>> {
+    let Evaluation { model, data, keep, predictions, common } = evaluation;
+    predictions.map_or(Ok(()), create_parent)?;
+    let NamedDevice { device, .. } = select_device(&common.device, common.quiet)?;
+    let pipeline = open_pipeline(task, model, &device)?;
+    let (data, mut kept) = data.keeping(keep.to_vec());
+    let mut examples = task.read(&data)?;
+    let mut rows: Vec<KeptRow> = examples.iter().map(|_| kept.next_row()).collect::<Result<_>>()?;
+    if let Some(settings) = held_out_by {
+        // Examples with a defect are left out before some are held out.
+        let is_usable = |example: &&T::Example| task.defect(example).is_none();
+        let mut aside = train::held_out_examples(settings, examples.iter().filter(is_usable).count()).into_iter();
+        let is_aside = |example: &T::Example| is_usable(&example) && aside.next() == Some(true);
+        let is_aside: Vec<bool> = examples.iter().map(is_aside).collect();
+        let mut of_rows = is_aside.iter();
+        rows.retain(|_| of_rows.next() == Some(&true));
+        let mut of_examples = is_aside.iter();
+        examples.retain(|_| of_examples.next() == Some(&true));
+    }
+    let mut task = task.clone();
+    task.prepare(&examples);
+    let task = &task;
+    let unlabeled = examples.iter().filter(|example| task.defect(example) == Some(Defect::Unlabeled)).count();
+    warn_of(Defect::Unlabeled, unlabeled, &data.name());
+    let encoded = Encoded::new(task, &examples, pipeline.config())?.with_progress("evaluating", common.quiet);
+    let mut truncated = Truncated::default();
+    encoded.truncated.iter().for_each(|&(index, length)| truncated.add(number(&rows[index], index), length));
+    truncated.warn("row");
+    let (metrics, outputs) = train::evaluate(task, pipeline.model(), &examples, &encoded, &device)?;
+    if let Some(path) = predictions {
+        let lines = prediction_lines(task, &examples, &rows, &encoded, &outputs);
+        replace_file(path, lines.as_bytes())?;
+    }
+    Ok(metrics)
+}
+
+/// Writes the predictions of a finished run: for the test file, else for the evaluation file, else for the training
+/// examples that were held out.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn write_predictions(settings: &FinetuneSettings, run: &FinetuneRunOptions) -> anyhow::Result<()> {
+    let Some(predictions) = run.predictions.as_deref() else { return Ok(()) };
+    let file = settings.test.as_ref().or(settings.eval.as_ref());
+    let Some(data) = file.or(settings.train.as_ref()).map(Input::new) else { return Ok(()) };
+    let common = Common { device: run.device.clone(), seed: settings.seed, json: run.json, quiet: true };
+    let model = run.output.as_path();
+    let evaluation = Evaluation { model, data, keep: &[], predictions: Some(predictions), common: &common };
+    let held_out_by = if file.is_none() { Some(settings) } else { None };
+    for_task!(open_task(model)?, task => evaluate_part(&task, evaluation, held_out_by))?;
+    Ok(())
+}
+
+/// A JSON object for each example: its row, the columns that are carried along, its texts, what was expected, and the
+/// answer as `predict --json` prints it.
+fn prediction_lines<T: Task>(
+    task: &T,
+    examples: &[T::Example],
+    rows: &[KeptRow],
+    encoded: &Encoded<T>,
+    outputs: &OutputsOf<T>,
+) -> String {
+    let answers = examples.iter().zip(&encoded.inputs).zip(outputs);
+    let line = |(((example, inputs), outputs), row): (((&T::Example, &Vec<_>), &Vec<_>), &KeptRow)| {
+        let answer = task.json(&task.processor().postprocess(&task.request(example), inputs, outputs));
+        let mut fields = task.labeled(example);
+        fields.extend(answer.as_object().cloned().unwrap_or_default());
+        format!("{}\n", row.with(Value::Object(fields)))
+    };
+    answers.zip(rows).map(line).collect()
+}

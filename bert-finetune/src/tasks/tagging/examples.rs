@@ -1,0 +1,125 @@
+//! Sentences and texts of files, as examples.
+
+use std::path::Path;
+
+use bert_cli::input::columns::json_object;
+use bert_cli::input::header::{ColumnSource, TEXT};
+use bert_cli::input::kind::Input;
+use bert_cli::input::read_inputs;
+use bert_model::pipeline::Words;
+use bert_model::{Error, Result};
+
+use super::TaggingTask;
+use crate::data::conll::{ConllOptions, Sentence, TagColumn, WordsOrText, has_tags, read_tagged, words_or_text};
+use crate::tasks::Examples;
+use crate::tasks::labels::label_index;
+
+/// A sentence, and its tags if they are known.
+#[derive(Debug, Clone, Default)]
+pub struct TaggedSentence {
+    /// The words, and where they stand.
+    pub words: Words,
+    /// The tag of each word; empty if they are not known.
+    pub tags: Vec<GoldTag>,
+}
+
+/// The tag of a word in a labeled file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GoldTag {
+    /// The index of a tag of the model.
+    Known(usize),
+    /// A tag that the model does not have, of a type that it has (`S-PER` beside `B-PER`). It counts as missed in
+    /// metrics, and does not count in the loss.
+    Unknown(String),
+}
+
+impl TaggedSentence {
+    /// A sentence of words that are given.
+    pub(super) fn of_words(words: Vec<String>, tags: Vec<GoldTag>) -> Self {
+        Self { words: Words::new(words), tags }
+    }
+}
+
+impl GoldTag {
+    /// Its index, if the model has the tag.
+    pub(super) fn number(&self) -> Option<usize> {
+        match self {
+            Self::Known(number) => Some(*number),
+            Self::Unknown(_) => None,
+        }
+    }
+
+    /// Its name.
+    pub(super) fn name<'a>(&'a self, labels: &'a [String]) -> &'a str {
+        match self {
+            Self::Known(number) => &labels[*number],
+            Self::Unknown(name) => name,
+        }
+    }
+}
+
+impl TaggingTask {
+    /// The words of a plain text.
+    pub(super) fn words_of(&self, text: &str) -> Result<TaggedSentence> {
+        Ok(TaggedSentence { words: self.processor.split(text)?, tags: Vec::new() })
+    }
+
+    /// A sentence of a labeled file.
+    ///
+    /// # Errors
+    /// A tag of a type that the model does not have, named with its line.
+    pub(super) fn tagged(&self, sentence: Sentence, path: &Path) -> Result<TaggedSentence> {
+        let reader = self.processor.reader();
+        let has_kind = |kind: &str| self.labels().iter().any(|label| reader.kind(label) == Some(kind));
+        let gold = |(index, tag): (usize, &String)| match label_index(tag, self.labels()) {
+            Some(number) => Ok(GoldTag::Known(number)),
+            None if reader.kind(tag).is_some_and(has_kind) => Ok(GoldTag::Unknown(tag.clone())),
+            None => {
+                let expected = format!("one of {}", self.labels().join(", "));
+                Err(Error::line(path, sentence.lines[index], format!("the tag {tag:?}"), expected))
+            }
+        };
+        let tags = sentence.tags.iter().enumerate().map(gold).collect::<Result<_>>()?;
+        Ok(TaggedSentence::of_words(sentence.words, tags))
+    }
+
+    /// The texts of a table, cut into words.
+    pub(super) fn texts(&self, input: &Input) -> Result<Examples<TaggedSentence>> {
+        let task = self.clone();
+        Ok(Box::new(read_inputs(input, &self.texts)?.map(move |row| task.words_of(&row?.text))))
+    }
+
+    /// Sentences without their tags.
+    pub(super) fn words(&self, input: &Input) -> Result<Examples<TaggedSentence>> {
+        let columns = ConllOptions { tag: None, ..self.columns.of(&input.path) };
+        let sentences = read_tagged(input, columns)?;
+        Ok(Box::new(sentences.map(|it| Ok(TaggedSentence::of_words(it?.words, Vec::new())))))
+    }
+
+    /// Words, or texts to cut into words, as lines of JSON.
+    pub(super) fn json_lines(&self, input: &Input) -> Result<Examples<TaggedSentence>> {
+        let (task, lines, keep) = (self.clone(), input.lines()?, input.keep.clone());
+        let place = lines.path().clone();
+        let lines = lines.filter(|line| !line.as_ref().is_ok_and(|line| line.text.trim().is_empty()));
+        let is_given = self.texts.source == ColumnSource::Given;
+        // Where there is no header, columns have numbers, which are no names in JSON.
+        let column = if self.texts.header { self.texts.text.to_string() } else { TEXT.to_string() };
+        Ok(Box::new(lines.zip(1..).map(move |(line, row)| {
+            let line = line?;
+            let asked = words_or_text(&line, &place, &column, is_given)?;
+            if let Some(keep) = &keep {
+                keep.send_fields(row, &json_object(&line, &place)?, &place, line.number)?;
+            }
+            match asked {
+                WordsOrText::Words(words) => Ok(TaggedSentence::of_words(words, Vec::new())),
+                WordsOrText::Text(text) => task.words_of(&text),
+            }
+        })))
+    }
+
+    /// Whether a file is in CoNLL columns, to judge by its tags.
+    pub(super) fn has_tags(&self, input: &Input) -> Result<bool> {
+        let tag = self.columns.of(&input.path).tag.unwrap_or(TagColumn::FromEnd(1));
+        has_tags(input, tag, |tag| label_index(tag, self.labels()).is_some())
+    }
+}

@@ -1,0 +1,201 @@
+//! Text to WordPieces. The tokenizers library takes hundreds of bytes for each character that it gets at once; long texts
+//! are given to it in parts, with the same result.
+
+use std::borrow::Cow;
+use std::sync::atomic::Ordering;
+
+use tokenizers::{EncodeInput, Encoding, PostProcessor, Token};
+
+use super::batch::Sequence;
+use super::long::{LONG, Part};
+use super::tokenizer::{Offsets, Tokenizer};
+use crate::error::{Error, Result};
+
+impl Tokenizer {
+    /// Encodes a text as `[CLS] text [SEP]`, or a pair as `[CLS] text [SEP] pair [SEP]` with token
+    /// types 0 and 1. Offsets count code points. Takes much memory for long texts;
+    /// [`Tokenizer::sequence`] does not.
+    ///
+    /// # Errors
+    /// If a third-party `tokenizer.json` cannot process the text.
+    pub fn encode(&self, text: &str, pair: Option<&str>) -> Result<Encoding> {
+        let input: EncodeInput = match pair {
+            Some(pair) => (text, pair).into(),
+            None => text.into(),
+        };
+        let encoding = self.inner.encode_char_offsets(input, true).map_err(cannot_tokenize)?;
+        Ok(self.counted(encoding))
+    }
+
+    /// The ids and token types of [`Tokenizer::encode`], with memory for what is kept of a long text
+    /// only.
+    ///
+    /// # Errors
+    /// Those of [`Tokenizer::encode`].
+    pub fn sequence(&self, text: &str, pair: Option<&str>) -> Result<Sequence> {
+        if !self.is_long(text) && !pair.is_some_and(|pair| self.is_long(pair)) {
+            return Ok(Sequence::from(&self.encode(text, pair)?));
+        }
+        let limit = self.inner.get_truncation().map(|truncation| truncation.max_length);
+        match (limit, pair) {
+            (None, pair) => {
+                let pair = pair.map(|pair| self.pieces(pair)).transpose()?;
+                Ok(self.template.sequence(&self.pieces(text)?, pair.as_deref()))
+            }
+            (Some(limit), None) => {
+                let special = self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
+                let room = limit.saturating_sub(special);
+                let mut pieces = self.first_pieces(text, room)?.1;
+                if pieces.len() > room {
+                    self.truncated.fetch_add(1, Ordering::Relaxed);
+                    pieces.truncate(room);
+                }
+                Ok(self.template.sequence(&pieces, None))
+            }
+            // Which text loses an odd token depends on how the library counts, so it is given the texts.
+            (Some(limit), Some(pair)) => {
+                let (text, pair) = (self.first_pieces(text, limit)?.0, self.first_pieces(pair, limit)?.0);
+                Ok(Sequence::from(&self.encode(&text, Some(&pair))?))
+            }
+        }
+    }
+
+    /// As [`Tokenizer::sequence`], for a text that must not be truncated.
+    ///
+    /// # Errors
+    /// Those of [`Tokenizer::encode`]; [`Error::TooLong`] if there are more than `limit` tokens.
+    pub fn whole_sequence(&self, text: &str, pair: Option<&str>, limit: usize) -> Result<Sequence> {
+        let sequence = self.sequence(text, pair)?;
+        sequence.check_length(limit)?;
+        Ok(sequence)
+    }
+
+    /// The first WordPieces of a text, more than `count` unless it has no more, and a text that has just these.
+    fn first_pieces<'a>(&self, text: &'a str, count: usize) -> Result<(Cow<'a, str>, Vec<u32>)> {
+        let Some(cuts) = self.cuts.as_ref().filter(|_| self.is_long(text)) else {
+            return Ok((text.into(), self.pieces(text)?));
+        };
+        let (mut beginning, mut pieces) = (String::new(), Vec::new());
+        for part in cuts.parts(text) {
+            let found = self.part_pieces(text, &part)?;
+            if !found.is_empty() {
+                beginning.push_str(cuts.shortened(text, &part));
+                pieces.extend(found);
+            }
+            if pieces.len() > count {
+                break;
+            }
+        }
+        Ok((beginning.into(), pieces))
+    }
+
+    /// Whether a text is tokenized in parts.
+    fn is_long(&self, text: &str) -> bool {
+        text.len() > LONG && self.cuts.is_some()
+    }
+
+    fn counted(&self, encoding: Encoding) -> Encoding {
+        if !encoding.get_overflowing().is_empty() {
+            self.truncated.fetch_add(1, Ordering::Relaxed);
+        }
+        encoding
+    }
+
+    /// The length in tokens at which texts are truncated; `None` if they are not, see [`Tokenizer::truncating`].
+    pub fn max_length(&self) -> Option<usize> {
+        self.inner.get_truncation().map(|truncation| truncation.max_length)
+    }
+
+    /// Number of texts (or pairs) that this tokenizer and its clones have truncated so far; see
+    /// [`Tokenizer::truncating`].
+    pub fn truncated_count(&self) -> u64 {
+        self.truncated.load(Ordering::Relaxed)
+    }
+
+    /// The parts of a text that are tokenized one by one: the whole of a short one.
+    fn parts<'a>(&'a self, text: &'a str) -> Box<dyn Iterator<Item = Part> + 'a> {
+        match &self.cuts {
+            Some(cuts) if self.is_long(text) => Box::new(cuts.parts(text)),
+            _ => Box::new(std::iter::once(Part { range: 0..text.len(), is_unknown_word: false })),
+        }
+    }
+
+    /// The WordPiece ids of a text, without special tokens.
+    ///
+    /// # Errors
+    /// Those of [`Tokenizer::encode`].
+    pub fn pieces(&self, text: &str) -> Result<Vec<u32>> {
+        let mut pieces = Vec::new();
+        for part in self.parts(text) {
+            pieces.extend(self.part_pieces(text, &part)?);
+        }
+        Ok(pieces)
+    }
+
+    fn part_pieces(&self, text: &str, part: &Part) -> Result<Vec<u32>> {
+        if part.is_unknown_word {
+            return Ok(vec![self.special().unk]);
+        }
+        let encoding = self.inner.encode_fast(&text[part.range.clone()], false).map_err(cannot_tokenize)?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The WordPiece ids of a text, without special tokens, and the offsets of each in code points.
+    ///
+    /// # Errors
+    /// Those of [`Tokenizer::encode`].
+    pub fn pieces_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<Offsets>)> {
+        let (mut ids, mut offsets) = (Vec::new(), Vec::new());
+        self.each_part(text, |start, encoding| {
+            ids.extend(encoding.get_ids());
+            offsets.extend(encoding.get_offsets().iter().map(|(from, to)| (start + from, start + to)));
+        })?;
+        Ok((ids, offsets))
+    }
+
+    /// The offsets, in code points, of each word of a text, as split on whitespace and punctuation.
+    ///
+    /// # Errors
+    /// Those of [`Tokenizer::encode`].
+    pub fn word_offsets(&self, text: &str) -> Result<Vec<Offsets>> {
+        let mut offsets: Vec<Offsets> = Vec::new();
+        self.each_part(text, |start, encoding| {
+            let mut last = None;
+            for (&word, &(from, to)) in encoding.get_word_ids().iter().zip(encoding.get_offsets()) {
+                match offsets.last_mut() {
+                    Some(span) if last == Some(word) => span.1 = start + to,
+                    _ => offsets.push((start + from, start + to)),
+                }
+                last = Some(word);
+            }
+        })?;
+        Ok(offsets)
+    }
+
+    /// Hands over each part of a text without special tokens, and the code point that it starts at.
+    fn each_part(&self, text: &str, mut take: impl FnMut(usize, &Encoding)) -> Result<()> {
+        let mut start = 0;
+        for part in self.parts(text) {
+            let content = &text[part.range.clone()];
+            let length = content.chars().count();
+            let encoding = match part.is_unknown_word {
+                true => {
+                    let spaces = length - content.trim_ascii_start().len();
+                    let place = (spaces, spaces + content.trim_ascii().len());
+                    Encoding::from_tokens(vec![Token::new(self.special().unk, String::new(), place)], 0)
+                }
+                false => self.inner.encode_char_offsets(content, false).map_err(cannot_tokenize)?,
+            };
+            take(start, &encoding);
+            start += length;
+        }
+        Ok(())
+    }
+}
+
+fn cannot_tokenize(error: tokenizers::Error) -> Error {
+    Error::Setting(format!("cannot tokenize: {error}"))
+}
+
+#[cfg(test)]
+mod tests;

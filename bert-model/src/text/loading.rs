@@ -1,0 +1,276 @@
+//! Tokenizers from files: `tokenizer.json`, or `vocab.txt` with what lies beside it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::Value;
+use tokenizers::models::bpe::Vocab;
+use tokenizers::models::wordpiece::WordPiece;
+use tokenizers::normalizers::BertNormalizer;
+use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
+use tokenizers::processors::bert::BertProcessing;
+use tokenizers::{AddedToken, ModelWrapper, NormalizerWrapper, PaddingParams, PreTokenizerWrapper};
+
+use super::template::Template;
+use super::tokenizer::{Normalization, SpecialTokens, Tokenizer};
+use super::tokenizer_files::{Configuration, check_algorithm, file_name, read_vocabulary};
+use crate::error::{Error, Result};
+use crate::file::read_text;
+
+impl Tokenizer {
+    /// Loads the tokenizer of a model directory: `tokenizer.json` if present, else `vocab.txt`, with
+    /// the special and added tokens that the files beside it name. `path` may also be one of the first
+    /// two files.
+    ///
+    /// # Errors
+    /// If there is neither file, or it does not describe a BERT tokenizer.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let metadata = std::fs::metadata(path).map_err(Error::io(path, "open the tokenizer"))?;
+        if metadata.is_file() {
+            let is_json = path.extension().is_some_and(|extension| extension == "json");
+            return if is_json { Self::from_json(path) } else { Self::from_configured_vocab_file(path) };
+        }
+        let (json, vocab) = (path.join("tokenizer.json"), path.join("vocab.txt"));
+        match (json.exists(), vocab.exists()) {
+            (true, _) => Self::from_json(&json),
+            (false, true) => Self::from_configured_vocab_file(&vocab),
+            (false, false) => Err(Error::file(path, "no tokenizer", "tokenizer.json or vocab.txt")),
+        }
+    }
+
+    fn from_json(path: &Path) -> Result<Self> {
+        let inner = parse(&read_text(path)?, path)?;
+        let configuration = Configuration::beside(path)?;
+        let warnings = disagreements(&inner, &configuration);
+        complete(inner, &configuration, path, warnings)
+    }
+
+    /// Reads the contents of a `tokenizer.json` whose special tokens have BERT's names.
+    ///
+    /// # Errors
+    /// If the contents are malformed, or a special token is missing.
+    pub fn from_bytes(json: &[u8]) -> Result<Self> {
+        let path = Path::new("tokenizer.json");
+        let json = std::str::from_utf8(json).map_err(|error| Error::file(path, error.to_string(), "UTF-8"))?;
+        complete(parse(json, path)?, &Configuration::default(), path, Vec::new())
+    }
+
+    fn from_configured_vocab_file(path: &Path) -> Result<Self> {
+        let configuration = Configuration::beside(path)?;
+        let config = &configuration.config;
+        check_algorithm(config, &configuration.path)?;
+        let normalization = Normalization {
+            lowercase: config["do_lower_case"].as_bool().unwrap_or(true),
+            strip_accents: config["strip_accents"].as_bool(),
+            chinese_chars: config["tokenize_chinese_chars"].as_bool().unwrap_or(true),
+        };
+        Self::from_vocab_files(path, normalization, &configuration)
+    }
+
+    /// Builds a tokenizer from a vocabulary file alone: one WordPiece per line, in id order.
+    ///
+    /// # Errors
+    /// If the file cannot be read or lacks a special token.
+    pub fn from_vocab_file(path: &Path, normalization: Normalization) -> Result<Self> {
+        Self::from_vocab_files(path, normalization, &Configuration::default())
+    }
+
+    fn from_vocab_files(path: &Path, normalization: Normalization, configuration: &Configuration) -> Result<Self> {
+        let (vocabulary, warning) = read_vocabulary(path)?;
+        let inner = build(&vocabulary, normalization, &configuration.names(), path)?;
+        complete(inner, configuration, path, warning.into_iter().collect())
+    }
+
+    /// Builds a tokenizer from WordPieces in id order.
+    ///
+    /// # Errors
+    /// If a special token is missing.
+    pub fn from_vocabulary(vocabulary: &[String], normalization: Normalization) -> Result<Self> {
+        let (configuration, origin) = (Configuration::default(), Path::new("the vocabulary"));
+        let inner = build(vocabulary, normalization, &configuration.names(), origin)?;
+        complete(inner, &configuration, origin, Vec::new())
+    }
+}
+
+/// Whether a tokenizer cuts text as BERT does, which `vocab.txt` and `tokenizer_config.json` can
+/// describe.
+pub(super) fn is_bert(inner: &tokenizers::Tokenizer) -> bool {
+    matches!(inner.get_model(), ModelWrapper::WordPiece(_))
+        && matches!(inner.get_normalizer(), Some(NormalizerWrapper::BertNormalizer(_)))
+        && matches!(inner.get_pre_tokenizer(), Some(PreTokenizerWrapper::BertPreTokenizer(_)))
+}
+
+/// The contents of a `tokenizer.json`.
+fn parse(json: &str, path: &Path) -> Result<tokenizers::Tokenizer> {
+    // The tokenizers crate panics on some malformed JSON, so check it first.
+    let _: serde::de::IgnoredAny = serde_json::from_str(json)
+        .map_err(|error| Error::line(path, error.line() as u64, error.to_string(), "a tokenizer.json"))?;
+    let mut inner: tokenizers::Tokenizer = json
+        .parse()
+        .map_err(|error| Error::file(path, format!("{error}"), "a tokenizer.json of the tokenizers library"))?;
+    let splitting = inner.get_pre_tokenizer().map(serde_json::to_value).and_then(Result::ok).unwrap_or_default();
+    if has_empty_parts(&splitting) {
+        return Err(Error::file(path, "a `FixedLength` of 0 in `pre_tokenizer`", "at least 1"));
+    }
+    // The caller decides about truncation and padding, whatever the file was saved with.
+    inner.with_padding(None::<PaddingParams>);
+    inner.with_truncation(None).map_err(|error| Error::file(path, error.to_string(), "a tokenizer"))?;
+    Ok(inner)
+}
+
+/// Whether text is to be cut into parts of no character, at which the tokenizers crate panics.
+fn has_empty_parts(splitting: &Value) -> bool {
+    let inside = splitting["pretokenizers"].as_array();
+    splitting["type"] == "FixedLength" && splitting["length"] == 0
+        || inside.is_some_and(|inside| inside.iter().any(has_empty_parts))
+}
+
+/// BERT's own pipeline over a vocabulary.
+fn build(
+    vocabulary: &[String],
+    normalization: Normalization,
+    names: &[String; 5],
+    origin: &Path,
+) -> Result<tokenizers::Tokenizer> {
+    let [_, unk, cls, sep, _] = names.clone();
+    let fail = |error: tokenizers::Error| Error::file(origin, error.to_string(), "a WordPiece vocabulary");
+    let ids: Vocab = vocabulary.iter().enumerate().map(|(id, piece)| (piece.clone(), id as u32)).collect();
+    let model = WordPiece::builder()
+        .vocab(ids)
+        .unk_token(unk)
+        .continuing_subword_prefix("##".into())
+        .max_input_chars_per_word(100)
+        .build()
+        .map_err(fail)?;
+    let mut inner = tokenizers::Tokenizer::new(model);
+    let Normalization { lowercase, strip_accents, chinese_chars } = normalization;
+    inner
+        .with_normalizer(Some(BertNormalizer::new(true, chinese_chars, strip_accents, lowercase)))
+        .map_err(fail)?
+        .with_pre_tokenizer(Some(BertPreTokenizer))
+        .with_decoder(Some(tokenizers::decoders::wordpiece::WordPiece::default()));
+    let (special, _) = find_special_tokens(&inner, names, origin)?;
+    inner.with_post_processor(Some(BertProcessing::new((sep, special.sep), (cls, special.cls))));
+    Ok(inner)
+}
+
+/// Adds the tokens that the files beside a vocabulary name, and gives BERT's own pipeline the unknown
+/// token and the template that transformers gives it.
+fn complete(
+    mut inner: tokenizers::Tokenizer,
+    configuration: &Configuration,
+    origin: &Path,
+    mut warnings: Vec<String>,
+) -> Result<Tokenizer> {
+    let names = configuration.names();
+    let added = configuration.added_tokens()?;
+    warnings.extend(stale_ids(&inner, configuration, &added));
+    let is_new = |(_, token): &(&u64, &AddedToken)| inner.token_to_id(&token.content).is_none();
+    let new: Vec<(u64, String)> = added.iter().filter(is_new).map(|(id, token)| (*id, token.content.clone())).collect();
+    add_new(&mut inner, added.into_values(), origin)?;
+    if let Some((id, token)) = new.iter().find(|(id, token)| inner.token_to_id(token).map(u64::from) != Some(*id)) {
+        let found = format!("the added token {token:?} with the id {id}");
+        return Err(Error::file(origin, found, "ids that continue where the vocabulary ends"));
+    }
+    let (special, mask) = find_special_tokens(&inner, &names, origin)?;
+    let named = names.iter().filter(|name| inner.token_to_id(name).is_some());
+    let named: Vec<AddedToken> = named.map(|name| AddedToken::from(name.as_str(), true)).collect();
+    add_new(&mut inner, named.into_iter().chain(configuration.extra_tokens()), origin)?;
+    Template::of(&inner).map_err(|(found, expected)| Error::file(origin, found, expected))?;
+    if is_bert(&inner) && configuration.is_bert_class() {
+        follow_names(&mut inner, &names, special, origin)?;
+    }
+    Tokenizer::new(inner, special, mask, origin, warnings)
+}
+
+/// Adds those tokens that are not among the added ones yet.
+fn add_new(inner: &mut tokenizers::Tokenizer, tokens: impl Iterator<Item = AddedToken>, origin: &Path) -> Result<()> {
+    let known = inner.get_added_vocabulary().get_vocab();
+    let new: Vec<AddedToken> = tokens.filter(|token| !known.contains_key(&token.content)).collect();
+    if !new.is_empty() {
+        let fail = |error: tokenizers::Error| Error::file(origin, error.to_string(), "a vocabulary");
+        inner.add_tokens(new).map_err(fail)?;
+    }
+    Ok(())
+}
+
+/// Says in a sentence if added tokens have other ids than in the vocabulary.
+fn stale_ids(
+    inner: &tokenizers::Tokenizer,
+    configuration: &Configuration,
+    added: &BTreeMap<u64, AddedToken>,
+) -> Option<String> {
+    let stale = added.iter().filter_map(|(id, token)| {
+        let own = inner.token_to_id(&token.content).map(u64::from).filter(|own| own != id)?;
+        Some(format!("{} {id} and {own}", token.content))
+    });
+    let stale: Vec<String> = stale.collect();
+    let (first, place) = (stale.first()?, configuration.added_path());
+    let count = stale.len();
+    Some(format!(
+        "{}: {count} token(s) have other ids than in the vocabulary, which counts: {first}, …",
+        file_name(&place)
+    ))
+}
+
+/// Makes BERT's own pipeline use the special tokens that have these names.
+fn follow_names(
+    inner: &mut tokenizers::Tokenizer,
+    names: &[String; 5],
+    special: SpecialTokens,
+    origin: &Path,
+) -> Result<()> {
+    let [_, unk, cls, sep, _] = names.clone();
+    if let ModelWrapper::WordPiece(model) = inner.get_model()
+        && model.unk_token != unk
+    {
+        let mut model = model.clone();
+        model.unk_token = unk;
+        inner.with_model(model);
+    }
+    let template = Template::of(inner).map_err(|(found, expected)| Error::file(origin, found, expected))?;
+    if template != Template::bert(special.cls, special.sep) {
+        inner.with_post_processor(Some(BertProcessing::new((sep, special.sep), (cls, special.cls))));
+    }
+    Ok(())
+}
+
+/// The ids of the special tokens; `[MASK]` may be missing.
+fn find_special_tokens(
+    inner: &tokenizers::Tokenizer,
+    names: &[String; 5],
+    origin: &Path,
+) -> Result<(SpecialTokens, Option<u32>)> {
+    let id = |token: &str| {
+        let missing = || format!("the special tokens {}", names[..4].join(" "));
+        inner.token_to_id(token).ok_or_else(|| Error::file(origin, format!("no {token}"), missing()))
+    };
+    let [pad, unk, cls, sep, mask] = names;
+    let special = SpecialTokens { pad: id(pad)?, unk: id(unk)?, cls: id(cls)?, sep: id(sep)? };
+    Ok((special, inner.token_to_id(mask)))
+}
+
+/// What `tokenizer_config.json` says otherwise than `tokenizer.json`, which counts.
+fn disagreements(inner: &tokenizers::Tokenizer, configuration: &Configuration) -> Vec<String> {
+    let Some(NormalizerWrapper::BertNormalizer(normalizer)) = inner.get_normalizer() else { return Vec::new() };
+    let here = [
+        ("do_lower_case", Some(normalizer.lowercase)),
+        ("strip_accents", normalizer.strip_accents),
+        ("tokenize_chinese_chars", Some(normalizer.handle_chinese_chars)),
+    ];
+    let shown = |flag: Option<bool>| flag.map_or("null".to_string(), |flag| flag.to_string());
+    let disagrees = |&(key, flag): &(&str, Option<bool>)| {
+        let there = configuration.config.get(key)?;
+        let is_other = there.as_bool() != flag && (there.is_boolean() || there.is_null());
+        is_other.then(|| {
+            format!(
+                "{}: `{key}` is {there}, while tokenizer.json says {} and counts; transformers follows the former: make \
+                 them agree",
+                file_name(&configuration.path),
+                shown(flag)
+            )
+        })
+    };
+    here.iter().filter_map(disagrees).collect()
+}

@@ -1,0 +1,100 @@
+//! What a user should know about the data of a run before it starts, and about its result.
+
+use crate::examples::PretrainingExample;
+use crate::objective::only_label;
+use crate::settings::PretrainSettings;
+
+/// Fewest examples of several documents from which to conclude that all examples have one label.
+const FEWEST_EXAMPLES: usize = 10;
+/// A corpus of fewer tokens teaches a new model little but the frequencies of words.
+const LITTLE_TEXT: u64 = 1_000_000;
+
+/// Warns that next-sentence prediction cannot learn from a corpus of which these are the first examples.
+pub fn one_label(first: &[PretrainingExample], documents: u64) -> Option<String> {
+    let is_random = only_label(first).filter(|_| documents == 1 || first.len() >= FEWEST_EXAMPLES)?;
+    let reason = if is_random { "no document has a second sentence" } else { "there is a single document" };
+    Some(format!(
+        "every pair of the corpus is {} ({reason}), so next-sentence prediction learns nothing; pass --no-nsp to train \
+         masked LM alone",
+        label(is_random)
+    ))
+}
+
+/// Tells that an evaluation on these examples has no accuracy of next-sentence prediction.
+pub fn no_accuracy(held_out: &[PretrainingExample]) -> Option<String> {
+    let label = label(only_label(held_out)?);
+    Some(format!("every pair of the evaluation is {label}, so there is no next-sentence accuracy"))
+}
+
+fn label(is_random: bool) -> &'static str {
+    if is_random { "of unrelated texts" } else { "a true continuation" }
+}
+
+/// Tells that nothing is held out although `--eval-share` asks for it.
+pub fn nothing_held_out(settings: &PretrainSettings, documents: u64, held_out: usize) -> Option<String> {
+    if held_out > 0 || settings.eval_share == 0.0 || !settings.eval_corpus.is_empty() {
+        return None;
+    }
+    let reason = match documents {
+        1 => "the corpus is a single short document",
+        _ => "the held-out documents are too short for an example",
+    };
+    Some(format!("no evaluation: {reason}; raise --eval-share, or pass --eval-corpus"))
+}
+
+/// Advice for a new model on little text.
+pub fn little_text(settings: &PretrainSettings, tokens: u64) -> Option<String> {
+    if tokens >= LITTLE_TEXT || settings.init.is_some() || settings.corpus.is_empty() {
+        return None;
+    }
+    Some(format!(
+        "little text: {:.2} million tokens teach a new model hardly more than word frequencies; continue from a trained model \
+         with --init DIR, or train for more --epochs",
+        tokens as f64 / 1e6
+    ))
+}
+
+/// Advice if a model ended no better than the frequency baseline.
+pub fn below_baseline(mlm_loss: f64, unigram_loss: f64) -> Option<&'static str> {
+    (mlm_loss >= unigram_loss).then_some(
+        "the model is no better than guessing by word frequency: train longer (--epochs), with a higher --lr, or continue \
+         from a trained model (--init)",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::PretrainSettings;
+
+    fn examples(count: usize, is_random: impl Fn(usize) -> bool) -> Vec<PretrainingExample> {
+        let example = |index| PretrainingExample { is_random_next: is_random(index), ..PretrainingExample::empty() };
+        (0..count).map(example).collect()
+    }
+
+    #[test]
+    fn a_corpus_of_one_label_is_told_with_no_nsp_as_advice() {
+        let told = |first: &[PretrainingExample], documents| one_label(first, documents).unwrap();
+        assert!(told(&examples(3, |_| false), 1).contains("a true continuation (there is a single document)"));
+        let message = told(&examples(40, |_| true), 48);
+        assert!(message.contains("of unrelated texts") && message.contains("--no-nsp"), "{message}");
+        // A few equal labels of several documents are chance.
+        assert_eq!(one_label(&examples(5, |_| true), 7), None);
+        assert_eq!(one_label(&examples(40, |index| index == 7), 7), None);
+        assert_eq!(one_label(&[], 1), None);
+    }
+
+    #[test]
+    fn little_text_and_no_evaluation_are_told() {
+        let (sample, _) = PretrainSettings::sample().unwrap();
+        let settings = PretrainSettings { corpus: vec!["a.txt".into()], ..sample.clone() };
+        assert!(little_text(&settings, 200_000).unwrap().contains("0.20 million"));
+        assert_eq!(little_text(&settings, 2_000_000), None);
+        assert_eq!(little_text(&PretrainSettings { init: Some("m".into()), ..settings.clone() }, 200_000), None);
+        assert_eq!(little_text(&sample, 200_000), None);
+        assert!(nothing_held_out(&settings, 1, 0).unwrap().contains("--eval-corpus"));
+        assert_eq!(nothing_held_out(&settings, 1, 3), None);
+        assert_eq!(nothing_held_out(&PretrainSettings { eval_share: 0.0, ..settings }, 1, 0), None);
+        assert!(below_baseline(6.55, 5.12).is_some() && below_baseline(4.1, 5.12).is_none());
+    }
+}

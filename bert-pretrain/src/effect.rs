@@ -1,0 +1,42 @@
+//! Which options have an effect, by command; all others are refused.
+
+use bert_cli::args::column_rules;
+use bert_cli::given::only_if;
+use bert_cli::input::kind::Input;
+use bert_model::Result;
+
+use crate::args::{EvaluateArgs, FillMaskArgs, TrainArgs};
+
+const NO_PAIRS: &str = "--no-nsp makes no pairs of segments";
+
+/// Refuses options of `train` without effect.
+///
+/// # Errors
+/// [`bert_model::Error::Usage`] for the first one.
+pub fn check_train(args: &TrainArgs) -> Result<()> {
+    let learns_vocabulary = args.tokenizer.is_none() && args.init.is_none();
+    let evaluates = !args.eval_corpus.is_empty() || args.eval_share > 0.0;
+    args.given.check(&[
+        only_if(learns_vocabulary, &["vocab-size"], "no vocabulary is learned"),
+        only_if(args.eval_corpus.is_empty(), &["eval-share"], "--eval-corpus takes the place of documents held out"),
+        only_if(evaluates, &["eval-every", "eval-examples"], "no documents are held out for evaluation"),
+        only_if(!args.data.no_nsp, &["nsp-mode", "short-seq-prob"], NO_PAIRS),
+    ])
+}
+
+/// Refuses options of `evaluate` without effect.
+///
+/// # Errors
+/// [`bert_model::Error::Usage`] for the first one.
+pub fn check_evaluate(args: &EvaluateArgs) -> Result<()> {
+    args.given.check(&[only_if(!args.data.no_nsp, &["nsp-mode", "short-seq-prob"], NO_PAIRS)])
+}
+
+/// Refuses options of `fill-mask` without effect; `source` is `None` for texts as arguments.
+///
+/// # Errors
+/// [`bert_model::Error::Usage`] for the first one.
+pub fn check_fill_mask(args: &FillMaskArgs, source: Option<&Input>) -> Result<()> {
+    let format = source.and_then(Input::table_format);
+    args.given.check(&column_rules(source.is_some(), format, &["text", "no-header", "keep"]))
+}

@@ -1,0 +1,89 @@
+//! `bert-pretrain evaluate`: the metrics of a model on a corpus.
+
+use std::path::Path;
+
+use bert_model::{BertForPreTraining, Error, Result, Tokenizer, load_partial};
+use bert_train::run_directory::check_has_model;
+use burn::tensor::Device;
+
+use crate::advice;
+use crate::corpus::Corpus;
+use crate::examples::{NspMode, PretrainingExample};
+use crate::objective::{Evaluation, Pretraining};
+use crate::prepare::{evaluation_examples, example_maker};
+use crate::settings::{DataSettings, SHORTEST};
+use crate::split::{Split, Subset};
+use crate::start::check_pairs;
+use crate::store::Store;
+
+/// Runs `bert-pretrain evaluate`: metrics of a model on all documents of a corpus.
+///
+/// # Errors
+/// If the model, the corpus or the device is invalid.
+pub fn evaluate(
+    model_directory: &Path,
+    corpus: &[String],
+    data: &DataSettings,
+    batch_size: usize,
+    device: &Device,
+    seed: u64,
+) -> Result<Evaluation> {
+    check_has_model(model_directory)?;
+    let tokenizer = Tokenizer::load(model_directory)?;
+    let loaded = load_partial::<BertForPreTraining>(model_directory, seed, device)?;
+    let lacks = |head: &str| loaded.initialized.iter().any(|name| name.starts_with(head));
+    if let Some(tensor) = loaded.initialized.iter().find(|name| name.starts_with("cls.predictions")) {
+        return Err(Error::MissingTensors { path: model_directory.into(), tensors: vec![tensor.clone()] });
+    }
+    let has_nsp = !lacks("cls.seq_relationship") && !lacks("pooler") && !lacks("bert.pooler");
+    for warning in tokenizer.warnings().iter().cloned().chain(loaded.warning()) {
+        eprintln!("warning: {}: {warning}", model_directory.display());
+    }
+    tokenizer.check_fits(&loaded.config)?;
+    let nsp_mode = if has_nsp { data.nsp_mode } else { NspMode::Off };
+    if nsp_mode != NspMode::Off {
+        check_pairs(&loaded.config)?;
+    }
+    let max_seq_len = data.max_seq_len.min(loaded.config.max_position_embeddings);
+    if max_seq_len < SHORTEST {
+        let expected = format!("a model that reads at least {SHORTEST} tokens");
+        let found = format!("{max_seq_len} positions (`max_position_embeddings`)");
+        return Err(Error::file(model_directory.join("config.json"), found, expected));
+    }
+    let data = DataSettings { nsp_mode, max_seq_len, ..data.clone() };
+    let held_out = examples_of(corpus, &data, &tokenizer, seed)?;
+    if nsp_mode != NspMode::Off
+        && let Some(note) = advice::no_accuracy(&held_out)
+    {
+        eprintln!("warning: {note}; --no-nsp evaluates masked LM alone");
+    }
+    let objective = Pretraining {
+        device: device.clone(),
+        pad_id: tokenizer.special().pad,
+        with_nsp: nsp_mode != NspMode::Off,
+        held_out,
+        eval_batch_size: batch_size,
+        latest: None,
+    };
+    objective.evaluate_held_out(&loaded.model)
+}
+
+/// The examples of all documents of a corpus, which is tokenized in a temporary directory.
+fn examples_of(
+    corpus: &[String],
+    data: &DataSettings,
+    tokenizer: &Tokenizer,
+    seed: u64,
+) -> Result<Vec<PretrainingExample>> {
+    let corpus = Corpus::open(corpus)?.with_sentences(data.sentences);
+    let cache = tempfile::tempdir().map_err(Error::io(std::env::temp_dir(), "create a temporary directory in"))?;
+    let path = cache.path().join("corpus.tokens");
+    let store = Store::build(&path, &corpus, tokenizer, data.sentences, "")?;
+    let maker = example_maker(data, data.max_seq_len, tokenizer)?;
+    let split = Split::at(store.stats().documents, store.stats().documents);
+    let examples = evaluation_examples(&store, split, Subset::Training, maker, seed, usize::MAX)?;
+    match examples.is_empty() {
+        true => Err(Error::Setting("the corpus yields no examples: every document is too short for a pair".into())),
+        false => Ok(examples),
+    }
+}

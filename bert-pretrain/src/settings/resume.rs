@@ -1,0 +1,60 @@
+//! The settings of a resumed run: those of its `run.json`, with which the command line must agree.
+
+use std::path::Path;
+
+use bert_cli::resume::{claimed, overridden};
+use bert_model::{Error, Result};
+use bert_train::IfExists;
+use bert_train::checkpoint::check_settings;
+use bert_train::run_directory::read_run;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::{DEFAULT_OUTPUT, PretrainRunOptions, PretrainSettings};
+use crate::args::TrainArgs;
+
+/// Options whose settings have another name. [`claimed`] finds the others by their own.
+pub(super) const SETTINGS: [(&str, &[&str]); 10] = [
+    ("lr", &["learning_rate"]),
+    ("schedule", &["decay"]),
+    ("optimizer", &["optimizer.algorithm"]),
+    ("weight-decay", &["optimizer.weight_decay"]),
+    ("no-bias-correction", &["optimizer.bias_correction"]),
+    ("static-masking", &["maskings"]),
+    ("dupe-factor", &["maskings"]),
+    ("no-nsp", &["nsp_mode"]),
+    ("steps", &["steps"]),
+    ("epochs", &["steps", "epochs"]),
+];
+
+impl PretrainSettings {
+    /// The settings and options of the run that `--resume` continues. If there is no such run yet, they are those of a new
+    /// one, which needs a corpus.
+    ///
+    /// # Errors
+    /// If there is no run and no corpus, if `run.json` cannot be read, or if the command line contradicts it.
+    pub fn resume(args: &TrainArgs) -> Result<(Self, PretrainRunOptions)> {
+        let output = args.output.clone().unwrap_or_else(|| DEFAULT_OUTPUT.into());
+        let path = output.join("run.json");
+        if !path.exists() {
+            return match args.corpus.is_empty() {
+                true => Err(Error::file(&output, "no run to resume", "a directory with the run.json of a run")),
+                false => Self::resolve(args),
+            };
+        }
+        let run = read_run(&output)?;
+        let settings: Self = parse(&path, &run["settings"])?;
+        let corpus = if args.corpus.is_empty() { settings.corpus.clone() } else { args.corpus.clone() };
+        let args = TrainArgs { corpus, output: Some(output.clone()), ..args.clone() };
+        let (asked, options) = Self::resolve(&args)?;
+        check_settings(&run["settings"], &claimed(&args.given, &json!(asked), &SETTINGS))?;
+        let merged: PretrainRunOptions = parse(&path, &overridden(&run["run"], &args.given, &json!(options)))?;
+        let (json, quiet) = (options.json, options.quiet);
+        Ok((settings, PretrainRunOptions { output, if_exists: Some(IfExists::Resume), json, quiet, ..merged }))
+    }
+}
+
+fn parse<T: DeserializeOwned>(path: &Path, value: &Value) -> Result<T> {
+    serde_json::from_value(value.clone())
+        .map_err(|error| Error::file(path, error.to_string(), "the settings of a run of this program's version"))
+}

@@ -1,0 +1,80 @@
+//! What a training run learns: how a batch becomes a loss, and how the model is evaluated.
+
+use bert_model::{Error, Result};
+use burn::module::Module;
+use burn::prelude::*;
+use serde_json::{Map, Value};
+
+/// A training objective: how a batch becomes a loss, and how the model is evaluated.
+pub trait Objective: Sync {
+    /// The model to train.
+    type Model: Module;
+    /// A micro-batch in host memory.
+    type Batch: Send;
+
+    /// Splits a micro-batch into at least one and at most `parts` parts, one for each core. Their losses must add up to
+    /// that of the micro-batch.
+    fn split(&self, batch: Self::Batch, parts: usize) -> Vec<Self::Batch>;
+
+    /// Number of sequences in a micro-batch or in a part of one.
+    fn sequences(&self, batch: &Self::Batch) -> usize;
+
+    /// The loss of a micro-batch, weighted so that the losses of a step's micro-batches add up to the loss of the step.
+    fn loss(&self, model: &Self::Model, batch: Self::Batch) -> Losses;
+
+    /// Evaluates the model on held-out data. `model` has neither dropout nor autodiff.
+    ///
+    /// # Errors
+    /// If the data cannot be read.
+    fn evaluate(&mut self, _model: &Self::Model, _step: u64) -> Result<Evaluation> {
+        Ok(Evaluation::default())
+    }
+}
+
+/// The result of an evaluation.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Evaluation {
+    /// Metrics by name; empty without held-out data.
+    pub metrics: Map<String, Value>,
+    /// Whether training ends here.
+    pub stop: bool,
+}
+
+/// A loss and its named parts, each of shape `[1]`.
+#[derive(Debug)]
+pub struct Losses {
+    /// The loss to minimize.
+    pub total: Tensor<1>,
+    /// The parts that it is the sum of, for the log.
+    pub parts: Vec<(&'static str, Tensor<1>)>,
+}
+
+/// The sums of a step's losses over its micro-batches, still on the device.
+#[derive(Debug, Default)]
+pub struct LossSum {
+    sums: Vec<(&'static str, Tensor<1>)>,
+}
+
+impl LossSum {
+    /// Adds the losses of a micro-batch or of a part of one.
+    pub(super) fn add(&mut self, losses: Losses) {
+        let named = std::iter::once(("loss", losses.total)).chain(losses.parts);
+        for (name, value) in named {
+            let value = value.inner();
+            match self.sums.iter_mut().find(|(summed, _)| *summed == name) {
+                Some((_, sum)) => *sum = sum.clone() + value,
+                None => self.sums.push((name, value)),
+            }
+        }
+    }
+
+    /// The names of the losses, and one tensor of their values followed by those of `more`.
+    pub(super) fn with(self, more: [Tensor<1>; 2], step: u64) -> Result<(Vec<&'static str>, Tensor<1>)> {
+        let (names, mut values): (Vec<_>, Vec<_>) = self.sums.into_iter().unzip();
+        if values.is_empty() {
+            return Err(Error::Setting(format!("step {step}: found no micro-batch, expected at least one")));
+        }
+        values.extend(more);
+        Ok((names, Tensor::cat(values, 0)))
+    }
+}

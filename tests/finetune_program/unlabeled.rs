@@ -1,0 +1,73 @@
+//! Rows without a gold label, and metrics without a value.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::program::{json, object, run, success, text};
+use crate::{on_file, workshop};
+
+/// Reported: SNLI's `-` and -1 were learned as a fourth class.
+#[test]
+fn rows_without_a_gold_label_are_left_out_of_training_and_evaluation() {
+    let directory = workshop();
+    let at = directory.path();
+    for (name, labels) in [("snli", ["yes", "no", "maybe", "-"]), ("numbers", ["0", "1", "2", "-1"])] {
+        let row = |i: usize, label: &str| format!("a {}\tfilm\t{label}\n", ["good", "bad", "fine", "poor"][i % 4]);
+        let rows = |mark: &str| -> String {
+            let label = |i: usize| if i % 4 == 3 { mark } else { labels[i % 4] };
+            (0..32).map(|i| row(i, label(i))).collect()
+        };
+        let header = "text\tpair\tlabel\n";
+        fs::write(at.join(format!("{name}.tsv")), header.to_string() + &rows(labels[3])).unwrap();
+        fs::write(at.join("empty.tsv"), header.to_string() + &rows("")).unwrap();
+        let output = run(&on_file(&format!("{name}.tsv"), name, "--text-pair pair --epochs 1 --max-seq-len 12"), at);
+        success(&output);
+        let warning = format!("{name}.tsv: 8 example(s) without a gold label left out");
+        assert!(text(&output.stderr).contains(&warning), "{}", text(&output.stderr));
+        let described = object(at.join(name).join("run.json"));
+        assert_eq!(described["labels"].as_array().unwrap().len(), 3);
+        assert_eq!(described["examples"]["train"], 24);
+        for file in [format!("{name}.tsv"), "empty.tsv".into()] {
+            let output = run(&format!("evaluate --model {name} --data {file} --json --quiet"), at);
+            assert!(text(&output.stderr).contains("8 example(s) without a gold label left out"));
+            let metrics: Value = serde_json::from_str(&success(&output)).unwrap();
+            assert_eq!(metrics["examples"], 24, "{file}");
+        }
+    }
+}
+
+#[test]
+fn minus_one_is_a_value_or_a_class_where_it_must_be() {
+    let directory = workshop();
+    let at = directory.path();
+    for (name, options, count) in [("scale", "--task regression", 24), ("sign", "", 24)] {
+        let rows: String =
+            (0..24).map(|i| format!("a {}\t{}\n", ["good", "a", "bad"][i % 3], 1 - (i as i64 % 3))).collect();
+        fs::write(at.join(format!("{name}.tsv")), format!("text\tlabel\n{rows}")).unwrap();
+        let summary =
+            json(&on_file(&format!("{name}.tsv"), name, &format!("{options} --epochs 1 --max-seq-len 12")), at);
+        assert_eq!(summary["eval"]["examples"], count, "{name}");
+    }
+    assert_eq!(object(at.join("sign/run.json"))["labels"], serde_json::json!(["-1", "0", "1"]));
+}
+
+/// Reported: with one held-out row the correlation is undefined, and the first of three epochs was kept.
+#[test]
+fn an_undefined_metric_leaves_the_choice_to_the_loss() {
+    let directory = workshop();
+    let at = directory.path();
+    let rows: String = (0..8).map(|i| format!("a {} film,{}\n", ["good", "bad"][i % 2], i % 2)).collect();
+    fs::write(at.join("few.csv"), format!("text,label\n{rows}")).unwrap();
+    let line = "train --model model --train few.csv --task regression --max-seq-len 12 --epochs 4 --device flex --json";
+    let output = run(&format!("{line} --lr 1e-2 -o run"), at);
+    let summary: Value = serde_json::from_str(&success(&output)).unwrap();
+    assert!(summary["eval"]["pearson"].is_null(), "{summary}");
+    assert!(text(&output.stderr).contains("pearson is undefined on the held-out examples"));
+    let losses: Vec<f64> = crate::program::lines(at.join("run/metrics.jsonl"))
+        .iter()
+        .filter_map(|record| record["eval"]["loss"].as_f64())
+        .collect();
+    let lowest = losses.iter().copied().fold(f64::INFINITY, f64::min);
+    assert_eq!((losses.len(), summary["eval"]["loss"].as_f64()), (4, Some(lowest)), "{losses:?}");
+}
