@@ -8,6 +8,7 @@ use burn::tensor::Device;
 use super::{Checkpoint, Pipeline, Processor};
 use crate::device;
 use crate::error::Result;
+use crate::pretrained::Loaded;
 use crate::workers::BATCH_TOKENS;
 
 /// A [`Processor`] that can be made from a checkpoint and options with defaults.
@@ -98,12 +99,31 @@ impl<P: FromCheckpoint> Builder<P> {
     /// # Errors
     /// As [`Builder::open`].
     pub fn build(self, checkpoint: &Checkpoint) -> Result<Pipeline<P>> {
+        self.build_from(checkpoint, |processor, device| {
+            processor.load(&checkpoint.weights, checkpoint.config.clone(), device)
+        })
+    }
+
+    /// Makes the pipeline around a model of the checkpoint that is on the device already, such as the encoder of another
+    /// pipeline, so that both share their weights.
+    ///
+    /// # Errors
+    /// As [`Builder::open`].
+    pub fn build_with(self, checkpoint: &Checkpoint, model: P::Model) -> Result<Pipeline<P>> {
+        self.build_from(checkpoint, |_, _| Ok(Loaded::new(model, checkpoint.config.clone())))
+    }
+
+    fn build_from(
+        self,
+        checkpoint: &Checkpoint,
+        load: impl FnOnce(&P, &Device) -> Result<Loaded<P::Model>>,
+    ) -> Result<Pipeline<P>> {
         let processor = P::from_checkpoint(checkpoint, self.max_length, &self.options)?;
         let device = match self.device {
             Some(device) => device,
             None => device::select("auto")?.device,
         };
-        let loaded = processor.load(&checkpoint.weights, checkpoint.config.clone(), &device)?;
+        let loaded = load(&processor, &device)?;
         Ok(Pipeline { batch_tokens: self.batch_tokens, ..Pipeline::new(loaded, processor, &device)? })
     }
 }

@@ -148,16 +148,12 @@ impl<P: Processor> Pipeline<P> {
     /// If a text cannot be tokenized, is longer than the model reads and may not be truncated, or does not
     /// [fit](Sequence::check_fits) the model.
     pub fn run(&self, requests: &[P::Request<'_>]) -> Result<Vec<P::Answer>> {
-        let preprocess = |request| self.processor.preprocess(request);
+        let preprocess = |request| self.preprocess(request);
         let inputs: Vec<Vec<P::Input>> = requests.iter().map(preprocess).collect::<Result<_>>()?;
         let flat: Vec<&P::Input> = inputs.iter().flatten().collect();
-        check_fit::<P>(&flat, &self.config)?;
         let lengths: Vec<usize> = flat.iter().map(|input| longest::<P>(input)).collect();
-        let pad_id = self.processor.tokenizer().special().pad;
         let outputs = self.workers.run_by_length(&lengths, self.batch_tokens, |batch| {
-            let chosen: Vec<&P::Input> = batch.iter().map(|&index| flat[index]).collect();
-            let sequences: Vec<&Sequence> = chosen.iter().flat_map(|input| P::sequences(input)).collect();
-            self.processor.forward(&self.model, collate(&sequences, pad_id, &self.device), &chosen)
+            self.forward(&batch.iter().map(|&index| flat[index]).collect::<Vec<_>>())
         });
         let mut outputs = outputs.into_iter();
         let answer = |(request, inputs): (&P::Request<'_>, &Vec<P::Input>)| {
@@ -165,6 +161,25 @@ impl<P: Processor> Pipeline<P> {
             self.processor.postprocess(request, inputs, &own)
         };
         Ok(requests.iter().zip(&inputs).map(answer).collect())
+    }
+
+    /// The first part of [`Pipeline::run`], for a service that puts inputs of many requests into its own batches: a
+    /// request's inputs, which the model can read.
+    ///
+    /// # Errors
+    /// As [`Pipeline::run`].
+    pub fn preprocess(&self, request: &P::Request<'_>) -> Result<Vec<P::Input>> {
+        let inputs = self.processor.preprocess(request)?;
+        check_fit::<P>(&inputs.iter().collect::<Vec<_>>(), &self.config)?;
+        Ok(inputs)
+    }
+
+    /// The second part of [`Pipeline::run`]: the outputs of one batch of inputs, in their order, computed on the calling
+    /// thread. What makes an answer of a request's outputs is [`Processor::postprocess`].
+    pub fn forward(&self, inputs: &[&P::Input]) -> Vec<P::Output> {
+        let sequences: Vec<&Sequence> = inputs.iter().flat_map(|input| P::sequences(input)).collect();
+        let pad_id = self.processor.tokenizer().special().pad;
+        self.processor.forward(&self.model, collate(&sequences, pad_id, &self.device), inputs)
     }
 
     /// The model's configuration.

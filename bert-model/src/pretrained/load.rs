@@ -33,6 +33,11 @@ pub struct Loaded<M> {
 }
 
 impl<M> Loaded<M> {
+    /// A model that is complete.
+    pub(crate) fn new(model: M, config: BertConfig) -> Self {
+        Self { model, config, initialized: Vec::new(), unused: Vec::new(), has_other_decoder: false }
+    }
+
     /// One sentence that names the freshly initialized parameters and what was left aside of the checkpoint's encoder and
     /// decoder, if there is any of it.
     pub fn warning(&self) -> Option<String> {

@@ -101,6 +101,11 @@ impl Tokenizer {
         encoding
     }
 
+    /// The length in tokens at which texts are truncated; `None` if they are not, see [`Tokenizer::truncating`].
+    pub fn max_length(&self) -> Option<usize> {
+        self.inner.get_truncation().map(|truncation| truncation.max_length)
+    }
+
     /// Number of texts (or pairs) that this tokenizer and its clones have truncated so far; see
     /// [`Tokenizer::truncating`].
     pub fn truncated_count(&self) -> u64 {

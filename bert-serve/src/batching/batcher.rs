@@ -1,0 +1,217 @@
+//! A pipeline with the requests that wait for it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bert_model::pipeline::{Pipeline, Processor, longest};
+use tokio::sync::oneshot;
+
+use super::queue::{Id, Item, Queue};
+use super::scheduler::{Batch, Scheduler, Source, Taken};
+use crate::metrics::ModelMetrics;
+
+/// How much may wait, and how much makes a batch.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchLimits {
+    /// Largest batch in tokens, padding included, of all threads together.
+    pub batch_tokens: usize,
+    /// How long a request may wait for others to share its batch while another batch is running.
+    pub max_wait: Duration,
+    /// Most requests that wait.
+    pub queue: usize,
+}
+
+/// Tokens of a batch that keep a core busy. More would make nothing faster, and let others wait longer.
+const TOKENS_PER_CORE: usize = 1024;
+
+/// How many of the largest batches may wait; a request that finds nobody waiting may be larger.
+const WAITING_BATCHES: usize = 64;
+
+/// A pipeline, and the inputs that wait for it.
+pub struct Batcher<P: Processor> {
+    pipeline: Pipeline<P>,
+    limits: BatchLimits,
+    queue: Mutex<Queue<Arc<Pending<P>>>>,
+    scheduler: Arc<Scheduler>,
+    metrics: ModelMetrics,
+}
+
+/// A request's inputs, and what is known of its outputs.
+pub struct Pending<P: Processor> {
+    inputs: Vec<P::Input>,
+    collected: Mutex<Collected<P::Output>>,
+}
+
+struct Collected<O> {
+    outputs: Vec<Option<O>>,
+    missing: usize,
+    reply: Option<oneshot::Sender<Option<Vec<O>>>>,
+}
+
+/// Why a request was not taken in, or not answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// Too many wait already.
+    Full,
+    /// The model panicked, or the server is ending.
+    Failed,
+}
+
+/// A request that waits. What is left of it is dropped with the ticket.
+pub struct Ticket<P: Processor> {
+    batcher: Arc<Batcher<P>>,
+    id: Id,
+    pending: Arc<Pending<P>>,
+    reply: oneshot::Receiver<Option<Vec<P::Output>>>,
+}
+
+impl<P: Processor> Batcher<P> {
+    /// A pipeline with an empty queue.
+    pub fn new(pipeline: Pipeline<P>, limits: BatchLimits, scheduler: Arc<Scheduler>, metrics: ModelMetrics) -> Self {
+        Self { pipeline, limits, queue: Mutex::default(), scheduler, metrics }
+    }
+
+    /// The pipeline.
+    pub fn pipeline(&self) -> &Pipeline<P> {
+        &self.pipeline
+    }
+
+    /// Checks that a request would be taken in, before it is worth the work to tokenize it.
+    ///
+    /// # Errors
+    /// [`Refused::Full`].
+    pub fn check_room(&self) -> Result<(), Refused> {
+        self.check(&self.lock(), 0)
+    }
+
+    /// Puts a request into the queue.
+    ///
+    /// # Errors
+    /// [`Refused::Full`].
+    pub fn submit(self: &Arc<Self>, inputs: Vec<P::Input>, deadline: Instant) -> Result<Ticket<P>, Refused> {
+        let item = |(place, input): (usize, &P::Input)| Item { place, tokens: tokens::<P>(input) };
+        let items: Vec<Item> = inputs.iter().enumerate().map(item).collect();
+        let (sender, reply) = oneshot::channel();
+        let (missing, outputs) = (inputs.len(), inputs.iter().map(|_| None).collect());
+        let collected = Mutex::new(Collected { outputs, missing, reply: Some(sender) });
+        let pending = Arc::new(Pending { inputs, collected });
+        let id = {
+            let mut queue = self.lock();
+            self.check(&queue, items.iter().map(|item| item.tokens).sum())?;
+            let id = queue.push(pending.clone(), items, Instant::now(), deadline);
+            self.metrics.waiting(queue.len(), queue.tokens());
+            id
+        };
+        self.scheduler.notify();
+        Ok(Ticket { batcher: self.clone(), id, pending, reply })
+    }
+
+    fn check(&self, queue: &Queue<Arc<Pending<P>>>, tokens: usize) -> Result<(), Refused> {
+        let most = WAITING_BATCHES * self.limits.batch_tokens;
+        let is_full = queue.len() >= self.limits.queue || (!queue.is_empty() && queue.tokens() + tokens > most);
+        if is_full { Err(Refused::Full) } else { Ok(()) }
+    }
+
+    /// Runs a batch and hands over its outputs.
+    fn run(&self, batch: &[(Arc<Pending<P>>, Item)]) {
+        let inputs: Vec<&P::Input> = batch.iter().map(|(pending, item)| &pending.inputs[item.place]).collect();
+        let started = Instant::now();
+        let outputs = catch_unwind(AssertUnwindSafe(|| self.pipeline.forward(&inputs)));
+        self.metrics.batch(batch.iter().map(|(_, item)| item.tokens), started.elapsed());
+        match outputs {
+            Ok(outputs) => batch.iter().zip(outputs).for_each(|((pending, item), output)| pending.fill(*item, output)),
+            Err(_) => batch.iter().for_each(|(pending, _)| pending.fail()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue<Arc<Pending<P>>>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tokens of the longest sequence of an input, times the number of its sequences.
+fn tokens<P: Processor>(input: &P::Input) -> usize {
+    longest::<P>(input).max(1) * P::sequences(input).len().max(1)
+}
+
+impl<P> Source for Arc<Batcher<P>>
+where
+    P: Processor<Input: 'static, Output: 'static> + 'static,
+{
+    fn take(&self, idle: usize, threads: usize) -> Taken {
+        let (mut queue, now) = (self.lock(), Instant::now());
+        queue.expire(now);
+        let Some(oldest) = queue.oldest() else { return Taken::Nothing };
+        let most = match threads {
+            1 => self.limits.batch_tokens,
+            _ => TOKENS_PER_CORE.min(self.limits.batch_tokens.div_ceil(threads)),
+        };
+        // While a core computes, its neighbor may wait for company; when all are idle, nobody waits.
+        let moment = oldest + self.limits.max_wait;
+        if idle < threads && queue.tokens() < most && now < moment {
+            return Taken::Later(moment);
+        }
+        // Everybody who is idle takes a share.
+        let share = queue.tokens().div_ceil(idle.max(1));
+        let batch = queue.take(most.min(share));
+        self.metrics.waiting(queue.len(), queue.tokens());
+        drop(queue);
+        let (batcher, is_one) = (self.clone(), batch.len() == 1);
+        Taken::Batch(Batch { run: Box::new(move || batcher.run(&batch)), is_one })
+    }
+
+    fn has_work(&self) -> bool {
+        !self.lock().is_empty()
+    }
+}
+
+impl<P: Processor> Pending<P> {
+    /// The inputs of the request.
+    pub fn inputs(&self) -> &[P::Input] {
+        &self.inputs
+    }
+
+    fn fill(&self, item: Item, output: P::Output) {
+        let mut collected = self.collected.lock().unwrap_or_else(PoisonError::into_inner);
+        collected.outputs[item.place] = Some(output);
+        collected.missing -= 1;
+        if collected.missing == 0 {
+            let outputs = collected.outputs.iter_mut().filter_map(Option::take).collect();
+            collected.send(Some(outputs));
+        }
+    }
+
+    fn fail(&self) {
+        self.collected.lock().unwrap_or_else(PoisonError::into_inner).send(None);
+    }
+}
+
+impl<O> Collected<O> {
+    /// The receiver may be gone: nobody waits for this answer any more.
+    fn send(&mut self, outputs: Option<Vec<O>>) {
+        if let Some(reply) = self.reply.take() {
+            let _ = reply.send(outputs);
+        }
+    }
+}
+
+impl<P: Processor> Ticket<P> {
+    /// Waits for the outputs: one for each input, in their order.
+    ///
+    /// # Errors
+    /// [`Refused::Failed`].
+    pub async fn outputs(mut self) -> Result<(Arc<Pending<P>>, Vec<P::Output>), Refused> {
+        let outputs = (&mut self.reply).await.ok().flatten().ok_or(Refused::Failed)?;
+        Ok((self.pending.clone(), outputs))
+    }
+}
+
+impl<P: Processor> Drop for Ticket<P> {
+    /// A client that has hung up, or a deadline that has passed, costs no further batch.
+    fn drop(&mut self) {
+        let mut queue = self.batcher.lock();
+        queue.remove(self.id);
+        self.batcher.metrics.waiting(queue.len(), queue.tokens());
+    }
+}

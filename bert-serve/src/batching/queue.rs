@@ -1,0 +1,203 @@
+//! Which of the waiting inputs make the next batch: of like lengths, from many requests in turn.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+/// An input that waits: where it stands in its request, and its length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Item {
+    /// Its number among the inputs of its request.
+    pub place: usize,
+    /// Its length in tokens.
+    pub tokens: usize,
+}
+
+/// What identifies a request within its queue.
+pub type Id = u64;
+
+/// Requests with inputs that no batch has taken yet.
+#[derive(Debug)]
+pub struct Queue<R> {
+    waiting: VecDeque<Waiting<R>>,
+    tokens: usize,
+    next_id: Id,
+}
+
+#[derive(Debug)]
+struct Waiting<R> {
+    id: Id,
+    request: R,
+    since: Instant,
+    deadline: Instant,
+    /// What is not yet taken, shortest first.
+    items: Vec<Item>,
+}
+
+impl<R> Default for Queue<R> {
+    fn default() -> Self {
+        Self { waiting: VecDeque::new(), tokens: 0, next_id: 0 }
+    }
+}
+
+impl<R: Clone> Queue<R> {
+    /// Adds a request behind all others. It is dropped if `deadline` passes before all of it is taken.
+    pub fn push(&mut self, request: R, mut items: Vec<Item>, now: Instant, deadline: Instant) -> Id {
+        items.sort_by_key(|item| item.tokens);
+        let id = self.next_id;
+        self.next_id += 1;
+        self.tokens += tokens_of(&items);
+        self.waiting.push_back(Waiting { id, request, since: now, deadline, items });
+        id
+    }
+
+    /// Drops what is left of a request.
+    pub fn remove(&mut self, id: Id) {
+        self.retain(|waiting| waiting.id != id);
+    }
+
+    /// Drops what is left of the requests whose deadline has passed.
+    pub fn expire(&mut self, now: Instant) {
+        self.retain(|waiting| waiting.deadline > now);
+    }
+
+    /// Number of requests that wait.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether no request waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Tokens of all inputs that wait.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// Since when the request has waited that came first; `None` if none waits.
+    pub fn oldest(&self) -> Option<Instant> {
+        self.waiting.iter().map(|waiting| waiting.since).min()
+    }
+
+    /// Takes a batch of at most `budget` tokens, padding included, or of one input. The first request leads: its longest
+    /// input says which lengths are alike. Every request gives one such input in turn until the batch is full, and the
+    /// leader goes behind the others, so that nobody waits for the end of a large request.
+    pub fn take(&mut self, budget: usize) -> Vec<(R, Item)> {
+        let Some(length) = self.waiting.front().and_then(|leader| leader.items.last()).map(|item| item.tokens) else {
+            return Vec::new();
+        };
+        let (mut batch, mut longest) = (Vec::new(), 0);
+        'full: loop {
+            let before = batch.len();
+            for waiting in &mut self.waiting {
+                let Some(index) = nearest(&waiting.items, length) else { continue };
+                longest = longest.max(waiting.items[index].tokens);
+                if !batch.is_empty() && (batch.len() + 1) * longest > budget {
+                    break 'full;
+                }
+                let item = waiting.items.remove(index);
+                self.tokens -= item.tokens;
+                batch.push((waiting.request.clone(), item));
+            }
+            if batch.len() == before {
+                break;
+            }
+        }
+        self.waiting.rotate_left(1);
+        self.retain(|waiting| !waiting.items.is_empty());
+        batch
+    }
+
+    fn retain(&mut self, keep: impl Fn(&Waiting<R>) -> bool) {
+        let tokens = &mut self.tokens;
+        self.waiting.retain(|waiting| {
+            let keeps = keep(waiting);
+            *tokens -= if keeps { 0 } else { tokens_of(&waiting.items) };
+            keeps
+        });
+    }
+}
+
+fn tokens_of(items: &[Item]) -> usize {
+    items.iter().map(|item| item.tokens).sum()
+}
+
+/// The index of the item, in a list sorted by length, that is longest among those up to `length`, else shortest beyond;
+/// `None` if it is not alike.
+fn nearest(items: &[Item], length: usize) -> Option<usize> {
+    let beyond = items.partition_point(|item| item.tokens <= length);
+    let candidates = [beyond.checked_sub(1), Some(beyond)];
+    candidates.into_iter().flatten().find(|&index| items.get(index).is_some_and(|item| is_alike(item.tokens, length)))
+}
+
+/// Whether lengths differ by at most a quarter of the longer one, or by 8 tokens, so that little is padded.
+fn is_alike(a: usize, b: usize) -> bool {
+    let difference = a.abs_diff(b);
+    difference <= 8 || difference * 4 <= a.max(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn queue(requests: &[&[usize]]) -> Queue<usize> {
+        let mut queue = Queue::default();
+        let now = Instant::now();
+        for (number, lengths) in requests.iter().enumerate() {
+            let items = lengths.iter().enumerate().map(|(place, &tokens)| Item { place, tokens }).collect();
+            queue.push(number, items, now, now + Duration::from_secs(number as u64 + 1));
+        }
+        queue
+    }
+
+    fn batches(queue: &mut Queue<usize>, budget: usize) -> Vec<Vec<(usize, usize)>> {
+        let batch = |_| {
+            let batch = queue.take(budget);
+            (!batch.is_empty()).then(|| batch.into_iter().map(|(request, item)| (request, item.place)).collect())
+        };
+        (0..).map_while(batch).collect()
+    }
+
+    #[test]
+    fn requests_of_like_length_share_a_batch() {
+        let mut queue = queue(&[&[10], &[12], &[100], &[11]]);
+        assert_eq!(batches(&mut queue, 1000), [vec![(0, 0), (1, 0), (3, 0)], vec![(2, 0)]]);
+        assert_eq!((queue.len(), queue.tokens()), (0, 0));
+    }
+
+    #[test]
+    fn a_batch_is_no_larger_than_its_budget_with_padding_unless_it_is_one_input() {
+        let mut all = queue(&[&[10, 10, 10, 12, 12], &[500]]);
+        assert_eq!(batches(&mut all, 36).iter().map(Vec::len).collect::<Vec<_>>(), [3, 1, 2]);
+        let mut queue = queue(&[&(1..200).collect::<Vec<_>>(), &[40, 41, 42]]);
+        let mut taken = 0;
+        while !queue.is_empty() {
+            let batch = queue.take(256);
+            let longest = batch.iter().map(|(_, item)| item.tokens).max().unwrap();
+            assert!(batch.len() == 1 || longest * batch.len() <= 256);
+            taken += batch.len();
+        }
+        assert_eq!(taken, 202);
+    }
+
+    #[test]
+    fn a_large_request_does_not_hold_up_small_ones() {
+        let mut queue = queue(&[&[16; 1000], &[16], &[300]]);
+        let batches = batches(&mut queue, 64);
+        assert!(batches[0].contains(&(1, 0)), "the like one comes along");
+        assert!(batches[..3].iter().any(|batch| batch.contains(&(2, 0))), "the other one has its turn");
+    }
+
+    #[test]
+    fn what_is_too_late_or_given_up_is_not_taken() {
+        let mut queue = queue(&[&[10], &[10], &[10]]);
+        queue.remove(1);
+        queue.expire(Instant::now() + Duration::from_millis(1500));
+        assert_eq!((queue.len(), queue.tokens()), (1, 10));
+        assert_eq!(batches(&mut queue, 100), [[(2, 0)]]);
+        assert!(queue.oldest().is_none());
+    }
+}

@@ -1,0 +1,101 @@
+//! The body of a request: read within its limits, and parsed.
+
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_LENGTH, EXPECT};
+use http_body_util::BodyExt;
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
+use std::time::Duration;
+use tokio::sync::SemaphorePermit;
+use tokio::time::timeout;
+
+use crate::app::App;
+use crate::error::ApiError;
+
+/// Bytes of memory that a permit stands for.
+pub const PERMIT_BYTES: usize = 1024;
+
+/// How long and how much of a body is read that is too long, so that its client comes to read the answer.
+const DRAIN_TIME: Duration = Duration::from_secs(5);
+const DRAIN_BYTES: usize = 256 << 20;
+
+/// Reads a whole body. The permit holds its share of the memory for bodies.
+///
+/// # Errors
+/// 413 for one that is too long, 408 for one that comes too slowly, 429 when too many are being read.
+pub async fn read_body(app: &App, request: Request) -> Result<(Vec<u8>, SemaphorePermit<'_>), ApiError> {
+    let limit = app.limits.body;
+    let too_long = || ApiError::too_large(format!("the body is longer than {limit} bytes (--max-body)"));
+    let (parts, mut body) = request.into_parts();
+    let length = content_length(&parts.headers);
+    if length.is_some_and(|length| length > limit) {
+        // A client that asks first has sent nothing.
+        if !parts.headers.contains_key(EXPECT) {
+            drain(&mut body).await;
+        }
+        return Err(too_long());
+    }
+    let permits = length.unwrap_or(limit).div_ceil(PERMIT_BYTES) as u32;
+    let busy = |_| ApiError::busy("too many bodies are being read at once; try again later");
+    let permit = app.body_memory.try_acquire_many(permits).map_err(busy)?;
+    let mut bytes = Vec::with_capacity(length.unwrap_or_default());
+    let read = async {
+        while let Some(data) = next_data(&mut body).await? {
+            if bytes.len() + data.len() > limit {
+                drain(&mut body).await;
+                return Err(too_long());
+            }
+            bytes.extend_from_slice(&data);
+        }
+        Ok(())
+    };
+    let slow = |_| ApiError::slow_client("the body did not arrive in time (--read-timeout)");
+    timeout(app.limits.read_timeout, read).await.map_err(slow)??;
+    Ok((bytes, permit))
+}
+
+/// The next bytes of a body; `None` at its end.
+async fn next_data(body: &mut Body) -> Result<Option<Bytes>, ApiError> {
+    loop {
+        match body.frame().await {
+            None => return Ok(None),
+            Some(Err(error)) => return Err(ApiError::malformed(format!("the body broke off: {error}"))),
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    return Ok(Some(data));
+                }
+            }
+        }
+    }
+}
+
+async fn drain(body: &mut Body) {
+    let mut left = DRAIN_BYTES;
+    let all = async {
+        while let Ok(Some(data)) = next_data(body).await {
+            left = left.saturating_sub(data.len());
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    // Whoever is slower than this sees the connection close.
+    let _ = timeout(DRAIN_TIME, all).await;
+}
+
+fn content_length(headers: &HeaderMap) -> Option<usize> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Parses a body.
+///
+/// # Errors
+/// 400 for what is no JSON, 422 for JSON that is not what the route expects.
+pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(bytes).map_err(|error| match error.classify() {
+        Category::Data => ApiError::invalid(error.to_string()),
+        _ => ApiError::malformed(format!("the body is no JSON: {error}")),
+    })
+}

@@ -1,0 +1,19 @@
+//! The program: parses, serves, and turns errors into one line and an exit code.
+
+#![deny(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::unreachable)]
+
+use std::process::ExitCode;
+
+use bert_cli::allocator::keep_memory;
+use bert_cli::program::exit;
+use bert_serve::args::Args;
+use bert_serve::serve;
+use clap::Parser;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    keep_memory();
+    exit(serve::run(&Args::parse()))
+}

@@ -1,0 +1,276 @@
+//! The models that are served: which heads they have, and what those answer.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bert_model::pipeline::{
+    Builder, Checkpoint, ChoiceProcessor, EmbeddingProcessor, FromCheckpoint, MaskProcessor, Pipeline, Processor,
+    QuestionProcessor, TaggingProcessor, TextEmbedder,
+};
+use bert_model::{BertConfig, Error, Result, Tokenizer};
+use burn::tensor::Device;
+
+use crate::batching::{BatchLimits, Batcher, Scheduler, Source};
+use crate::error::ApiError;
+use crate::metrics::Metrics;
+use crate::scores::ScoreProcessor;
+
+/// A model with a queue for each thing that it answers.
+pub struct Model {
+    /// What clients call it.
+    pub name: String,
+    /// Other names that are understood: as it stood on the command line.
+    alias: String,
+    /// Its configuration.
+    pub config: BertConfig,
+    /// Its tokenizer, which truncates nothing.
+    pub tokenizer: Tokenizer,
+    /// Vectors, of an encoder without a task.
+    pub embed: Option<Arc<Batcher<EmbeddingProcessor>>>,
+    /// Scores of labels.
+    pub classify: Option<Arc<Batcher<ScoreProcessor>>>,
+    /// Tags of words.
+    pub tag: Option<Arc<Batcher<TaggingProcessor>>>,
+    /// Answers to questions.
+    pub answer: Option<Arc<Batcher<QuestionProcessor>>>,
+    /// WordPieces for masks.
+    pub fill: Option<Arc<Batcher<MaskProcessor>>>,
+    /// Choices.
+    pub choose: Option<Arc<Batcher<ChoiceProcessor>>>,
+}
+
+/// Answers listed beside the best one, at most.
+pub const N_BEST: usize = 20;
+
+impl Model {
+    /// The class of the model in transformers, as its configuration names it.
+    pub fn architecture(&self) -> &str {
+        self.config.architectures.as_deref().and_then(|names| names.first()).map_or("BertModel", String::as_str)
+    }
+
+    /// Whether the head gives one score, as a cross-encoder does.
+    pub fn is_ranker(&self) -> bool {
+        self.classify.as_ref().is_some_and(|scores| scores.pipeline().processor().labels().len() == 1)
+    }
+
+    /// Checks that the model can tell two texts apart.
+    ///
+    /// # Errors
+    /// If it has one token type only.
+    pub fn check_reads_pairs(&self) -> Result<()> {
+        self.tokenizer.check_fits_pairs(&self.config)
+    }
+
+    /// The routes that ask this model.
+    pub fn routes(&self) -> Vec<&'static str> {
+        let table: [(bool, &[&str]); 8] = [
+            (self.embed.is_some(), &["/v1/embeddings", "/embed", "/similarity"]),
+            (self.classify.is_some(), &["/predict"]),
+            (self.is_ranker(), &["/rerank"]),
+            (self.tag.is_some(), &["/tag"]),
+            (self.answer.is_some(), &["/answer"]),
+            (self.fill.is_some(), &["/fill-mask"]),
+            (self.choose.is_some(), &["/choose"]),
+            (true, &["/tokenize"]),
+        ];
+        table.iter().filter(|(has, _)| *has).flat_map(|(_, routes)| routes.iter().copied()).collect()
+    }
+
+    fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.alias == name
+    }
+
+    fn cannot(&self, route: &str) -> String {
+        let routes = self.routes().join(", ");
+        format!("the model `{}` ({}) does not answer {route}; it answers {routes}", self.name, self.architecture())
+    }
+}
+
+/// All models, in the order of the command line.
+pub struct Models(Vec<Arc<Model>>);
+
+impl Models {
+    /// The models.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Model>> {
+        self.0.iter()
+    }
+
+    /// The model that a request names, or the first that answers `route`.
+    ///
+    /// # Errors
+    /// If no model has that name, or none that it can mean answers the route.
+    pub fn pick(
+        &self,
+        name: Option<&str>,
+        route: &str,
+        answers: impl Fn(&Model) -> bool,
+    ) -> Result<&Arc<Model>, ApiError> {
+        let named: Vec<&Arc<Model>> =
+            self.0.iter().filter(|model| name.is_none_or(|name| model.is_called(name))).collect();
+        if let (Some(name), []) = (name, &named[..]) {
+            let names: Vec<&str> = self.0.iter().map(|model| model.name.as_str()).collect();
+            return Err(ApiError::not_found(format!("no model `{name}`; there is {}", names.join(", "))));
+        }
+        let cannot = || named.iter().map(|model| model.cannot(route)).collect::<Vec<_>>().join("; ");
+        named.iter().find(|model| answers(model)).copied().ok_or_else(|| ApiError::invalid(cannot()))
+    }
+}
+
+/// Opens models for one device and one scheduler.
+pub struct Opener<'a> {
+    pub device: &'a Device,
+    pub limits: BatchLimits,
+    pub scheduler: &'a Arc<Scheduler>,
+    pub metrics: &'a Metrics,
+    sources: Vec<Arc<dyn Source>>,
+    warnings: Vec<String>,
+}
+
+impl<'a> Opener<'a> {
+    /// With nothing opened yet.
+    pub fn new(device: &'a Device, limits: BatchLimits, scheduler: &'a Arc<Scheduler>, metrics: &'a Metrics) -> Self {
+        Self { device, limits, scheduler, metrics, sources: Vec::new(), warnings: Vec::new() }
+    }
+
+    /// Opens all models of a command line, and starts the threads that run them. What their directories leave to be
+    /// told comes back beside them.
+    ///
+    /// # Errors
+    /// If a directory is no model's, two models have the same name, or the system refuses threads.
+    pub fn open_all(mut self, arguments: &[String]) -> Result<(Models, Vec<String>)> {
+        let mut models: Vec<Arc<Model>> = Vec::new();
+        for argument in arguments {
+            let (name, directory) = name_and_directory(argument);
+            if models.iter().any(|model| model.name == name) {
+                let advice = "give one of them another name: --model NAME=DIR";
+                return Err(Error::Usage(format!("--model: two models are called `{name}`; {advice}")));
+            }
+            models.push(Arc::new(self.open(name, argument, &directory)?));
+        }
+        self.scheduler.start(self.sources, self.device)?;
+        Ok((Models(models), self.warnings))
+    }
+
+    fn open(&mut self, name: String, argument: &str, directory: &Path) -> Result<Model> {
+        let checkpoint = Checkpoint::open(directory)?;
+        let mut model = Model {
+            alias: argument.to_string(),
+            config: checkpoint.config.clone(),
+            tokenizer: checkpoint.tokenizer.clone(),
+            embed: None,
+            classify: None,
+            tag: None,
+            answer: None,
+            fill: None,
+            choose: None,
+            name,
+        };
+        match Head::of(&checkpoint) {
+            Head::None => model.embed = Some(self.serve(&model.name, self.build(&checkpoint)?)),
+            Head::Masks => {
+                let filler = self.build::<MaskProcessor>(&checkpoint)?;
+                let encoder = filler.model().bert.clone();
+                let embedder = TextEmbedder::builder().device(self.device.clone()).build_with(&checkpoint, encoder)?;
+                model.fill = Some(self.serve(&model.name, filler));
+                model.embed = Some(self.serve(&model.name, embedder));
+            }
+            Head::Classes => model.classify = Some(self.serve(&model.name, self.build(&checkpoint)?)),
+            Head::Tags => model.tag = Some(self.serve(&model.name, self.build(&checkpoint)?)),
+            Head::Answers => {
+                let builder = Builder::<QuestionProcessor>::default().candidates(N_BEST);
+                let pipeline = builder.device(self.device.clone()).build(&checkpoint)?;
+                model.answer = Some(self.serve(&model.name, pipeline));
+            }
+            Head::Choices => model.choose = Some(self.serve(&model.name, self.build(&checkpoint)?)),
+        }
+        Ok(model)
+    }
+
+    fn build<P: FromCheckpoint>(&self, checkpoint: &Checkpoint) -> Result<Pipeline<P>> {
+        Builder::default().device(self.device.clone()).build(checkpoint)
+    }
+
+    /// Gives a pipeline its queue, and the scheduler the queue.
+    fn serve<P>(&mut self, name: &str, pipeline: Pipeline<P>) -> Arc<Batcher<P>>
+    where
+        P: Processor<Input: 'static, Output: 'static> + 'static,
+    {
+        self.warnings.extend(pipeline.warning().map(|warning| format!("{name}: {warning}")));
+        let metrics = self.metrics.of_model(name);
+        let batcher = Arc::new(Batcher::new(pipeline, self.limits, self.scheduler.clone(), metrics));
+        self.sources.push(Arc::new(batcher.clone()));
+        batcher
+    }
+}
+
+/// What a model is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Head {
+    None,
+    Masks,
+    Classes,
+    Tags,
+    Answers,
+    Choices,
+}
+
+impl Head {
+    /// By the class that the weights were saved from, else by the names of the head's tensors.
+    fn of(checkpoint: &Checkpoint) -> Self {
+        let named = [
+            ("ForMaskedLM", Self::Masks),
+            ("ForPreTraining", Self::Masks),
+            ("ForSequenceClassification", Self::Classes),
+            ("ForTokenClassification", Self::Tags),
+            ("ForQuestionAnswering", Self::Answers),
+            ("ForMultipleChoice", Self::Choices),
+        ];
+        let tensors = [
+            ("cls.predictions.bias", Self::Masks),
+            ("classifier.weight", Self::Classes),
+            ("qa_outputs.weight", Self::Answers),
+        ];
+        match checkpoint.config.architectures.as_deref() {
+            Some(architectures @ [_, ..]) => {
+                let is = |ending: &str| architectures.iter().any(|name| name.ends_with(ending));
+                named.into_iter().find(|(ending, _)| is(ending)).map_or(Self::None, |(_, head)| head)
+            }
+            _ => {
+                let has = |tensor: &str| checkpoint.weights.shape(tensor).is_some();
+                tensors.into_iter().find(|(tensor, _)| has(tensor)).map_or(Self::None, |(_, head)| head)
+            }
+        }
+    }
+}
+
+/// What a model of the command line is called, and where it lies: `DIR`, which has the name of its folder, or `NAME=DIR`.
+fn name_and_directory(argument: &str) -> (String, PathBuf) {
+    let path = Path::new(argument);
+    match argument.split_once('=') {
+        Some((name, directory)) if !path.exists() && !name.is_empty() => (name.into(), directory.into()),
+        _ => {
+            let whole = path.canonicalize().unwrap_or_else(|_| path.into());
+            let name = whole.file_name().map_or(argument.into(), |name| name.to_string_lossy());
+            (name.into_owned(), path.into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_called_after_its_folder_or_as_it_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("mini");
+        std::fs::create_dir(&path).unwrap();
+        let name = |argument: &str| name_and_directory(argument).0;
+        assert_eq!(name(path.to_str().unwrap()), "mini");
+        assert_eq!(name(&format!("{}/", path.display())), "mini");
+        assert_eq!(name_and_directory("ours=some/where"), ("ours".to_string(), "some/where".into()));
+        let odd = directory.path().join("a=b");
+        std::fs::create_dir(&odd).unwrap();
+        assert_eq!(name(odd.to_str().unwrap()), "a=b");
+    }
+}

@@ -1,0 +1,264 @@
+//! The way of a request that a model answers: body → question → tokens → queue → batch → answers → body.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{Request, State};
+use axum::http::Uri;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use bert_model::pipeline::Processor;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant as Moment, timeout_at};
+
+use crate::app::App;
+use crate::batching::Batcher;
+use crate::body::{parse, read_body};
+use crate::error::ApiError;
+use crate::models::Model;
+
+/// What differs from one route to the next.
+pub trait Route: 'static {
+    /// The route as it stands in messages.
+    const PATH: &'static str;
+    /// What tokenizes the requests.
+    type Processor: Processor<Input: 'static, Output: 'static> + 'static;
+    /// The body as it is sent.
+    type Body: DeserializeOwned + Send + 'static;
+    /// The body after it has been checked.
+    type Question: Send + 'static;
+    /// The body of the answer.
+    type Reply: Serialize;
+
+    /// The model that the body names.
+    fn model(body: &Self::Body) -> Option<&str>;
+
+    /// The queue of a model that answers this, if it does.
+    fn batcher(model: &Model) -> Option<&Arc<Batcher<Self::Processor>>>;
+
+    /// Checks a body.
+    ///
+    /// # Errors
+    /// If it makes no sense to this model.
+    fn question(body: Self::Body, asked: &Asked<Self>) -> Result<Self::Question, ApiError>;
+
+    /// What the model is asked.
+    fn requests(question: &Self::Question) -> Vec<<Self::Processor as Processor>::Request<'_>>;
+
+    /// The texts that may be too long for the model, unless the question allows to truncate them.
+    fn whole_texts<'a>(_question: &'a Self::Question, _asked: &Asked<Self>) -> Option<Vec<TextOrPair<'a>>> {
+        None
+    }
+
+    /// The answer to the question from those to its requests.
+    ///
+    /// # Errors
+    /// If the question asks for more than there is.
+    fn reply(
+        question: Self::Question,
+        answers: Vec<<Self::Processor as Processor>::Answer>,
+        asked: &Asked<Self>,
+    ) -> Result<Self::Reply, ApiError>;
+}
+
+/// Bodies of more bytes take turns.
+const LARGE_BODY: usize = 64 << 10;
+
+/// A text, or two that are read together.
+pub type TextOrPair<'a> = (&'a str, Option<&'a str>);
+
+/// Who is asked, and how much.
+pub struct Asked<R: Route + ?Sized> {
+    /// The server.
+    pub app: Arc<App>,
+    /// The model.
+    pub model: Arc<Model>,
+    /// The model's queue.
+    pub batcher: Arc<Batcher<R::Processor>>,
+    /// Tokens of all inputs, once they are tokenized.
+    pub tokens: usize,
+}
+
+/// A question after tokenization, and the number of inputs of each of its requests.
+struct Prepared<R: Route> {
+    asked: Asked<R>,
+    question: R::Question,
+    inputs: Vec<<R::Processor as Processor>::Input>,
+    counts: Vec<usize>,
+}
+
+/// Answers a request.
+///
+/// # Errors
+/// Whatever can be wrong with it; 429, 500 or 504 if the server has no answer.
+pub async fn ask<R: Route>(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
+    let named = model_of(request.uri())?;
+    let (bytes, memory) = read_body(&app, request).await?;
+    let timeout = app.limits.timeout;
+    let deadline = Instant::now() + timeout;
+    let answer = async {
+        let server = app.clone();
+        let turn = if bytes.len() > LARGE_BODY { app.large_bodies.acquire().await.ok() } else { None };
+        let prepared = blocking(move || prepare::<R>(server, named, &bytes)).await?;
+        drop((turn, memory));
+        let Prepared { asked, question, inputs, counts } = prepared;
+        let ticket = asked.batcher.submit(inputs, deadline)?;
+        let (pending, outputs) = ticket.outputs().await?;
+        blocking(move || reply::<R>(asked, question, pending.inputs(), &counts, outputs)).await
+    };
+    let late = |_| ApiError::timeout(timeout.as_secs_f64());
+    let bytes = timeout_at(Moment::from_std(deadline), answer).await.map_err(late)??;
+    Ok(json_response(bytes))
+}
+
+/// Parses, checks and tokenizes.
+fn prepare<R: Route>(app: Arc<App>, named: Option<String>, bytes: &[u8]) -> Result<Prepared<R>, ApiError> {
+    let body: R::Body = parse(bytes)?;
+    let name = match (named.as_deref(), R::model(&body)) {
+        (Some(a), Some(b)) if a != b => return Err(ApiError::invalid(format!("found two models, `{a}` and `{b}`"))),
+        (a, b) => a.or(b),
+    };
+    let model = app.models.pick(name, R::PATH, |model| R::batcher(model).is_some())?.clone();
+    let batcher = R::batcher(&model).cloned().ok_or_else(|| ApiError::internal("no queue"))?;
+    batcher.check_room()?;
+    let mut asked = Asked { app, model, batcher, tokens: 0 };
+    let question = R::question(body, &asked)?;
+    let pipeline = asked.batcher.pipeline();
+    let (mut inputs, mut counts) = (Vec::new(), Vec::new());
+    {
+        let requests = R::requests(&question);
+        check_count(requests.len(), asked.app.limits.inputs)?;
+        for request in &requests {
+            let own = pipeline.preprocess(request)?;
+            counts.push(own.len());
+            inputs.extend(own);
+        }
+        let lengths = inputs.iter().map(|input| sequence_lengths::<R::Processor>(input).sum::<usize>());
+        asked.tokens = lengths.sum();
+        if let Some(texts) = R::whole_texts(&question, &asked) {
+            check_whole::<R>(&asked, &texts, &inputs)?;
+        }
+    }
+    Ok(Prepared { asked, question, inputs, counts })
+}
+
+/// From the outputs to the body of the answer.
+fn reply<R: Route>(
+    asked: Asked<R>,
+    question: R::Question,
+    inputs: &[<R::Processor as Processor>::Input],
+    counts: &[usize],
+    outputs: Vec<<R::Processor as Processor>::Output>,
+) -> Result<Vec<u8>, ApiError> {
+    let processor = asked.batcher.pipeline().processor();
+    let mut start = 0;
+    let answers = {
+        let requests = R::requests(&question);
+        let answer = |(request, count): (_, &usize)| {
+            let own = start..start + count;
+            start += count;
+            processor.postprocess(request, &inputs[own.clone()], &outputs[own])
+        };
+        requests.iter().zip(counts).map(answer).collect()
+    };
+    let reply = R::reply(question, answers, &asked)?;
+    serde_json::to_vec(&reply).map_err(|error| ApiError::internal(error.to_string()))
+}
+
+/// Checks that there are inputs, and not too many.
+///
+/// # Errors
+/// 422 and 413.
+pub fn check_count(count: usize, limit: usize) -> Result<(), ApiError> {
+    match count {
+        0 => Err(ApiError::invalid("found an empty list, expected at least one input")),
+        _ if count > limit => {
+            Err(ApiError::too_large(format!("found {count} inputs, expected at most {limit} (--max-inputs)")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks that nothing was truncated. Only texts that fill the model's length can have been.
+fn check_whole<R: Route>(
+    asked: &Asked<R>,
+    texts: &[TextOrPair<'_>],
+    inputs: &[<R::Processor as Processor>::Input],
+) -> Result<(), ApiError> {
+    let Some(limit) = asked.batcher.pipeline().processor().tokenizer().max_length() else { return Ok(()) };
+    for (number, (&(text, pair), input)) in texts.iter().zip(inputs).enumerate() {
+        if sequence_lengths::<R::Processor>(input).any(|length| length >= limit) {
+            let tokens = asked.model.tokenizer.encode(text, pair)?.len();
+            if tokens > limit {
+                return Err(ApiError::too_large(format!(
+                    "input {number} has {tokens} tokens, the model takes at most {limit}; shorten it, or set \"truncate\": true"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn sequence_lengths<P: Processor>(input: &P::Input) -> impl Iterator<Item = usize> {
+    P::sequences(input).iter().map(bert_model::text::Sequence::len)
+}
+
+/// Runs what computes for a while beside the threads of the network.
+///
+/// # Errors
+/// Those of `work`, and 500 if it panics.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    spawn_blocking(work).await.unwrap_or_else(|error| Err(ApiError::internal(error.to_string())))
+}
+
+/// The model that a query (`?model=NAME`) names.
+///
+/// # Errors
+/// If it asks for anything else.
+pub fn model_of(uri: &Uri) -> Result<Option<String>, ApiError> {
+    let mut model = None;
+    for pair in uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+        match pair.split_once('=') {
+            Some(("model", name)) if model.is_none() => model = Some(percent_decoded(name)),
+            _ => return Err(ApiError::invalid(format!("the query has `{pair}`, expected `model=NAME` or nothing"))),
+        }
+    }
+    Ok(model)
+}
+
+/// Decodes `%2F` and `+`; what is no such code stays as it is.
+fn percent_decoded(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let (mut decoded, mut at) = (Vec::with_capacity(bytes.len()), 0);
+    while let Some(&byte) = bytes.get(at) {
+        let code = text.get(at + 1..at + 3).filter(|code| byte == b'%' && code.bytes().all(|b| b.is_ascii_hexdigit()));
+        let code = code.and_then(|code| u8::from_str_radix(code, 16).ok());
+        decoded.push(code.unwrap_or(if byte == b'+' { b' ' } else { byte }));
+        at += if code.is_some() { 3 } else { 1 };
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+/// A response of JSON.
+pub fn json_response(bytes: Vec<u8>) -> Response {
+    ([(CONTENT_TYPE, "application/json")], bytes).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_names_a_model_and_nothing_else() {
+        let model = |uri: &str| model_of(&uri.parse().unwrap());
+        assert_eq!(model("/embed").unwrap(), None);
+        assert_eq!(model("/embed?").unwrap(), None);
+        assert_eq!(model("/embed?model=a%2Fb+c%25%zz%e").unwrap().unwrap(), "a/b c%%zz%e");
+        assert!(model("/embed?mdoel=a").is_err());
+        assert!(model("/embed?model=a&model=b").is_err());
+    }
+}

@@ -1,0 +1,87 @@
+//! `/choose`: the best of several continuations, with the JSON of `bert-finetune predict`.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bert_model::pipeline::{Choice, ChoiceProcessor};
+use serde::{Deserialize, Serialize};
+
+use super::ask::{Asked, Route, check_count};
+use super::one_or_many::{OneOrMany, check_text};
+use crate::batching::Batcher;
+use crate::error::ApiError;
+use crate::models::Model;
+
+/// `POST /choose`.
+pub struct Choose;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChooseBody {
+    #[serde(alias = "prompt")]
+    text: Option<String>,
+    choices: Option<Vec<String>>,
+    /// Instead: a text with its choices, or several.
+    inputs: Option<OneOrMany<Choosing>>,
+    model: Option<String>,
+}
+
+/// A text and what may follow it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Choosing {
+    #[serde(alias = "prompt")]
+    text: String,
+    choices: Vec<String>,
+}
+
+#[derive(Serialize)]
+pub struct Chosen {
+    choice: usize,
+    probabilities: Vec<f32>,
+}
+
+impl Route for Choose {
+    const PATH: &'static str = "/choose";
+    type Processor = ChoiceProcessor;
+    type Body = ChooseBody;
+    type Question = OneOrMany<Choosing>;
+    type Reply = OneOrMany<Chosen>;
+
+    fn model(body: &ChooseBody) -> Option<&str> {
+        body.model.as_deref()
+    }
+
+    fn batcher(model: &Model) -> Option<&Arc<Batcher<ChoiceProcessor>>> {
+        model.choose.as_ref()
+    }
+
+    fn question(body: ChooseBody, asked: &Asked<Self>) -> Result<OneOrMany<Choosing>, ApiError> {
+        let questions = match (body.text, body.choices, body.inputs) {
+            (Some(text), Some(choices), None) => OneOrMany::One(Choosing { text, choices }),
+            (None, None, Some(inputs)) => inputs,
+            _ => return Err(ApiError::invalid("expected `text` and `choices`, or a list of both in `inputs`")),
+        };
+        for Choosing { text, choices } in questions.as_slice() {
+            check_text(text, "text")?;
+            OneOrMany::Many(choices.clone()).check("choices")?;
+            if choices.is_empty() {
+                return Err(ApiError::invalid("`choices`: found an empty list, expected at least one choice"));
+            }
+        }
+        let choices = questions.as_slice().iter().map(|question| question.choices.len()).sum();
+        // An empty list of questions is told by whoever counts the requests.
+        check_count(std::cmp::max(choices, 1), asked.app.limits.inputs)?;
+        Ok(questions)
+    }
+
+    fn requests(questions: &OneOrMany<Choosing>) -> Vec<(Cow<'_, str>, &[String])> {
+        let questions = questions.as_slice().iter();
+        questions.map(|Choosing { text, choices }| (Cow::from(text.as_str()), choices.as_slice())).collect()
+    }
+
+    fn reply(questions: OneOrMany<Choosing>, answers: Vec<Choice>, _: &Asked<Self>) -> Result<Self::Reply, ApiError> {
+        let chosen = |Choice { index, probabilities, .. }: Choice| Chosen { choice: index, probabilities };
+        Ok(questions.like(answers.into_iter().map(chosen).collect()))
+    }
+}

@@ -1,0 +1,77 @@
+//! text-embeddings-inference's `/tokenize`: what the model would read.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use bert_model::text::CodePoints;
+use bert_model::{Result, Tokenizer};
+use serde::{Deserialize, Serialize};
+
+use super::ask::{blocking, check_count, json_response, model_of};
+use super::one_or_many::Texts;
+use crate::app::App;
+use crate::body::{parse, read_body};
+use crate::error::ApiError;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body {
+    inputs: Texts,
+    add_special_tokens: Option<bool>,
+    model: Option<String>,
+}
+
+/// A token, and where it stands in the text, in code points; a special token stands nowhere.
+#[derive(Serialize)]
+struct Token {
+    id: u32,
+    text: String,
+    special: bool,
+    start: Option<usize>,
+    stop: Option<usize>,
+}
+
+/// The tokens of each text.
+///
+/// # Errors
+/// Whatever is wrong with the request.
+pub async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
+    let named = model_of(request.uri())?;
+    let (bytes, memory) = read_body(&app, request).await?;
+    let server = app.clone();
+    let tokens = blocking(move || {
+        let body: Body = parse(&bytes)?;
+        let model = server.models.pick(named.as_deref().or(body.model.as_deref()), "/tokenize", |_| true)?;
+        let texts = body.inputs.as_slice();
+        check_count(texts.len(), server.limits.inputs)?;
+        let special = body.add_special_tokens.unwrap_or(true);
+        let tokens: Vec<Vec<Token>> =
+            texts.iter().map(|text| tokens_of(&model.tokenizer, text, special)).collect::<Result<_>>()?;
+        serde_json::to_vec(&tokens).map_err(|error| ApiError::internal(error.to_string()))
+    })
+    .await?;
+    drop(memory);
+    Ok(json_response(tokens))
+}
+
+fn tokens_of(tokenizer: &Tokenizer, text: &str, add_special_tokens: bool) -> Result<Vec<Token>> {
+    let encoding = tokenizer.encode(text, None)?;
+    let code_points = CodePoints::new(text);
+    let token = |index: usize| {
+        let (id, special) = (encoding.get_ids()[index], encoding.get_special_tokens_mask()[index] == 1);
+        let (start, stop) = encoding.get_offsets()[index];
+        match special {
+            true => Token { id, text: tokenizer.piece(id), special, start: None, stop: None },
+            false => Token {
+                id,
+                text: code_points.slice(text, start, stop).to_string(),
+                special,
+                start: Some(start),
+                stop: Some(stop),
+            },
+        }
+    };
+    let tokens = (0..encoding.len()).map(token);
+    Ok(tokens.filter(|token| add_special_tokens || !token.special).collect())
+}

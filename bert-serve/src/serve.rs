@@ -1,0 +1,187 @@
+//! From the command line to the last answer.
+
+use std::io::stderr;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result, anyhow};
+use bert_cli::program::select_device;
+use bert_model::Workers;
+use tokio::net::TcpSocket;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::timeout;
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::app::{App, RequestLimits, router};
+use crate::args::Args;
+use crate::auth::Keys;
+use crate::batching::Scheduler;
+use crate::body::PERMIT_BYTES;
+use crate::connection::Connections;
+use crate::metrics::Metrics;
+use crate::models::Opener;
+
+/// Connections that the system holds until they are accepted.
+const BACKLOG: u32 = 4096;
+
+/// Threads of the network. They copy bytes; everything else is done by others.
+const NETWORK_THREADS: usize = 2;
+
+/// How many bodies of the greatest length may be in memory at once, and at least how many bytes.
+const BODIES: usize = 16;
+const BODY_MEMORY: usize = 64 << 20;
+
+/// Loads the models, serves until a signal asks for the end, and answers what is inside.
+///
+/// # Errors
+/// If the command line is wrong, a model cannot be loaded, or the address is taken.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    args.check()?;
+    let address = args.address()?;
+    let level = LevelFilter::from(args.log);
+    tracing_subscriber::fmt().with_writer(stderr).with_max_level(level).with_target(false).with_ansi(false).init();
+    // A port that is taken is told before models are read; it opens when they are.
+    let socket = bind(address).with_context(|| format!("cannot listen on {address}"))?;
+    let app = open(args)?;
+    for model in app.models.iter() {
+        tracing::info!("{} ({}): {}", model.name, model.architecture(), model.routes().join(" "));
+    }
+    let runtime = runtime()?;
+    runtime.block_on(serve(args, socket, app))?;
+    // What did not end within its time is not waited for.
+    runtime.shutdown_background();
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Loads the models of a command line, and starts the threads that run them: all of the server but its network.
+///
+/// # Errors
+/// If there is no such device, or a model or the keys cannot be read.
+pub fn open(args: &Args) -> Result<Arc<App>> {
+    let keys = args.api_key_file.as_deref().map(Keys::read).transpose()?.unwrap_or_default();
+    let device = select_device(&args.device, false)?.device;
+    let metrics = Metrics::default();
+    let scheduler = Scheduler::new(Workers::for_device(&device)?.count())?;
+    let opener = Opener::new(&device, args.batch_limits(), &scheduler, &metrics);
+    let (models, warnings) = opener.open_all(&args.models)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(Arc::new(App {
+        models,
+        keys,
+        limits: limits(args),
+        metrics,
+        body_memory: Semaphore::new((BODIES * args.max_body).max(BODY_MEMORY) / PERMIT_BYTES),
+        large_bodies: Semaphore::new(text_threads() / 2),
+        is_ending: AtomicBool::new(false),
+    }))
+}
+
+fn limits(args: &Args) -> RequestLimits {
+    RequestLimits {
+        body: args.max_body,
+        inputs: args.max_inputs,
+        truncate: args.auto_truncate,
+        read_timeout: args.read_timeout,
+        timeout: args.timeout,
+        batch_tokens: args.max_batch_tokens,
+        queue: args.max_queue,
+    }
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // On Windows this would let others take the port as well.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+/// Few threads for the network, and some more for tokenization and JSON.
+fn runtime() -> Result<Runtime> {
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(NETWORK_THREADS).max_blocking_threads(text_threads()).enable_all();
+    builder.build().map_err(|error| anyhow!("cannot start threads: {error}"))
+}
+
+/// Threads for tokenization and JSON; the system lets them take turns with those of the models.
+fn text_threads() -> usize {
+    (2 * std::thread::available_parallelism().map_or(1, usize::from)).max(4)
+}
+
+async fn serve(args: &Args, socket: TcpSocket, app: Arc<App>) -> Result<()> {
+    let listener = socket.listen(BACKLOG).with_context(|| format!("cannot listen on {}:{}", args.host, args.port))?;
+    let end = end_signal()?;
+    let connections =
+        Connections::new(router(app.clone()), app.metrics.clone(), args.max_connections, args.read_timeout);
+    eprintln!("listening on http://{}", listener.local_addr()?);
+    let ending = async {
+        end.await;
+        app.is_ending.store(true, Ordering::Relaxed);
+        tracing::info!("ending: no new connections, {} s for the requests that are inside", args.grace.as_secs_f64());
+    };
+    connections.accept(listener, ending).await;
+    if timeout(args.grace, connections.finish()).await.is_err() {
+        tracing::warn!("some connections were still open after {} s (--grace)", args.grace.as_secs_f64());
+    }
+    Ok(())
+}
+
+/// Ends with the first SIGTERM or SIGINT; a second one ends the process at once.
+fn end_signal() -> Result<impl Future<Output = ()>> {
+    let (sender, receiver) = oneshot::channel();
+    let signals = signals()?;
+    tokio::spawn(async move {
+        let mut signals = signals;
+        signals.next().await;
+        let _ = sender.send(());
+        let code = signals.next().await;
+        // The log is written at once, so that nothing is lost.
+        std::process::exit(code);
+    });
+    Ok(async move {
+        let _ = receiver.await;
+    })
+}
+
+#[cfg(unix)]
+struct Signals(tokio::signal::unix::Signal, tokio::signal::unix::Signal);
+
+#[cfg(unix)]
+fn signals() -> Result<Signals> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let listen = |kind| signal(kind).map_err(|error| anyhow!("cannot listen for signals: {error}"));
+    Ok(Signals(listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?))
+}
+
+#[cfg(unix)]
+impl Signals {
+    /// Waits for a signal; gives the exit code that a shell has for it.
+    async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.0.recv() => 130,
+            _ = self.1.recv() => 143,
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+fn signals() -> Result<Signals> {
+    Ok(Signals)
+}
+
+#[cfg(not(unix))]
+impl Signals {
+    async fn next(&mut self) -> i32 {
+        let _ = tokio::signal::ctrl_c().await;
+        130
+    }
+}

@@ -1,0 +1,217 @@
+//! Vectors, labels and ranks: OpenAI's and text-embeddings-inference's routes, and what the server says of itself.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bert_model::pipeline::{ClassificationProcessor, EmbeddingProcessor};
+use serde_json::{Value, json};
+
+use crate::models::{minilm, models, open};
+use crate::server::Server;
+
+const TEXTS: [&str; 3] = ["word7", "word9 word8 word7 word30 word31", "word12 word13"];
+
+pub fn numbers(value: &Value) -> Vec<f32> {
+    value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect()
+}
+
+fn assert_close(found: &[f32], expected: &[f32]) {
+    assert_eq!(found.len(), expected.len());
+    let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst < 1e-5, "differs by {worst}");
+}
+
+fn normalized(vector: &[f32]) -> Vec<f32> {
+    let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+    vector.iter().map(|x| x / length).collect()
+}
+
+#[test]
+fn embeddings_as_openai_gives_them() {
+    let directory = models();
+    let server = Server::start(directory.path(), "--model encoder");
+    let expected = open::<EmbeddingProcessor>(&directory, "encoder").embed(&TEXTS).unwrap();
+    let found = server.ask("/v1/embeddings", json!({"model": "encoder", "input": TEXTS, "user": "me"}));
+    assert_eq!((&found["object"], &found["model"]), (&json!("list"), &json!("encoder")));
+    // Each text with its two special tokens.
+    assert_eq!(found["usage"], json!({"prompt_tokens": 14, "total_tokens": 14}));
+    for (index, vector) in expected.iter().enumerate() {
+        let entry = &found["data"][index];
+        assert_eq!((&entry["object"], &entry["index"]), (&json!("embedding"), &json!(index)));
+        assert_close(&numbers(&entry["embedding"]), &normalized(vector));
+    }
+    let encoded = server.ask("/v1/embeddings", json!({"input": TEXTS, "encoding_format": "base64"}));
+    for (plain, encoded) in found["data"].as_array().unwrap().iter().zip(encoded["data"].as_array().unwrap()) {
+        let bytes = STANDARD.decode(encoded["embedding"].as_str().unwrap()).unwrap();
+        let decoded: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        assert_close(&decoded, &numbers(&plain["embedding"]));
+    }
+    let short = server.ask("/v1/embeddings", json!({"input": "word7", "dimensions": 5}));
+    assert_close(&numbers(&short["data"][0]["embedding"]), &normalized(&expected[0][..5]));
+    let error = server.post("/v1/embeddings", r#"{"input": "word7", "dimensions": 25}"#);
+    assert_eq!(error.status, 422);
+    assert!(error.error().contains("`dimensions`: found 25, expected 1 to 24"), "{}", error.error());
+}
+
+#[test]
+fn vectors_and_cosines_as_text_embeddings_inference_gives_them() {
+    let directory = models();
+    let server = Server::start(directory.path(), "--model encoder");
+    let embedder = open::<EmbeddingProcessor>(&directory, "encoder");
+    let expected = embedder.embed(&TEXTS).unwrap();
+    let plain = server.ask("/embed", json!({"inputs": TEXTS, "normalize": false}));
+    let unit = server.ask("/embed", json!({"inputs": TEXTS}));
+    for (index, vector) in expected.iter().enumerate() {
+        assert_close(&numbers(&plain[index]), vector);
+        assert_close(&numbers(&unit[index]), &normalized(vector));
+    }
+    assert_eq!(server.ask("/embed", json!({"inputs": "word7"})).as_array().unwrap().len(), 1);
+    let cosines =
+        server.ask("/similarity", json!({"inputs": {"source_sentence": TEXTS[0], "sentences": [TEXTS[1], TEXTS[0]]}}));
+    let dot = |a: &[f32], b: &[f32]| normalized(a).iter().zip(normalized(b)).map(|(a, b)| a * b).sum::<f32>();
+    assert_close(&numbers(&cosines), &[dot(&expected[0], &expected[1]), 1.0]);
+
+    // The model has 19 positions.
+    let long = "word7 word8 ".repeat(9);
+    let refused = server.post("/embed", json!({"inputs": ["word7", long]}).to_string());
+    assert_eq!(refused.status, 413);
+    assert!(refused.error().contains("input 1 has 20 tokens, the model takes at most 19"), "{}", refused.error());
+    let cut = server.ask("/embed", json!({"inputs": long, "truncate": true, "normalize": false}));
+    assert_close(&numbers(&cut[0]), &embedder.embed(&[&long]).unwrap()[0]);
+    let fitting = "word7 ".repeat(17);
+    assert_eq!(server.post("/embed", json!({"inputs": fitting}).to_string()).status, 200, "19 tokens fit");
+    let server = Server::start(directory.path(), "--model encoder --auto-truncate");
+    assert_eq!(server.post("/embed", json!({"inputs": long}).to_string()).status, 200);
+    assert_eq!(server.post("/embed", json!({"inputs": long, "truncate": false}).to_string()).status, 413);
+}
+
+#[test]
+fn labels_of_texts_pairs_and_lists() {
+    let directory = models();
+    let server = Server::start(directory.path(), "--model labels");
+    let classifier = open::<ClassificationProcessor>(&directory, "labels");
+    let probability = |labels: &Value, name: &str| {
+        let label = labels.as_array().unwrap().iter().find(|label| label["label"] == name).unwrap();
+        label["score"].as_f64().unwrap() as f32
+    };
+    let one = server.ask("/predict", json!({"inputs": TEXTS[1]}));
+    let expected = classifier.classify(&[TEXTS[1]]).unwrap();
+    for (name, score) in classifier.labels().iter().zip(&expected[0].scores) {
+        assert_close(&[probability(&one, name)], &[*score]);
+    }
+    let scores: Vec<f32> =
+        one.as_array().unwrap().iter().map(|label| label["score"].as_f64().unwrap() as f32).collect();
+    assert!(scores.is_sorted_by(|a, b| a >= b), "{one}");
+    let raw = server.ask("/predict", json!({"inputs": TEXTS[1], "raw_scores": true}));
+    let ratio = probability(&raw, "LABEL_0") - probability(&raw, "LABEL_1");
+    assert_close(&[ratio.exp()], &[probability(&one, "LABEL_0") / probability(&one, "LABEL_1")]);
+    let pair = server.ask("/predict", json!({"inputs": ["word5", "word6"]}));
+    let expected = classifier.classify_pairs(&[("word5", "word6")]).unwrap();
+    assert_close(&[probability(&pair, "LABEL_2")], &[expected[0].scores[2]]);
+    let list = server.ask("/predict", json!({"inputs": [[TEXTS[1]], ["word5", "word6"]]}));
+    for (found, expected) in list.as_array().unwrap().iter().zip([&one, &pair]) {
+        assert_eq!(found[0]["label"], expected[0]["label"]);
+        assert_close(&[probability(found, "LABEL_1")], &[probability(expected, "LABEL_1")]);
+    }
+    assert_eq!(list.as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn several_labels_stand_for_themselves() {
+    let directory = models();
+    let server = Server::start(directory.path(), "--model several");
+    let classifier = open::<ClassificationProcessor>(&directory, "several");
+    let found = server.ask("/predict", json!({"inputs": "word7"}));
+    let best = classifier.classify(&["word7"]).unwrap()[0].scores.iter().copied().fold(0.0, f32::max);
+    assert_close(&[found[0]["score"].as_f64().unwrap() as f32], &[best]);
+}
+
+#[test]
+fn ranks_are_in_order_of_their_scores() {
+    let directory = models();
+    let server = Server::start(directory.path(), "--model ranker");
+    let raw = |text: &str| {
+        let found = server.ask("/predict", json!({"inputs": ["word5", text], "raw_scores": true}));
+        found[0]["score"].as_f64().unwrap() as f32
+    };
+    let ranks = server.ask("/rerank", json!({"query": "word5", "texts": TEXTS, "return_text": true}));
+    let ranks = ranks.as_array().unwrap();
+    assert_eq!(ranks.len(), 3);
+    for rank in ranks {
+        let index = rank["index"].as_u64().unwrap() as usize;
+        assert_eq!(rank["text"], TEXTS[index]);
+        assert_close(&[rank["score"].as_f64().unwrap() as f32], &[1.0 / (1.0 + (-raw(TEXTS[index])).exp())]);
+    }
+    assert!(ranks.is_sorted_by(|a, b| a["score"].as_f64() >= b["score"].as_f64()));
+    let plain = server.ask("/rerank", json!({"query": "word5", "texts": TEXTS, "raw_scores": true}));
+    assert_eq!(plain[0].as_object().unwrap().len(), 2, "no text unless it is asked for");
+    let index = plain[0]["index"].as_u64().unwrap() as usize;
+    assert_close(&[plain[0]["score"].as_f64().unwrap() as f32], &[raw(TEXTS[index])]);
+}
+
+#[test]
+fn the_server_describes_itself() {
+    let directory = models();
+    let server = Server::start(directory.path(), "--model labels --model ours=encoder");
+    let list = server.get("/v1/models").json();
+    let ids: Vec<&Value> = list["data"].as_array().unwrap().iter().map(|model| &model["id"]).collect();
+    assert_eq!(ids, ["labels", "ours"]);
+    assert_eq!(server.get("/v1/models/ours").json()["routes"][0], "/v1/embeddings");
+    assert_eq!(server.get("/v1/models/other").status, 404);
+    let info = server.get("/info").json();
+    assert_eq!(info["model_type"]["classifier"]["id2label"]["2"], "LABEL_2");
+    let info = server.get("/info?model=ours").json();
+    assert_eq!((&info["model_id"], &info["max_input_length"]), (&json!("ours"), &json!(19)));
+    assert_eq!(server.get("/health").status, 200);
+    assert_eq!(server.get("/ready").status, 200);
+    server.ask("/embed", json!({"inputs": TEXTS}));
+    assert_eq!(server.metric("bert_serve_inputs_total{model=\"ours\"}"), 3.0);
+    assert_eq!(server.metric("bert_serve_requests_total{route=\"/embed\",status=\"200\"}"), 1.0);
+    let tokens = server.ask("/tokenize", json!({"inputs": "Word7, word8"}));
+    let word = json!({"id": 7, "text": "Word7", "special": false, "start": 0, "stop": 5});
+    assert_eq!(
+        (&tokens[0][1], &tokens[0][0]["text"], tokens[0].as_array().unwrap().len()),
+        (&word, &json!("[CLS]"), 5)
+    );
+    let bare = server.ask("/tokenize", json!({"inputs": ["word7", "word8"], "add_special_tokens": false}));
+    assert_eq!((bare.as_array().unwrap().len(), &bare[1][0]["id"]), (2, &json!(8)));
+    let page = server.get("/");
+    assert!(page.head.contains("text/html") && page.head.contains("content-security-policy"), "{}", page.head);
+}
+
+#[test]
+fn every_route_of_the_description_is_there_and_no_other() {
+    let directory = models();
+    let server = Server::start(directory.path(), "--model encoder");
+    let description = server.get("/openapi.json").json();
+    assert_eq!(description["info"]["version"], env!("CARGO_PKG_VERSION"));
+    for (path, methods) in description["paths"].as_object().unwrap() {
+        let path = path.replace("{name}", "encoder");
+        for method in methods.as_object().unwrap().keys() {
+            let status = match method.as_str() {
+                "get" => server.get(&path).status,
+                _ => server.post(&path, "{}").status,
+            };
+            assert!(![404, 405].contains(&status), "{method} {path}: {status}");
+        }
+        if !methods.as_object().unwrap().contains_key("get") {
+            assert_eq!(server.get(&path).status, 405, "{path}");
+        }
+    }
+    let routes = include_str!("../../bert-serve/src/app.rs").matches(".route(").count();
+    assert_eq!(routes, description["paths"].as_object().unwrap().len());
+}
+
+#[test]
+fn the_vectors_of_a_real_model() {
+    let Some(path) = minilm() else { return };
+    let server = Server::start(&path, "--model .");
+    let found = server.ask(
+        "/similarity",
+        json!({"inputs": {"source_sentence": "A man is eating food.",
+            "sentences": ["A man is eating a piece of bread.", "The girl is carrying a baby."]}}),
+    );
+    let found = numbers(&found);
+    assert!(found[0] > 0.7 && found[1] < 0.2, "{found:?}");
+    let model = &server.get("/v1/models").json()["data"][0];
+    assert_eq!(model["id"], "all-MiniLM-L6-v2", "{model}");
+}
