@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bert_cli::hub::model_directory;
 use bert_model::pipeline::{
     Builder, Checkpoint, ChoiceProcessor, EmbeddingProcessor, FromCheckpoint, MaskProcessor, Pipeline, Processor,
     QuestionProcessor, TaggingProcessor, TextEmbedder,
@@ -136,7 +137,7 @@ impl<'a> Opener<'a> {
     /// told comes back beside them.
     ///
     /// # Errors
-    /// If a directory is no model's, two models have the same name, or the system refuses threads.
+    /// If a directory is no model's, a name is none of the Hub's, two models have the same name, or the system refuses threads.
     pub fn open_all(mut self, arguments: &[String]) -> Result<(Models, Vec<String>)> {
         let mut models: Vec<Arc<Model>> = Vec::new();
         for argument in arguments {
@@ -152,7 +153,7 @@ impl<'a> Opener<'a> {
     }
 
     fn open(&mut self, name: String, argument: &str, directory: &Path) -> Result<Model> {
-        let checkpoint = Checkpoint::open(directory)?;
+        let checkpoint = Checkpoint::open(model_directory(directory, false)?)?;
         let mut model = Model {
             alias: argument.to_string(),
             config: checkpoint.config.clone(),

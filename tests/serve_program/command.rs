@@ -11,7 +11,12 @@ use crate::server::Server;
 
 /// Runs what should fail with `code`; gives stderr.
 fn fail(directory: &Path, options: &str, code: i32) -> String {
-    let output = Command::new(PROGRAM).args(options.split_whitespace()).current_dir(directory).output().unwrap();
+    let output = Command::new(PROGRAM)
+        .args(options.split_whitespace())
+        .current_dir(directory)
+        .env("HF_HUB_OFFLINE", "1")
+        .output()
+        .unwrap();
     let message = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(code), "{options}: {message}");
     assert!(output.stdout.is_empty() && !message.contains("panicked"), "{message}");
