@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bert_cli::hub::model_directory;
+use bert_model::model::sentence::SentenceEncoder;
 use bert_model::pipeline::{
     Builder, Checkpoint, ChoiceProcessor, EmbeddingProcessor, FromCheckpoint, MaskProcessor, Pipeline, Processor,
     QuestionProcessor, TaggingProcessor, TextEmbedder,
@@ -170,7 +171,7 @@ impl<'a> Opener<'a> {
             Head::None => model.embed = Some(self.serve(&model.name, self.build(&checkpoint)?)),
             Head::Masks => {
                 let filler = self.build::<MaskProcessor>(&checkpoint)?;
-                let encoder = filler.model().bert.clone();
+                let encoder = SentenceEncoder { bert: filler.model().bert.clone(), dense: Vec::new() };
                 let embedder = TextEmbedder::builder().device(self.device.clone()).build_with(&checkpoint, encoder)?;
                 model.fill = Some(self.serve(&model.name, filler));
                 model.embed = Some(self.serve(&model.name, embedder));
