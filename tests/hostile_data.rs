@@ -74,6 +74,21 @@ fn corpora() {
 }
 
 #[test]
+fn parquet() {
+    let golden = |name: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/parquet").join(name);
+        fs::read(path).unwrap()
+    };
+    for name in ["snappy", "zstd", "gzip", "plain", "delta", "pages-v2"].map(|name| format!("{name}.parquet")) {
+        attack(&name, &golden(&name), readers::table);
+    }
+    attack("tags.parquet", &golden("tags.parquet"), readers::tagged);
+    attack("squad.parquet", &golden("squad.parquet"), |path| read_squad(path).map(drop));
+    let corpus = |path: &Path| Corpus::open(&[path])?.documents().try_for_each(|document| document.map(drop));
+    attack("documents.parquet", &golden("documents.parquet"), corpus);
+}
+
+#[test]
 fn tables_and_choices() {
     let csv = "text,pair,label\n\"a, \"\"b\"\"\nc\",d,1\nx,y,0\n".repeat(9);
     attack("a.csv", csv.as_bytes(), readers::table);

@@ -33,7 +33,7 @@ pub struct Common {
 pub struct TextArgs {
     /// Texts, or - to read one per line from stdin
     pub texts: Vec<String>,
-    /// File of texts: .txt (one per line), .jsonl, .csv or .tsv, each also .gz or .zst; - for stdin
+    /// File of texts: .txt (one per line), .jsonl, .csv or .tsv, each also .gz or .zst; .parquet; - for stdin
     #[arg(long, value_name = "FILE")]
     pub input: Option<PathBuf>,
     /// Format of --input or stdin [default: by the file's extension; stdin: txt]

@@ -1,7 +1,7 @@
 //! What both programs share at their edges; neither the model nor training depends on it.
 //!
-//! In the order of a run: [`args`] defines the common options and [`given`] refuses those without effect, [`program`]
-//! selects the device, [`lines`], [`input`] and [`stream`] read texts, [`answers`] and [`program`] print results and
+//! In the order of a run: [`args`] defines the common options and [`given`] refuses those without effect, [`hub`]
+//! turns names of models into directories, [`program`] selects the device, [`lines`], [`input`] and [`stream`] read texts, [`answers`] and [`program`] print results and
 //! errors and set the exit code. [`resume`] reads the command line of a resumed run. [`allocator`] keeps one step's memory for the next.
 
 #![warn(missing_docs)]
@@ -14,6 +14,7 @@ pub mod answers;
 pub mod args;
 mod binary;
 pub mod given;
+pub mod hub;
 pub mod input;
 pub mod lines;
 pub mod program;

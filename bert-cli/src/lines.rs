@@ -161,10 +161,16 @@ pub struct Line {
 
 /// An iterator over the lines of a file or of standard input.
 pub struct Lines {
-    reader: LineReader,
+    source: Source,
     path: Arc<Path>,
     /// A line that was looked at and is yet to be given.
     next: Option<Result<Line>>,
+}
+
+enum Source {
+    Text(LineReader),
+    /// The rows of a table, each written as a line.
+    Rows(Box<dyn Iterator<Item = Result<Line>> + Send>),
 }
 
 impl Lines {
@@ -182,7 +188,12 @@ impl Lines {
     }
 
     fn new(reader: LineReader) -> Self {
-        Self { path: reader.path().into(), reader, next: None }
+        Self { path: reader.path().into(), source: Source::Text(reader), next: None }
+    }
+
+    /// The rows of a table that is no text, each written as a line; `path` is its name in messages.
+    pub fn of_rows(path: Arc<Path>, rows: impl Iterator<Item = Result<Line>> + Send + 'static) -> Self {
+        Self { path, source: Source::Rows(Box::new(rows)), next: None }
     }
 
     /// The lines of a text in memory, called `x` in messages.
@@ -209,8 +220,13 @@ impl Lines {
     }
 
     fn read(&mut self) -> Option<Result<Line>> {
-        let text = self.reader.next_line().map(|line| line.map(str::to_string)).transpose()?;
-        Some(text.map(|text| Line { number: self.reader.number(), text }))
+        match &mut self.source {
+            Source::Text(reader) => {
+                let text = reader.next_line().map(|line| line.map(str::to_string)).transpose()?;
+                Some(text.map(|text| Line { number: reader.number(), text }))
+            }
+            Source::Rows(rows) => rows.next(),
+        }
     }
 }
 

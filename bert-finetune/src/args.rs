@@ -73,7 +73,7 @@ pub struct TrainArgs {
     /// Start from random weights instead, to measure the benefit of pretraining
     #[arg(long)]
     pub from_scratch: bool,
-    /// Labeled training file (.csv, .tsv, .jsonl, SQuAD's .json, CoNLL; also .gz and .zst) [default: built-in sample]
+    /// Labeled training file (.csv, .tsv, .jsonl, SQuAD's .json, CoNLL, each also .gz and .zst; .parquet) [default: built-in sample]
     #[arg(long, value_name = "FILE")]
     pub train: Option<PathBuf>,
     /// Labeled evaluation file, which selects the best epoch

@@ -79,7 +79,7 @@ pub fn check_train(args: &TrainArgs, task: TaskKind) -> Result<()> {
 /// # Errors
 /// [`bert_model::Error::Usage`] for the first one.
 pub fn check_evaluate(args: &EvaluateArgs, task: TaskKind, data: &Input) -> Result<()> {
-    let is_json = data.format == Some(Format::JsonLines);
+    let is_json = data.format.is_some_and(Format::has_objects);
     let is_squad = task.options.contains(&"question");
     let mut rules = vec![
         only_if(
@@ -141,7 +141,7 @@ pub fn table_format(task: TaskKind, source: Option<&Input>) -> Option<Format> {
 }
 
 fn is_json_lines(file: &Path) -> bool {
-    FileKind::of(file).format == Some(Format::JsonLines)
+    FileKind::of(file).format.is_some_and(Format::has_objects)
 }
 
 fn task_reason(task: TaskKind) -> String {

@@ -20,6 +20,7 @@ pub mod effect;
 pub mod embed;
 pub mod evaluate;
 pub mod features;
+mod hub;
 pub mod meter;
 pub mod metrics;
 mod option_values;

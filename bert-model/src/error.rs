@@ -6,6 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::hub::HubProblem;
+
 /// A result with this crate's [`Error`] by default.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -121,6 +123,19 @@ pub enum Error {
     NotBuilt {
         /// The cargo feature to enable.
         feature: &'static str,
+    },
+
+    /// A model could not be had from the Hugging Face Hub.
+    #[error("{name}: found {found}, expected {expected}")]
+    Hub {
+        /// The name of the model as the user wrote it.
+        name: String,
+        /// Why.
+        problem: HubProblem,
+        /// What was found.
+        found: String,
+        /// What was expected.
+        expected: String,
     },
 
     /// Training produced a number that is not finite.

@@ -8,6 +8,7 @@
 //!    [`ops`] has the operations whose speed matters.
 //! 4. [`pretrained`]: reads and writes Hugging Face model directories.
 //! 5. [`pipeline`]: trained models from text to typed answers.
+//! 6. [`hub`]: models by their names on the Hugging Face Hub.
 //!
 //! ```no_run
 //! # fn main() -> bert_model::Result<()> {
@@ -34,6 +35,7 @@ pub mod error;
 #[doc(hidden)]
 pub mod fail_point;
 pub mod file;
+pub mod hub;
 pub mod model;
 #[allow(unsafe_code, reason = "matrix products and a control register; each block says why it is sound")]
 pub mod ops;

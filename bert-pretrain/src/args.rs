@@ -76,8 +76,8 @@ pub struct TrainArgs {
     /// The options that were given
     #[command(flatten)]
     pub given: Given,
-    /// Text files, directories or globs (.txt, .jsonl, also .gz and .zst) [default: built-in
-    /// sample]
+    /// Text files, directories or globs (.txt, .jsonl, also .gz and .zst; .parquet) [default:
+    /// built-in sample]
     #[arg(long, num_args = 1.., value_name = "PATH")]
     pub corpus: Vec<String>,
     /// Run directory [default: runs/pretrain for the sample]

@@ -17,6 +17,7 @@ pub mod effect;
 pub mod evaluate;
 pub mod examples;
 pub mod held_out;
+mod hub;
 pub mod masking;
 pub mod objective;
 pub mod phases;

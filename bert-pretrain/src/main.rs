@@ -34,11 +34,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     keep_memory();
-    exit(run(&Cli::parse()))
+    exit(run(Cli::parse()))
 }
 
-fn run(cli: &Cli) -> Result<ExitCode> {
+fn run(mut cli: Cli) -> Result<ExitCode> {
     let interrupt = Interrupt::listen()?;
+    cli.fetch_models()?;
     match &cli.command {
         None => run_train(&cli.train, &interrupt),
         Some(Command::Train(args)) => run_train(args, &interrupt),

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bert_cli::hub::model_directory;
 use bert_model::pipeline::{
     Builder, Checkpoint, ChoiceProcessor, EmbeddingProcessor, FromCheckpoint, MaskProcessor, Pipeline, Processor,
     QuestionProcessor, TaggingProcessor, TextEmbedder,
@@ -77,7 +78,7 @@ impl Model {
     }
 
     fn is_called(&self, name: &str) -> bool {
-        self.name == name || self.alias == name
+        self.name == name || self.alias == name || self.name.rsplit('/').next() == Some(name)
     }
 
     fn cannot(&self, route: &str) -> String {
@@ -145,6 +146,7 @@ impl<'a> Opener<'a> {
                 let advice = "give one of them another name: --model NAME=DIR";
                 return Err(Error::Usage(format!("--model: two models are called `{name}`; {advice}")));
             }
+            let directory = model_directory(&directory, false)?;
             models.push(Arc::new(self.open(name, argument, &directory)?));
         }
         self.scheduler.start(self.sources, self.device)?;
@@ -243,16 +245,17 @@ impl Head {
     }
 }
 
-/// What a model of the command line is called, and where it lies: `DIR`, which has the name of its folder, or `NAME=DIR`.
+/// What a model of the command line is called, and where it lies: `DIR`, which has the name of its folder, `NAME=DIR`, or a
+/// name on the Hugging Face Hub, which is its name here as well, but for a revision.
 fn name_and_directory(argument: &str) -> (String, PathBuf) {
     let path = Path::new(argument);
+    if let Ok(whole) = path.canonicalize() {
+        let name = whole.file_name().map_or(argument.into(), |name| name.to_string_lossy());
+        return (name.into_owned(), path.into());
+    }
     match argument.split_once('=') {
-        Some((name, directory)) if !path.exists() && !name.is_empty() => (name.into(), directory.into()),
-        _ => {
-            let whole = path.canonicalize().unwrap_or_else(|_| path.into());
-            let name = whole.file_name().map_or(argument.into(), |name| name.to_string_lossy());
-            (name.into_owned(), path.into())
-        }
+        Some((name, directory)) if !name.is_empty() => (name.into(), directory.into()),
+        _ => (argument.split('@').next().unwrap_or(argument).into(), path.into()),
     }
 }
 
@@ -269,6 +272,7 @@ mod tests {
         assert_eq!(name(path.to_str().unwrap()), "mini");
         assert_eq!(name(&format!("{}/", path.display())), "mini");
         assert_eq!(name_and_directory("ours=some/where"), ("ours".to_string(), "some/where".into()));
+        assert_eq!(name_and_directory("owner/name@main"), ("owner/name".to_string(), "owner/name@main".into()));
         let odd = directory.path().join("a=b");
         std::fs::create_dir(&odd).unwrap();
         assert_eq!(name(odd.to_str().unwrap()), "a=b");

@@ -13,7 +13,7 @@ use bert_pretrain::corpus::Corpus;
 use folder::{check, folder};
 use libfuzzer_sys::fuzz_target;
 
-const FILES: [&str; 11] = [
+const FILES: [&str; 15] = [
     "corpus.txt",
     "corpus.jsonl",
     "corpus.txt.gz",
@@ -25,14 +25,18 @@ const FILES: [&str; 11] = [
     "tags.conll",
     "tags.conllu",
     "squad.json",
+    "corpus.parquet",
+    "table.parquet",
+    "tags.parquet",
+    "squad.parquet",
 ];
 
 fn read(path: &Path, file: &str) -> Result<()> {
     match file {
-        "squad.json" => read_squad(path).map(drop),
-        "tags.conll" | "tags.conllu" => readers::tagged(path),
+        "squad.json" | "squad.parquet" => read_squad(path).map(drop),
+        "tags.conll" | "tags.conllu" | "tags.parquet" => readers::tagged(path),
         "choices.csv" => readers::choices(path),
-        "table.csv" | "table.tsv" | "table.jsonl" => readers::table(path),
+        "table.csv" | "table.tsv" | "table.jsonl" | "table.parquet" => readers::table(path),
         _ => Corpus::open(&[path])?.documents().try_for_each(|document| document.map(drop)),
     }
 }

@@ -6,8 +6,12 @@ mod embeddings;
 mod errors;
 mod files;
 mod heads;
+mod hub;
+#[path = "../support/hub_server.rs"]
+mod hub_server;
 mod models;
 mod options;
+mod parquet;
 #[path = "../support/program.rs"]
 mod program;
 mod questions;

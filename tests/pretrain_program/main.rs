@@ -1,6 +1,9 @@
 //! Promise: `bert-pretrain` does what its help says, from text files to a model directory, and its errors name the cause.
 
 mod commands;
+mod hub;
+#[path = "../support/hub_server.rs"]
+mod hub_server;
 mod models;
 mod options;
 #[path = "../support/pretraining.rs"]

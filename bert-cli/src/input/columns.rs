@@ -129,14 +129,14 @@ struct Delimited {
 }
 
 impl Table {
-    /// Opens a `.csv`, `.tsv` or `.jsonl` file and finds the columns in its header. The first line of the standard
+    /// Opens a `.csv`, `.tsv`, `.jsonl` or `.parquet` file and finds the columns in its header. The first line of the standard
     /// input, or of a file with an unknown extension, tells JSON lines from fields with tabs between.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::File`] for another format or an empty file; [`Error::Line`] for a column that the
     /// header lacks (the message lists those it has).
     pub fn open(input: impl Into<Input>, columns: &[Column], header: bool, source: ColumnSource) -> Result<Self> {
-        const EXPECTED: &str = "`.csv`, `.tsv`, `.txt` (tabs) or `.jsonl`, each also `.gz` or `.zst`";
+        const EXPECTED: &str = "`.csv`, `.tsv`, `.txt` (tabs) or `.jsonl`, each also `.gz` or `.zst`, or `.parquet`";
         let input = input.into();
         if input.conversion().is_some() && !input.format.is_some_and(Format::has_columns) {
             return Err(input.error(EXPECTED));
@@ -146,7 +146,7 @@ impl Table {
             Some(Format::Csv) => Some(Dialect::Csv),
             // SICK's files are tables with tabs, too.
             Some(Format::Tsv | Format::Text) => Some(Dialect::Tsv),
-            Some(Format::JsonLines) => None,
+            Some(Format::JsonLines | Format::Parquet) => None,
             _ => return Err(input.error(EXPECTED)),
         };
         let path = lines.path().clone();

@@ -7,6 +7,7 @@ use bert_model::{Error, Result};
 use clap::ValueEnum;
 
 use super::keep::{Keep, KeptRows, keep};
+use super::parquet::Parquet;
 use crate::lines::{Lines, STDIN};
 
 /// The format of a file. Those that texts and tables may have are the values of `--input-format`.
@@ -22,6 +23,8 @@ pub enum Format {
     /// `.jsonl`: one JSON value per line.
     #[value(name = "jsonl")]
     JsonLines,
+    /// `.parquet`: columns, compressed by themselves.
+    Parquet,
     /// `.json`: one JSON value.
     #[value(skip)]
     Json,
@@ -90,7 +93,12 @@ impl FileKind {
 impl Format {
     /// Whether rows have columns that can be named.
     pub fn has_columns(self) -> bool {
-        matches!(self, Self::Tsv | Self::Csv | Self::JsonLines)
+        matches!(self, Self::Tsv | Self::Csv | Self::JsonLines | Self::Parquet)
+    }
+
+    /// Whether every row is an object with the names of its columns.
+    pub fn has_objects(self) -> bool {
+        matches!(self, Self::JsonLines | Self::Parquet)
     }
 
     /// Whether the names of the columns stand in a first line, which may be missing.
@@ -104,6 +112,7 @@ impl Format {
             "tsv" => Self::Tsv,
             "csv" => Self::Csv,
             "jsonl" => Self::JsonLines,
+            "parquet" => Self::Parquet,
             "json" => Self::Json,
             "conllu" => Self::ConllU,
             "npy" => Self::Npy,
@@ -208,7 +217,11 @@ impl Input {
     /// # Errors
     /// [`Error::Io`] if there is no such file or it may not be read.
     pub fn lines(&self) -> Result<Lines> {
-        if self.is_stdin() { Ok(Lines::stdin()) } else { Lines::open(&self.path) }
+        match self.format {
+            Some(Format::Parquet) => Parquet::open(self)?.lines(),
+            _ if self.is_stdin() => Ok(Lines::stdin()),
+            _ => Lines::open(&self.path),
+        }
     }
 }
 
@@ -248,6 +261,7 @@ mod tests {
             ("a.csv.gz", Some(Format::Csv), Some(Compression::Gzip)),
             ("a.JsonL.ZST", Some(Format::JsonLines), Some(Compression::Zstandard)),
             ("a.json.gz", Some(Format::Json), Some(Compression::Gzip)),
+            ("a.Parquet", Some(Format::Parquet), None),
             ("a.conllu", Some(Format::ConllU), None),
             ("a.conll", None, None),
             ("a.pdf.gz", None, Some(Compression::Gzip)),
@@ -291,11 +305,11 @@ mod tests {
     }
 
     #[test]
-    fn texts_may_come_in_four_formats() {
+    fn texts_may_come_in_five_formats() {
         let names: Vec<String> = Format::value_variants()
             .iter()
             .filter_map(|format| Some(format.to_possible_value()?.get_name().to_string()))
             .collect();
-        assert_eq!(names, ["txt", "tsv", "csv", "jsonl"]);
+        assert_eq!(names, ["txt", "tsv", "csv", "jsonl", "parquet"]);
     }
 }

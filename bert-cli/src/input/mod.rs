@@ -1,14 +1,15 @@
 //! Texts that the programs are asked about: `--input FILE` (`.txt`, `.jsonl`, `.csv`, `.tsv`, each also `.gz` and
-//! `.zst`) or `-`, the standard input.
+//! `.zst`; `.parquet`) or `-`, the standard input.
 //!
 //! [`kind`] tells the format of a file; [`table`] reads rows of texts and labels, through [`columns`] and [`delimited`]
-//! and, like everything that reads text here, [`crate::lines`]. [`keep`] carries further columns into the answers.
+//! and, like everything that reads text here, [`crate::lines`]; [`parquet`] reads columns. [`keep`] carries further columns into the answers.
 
 pub mod columns;
 pub mod delimited;
 pub mod header;
 pub mod keep;
 pub mod kind;
+pub mod parquet;
 pub mod table;
 
 use std::path::Path;
@@ -38,12 +39,13 @@ pub fn read_inputs(
     match input.format {
         Some(Format::Text) if !is_table(&input, options)? => {}
         None if input.is_stdin() => {}
-        Some(Format::JsonLines | Format::Csv | Format::Tsv | Format::Text) => {
+        Some(Format::JsonLines | Format::Parquet | Format::Csv | Format::Tsv | Format::Text) => {
             let unlabeled = TableOptions { label: None, skip_short_rows: false, ..options.clone() };
             return Ok(Box::new(read_table(&input, &unlabeled)?));
         }
         _ => {
-            let expected = "`.txt`, `.jsonl`, `.csv`, `.tsv` (each also `.gz` or `.zst`), or --input-format";
+            let expected =
+                "`.txt`, `.jsonl`, `.csv`, `.tsv` (each also `.gz` or `.zst`), `.parquet`, or --input-format";
             return Err(input.error(expected));
         }
     }

@@ -95,7 +95,7 @@ pub struct Rows {
     options: TableOptions,
 }
 
-/// Opens a `.csv`, `.tsv` or `.jsonl` file, compressed or not.
+/// Opens a `.csv`, `.tsv` or `.jsonl` file, compressed or not, or a `.parquet` file.
 ///
 /// # Errors
 /// Those of [`Table::open`]. Rows carry their own: too few fields, malformed JSON, a label of the wrong form.

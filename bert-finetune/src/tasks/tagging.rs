@@ -133,7 +133,7 @@ impl Task for TaggingTask {
         let is_given = self.texts.source == ColumnSource::Given;
         let is_text = input.format == Some(Format::Text) || input.format.is_none() && input.is_stdin();
         match input.format {
-            Some(Format::JsonLines) => self.json_lines(input),
+            Some(Format::JsonLines | Format::Parquet) => self.json_lines(input),
             Some(Format::Csv) => self.texts(input),
             Some(Format::Tsv) if is_given || self.texts.is_in_header(input)? && !self.has_tags(input)? => {
                 self.texts(input)

@@ -71,7 +71,8 @@ impl<P: FromCheckpoint> Builder<P> {
         self
     }
 
-    /// Opens a model directory as Hugging Face or `bert-finetune` writes it.
+    /// Opens a model directory as Hugging Face or `bert-finetune` writes it, or a model by its
+    /// [name on the Hub](crate::hub).
     ///
     /// # Errors
     /// If a file is missing or malformed, a parameter of the model is not in the checkpoint, the checkpoint is for

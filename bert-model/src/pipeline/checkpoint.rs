@@ -9,6 +9,7 @@ use super::tags::TagScheme;
 use crate::config::BertConfig;
 use crate::error::{Error, Result};
 use crate::file::read_text;
+use crate::hub::model_directory;
 use crate::pretrained::weights::Weights;
 use crate::pretrained::{Pretrained, load_config};
 use crate::text::Tokenizer;
@@ -42,12 +43,12 @@ pub(super) struct Usage {
 }
 
 impl Checkpoint {
-    /// Opens a model directory. Safetensors are memory-mapped, and read when a model is made from them.
+    /// Opens a model directory, or a model by its [name on the Hub](crate::hub). Safetensors are memory-mapped, and read when a model is made from them.
     ///
     /// # Errors
     /// If `config.json`, weights or tokenizer are missing or malformed, or tokenizer and model do not fit.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self> {
-        let directory = directory.as_ref();
+        let directory = &*model_directory(directory)?;
         let (config, tokenizer) = (load_config(directory)?, Tokenizer::load(directory)?);
         Self::new(config, Weights::open(directory)?, tokenizer, Some(directory.into()))
     }

@@ -10,7 +10,7 @@
 //! | [`MaskFiller`] | the most probable WordPieces for each `[MASK]` | `BertForMaskedLM`, `BertForPreTraining` |
 //! | [`PairScorer`] | a score for a pair of texts | a next-sentence head, or a classifier of one label |
 //!
-//! Each is opened from a directory or from bytes, through a [`Builder`] where the defaults do not fit, and answers
+//! Each is opened from a directory, by a [name on the Hub](crate::hub) or from bytes, through a [`Builder`] where the defaults do not fit, and answers
 //! from `&self` on any number of threads. Requests are sorted into batches of similar length, which run side by side
 //! on the cores of a CPU; there is one answer for each request, in their order.
 //!
@@ -46,6 +46,7 @@ use burn::tensor::Device;
 
 use crate::config::BertConfig;
 use crate::error::Result;
+use crate::hub::model_directory;
 use crate::pretrained::load::joined;
 use crate::pretrained::weights::Weights;
 use crate::pretrained::{Loaded, load_config};
@@ -81,7 +82,7 @@ pub struct Pipeline<P: Processor> {
 }
 
 impl<P: FromCheckpoint> Pipeline<P> {
-    /// Opens a model directory with default settings; see [`Pipeline::builder`] for others.
+    /// Opens a model directory, or a model by its [name on the Hub](crate::hub), with default settings; see [`Pipeline::builder`] for others.
     ///
     /// # Errors
     /// As [`Builder::open`].
@@ -131,6 +132,7 @@ impl<P: Processor> Pipeline<P> {
     /// # Errors
     /// As [`Builder::open`].
     pub fn with_processor(directory: impl AsRef<Path>, processor: P, device: &Device) -> Result<Self> {
+        let directory = model_directory(directory)?;
         let config = load_config(&directory)?;
         Self::new(P::load(&Weights::open(directory)?, config, device)?, processor, device)
     }

@@ -9,6 +9,7 @@ use super::weights::Weights;
 use super::{Pretrained, names};
 use crate::config::BertConfig;
 use crate::error::{Error, Result};
+use crate::hub::model_directory;
 
 const DECODER: &str = "cls.predictions.decoder.weight";
 const DECODER_BIAS: &str = "cls.predictions.decoder.bias";
@@ -77,12 +78,14 @@ pub fn load_config(directory: impl AsRef<Path>) -> Result<BertConfig> {
     BertConfig::from_file(directory.as_ref().join("config.json"))
 }
 
-/// Loads a trained model from a directory in any of the forms that Hugging Face writes.
+/// Loads a trained model from a directory in any of the forms that Hugging Face writes, or by its
+/// [name on the Hub](crate::hub).
 ///
 /// # Errors
 /// A missing, misshapen, non-finite or unreadable tensor, named with its file. [`Error::MissingTensors`] names the
 /// parameters of a head or pooler that the checkpoint lacks; [`load_partial`] initializes them.
 pub fn load<M: Pretrained>(directory: impl AsRef<Path>, device: &Device) -> Result<Loaded<M>> {
+    let directory = model_directory(directory)?;
     let config = load_config(&directory)?;
     load_weights(&Weights::open(directory)?, config, device)
 }
@@ -93,6 +96,7 @@ pub fn load<M: Pretrained>(directory: impl AsRef<Path>, device: &Device) -> Resu
 /// # Errors
 /// A misshapen, non-finite or unreadable tensor, or a missing one of the encoder, named with its file.
 pub fn load_partial<M: Pretrained>(directory: impl AsRef<Path>, seed: u64, device: &Device) -> Result<Loaded<M>> {
+    let directory = model_directory(directory)?;
     let config = load_config(&directory)?;
     load_weights_partial(&Weights::open(directory)?, config, seed, device)
 }

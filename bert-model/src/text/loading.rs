@@ -16,16 +16,17 @@ use super::tokenizer::{Normalization, SpecialTokens, Tokenizer};
 use super::tokenizer_files::{Configuration, check_algorithm, file_name, read_vocabulary};
 use crate::error::{Error, Result};
 use crate::file::read_text;
+use crate::hub::tokenizer_directory;
 
 impl Tokenizer {
     /// Loads the tokenizer of a model directory: `tokenizer.json` if present, else `vocab.txt`, with
     /// the special and added tokens that the files beside it name. `path` may also be one of the first
-    /// two files.
+    /// two files, or a [name on the Hub](crate::hub).
     ///
     /// # Errors
     /// If there is neither file, or it does not describe a BERT tokenizer.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
+        let path = &*tokenizer_directory(path)?;
         let metadata = std::fs::metadata(path).map_err(Error::io(path, "open the tokenizer"))?;
         if metadata.is_file() {
             let is_json = path.extension().is_some_and(|extension| extension == "json");

@@ -1,4 +1,4 @@
-//! Groups lines into documents, separated by empty lines in text; in `.jsonl`, each line is one.
+//! Groups lines into documents, separated by empty lines in text; in `.jsonl`, each line is one, in `.parquet` each row.
 //!
 //! The next-sentence task draws consecutive sentences from a document, so unrelated texts must
 //! never be joined. The end of a file also ends a document. In hard-wrapped text an empty line ends
@@ -8,9 +8,10 @@ use std::iter::Enumerate;
 use std::path::Path;
 use std::vec::IntoIter;
 
-use bert_cli::input::kind::{FileKind, Format};
+use bert_cli::input::kind::{FileKind, Format, Input};
+use bert_cli::input::parquet::{Parquet, ParquetRows};
 use bert_cli::lines::LineReader;
-use bert_model::Result;
+use bert_model::{Error, Result};
 use serde_json::Value;
 
 use super::files::CorpusFile;
@@ -101,7 +102,7 @@ struct FileDocuments {
 /// next one when called again.
 enum Source {
     Text(LineReader),
-    Jsonl(LineReader, JsonlText),
+    Records(Records, RecordText),
 }
 
 impl FileDocuments {
@@ -149,11 +150,14 @@ impl FileDocuments {
 
 impl Source {
     fn open(path: &Path) -> Result<Self> {
-        let reader = LineReader::open(path)?;
-        Ok(match FileKind::of(path).format {
-            Some(Format::JsonLines) => Self::Jsonl(reader, JsonlText::default()),
-            _ => Self::Text(reader),
-        })
+        let records = match FileKind::of(path).format {
+            Some(Format::JsonLines) => Records::Json(LineReader::open(path)?),
+            Some(Format::Parquet) => {
+                Records::Parquet(Parquet::open(&Input::new(path))?.rows(&["text".to_string()])?, 0)
+            }
+            _ => return Ok(Self::Text(LineReader::open(path)?)),
+        };
+        Ok(Self::Records(records, RecordText::default()))
     }
 
     /// Goes to the start of the next whole document: a line of `.jsonl`, or the text file itself. `None` at the end of the
@@ -161,10 +165,10 @@ impl Source {
     fn start(&mut self) -> Result<Option<()>> {
         match self {
             Self::Text(reader) => Ok((reader.number() == 0).then_some(())),
-            Self::Jsonl(reader, record) => {
-                let text = read_record(reader)?;
+            Self::Records(reader, record) => {
+                let text = reader.next_text()?;
                 let found = text.is_some().then_some(());
-                *record = JsonlText { text: text.unwrap_or_default(), position: 0 };
+                *record = RecordText { text: text.unwrap_or_default(), position: 0 };
                 Ok(found)
             }
         }
@@ -174,7 +178,7 @@ impl Source {
     fn raw_line(&mut self) -> Result<Option<&str>> {
         match self {
             Self::Text(reader) => reader.next_line(),
-            Self::Jsonl(_, record) => Ok(record.raw_line().and_then(|line| line.lines().next().or(Some("")))),
+            Self::Records(_, record) => Ok(record.raw_line().and_then(|line| line.lines().next().or(Some("")))),
         }
     }
 
@@ -197,8 +201,10 @@ impl Source {
 
     /// The number of the last line read.
     fn number(&self) -> u64 {
-        let (Self::Text(reader) | Self::Jsonl(reader, _)) = self;
-        reader.number()
+        match self {
+            Self::Text(reader) => reader.number(),
+            Self::Records(records, _) => records.number(),
+        }
     }
 
     /// The next non-blank line of the file, with its number; `None` at the end of the file.
@@ -214,12 +220,12 @@ impl Source {
                     }
                 }
             },
-            Self::Jsonl(reader, record) => loop {
+            Self::Records(reader, record) => loop {
                 if let Some(line) = record.next_line() {
                     return Ok(Some((line.to_string(), reader.number())));
                 }
-                match read_record(reader)? {
-                    Some(text) => *record = JsonlText { text, position: 0 },
+                match reader.next_text()? {
+                    Some(text) => *record = RecordText { text, position: 0 },
                     None => return Ok(None),
                 }
             },
@@ -230,20 +236,20 @@ impl Source {
     fn following_line(&mut self) -> Result<Option<String>> {
         let line = match self {
             Self::Text(reader) => reader.next_line()?.filter(|line| !is_blank(line)),
-            Self::Jsonl(_, record) => record.next_line(),
+            Self::Records(_, record) => record.next_line(),
         };
         Ok(line.map(str::to_string))
     }
 }
 
-/// The text of one line of `.jsonl`, and the position up to which it has been read.
+/// The text of one line of `.jsonl` or one row of `.parquet`, and the position up to which it has been read.
 #[derive(Default)]
-struct JsonlText {
+struct RecordText {
     text: String,
     position: usize,
 }
 
-impl JsonlText {
+impl RecordText {
     /// The next line of the text with its line ending.
     fn raw_line(&mut self) -> Option<&str> {
         let line = self.text[self.position..].split_inclusive('\n').next()?;
@@ -263,16 +269,50 @@ impl JsonlText {
     }
 }
 
-/// The text of the next line of a `.jsonl` file, skipping blank lines.
-fn read_record(reader: &mut LineReader) -> Result<Option<String>> {
-    let text = loop {
-        match reader.next_line()? {
-            None => return Ok(None),
-            Some(line) if is_blank(line) => (),
-            Some(line) => break text_of(line),
+/// Where each document is one record.
+enum Records {
+    Json(LineReader),
+    /// The rows, and the number of the last one.
+    Parquet(ParquetRows, u64),
+}
+
+impl Records {
+    /// The text of the next record; blank lines of `.jsonl` are none.
+    fn next_text(&mut self) -> Result<Option<String>> {
+        match self {
+            Self::Json(reader) => {
+                let text = loop {
+                    match reader.next_line()? {
+                        None => return Ok(None),
+                        Some(line) if is_blank(line) => (),
+                        Some(line) => break text_of(line),
+                    }
+                };
+                text.map(Some).map_err(|found| reader.error(found, "a JSON object with a string under the key `text`"))
+            }
+            Self::Parquet(rows, number) => {
+                let Some(row) = rows.next() else { return Ok(None) };
+                let (row, cells) = row?;
+                *number = row;
+                match cells.into_iter().next() {
+                    Some(Value::String(text)) => Ok(Some(text)),
+                    None | Some(Value::Null) => Ok(Some(String::new())),
+                    Some(other) => {
+                        let found = format!("{} in the column `text`", kind(&other));
+                        Err(Error::line(&**rows.path(), row, found, "a string"))
+                    }
+                }
+            }
         }
-    };
-    text.map(Some).map_err(|found| reader.error(found, "a JSON object with a string under the key `text`"))
+    }
+
+    /// The number of the last line or row read, from 1.
+    fn number(&self) -> u64 {
+        match self {
+            Self::Json(reader) => reader.number(),
+            Self::Parquet(_, number) => *number,
+        }
+    }
 }
 
 /// The string under the key `text`, or a description of what was found instead.

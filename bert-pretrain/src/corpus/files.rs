@@ -84,7 +84,7 @@ fn add_directory(directory: &Path, files: &mut Vec<CorpusFile>) -> Result<()> {
     let mut paths = Vec::new();
     collect(directory, &mut paths)?;
     if paths.is_empty() {
-        let expected = "at least one .txt or .jsonl file, which may also end in .gz or .zst";
+        let expected = "at least one .txt or .jsonl file, which may also end in .gz or .zst, or one .parquet file";
         return Err(Error::file(directory, "a directory without corpus files", expected));
     }
     sort_by_bytes(&mut paths);
@@ -108,7 +108,7 @@ fn collect(directory: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {
 
 /// Whether a file of a directory is taken; one that is named by itself may have any name.
 fn is_corpus(path: &Path) -> bool {
-    matches!(FileKind::of(path).format, Some(Format::Text | Format::JsonLines))
+    matches!(FileKind::of(path).format, Some(Format::Text | Format::JsonLines | Format::Parquet))
 }
 
 fn metadata(path: &Path) -> Result<Metadata> {
@@ -147,8 +147,10 @@ mod tests {
 
     #[test]
     fn a_directory_gives_its_corpus_files_by_the_bytes_of_their_paths() {
-        let texts = directory(&["b.txt", "a/z.jsonl.gz", "a.txt.zst", "a/b/c.TXT", "notes.md", "B.jsonl", "x.gz"]);
-        assert_eq!(found(&texts, ""), ["B.jsonl", "a.txt.zst", "a/b/c.TXT", "a/z.jsonl.gz", "b.txt"]);
+        let texts =
+            directory(&["b.txt", "a/z.jsonl.gz", "a.txt.zst", "a/b/c.TXT", "notes.md", "B.jsonl", "x.gz", "c.parquet"]);
+        let expected = ["B.jsonl", "a.txt.zst", "a/b/c.TXT", "a/z.jsonl.gz", "b.txt", "c.parquet"];
+        assert_eq!(found(&texts, ""), expected);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Reads tagged words: CoNLL columns (one word per line, sentences separated by empty lines), CoNLL-U, and `.jsonl`.
+//! Reads tagged words: CoNLL columns (one word per line, sentences separated by empty lines), CoNLL-U, `.jsonl` and
+//! `.parquet`.
 //!
 //! Columns are separated by tabs if the line has any, else by spaces. A CoNLL-U line
 //! (<https://universaldependencies.org/format>) is recognized by ten tab-separated columns with a number in the first.
@@ -43,14 +44,15 @@ pub struct Sentences {
     read: u64,
 }
 
-/// Opens a CoNLL file, or a `.jsonl` file with `words` and `tags` (or Hugging Face's names, `tokens` and `ner_tags`).
+/// Opens a CoNLL file, or a `.jsonl` or `.parquet` file with `words` and `tags` (or Hugging Face's names, `tokens` and
+/// `ner_tags`).
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be opened. A sentence yields an error if a line has too few columns, or tags and
 /// words differ in number.
 pub fn read_tagged(input: impl Into<Input>, options: ConllOptions) -> Result<Sentences> {
     let input = input.into();
-    let json = input.format == Some(Format::JsonLines);
+    let json = input.format.is_some_and(Format::has_objects);
     Ok(Sentences { lines: input.lines()?, options, json, keep: input.keep, width: None, read: 0 })
 }
 
@@ -254,6 +256,13 @@ mod tests {
         assert_eq!(tagged("x.jsonl", text, COLUMNS), ["a/O b/B", "c/3"]);
         let words = ConllOptions { tag: None, ..COLUMNS };
         assert_eq!(read("x.jsonl", "{\"words\":[\"a\"]}", words).unwrap()[0].words, ["a"]);
+    }
+
+    #[test]
+    fn rows_of_parquet() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/parquet/tags.parquet");
+        let sentences: Vec<Sentence> = read_tagged(&path, COLUMNS).unwrap().collect::<Result<_>>().unwrap();
+        assert_eq!((&*sentences[0].tags[0], &*sentences[2].words[0], sentences[2].lines[0]), ("B-PER", "Bonn", 3));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod json;
 
 use std::{path::Path, sync::Arc};
 
+use bert_cli::input::kind::{Format, Input};
 use bert_cli::lines::read_file;
 use bert_model::text::CodePoints;
 use bert_model::{Error, Result};
@@ -63,13 +64,13 @@ impl Question {
 }
 
 /// Reads a file, compressed or not: SQuAD's JSON, or rows with `question`, `context` and `answers` in a list, under
-/// `data`, or one a line.
+/// `data`, or one a line, or in `.parquet`.
 ///
 /// # Errors
 /// [`Error::Io`] if it cannot be read; [`Error::Line`] for malformed JSON or a missing key; [`Error::File`] for a file
 /// without questions.
 pub fn read_squad(path: &Path) -> Result<Vec<Question>> {
-    let bytes = read_file(path)?;
+    let bytes = read(path)?;
     let json = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
     let mut questions = Vec::new();
     for content in Deserializer::from_slice(json).into_iter::<Content>() {
@@ -79,6 +80,20 @@ pub fn read_squad(path: &Path) -> Result<Vec<Question>> {
         return Err(Error::file(path, "no questions", "at least one"));
     }
     Ok(questions)
+}
+
+/// The bytes of a file; rows of `.parquet` as lines of JSON.
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let input = Input::new(path);
+    if input.format != Some(Format::Parquet) {
+        return read_file(path);
+    }
+    let mut bytes = Vec::new();
+    for line in input.lines()? {
+        bytes.extend(line?.text.bytes());
+        bytes.push(b'\n');
+    }
+    Ok(bytes)
 }
 
 fn not_squad(path: &Path, error: &serde_json::Error) -> Error {

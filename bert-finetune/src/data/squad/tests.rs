@@ -114,3 +114,11 @@ fn what_is_not_squad() {
         assert!(message.contains(expected), "{message}\nis not\n{expected}");
     }
 }
+
+#[test]
+fn rows_of_parquet() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/parquet/squad.parquet");
+    let questions = read_squad(&path).unwrap();
+    assert_eq!(questions[0].first_place(), Some((10, 14)));
+    assert!(!questions[0].is_impossible() && questions[1].is_impossible());
+}

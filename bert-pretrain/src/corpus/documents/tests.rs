@@ -119,3 +119,10 @@ fn a_wrapped_book_too_large_for_memory_is_cut_between_paragraphs() {
     assert_eq!(documents.iter().map(|document| document.lines.len()).collect::<Vec<_>>(), [5, 5]);
     assert_eq!(documents[1].line, 5006);
 }
+
+#[test]
+fn a_row_of_parquet_is_a_document() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/parquet/documents.parquet");
+    let documents: Result<Vec<Document>> = Documents::new(vec![file(path)]).collect();
+    assert_eq!(documents.unwrap(), [document(1, &["One.", "Two.", "Three."]), document(3, &["Four."])]);
+}

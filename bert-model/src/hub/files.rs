@@ -1,0 +1,159 @@
+//! Which files a model needs. Weights come last: a snapshot that has them has all that was asked for before.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::HubName;
+use super::environment::Hub;
+use super::snapshot::Snapshot;
+use crate::error::{Error, Result};
+
+/// An entry of `modules.json`.
+#[derive(Deserialize)]
+struct Module {
+    #[serde(default)]
+    path: String,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+impl Hub {
+    /// The directory of a model: configuration, tokenizer, weights in one form, and the modules of
+    /// sentence-transformers. What the cache has is not fetched.
+    ///
+    /// # Errors
+    /// [`Error::Hub`] if the model cannot be had, [`Error::Io`] if the cache cannot be written.
+    pub fn model(&self, name: &HubName) -> Result<PathBuf> {
+        let mut snapshot = Snapshot::open(self, name, "config.json")?;
+        let folder = modules(&mut snapshot)?;
+        snapshot.required(&format!("{folder}config.json"))?;
+        snapshot.file("finetune.json")?;
+        tokenizer(&mut snapshot, &folder)?;
+        weights(&mut snapshot, &folder)?;
+        Ok(snapshot.directory())
+    }
+
+    /// The directory of a model's tokenizer files.
+    ///
+    /// # Errors
+    /// As [`Hub::model`].
+    pub fn tokenizer(&self, name: &HubName) -> Result<PathBuf> {
+        let mut snapshot = Snapshot::open(self, name, "tokenizer_config.json")?;
+        match tokenizer(&mut snapshot, "")? {
+            true => Ok(snapshot.directory()),
+            false => Err(snapshot.missing("tokenizer.json, no vocab.txt", "one of the two")),
+        }
+    }
+
+    /// One file of a model; `None` if it has no such file.
+    ///
+    /// # Errors
+    /// As [`Hub::model`].
+    pub fn file(&self, name: &HubName, file: &str) -> Result<Option<PathBuf>> {
+        Snapshot::open(self, name, file)?.file(file)
+    }
+}
+
+/// The files of sentence-transformers; gives the folder (empty, or with a `/` at its end) of the encoder's own files.
+fn modules(snapshot: &mut Snapshot<'_>) -> Result<String> {
+    let mut encoder = String::new();
+    let Some(path) = snapshot.file("modules.json")? else { return Ok(encoder) };
+    let modules: Vec<Module> = read_json(&path, "a list of modules")?;
+    snapshot.file("config_sentence_transformers.json")?;
+    for Module { path, kind } in modules {
+        let folder = if path.is_empty() { path } else { path + "/" };
+        match kind.rsplit('.').next().unwrap_or_default() {
+            "Transformer" => {
+                snapshot.file(&format!("{folder}sentence_bert_config.json"))?;
+                encoder = folder;
+            }
+            kind => {
+                snapshot.file(&format!("{folder}config.json"))?;
+                if kind == "Dense" {
+                    weights(snapshot, &folder)?;
+                }
+            }
+        }
+    }
+    Ok(encoder)
+}
+
+/// The tokenizer in one of its two forms, if there is one.
+fn tokenizer(snapshot: &mut Snapshot<'_>, folder: &str) -> Result<bool> {
+    for file in ["tokenizer_config.json", "special_tokens_map.json"] {
+        snapshot.file(&format!("{folder}{file}"))?;
+    }
+    if snapshot.file(&format!("{folder}tokenizer.json"))?.is_some() {
+        return Ok(true);
+    }
+    snapshot.file(&format!("{folder}added_tokens.json"))?;
+    Ok(snapshot.file(&format!("{folder}vocab.txt"))?.is_some())
+}
+
+/// The weights in the first form that there is.
+fn weights(snapshot: &mut Snapshot<'_>, folder: &str) -> Result<()> {
+    const SAFETENSORS: &str = "model.safetensors";
+    const PICKLE: &str = "pytorch_model.bin";
+    let forms: &[&str] = if cfg!(feature = "pickle") { &[SAFETENSORS, PICKLE] } else { &[SAFETENSORS] };
+    for form in forms {
+        if snapshot.file(&format!("{folder}{form}"))?.is_some() {
+            return Ok(());
+        }
+        if let Some(index) = snapshot.file(&format!("{folder}{form}.index.json"))? {
+            for shard in shards(&index)? {
+                snapshot.required(&format!("{folder}{shard}"))?;
+            }
+            return Ok(());
+        }
+    }
+    let expected = match cfg!(feature = "pickle") {
+        true => "weights in one of the two forms",
+        false => "weights in that form (pytorch_model.bin needs a build of bert-model with the feature `pickle`)",
+    };
+    Err(snapshot.missing(&forms.join(", no "), expected))
+}
+
+/// The files that an index names.
+fn shards(index: &Path) -> Result<BTreeSet<String>> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let Index { weight_map } = read_json(index, "an index of weight files")?;
+    Ok(weight_map.into_values().collect())
+}
+
+fn read_json<T: for<'de> Deserialize<'de>>(path: &Path, expected: &str) -> Result<T> {
+    let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
+    serde_json::from_str(&text).map_err(|error| Error::line(path, error.line() as u64, error.to_string(), expected))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::HubProblem;
+
+    #[test]
+    fn names_of_modules_and_shards_must_stay_inside() {
+        let name = HubName::parse("owner/name").unwrap().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let hub = Hub::from_env().unwrap().cache(directory.path()).offline(true);
+        let snapshot = directory.path().join("models--owner--name/snapshots/c0ffee");
+        for folder in ["snapshots/c0ffee", "refs"] {
+            std::fs::create_dir_all(directory.path().join("models--owner--name").join(folder)).unwrap();
+        }
+        std::fs::write(directory.path().join("models--owner--name/refs/main"), "c0ffee").unwrap();
+        std::fs::write(snapshot.join("config.json"), "{}").unwrap();
+        let refused = |file: &str, content: &str| {
+            std::fs::write(snapshot.join(file), content).unwrap();
+            let error = hub.model(&name).unwrap_err();
+            assert!(matches!(error, Error::Hub { problem: HubProblem::Name, .. }), "{error}");
+            std::fs::remove_file(snapshot.join(file)).unwrap();
+        };
+        refused("modules.json", r#"[{"path": "../../x", "type": "sentence_transformers.models.Pooling"}]"#);
+        refused("modules.json", r#"[{"path": "/etc", "type": "sentence_transformers.models.Transformer"}]"#);
+        refused("model.safetensors.index.json", r#"{"weight_map": {"a": "../../../etc/passwd"}}"#);
+    }
+}

@@ -1,0 +1,175 @@
+//! One commit of one model, whose files come from the cache or the Hub.
+//!
+//! A branch is asked for once, with the first file; from then on everything is of the commit that it stood for, so that
+//! no model is put together from two versions, and what the cache knows of a commit needs no question at all.
+
+use std::path::PathBuf;
+
+use super::cache::{Cache, is_inside};
+use super::client::{Client, Lookup, Metadata, RETRIES};
+use super::environment::Hub;
+use super::{HubName, HubProblem, transfer};
+use crate::error::{Error, Result};
+
+pub(super) struct Snapshot<'a> {
+    client: Client<'a>,
+    cache: Cache,
+    commit: String,
+    connection: Connection,
+    /// What the question for the commit told about a file.
+    known: Option<(String, Metadata)>,
+}
+
+/// Whether the Hub answers.
+enum Connection {
+    Unknown,
+    Answered,
+    /// The cache alone is used, for this reason.
+    Offline(Error),
+}
+
+impl<'a> Snapshot<'a> {
+    /// Finds the commit by asking for `file`, unless the revision is a commit. Where the Hub does not answer, the commit
+    /// that the cache remembers is taken.
+    ///
+    /// # Errors
+    /// [`Error::Hub`] if there is no such model or revision, or neither Hub nor cache know.
+    pub fn open(hub: &'a Hub, name: &'a HubName, file: &str) -> Result<Self> {
+        let (client, cache) = (Client::new(hub, name)?, Cache::new(hub, name));
+        let revision = name.revision();
+        let offline = || {
+            let found = "no such directory, and not all of such a model in the cache (HF_HUB_OFFLINE is set)";
+            name.error(HubProblem::Offline, found, whole(hub))
+        };
+        let cached = name.commit().map(str::to_string).or_else(|| cache.commit(revision));
+        if hub.is_offline {
+            let commit = cached.ok_or_else(offline)?;
+            return Ok(Self { client, cache, commit, connection: Connection::Offline(offline()), known: None });
+        }
+        if let Some(commit) = name.commit().map(str::to_string) {
+            return Ok(Self { client, cache, commit, connection: Connection::Unknown, known: None });
+        }
+        // With something to fall back on, patience is of no use.
+        let retries = if cached.is_some() { 0 } else { RETRIES };
+        let (commit, connection, known) = match (client.look_up(revision, file, retries), cached) {
+            (Ok(Lookup::Found(version)), _) => {
+                (version.commit.clone(), Connection::Answered, Some((file.to_string(), version)))
+            }
+            (Ok(Lookup::Missing(Some(commit))), _) => {
+                cache.remember_missing(&commit, file);
+                (commit, Connection::Answered, None)
+            }
+            (Ok(Lookup::Missing(None)), None) => return Err(missing_repository(hub, name, file)),
+            (Ok(Lookup::Missing(None)), Some(commit)) => {
+                (commit, Connection::Offline(missing_repository(hub, name, file)), None)
+            }
+            (Err(error), Some(commit)) if is_about_connection(&error) => (commit, Connection::Offline(error), None),
+            (Err(error), _) => return Err(error),
+        };
+        cache.remember(revision, &commit);
+        Ok(Self { client, cache, commit, connection, known })
+    }
+
+    /// The directory of the commit's files.
+    pub fn directory(&self) -> PathBuf {
+        self.cache.snapshot(&self.commit)
+    }
+
+    /// A file, fetched if it is not in the cache; `None` if the commit has no such file, or (without a connection) none
+    /// is known.
+    ///
+    /// # Errors
+    /// [`Error::Hub`] if the file cannot be had, [`Error::Io`] if the cache cannot be written.
+    pub fn file(&mut self, file: &str) -> Result<Option<PathBuf>> {
+        if !is_inside(file) {
+            let found = format!("a file called {file:?}");
+            return Err(self.client.name.error(HubProblem::Name, found, "a file within the model's directory"));
+        }
+        if let Some(path) = self.cache.file(&self.commit, file) {
+            return Ok(Some(path));
+        }
+        if self.cache.is_missing(&self.commit, file) {
+            return Ok(None);
+        }
+        let known = self.known.take_if(|(name, _)| name == file).map(|(_, version)| version);
+        match known.map_or_else(|| self.look_up(file), |version| Ok(Some(version)))? {
+            Some(version) => self.bring(file, version).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// A file that the model cannot do without.
+    ///
+    /// # Errors
+    /// As [`Snapshot::file`], and if there is none.
+    pub fn required(&mut self, file: &str) -> Result<PathBuf> {
+        match self.file(file)? {
+            Some(path) => Ok(path),
+            None => Err(self.missing(file, "a BERT in Hugging Face's form")),
+        }
+    }
+
+    /// The error for files of which one is needed: the repository has none, or (without a connection) the cache.
+    pub fn missing(&mut self, files: &str, expected: &str) -> Error {
+        match std::mem::replace(&mut self.connection, Connection::Unknown) {
+            Connection::Offline(error) => error,
+            _ => self.client.name.error(HubProblem::NoFile, format!("no {files}"), expected),
+        }
+    }
+
+    /// What version of a file the commit has.
+    fn look_up(&mut self, file: &str) -> Result<Option<Metadata>> {
+        let may_do_without = match self.connection {
+            Connection::Offline(_) => return Ok(None),
+            Connection::Unknown => self.directory().is_dir(),
+            Connection::Answered => false,
+        };
+        match self.client.look_up(&self.commit, file, if may_do_without { 0 } else { RETRIES }) {
+            Ok(Lookup::Found(version)) if version.commit != self.commit => {
+                let found = format!("{file} of the commit {} instead of {}", version.commit, self.commit);
+                Err(self.client.name.error(HubProblem::Protocol, found, "a file of the commit that was asked for"))
+            }
+            Ok(answer) => {
+                self.connection = Connection::Answered;
+                match answer {
+                    Lookup::Found(version) => return Ok(Some(version)),
+                    Lookup::Missing(Some(_)) => self.cache.remember_missing(&self.commit, file),
+                    Lookup::Missing(None) => {}
+                }
+                Ok(None)
+            }
+            Err(error) if may_do_without && is_about_connection(&error) => {
+                self.connection = Connection::Offline(error);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Fetches a version of a file. What arrives damaged is asked for and fetched once more, from its beginning.
+    fn bring(&mut self, file: &str, version: Metadata) -> Result<PathBuf> {
+        let fetched = match transfer::fetch(&self.client, &self.cache, file, &version) {
+            Err(Error::Hub { problem: HubProblem::Damaged, .. }) => match self.look_up(file)? {
+                Some(version) => transfer::fetch(&self.client, &self.cache, file, &version).map(|()| version),
+                None => return Err(self.missing(file, "the file that was there a moment before")),
+            },
+            other => other.map(|()| version),
+        };
+        self.cache.link(&self.commit, file, &fetched?.etag)
+    }
+}
+
+/// What is needed to work offline.
+fn whole(hub: &Hub) -> String {
+    format!("a model that was fetched before into {}, or a connection", hub.cache.display())
+}
+
+fn missing_repository(hub: &Hub, name: &HubName, file: &str) -> Error {
+    let expected = format!("a directory of that name, or a model on {}", hub.endpoint);
+    name.error(HubProblem::NoRepository, format!("no {file} (status 404)"), expected)
+}
+
+/// Whether the Hub could not be asked, or did not want to answer, so that the cache's word counts.
+fn is_about_connection(error: &Error) -> bool {
+    matches!(error, Error::Hub { problem, .. } if !matches!(problem, HubProblem::NoRevision | HubProblem::Name))
+}
