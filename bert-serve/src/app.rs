@@ -26,9 +26,9 @@ pub struct App {
     pub limits: RequestLimits,
     pub metrics: Metrics,
     /// Permits for the bodies that are in memory, one for each KiB.
-    pub body_memory: Semaphore,
+    pub body_memory: Arc<Semaphore>,
     /// Turns of large bodies to be parsed and tokenized, so that small ones always find a free thread.
-    pub large_bodies: Semaphore,
+    pub large_bodies: Arc<Semaphore>,
     /// Whether the server is about to end.
     pub is_ending: AtomicBool,
 }

@@ -17,8 +17,7 @@ use crate::batching::BatchLimits;
 #[derive(Debug, Clone, Parser)]
 #[command(name = "bert-serve", version)]
 pub struct Args {
-    /// Model directory or name on the Hugging Face Hub, or several (--model A --model B); NAME=DIR gives it a name of
-    /// its own
+    /// Model directory or name on the Hugging Face Hub; several are --model A --model B; NAME=DIR gives one another name
     #[arg(long = "model", value_name = "MODEL", required = true)]
     pub models: Vec<String>,
     /// Address to listen on

@@ -8,7 +8,7 @@ use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 use std::time::Duration;
-use tokio::sync::SemaphorePermit;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use crate::app::App;
@@ -25,7 +25,7 @@ const DRAIN_BYTES: usize = 256 << 20;
 ///
 /// # Errors
 /// 413 for one that is too long, 408 for one that comes too slowly, 429 when too many are being read.
-pub async fn read_body(app: &App, request: Request) -> Result<(Vec<u8>, SemaphorePermit<'_>), ApiError> {
+pub async fn read_body(app: &App, request: Request) -> Result<(Vec<u8>, OwnedSemaphorePermit), ApiError> {
     let limit = app.limits.body;
     let too_long = || ApiError::too_large(format!("the body is longer than {limit} bytes (--max-body)"));
     let (parts, mut body) = request.into_parts();
@@ -39,7 +39,7 @@ pub async fn read_body(app: &App, request: Request) -> Result<(Vec<u8>, Semaphor
     }
     let permits = length.unwrap_or(limit).div_ceil(PERMIT_BYTES) as u32;
     let busy = |_| ApiError::busy("too many bodies are being read at once; try again later");
-    let permit = app.body_memory.try_acquire_many(permits).map_err(busy)?;
+    let permit = app.body_memory.clone().try_acquire_many_owned(permits).map_err(busy)?;
     let mut bytes = Vec::with_capacity(length.unwrap_or_default());
     let read = async {
         while let Some(data) = next_data(&mut body).await? {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bert_cli::hub::model_directory;
-use bert_model::model::sentence::SentenceEncoder;
+use bert_model::model::SentenceEncoder;
 use bert_model::pipeline::{
     Builder, Checkpoint, ChoiceProcessor, EmbeddingProcessor, FromCheckpoint, MaskProcessor, Pipeline, Processor,
     QuestionProcessor, TaggingProcessor, TextEmbedder,
@@ -79,7 +79,7 @@ impl Model {
     }
 
     fn is_called(&self, name: &str) -> bool {
-        self.name == name || self.alias == name
+        self.name == name || self.alias == name || self.name.rsplit('/').next() == Some(name)
     }
 
     fn cannot(&self, route: &str) -> String {
@@ -138,7 +138,7 @@ impl<'a> Opener<'a> {
     /// told comes back beside them.
     ///
     /// # Errors
-    /// If a directory is no model's, a name is none of the Hub's, two models have the same name, or the system refuses threads.
+    /// If a directory is no model's, two models have the same name, or the system refuses threads.
     pub fn open_all(mut self, arguments: &[String]) -> Result<(Models, Vec<String>)> {
         let mut models: Vec<Arc<Model>> = Vec::new();
         for argument in arguments {
@@ -147,6 +147,7 @@ impl<'a> Opener<'a> {
                 let advice = "give one of them another name: --model NAME=DIR";
                 return Err(Error::Usage(format!("--model: two models are called `{name}`; {advice}")));
             }
+            let directory = model_directory(&directory, false)?;
             models.push(Arc::new(self.open(name, argument, &directory)?));
         }
         self.scheduler.start(self.sources, self.device)?;
@@ -154,7 +155,7 @@ impl<'a> Opener<'a> {
     }
 
     fn open(&mut self, name: String, argument: &str, directory: &Path) -> Result<Model> {
-        let checkpoint = Checkpoint::open(model_directory(directory, false)?)?;
+        let checkpoint = Checkpoint::open(directory)?;
         let mut model = Model {
             alias: argument.to_string(),
             config: checkpoint.config.clone(),
@@ -245,16 +246,17 @@ impl Head {
     }
 }
 
-/// What a model of the command line is called, and where it lies: `DIR`, which has the name of its folder, or `NAME=DIR`.
+/// What a model of the command line is called, and where it lies: `DIR`, which has the name of its folder, `NAME=DIR`, or a
+/// name on the Hugging Face Hub, which is its name here as well, but for a revision.
 fn name_and_directory(argument: &str) -> (String, PathBuf) {
     let path = Path::new(argument);
+    if let Ok(whole) = path.canonicalize() {
+        let name = whole.file_name().map_or(argument.into(), |name| name.to_string_lossy());
+        return (name.into_owned(), path.into());
+    }
     match argument.split_once('=') {
-        Some((name, directory)) if !path.exists() && !name.is_empty() => (name.into(), directory.into()),
-        _ => {
-            let whole = path.canonicalize().unwrap_or_else(|_| path.into());
-            let name = whole.file_name().map_or(argument.into(), |name| name.to_string_lossy());
-            (name.into_owned(), path.into())
-        }
+        Some((name, directory)) if !name.is_empty() => (name.into(), directory.into()),
+        _ => (argument.split('@').next().unwrap_or(argument).into(), path.into()),
     }
 }
 
@@ -271,6 +273,7 @@ mod tests {
         assert_eq!(name(path.to_str().unwrap()), "mini");
         assert_eq!(name(&format!("{}/", path.display())), "mini");
         assert_eq!(name_and_directory("ours=some/where"), ("ours".to_string(), "some/where".into()));
+        assert_eq!(name_and_directory("owner/name@main"), ("owner/name".to_string(), "owner/name@main".into()));
         let odd = directory.path().join("a=b");
         std::fs::create_dir(&odd).unwrap();
         assert_eq!(name(odd.to_str().unwrap()), "a=b");

@@ -75,8 +75,8 @@ pub fn open(args: &Args) -> Result<Arc<App>> {
         keys,
         limits: limits(args),
         metrics,
-        body_memory: Semaphore::new((BODIES * args.max_body).max(BODY_MEMORY) / PERMIT_BYTES),
-        large_bodies: Semaphore::new(text_threads() / 2),
+        body_memory: Arc::new(Semaphore::new((BODIES * args.max_body).max(BODY_MEMORY) / PERMIT_BYTES)),
+        large_bodies: Arc::new(Semaphore::new(text_threads() / 2)),
         is_ending: AtomicBool::new(false),
     }))
 }

@@ -100,9 +100,16 @@ pub async fn ask<R: Route>(State(app): State<Arc<App>>, request: Request) -> Res
     let deadline = Instant::now() + timeout;
     let answer = async {
         let server = app.clone();
-        let turn = if bytes.len() > LARGE_BODY { app.large_bodies.acquire().await.ok() } else { None };
-        let prepared = blocking(move || prepare::<R>(server, named, &bytes)).await?;
-        drop((turn, memory));
+        let turn = match bytes.len() > LARGE_BODY {
+            true => app.large_bodies.clone().acquire_owned().await.ok(),
+            false => None,
+        };
+        let prepared = blocking(move || {
+            // Work that has begun goes on when its client has hung up, and so must its claims.
+            let _claims = (turn, memory);
+            prepare::<R>(server, named, &bytes)
+        });
+        let prepared = prepared.await?;
         let Prepared { asked, question, inputs, counts } = prepared;
         let ticket = asked.batcher.submit(inputs, deadline)?;
         let (pending, outputs) = ticket.outputs().await?;

@@ -41,6 +41,7 @@ pub async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Result<R
     let (bytes, memory) = read_body(&app, request).await?;
     let server = app.clone();
     let tokens = blocking(move || {
+        let _claim = memory;
         let body: Body = parse(&bytes)?;
         let model = server.models.pick(named.as_deref().or(body.model.as_deref()), "/tokenize", |_| true)?;
         let texts = body.inputs.as_slice();
@@ -51,7 +52,6 @@ pub async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Result<R
         serde_json::to_vec(&tokens).map_err(|error| ApiError::internal(error.to_string()))
     })
     .await?;
-    drop(memory);
     Ok(json_response(tokens))
 }
 
