@@ -84,7 +84,7 @@ fn is_aligned(x: &CubeTensor) -> bool {
         && strides.into_iter().all(|stride| (stride * size).is_multiple_of(ALIGNMENT))
 }
 
-/// Rows that tensor cores process at a time, in a sum over rows.
+/// Rows that tensor cores process at a time.
 const ROWS: usize = 64;
 
 /// Copies a matrix `[rows, columns]` into a larger one with rows of `stride` elements, filled up with zeros.
@@ -100,14 +100,14 @@ fn pad<E: Float>(x: &[E], padded: &mut [E], rows: u32, columns: u32, stride: u32
     }
 }
 
-/// Pads a contiguous matrix with zeros, so that its rows are aligned for the copy engine and, if a product sums over its
-/// rows, their number is a multiple of [`ROWS`]. Returns it unchanged on devices without a copy engine.
-fn aligned(x: &CubeTensor, over_rows: bool) -> CubeTensor {
+/// Pads a contiguous matrix with zeros, so that its rows are aligned for the copy engine and their number is a multiple of
+/// [`ROWS`]: products of other numbers of rows were wrong on CUDA. Returns it unchanged on devices without a copy engine.
+fn aligned(x: &CubeTensor) -> CubeTensor {
     let [rows, columns] = [x.meta.shape()[0], x.meta.shape()[1]];
     if !has_copy_engine(x) {
         return x.clone();
     }
-    let more_rows = if over_rows { rows.next_multiple_of(ROWS) } else { rows };
+    let more_rows = rows.next_multiple_of(ROWS);
     let stride = columns.next_multiple_of(ALIGNMENT / x.dtype.size());
     if (more_rows, stride) == (rows, columns) {
         return x.clone();
@@ -118,6 +118,17 @@ fn aligned(x: &CubeTensor, over_rows: bool) -> CubeTensor {
     pad::launch(&x.client, count, dim, buffer(x), buffer(&padded), sizes[0], sizes[1], sizes[2], element(x.dtype));
     *padded.meta = Metadata::new([more_rows, columns], [stride, 1]);
     padded
+}
+
+/// The first `rows` rows of a contiguous matrix, as a view.
+fn first_rows(mut x: CubeTensor, rows: usize) -> CubeTensor {
+    let [all, columns] = [x.meta.shape()[0], x.meta.shape()[1]];
+    if all > rows {
+        let rest = ((all - rows) * columns * x.dtype.size()) as u64;
+        x.handle.offset_end = Some(x.handle.offset_end.unwrap_or(0) + rest);
+        *x.meta = Metadata::new([rows, columns], [columns, 1]);
+    }
+    x
 }
 
 /// A transposed view of a matrix, or of each matrix of a batch.
@@ -149,18 +160,18 @@ impl Weights {
     /// The product of `x` `[R, I]` and the weights: `[R, O]`.
     pub fn apply(self, x: &CubeTensor, weight: &CubeTensor) -> CubeTensor {
         let weight = if self.transposed { transposed(weight) } else { weight.clone() };
-        multiply(x, &weight, x.dtype)
+        first_rows(multiply(&aligned(x), &weight, x.dtype), x.meta.shape()[0])
     }
 
     /// The gradient of `x`, `[R, I]`.
     pub fn input_gradient(self, weight: &CubeTensor, gradient: &CubeTensor) -> CubeTensor {
         let weight = if self.transposed { weight.clone() } else { transposed(weight) };
-        multiply(&aligned(gradient, false), &weight, gradient.dtype)
+        first_rows(multiply(&aligned(gradient), &weight, gradient.dtype), gradient.meta.shape()[0])
     }
 
     /// The gradient of the weights, in `f32`.
     pub fn gradient(self, x: &CubeTensor, gradient: &CubeTensor) -> CubeTensor {
-        let (x, gradient) = (aligned(x, true), aligned(gradient, true));
+        let (x, gradient) = (aligned(x), aligned(gradient));
         match self.transposed {
             true => multiply(&transposed(&gradient), &x, DType::F32),
             false => multiply(&transposed(&x), &gradient, DType::F32),
