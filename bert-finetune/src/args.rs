@@ -11,8 +11,13 @@ use bert_train::{Algorithm, Decay};
 use clap::{Args, Parser, Subcommand};
 
 use crate::description::Description;
+use crate::embedder::EmbedderArgs;
 use crate::option_values::at_least_1;
 use crate::presets::Preset;
+use crate::rank::RankArgs;
+use crate::search::SearchArgs;
+use crate::similarity::SimilarityArgs;
+use crate::tasks::embedding::EmbeddingPooling;
 use crate::tasks::kind::TaskKind;
 
 pub use crate::option_values::{ClassWeights, Combine, Freeze, Pooling};
@@ -50,6 +55,12 @@ pub enum Command {
     Predict(PredictArgs),
     /// Compute contextual embeddings of texts
     Embed(EmbedArgs),
+    /// Print how alike two texts are
+    Similarity(SimilarityArgs),
+    /// Find the texts of a corpus that are most like a query
+    Search(Box<SearchArgs>),
+    /// Rank texts for a query with a cross-encoder
+    Rank(RankArgs),
     /// Rewrite the report.html of a run
     Report(ReportArgs),
 }
@@ -113,8 +124,24 @@ pub struct TrainArgs {
     /// Distance in tokens between the starts of windows over a long text (question answering)
     #[arg(long, default_value_t = 128, value_name = "N")]
     pub doc_stride: usize,
+    /// Columns of texts that do not belong to --text, separated by commas (embedding)
+    #[arg(long, value_delimiter = ',', value_name = "COL")]
+    pub negative: Vec<String>,
+    /// Factor of cosines in the loss [default: 20] (embedding)
+    #[arg(long, value_name = "X")]
+    pub scale: Option<f64>,
+    /// How to pool token vectors [default: as the model's directory says, else mean] (embedding)
+    #[arg(long, value_enum)]
+    pub pooling: Option<EmbeddingPooling>,
+    /// Normalize vectors to length 1 (embedding)
+    #[arg(long)]
+    pub normalize: bool,
+    /// Examples to hold in memory at once, with the gradients of the whole batch (embedding)
+    #[arg(long, value_name = "N")]
+    pub mini_batch: Option<usize>,
     /// Metric that selects the best epoch: accuracy, f1, macro_f1, micro_f1, weighted_f1, mcc,
-    /// pearson or spearman, as far as the task has it [default: the task's own]
+    /// pearson, spearman, ndcg_at_10, mrr_at_10, accuracy_at_1 or recall_at_10, as far as the task
+    /// has it [default: the task's own]
     #[arg(long, value_name = "NAME")]
     pub metric: Option<String>,
     /// Passes over the training examples
@@ -141,7 +168,8 @@ pub struct TrainArgs {
     /// Maximum global gradient norm; 0 disables clipping
     #[arg(long, default_value_t = 1.0, value_name = "NORM")]
     pub clip: f64,
-    /// Maximum sequence length in tokens [default: 128; 384 for question answering]
+    /// Maximum sequence length in tokens [default: 128; 384 for question answering; for embeddings
+    /// as the model's directory says, else 128]
     #[arg(long, value_name = "N")]
     pub max_seq_len: Option<usize>,
     /// Weight classes inversely to their frequency in the training examples
@@ -319,30 +347,21 @@ pub struct EmbedArgs {
     /// The options that were given
     #[command(flatten)]
     pub given: Given,
-    /// Model directory
-    #[arg(long, value_name = "DIR")]
-    pub model: PathBuf,
+    /// How texts are embedded
+    #[command(flatten)]
+    pub embedder: EmbedderArgs,
     /// Texts
     #[command(flatten)]
     pub texts: TextArgs,
     /// Columns of a table
     #[command(flatten)]
     pub columns: TextColumns,
-    /// How to pool token vectors into one per text: mean, cls, max or pooler; none keeps all
-    #[arg(long, value_enum, default_value = "mean")]
-    pub pooling: Pooling,
     /// Hidden layers, where 0 is the embeddings' output: -1, or -1,-2,-3,-4, or -4..-1
     #[arg(long, default_value = "-1", allow_hyphen_values = true)]
     pub layers: Layers,
     /// How to combine several layers
     #[arg(long, value_enum, default_value = "concat")]
     pub combine: Combine,
-    /// Normalize vectors to length 1
-    #[arg(long)]
-    pub normalize: bool,
-    /// Maximum sequence length in tokens; longer texts are truncated [default: the model's]
-    #[arg(long, value_name = "N")]
-    pub max_seq_len: Option<usize>,
     /// Maximum number of texts to embed together; fewer take less memory [default: 512 per core]
     #[arg(long, value_parser = at_least_1, value_name = "N")]
     pub batch_size: Option<usize>,

@@ -7,10 +7,12 @@ use bert_cli::input::columns::Column;
 use bert_cli::input::header::ColumnSource;
 use bert_cli::input::table::TableOptions;
 use bert_model::file::{read_text, replace_file};
+use bert_model::pipeline::SentenceTransformer;
 use bert_model::pipeline::tags::{TagReader, TagScheme};
 use bert_model::{BertConfig, Error, Result, Tokenizer};
 use serde::{Deserialize, Serialize};
 
+use crate::tasks::embedding::EmbeddingSettings;
 use crate::tasks::kind::TaskKind;
 
 const FILE: &str = "finetune.json";
@@ -54,6 +56,9 @@ pub struct Description {
     pub no_answer_threshold: Option<f64>,
     /// The metric that decides which epoch is best.
     pub metric: String,
+    /// How embeddings are learned.
+    #[serde(default, skip_serializing_if = "EmbeddingSettings::is_usual")]
+    pub embedding: EmbeddingSettings,
 }
 
 impl Description {
@@ -72,7 +77,7 @@ impl Description {
         if let Some(asked) = task.filter(|asked| *asked != description.task) {
             return Err(contradicted(asked, &path, description.task));
         }
-        let description = Self { source: ColumnSource::Remembered, ..description };
+        let description = Self { source: ColumnSource::Remembered, ..description }.of_model(directory);
         let positions = config.max_position_embeddings;
         let length = description.max_seq_len;
         let check = |good: bool, key: &str, found: usize, expected: String| match good {
@@ -106,8 +111,21 @@ impl Description {
             })?,
         };
         let labels = config.labels()?.unwrap_or_default();
+        let length = match SentenceTransformer::read(directory)? {
+            Some(how) if !task.joins_pairs() => how.max_length.unwrap_or(config.max_position_embeddings),
+            _ => config.max_position_embeddings,
+        };
+        let usual = Self::usual(task, length.min(config.max_position_embeddings));
         let tag_scheme = TagReader::of_labels(&labels).scheme();
-        Ok(Self { tag_scheme, ..Self::usual(task, config.max_position_embeddings) })
+        Ok(Self { tag_scheme, ..usual }.of_model(directory))
+    }
+
+    /// The same for a model in this directory, which says how texts are embedded.
+    pub fn of_model(mut self, directory: &Path) -> Self {
+        if !self.task.joins_pairs() {
+            self.embedding.model = directory.into();
+        }
+        self
     }
 
     /// The usual columns.
@@ -117,7 +135,7 @@ impl Description {
             task,
             text: text.into(),
             text_pair: text_pair.map(Into::into),
-            label: Some("label".into()),
+            label: task.label.map(Into::into),
             choices: Vec::new(),
             header: true,
             source: ColumnSource::Usual,
@@ -129,6 +147,7 @@ impl Description {
             doc_stride: 128,
             no_answer_threshold: None,
             metric: task.main_metric.into(),
+            embedding: EmbeddingSettings::default(),
         }
     }
 
@@ -146,7 +165,7 @@ impl Description {
     /// # Errors
     /// Those of [`Tokenizer::check_fits`] and [`Tokenizer::check_fits_pairs`].
     pub fn check_fits(&self, config: &BertConfig, tokenizer: &Tokenizer) -> Result<()> {
-        match self.task.reads_pairs || self.text_pair.is_some() {
+        match self.task.reads_pairs || self.text_pair.is_some() && self.task.joins_pairs() {
             true => tokenizer.check_fits_pairs(config),
             false => tokenizer.check_fits(config),
         }
@@ -155,7 +174,7 @@ impl Description {
     /// The metric that decides; the task's own if the one that is named is of another.
     pub(crate) fn main_metric(&self) -> &'static str {
         let named = self.task.metrics.iter().find(|name| **name == self.metric);
-        named.copied().unwrap_or(self.task.main_metric)
+        named.copied().unwrap_or(self.task.usual_metric(self.label.is_some()))
     }
 
     /// The column that a name or number stands for.

@@ -11,7 +11,7 @@ use crate::args::{EmbedArgs, EvaluateArgs, Pooling, PredictArgs, TrainArgs};
 use crate::tasks::kind::TaskKind;
 
 /// Options that only some tasks have a use for, which [`crate::tasks::kind::Facts::options`] lists.
-const OF_SOME_TASKS: [&str; 12] = [
+const OF_SOME_TASKS: [&str; 17] = [
     "text-pair",
     "choices",
     "token-column",
@@ -24,6 +24,11 @@ const OF_SOME_TASKS: [&str; 12] = [
     "choice",
     "n-best",
     "no-answer-threshold",
+    "negative",
+    "scale",
+    "pooling",
+    "normalize",
+    "mini-batch",
 ];
 
 /// Options that describe labeled files.
@@ -124,7 +129,16 @@ pub fn check_embed(args: &EmbedArgs, source: Option<&Input>, layers: usize) -> R
     let mut rules = Vec::from(column_rules(source.is_some(), format, &["text", "no-header", "keep"]));
     rules.extend([
         only_if(has_lines, &["keep"], ".npy and .safetensors hold vectors alone; write .jsonl"),
-        only_if(args.pooling != Pooling::Pooler, &["layers", "combine"], "the pooler reads the last layer"),
+        only_if(
+            args.embedder.pooling != Some(Pooling::None),
+            &["windows"],
+            "--pooling none keeps every token's vector",
+        ),
+        only_if(
+            args.embedder.pooling != Some(Pooling::Pooler),
+            &["layers", "combine"],
+            "the pooler reads the last layer",
+        ),
         only_if(layers > 1, &["combine"], "there is one layer; name several with --layers"),
     ]);
     args.given.check(&rules)

@@ -55,7 +55,7 @@ fn evaluate_part<T: Task>(
     let NamedDevice { device, .. } = select_device(&common.device, common.quiet)?;
     let pipeline = open_pipeline(task, model, &device)?;
     let (data, mut kept) = data.keeping(keep.to_vec());
-    let mut examples = task.read(&data)?;
+    let mut examples = task.read_held_out(&data)?;
     let mut rows: Vec<KeptRow> = examples.iter().map(|_| kept.next_row()).collect::<Result<_>>()?;
     if let Some(settings) = held_out_by {
         // Examples with a defect are left out before some are held out.

@@ -11,16 +11,22 @@ impl Cli {
     /// # Errors
     /// If a model is neither there nor to be had.
     pub fn fetch_models(&mut self) -> Result<()> {
-        let (model, common) = match &mut self.command {
-            None => (self.train.model.as_mut(), &self.train.common),
-            Some(Command::Train(args)) => (args.model.as_mut(), &args.common),
-            Some(Command::Evaluate(args)) => (Some(&mut args.model), &args.common),
-            Some(Command::Predict(args)) => (Some(&mut args.model), &args.common),
-            Some(Command::Embed(args)) => (Some(&mut args.model), &args.common),
+        let (models, common) = match &mut self.command {
+            None => (vec![self.train.model.as_mut()], &self.train.common),
+            Some(Command::Train(args)) => (vec![args.model.as_mut()], &args.common),
+            Some(Command::Evaluate(args)) => (vec![Some(&mut args.model)], &args.common),
+            Some(Command::Predict(args)) => (vec![Some(&mut args.model)], &args.common),
+            Some(Command::Embed(args)) => (vec![Some(&mut args.embedder.model)], &args.common),
+            Some(Command::Similarity(args)) => (vec![Some(&mut args.embedder.model)], &args.common),
+            Some(Command::Search(args)) => {
+                let args = &mut **args;
+                (vec![Some(&mut args.embedder.model), args.rerank.as_mut()], &args.common)
+            }
+            Some(Command::Rank(args)) => (vec![Some(&mut args.model)], &args.common),
             Some(Command::Report(_)) => return Ok(()),
         };
-        if let Some(model) = model {
-            *model = model_directory(model, common.quiet)?;
+        for model in models.into_iter().flatten() {
+            *model = model_directory(&*model, common.quiet)?;
         }
         Ok(())
     }

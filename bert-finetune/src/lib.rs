@@ -3,7 +3,7 @@
 //! [`data`] reads files, [`tasks`] defines each task's inputs, loss and answers, [`features`]
 //! computes what the heads read, and [`metrics`] scores predictions. [`train`] fine-tunes,
 //! [`predict`] answers, [`mod@evaluate`] measures, [`embed`] computes vectors that [`vectors`] writes,
-//! and [`report`] shows a run. [`description`] is what a model directory records about its head.
+//! [`similarity`], [`search`] and [`rank`] compare texts, and [`report`] shows a run. [`description`] is what a model directory records about its head.
 //! [`args`] is the command line, with [`presets`] and its validated form in [`settings`]; [`effect`]
 //! refuses options without effect. [`output`], [`meter`] and [`truncated`] tell about results,
 //! progress and texts that were cut, and [`demo`] is the run without options.
@@ -18,18 +18,24 @@ pub mod demo;
 pub mod description;
 pub mod effect;
 pub mod embed;
+pub mod embedder;
 pub mod evaluate;
 pub mod features;
 mod hub;
 pub mod meter;
 pub mod metrics;
+pub mod nearest;
+pub mod npy;
 mod option_values;
 pub mod output;
 pub mod predict;
 pub mod presets;
+pub mod rank;
 pub mod report;
 pub mod resume;
+pub mod search;
 pub mod settings;
+pub mod similarity;
 pub mod tasks;
 pub mod train;
 pub mod truncated;

@@ -19,7 +19,7 @@ use bert_finetune::predict::predict;
 use bert_finetune::settings::FinetuneSettings;
 use bert_finetune::tasks::any::{AnyTask, open_task_for};
 use bert_finetune::train::{self, FinetuneOutcome};
-use bert_finetune::{demo, for_task, report};
+use bert_finetune::{demo, for_task, rank, report, search, similarity};
 use bert_model::pretrained::load_config;
 use bert_train::{Ended, Interrupt};
 use clap::Parser;
@@ -42,6 +42,9 @@ fn run(mut cli: Cli) -> Result<ExitCode> {
         Some(Command::Evaluate(args)) => run_evaluate(args),
         Some(Command::Predict(args)) => run_predict(args),
         Some(Command::Embed(args)) => run_embed(args),
+        Some(Command::Similarity(args)) => similarity::run(args).map(|()| ExitCode::SUCCESS),
+        Some(Command::Search(args)) => search::run(args).map(|()| ExitCode::SUCCESS),
+        Some(Command::Rank(args)) => rank::run(args).map(|()| ExitCode::SUCCESS),
         Some(Command::Report(args)) => run_report(args),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use bert_model::pipeline::SentenceTransformer;
 use bert_model::pretrained::load_config;
 use bert_model::{Error, Result};
 use bert_train::run_directory::read_run;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::args::{Freeze, TrainArgs};
 use crate::description::{Description, SHORTEST_SEQUENCE};
 use crate::effect::check_train;
+use crate::tasks::embedding::EmbeddingSettings;
 
 /// Default output directory of a run on the sample.
 pub const DEFAULT_OUTPUT: &str = "runs/finetune";
@@ -54,6 +56,9 @@ pub struct FinetuneSettings {
     pub clip: f64,
     /// Number of epochs without improvement after which training stops.
     pub early_stop: Option<u64>,
+    /// Examples to hold in memory at once, where the loss looks at the whole batch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mini_batch: Option<usize>,
     /// Whether classes are weighted inversely to their frequency.
     pub class_weights: bool,
     /// Which parameters to train.
@@ -145,6 +150,7 @@ impl FinetuneSettings {
             weight_decay: args.weight_decay,
             clip: args.clip,
             early_stop: args.early_stop,
+            mini_batch: args.mini_batch,
             class_weights: args.class_weights.is_some(),
             adaptation,
             seed: args.common.seed,
@@ -176,6 +182,9 @@ impl FinetuneSettings {
         let length = self.description.max_seq_len;
         let shortest = format!("at least {SHORTEST_SEQUENCE}");
         check(length >= SHORTEST_SEQUENCE, "--max-seq-len", length.to_string(), &shortest)?;
+        let scale = self.description.embedding.scale;
+        check(scale > 0.0 && scale.is_finite(), "--scale", scale.to_string(), "a number above 0")?;
+        check(self.mini_batch != Some(0), "--mini-batch", "0".into(), "at least 1")?;
         check(self.description.doc_stride > 0, "--doc-stride", "0".into(), "at least 1")?;
         check(self.adaptation != Adaptation::Lora { rank: 0 }, "--lora", "0".into(), "at least 1")
     }
@@ -223,17 +232,30 @@ fn describe(args: &TrainArgs, model: &Path) -> Result<Description> {
     };
     // Do not let the default length exceed the model's positions.
     let positions = load_config(model).map_or(usize::MAX, |config| config.max_position_embeddings);
-    let length = args.max_seq_len.unwrap_or(task.max_seq_len.min(positions));
+    let own_length =
+        if task.joins_pairs() { None } else { SentenceTransformer::read(model)?.and_then(|how| how.max_length) };
+    let length = args.max_seq_len.unwrap_or(own_length.unwrap_or(task.max_seq_len).min(positions));
     let usual = args.preset.map_or_else(|| Description::usual(task, length), |preset| preset.description(length));
     // Explicit options override the preset.
     let usual = args.columns.over(usual, args.label.as_deref());
+    let is_labeled = usual.label.is_some();
+    let metric = if task.labeled_metric.is_some() { task.usual_metric(is_labeled).into() } else { usual.metric };
+    let embedding = EmbeddingSettings {
+        negatives: args.negative.clone(),
+        scale: args.scale.unwrap_or(usual.embedding.scale),
+        pooling: args.pooling,
+        normalize: args.normalize,
+        ..usual.embedding
+    };
     Ok(Description {
         token_column: args.token_column.clone(),
         tag_column: args.tag_column.clone(),
         doc_stride: args.doc_stride,
-        metric: args.metric.clone().unwrap_or(usual.metric),
+        metric: args.metric.clone().unwrap_or(metric),
+        embedding,
         ..usual
-    })
+    }
+    .of_model(model))
 }
 
 /// Whether the directory contains a run on the built-in sample.

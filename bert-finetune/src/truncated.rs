@@ -78,6 +78,13 @@ pub fn warn_of_training(texts: usize, length: usize) {
     }
 }
 
+/// Warns on stderr if so many texts of a comparison or a search were truncated.
+pub fn warn_of_comparison(texts: u64) {
+    if texts > 0 {
+        eprintln!("warning: {texts} text(s) longer than the model reads were truncated");
+    }
+}
+
 /// The number that a warning about truncated texts names: that of the row, else the place among the arguments.
 pub fn number(row: &KeptRow, index: usize) -> u64 {
     row.row.unwrap_or(index as u64 + 1)

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bert_cli::hub::model_directory;
+use bert_model::model::SentenceEncoder;
 use bert_model::pipeline::{
     Builder, Checkpoint, ChoiceProcessor, EmbeddingProcessor, FromCheckpoint, MaskProcessor, Pipeline, Processor,
     QuestionProcessor, TaggingProcessor, TextEmbedder,
 };
-use bert_model::{BertConfig, Error, Result, Tokenizer};
+use bert_model::{BertConfig, BertModel, Error, Result, Tokenizer};
 use burn::tensor::Device;
 
 use crate::batching::{BatchLimits, Batcher, Scheduler, Source};
@@ -171,8 +172,7 @@ impl<'a> Opener<'a> {
             Head::None => model.embed = Some(self.serve(&model.name, self.build(&checkpoint)?)),
             Head::Masks => {
                 let filler = self.build::<MaskProcessor>(&checkpoint)?;
-                let encoder = filler.model().bert.clone();
-                let embedder = TextEmbedder::builder().device(self.device.clone()).build_with(&checkpoint, encoder)?;
+                let embedder = self.embedder_around(filler.model().bert.clone(), &checkpoint)?;
                 model.fill = Some(self.serve(&model.name, filler));
                 model.embed = Some(self.serve(&model.name, embedder));
             }
@@ -186,6 +186,15 @@ impl<'a> Opener<'a> {
             Head::Choices => model.choose = Some(self.serve(&model.name, self.build(&checkpoint)?)),
         }
         Ok(model)
+    }
+
+    /// An embedder that shares an encoder's weights, unless the directory puts dense layers of its own behind it.
+    fn embedder_around(&self, bert: BertModel, checkpoint: &Checkpoint) -> Result<TextEmbedder> {
+        if checkpoint.sentence_transformer()?.is_some() {
+            return self.build(checkpoint);
+        }
+        let encoder = SentenceEncoder { bert, dense: Vec::new() };
+        TextEmbedder::builder().device(self.device.clone()).build_with(checkpoint, encoder)
     }
 
     fn build<P: FromCheckpoint>(&self, checkpoint: &Checkpoint) -> Result<Pipeline<P>> {

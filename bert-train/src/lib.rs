@@ -36,7 +36,7 @@ pub use checkpoint::Checkpoints;
 pub use communicator::{Communicator, Solo};
 pub use gradients::GradientSum;
 pub use interrupt::Interrupt;
-pub use objective::{Evaluation, Losses, Objective};
+pub use objective::{Evaluation, Losses, Masks, Objective};
 pub use optimizer::{Algorithm, Optimizer, OptimizerConfig};
 pub use plan::{Plan, SaveInterval};
 pub use precision::{LossScale, Precision};

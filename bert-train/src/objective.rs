@@ -1,5 +1,6 @@
 //! What a training run learns: how a batch becomes a loss, and how the model is evaluated.
 
+use bert_model::ops::dropout;
 use bert_model::{Error, Result};
 use burn::module::Module;
 use burn::prelude::*;
@@ -16,6 +17,13 @@ pub trait Objective: Sync {
     /// that of the micro-batch.
     fn split(&self, batch: Self::Batch, parts: usize) -> Vec<Self::Batch>;
 
+    /// Splits a part, which one worker computes, into pieces that are processed one after another, each with its own
+    /// backward pass, so that only one is in memory at a time. Their losses must add up to that of the part. All parts of
+    /// a micro-batch come here at the same time, so that losses that depend on other parts can exchange what they need.
+    fn pieces(&self, _model: &Self::Model, part: Self::Batch, _masks: Masks) -> Vec<Self::Batch> {
+        vec![part]
+    }
+
     /// Number of sequences in a micro-batch or in a part of one.
     fn sequences(&self, batch: &Self::Batch) -> usize;
 
@@ -28,6 +36,21 @@ pub trait Objective: Sync {
     /// If the data cannot be read.
     fn evaluate(&mut self, _model: &Self::Model, _step: u64) -> Result<Evaluation> {
         Ok(Evaluation::default())
+    }
+}
+
+/// The dropout masks of a part of a micro-batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Masks {
+    pub(super) seed: u64,
+    pub(super) first_sequence: usize,
+}
+
+impl Masks {
+    /// Starts the masks of the part's sequences from index `sequence` on, on this thread: a forward pass that follows has
+    /// the masks of the whole micro-batch, however often it is computed.
+    pub fn begin(&self, sequence: usize) {
+        dropout::seed(self.seed, self.first_sequence + sequence);
     }
 }
 

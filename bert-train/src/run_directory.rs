@@ -24,7 +24,7 @@ pub enum IfExists {
 }
 
 /// The files that a run writes; no other file in the directory is ever removed.
-const RUN_FILES: [&str; 18] = [
+const RUN_FILES: [&str; 26] = [
     "corpus.tokens",
     "corpus.partial",
     "split.tokens",
@@ -43,6 +43,14 @@ const RUN_FILES: [&str; 18] = [
     "evaluation.json",
     "finetune.json",
     "checkpoints",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "1_Pooling",
+    "2_Dense",
+    "2_Normalize",
+    "3_Dense",
+    "3_Normalize",
 ];
 const MODEL: &str = "model.safetensors";
 const LOCK: &str = ".lock";

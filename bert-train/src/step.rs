@@ -1,14 +1,14 @@
 //! One training step: split the batch among the cores, forward and backward pass, clip, update.
 
 use bert_model::ops::optimizer::Reading;
-use bert_model::ops::{dropout, hash, tape};
+use bert_model::ops::{hash, tape};
 use bert_model::{Error, Result, Workers};
 use burn::module::Module;
 use serde_json::{Map, Value};
 
 use super::communicator::Communicator;
 use super::gradients::{GradientSum, OrderedSum};
-use super::objective::{LossSum, Losses, Objective};
+use super::objective::{LossSum, Losses, Masks, Objective};
 use super::plan::Plan;
 use super::precision::{LossScale, Precision};
 use super::state::TrainingState;
@@ -137,13 +137,20 @@ fn forward_backward<O: Objective>(
     let sum = OrderedSum::new(gradients, shards.len());
     let device = model.devices().first().cloned().unwrap_or_default();
     let work = shards.into_iter().zip(sum.turns()).map(|(shard, turns)| (shard, turns, model.clone().fork(&device)));
-    workers.run(work.collect(), |(Shard { batch, first_sequence }, mut turns, model)| {
-        dropout::seed(seed, first_sequence);
-        let (losses, tape) = tape::record(plan.gradient_checkpointing, || objective.loss(&model, batch));
-        let loss = loss_scale.scaled(losses.total.clone());
-        tape.backward(loss, |part| turns.take(|gradients| gradients.add(&model, part)));
-        losses
-    })
+    let losses = workers.run(work.collect(), |(Shard { batch, first_sequence }, mut turns, model)| {
+        let masks = Masks { seed, first_sequence };
+        let mut sequences = 0;
+        let mut learn = |piece: O::Batch| {
+            masks.begin(sequences);
+            sequences += objective.sequences(&piece);
+            let (losses, tape) = tape::record(plan.gradient_checkpointing, || objective.loss(&model, piece));
+            let loss = loss_scale.scaled(losses.total.clone());
+            tape.backward(loss, |part| turns.take(|gradients| gradients.add(&model, part)));
+            losses
+        };
+        objective.pieces(&model, batch, masks).into_iter().map(&mut learn).collect::<Vec<_>>()
+    });
+    losses.into_iter().flatten().collect()
 }
 
 /// The dropout seed of a micro-batch, a function of the run's seed and the micro-batch's position, so that a resumed run

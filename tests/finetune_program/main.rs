@@ -17,6 +17,7 @@ mod program;
 mod questions;
 mod runs;
 mod sample;
+mod sentences;
 mod sequences;
 mod tables;
 mod tags;

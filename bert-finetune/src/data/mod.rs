@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`bert_cli::input::table`] | texts with classes, numbers or many labels, from `.csv`, `.tsv` and `.jsonl` |
 //! | [`choices`] | multiple choice, from the same formats |
+//! | [`pairs`] | pairs of texts, with negatives or scores, from the same formats |
 //! | [`conll`] | tagged words |
 //! | [`squad`] | questions about passages |
 //!
@@ -11,6 +12,7 @@
 
 pub mod choices;
 pub mod conll;
+pub mod pairs;
 pub mod squad;
 
 use std::path::PathBuf;

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`classification`], [`multi_label`] | scikit-learn with `zero_division=0` |
 //! | [`regression`] | SciPy |
+//! | [`retrieval`] | sentence-transformers' `InformationRetrievalEvaluator` |
 //! | [`entities`] | seqeval and CoNLL's `conlleval` |
 //! | [`squad`] | the official SQuAD v1.1 and v2.0 scripts |
 //!
@@ -13,6 +14,7 @@ pub mod classification;
 pub mod entities;
 pub mod multi_label;
 pub mod regression;
+pub mod retrieval;
 pub mod squad;
 
 /// Results of the original tools, computed by `tests/golden/make_metric_goldens.py`.

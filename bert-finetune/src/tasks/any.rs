@@ -5,6 +5,7 @@ use std::path::Path;
 use bert_model::{Result, Tokenizer};
 use bert_train::run_directory::check_has_model;
 
+use super::embedding::EmbeddingTask;
 use super::kind::TaskKind;
 use super::multiple_choice::MultipleChoiceTask;
 use super::question_answering::QuestionAnsweringTask;
@@ -23,6 +24,8 @@ pub enum AnyTask {
     QuestionAnswering(QuestionAnsweringTask),
     /// Choices.
     MultipleChoice(MultipleChoiceTask),
+    /// Vectors of texts.
+    Embedding(EmbeddingTask),
 }
 
 /// Runs the same generic code on a task of any kind.
@@ -34,6 +37,7 @@ macro_rules! for_task {
             $crate::tasks::any::AnyTask::Tagging($task) => $body,
             $crate::tasks::any::AnyTask::QuestionAnswering($task) => $body,
             $crate::tasks::any::AnyTask::MultipleChoice($task) => $body,
+            $crate::tasks::any::AnyTask::Embedding($task) => $body,
         }
     };
 }

@@ -12,7 +12,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::any::AnyTask;
-use super::{multiple_choice, question_answering, sequence, tagging};
+use super::{embedding, multiple_choice, question_answering, sequence, tagging};
 use crate::data::Files;
 use crate::description::Description;
 
@@ -24,9 +24,10 @@ pub static REGISTRY: [TaskKind; COUNT] = [
     TaskKind(&tagging::TAGGING),
     TaskKind(&question_answering::QUESTION_ANSWERING),
     TaskKind(&multiple_choice::MULTIPLE_CHOICE),
+    TaskKind(&embedding::EMBEDDING),
 ];
 
-const COUNT: usize = 6;
+const COUNT: usize = 7;
 
 /// What is known of a task without a file.
 #[derive(Debug)]
@@ -41,12 +42,16 @@ pub struct Facts {
     pub problem_type: Option<ProblemType>,
     /// The default metric for selecting the best epoch.
     pub main_metric: &'static str,
+    /// The metric that selects the best epoch where files have labels, if that is another one.
+    pub labeled_metric: Option<&'static str>,
     /// The metrics that can select the best epoch; of all of them, higher is better.
     pub metrics: &'static [&'static str],
     /// The default for the longest sequence, in tokens.
     pub max_seq_len: usize,
     /// The usual columns of the text and of a second one.
     pub columns: (&'static str, Option<&'static str>),
+    /// The usual column of the label; `None` if files have none.
+    pub label: Option<&'static str>,
     /// Whether the model always reads two texts.
     pub reads_pairs: bool,
     /// Whether labeled files are tables whose columns can be named.
@@ -74,6 +79,18 @@ impl TaskKind {
             kind.architecture == architecture && kind.problem_type.is_none_or(|problem_type| problem_type == problem)
         };
         REGISTRY.iter().find(is_kind).copied()
+    }
+}
+
+impl TaskKind {
+    /// The metric that decides unless another one is named.
+    pub fn usual_metric(&self, is_labeled: bool) -> &'static str {
+        self.labeled_metric.filter(|_| is_labeled).unwrap_or(self.main_metric)
+    }
+
+    /// Whether a pair of texts is read as one sequence, with a token type for each.
+    pub fn joins_pairs(&self) -> bool {
+        *self != Self(&embedding::EMBEDDING)
     }
 }
 

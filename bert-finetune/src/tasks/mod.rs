@@ -5,6 +5,7 @@
 //! [`any`] makes one of them from the description of a head.
 
 pub mod any;
+pub mod embedding;
 pub mod kind;
 mod labels;
 pub mod multiple_choice;
@@ -17,8 +18,11 @@ use std::path::Path;
 use bert_cli::input::kind::Input;
 use bert_cli::warning::warn_once;
 use bert_model::pipeline::{HeadProcessor, Processor};
-use bert_model::{Error, Result};
-use burn::tensor::Tensor;
+use bert_model::pretrained::weights::Weights;
+use bert_model::pretrained::{self, Loaded, load_weights_partial};
+use bert_model::{BertConfig, Error, Pretrained, Result, Tokenizer};
+use bert_train::Adaptation;
+use burn::tensor::{Device, Tensor};
 use serde_json::{Map, Value};
 
 use crate::report::Mistake;
@@ -108,6 +112,14 @@ pub trait Task: Clone + Send + Sync {
     /// no answer), by the examples to evaluate.
     fn prepare(&mut self, _examples: &[Self::Example]) {}
 
+    /// Reads labeled examples to judge a model by.
+    ///
+    /// # Errors
+    /// As [`Task::read`].
+    fn read_held_out(&self, input: &Input) -> Result<Vec<Self::Example>> {
+        self.read(input)
+    }
+
     /// Reads examples without labels, one at a time, from a file or from the standard input.
     ///
     /// # Errors
@@ -132,6 +144,19 @@ pub trait Task: Clone + Send + Sync {
     /// If the task has no classes.
     fn balance(&mut self, _examples: &[Self::Example]) -> Result<()> {
         Err(Error::Usage("--class-weights: only classification and tagging have classes to weigh".into()))
+    }
+
+    /// Refuses to learn where nothing would.
+    ///
+    /// # Errors
+    /// If all that the loss depends on is frozen.
+    fn check_adaptation(&self, _adaptation: Adaptation) -> Result<()> {
+        Ok(())
+    }
+
+    /// The loss, if that of an example depends on the others of its batch; then [`Task::loss`] is that of a batch alone.
+    fn joint(&self) -> Option<&dyn JointLoss<Self>> {
+        None
     }
 
     /// The weighted number of loss terms of an input with this target, for instance of its labeled words.
@@ -178,6 +203,56 @@ pub trait Task: Clone + Send + Sync {
 
     /// The metric that selects the best epoch; higher is better.
     fn main_metric(&self) -> &'static str;
+
+    /// A model whose parameters are drawn from `seed`.
+    fn fresh_model(&self, config: &BertConfig, seed: u64, device: &Device) -> ModelOf<Self> {
+        ModelOf::<Self>::init_seeded(config, seed, device)
+    }
+
+    /// The model of a checkpoint; what the checkpoint lacks of pooler and head is drawn from `seed`.
+    ///
+    /// # Errors
+    /// If a tensor of the encoder is missing or malformed.
+    fn load_model(
+        &self,
+        weights: &Weights,
+        config: &BertConfig,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Loaded<ModelOf<Self>>> {
+        load_weights_partial(weights, config.clone(), seed, device)
+    }
+
+    /// Writes a model directory without `finetune.json`.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    fn save_model(
+        &self,
+        directory: &Path,
+        model: &ModelOf<Self>,
+        config: &BertConfig,
+        tokenizer: &Tokenizer,
+    ) -> Result<()> {
+        pretrained::save(directory, model, config, tokenizer)
+    }
+
+    /// The task with the model that was saved.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn saved(&self, directory: &Path, device: &Device) -> Result<(Self, ModelOf<Self>)> {
+        Ok((self.clone(), pretrained::load(directory, device)?.model))
+    }
+}
+
+/// A loss that looks at all examples of a batch together, through a vector for each of their sequences.
+pub trait JointLoss<T: Task>: Sync {
+    /// The vectors `[S, W]` of the sequences of a part of a batch, from their hidden states `[S, T, H]`.
+    fn vectors(&self, model: &ModelOf<T>, hidden: Tensor<3>, inputs: &[&InputOf<T>]) -> Tensor<2>;
+
+    /// The sum of the loss terms of a batch, shape `[1]`, from the vectors of all its sequences.
+    fn loss(&self, vectors: Tensor<2>, targets: &[&T::Target]) -> Tensor<1>;
 }
 
 /// The weights of balanced classes: examples / (classes · examples of the class), as scikit-learn's "balanced";

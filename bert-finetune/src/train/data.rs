@@ -30,16 +30,21 @@ pub(super) fn read_data<T: Task>(settings: &FinetuneSettings, files: &Files, tas
         leave_out(task, &mut examples, defects, path);
         Ok::<_, Error>(examples)
     };
+    let read_held_out = |path: &Path| {
+        let mut examples = task.read_held_out(&Input::new(path))?;
+        leave_out(task, &mut examples, &[Defect::Unlabeled], path);
+        Ok::<_, Error>(examples)
+    };
     let mut training = read(&files.training, &[Defect::Unlabeled, Defect::Misplaced])?;
     let evaluation = match &files.evaluation {
-        Some(path) => read(path, &[Defect::Unlabeled])?,
+        Some(path) => read_held_out(path)?,
         None => set_aside(&mut training, settings.eval_share, mix(&[settings.split_seed, SPLIT])),
     };
     if training.is_empty() {
         let expected = "more, so that one can be held out (or --eval FILE, or --eval-share 0)";
         return Err(Error::file(&files.training, format!("{} example(s)", evaluation.len()), expected));
     }
-    let test = files.test.as_deref().map(|path| read(path, &[Defect::Unlabeled])).transpose()?.unwrap_or_default();
+    let test = files.test.as_deref().map(read_held_out).transpose()?.unwrap_or_default();
     let files = files.all().map(|path| describe_file(path)).collect::<Result<Vec<_>>>()?;
     Ok(LabeledData { training, evaluation, test, files: files.into() })
 }

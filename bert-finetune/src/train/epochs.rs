@@ -5,6 +5,7 @@ use bert_train::permutation::{Permutation, mix};
 use bert_train::{StepBatches, StepSource};
 use serde::{Deserialize, Serialize};
 
+use super::joint::Joint;
 use crate::features::Item;
 use crate::tasks::Task;
 
@@ -15,6 +16,7 @@ const ORDER: u64 = 22;
 pub struct Batch<'a, T: Task> {
     pub items: Vec<Item<'a, T>>,
     pub terms: f64,
+    pub(super) joint: Joint<'a, T>,
 }
 
 /// The next batch, as saved in checkpoints.
@@ -69,6 +71,6 @@ impl<'a, T: Task> StepSource for EpochSource<'a, T> {
             self.batches.clear();
         }
         let cursor = serde_json::to_value(self.cursor).map_err(|error| Error::Setting(error.to_string()))?;
-        Ok(Some(StepBatches { batches: vec![Batch { items, terms }], tokens, epoch, cursor }))
+        Ok(Some(StepBatches { batches: vec![Batch { items, terms, joint: Joint::Alone }], tokens, epoch, cursor }))
     }
 }

@@ -1,11 +1,12 @@
 //! `bert-finetune train`: from a model and labeled files to the model of the best epoch.
 //!
-//! `data` reads the examples, `start` puts a head on the encoder, `epochs` draws batches, `objective` computes the loss
-//! and keeps the best epoch, `best` compares two of them, `once` trains with one seed, and `seeds` with several.
+//! `data` reads the examples, `start` puts a head on the encoder, `epochs` draws batches, `joint` collects
+//! what a loss needs of the whole batch, `objective` computes the loss and keeps the best epoch, `best` compares two of them, `once` trains with one seed, and `seeds` with several.
 
 mod best;
 mod data;
 mod epochs;
+mod joint;
 mod objective;
 mod once;
 mod seeds;

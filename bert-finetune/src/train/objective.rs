@@ -6,17 +6,19 @@ use bert_cli::warning::warn_once;
 use bert_model::Result;
 use bert_model::pipeline::Processor;
 use bert_model::workers::split_by_length;
-use bert_train::{Evaluation, Losses};
-use burn::tensor::Device;
+use bert_train::{Evaluation, Losses, Masks};
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
 use serde_json::{Map, Value};
 
 use super::best::{compare, is_defined};
 use super::data::LabeledData;
 use super::epochs::Batch;
+use super::joint::{Joint, Meeting, Member, Wanted};
 use super::once::Run;
 use crate::features::{Encoded, Item, hidden_states};
 use crate::report::EvaluationRecord;
-use crate::tasks::{Defect, InputOf, ModelOf, OutputOf, OutputsOf, Task};
+use crate::tasks::{Defect, InputOf, JointLoss, ModelOf, OutputOf, OutputsOf, Task};
 
 /// The best epoch, whose model is kept.
 #[derive(Debug, Clone)]
@@ -64,26 +66,97 @@ impl<T: Task> FineTuning<'_, T> {
     }
 }
 
+impl<T: Task> FineTuning<'_, T> {
+    /// What the loss of the whole batch wants of the vectors of each piece, which are computed without a graph here.
+    fn meet(
+        &self,
+        model: &ModelOf<T>,
+        loss: &dyn JointLoss<T>,
+        member: Member<T>,
+        pieces: &[Vec<Item<T>>],
+        masks: Masks,
+    ) -> Vec<Wanted> {
+        let Run { task, device, .. } = self.run;
+        let model = model.clone().no_grad();
+        let (mut all, mut width, mut done) = (Vec::new(), 0, 0);
+        for items in pieces {
+            masks.begin(done);
+            done += sequences(items);
+            let inputs: Vec<&InputOf<T>> = items.iter().map(|item| item.input).collect();
+            let vectors = loss.vectors(&model, hidden_states(task, &model, items, &device.clone().autodiff()), &inputs);
+            [_, width] = vectors.dims();
+            all.extend(to_host(vectors));
+        }
+        let counts: Vec<usize> = pieces.iter().map(|items| sequences(items)).collect();
+        member.meet(loss, all, width, device).divide(&counts)
+    }
+}
+
+fn to_host(vectors: Tensor<2>) -> Vec<f32> {
+    vectors.into_data().iter::<f32>().collect()
+}
+
+/// The number of sequences of some items.
+fn sequences<T: Task>(items: &[Item<T>]) -> usize {
+    items.iter().map(|item| T::Processor::sequences(item.input).len()).sum()
+}
+
 impl<'a, T: Task> bert_train::Objective for FineTuning<'a, T> {
     type Model = ModelOf<T>;
     type Batch = Batch<'a, T>;
 
     fn split(&self, batch: Self::Batch, parts: usize) -> Vec<Self::Batch> {
-        let Batch { items, terms } = batch;
+        let Batch { items, terms, .. } = batch;
+        let Run { task, settings, .. } = self.run;
+        let targets: Vec<&T::Target> = items.iter().map(|item| item.target).collect();
         let parts = split_by_length(items, Item::tokens, parts);
-        parts.into_iter().map(|items| Batch { items, terms }).collect()
+        let mut members = match task.joint() {
+            Some(_) if parts.len() > 1 || settings.mini_batch.is_some() => Meeting::of(parts.len(), targets, terms),
+            _ => Vec::new(),
+        }
+        .into_iter();
+        let part = |items| Batch { items, terms, joint: members.next().map_or(Joint::Alone, Joint::Meeting) };
+        parts.into_iter().map(part).collect()
+    }
+
+    fn pieces(&self, model: &Self::Model, part: Self::Batch, masks: Masks) -> Vec<Self::Batch> {
+        let Some(size) = self.run.settings.mini_batch else { return vec![part] };
+        let Batch { items, terms, joint } = part;
+        // What is in memory at once is shared by all workers.
+        let (workers, member) = match joint {
+            Joint::Meeting(member) => (member.parts(), Some(member)),
+            _ => (1, None),
+        };
+        let pieces: Vec<Vec<Item<T>>> = items.chunks(size.div_ceil(workers).max(1)).map(<[Item<T>]>::to_vec).collect();
+        let joints: Vec<Joint<T>> = match (self.run.task.joint(), member) {
+            (Some(loss), Some(member)) => {
+                self.meet(model, loss, member, &pieces, masks).into_iter().map(Joint::Met).collect()
+            }
+            _ => pieces.iter().map(|_| Joint::Alone).collect(),
+        };
+        pieces.into_iter().zip(joints).map(|(items, joint)| Batch { items, terms, joint }).collect()
     }
 
     fn sequences(&self, batch: &Self::Batch) -> usize {
-        batch.items.iter().map(|item| T::Processor::sequences(item.input).len()).sum()
+        sequences(&batch.items)
     }
 
     fn loss(&self, model: &Self::Model, batch: Self::Batch) -> Losses {
         let Run { task, device, .. } = self.run;
-        let hidden = hidden_states(task, model, &batch.items, &device.clone().autodiff());
+        let Batch { items, terms, joint } = batch;
+        let hidden = hidden_states(task, model, &items, &device.clone().autodiff());
         let (inputs, targets): (Vec<&InputOf<T>>, Vec<&T::Target>) =
-            batch.items.iter().map(|item| (item.input, item.target)).unzip();
-        Losses { total: task.loss(model, hidden, &inputs, &targets) / batch.terms, parts: Vec::new() }
+            items.iter().map(|item| (item.input, item.target)).unzip();
+        let total = match (task.joint(), joint) {
+            (Some(loss), Joint::Meeting(member)) => {
+                let vectors = loss.vectors(model, hidden, &inputs);
+                let [_, width] = vectors.dims();
+                member.meet(loss, to_host(vectors.clone()), width, device).loss(vectors)
+            }
+            (Some(loss), Joint::Met(wanted)) => wanted.loss(loss.vectors(model, hidden, &inputs)),
+            _ => task.loss(model, hidden, &inputs, &targets) / terms,
+        };
+        Losses { total, parts: Vec::new() }
     }
 
     fn evaluate(&mut self, model: &Self::Model, step: u64) -> Result<Evaluation> {

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use bert_cli::program::select_device;
 use bert_model::device::NamedDevice;
-use bert_model::pretrained::{load_config, save};
-use bert_model::{BertConfig, Error, Result, Tokenizer, load};
+use bert_model::pretrained::load_config;
+use bert_model::{BertConfig, Error, Result, Tokenizer};
 use bert_train::checkpoint::{check_settings, sha256_of};
 use bert_train::permutation::mix;
 use bert_train::run_directory::{check_has_model, read_run, result_of};
@@ -92,12 +92,13 @@ pub(super) fn run_once(
     let config = with_head(config, &description, &labels);
     for_task!(task, task => {
         let mut task = task;
+        task.check_adaptation(settings.adaptation)?;
         let data = read_data(settings, files, &task)?;
         if settings.class_weights {
             task.balance(&data.training)?;
         }
         let directory = RunDirectory::open(&run.output, run.if_exists)?;
-        let model = directory.prepared(initial_model(settings, keeps_head, &config, &device, run.quiet))?;
+        let model = directory.prepared(initial_model(&task, settings, keeps_head, &config, &device, run.quiet))?;
         let run = Run { settings, run, description, config, tokenizer, task, device, interrupt };
         run.train(model, &data, directory, name)
     })
@@ -285,11 +286,10 @@ impl<T: Task> Run<'_, T> {
         let test = match data.test.is_empty() {
             true => None,
             false => {
-                let kept = load(path, device)?;
-                let mut task = task.clone();
+                let (mut task, kept) = task.saved(path, device)?;
                 task.tune(&best.metrics);
                 let encoded = Encoded::new(&task, &data.test, &self.config)?;
-                Some(evaluate(&task, &kept.model, &data.test, &encoded, device)?.0)
+                Some(evaluate(&task, &kept, &data.test, &encoded, device)?.0)
             }
         };
         report::record_test(path, best.epoch, test.as_ref())?;
@@ -305,7 +305,7 @@ impl<T: Task> Run<'_, T> {
 
     /// Writes the model with merged adapters, and the no-answer threshold from `metrics`.
     pub(super) fn save(&self, directory: &Path, model: &ModelOf<T>, metrics: &Map<String, Value>) -> Result<()> {
-        save(directory, &model.clone().materialize(), &self.config, &self.tokenizer)?;
+        self.task.save_model(directory, &model.clone().materialize(), &self.config, &self.tokenizer)?;
         let threshold = metrics.get("no_answer_threshold").and_then(Value::as_f64);
         let no_answer_threshold = self.description.no_answer_threshold.map(|usual| threshold.unwrap_or(usual));
         Description { no_answer_threshold, ..self.description.clone() }.save(directory)

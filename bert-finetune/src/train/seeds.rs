@@ -77,14 +77,19 @@ pub fn run_all(
     Ok(FinetuneOutcome { ended: Ended::Finished, summary })
 }
 
-/// Copies the files of a finished run, each atomically, except for `run.json` and subdirectories.
+/// Copies the files of a finished run, each atomically, except for `run.json`; of its subdirectories those of modules, not
+/// the checkpoints.
 fn copy_files(from: &Path, to: &Path) -> Result<()> {
     for entry in fs::read_dir(from).map_err(Error::io(from, "read"))? {
         let path = entry.map_err(Error::io(from, "read"))?.path();
-        let Some(name) = path.file_name().filter(|name| path.is_file() && *name != ".lock" && *name != "run.json")
-        else {
+        let is_left = |name: &std::ffi::OsStr| [".lock", "checkpoints", "run.json"].iter().any(|left| name == *left);
+        let Some(name) = path.file_name().filter(|name| !is_left(name)) else { continue };
+        if path.is_dir() {
+            let target = to.join(name);
+            fs::create_dir_all(&target).map_err(Error::io(&target, "make the directory"))?;
+            copy_files(&path, &target)?;
             continue;
-        };
+        }
         let staging = to.join(format!(".{}", name.to_string_lossy()));
         fs::copy(&path, &staging).map_err(Error::io(&staging, "write"))?;
         fs::rename(&staging, to.join(name)).map_err(Error::io(to.join(name), "write"))?;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use bert_model::pretrained::load_weights_partial;
 use bert_model::pretrained::weights::Weights;
 use bert_model::{BertConfig, BertForTokenClassification, Pretrained, Result};
 use bert_train::permutation::mix;
@@ -11,6 +10,7 @@ use burn::tensor::Device;
 use crate::description::Description;
 use crate::output::warn;
 use crate::settings::FinetuneSettings;
+use crate::tasks::{ModelOf, Task};
 
 /// Tag that keeps this random stream independent of the run's others.
 const HEAD: u64 = 23;
@@ -48,20 +48,21 @@ pub(super) fn fit_to_head(labels: Vec<String>, architecture: &str, checkpoint: &
 
 /// Loads the encoder with a new head, or with the checkpoint's own if `keeps_head` (for instance a
 /// question-answering model that is trained further).
-pub(super) fn initial_model<M: Pretrained>(
+pub(super) fn initial_model<T: Task>(
+    task: &T,
     settings: &FinetuneSettings,
     keeps_head: bool,
     config: &BertConfig,
     device: &Device,
     quiet: bool,
-) -> Result<M> {
+) -> Result<ModelOf<T>> {
     let seed = mix(&[settings.seed, HEAD]);
     if settings.from_scratch {
-        return Ok(M::init_seeded(config, seed, device));
+        return Ok(task.fresh_model(config, seed, device));
     }
     let weights = Weights::open(&settings.model)?;
-    let weights = if keeps_head { weights } else { weights.without(M::HEADS) };
-    let loaded = load_weights_partial::<M>(&weights, config.clone(), seed, device)?;
+    let weights = if keeps_head { weights } else { weights.without(ModelOf::<T>::HEADS) };
+    let loaded = task.load_model(&weights, config, seed, device)?;
     warn(&settings.model, loaded.left_aside().as_deref());
     let unexpected: Vec<&str> =
         loaded.initialized.iter().map(String::as_str).filter(|n| n.contains("pooler")).collect();

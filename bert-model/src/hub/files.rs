@@ -82,13 +82,12 @@ fn modules(snapshot: &mut Snapshot<'_>) -> Result<String> {
 
 /// The tokenizer in one of its two forms, if there is one.
 fn tokenizer(snapshot: &mut Snapshot<'_>, folder: &str) -> Result<bool> {
-    for file in ["tokenizer_config.json", "special_tokens_map.json"] {
+    for file in ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"] {
         snapshot.file(&format!("{folder}{file}"))?;
     }
     if snapshot.file(&format!("{folder}tokenizer.json"))?.is_some() {
         return Ok(true);
     }
-    snapshot.file(&format!("{folder}added_tokens.json"))?;
     Ok(snapshot.file(&format!("{folder}vocab.txt"))?.is_some())
 }
 

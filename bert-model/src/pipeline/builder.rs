@@ -99,7 +99,9 @@ impl<P: FromCheckpoint> Builder<P> {
     /// # Errors
     /// As [`Builder::open`].
     pub fn build(self, checkpoint: &Checkpoint) -> Result<Pipeline<P>> {
-        self.build_from(checkpoint, |device| P::load(&checkpoint.weights, checkpoint.config.clone(), device))
+        self.build_from(checkpoint, |processor, device| {
+            processor.load(&checkpoint.weights, checkpoint.config.clone(), device)
+        })
     }
 
     /// Makes the pipeline around a model of the checkpoint that is on the device already, such as the encoder of another
@@ -108,19 +110,20 @@ impl<P: FromCheckpoint> Builder<P> {
     /// # Errors
     /// As [`Builder::open`].
     pub fn build_with(self, checkpoint: &Checkpoint, model: P::Model) -> Result<Pipeline<P>> {
-        self.build_from(checkpoint, |_| Ok(Loaded::new(model, checkpoint.config.clone())))
+        self.build_from(checkpoint, |_, _| Ok(Loaded::new(model, checkpoint.config.clone())))
     }
 
     fn build_from(
         self,
         checkpoint: &Checkpoint,
-        load: impl FnOnce(&Device) -> Result<Loaded<P::Model>>,
+        load: impl FnOnce(&P, &Device) -> Result<Loaded<P::Model>>,
     ) -> Result<Pipeline<P>> {
         let processor = P::from_checkpoint(checkpoint, self.max_length, &self.options)?;
         let device = match self.device {
             Some(device) => device,
             None => device::select("auto")?.device,
         };
-        Ok(Pipeline { batch_tokens: self.batch_tokens, ..Pipeline::new(load(&device)?, processor, &device)? })
+        let loaded = load(&processor, &device)?;
+        Ok(Pipeline { batch_tokens: self.batch_tokens, ..Pipeline::new(loaded, processor, &device)? })
     }
 }

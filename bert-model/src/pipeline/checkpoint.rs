@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::sentence_transformers::{
+    SentenceTransformer, cross_encoder_activation, encoder_directory, tokenizer_length,
+};
 use super::tags::TagScheme;
 use crate::config::BertConfig;
 use crate::error::{Error, Result};
@@ -24,7 +27,7 @@ pub struct Checkpoint {
     pub weights: Weights,
     /// The tokenizer, which fits the model.
     pub tokenizer: Tokenizer,
-    /// Where `finetune.json` may lie.
+    /// Where `finetune.json` and the files of sentence-transformers may lie.
     directory: Option<PathBuf>,
 }
 
@@ -49,8 +52,9 @@ impl Checkpoint {
     /// If `config.json`, weights or tokenizer are missing or malformed, or tokenizer and model do not fit.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self> {
         let directory = &*model_directory(directory)?;
-        let (config, tokenizer) = (load_config(directory)?, Tokenizer::load(directory)?);
-        Self::new(config, Weights::open(directory)?, tokenizer, Some(directory.into()))
+        let encoder = encoder_directory(directory)?;
+        let (config, tokenizer) = (load_config(&encoder)?, Tokenizer::load(&encoder)?);
+        Self::new(config, Weights::open(encoder)?, tokenizer, Some(directory.into()))
     }
 
     /// Takes the contents of `config.json`, `model.safetensors` and `tokenizer.json`.
@@ -69,6 +73,28 @@ impl Checkpoint {
     fn new(config: BertConfig, weights: Weights, tokenizer: Tokenizer, directory: Option<PathBuf>) -> Result<Self> {
         tokenizer.check_fits(&config)?;
         Ok(Self { config, weights, tokenizer, directory })
+    }
+
+    /// How sentence-transformers embeds texts with this model; `None` if the directory is not one of that library.
+    ///
+    /// # Errors
+    /// As [`SentenceTransformer::read`].
+    pub fn sentence_transformer(&self) -> Result<Option<SentenceTransformer>> {
+        self.directory.as_ref().map_or(Ok(None), SentenceTransformer::read)
+    }
+
+    /// The activation that `config_sentence_transformers.json` names for a cross-encoder.
+    pub(super) fn cross_encoder_activation(&self) -> Result<Option<String>> {
+        self.directory.as_ref().map_or(Ok(None), |directory| cross_encoder_activation(directory))
+    }
+
+    /// The longest sequence of a cross-encoder: as requested, else as in training, else as the tokenizer's configuration
+    /// says, as far as the model has positions.
+    pub(super) fn cross_encoder_length(&self, requested: Option<usize>) -> Result<usize> {
+        let of_tokenizer = self.directory.as_ref().map_or(Ok(None), |directory| tokenizer_length(directory))?;
+        let usual = self.max_length(None)?;
+        requested
+            .map_or(Ok(of_tokenizer.map_or(usual, |length| length.min(usual))), |length| self.max_length(Some(length)))
     }
 
     /// The settings in the directory's `finetune.json`; all unset without one.

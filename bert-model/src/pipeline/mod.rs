@@ -31,11 +31,13 @@ mod builder;
 mod checkpoint;
 mod choosing;
 mod classification;
+mod cross_encoder;
 mod embedding;
 mod filling;
 mod pairs;
 mod processor;
 mod questions;
+pub mod sentence_transformers;
 mod tagging;
 pub mod tags;
 
@@ -57,8 +59,10 @@ pub use builder::{Builder, FromCheckpoint};
 pub use checkpoint::Checkpoint;
 pub use choosing::{Choice, ChoiceInput, ChoiceProcessor, MultipleChoice};
 pub use classification::{Classification, ClassificationProcessor, TextClassifier, highest};
+pub use cross_encoder::CrossEncoderProcessor;
 pub use embedding::{
-    Combine, EmbeddingOptions, EmbeddingProcessor, Layers, Pooling, TextEmbedder, TextInput, TokenEmbeddings,
+    Combine, EmbeddingOptions, EmbeddingProcessor, EmbeddingRequest, Layers, PooledTokens, Pooling, TextEmbedder,
+    TextInput, TokenEmbeddings, Windows,
 };
 pub use filling::{FilledMask, FilledText, MaskFiller, MaskProcessor, MaskedInput, Prediction, best_pieces};
 pub use pairs::{NextSentenceProcessor, PairScorer, PairScorerBuilder};
@@ -67,6 +71,7 @@ pub use questions::{
     Answer, AnswerSpan, Candidate, QuestionAnswerer, QuestionOptions, QuestionProcessor, QuestionWindow, RankedSpans,
     SpanScores,
 };
+pub use sentence_transformers::{Prompts, SentenceTransformer, Similarity};
 pub use tagging::{Entity, TaggedText, TaggingProcessor, TaggingWindow, TokenClassifier, Words};
 
 /// A model on a device with its [`Processor`] and its threads.
@@ -132,9 +137,9 @@ impl<P: Processor> Pipeline<P> {
     /// # Errors
     /// As [`Builder::open`].
     pub fn with_processor(directory: impl AsRef<Path>, processor: P, device: &Device) -> Result<Self> {
-        let directory = model_directory(directory)?;
+        let directory = sentence_transformers::encoder_directory(&model_directory(directory)?)?;
         let config = load_config(&directory)?;
-        Self::new(P::load(&Weights::open(directory)?, config, device)?, processor, device)
+        Self::new(processor.load(&Weights::open(directory)?, config, device)?, processor, device)
     }
 
     /// The answer to each request, in their order.

@@ -7,7 +7,7 @@ use std::path::Path;
 use burn::tensor::Device;
 use burn::tensor::activation::softmax;
 
-use super::{Builder, Checkpoint, ClassificationProcessor, FromCheckpoint, Pipeline, Processor, TextClassifier};
+use super::{Builder, Checkpoint, CrossEncoderProcessor, FromCheckpoint, Pipeline, Processor};
 use crate::config::BertConfig;
 use crate::error::{Error, Result};
 use crate::model::{BertForNextSentencePrediction, BertInput};
@@ -30,7 +30,7 @@ pub struct PairScorer(Scorer);
 #[derive(Debug)]
 enum Scorer {
     NextSentence(Pipeline<NextSentenceProcessor>),
-    Classifier(TextClassifier),
+    CrossEncoder(Pipeline<CrossEncoderProcessor>),
 }
 
 /// Opens a [`PairScorer`] with other settings than the defaults.
@@ -38,7 +38,7 @@ enum Scorer {
 #[must_use = "a builder does nothing until `open` or `from_bytes`"]
 pub struct PairScorerBuilder {
     next_sentence: Builder<NextSentenceProcessor>,
-    classifier: Builder<ClassificationProcessor>,
+    cross_encoder: Builder<CrossEncoderProcessor>,
 }
 
 impl PairScorerBuilder {
@@ -60,9 +60,9 @@ impl PairScorerBuilder {
     fn each(
         self,
         next_sentence: impl FnOnce(Builder<NextSentenceProcessor>) -> Builder<NextSentenceProcessor>,
-        classifier: impl FnOnce(Builder<ClassificationProcessor>) -> Builder<ClassificationProcessor>,
+        cross_encoder: impl FnOnce(Builder<CrossEncoderProcessor>) -> Builder<CrossEncoderProcessor>,
     ) -> Self {
-        Self { next_sentence: next_sentence(self.next_sentence), classifier: classifier(self.classifier) }
+        Self { next_sentence: next_sentence(self.next_sentence), cross_encoder: cross_encoder(self.cross_encoder) }
     }
 
     /// Opens a model directory as Hugging Face or this project's programs write it.
@@ -93,7 +93,7 @@ impl PairScorerBuilder {
             return Ok(PairScorer(Scorer::NextSentence(self.next_sentence.build(checkpoint)?)));
         }
         match weights.shape("classifier.weight") {
-            Some(&[1, _]) => Ok(PairScorer(Scorer::Classifier(self.classifier.build(checkpoint)?))),
+            Some(&[1, _]) => Ok(PairScorer(Scorer::CrossEncoder(self.cross_encoder.build(checkpoint)?))),
             found => {
                 let found = found.map_or("neither".into(), |shape| format!("a classifier of {} labels", shape[0]));
                 Err(Error::file(weights.path(), found, "a next-sentence head, or a classifier of one label"))
@@ -129,20 +129,25 @@ impl PairScorer {
     }
 
     /// The score of each pair: with a next-sentence head the probability that the second text follows the first, from
-    /// 0 to 1; with a classifier of one label what [`Classification::score`](super::Classification::score) is: the head's
-    /// output as it is, or a probability if `problem_type` in config.json says classification.
+    /// 0 to 1; with a classifier of one label (a cross-encoder) the head's output through the activation that its
+    /// configuration names, or else the sigmoid, as sentence-transformers does.
     ///
     /// # Errors
     /// If a text cannot be tokenized. A pair that is longer than the model reads is an error for a next-sentence head,
     /// which judges where the texts meet and end; a classifier's is truncated, the longer side first.
     pub fn score<A: AsRef<str>, B: AsRef<str>>(&self, pairs: &[(A, B)]) -> Result<Vec<f32>> {
+        let requests: Vec<(&str, &str)> = pairs.iter().map(|(a, b)| (a.as_ref(), b.as_ref())).collect();
         match &self.0 {
-            Scorer::NextSentence(pipeline) => {
-                pipeline.run(&pairs.iter().map(|(a, b)| (a.as_ref(), b.as_ref())).collect::<Vec<_>>())
-            }
-            Scorer::Classifier(classifier) => {
-                Ok(classifier.classify_pairs(pairs)?.into_iter().map(|answer| answer.score).collect())
-            }
+            Scorer::NextSentence(pipeline) => pipeline.run(&requests),
+            Scorer::CrossEncoder(pipeline) => pipeline.run(&requests),
+        }
+    }
+
+    /// How many pairs have been truncated so far.
+    pub fn truncated_count(&self) -> u64 {
+        match &self.0 {
+            Scorer::NextSentence(pipeline) => pipeline.truncated_count(),
+            Scorer::CrossEncoder(pipeline) => pipeline.truncated_count(),
         }
     }
 
@@ -150,7 +155,7 @@ impl PairScorer {
     pub fn config(&self) -> &BertConfig {
         match &self.0 {
             Scorer::NextSentence(pipeline) => pipeline.config(),
-            Scorer::Classifier(classifier) => classifier.config(),
+            Scorer::CrossEncoder(pipeline) => pipeline.config(),
         }
     }
 
@@ -158,7 +163,7 @@ impl PairScorer {
     pub fn warning(&self) -> Option<&str> {
         match &self.0 {
             Scorer::NextSentence(pipeline) => pipeline.warning(),
-            Scorer::Classifier(classifier) => classifier.warning(),
+            Scorer::CrossEncoder(pipeline) => pipeline.warning(),
         }
     }
 }

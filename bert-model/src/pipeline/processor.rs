@@ -32,7 +32,7 @@ pub trait Processor: Send + Sync {
     ///
     /// # Errors
     /// As [`load_weights`]: every parameter must be in the checkpoint.
-    fn load(weights: &Weights, config: BertConfig, device: &Device) -> Result<Loaded<Self::Model>> {
+    fn load(&self, weights: &Weights, config: BertConfig, device: &Device) -> Result<Loaded<Self::Model>> {
         load_weights(weights, config, device)
     }
 

@@ -54,7 +54,7 @@ fn embeddings_are_the_means_of_hidden_states_whatever_stands_beside_them() {
     let embedder = pipeline(TextEmbedder::builder(), "BertForMaskedLM");
     let vectors = embedder.embed(&TEXTS).unwrap();
     for (text, vector) in TEXTS.iter().zip(&vectors) {
-        let hidden = embedder.model().encode(collate(&[&sequence(text, None)], 0, &Device::flex()));
+        let hidden = embedder.model().bert.encode(collate(&[&sequence(text, None)], 0, &Device::flex()));
         let mean: Vec<f32> = hidden.mean_dim(1).into_data().iter::<f32>().collect();
         assert!(close(vector, &mean), "{text:?}");
     }
@@ -214,8 +214,23 @@ fn pairs_are_scored_by_either_head() {
         assert!((score - expected[0]).abs() < 1e-5);
     }
     let classifier = pipeline(TextClassifier::builder(), "BertForSequenceClassification-regression");
-    let expected: Vec<f32> = classifier.classify_pairs(&pairs).unwrap().iter().map(|answer| answer.score).collect();
-    assert_eq!(open("BertForSequenceClassification-regression").unwrap().score(&pairs).unwrap(), expected);
+    let logits: Vec<f32> = classifier.classify_pairs(&pairs).unwrap().iter().map(|answer| answer.score).collect();
+    let sigmoid: Vec<f32> = logits.iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect();
+    assert!(close(&open("BertForSequenceClassification-regression").unwrap().score(&pairs).unwrap(), &sigmoid));
+    let (config, weights, tokenizer) = parts("BertForSequenceClassification-regression");
+    let with = |key: &str| String::from_utf8(config.clone()).unwrap().replacen('{', &format!("{{{key},"), 1);
+    let score = |key: &str| PairScorer::from_bytes(with(key).as_bytes(), weights.clone(), &tokenizer);
+    for key in [
+        r#""sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}"#,
+        r#""sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity""#,
+    ] {
+        assert!(close(&score(key).unwrap().score(&pairs).unwrap(), &logits), "{key}");
+    }
+    let error = score(r#""sentence_transformers": {"activation_fn": "mine.Steep"}"#).unwrap_err().to_string();
+    assert!(
+        error.contains("`sentence_transformers.activation_fn` is \"mine.Steep\", expected a class of torch.nn"),
+        "{error}"
+    );
     let error = open("BertForSequenceClassification").unwrap_err().to_string();
     assert!(error.contains("found a classifier of 3 labels, expected a next-sentence head"), "{error}");
 }

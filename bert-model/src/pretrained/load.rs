@@ -232,7 +232,7 @@ impl ModuleMapper for Loader<'_> {
 }
 
 /// A row-major `[rows, columns]` matrix as row-major `[columns, rows]`.
-pub(super) fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+pub(crate) fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     /// Side of the blocks in which the matrix is walked, so that both sides stay in the cache.
     const BLOCK: usize = 32;
     let mut output = vec![0.0; values.len()];

@@ -15,6 +15,7 @@ use crate::config::BertConfig;
 use crate::model::{
     BertForMaskedLM, BertForMultipleChoice, BertForNextSentencePrediction, BertForPreTraining,
     BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification, BertModel, Initializer,
+    SentenceEncoder,
 };
 
 pub use load::{Loaded, fill, load, load_config, load_partial, load_weights, load_weights_partial};
@@ -43,6 +44,16 @@ impl Pretrained for BertModel {
 
     fn initialize(initializer: &mut Initializer) -> Self {
         Self::init_with_pooler(initializer)
+    }
+}
+
+/// Saved as its BERT alone: the dense layers have files of their own.
+impl Pretrained for SentenceEncoder {
+    const ARCHITECTURE: &'static str = BertModel::ARCHITECTURE;
+    const HEADS: &'static [&'static str] = &[];
+
+    fn initialize(initializer: &mut Initializer) -> Self {
+        Self::init_with(initializer)
     }
 }
 

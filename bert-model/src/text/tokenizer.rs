@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use tokenizers::normalizers::{self, Lowercase, NormalizerWrapper};
 use tokenizers::{PostProcessor, TruncationParams};
 
 use super::long::Cuts;
@@ -176,6 +177,22 @@ impl Tokenizer {
             .with_truncation(Some(parameters))
             .map_err(|error| Error::Setting(format!("maximum length {max_length}: {error}")))?;
         Ok(truncating)
+    }
+
+    /// A tokenizer that lowercases texts before it normalizes them, as `do_lower_case` of sentence-transformers asks even
+    /// of a cased vocabulary. Special tokens within a text are left as they are.
+    ///
+    /// # Errors
+    /// If the normalizers cannot be joined.
+    pub fn lowercasing(&self) -> Result<Self> {
+        let own = self.inner.get_normalizer().cloned();
+        let all = std::iter::once(NormalizerWrapper::Lowercase(Lowercase)).chain(own).collect();
+        let mut lowercasing = self.clone();
+        lowercasing
+            .inner
+            .with_normalizer(Some(normalizers::Sequence::new(all)))
+            .map_err(|error| Error::Setting(format!("lowercasing: {error}")))?;
+        Ok(lowercasing)
     }
 
     /// Checks that a model has a row for every id of the vocabulary, and a token type for every one

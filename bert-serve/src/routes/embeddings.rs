@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bert_model::pipeline::{EmbeddingProcessor, Processor, TokenEmbeddings};
+use bert_model::pipeline::{EmbeddingProcessor, EmbeddingRequest, Processor, TokenEmbeddings};
 use serde::{Deserialize, Serialize};
 
 use super::ask::{Asked, Route, TextOrPair};
@@ -250,7 +250,7 @@ impl Route for Similarity {
 
 /// One vector is asked for each text.
 pub fn of_texts(texts: &[String]) -> Vec<Request<'_>> {
-    texts.iter().map(|text| (text.as_str(), false)).collect()
+    texts.iter().map(|text| EmbeddingRequest::text(text)).collect()
 }
 
 /// Texts that are read one by one.

@@ -1,0 +1,108 @@
+//! `bert-finetune rank`: texts by how well they answer a question, as a cross-encoder judges each of them.
+
+use std::path::PathBuf;
+
+use bert_cli::args::{Common, TextArgs, column_rules};
+use bert_cli::given::Given;
+use bert_cli::input::columns::Column;
+use bert_cli::input::kind::Input;
+use bert_cli::input::read_inputs;
+use bert_cli::input::table::TableOptions;
+use bert_cli::program::{print_line, select_device};
+use bert_model::device::NamedDevice;
+use bert_model::pipeline::PairScorer;
+use bert_train::Progress;
+use clap::Args;
+use serde_json::json;
+
+use crate::nearest::Best;
+use crate::search::WINDOW;
+use crate::truncated::warn_of_comparison;
+
+/// Options of `bert-finetune rank`.
+#[derive(Debug, Args)]
+pub struct RankArgs {
+    /// The options that were given
+    #[command(flatten)]
+    pub given: Given,
+    /// Cross-encoder directory: a classifier of one label
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// Text that the others are ranked for
+    #[arg(long, value_name = "TEXT")]
+    pub query: String,
+    /// Texts to rank
+    #[command(flatten)]
+    pub texts: TextArgs,
+    /// Text column of a table
+    #[arg(long, default_value = "text", value_name = "COL")]
+    pub text: String,
+    /// Tables have no header; columns are numbered from 1
+    #[arg(long)]
+    pub no_header: bool,
+    /// Number of texts to print [default: all]
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<usize>,
+    /// Maximum sequence length in tokens; of a longer pair, the longer text is truncated [default:
+    /// the model's]
+    #[arg(long, value_name = "N")]
+    pub max_seq_len: Option<usize>,
+    /// Options shared by all commands
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Prints the texts, best first.
+///
+/// # Errors
+/// If the model, the device or the texts cannot be used.
+pub fn run(args: &RankArgs) -> anyhow::Result<()> {
+    let source = args.texts.source()?;
+    let format = source.as_ref().and_then(Input::table_format);
+    args.given.check(&column_rules(source.is_some(), format, &["text", "no-header"]))?;
+    let scorer = open_scorer(args)?;
+    let columns =
+        TableOptions { header: !args.no_header, ..TableOptions::texts(Column::parse(&args.text, !args.no_header)?) };
+    let mut texts: Box<dyn Iterator<Item = bert_model::Result<String>>> = match &source {
+        Some(input) => Box::new(read_inputs(input, &columns)?.map(|row| Ok(row?.text))),
+        None => Box::new(args.texts.texts.iter().cloned().map(Ok)),
+    };
+    let mut progress = Progress::new("ranking", None, 0, args.common.quiet || source.is_none());
+    let mut best = Best::new(args.top_k.unwrap_or(usize::MAX));
+    let mut done = 0;
+    loop {
+        let window: Vec<String> = texts.by_ref().take(WINDOW).collect::<bert_model::Result<_>>()?;
+        if window.is_empty() {
+            break;
+        }
+        let pairs: Vec<(&str, &str)> = window.iter().map(|text| (args.query.as_str(), text.as_str())).collect();
+        for (place, score) in scorer.score(&pairs)?.into_iter().enumerate() {
+            best.offer(score, done + place, || window[place].clone());
+        }
+        done += window.len();
+        progress.update(done as u64, "texts");
+    }
+    progress.finish();
+    warn_of_comparison(scorer.truncated_count());
+    for hit in best.into_hits() {
+        let (index, text, score) = (hit.index, hit.payload, hit.score);
+        match (args.common.json, source.is_some()) {
+            (true, true) => print_line(json!({"row": index + 1, "index": index, "text": text, "score": score}))?,
+            (true, false) => print_line(json!({"index": index, "text": text, "score": score}))?,
+            (false, _) => print_line(format_args!("{score:.4}\t{index}\t{}", one_line(&text)))?,
+        }
+    }
+    Ok(())
+}
+
+fn open_scorer(args: &RankArgs) -> anyhow::Result<PairScorer> {
+    let NamedDevice { device, .. } = select_device(&args.common.device, args.common.quiet)?;
+    let builder = PairScorer::builder().device(device);
+    let builder = args.max_seq_len.into_iter().fold(builder, |builder, length| builder.max_length(length));
+    Ok(builder.open(&args.model)?)
+}
+
+/// A text without the characters that would break a line of a table.
+pub(crate) fn one_line(text: &str) -> String {
+    text.replace(['\t', '\n', '\r'], " ")
+}

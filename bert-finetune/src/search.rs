@@ -1,0 +1,293 @@
+//! `bert-finetune search`: the texts of a corpus that are most like a query. Every text is compared, one window of the
+//! corpus at a time, so that memory does not depend on the corpus.
+
+use std::path::{Path, PathBuf};
+
+use bert_cli::args::{Common, column_rules};
+use bert_cli::given::Given;
+use bert_cli::input::columns::Column;
+use bert_cli::input::kind::{Format, Input};
+use bert_cli::input::read_inputs;
+use bert_cli::input::table::TableOptions;
+use bert_cli::program::{print_line, select_device};
+use bert_model::device::NamedDevice;
+use bert_model::pipeline::{Combine, Layers, PairScorer, Similarity, TextEmbedder};
+use bert_model::workers::split_evenly;
+use bert_model::{Error, Result, Workers};
+use bert_train::Progress;
+use burn::tensor::Device;
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::embedder::EmbedderArgs;
+use crate::nearest::{Best, Hit};
+use crate::npy::Matrix;
+use crate::rank::one_line;
+use crate::truncated::warn_of_comparison;
+
+/// Texts that are held in memory at once.
+pub(crate) const WINDOW: usize = 4096;
+
+/// Hits that are scored again, for each one that is printed.
+const CANDIDATES_PER_HIT: usize = 10;
+
+/// Options of `bert-finetune search`.
+#[derive(Debug, Args)]
+pub struct SearchArgs {
+    /// The options that were given
+    #[command(flatten)]
+    pub given: Given,
+    /// How texts are embedded; the prompt is that of the queries [default: the model's `query`]
+    #[command(flatten)]
+    pub embedder: EmbedderArgs,
+    /// File of texts to search: .txt (one per line), .jsonl, .csv or .tsv, each also .gz or .zst; -
+    /// for stdin
+    #[arg(long, value_name = "FILE")]
+    pub corpus: PathBuf,
+    /// Format of the corpus [default: by the file's extension; stdin: txt]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub input_format: Option<Format>,
+    /// Text column of tables
+    #[arg(long, default_value = "text", value_name = "COL")]
+    pub text: String,
+    /// Tables have no header; columns are numbered from 1
+    #[arg(long)]
+    pub no_header: bool,
+    /// Text to search for
+    #[arg(long, value_name = "TEXT", required_unless_present = "queries", conflicts_with = "queries")]
+    pub query: Option<String>,
+    /// File of texts to search for, in the formats of the corpus
+    #[arg(long, value_name = "FILE")]
+    pub queries: Option<PathBuf>,
+    /// Text column of a table of queries [default: --text]
+    #[arg(long, value_name = "COL", requires = "queries")]
+    pub queries_text: Option<String>,
+    /// Number of hits for each query
+    #[arg(long, default_value_t = 5, value_name = "K")]
+    pub top_k: usize,
+    /// Vectors of the corpus that `embed -o FILE.npy` wrote, one for each text in order
+    #[arg(long, value_name = "FILE")]
+    pub vectors: Option<PathBuf>,
+    /// Put one of the model's prompts in front of each text of the corpus [default: the model's
+    /// `document`, `passage` or `corpus`]
+    #[arg(long, value_name = "NAME", conflicts_with = "vectors")]
+    pub corpus_prompt: Option<String>,
+    /// Score the best hits again with this cross-encoder, and sort them by its score
+    #[arg(long, value_name = "DIR")]
+    pub rerank: Option<PathBuf>,
+    /// Number of hits that --rerank scores for each query [default: 10 for each of --top-k]
+    #[arg(long, value_name = "N", requires = "rerank")]
+    pub candidates: Option<usize>,
+    /// Options shared by all commands
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Prints the hits of each query, best first.
+///
+/// # Errors
+/// If a model, the device, the texts or the vectors cannot be used.
+pub fn run(args: &SearchArgs) -> anyhow::Result<()> {
+    check(args)?;
+    let reranker = args.rerank.as_ref().map(|_| open_reranker(args)).transpose()?;
+    let embedder = args.embedder.open(&Layers::default(), Combine::default(), &args.common)?;
+    let queries = read_queries(args)?;
+    let mut search = Search::new(args, &embedder, embed_queries(args, &embedder, &queries)?)?;
+    search.read_corpus(args)?;
+    warn_of_comparison(embedder.truncated_count());
+    for (place, (query, best)) in queries.iter().zip(search.best).enumerate() {
+        let hits = match &reranker {
+            Some(reranker) => rerank(reranker, query, best.into_hits(), args.top_k)?,
+            None => best.into_hits(),
+        };
+        print_hits(args, place, query, hits)?;
+    }
+    Ok(())
+}
+
+fn corpus(args: &SearchArgs) -> Input {
+    Input::new(&args.corpus).in_format(args.input_format)
+}
+
+fn check(args: &SearchArgs) -> Result<()> {
+    args.embedder.check_one_vector()?;
+    let queries = || args.queries.as_ref().and_then(|path| Input::new(path).table_format());
+    let format = corpus(args).table_format().or_else(queries);
+    args.given.check(&column_rules(true, format, &["text", "no-header", "queries-text"]))?;
+    if args.top_k == 0 {
+        return Err(Error::Usage("--top-k: found 0, expected at least 1".into()));
+    }
+    if let Some(candidates) = args.candidates.filter(|candidates| *candidates < args.top_k) {
+        return Err(Error::Usage(format!(
+            "--candidates: found {candidates}, expected at least --top-k {}",
+            args.top_k
+        )));
+    }
+    if args.corpus.as_os_str() == "-" && args.queries.as_ref().is_some_and(|path| path.as_os_str() == "-") {
+        return Err(Error::Usage(
+            "--queries -: found the standard input twice, expected a file for one of the two".into(),
+        ));
+    }
+    Ok(())
+}
+
+fn open_reranker(args: &SearchArgs) -> anyhow::Result<PairScorer> {
+    let NamedDevice { device, .. } = select_device(&args.common.device, true)?;
+    let Some(directory) = &args.rerank else { anyhow::bail!("--rerank: no directory") };
+    Ok(PairScorer::builder().device(device).open(directory)?)
+}
+
+fn columns(args: &SearchArgs, text: &str) -> Result<TableOptions> {
+    Ok(TableOptions { header: !args.no_header, ..TableOptions::texts(Column::parse(text, !args.no_header)?) })
+}
+
+fn read_queries(args: &SearchArgs) -> Result<Vec<String>> {
+    match (&args.query, &args.queries) {
+        (_, Some(path)) => {
+            let text = args.queries_text.as_ref().unwrap_or(&args.text);
+            read_inputs(path, &columns(args, text)?)?.map(|row| Ok(row?.text)).collect()
+        }
+        (query, None) => Ok(query.iter().cloned().collect()),
+    }
+}
+
+/// The vectors of the queries, behind the prompt for queries unless another one was asked for.
+fn embed_queries(args: &SearchArgs, embedder: &TextEmbedder, queries: &[String]) -> Result<Vec<Vec<f32>>> {
+    let is_given = args.embedder.prompt.is_some() || args.embedder.prompt_text.is_some();
+    match embedder.description().prompts.query() {
+        _ if is_given => embedder.embed(queries),
+        prompt => embedder.embed_with_prompt(queries, prompt),
+    }
+}
+
+/// A search that is going on.
+struct Search<'a> {
+    embedder: &'a TextEmbedder,
+    similarity: Similarity,
+    corpus_prompt: String,
+    workers: Workers,
+    /// Prepared for the similarity.
+    queries: Vec<Vec<f32>>,
+    /// The best hits of each query with their texts.
+    best: Vec<Best<String>>,
+    limit: usize,
+}
+
+impl<'a> Search<'a> {
+    fn new(args: &SearchArgs, embedder: &'a TextEmbedder, mut queries: Vec<Vec<f32>>) -> Result<Self> {
+        let similarity = embedder.similarity();
+        queries.iter_mut().for_each(|query| similarity.prepare(query));
+        let limit = match &args.rerank {
+            Some(_) => args.candidates.unwrap_or(args.top_k.saturating_mul(CANDIDATES_PER_HIT)),
+            None => args.top_k,
+        };
+        let prompts = &embedder.description().prompts;
+        let corpus_prompt = match &args.corpus_prompt {
+            Some(name) => prompts.named(name).map_err(|error| Error::Usage(format!("--corpus-{error}")))?,
+            None => prompts.document(),
+        };
+        Ok(Self {
+            embedder,
+            similarity,
+            corpus_prompt: corpus_prompt.into(),
+            workers: Workers::for_device(&Device::flex())?,
+            best: queries.iter().map(|_| Best::new(limit)).collect(),
+            queries,
+            limit,
+        })
+    }
+
+    /// Compares all texts of the corpus with the queries.
+    fn read_corpus(&mut self, args: &SearchArgs) -> Result<()> {
+        let mut texts = read_inputs(corpus(args), &columns(args, &args.text)?)?.map(|row| Ok(row?.text));
+        let mut vectors = args.vectors.as_deref().map(|path| self.open_vectors(path)).transpose()?;
+        let mut progress = Progress::new("searching", vectors.as_ref().map(|v| v.rows as u64), 0, args.common.quiet);
+        let mut done = 0;
+        loop {
+            let window: Vec<String> = texts.by_ref().take(WINDOW).collect::<Result<_>>()?;
+            if window.is_empty() {
+                break;
+            }
+            let found = match &mut vectors {
+                Some(matrix) => matrix.next_rows(window.len())?,
+                None => self.embedder.embed_with_prompt(&window, &self.corpus_prompt)?,
+            };
+            if found.len() < window.len() {
+                done += window.len() + texts.by_ref().count();
+                break;
+            }
+            self.compare(found, &window, done);
+            done += window.len();
+            progress.update(done as u64, "texts");
+        }
+        progress.finish();
+        match (&args.vectors, vectors) {
+            (Some(path), Some(matrix)) if matrix.rows != done => {
+                let expected = format!("{done}, one for each text of {}", args.corpus.display());
+                Err(Error::file(path, format!("{} vectors", matrix.rows), expected))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn open_vectors(&self, path: &Path) -> Result<Matrix> {
+        let matrix = Matrix::open(path)?;
+        match self.queries.first().map(Vec::len) {
+            Some(width) if width != matrix.width => {
+                let found = format!("vectors of {} numbers", matrix.width);
+                Err(Error::file(path, found, format!("{width}, as this model's have: embed the corpus with it")))
+            }
+            _ => Ok(matrix),
+        }
+    }
+
+    /// Compares a window of texts, the first of which has the number `first`, with every query.
+    fn compare(&mut self, vectors: Vec<Vec<f32>>, texts: &[String], first: usize) {
+        let numbered: Vec<(usize, Vec<f32>)> = vectors.into_iter().enumerate().collect();
+        let parts = split_evenly(numbered, self.workers.count());
+        let (similarity, queries, limit) = (self.similarity, &self.queries, self.limit);
+        let found = self.workers.run(parts, |part: Vec<(usize, Vec<f32>)>| {
+            let mut best: Vec<Best<()>> = queries.iter().map(|_| Best::new(limit)).collect();
+            for (place, mut vector) in part {
+                similarity.prepare(&mut vector);
+                for (query, best) in queries.iter().zip(&mut best) {
+                    best.offer(similarity.of_prepared(query, &vector), place, || ());
+                }
+            }
+            best
+        });
+        for (query, found) in found.into_iter().flat_map(|part| part.into_iter().enumerate()) {
+            for Hit { score, index, .. } in found.into_hits() {
+                self.best[query].offer(score, first + index, || texts[index].clone());
+            }
+        }
+    }
+}
+
+/// The best of the hits, as the cross-encoder scores them.
+fn rerank(reranker: &PairScorer, query: &str, hits: Vec<Hit<String>>, top_k: usize) -> Result<Vec<Hit<String>>> {
+    let pairs: Vec<(&str, &str)> = hits.iter().map(|hit| (query, hit.payload.as_str())).collect();
+    let scores = reranker.score(&pairs)?;
+    let mut best = Best::new(top_k);
+    for (hit, score) in hits.into_iter().zip(scores) {
+        best.offer(score, hit.index, || hit.payload);
+    }
+    Ok(best.into_hits())
+}
+
+fn print_hits(args: &SearchArgs, place: usize, query: &str, hits: Vec<Hit<String>>) -> Result<()> {
+    if args.common.json {
+        let hit = |hit: Hit<String>| json!({"index": hit.index, "text": hit.payload, "score": hit.score});
+        let hits: Vec<Value> = hits.into_iter().map(hit).collect();
+        return match args.queries.is_some() {
+            true => print_line(json!({"row": place + 1, "query": query, "hits": hits})),
+            false => print_line(json!({"query": query, "hits": hits})),
+        };
+    }
+    if place > 0 {
+        print_line("")?;
+    }
+    print_line(one_line(query))?;
+    hits.iter()
+        .try_for_each(|hit| print_line(format_args!("  {:.4}\t{}\t{}", hit.score, hit.index, one_line(&hit.payload))))
+}

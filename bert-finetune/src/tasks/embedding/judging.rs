@@ -1,0 +1,84 @@
+//! How good embeddings are: their similarities beside scores, or the places of what belongs together in a search.
+
+use serde_json::{Value, json};
+
+use super::EmbeddingTask;
+use crate::data::pairs::PairRow;
+use crate::metrics::regression::{pearson, spearman};
+use crate::metrics::retrieval::{Questions, retrieval};
+use crate::nearest::nearest;
+use crate::report::{Mistake, worst};
+
+/// Vectors of the texts of each example.
+type Vectors = [Vec<Vec<Vec<f32>>>];
+
+/// Hits of each question.
+const HITS: usize = 10;
+
+impl EmbeddingTask {
+    /// Correlations of similarities and scores.
+    pub(super) fn score_metrics(&self, examples: &[PairRow], outputs: &Vectors) -> Value {
+        let gold: Vec<f64> = examples.iter().filter_map(|example| example.score).collect();
+        let found: Vec<f64> = outputs.iter().map(|outputs| self.similarity(&outputs[0])).collect();
+        let errors = gold.iter().zip(&found).map(|(gold, found)| (self.scaled(*gold) - found).powi(2));
+        let loss = errors.sum::<f64>() / gold.len().max(1) as f64;
+        json!({"spearman": spearman(&gold, &found), "pearson": pearson(&gold, &found), "loss": loss})
+    }
+
+    /// What a search with each first text finds among all second ones.
+    pub(super) fn retrieval_metrics(&self, examples: &[PairRow], outputs: &Vectors) -> Value {
+        let (questions, hits) = self.search(examples, outputs);
+        let hits: Vec<Vec<usize>> = hits.iter().map(|hits| hits.iter().map(|(index, _)| *index).collect()).collect();
+        json!(retrieval(&hits, &questions.answers))
+    }
+
+    /// The nearest second texts of each first one; equal texts are searched for, and found, once.
+    fn search(&self, examples: &[PairRow], outputs: &Vectors) -> (Questions, Vec<Vec<(usize, f32)>>) {
+        let found = Questions::of(examples.iter().map(|row| (row.texts[0].as_str(), row.texts[1].as_str())));
+        let vectors = |pairs: &[usize], text: usize| -> Vec<Vec<f32>> {
+            pairs.iter().map(|&pair| outputs[pair][0][text].clone()).collect()
+        };
+        let (questions, documents) = (vectors(&found.questions, 0), vectors(&found.documents, 1));
+        let hits = nearest(&questions, &documents, self.description().similarity, HITS);
+        let hits = hits.into_iter().map(|hits| hits.into_iter().map(|hit| (hit.index, hit.score)).collect());
+        (found, hits.collect())
+    }
+
+    /// Pairs whose cosine is far from their score.
+    pub(super) fn wrong_scores(&self, examples: &[PairRow], outputs: &Vectors) -> Vec<Mistake> {
+        let mistake = |(example, outputs): (&PairRow, &Vec<Vec<Vec<f32>>>)| {
+            let (gold, found) = (self.scaled(example.score.unwrap_or_default()), self.similarity(&outputs[0]));
+            let mistake = Mistake::Label {
+                text: example.texts[0].clone(),
+                parts: vec![("second text".into(), example.texts[1].clone())],
+                expected: format!("{gold:.2}"),
+                predicted: format!("{found:.2}"),
+                probability: None,
+            };
+            ((gold - found).abs(), mistake)
+        };
+        worst(examples.iter().zip(outputs).map(mistake).collect())
+    }
+
+    /// Questions whose first hit is no answer, with the nearest wrong hit.
+    pub(super) fn wrong_hits(&self, examples: &[PairRow], outputs: &Vectors) -> Vec<Mistake> {
+        let (questions, hits) = self.search(examples, outputs);
+        let mistake = |(question, hits): (usize, &Vec<(usize, f32)>)| {
+            let answers = &questions.answers[question];
+            let (wrong, score) = *hits.first().filter(|(hit, _)| !answers.contains(hit))?;
+            let pair = questions.questions[question];
+            let own = self.similarity(&outputs[pair][0]);
+            let place = hits.iter().position(|(hit, _)| answers.contains(hit));
+            let place = place.map_or(format!("beyond place {HITS}"), |place| format!("at place {}", place + 1));
+            let mistake = Mistake::Label {
+                text: examples[pair].texts[0].clone(),
+                parts: vec![("expected hit".into(), format!("{place}, similarity {own:.3}"))],
+                expected: examples[pair].texts[1].clone(),
+                predicted: examples[questions.documents[wrong]].texts[1].clone(),
+                probability: None,
+            };
+            Some((f64::from(score) - own, mistake))
+        };
+        worst(hits.iter().enumerate().filter_map(mistake).collect())
+    }
+}

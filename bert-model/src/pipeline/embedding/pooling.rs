@@ -1,0 +1,106 @@
+//! How the vectors of a text's tokens become one.
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::model::SentenceEncoder;
+
+/// How the vectors of a text's tokens become one. Padding is always left out; "all tokens" are those of the text with
+/// `[CLS]` and `[SEP]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Pooling {
+    /// The mean over all tokens.
+    #[default]
+    Mean,
+    /// The vector of `[CLS]`.
+    Cls,
+    /// The maximum of each component over all tokens.
+    Max,
+    /// The sum over all tokens, divided by the square root of their number.
+    MeanSqrtLen,
+    /// The mean over all tokens, where the first counts once, the second twice, and so on.
+    WeightedMean,
+    /// The vector of the last token.
+    LastToken,
+    /// The pooler's output (paper, section 3.1); it reads the last layer.
+    Pooler,
+}
+
+impl Pooling {
+    /// What sentence-transformers calls them, in `pooling_mode` and as a truth value each, in the order in which it joins
+    /// several.
+    pub(in crate::pipeline) const SENTENCE_TRANSFORMERS: [(&'static str, &'static str, Self); 6] = [
+        ("cls", "pooling_mode_cls_token", Self::Cls),
+        ("max", "pooling_mode_max_tokens", Self::Max),
+        ("mean", "pooling_mode_mean_tokens", Self::Mean),
+        ("mean_sqrt_len_tokens", "pooling_mode_mean_sqrt_len_tokens", Self::MeanSqrtLen),
+        ("weightedmean", "pooling_mode_weightedmean_tokens", Self::WeightedMean),
+        ("lasttoken", "pooling_mode_lasttoken", Self::LastToken),
+    ];
+}
+
+/// The tokens of a text that are pooled: from the first that is no padding and no prompt, up to the last one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PooledTokens {
+    /// Tokens at the beginning that are left out.
+    pub skipped: usize,
+    /// Number of tokens, those left out included.
+    pub length: usize,
+}
+
+impl PooledTokens {
+    /// What each of `tokens` places counts for one kind of pooling, and what the sum is divided by.
+    fn weights(self, pooling: Pooling, tokens: usize) -> (Vec<f32>, f32) {
+        let Self { skipped, length } = self;
+        let is_in = |place: usize| (skipped..length).contains(&place);
+        let weight = |place: usize| match pooling {
+            // With nothing but a prompt, sentence-transformers takes the first token here, and nothing elsewhere.
+            Pooling::Cls => place == if skipped < length { skipped } else { 0 },
+            Pooling::LastToken => is_in(place) && place + 1 == length,
+            _ => is_in(place),
+        };
+        let factor = |place: usize| if pooling == Pooling::WeightedMean { place as f32 + 1.0 } else { 1.0 };
+        let weights: Vec<f32> = (0..tokens).map(|place| if weight(place) { factor(place) } else { 0.0 }).collect();
+        let sum: f32 = weights.iter().sum();
+        let divisor = match pooling {
+            Pooling::Mean | Pooling::WeightedMean => sum,
+            Pooling::MeanSqrtLen => sum.sqrt(),
+            _ => 1.0,
+        };
+        (weights, divisor.max(1e-9))
+    }
+}
+
+/// The vectors of texts from those of their tokens; several kinds of pooling are joined.
+///
+/// # Shapes
+/// - `states`: `[B, T, W]`, with `texts` saying which tokens of each row count
+/// - output: `[B, P·W]`, P the number of kinds
+pub(super) fn pool(model: &SentenceEncoder, kinds: &[Pooling], states: Tensor<3>, texts: &[PooledTokens]) -> Tensor<2> {
+    let pooled = kinds.iter().map(|&kind| match kind {
+        Pooling::Pooler => model.bert.pool(states.clone()),
+        Pooling::Max => maximum(states.clone(), texts),
+        _ => weighted(kind, states.clone(), texts),
+    });
+    Tensor::cat(pooled.collect(), 1)
+}
+
+fn weighted(kind: Pooling, states: Tensor<3>, texts: &[PooledTokens]) -> Tensor<2> {
+    let [rows, tokens, _] = states.dims();
+    let (weights, divisors): (Vec<Vec<f32>>, Vec<f32>) = texts.iter().map(|text| text.weights(kind, tokens)).unzip();
+    let device = states.device();
+    let weights = column(weights.concat(), [rows, tokens, 1], &device);
+    let sum: Tensor<2> = (states * weights).sum_dim(1).squeeze_dim(1);
+    sum / column(divisors, [rows, 1], &device)
+}
+
+fn maximum(states: Tensor<3>, texts: &[PooledTokens]) -> Tensor<2> {
+    let [rows, tokens, width] = states.dims();
+    let weights: Vec<f32> = texts.iter().flat_map(|text| text.weights(Pooling::Max, tokens).0).collect();
+    let outside = column(weights, [rows, tokens, 1], &states.device()).equal_elem(0.0);
+    states.mask_fill(outside.expand([rows, tokens, width]), f32::MIN).max_dim(1).squeeze_dim(1)
+}
+
+fn column<const D: usize>(values: Vec<f32>, shape: [usize; D], device: &Device) -> Tensor<D> {
+    Tensor::from_data(TensorData::new(values, shape), device)
+}

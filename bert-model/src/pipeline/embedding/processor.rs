@@ -1,0 +1,287 @@
+//! How a text becomes a vector: prompt, tokens or windows of them, hidden states, pooling, steps.
+
+use burn::tensor::{Device, Tensor};
+
+use super::options::Prompt;
+use super::{
+    Combine, EmbeddingOptions, EmbeddingRequest, PooledTokens, Pooling, TextInput, TokenEmbeddings, Windows, pooling,
+};
+use crate::config::BertConfig;
+use crate::error::{Error, Result};
+use crate::model::{BertInput, BertModel, SentenceEncoder};
+use crate::pipeline::sentence_transformers::{SentenceTransformer, Step};
+use crate::pipeline::{Checkpoint, FromCheckpoint, HeadProcessor, Processor};
+use crate::pretrained::weights::Weights;
+use crate::pretrained::{Loaded, load_weights_partial};
+use crate::text::{Sequence, Tokenizer};
+
+/// The text side of a [`TextEmbedder`](super::TextEmbedder).
+#[derive(Debug, Clone)]
+pub struct EmbeddingProcessor {
+    tokenizer: Tokenizer,
+    /// The same without truncation.
+    whole: Tokenizer,
+    max_length: usize,
+    /// Indices of the chosen hidden states, of which there are `states`.
+    layers: Vec<usize>,
+    states: usize,
+    combine: Combine,
+    description: SentenceTransformer,
+    /// Scales vectors to length 1 after all steps.
+    normalize: bool,
+    windows: Option<Windows>,
+    prompt: Prompt,
+}
+
+impl EmbeddingProcessor {
+    /// For the last layer of a model; longer texts are truncated to `description.max_length`.
+    ///
+    /// # Errors
+    /// If the length leaves no room for special tokens, or widths do not fit one another.
+    pub fn new(description: SentenceTransformer, tokenizer: &Tokenizer, config: &BertConfig) -> Result<Self> {
+        Self::with_options(description, &EmbeddingOptions::default(), tokenizer, config)
+    }
+
+    fn with_options(
+        mut description: SentenceTransformer,
+        options: &EmbeddingOptions,
+        tokenizer: &Tokenizer,
+        config: &BertConfig,
+    ) -> Result<Self> {
+        let positions = config.max_position_embeddings;
+        let max_length = description.max_length.unwrap_or(positions).min(positions);
+        description.max_length = Some(max_length);
+        if let Some(pooling) = options.pooling {
+            description.pooling = vec![pooling];
+        }
+        if options.normalize == Some(false) {
+            description.steps.retain(|step| *step != Step::Normalize);
+        }
+        let whole = if description.lowercase { tokenizer.lowercasing()? } else { tokenizer.clone() };
+        let states = config.num_hidden_layers + 1;
+        let mut processor = Self {
+            tokenizer: whole.truncating(max_length)?,
+            whole,
+            max_length,
+            layers: options.layers.resolve(states)?,
+            states,
+            combine: options.combine,
+            normalize: options.normalize == Some(true),
+            windows: options.windows,
+            prompt: Prompt::default(),
+            description,
+        };
+        processor.check_widths(config.hidden_size)?;
+        processor.prompt = processor.prompt(options.prompt.text(&processor.description.prompts)?)?;
+        Ok(processor)
+    }
+
+    /// How texts are embedded.
+    pub fn description(&self) -> &SentenceTransformer {
+        &self.description
+    }
+
+    /// A prompt, tokenized.
+    pub(super) fn prompt(&self, text: &str) -> Result<Prompt> {
+        if text.is_empty() {
+            return Ok(Prompt::default());
+        }
+        let mut ids = self.tokenizer.sequence(text, None)?.ids;
+        // What closes a sequence is not part of the prompt.
+        ids.pop_if(|last| *last == self.whole.special().sep);
+        Ok(Prompt { text: text.into(), ids })
+    }
+
+    /// Checks that the dense layers fit what comes before them.
+    fn check_widths(&self, hidden: usize) -> Result<()> {
+        let layers = if self.combine == Combine::Concat { self.layers.len() } else { 1 };
+        let kinds = self.description.pooling.iter();
+        let mut width: usize = kinds.map(|kind| if *kind == Pooling::Pooler { hidden } else { hidden * layers }).sum();
+        for dense in self.description.dense() {
+            if dense.inputs != width {
+                return Err(Error::Mismatch {
+                    left: format!("the Dense module's {} inputs", dense.inputs),
+                    right: format!("vectors of {width} numbers"),
+                    advice: "leave pooling and layers as the model's directory has them".into(),
+                });
+            }
+            width = dense.outputs;
+        }
+        match self.description.truncate_dim {
+            Some(kept) if kept == 0 || kept > width => Err(Error::Mismatch {
+                left: format!("truncate_dim {kept}"),
+                right: format!("vectors of {width} numbers"),
+                advice: "correct config_sentence_transformers.json".into(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The vectors of texts from the hidden states of their tokens, as inference and training both need them.
+    ///
+    /// # Shapes
+    /// - `states`: `[B, T, W]`, with `texts` saying which tokens of each row are pooled
+    /// - output: `[B, W']`
+    pub fn sentence_vectors(&self, model: &SentenceEncoder, states: Tensor<3>, texts: &[PooledTokens]) -> Tensor<2> {
+        let mut vectors = pooling::pool(model, &self.description.pooling, states, texts);
+        let mut layers = model.dense.iter();
+        for step in &self.description.steps {
+            vectors = match step {
+                Step::Normalize => normalized(vectors),
+                Step::Dense(_) => layers.next().map_or(vectors.clone(), |layer| layer.forward(vectors)),
+            };
+        }
+        if let Some(width) = self.description.truncate_dim {
+            vectors = vectors.slice_dim(1, 0..width);
+        }
+        if self.normalize { normalized(vectors) } else { vectors }
+    }
+
+    /// The chosen layers of every token, combined: `[B, T, W]`.
+    fn token_states(&self, bert: &BertModel, input: BertInput) -> Tensor<3> {
+        if self.layers == [self.states - 1] {
+            return bert.encode(input);
+        }
+        let hidden_states = bert.hidden_states(input);
+        self.combine.apply(self.layers.iter().map(|&layer| hidden_states[layer].clone()).collect())
+    }
+
+    /// The windows of a text that is longer than the model reads, each with the prompt in front.
+    fn windows(&self, ids: &[u32], prompt: &Prompt, skipped: usize) -> Vec<TextInput> {
+        // The first sequence is `[CLS] prompt text [SEP]`, and so are the others.
+        let opening = if prompt.ids.is_empty() { 1 } else { prompt.ids.len() };
+        let (Some((closing, rest)), room) = (ids.split_last(), self.max_length.saturating_sub(opening + 1)) else {
+            return Vec::new();
+        };
+        let (opening, text) = rest.split_at(opening.min(rest.len()));
+        let window = |part: &[u32]| {
+            let ids = [opening, part, &[*closing]].concat();
+            let sequence = Sequence { types: vec![0; ids.len()], ids };
+            TextInput { sequence, skipped, every_token: false }
+        };
+        text.chunks(room.max(1)).map(window).collect()
+    }
+}
+
+impl FromCheckpoint for EmbeddingProcessor {
+    type Options = EmbeddingOptions;
+
+    fn from_checkpoint(checkpoint: &Checkpoint, max_length: Option<usize>, options: &Self::Options) -> Result<Self> {
+        const POOLER: &str = "pooler.dense.weight";
+        let Checkpoint { config, weights, tokenizer, .. } = checkpoint;
+        if options.pooling == Some(Pooling::Pooler) && weights.shape(POOLER).is_none() {
+            let (path, tensors) = (weights.path().into(), vec![POOLER.into()]);
+            return Err(Error::MissingTensors { path, tensors });
+        }
+        let mut description = checkpoint.sentence_transformer()?.unwrap_or_default();
+        // The head's length in training says nothing about the encoder.
+        if let Some(length) = max_length {
+            description.max_length = Some(checkpoint.max_length(Some(length))?);
+        }
+        Self::with_options(description, options, tokenizer, config)
+    }
+}
+
+impl Processor for EmbeddingProcessor {
+    type Model = SentenceEncoder;
+    type Request<'a> = EmbeddingRequest<'a>;
+    type Input = TextInput;
+    type Output = Vec<Vec<f32>>;
+    type Answer = TokenEmbeddings;
+
+    fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// A checkpoint may lack the pooler, which [`Pooling::Pooler`] alone reads.
+    fn load(&self, weights: &Weights, config: BertConfig, device: &Device) -> Result<Loaded<SentenceEncoder>> {
+        let mut loaded = load_weights_partial::<SentenceEncoder>(weights, config, 0, device)?;
+        if !loaded.initialized.is_empty() {
+            loaded.model.bert.pooler = None;
+            loaded.initialized.clear();
+        }
+        loaded.model.dense = self.description.dense().map(|dense| dense.to_module(device)).collect();
+        Ok(loaded)
+    }
+
+    fn preprocess(&self, &EmbeddingRequest { text, every_token, prompt }: &EmbeddingRequest) -> Result<Vec<TextInput>> {
+        let prompt = prompt.unwrap_or(&self.prompt);
+        let prompted = (!prompt.text.is_empty()).then(|| format!("{}{text}", prompt.text));
+        let text = prompted.as_deref().unwrap_or(text);
+        let skipped = if self.description.include_prompt { 0 } else { prompt.ids.len() };
+        if self.windows.is_some() && !every_token {
+            let sequence = self.whole.sequence(text, None)?;
+            if sequence.len() > self.max_length {
+                return Ok(self.windows(&sequence.ids, prompt, skipped));
+            }
+        }
+        let sequence = self.tokenizer.sequence(text, None)?;
+        Ok(vec![TextInput { sequence, skipped, every_token }])
+    }
+
+    fn sequences(input: &TextInput) -> &[Sequence] {
+        std::slice::from_ref(&input.sequence)
+    }
+
+    fn forward(&self, model: &SentenceEncoder, batch: BertInput, inputs: &[&TextInput]) -> Vec<Vec<Vec<f32>>> {
+        let every_token = inputs.iter().any(|input| input.every_token);
+        // The pooler reads the last layer, whichever others are asked for.
+        let states = match self.description.pooling[..] {
+            [Pooling::Pooler] if !every_token => model.bert.encode(batch),
+            _ => self.token_states(&model.bert, batch),
+        };
+        if !every_token {
+            return self.head(model, states, inputs);
+        }
+        let [rows, tokens, width] = states.dims();
+        let states = match self.normalize {
+            true => normalized(states.reshape([rows * tokens, width])).reshape([rows, tokens, width]),
+            false => states,
+        };
+        let values: Vec<f32> = states.into_data().iter::<f32>().collect();
+        let own = |(row, input): (usize, &&TextInput)| {
+            let own = &values[row * tokens * width..][..input.sequence.len() * width];
+            own.chunks(width).map(<[f32]>::to_vec).collect()
+        };
+        inputs.iter().enumerate().map(own).collect()
+    }
+
+    fn postprocess(
+        &self,
+        _request: &EmbeddingRequest,
+        inputs: &[TextInput],
+        outputs: &[Vec<Vec<f32>>],
+    ) -> TokenEmbeddings {
+        let sequences = inputs.iter().filter(|input| input.every_token).map(|input| &input.sequence);
+        let tokens = sequences.flat_map(|sequence| sequence.ids.iter().map(|&id| self.tokenizer.piece(id))).collect();
+        let vectors = match (self.windows, outputs.len()) {
+            (Some(windows), 2..) => {
+                vec![windows.join(outputs.concat(), self.normalize || self.description.is_normalized())]
+            }
+            _ => outputs.concat(),
+        };
+        TokenEmbeddings { tokens, vectors }
+    }
+}
+
+impl HeadProcessor for EmbeddingProcessor {
+    const READS_CLS_ONLY: bool = false;
+
+    fn bert(model: &SentenceEncoder) -> &BertModel {
+        &model.bert
+    }
+
+    fn head(&self, model: &SentenceEncoder, hidden: Tensor<3>, inputs: &[&TextInput]) -> Vec<Vec<Vec<f32>>> {
+        let texts: Vec<PooledTokens> = inputs.iter().map(|input| input.pooled_tokens()).collect();
+        let vectors = self.sentence_vectors(model, hidden, &texts);
+        let [_, width] = vectors.dims();
+        let values: Vec<f32> = vectors.into_data().iter::<f32>().collect();
+        values.chunks(width).map(|vector| vec![vector.to_vec()]).collect()
+    }
+}
+
+/// The rows of a matrix, scaled to length 1.
+fn normalized(vectors: Tensor<2>) -> Tensor<2> {
+    let length = vectors.clone().powi_scalar(2).sum_dim(1).sqrt().clamp_min(1e-12);
+    vectors / length
+}
