@@ -9,7 +9,7 @@ use bert_model::pipeline::{
     Builder, Checkpoint, ChoiceProcessor, EmbeddingProcessor, FromCheckpoint, MaskProcessor, Pipeline, Processor,
     QuestionProcessor, TaggingProcessor, TextEmbedder,
 };
-use bert_model::{BertConfig, Error, Result, Tokenizer};
+use bert_model::{BertConfig, BertModel, Error, Result, Tokenizer};
 use burn::tensor::Device;
 
 use crate::batching::{BatchLimits, Batcher, Scheduler, Source};
@@ -172,8 +172,7 @@ impl<'a> Opener<'a> {
             Head::None => model.embed = Some(self.serve(&model.name, self.build(&checkpoint)?)),
             Head::Masks => {
                 let filler = self.build::<MaskProcessor>(&checkpoint)?;
-                let encoder = SentenceEncoder { bert: filler.model().bert.clone(), dense: Vec::new() };
-                let embedder = TextEmbedder::builder().device(self.device.clone()).build_with(&checkpoint, encoder)?;
+                let embedder = self.embedder_around(filler.model().bert.clone(), &checkpoint)?;
                 model.fill = Some(self.serve(&model.name, filler));
                 model.embed = Some(self.serve(&model.name, embedder));
             }
@@ -187,6 +186,15 @@ impl<'a> Opener<'a> {
             Head::Choices => model.choose = Some(self.serve(&model.name, self.build(&checkpoint)?)),
         }
         Ok(model)
+    }
+
+    /// An embedder that shares an encoder's weights, unless the directory puts dense layers of its own behind it.
+    fn embedder_around(&self, bert: BertModel, checkpoint: &Checkpoint) -> Result<TextEmbedder> {
+        if checkpoint.sentence_transformer()?.is_some() {
+            return self.build(checkpoint);
+        }
+        let encoder = SentenceEncoder { bert, dense: Vec::new() };
+        TextEmbedder::builder().device(self.device.clone()).build_with(checkpoint, encoder)
     }
 
     fn build<P: FromCheckpoint>(&self, checkpoint: &Checkpoint) -> Result<Pipeline<P>> {

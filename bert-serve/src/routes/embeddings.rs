@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bert_model::pipeline::{EmbeddingProcessor, EmbeddingRequest, TokenEmbeddings};
+use bert_model::pipeline::{EmbeddingProcessor, EmbeddingRequest, Processor, TokenEmbeddings};
 use serde::{Deserialize, Serialize};
 
 use super::ask::{Asked, Route, TextOrPair};
@@ -21,7 +21,7 @@ pub enum Direction {
 }
 
 /// What is asked of an embedder.
-pub type Request<'a> = EmbeddingRequest<'a>;
+pub type Request<'a> = <EmbeddingProcessor as Processor>::Request<'a>;
 
 /// `POST /v1/embeddings`.
 pub struct OpenAi;
