@@ -1,4 +1,4 @@
-//! All routes, who may ask them, and what is counted.
+//! The router, authentication, and request metrics.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,43 +19,43 @@ use crate::models::Models;
 use crate::routes::ask::ask;
 use crate::routes::{about, choices, embeddings, inference, labels, masks, questions, tags, tokenize};
 
-/// What every request needs.
+/// State shared by all request handlers.
 pub struct App {
     pub models: Models,
     pub keys: Keys,
     pub limits: RequestLimits,
     pub metrics: Metrics,
-    /// Permits for the bodies that are in memory, one for each KiB.
+    /// Memory for request bodies: one permit per KiB.
     pub body_memory: Arc<Semaphore>,
-    /// Turns of large bodies to be parsed and tokenized, so that small ones always find a free thread.
+    /// Limits how many large bodies are parsed and tokenized at once, so that small ones always find a free thread.
     pub large_bodies: Arc<Semaphore>,
-    /// Whether the server is about to end.
+    /// Whether the server is shutting down.
     pub is_ending: AtomicBool,
 }
 
-/// How much a request may ask for.
+/// Limits on requests.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestLimits {
-    /// Longest body, in bytes.
+    /// Maximum body size in bytes.
     pub body: usize,
-    /// Most texts.
+    /// Maximum number of texts per request.
     pub inputs: usize,
-    /// Whether texts that are too long are truncated where the request does not say.
+    /// Whether texts that are too long are truncated when the request does not say.
     pub truncate: bool,
     /// How long a client may take to send its body.
     pub read_timeout: Duration,
-    /// How long an answer may take.
+    /// How long a request may take to be answered.
     pub timeout: Duration,
-    /// Largest batch, in tokens.
+    /// Maximum batch size in tokens.
     pub batch_tokens: usize,
-    /// Most requests that wait.
+    /// Maximum number of waiting requests.
     pub queue: usize,
 }
 
-/// What needs no key: pages and probes.
+/// Paths that can be read without a key: the page and the probes.
 const OPEN: [&str; 4] = ["/", "/health", "/ready", "/openapi.json"];
 
-/// The service.
+/// Builds the router with all routes and middleware.
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/v1/embeddings", post(ask::<embeddings::OpenAi>))
@@ -92,7 +92,7 @@ async fn wrong_method(request: Request) -> ApiError {
     ApiError::wrong_method(format!("{path} is not asked with {method}; /openapi.json says how"))
 }
 
-/// Lets in who has a key.
+/// Rejects requests without a valid key, except reads of [`OPEN`] paths.
 async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let is_open = [Method::GET, Method::HEAD].contains(request.method()) && OPEN.contains(&request.uri().path());
     match app.keys.check(request.headers()) {
@@ -101,7 +101,7 @@ async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
     }
 }
 
-/// Counts and times.
+/// Records the count, status, and duration of requests.
 async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let path = request.extensions().get::<MatchedPath>().cloned();
@@ -114,7 +114,7 @@ async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
 }
 
 impl App {
-    /// Whether no new requests are wanted.
+    /// Whether the server is shutting down.
     pub fn is_ending(&self) -> bool {
         self.is_ending.load(Ordering::Relaxed)
     }

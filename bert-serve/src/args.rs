@@ -1,4 +1,4 @@
-//! The command line.
+//! Command-line options.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -12,57 +12,58 @@ use crate::batching::BatchLimits;
 
 /// Serves BERT models over HTTP
 ///
-/// What a model's head can answer, it answers: embeddings as OpenAI's and as text-embeddings-inference's, classes, ranks,
-/// tags, answers, masks and choices. http://127.0.0.1:8080/ is a page to try it on, /openapi.json describes all routes.
+/// Serves whatever the models' heads can answer: embeddings (with the APIs of OpenAI and text-embeddings-inference),
+/// classes, ranks, tags, answers, masks, and choices. http://127.0.0.1:8080/ is a page to try the models on, and
+/// /openapi.json describes all routes.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "bert-serve", version)]
 pub struct Args {
-    /// Model directory or name on the Hugging Face Hub; several are --model A --model B; NAME=DIR gives one another name
+    /// Model directory or name on the Hugging Face Hub; repeat the option to serve several; NAME=DIR serves one as NAME
     #[arg(long = "model", value_name = "MODEL", required = true)]
     pub models: Vec<String>,
     /// Address to listen on
     #[arg(long, default_value = "127.0.0.1")]
     pub host: String,
-    /// Port to listen on; 0 takes a free one
+    /// Port to listen on; 0 picks a free one
     #[arg(long, default_value_t = 8080)]
     pub port: u16,
     /// Device: auto, flex, ndarray, wgpu, vulkan, metal, cuda or rocm
     #[arg(long, default_value = "auto")]
     pub device: String,
-    /// Most tokens of a batch, padding included
+    /// Maximum tokens per batch, padding included
     #[arg(long, value_name = "N", default_value_t = 16384)]
     pub max_batch_tokens: usize,
     /// How long a request may wait for others to share its batch while the model is busy, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 2)]
     pub max_wait_ms: u64,
-    /// Most requests that wait for a model; beyond: 429
+    /// Maximum number of requests waiting for a model; further ones get 429
     #[arg(long, value_name = "N", default_value_t = 512)]
     pub max_queue: usize,
-    /// Longest body of a request in bytes; beyond: 413
+    /// Maximum request body size in bytes; larger bodies get 413
     #[arg(long, value_name = "BYTES", default_value_t = 4 << 20)]
     pub max_body: usize,
-    /// Most texts of a request; beyond: 413
+    /// Maximum number of texts per request; more get 413
     #[arg(long, value_name = "N", default_value_t = 2048)]
     pub max_inputs: usize,
-    /// Truncate texts that are too long for the model where the request does not say; else they are refused: 413
+    /// Truncate texts that are too long for the model unless the request says otherwise; by default they get 413
     #[arg(long)]
     pub auto_truncate: bool,
-    /// Most open connections; beyond: 503
+    /// Maximum number of open connections; further ones get 503
     #[arg(long, value_name = "N", default_value_t = 1024)]
     pub max_connections: usize,
-    /// Seconds until a request without an answer is given up: 504
+    /// Seconds after which an unanswered request gets 504
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub timeout: Duration,
-    /// Seconds that a client may take to send a request's head, or its body, or to read some of the answer
+    /// Seconds a client may take to send a request's head or body, or to read more of the response
     #[arg(long, value_name = "SECONDS", default_value = "20", value_parser = seconds)]
     pub read_timeout: Duration,
-    /// Seconds after SIGTERM or SIGINT within which the requests that are inside are answered
+    /// Seconds that pending requests have to finish after SIGTERM or SIGINT
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub grace: Duration,
-    /// File of API keys, one a line; requests then need `Authorization: Bearer KEY`
+    /// File of API keys, one per line; requests then need `Authorization: Bearer KEY`
     #[arg(long, value_name = "FILE")]
     pub api_key_file: Option<PathBuf>,
-    /// Let everybody in, though the address is not this machine's own
+    /// Serve without API keys even if the address is reachable from other machines
     #[arg(long, conflicts_with = "api_key_file")]
     pub no_auth: bool,
     /// What to log on stderr
@@ -70,7 +71,7 @@ pub struct Args {
     pub log: Level,
 }
 
-/// How much is logged.
+/// Log levels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Level {
     Off,
@@ -96,17 +97,17 @@ fn seconds(text: &str) -> Result<Duration, String> {
     let wrong = || format!("found {text:?}, expected seconds, such as 30 or 0.5");
     let seconds: f64 = text.parse().map_err(|_| wrong())?;
     match Duration::try_from_secs_f64(seconds) {
-        // A day is for ever; anything longer would overflow a clock somewhere.
+        // Longer durations could overflow a clock.
         Ok(duration) if !duration.is_zero() => Ok(duration.min(Duration::from_secs(86_400))),
         _ => Err(wrong()),
     }
 }
 
 impl Args {
-    /// Checks what the options say together.
+    /// Checks the options that clap cannot check alone.
     ///
     /// # Errors
-    /// [`Error::Usage`].
+    /// [`Error::Usage`] if a limit is out of range.
     pub fn check(&self) -> Result<()> {
         let numbers = [
             ("--max-batch-tokens", self.max_batch_tokens),
@@ -126,10 +127,11 @@ impl Args {
         Ok(())
     }
 
-    /// The address to listen on.
+    /// Resolves the address to listen on.
     ///
     /// # Errors
-    /// If there is no such host, or it is not this machine's own and neither keys nor `--no-auth` were given.
+    /// If the host does not exist, or if it is not a loopback address and neither an API key file nor `--no-auth` was
+    /// given.
     pub fn address(&self) -> Result<SocketAddr> {
         let wrong = |reason: String| Error::Usage(format!("--host {}: {reason}", self.host));
         let host = self.host.trim_start_matches('[').trim_end_matches(']');
@@ -142,7 +144,7 @@ impl Args {
         Ok(address)
     }
 
-    /// How requests become batches.
+    /// The limits for batching.
     pub fn batch_limits(&self) -> BatchLimits {
         BatchLimits {
             batch_tokens: self.max_batch_tokens,

@@ -1,4 +1,4 @@
-//! Who may ask: `Authorization: Bearer KEY`, with one of the keys of a file.
+//! Authentication with `Authorization: Bearer KEY`, where the key is one of those in a file.
 
 use std::path::Path;
 
@@ -10,15 +10,15 @@ use subtle::{Choice, ConstantTimeEq};
 
 use crate::error::ApiError;
 
-/// The keys that open the server, as hashes; an empty list lets everybody in.
+/// The accepted keys, as hashes. An empty list accepts every request.
 #[derive(Clone, Default)]
 pub struct Keys(Vec<[u8; 32]>);
 
 impl Keys {
-    /// Reads a file with one key a line; empty lines and lines that begin with `#` are passed over.
+    /// Reads a file with one key per line. Blank lines and lines that begin with `#` are ignored.
     ///
     /// # Errors
-    /// If the file cannot be read, or has no key.
+    /// If the file cannot be read or has no key.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -29,10 +29,10 @@ impl Keys {
         }
     }
 
-    /// Checks the key of a request. How long this takes says nothing about the keys.
+    /// Checks the key of a request in constant time.
     ///
     /// # Errors
-    /// If keys are asked for, and this is none of them.
+    /// If keys are required and the request has none, or a wrong one.
     pub fn check(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         if self.0.is_empty() {
             return Ok(());
@@ -40,7 +40,7 @@ impl Keys {
         let Some(given) = headers.get(AUTHORIZATION).and_then(|value| bearer(value.as_bytes())) else {
             return Err(ApiError::unauthorized("no key: send the header `Authorization: Bearer KEY`"));
         };
-        // Hashes are all of one length, and nobody chooses theirs.
+        // Hashes all have the same length, and clients cannot choose theirs.
         let given = hash(given);
         let found = self.0.iter().fold(Choice::from(0), |found, key| found | key.ct_eq(&given));
         if found.into() { Ok(()) } else { Err(ApiError::unauthorized("wrong key")) }
@@ -51,7 +51,7 @@ fn hash(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
-/// What stands behind `Bearer`, in any case.
+/// The token after `Bearer`, which is matched case-insensitively.
 fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, key) = value.split_at_checked(7)?;
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii())

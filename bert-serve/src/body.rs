@@ -1,4 +1,4 @@
-//! The body of a request: read within its limits, and parsed.
+//! Reading a request body within its limits, and parsing it.
 
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
@@ -14,24 +14,24 @@ use tokio::time::timeout;
 use crate::app::App;
 use crate::error::ApiError;
 
-/// Bytes of memory that a permit stands for.
+/// Bytes of memory per permit.
 pub const PERMIT_BYTES: usize = 1024;
 
-/// How long and how much of a body is read that is too long, so that its client comes to read the answer.
+/// How long, and how many bytes of, an oversized body are still read, so that its client gets to read the response.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 const DRAIN_BYTES: usize = 256 << 20;
 
-/// Reads a whole body. The permit holds its share of the memory for bodies.
+/// Reads a whole body. The permit that comes with it reserves the body's share of memory.
 ///
 /// # Errors
-/// 413 for one that is too long, 408 for one that comes too slowly, 429 when too many are being read.
+/// 413 if the body is too long, 408 if it arrives too slowly, 429 if too many bodies are being read.
 pub async fn read_body(app: &App, request: Request) -> Result<(Vec<u8>, OwnedSemaphorePermit), ApiError> {
     let limit = app.limits.body;
     let too_long = || ApiError::too_large(format!("the body is longer than {limit} bytes (--max-body)"));
     let (parts, mut body) = request.into_parts();
     let length = content_length(&parts.headers);
     if length.is_some_and(|length| length > limit) {
-        // A client that asks first has sent nothing.
+        // A client that sent `Expect: 100-continue` has not sent its body yet.
         if !parts.headers.contains_key(EXPECT) {
             drain(&mut body).await;
         }
@@ -56,7 +56,7 @@ pub async fn read_body(app: &App, request: Request) -> Result<(Vec<u8>, OwnedSem
     Ok((bytes, permit))
 }
 
-/// The next bytes of a body; `None` at its end.
+/// The next bytes of a body, or `None` at its end.
 async fn next_data(body: &mut Body) -> Result<Option<Bytes>, ApiError> {
     loop {
         match body.frame().await {
@@ -81,7 +81,7 @@ async fn drain(body: &mut Body) {
             }
         }
     };
-    // Whoever is slower than this sees the connection close.
+    // Clients slower than this see the connection close.
     let _ = timeout(DRAIN_TIME, all).await;
 }
 
@@ -92,7 +92,7 @@ fn content_length(headers: &HeaderMap) -> Option<usize> {
 /// Parses a body.
 ///
 /// # Errors
-/// 400 for what is no JSON, 422 for JSON that is not what the route expects.
+/// 400 if the body is not JSON, 422 if the JSON is not what the route expects.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(bytes).map_err(|error| match error.classify() {
         Category::Data => ApiError::invalid(error.to_string()),

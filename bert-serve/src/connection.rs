@@ -1,4 +1,4 @@
-//! Connections: how many, how slow they may be, and how they end.
+//! Accepting connections, limiting their number and slowness, and closing them.
 
 use std::future::Future;
 use std::io;
@@ -19,14 +19,14 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use crate::metrics::Metrics;
 
-/// Longest head of a request, in bytes, and most of its headers.
+/// Maximum size of a request's head in bytes, and maximum number of its headers.
 const HEAD_BYTES: usize = 64 << 10;
 const HEADERS: usize = 100;
 
-/// How long to wait after the system refused to open another connection.
+/// How long to pause after the system failed to accept another connection.
 const OUT_OF_FILES: Duration = Duration::from_millis(50);
 
-/// Accepts connections, and knows which are open.
+/// Accepts connections and keeps track of the open ones.
 pub struct Connections {
     service: Router,
     metrics: Metrics,
@@ -36,13 +36,13 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// For at most `limit` connections at once, whose clients are given `read_timeout` for each step.
+    /// Allows at most `limit` connections at once, and gives their clients `read_timeout` for each step.
     pub fn new(service: Router, metrics: Metrics, limit: usize, read_timeout: Duration) -> Self {
         let free = Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS)));
         Self { service, metrics, free, read_timeout, graceful: GracefulShutdown::new() }
     }
 
-    /// Accepts connections until `end`, and then those that had come before it.
+    /// Accepts connections until `end` resolves, then those already in the backlog.
     pub async fn accept(&self, listener: TcpListener, end: impl Future<Output = ()>) {
         tokio::pin!(end);
         loop {
@@ -55,7 +55,7 @@ impl Connections {
                 },
             }
         }
-        // Clients that are connected already, as far as they can know, lose nothing.
+        // Clients in the backlog believe that they are connected, so they are served, too.
         let Ok(listener) = listener.into_std() else { return };
         while let Ok((stream, _)) = listener.accept() {
             let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
@@ -84,7 +84,7 @@ impl Connections {
     }
 }
 
-/// An open connection, as long as it is counted.
+/// Counts a connection as open for as long as it lives.
 struct Open {
     metrics: Metrics,
     _permit: OwnedSemaphorePermit,
@@ -101,14 +101,14 @@ async fn serve(stream: TcpStream, service: Router, patience: Duration, watcher: 
     http.timer(TokioTimer::new()).header_read_timeout(patience).max_buf_size(HEAD_BYTES).max_headers(HEADERS);
     let stream = TokioIo::new(Patient::new(stream, patience));
     let connection = http.serve_connection(stream, TowerToHyperService::new(service));
-    // What clients do to their connections is no fault of the server.
+    // Connection errors are caused by clients, not by the server.
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "connection");
     }
     drop(open);
 }
 
-/// Tells a client that there are too many, and closes.
+/// Tells a client that there are too many connections, and closes its own.
 async fn refuse(mut stream: TcpStream) {
     let body = r#"{"error":{"message":"too many connections (--max-connections); try again later","type":"unavailable_error"}}"#;
     let head = format!(
@@ -119,13 +119,14 @@ async fn refuse(mut stream: TcpStream) {
     let answer = async {
         stream.write_all((head + body).as_bytes()).await?;
         stream.shutdown().await?;
-        // A connection that closes on bytes that nobody has read takes the answer with it.
+        // Closing a connection with unread bytes would discard the response.
         copy(&mut stream, &mut sink()).await
     };
     let _ = timeout(Duration::from_secs(1), answer).await;
 }
 
-/// After a failed `accept`: a connection that broke off is nobody's fault; out of file descriptors is a pause.
+/// Handles a failed `accept`: ignores aborted connections, and pauses after other errors, such as a lack of file
+/// descriptors.
 async fn refused(error: &io::Error) {
     let is_clients = [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset].contains(&error.kind());
     if !is_clients {
@@ -134,11 +135,11 @@ async fn refused(error: &io::Error) {
     }
 }
 
-/// A stream whose other side must read: a write that makes no progress for a while is an error.
+/// A stream whose peer must keep reading: a write that makes no progress for `patience` fails.
 struct Patient {
     stream: TcpStream,
     patience: Duration,
-    /// Runs while a write waits.
+    /// Runs while a write is pending.
     timer: Pin<Box<Sleep>>,
     is_waiting: bool,
 }
@@ -148,7 +149,7 @@ impl Patient {
         Self { stream, patience, timer: Box::pin(sleep(patience)), is_waiting: false }
     }
 
-    /// What came of a write.
+    /// Passes on a completed write, and fails a pending one once the timer has elapsed.
     fn check<T>(&mut self, written: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.is_waiting = false;

@@ -1,4 +1,4 @@
-//! What a client is told when it gets no answer: `{"error": {"message", "type"}}` with a status.
+//! Error responses: a status with the body `{"error": {"message", "type"}}`.
 
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::batching::Refused;
 
-/// An answer that is none.
+/// An error response.
 #[derive(Debug, Clone)]
 pub struct ApiError {
     status: StatusCode,
@@ -16,7 +16,7 @@ pub struct ApiError {
     message: String,
 }
 
-/// Seconds after which a client that found the server busy should try again.
+/// Seconds after which a client should retry when the server is busy.
 const RETRY_SECONDS: u32 = 1;
 
 impl ApiError {
@@ -24,7 +24,7 @@ impl ApiError {
         Self { status, kind, message: message.into() }
     }
 
-    /// 400: the body is no JSON.
+    /// 400: the body is not JSON.
     pub fn malformed(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message)
     }
@@ -44,7 +44,7 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "not_found_error", message)
     }
 
-    /// 405: the route has another method.
+    /// 405: the route does not accept this method.
     pub fn wrong_method(message: impl Into<String>) -> Self {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", message)
     }
@@ -54,17 +54,17 @@ impl ApiError {
         Self::new(StatusCode::REQUEST_TIMEOUT, "timeout_error", message)
     }
 
-    /// 401: no key, or a wrong one.
+    /// 401: the key is missing or wrong.
     pub fn unauthorized(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "authentication_error", message)
     }
 
-    /// 429: too much is waiting.
+    /// 429: too many requests are waiting.
     pub fn busy(message: impl Into<String>) -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message)
     }
 
-    /// 503: the server is about to end.
+    /// 503: the server is shutting down.
     pub fn ending() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "the server is shutting down")
     }
@@ -75,14 +75,14 @@ impl ApiError {
         Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout_error", message)
     }
 
-    /// 500: a fault of the server.
+    /// 500: an internal error.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message)
     }
 }
 
 impl From<Error> for ApiError {
-    /// What a pipeline says of a request.
+    /// Maps an error of a pipeline to a response.
     fn from(error: Error) -> Self {
         match error {
             Error::TooLong { .. } => Self::too_large(error.to_string()),

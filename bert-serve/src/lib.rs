@@ -1,11 +1,11 @@
-//! BERT models over HTTP.
+//! Serves BERT models over HTTP.
 //!
-//! In the order in which a request meets them: [`connection`] accepts and limits connections, [`app`] has the routes,
-//! [`auth`] and [`body`] let a request in, [`routes`] turn it into questions to a model, [`batching`] puts the questions
-//! of many clients into batches and runs them, and [`error`] is what a client is told otherwise. [`models`] opens what is
-//! served, [`serve`] starts and ends the program, [`metrics`] counts.
+//! A request passes through these modules in order: [`connection`] accepts and limits connections, [`app`] dispatches
+//! to the routes, [`auth`] and [`body`] check and read the request, [`routes`] turn it into model inputs, and
+//! [`batching`] groups the inputs of many clients into batches and runs them. [`error`] defines the error responses.
+//! [`models`] opens the models, [`serve`] starts and stops the server, and [`metrics`] counts requests and batches.
 
-// No request may panic the server.
+// No request may make the server panic.
 #![deny(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::unreachable)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 

@@ -1,4 +1,4 @@
-//! The program: parses, serves, and turns errors into one line and an exit code.
+//! The `bert-serve` program: parses the command line, serves, and turns an error into one line and an exit code.
 
 #![deny(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::unreachable)]
 

@@ -1,4 +1,4 @@
-//! What Prometheus reads at `/metrics`.
+//! Prometheus metrics, served at `/metrics`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 type Labels = Vec<(&'static str, String)>;
 
-/// All metrics of the server; clones share them.
+/// All metrics of the server. Clones share the same counters.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Arc<Registry>,
@@ -43,12 +43,12 @@ pub struct ModelMetrics {
     batch_seconds: Histogram,
 }
 
-/// From a millisecond to half a minute.
+/// Buckets from a millisecond to half a minute.
 fn seconds() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 2.0, 16))
 }
 
-/// From 1 to 32768.
+/// Buckets from 1 to 32768.
 fn powers_of_two() -> Histogram {
     Histogram::new(exponential_buckets(1.0, 2.0, 16))
 }
@@ -96,14 +96,14 @@ impl Metrics {
         registry
     }
 
-    /// Counts a request that has been answered.
+    /// Records a response.
     pub fn answered(&self, route: &str, status: u16, time: Duration) {
         let route = ("route", route.to_string());
         self.requests.get_or_create(&vec![route.clone(), ("status", status.to_string())]).inc();
         self.seconds.get_or_create(&vec![route]).observe(time.as_secs_f64());
     }
 
-    /// Counts a connection that has been opened; `false` means that it was refused.
+    /// Records a new connection: open if it was accepted, otherwise refused.
     pub fn connected(&self, is_accepted: bool) {
         if is_accepted {
             self.connections.inc();
@@ -112,12 +112,12 @@ impl Metrics {
         }
     }
 
-    /// Counts a connection that has been closed.
+    /// Records that a connection was closed.
     pub fn disconnected(&self) {
         self.connections.dec();
     }
 
-    /// The metrics of one model.
+    /// The metrics of the model called `name`.
     pub fn of_model(&self, name: &str) -> ModelMetrics {
         let labels = vec![("model", name.to_string())];
         ModelMetrics {
@@ -132,7 +132,7 @@ impl Metrics {
         }
     }
 
-    /// All of them in Prometheus' (OpenMetrics') text format.
+    /// Encodes all metrics in the OpenMetrics text format.
     pub fn to_text(&self) -> String {
         let mut text = String::new();
         // Writing to a string cannot fail.
@@ -142,13 +142,13 @@ impl Metrics {
 }
 
 impl ModelMetrics {
-    /// Notes how much waits.
+    /// Records the current length of the queue.
     pub fn waiting(&self, requests: usize, tokens: usize) {
         self.waiting.set(requests as i64);
         self.waiting_tokens.set(tokens as i64);
     }
 
-    /// Counts a batch of inputs of these lengths.
+    /// Records a batch of inputs with these lengths in tokens.
     pub fn batch(&self, lengths: impl Iterator<Item = usize>, time: Duration) {
         let (mut inputs, mut tokens, mut longest) = (0, 0, 0);
         for length in lengths {

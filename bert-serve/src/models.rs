@@ -1,4 +1,4 @@
-//! The models that are served: which heads they have, and what those answer.
+//! The served models: opening them, detecting their heads, and choosing one for a request.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,53 +17,53 @@ use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::scores::ScoreProcessor;
 
-/// A model with a queue for each thing that it answers.
+/// A model, with a queue for each task that its head supports.
 pub struct Model {
-    /// What clients call it.
+    /// The name that clients use.
     pub name: String,
-    /// Other names that are understood: as it stood on the command line.
+    /// Another accepted name: the command-line argument.
     alias: String,
-    /// Its configuration.
+    /// The model's configuration.
     pub config: BertConfig,
-    /// Its tokenizer, which truncates nothing.
+    /// The model's tokenizer, without truncation.
     pub tokenizer: Tokenizer,
-    /// Vectors, of an encoder without a task.
+    /// Embeds texts. Present if the model has no task head, or a masked-LM head.
     pub embed: Option<Arc<Batcher<EmbeddingProcessor>>>,
-    /// Scores of labels.
+    /// Scores labels. Present if the model is a sequence classifier.
     pub classify: Option<Arc<Batcher<ScoreProcessor>>>,
-    /// Tags of words.
+    /// Tags words. Present if the model is a token classifier.
     pub tag: Option<Arc<Batcher<TaggingProcessor>>>,
-    /// Answers to questions.
+    /// Answers questions. Present if the model has a question-answering head.
     pub answer: Option<Arc<Batcher<QuestionProcessor>>>,
-    /// WordPieces for masks.
+    /// Fills masks. Present if the model has a masked-LM head.
     pub fill: Option<Arc<Batcher<MaskProcessor>>>,
-    /// Choices.
+    /// Chooses among continuations. Present if the model has a multiple-choice head.
     pub choose: Option<Arc<Batcher<ChoiceProcessor>>>,
 }
 
-/// Answers listed beside the best one, at most.
+/// Maximum number of candidate answers per question.
 pub const N_BEST: usize = 20;
 
 impl Model {
-    /// The class of the model in transformers, as its configuration names it.
+    /// The model's class in transformers, as named in its configuration.
     pub fn architecture(&self) -> &str {
         self.config.architectures.as_deref().and_then(|names| names.first()).map_or("BertModel", String::as_str)
     }
 
-    /// Whether the head gives one score, as a cross-encoder does.
+    /// Whether the head gives a single score, as a cross-encoder does.
     pub fn is_ranker(&self) -> bool {
         self.classify.as_ref().is_some_and(|scores| scores.pipeline().processor().labels().len() == 1)
     }
 
-    /// Checks that the model can tell two texts apart.
+    /// Checks that the model can read text pairs.
     ///
     /// # Errors
-    /// If it has one token type only.
+    /// If the model has only one token type.
     pub fn check_reads_pairs(&self) -> Result<()> {
         self.tokenizer.check_fits_pairs(&self.config)
     }
 
-    /// The routes that ask this model.
+    /// The routes that this model supports.
     pub fn routes(&self) -> Vec<&'static str> {
         let table: [(bool, &[&str]); 8] = [
             (self.embed.is_some(), &["/v1/embeddings", "/embed", "/similarity"]),
@@ -88,19 +88,19 @@ impl Model {
     }
 }
 
-/// All models, in the order of the command line.
+/// All models, in command-line order.
 pub struct Models(Vec<Arc<Model>>);
 
 impl Models {
-    /// The models.
+    /// Iterates over the models.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Model>> {
         self.0.iter()
     }
 
-    /// The model that a request names, or the first that answers `route`.
+    /// Picks the model that a request names or, without a name, the first one that supports `route`.
     ///
     /// # Errors
-    /// If no model has that name, or none that it can mean answers the route.
+    /// If no model has this name, or no candidate supports the route.
     pub fn pick(
         &self,
         name: Option<&str>,
@@ -129,16 +129,16 @@ pub struct Opener<'a> {
 }
 
 impl<'a> Opener<'a> {
-    /// With nothing opened yet.
+    /// Creates an opener that has not opened any model.
     pub fn new(device: &'a Device, limits: BatchLimits, scheduler: &'a Arc<Scheduler>, metrics: &'a Metrics) -> Self {
         Self { device, limits, scheduler, metrics, sources: Vec::new(), warnings: Vec::new() }
     }
 
-    /// Opens all models of a command line, and starts the threads that run them. What their directories leave to be
-    /// told comes back beside them.
+    /// Opens all models of a command line and starts the threads that run them. Also returns the warnings of their
+    /// pipelines.
     ///
     /// # Errors
-    /// If a directory is no model's, two models have the same name, or the system refuses threads.
+    /// If a directory does not contain a model, two models have the same name, or the system cannot start threads.
     pub fn open_all(mut self, arguments: &[String]) -> Result<(Models, Vec<String>)> {
         let mut models: Vec<Arc<Model>> = Vec::new();
         for argument in arguments {
@@ -188,7 +188,7 @@ impl<'a> Opener<'a> {
         Ok(model)
     }
 
-    /// An embedder that shares an encoder's weights, unless the directory puts dense layers of its own behind it.
+    /// An embedder that shares an encoder's weights, unless the directory adds dense layers of its own.
     fn embedder_around(&self, bert: BertModel, checkpoint: &Checkpoint) -> Result<TextEmbedder> {
         if checkpoint.sentence_transformer()?.is_some() {
             return self.build(checkpoint);
@@ -201,7 +201,7 @@ impl<'a> Opener<'a> {
         Builder::default().device(self.device.clone()).build(checkpoint)
     }
 
-    /// Gives a pipeline its queue, and the scheduler the queue.
+    /// Creates the queue of a pipeline and registers it with the scheduler.
     fn serve<P>(&mut self, name: &str, pipeline: Pipeline<P>) -> Arc<Batcher<P>>
     where
         P: Processor<Input: 'static, Output: 'static> + 'static,
@@ -214,7 +214,7 @@ impl<'a> Opener<'a> {
     }
 }
 
-/// What a model is for.
+/// The head of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Head {
     None,
@@ -226,7 +226,7 @@ enum Head {
 }
 
 impl Head {
-    /// By the class that the weights were saved from, else by the names of the head's tensors.
+    /// Detects the head from the class that saved the weights, otherwise from the names of the head's tensors.
     fn of(checkpoint: &Checkpoint) -> Self {
         let named = [
             ("ForMaskedLM", Self::Masks),
@@ -254,8 +254,8 @@ impl Head {
     }
 }
 
-/// What a model of the command line is called, and where it lies: `DIR`, which has the name of its folder, `NAME=DIR`, or a
-/// name on the Hugging Face Hub, which is its name here as well, but for a revision.
+/// The name and path of a model on the command line: `DIR` is named after its folder, `NAME=DIR` is called `NAME`, and
+/// a name on the Hugging Face Hub is kept, without its revision.
 fn name_and_directory(argument: &str) -> (String, PathBuf) {
     let path = Path::new(argument);
     if let Ok(whole) = path.canonicalize() {

@@ -1,28 +1,29 @@
-//! A classifier's scores as its head gives them, so that one route can show them raw, and another as probabilities.
+//! A classification pipeline that returns raw scores, so that one route can show them raw and another as probabilities.
 
 use bert_model::pipeline::{Checkpoint, ClassificationProcessor, FromCheckpoint, HeadProcessor, Processor};
 use bert_model::text::Sequence;
 use bert_model::{BertInput, ProblemType, Result, Tokenizer};
 
-/// The text side of a classifier whose outputs are the scores of the head.
+/// The text side of a classifier. Its outputs are the head's raw scores.
 pub struct ScoreProcessor {
     classification: ClassificationProcessor,
     activation: Activation,
 }
 
-/// What makes probabilities of scores.
+/// Turns scores into probabilities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
-    /// One of several labels.
+    /// For one of several labels.
     Softmax,
-    /// Each label by itself; a single score between 0 and 1.
+    /// For independent labels, or a single score between 0 and 1.
     Sigmoid,
-    /// A value, which is no probability.
+    /// For a regression value, which is not a probability.
     Identity,
 }
 
 impl Activation {
-    /// As transformers chooses it: a single label is scored from 0 to 1, unless the configuration says that it is a value.
+    /// Chooses the activation as transformers does: a single label gets a sigmoid unless the configuration declares a
+    /// regression.
     fn of(problem: Option<ProblemType>, labels: usize) -> Self {
         match (problem, labels) {
             (Some(ProblemType::Regression), _) => Self::Identity,
@@ -31,7 +32,7 @@ impl Activation {
         }
     }
 
-    /// Probabilities, as far as there are any, of the scores of all labels.
+    /// Applies the activation to the scores of all labels.
     pub fn apply(self, scores: &[f32]) -> Vec<f32> {
         match self {
             Self::Identity => scores.to_vec(),
@@ -47,12 +48,12 @@ impl Activation {
 }
 
 impl ScoreProcessor {
-    /// The names of the labels in the order of their scores.
+    /// Names of the labels, in the order of their scores.
     pub fn labels(&self) -> &[String] {
         self.classification.labels()
     }
 
-    /// What makes probabilities of this model's scores.
+    /// The activation that turns this model's scores into probabilities.
     pub fn activation(&self) -> Activation {
         self.activation
     }
@@ -70,10 +71,10 @@ impl FromCheckpoint for ScoreProcessor {
 
 impl Processor for ScoreProcessor {
     type Model = <ClassificationProcessor as Processor>::Model;
-    /// A text and, for a pair, the second one.
+    /// A text and, for a pair, the second text.
     type Request<'a> = (&'a str, Option<&'a str>);
     type Input = Sequence;
-    /// The score of every label.
+    /// One score per label.
     type Output = Vec<f32>;
     type Answer = Vec<f32>;
 

@@ -1,4 +1,4 @@
-//! From the command line to the last answer.
+//! Starting the server, running it, and shutting it down gracefully.
 
 use std::io::stderr;
 use std::net::SocketAddr;
@@ -24,26 +24,26 @@ use crate::connection::Connections;
 use crate::metrics::Metrics;
 use crate::models::Opener;
 
-/// Connections that the system holds until they are accepted.
+/// Connections that the system queues until they are accepted.
 const BACKLOG: u32 = 4096;
 
-/// Threads of the network. They copy bytes; everything else is done by others.
+/// Network threads. They only copy bytes; all other work is done by other threads.
 const NETWORK_THREADS: usize = 2;
 
-/// How many bodies of the greatest length may be in memory at once, and at least how many bytes.
+/// How many bodies of the maximum size may be in memory at once, and a lower bound for that memory in bytes.
 const BODIES: usize = 16;
 const BODY_MEMORY: usize = 64 << 20;
 
-/// Loads the models, serves until a signal asks for the end, and answers what is inside.
+/// Loads the models, serves until a signal arrives, and finishes the pending requests.
 ///
 /// # Errors
-/// If the command line is wrong, a model cannot be loaded, or the address is taken.
+/// If the command line is wrong, a model cannot be loaded, or the address is in use.
 pub fn run(args: &Args) -> Result<ExitCode> {
     args.check()?;
     let address = args.address()?;
     let level = LevelFilter::from(args.log);
     tracing_subscriber::fmt().with_writer(stderr).with_max_level(level).with_target(false).with_ansi(false).init();
-    // A port that is taken is told before models are read; it opens when they are.
+    // Binding reports a port that is in use before the models load; the port opens afterwards.
     let socket = bind(address).with_context(|| format!("cannot listen on {address}"))?;
     let app = open(args)?;
     for model in app.models.iter() {
@@ -51,15 +51,15 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     let runtime = runtime()?;
     runtime.block_on(serve(args, socket, app))?;
-    // What did not end within its time is not waited for.
+    // Work that outlasted the grace period is abandoned.
     runtime.shutdown_background();
     Ok(ExitCode::SUCCESS)
 }
 
-/// Loads the models of a command line, and starts the threads that run them: all of the server but its network.
+/// Loads the models of a command line and starts the threads that run them: the whole server except its network.
 ///
 /// # Errors
-/// If there is no such device, or a model or the keys cannot be read.
+/// If the device does not exist, or a model or the keys cannot be read.
 pub fn open(args: &Args) -> Result<Arc<App>> {
     let keys = args.api_key_file.as_deref().map(Keys::read).transpose()?.unwrap_or_default();
     let device = select_device(&args.device, false)?.device;
@@ -95,21 +95,21 @@ fn limits(args: &Args) -> RequestLimits {
 
 fn bind(address: SocketAddr) -> std::io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // On Windows this would let others take the port as well.
+    // On Windows, this would let other programs use the port as well.
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     Ok(socket)
 }
 
-/// Few threads for the network, and some more for tokenization and JSON.
+/// Builds a runtime with few network threads, and more for tokenization and JSON.
 fn runtime() -> Result<Runtime> {
     let mut builder = Builder::new_multi_thread();
     builder.worker_threads(NETWORK_THREADS).max_blocking_threads(text_threads()).enable_all();
     builder.build().map_err(|error| anyhow!("cannot start threads: {error}"))
 }
 
-/// Threads for tokenization and JSON; the system lets them take turns with those of the models.
+/// Number of threads for tokenization and JSON; the system schedules them alongside the model threads.
 fn text_threads() -> usize {
     (2 * std::thread::available_parallelism().map_or(1, usize::from)).max(4)
 }
@@ -132,7 +132,7 @@ async fn serve(args: &Args, socket: TcpSocket, app: Arc<App>) -> Result<()> {
     Ok(())
 }
 
-/// Ends with the first SIGTERM or SIGINT; a second one ends the process at once.
+/// Returns a future that resolves at the first SIGTERM or SIGINT. A second signal exits the process immediately.
 fn end_signal() -> Result<impl Future<Output = ()>> {
     let (sender, receiver) = oneshot::channel();
     let signals = signals()?;
@@ -141,7 +141,7 @@ fn end_signal() -> Result<impl Future<Output = ()>> {
         signals.next().await;
         let _ = sender.send(());
         let code = signals.next().await;
-        // The log is written at once, so that nothing is lost.
+        // The log is not buffered, so exiting loses nothing.
         std::process::exit(code);
     });
     Ok(async move {
@@ -161,7 +161,7 @@ fn signals() -> Result<Signals> {
 
 #[cfg(unix)]
 impl Signals {
-    /// Waits for a signal; gives the exit code that a shell has for it.
+    /// Waits for a signal, and returns the exit code that a shell uses for it.
     async fn next(&mut self) -> i32 {
         tokio::select! {
             _ = self.0.recv() => 130,

@@ -1,4 +1,4 @@
-//! A pipeline with the requests that wait for it.
+//! A pipeline with a queue of requests.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,24 +11,25 @@ use super::queue::{Id, Item, Queue};
 use super::scheduler::{Batch, Scheduler, Source, Taken};
 use crate::metrics::ModelMetrics;
 
-/// How much may wait, and how much makes a batch.
+/// Limits on the queue and on batches.
 #[derive(Debug, Clone, Copy)]
 pub struct BatchLimits {
-    /// Largest batch in tokens, padding included, of all threads together.
+    /// Maximum batch size in tokens, padding included, summed over all threads.
     pub batch_tokens: usize,
     /// How long a request may wait for others to share its batch while another batch is running.
     pub max_wait: Duration,
-    /// Most requests that wait.
+    /// Maximum number of waiting requests.
     pub queue: usize,
 }
 
-/// Tokens of a batch that keep a core busy. More would make nothing faster, and let others wait longer.
+/// Batch size in tokens that keeps one core busy. Larger batches would not be faster, and would make other requests
+/// wait.
 const TOKENS_PER_CORE: usize = 1024;
 
-/// How many of the largest batches may wait; a request that finds nobody waiting may be larger.
+/// How many batches of the maximum size may wait. A request that finds the queue empty may exceed this.
 const WAITING_BATCHES: usize = 64;
 
-/// A pipeline, and the inputs that wait for it.
+/// A pipeline and the inputs waiting for it.
 pub struct Batcher<P: Processor> {
     pipeline: Pipeline<P>,
     limits: BatchLimits,
@@ -37,7 +38,7 @@ pub struct Batcher<P: Processor> {
     metrics: ModelMetrics,
 }
 
-/// A request's inputs, and what is known of its outputs.
+/// The inputs of a request, and the outputs collected so far.
 pub struct Pending<P: Processor> {
     inputs: Vec<P::Input>,
     collected: Mutex<Collected<P::Output>>,
@@ -49,16 +50,16 @@ struct Collected<O> {
     reply: Option<oneshot::Sender<Option<Vec<O>>>>,
 }
 
-/// Why a request was not taken in, or not answered.
+/// Why a request was rejected or failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// Too many wait already.
+    /// The queue is full.
     Full,
-    /// The model panicked, or the server is ending.
+    /// The model panicked, or the server is shutting down.
     Failed,
 }
 
-/// A request that waits. What is left of it is dropped with the ticket.
+/// A handle to a queued request. Dropping it removes the inputs that have not been batched yet.
 pub struct Ticket<P: Processor> {
     batcher: Arc<Batcher<P>>,
     id: Id,
@@ -67,28 +68,28 @@ pub struct Ticket<P: Processor> {
 }
 
 impl<P: Processor> Batcher<P> {
-    /// A pipeline with an empty queue.
+    /// Creates a batcher with an empty queue.
     pub fn new(pipeline: Pipeline<P>, limits: BatchLimits, scheduler: Arc<Scheduler>, metrics: ModelMetrics) -> Self {
         Self { pipeline, limits, queue: Mutex::default(), scheduler, metrics }
     }
 
-    /// The pipeline.
+    /// The pipeline that runs the batches.
     pub fn pipeline(&self) -> &Pipeline<P> {
         &self.pipeline
     }
 
-    /// Checks that a request would be taken in, before it is worth the work to tokenize it.
+    /// Checks that the queue has room for a request, before spending time on its tokenization.
     ///
     /// # Errors
-    /// [`Refused::Full`].
+    /// [`Refused::Full`] if it has none.
     pub fn check_room(&self) -> Result<(), Refused> {
         self.check(&self.lock(), 0)
     }
 
-    /// Puts a request into the queue.
+    /// Queues a request.
     ///
     /// # Errors
-    /// [`Refused::Full`].
+    /// [`Refused::Full`] if the queue is full.
     pub fn submit(self: &Arc<Self>, inputs: Vec<P::Input>, deadline: Instant) -> Result<Ticket<P>, Refused> {
         let item = |(place, input): (usize, &P::Input)| Item { place, tokens: tokens::<P>(input) };
         let items: Vec<Item> = inputs.iter().enumerate().map(item).collect();
@@ -113,7 +114,7 @@ impl<P: Processor> Batcher<P> {
         if is_full { Err(Refused::Full) } else { Ok(()) }
     }
 
-    /// Runs a batch and hands over its outputs.
+    /// Runs a batch and distributes its outputs.
     fn run(&self, batch: &[(Arc<Pending<P>>, Item)]) {
         let inputs: Vec<&P::Input> = batch.iter().map(|(pending, item)| &pending.inputs[item.place]).collect();
         let started = Instant::now();
@@ -130,7 +131,7 @@ impl<P: Processor> Batcher<P> {
     }
 }
 
-/// Tokens of the longest sequence of an input, times the number of its sequences.
+/// Cost of an input: the length of its longest sequence times the number of its sequences, in tokens.
 fn tokens<P: Processor>(input: &P::Input) -> usize {
     longest::<P>(input).max(1) * P::sequences(input).len().max(1)
 }
@@ -147,12 +148,12 @@ where
             1 => self.limits.batch_tokens,
             _ => TOKENS_PER_CORE.min(self.limits.batch_tokens.div_ceil(threads)),
         };
-        // While a core computes, its neighbor may wait for company; when all are idle, nobody waits.
+        // Requests wait for others only while another core is computing, never when all cores are idle.
         let moment = oldest + self.limits.max_wait;
         if idle < threads && queue.tokens() < most && now < moment {
             return Taken::Later(moment);
         }
-        // Everybody who is idle takes a share.
+        // The waiting inputs are shared among all idle threads.
         let share = queue.tokens().div_ceil(idle.max(1));
         let batch = queue.take(most.min(share));
         self.metrics.waiting(queue.len(), queue.tokens());
@@ -188,7 +189,7 @@ impl<P: Processor> Pending<P> {
 }
 
 impl<O> Collected<O> {
-    /// The receiver may be gone: nobody waits for this answer any more.
+    /// Sends the outputs. The receiver may be gone if the client no longer waits.
     fn send(&mut self, outputs: Option<Vec<O>>) {
         if let Some(reply) = self.reply.take() {
             let _ = reply.send(outputs);
@@ -197,10 +198,10 @@ impl<O> Collected<O> {
 }
 
 impl<P: Processor> Ticket<P> {
-    /// Waits for the outputs: one for each input, in their order.
+    /// Waits for the outputs, one per input and in the same order.
     ///
     /// # Errors
-    /// [`Refused::Failed`].
+    /// [`Refused::Failed`] if the model panicked or the server is shutting down.
     pub async fn outputs(mut self) -> Result<(Arc<Pending<P>>, Vec<P::Output>), Refused> {
         let outputs = (&mut self.reply).await.ok().flatten().ok_or(Refused::Failed)?;
         Ok((self.pending.clone(), outputs))
@@ -208,7 +209,7 @@ impl<P: Processor> Ticket<P> {
 }
 
 impl<P: Processor> Drop for Ticket<P> {
-    /// A client that has hung up, or a deadline that has passed, costs no further batch.
+    /// Removes the remaining inputs, so that an expired or abandoned request costs no further batch.
     fn drop(&mut self) {
         let mut queue = self.batcher.lock();
         queue.remove(self.id);

@@ -1,6 +1,6 @@
-//! From requests of many clients to batches, and from their outputs back to each request.
+//! Groups the requests of many clients into batches, and routes the outputs back to each request.
 //!
-//! [`Batcher`] is a pipeline with its [`Queue`]; the [`Scheduler`] runs the batches of all of them.
+//! A [`Batcher`] is a pipeline with its [`Queue`]; the [`Scheduler`] runs the batches of all batchers.
 
 mod batcher;
 mod queue;

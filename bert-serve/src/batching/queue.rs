@@ -1,21 +1,21 @@
-//! Which of the waiting inputs make the next batch: of like lengths, from many requests in turn.
+//! Selects the next batch from the waiting inputs: similar lengths, taken from the requests in turn.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
-/// An input that waits: where it stands in its request, and its length.
+/// A waiting input: its position in its request, and its length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Item {
-    /// Its number among the inputs of its request.
+    /// Index among the inputs of its request.
     pub place: usize,
-    /// Its length in tokens.
+    /// Length in tokens.
     pub tokens: usize,
 }
 
-/// What identifies a request within its queue.
+/// Identifies a request within its queue.
 pub type Id = u64;
 
-/// Requests with inputs that no batch has taken yet.
+/// Requests with inputs that are not yet in a batch.
 #[derive(Debug)]
 pub struct Queue<R> {
     waiting: VecDeque<Waiting<R>>,
@@ -29,7 +29,7 @@ struct Waiting<R> {
     request: R,
     since: Instant,
     deadline: Instant,
-    /// What is not yet taken, shortest first.
+    /// The remaining inputs, shortest first.
     items: Vec<Item>,
 }
 
@@ -40,7 +40,7 @@ impl<R> Default for Queue<R> {
 }
 
 impl<R: Clone> Queue<R> {
-    /// Adds a request behind all others. It is dropped if `deadline` passes before all of it is taken.
+    /// Appends a request. It is dropped if `deadline` passes before all of its inputs are taken.
     pub fn push(&mut self, request: R, mut items: Vec<Item>, now: Instant, deadline: Instant) -> Id {
         items.sort_by_key(|item| item.tokens);
         let id = self.next_id;
@@ -50,39 +50,40 @@ impl<R: Clone> Queue<R> {
         id
     }
 
-    /// Drops what is left of a request.
+    /// Removes the remaining inputs of a request.
     pub fn remove(&mut self, id: Id) {
         self.retain(|waiting| waiting.id != id);
     }
 
-    /// Drops what is left of the requests whose deadline has passed.
+    /// Removes the remaining inputs of all requests whose deadline has passed.
     pub fn expire(&mut self, now: Instant) {
         self.retain(|waiting| waiting.deadline > now);
     }
 
-    /// Number of requests that wait.
+    /// Number of waiting requests.
     pub fn len(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Whether no request waits.
+    /// Whether no requests are waiting.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Tokens of all inputs that wait.
+    /// Total tokens of all waiting inputs.
     pub fn tokens(&self) -> usize {
         self.tokens
     }
 
-    /// Since when the request has waited that came first; `None` if none waits.
+    /// When the longest-waiting request arrived; `None` if the queue is empty.
     pub fn oldest(&self) -> Option<Instant> {
         self.waiting.iter().map(|waiting| waiting.since).min()
     }
 
-    /// Takes a batch of at most `budget` tokens, padding included, or of one input. The first request leads: its longest
-    /// input says which lengths are alike. Every request gives one such input in turn until the batch is full, and the
-    /// leader goes behind the others, so that nobody waits for the end of a large request.
+    /// Takes a batch of at most `budget` tokens, padding included, or of a single input. The longest input of the first
+    /// request, the leader, determines which lengths count as similar. The requests contribute one such input each, in
+    /// turn, until the batch is full. The leader then moves to the back, so that a large request never blocks the
+    /// others until it is done.
     pub fn take(&mut self, budget: usize) -> Vec<(R, Item)> {
         let Some(length) = self.waiting.front().and_then(|leader| leader.items.last()).map(|item| item.tokens) else {
             return Vec::new();
@@ -123,15 +124,15 @@ fn tokens_of(items: &[Item]) -> usize {
     items.iter().map(|item| item.tokens).sum()
 }
 
-/// The index of the item, in a list sorted by length, that is longest among those up to `length`, else shortest beyond;
-/// `None` if it is not alike.
+/// Index of the longest item up to `length` in a list sorted by length, otherwise of the shortest one beyond it; `None`
+/// if its length is not similar.
 fn nearest(items: &[Item], length: usize) -> Option<usize> {
     let beyond = items.partition_point(|item| item.tokens <= length);
     let candidates = [beyond.checked_sub(1), Some(beyond)];
     candidates.into_iter().flatten().find(|&index| items.get(index).is_some_and(|item| is_alike(item.tokens, length)))
 }
 
-/// Whether lengths differ by at most a quarter of the longer one, or by 8 tokens, so that little is padded.
+/// Whether two lengths differ by at most a quarter of the longer one, or by 8 tokens, so that little padding is needed.
 fn is_alike(a: usize, b: usize) -> bool {
     let difference = a.abs_diff(b);
     difference <= 8 || difference * 4 <= a.max(b)

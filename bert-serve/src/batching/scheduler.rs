@@ -1,7 +1,7 @@
-//! The threads that run models: one for each core of a CPU, one for a GPU, shared by all models.
+//! The threads that run the models: one per CPU core, or one for a GPU, shared by all models.
 //!
-//! A thread that is free asks the models in turn for a batch, and sleeps while there is none. Threads of the network
-//! never compute, threads of the scheduler never wait for a client.
+//! A free thread asks the models for a batch in turn, and sleeps if there is none. Network threads never compute, and
+//! scheduler threads never wait for a client.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
@@ -11,20 +11,20 @@ use bert_model::{Error, Result, Workers};
 use burn::tensor::Device;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-/// A model's work.
+/// A source of batches: a model with its queue.
 pub trait Source: Send + Sync {
-    /// The next batch, for one of `idle` threads without work out of `threads`.
+    /// Takes the next batch, for one of the `idle` threads out of `threads`.
     fn take(&self, idle: usize, threads: usize) -> Taken;
 
-    /// Whether anything waits.
+    /// Whether any input is waiting.
     fn has_work(&self) -> bool;
 }
 
-/// What a model has for a thread that is free.
+/// What a source offers a free thread.
 pub enum Taken {
-    /// Nothing waits.
+    /// Nothing is waiting.
     Nothing,
-    /// Nothing before this moment, unless more arrives.
+    /// No batch before this moment, unless more inputs arrive.
     Later(Instant),
     /// A batch to run.
     Batch(Batch),
@@ -32,17 +32,17 @@ pub enum Taken {
 
 /// A batch that is ready to run.
 pub struct Batch {
-    /// Runs it and delivers its answers; never panics.
+    /// Runs the batch and delivers its outputs; never panics.
     pub run: Box<dyn FnOnce() + Send>,
-    /// Whether it is one input, which cannot be shared among threads but by cutting up its products.
+    /// Whether the batch is a single input. Only its matrix products can then be split among threads.
     pub is_one: bool,
 }
 
-/// Hands the batches of all models to the threads.
+/// Distributes the batches of all models among the threads.
 pub struct Scheduler {
     threads: usize,
     sources: OnceLock<Vec<Arc<dyn Source>>>,
-    /// All cores at once, for an input that is alone.
+    /// All cores at once, for a single input with no other work waiting.
     all_cores: ThreadPool,
     state: Mutex<State>,
     wake: Condvar,
@@ -50,17 +50,17 @@ pub struct Scheduler {
 
 #[derive(Default)]
 struct State {
-    /// Threads that run a batch.
+    /// Number of threads running a batch.
     busy: usize,
-    /// The model whose turn it is.
+    /// Index of the model whose turn it is.
     turn: usize,
 }
 
 impl Scheduler {
-    /// For so many threads, none of which runs yet.
+    /// Creates a scheduler for `threads` threads, without starting them.
     ///
     /// # Errors
-    /// If the system refuses threads.
+    /// If the system cannot start threads.
     pub fn new(threads: usize) -> Result<Arc<Self>> {
         let all_cores = ThreadPoolBuilder::new().num_threads(threads).build();
         let all_cores = all_cores.map_err(|error| Error::Setting(format!("cannot start threads: {error}")))?;
@@ -73,10 +73,10 @@ impl Scheduler {
         self.threads
     }
 
-    /// Starts the threads, which then live as long as the process.
+    /// Starts the threads, which run until the process exits.
     ///
     /// # Errors
-    /// If the system refuses threads.
+    /// If the system cannot start threads.
     pub fn start(self: &Arc<Self>, sources: Vec<Arc<dyn Source>>, device: &Device) -> Result<()> {
         let workers = Workers::for_device(device)?;
         let _ = self.sources.set(sources);
@@ -88,14 +88,15 @@ impl Scheduler {
         started.map(drop).map_err(|error| Error::Setting(format!("cannot start threads: {error}")))
     }
 
-    /// Wakes a thread for work that has just arrived.
+    /// Wakes a thread for newly arrived work.
     pub fn notify(&self) {
-        // Whoever has found nothing holds the lock until it sleeps.
+        // A thread that found no work holds the lock until it sleeps, so taking the lock ensures that the wake-up is
+        // not lost.
         drop(self.lock());
         self.wake.notify_one();
     }
 
-    /// Runs batches for ever.
+    /// Runs batches forever.
     fn run(&self) {
         let mut state = self.lock();
         loop {
@@ -118,7 +119,8 @@ impl Scheduler {
         }
     }
 
-    /// Runs a batch: on this thread, or, if it is one input and nobody else has work, on all cores.
+    /// Runs a batch: on all cores if it is a single input and no other work is running or waiting, otherwise on this
+    /// thread.
     fn run_batch(&self, Batch { run, is_one }: Batch, is_alone: bool) {
         let is_more = self.sources().iter().any(|source| source.has_work());
         if is_more {
@@ -130,7 +132,7 @@ impl Scheduler {
         }
     }
 
-    /// The next batch of the models in turn.
+    /// Takes the next batch, asking the models in turn.
     fn next(&self, state: &mut State) -> Taken {
         let (sources, idle) = (self.sources(), self.threads - state.busy);
         let mut later: Option<Instant> = None;
@@ -165,7 +167,7 @@ mod tests {
 
     use super::*;
 
-    /// A model with so many batches, which say its name.
+    /// A source with a given number of batches, each of which sends the source's name.
     struct Batches(&'static str, AtomicUsize, Sender<&'static str>);
 
     impl Source for Batches {

@@ -1,4 +1,4 @@
-//! What the server says of itself: its models, whether it lives, what it has counted, its routes, and a page.
+//! Routes about the server itself: models, health, metrics, the OpenAPI document, and the page.
 
 use std::sync::Arc;
 
@@ -14,11 +14,11 @@ use crate::models::Model;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Scripts and styles come from the page itself, data from this server, nothing from anywhere else.
+/// Scripts and styles may only be inline, data may only come from this server, and everything else is blocked.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// `GET /`: a page to try the models on.
+/// `GET /`: the page for trying the models.
 pub async fn page() -> Response {
     let headers = [
         (CONTENT_TYPE, "text/html; charset=utf-8"),
@@ -28,40 +28,41 @@ pub async fn page() -> Response {
     (headers, include_str!("../page.html")).into_response()
 }
 
-/// `GET /openapi.json`.
+/// `GET /openapi.json`: the OpenAPI document.
 pub async fn openapi() -> Response {
     json_response(include_str!("../openapi.json").replace("\"0.0.0\"", &format!("{VERSION:?}")).into_bytes())
 }
 
-/// `GET /health`: the process answers.
+/// `GET /health`: always succeeds while the process responds.
 pub async fn health() -> Response {
     json_response(br#"{"status":"ok"}"#.to_vec())
 }
 
-/// `GET /ready`: new requests are welcome. The port opens after the models are loaded, so that only the end is told.
+/// `GET /ready`: succeeds while the server accepts new requests. The port opens only after the models are loaded, so
+/// this fails only during shutdown.
 ///
 /// # Errors
-/// 503 once the server is about to end.
+/// 503 once the server is shutting down.
 pub async fn ready(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     if app.is_ending() { Err(ApiError::ending()) } else { Ok(json_response(br#"{"status":"ready"}"#.to_vec())) }
 }
 
-/// `GET /metrics`, for Prometheus.
+/// `GET /metrics`: metrics for Prometheus.
 pub async fn metrics(State(app): State<Arc<App>>) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(CONTENT_TYPE, kind)], app.metrics.to_text()).into_response()
 }
 
-/// `GET /v1/models`, as OpenAI's, and the routes of each model.
+/// `GET /v1/models`: OpenAI's list of models, with the routes of each model.
 pub async fn models(State(app): State<Arc<App>>) -> Response {
     let models: Vec<Value> = app.models.iter().map(|model| entry(model)).collect();
     json_response(json!({"object": "list", "data": models}).to_string().into_bytes())
 }
 
-/// `GET /v1/models/NAME`.
+/// `GET /v1/models/NAME`: the entry of one model.
 ///
 /// # Errors
-/// 404.
+/// 404 if there is no such model.
 pub async fn model(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Response, ApiError> {
     let model = app.models.pick(Some(&name), "/v1/models", |_| true)?;
     Ok(json_response(entry(model).to_string().into_bytes()))
@@ -78,10 +79,10 @@ fn entry(model: &Model) -> Value {
     })
 }
 
-/// `GET /info`, as text-embeddings-inference's, with the routes of the model.
+/// `GET /info`: the fields of text-embeddings-inference, plus the routes of the model.
 ///
 /// # Errors
-/// 404 for a model that is not there.
+/// 404 if there is no such model.
 pub async fn info(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let named = model_of(request.uri())?;
     let model = app.models.pick(named.as_deref(), "/info", |_| true)?;
@@ -104,7 +105,7 @@ pub async fn info(State(app): State<Arc<App>>, request: Request) -> Result<Respo
     Ok(json_response(info.to_string().into_bytes()))
 }
 
-/// The longest text in tokens that is read at once.
+/// Maximum length in tokens that the model reads at once.
 fn max_input_length(model: &Model) -> usize {
     let positions = model.config.max_position_embeddings;
     let embed = model.embed.as_ref().and_then(|batcher| longest(batcher.pipeline().processor()));

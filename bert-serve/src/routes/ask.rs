@@ -1,4 +1,4 @@
-//! The way of a request that a model answers: body → question → tokens → queue → batch → answers → body.
+//! The path of a request through the server: body → question → tokens → queue → batch → answers → body.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,43 +19,43 @@ use crate::body::{parse, read_body};
 use crate::error::ApiError;
 use crate::models::Model;
 
-/// What differs from one route to the next.
+/// A route that runs a model. Implementations define only what differs between routes.
 pub trait Route: 'static {
-    /// The route as it stands in messages.
+    /// The route's path, as shown in messages.
     const PATH: &'static str;
-    /// What tokenizes the requests.
+    /// The processor that tokenizes the requests.
     type Processor: Processor<Input: 'static, Output: 'static> + 'static;
-    /// The body as it is sent.
+    /// The request body.
     type Body: DeserializeOwned + Send + 'static;
-    /// The body after it has been checked.
+    /// The validated body.
     type Question: Send + 'static;
-    /// The body of the answer.
+    /// The response body.
     type Reply: Serialize;
 
-    /// The model that the body names.
+    /// The model that the body names, if any.
     fn model(body: &Self::Body) -> Option<&str>;
 
-    /// The queue of a model that answers this, if it does.
+    /// The queue of `model` for this route, or `None` if its head does not support the route.
     fn batcher(model: &Model) -> Option<&Arc<Batcher<Self::Processor>>>;
 
-    /// Checks a body.
+    /// Validates a body.
     ///
     /// # Errors
-    /// If it makes no sense to this model.
+    /// If the body is invalid for this model.
     fn question(body: Self::Body, asked: &Asked<Self>) -> Result<Self::Question, ApiError>;
 
-    /// What the model is asked.
+    /// The pipeline requests for a question.
     fn requests(question: &Self::Question) -> Vec<<Self::Processor as Processor>::Request<'_>>;
 
-    /// The texts that may be too long for the model, unless the question allows to truncate them.
+    /// The texts that must not be truncated, or `None` if the question allows truncation.
     fn whole_texts<'a>(_question: &'a Self::Question, _asked: &Asked<Self>) -> Option<Vec<TextOrPair<'a>>> {
         None
     }
 
-    /// The answer to the question from those to its requests.
+    /// Builds the response from the answers to the question's requests.
     ///
     /// # Errors
-    /// If the question asks for more than there is.
+    /// If the question asks for more than the model provides.
     fn reply(
         question: Self::Question,
         answers: Vec<<Self::Processor as Processor>::Answer>,
@@ -63,25 +63,25 @@ pub trait Route: 'static {
     ) -> Result<Self::Reply, ApiError>;
 }
 
-/// Bodies of more bytes take turns.
+/// Larger bodies, in bytes, take turns.
 const LARGE_BODY: usize = 64 << 10;
 
-/// A text, or two that are read together.
+/// A text, and the second text of a pair.
 pub type TextOrPair<'a> = (&'a str, Option<&'a str>);
 
-/// Who is asked, and how much.
+/// The model and queue that a request is for.
 pub struct Asked<R: Route + ?Sized> {
-    /// The server.
+    /// The server's state.
     pub app: Arc<App>,
-    /// The model.
+    /// The model that answers the request.
     pub model: Arc<Model>,
-    /// The model's queue.
+    /// The model's queue for this route.
     pub batcher: Arc<Batcher<R::Processor>>,
-    /// Tokens of all inputs, once they are tokenized.
+    /// Total tokens of all inputs; 0 until they are tokenized.
     pub tokens: usize,
 }
 
-/// A question after tokenization, and the number of inputs of each of its requests.
+/// A tokenized question, and the number of inputs of each of its requests.
 struct Prepared<R: Route> {
     asked: Asked<R>,
     question: R::Question,
@@ -89,10 +89,10 @@ struct Prepared<R: Route> {
     counts: Vec<usize>,
 }
 
-/// Answers a request.
+/// Handles a request to route `R`.
 ///
 /// # Errors
-/// Whatever can be wrong with it; 429, 500 or 504 if the server has no answer.
+/// 4xx if the request is invalid; 429, 500, or 504 if the server cannot answer it.
 pub async fn ask<R: Route>(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let named = model_of(request.uri())?;
     let (bytes, memory) = read_body(&app, request).await?;
@@ -105,7 +105,7 @@ pub async fn ask<R: Route>(State(app): State<Arc<App>>, request: Request) -> Res
             false => None,
         };
         let prepared = blocking(move || {
-            // Work that has begun goes on when its client has hung up, and so must its claims.
+            // Work that has started continues even if its client disconnects, so it must keep its permits.
             let _claims = (turn, memory);
             prepare::<R>(server, named, &bytes)
         });
@@ -120,7 +120,7 @@ pub async fn ask<R: Route>(State(app): State<Arc<App>>, request: Request) -> Res
     Ok(json_response(bytes))
 }
 
-/// Parses, checks and tokenizes.
+/// Parses, validates, and tokenizes a body.
 fn prepare<R: Route>(app: Arc<App>, named: Option<String>, bytes: &[u8]) -> Result<Prepared<R>, ApiError> {
     let body: R::Body = parse(bytes)?;
     let name = match (named.as_deref(), R::model(&body)) {
@@ -151,7 +151,7 @@ fn prepare<R: Route>(app: Arc<App>, named: Option<String>, bytes: &[u8]) -> Resu
     Ok(Prepared { asked, question, inputs, counts })
 }
 
-/// From the outputs to the body of the answer.
+/// Turns the outputs into the response body.
 fn reply<R: Route>(
     asked: Asked<R>,
     question: R::Question,
@@ -174,10 +174,10 @@ fn reply<R: Route>(
     serde_json::to_vec(&reply).map_err(|error| ApiError::internal(error.to_string()))
 }
 
-/// Checks that there are inputs, and not too many.
+/// Checks that the number of inputs is at least 1 and at most `limit`.
 ///
 /// # Errors
-/// 422 and 413.
+/// 422 if it is 0, 413 if it exceeds `limit`.
 pub fn check_count(count: usize, limit: usize) -> Result<(), ApiError> {
     match count {
         0 => Err(ApiError::invalid("found an empty list, expected at least one input")),
@@ -188,7 +188,7 @@ pub fn check_count(count: usize, limit: usize) -> Result<(), ApiError> {
     }
 }
 
-/// Checks that nothing was truncated. Only texts that fill the model's length can have been.
+/// Checks that no text was truncated. Only inputs of the maximum length need a closer look.
 fn check_whole<R: Route>(
     asked: &Asked<R>,
     texts: &[TextOrPair<'_>],
@@ -212,20 +212,20 @@ fn sequence_lengths<P: Processor>(input: &P::Input) -> impl Iterator<Item = usiz
     P::sequences(input).iter().map(bert_model::text::Sequence::len)
 }
 
-/// Runs what computes for a while beside the threads of the network.
+/// Runs blocking work off the network threads.
 ///
 /// # Errors
-/// Those of `work`, and 500 if it panics.
+/// The error of `work`, or 500 if it panics.
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
     spawn_blocking(work).await.unwrap_or_else(|error| Err(ApiError::internal(error.to_string())))
 }
 
-/// The model that a query (`?model=NAME`) names.
+/// The model named in the query (`?model=NAME`).
 ///
 /// # Errors
-/// If it asks for anything else.
+/// If the query has anything else.
 pub fn model_of(uri: &Uri) -> Result<Option<String>, ApiError> {
     let mut model = None;
     for pair in uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
@@ -237,7 +237,7 @@ pub fn model_of(uri: &Uri) -> Result<Option<String>, ApiError> {
     Ok(model)
 }
 
-/// Decodes `%2F` and `+`; what is no such code stays as it is.
+/// Decodes `%XX` codes and `+`; invalid codes are kept as they are.
 fn percent_decoded(text: &str) -> String {
     let bytes = text.as_bytes();
     let (mut decoded, mut at) = (Vec::with_capacity(bytes.len()), 0);
@@ -250,7 +250,7 @@ fn percent_decoded(text: &str) -> String {
     String::from_utf8_lossy(&decoded).into_owned()
 }
 
-/// A response of JSON.
+/// A JSON response.
 pub fn json_response(bytes: Vec<u8>) -> Response {
     ([(CONTENT_TYPE, "application/json")], bytes).into_response()
 }

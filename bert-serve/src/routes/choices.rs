@@ -1,4 +1,4 @@
-//! `/choose`: the best of several continuations, with the JSON of `bert-finetune predict`.
+//! `/choose`: picks the best of several continuations, with the JSON of `bert-finetune predict`.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -21,12 +21,12 @@ pub struct ChooseBody {
     #[serde(alias = "prompt")]
     text: Option<String>,
     choices: Option<Vec<String>>,
-    /// Instead: a text with its choices, or several.
+    /// Alternative to `text` and `choices`: one such object, or a list of them.
     inputs: Option<OneOrMany<Choosing>>,
     model: Option<String>,
 }
 
-/// A text and what may follow it.
+/// A text and its possible continuations.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Choosing {
@@ -70,7 +70,7 @@ impl Route for Choose {
             }
         }
         let choices = questions.as_slice().iter().map(|question| question.choices.len()).sum();
-        // An empty list of questions is told by whoever counts the requests.
+        // If there are no questions at all, the check of the request count reports it.
         check_count(std::cmp::max(choices, 1), asked.app.limits.inputs)?;
         Ok(questions)
     }

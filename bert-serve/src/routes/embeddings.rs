@@ -1,4 +1,4 @@
-//! Vectors: OpenAI's `/v1/embeddings`, and text-embeddings-inference's `/embed` and `/similarity`.
+//! Embeddings: OpenAI's `/v1/embeddings`, and text-embeddings-inference's `/embed` and `/similarity`.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use crate::batching::Batcher;
 use crate::error::ApiError;
 use crate::models::Model;
 
-/// Which end of a text is kept. The left one is not on offer: the tokenizer truncates at the end.
+/// The side that is truncated. Only the right side is supported, since the tokenizer truncates at the end.
 #[derive(Debug, Clone, Copy, Deserialize)]
 pub enum Direction {
     #[serde(alias = "right")]
     Right,
 }
 
-/// What is asked of an embedder.
+/// The request type of an embedding pipeline.
 pub type Request<'a> = <EmbeddingProcessor as Processor>::Request<'a>;
 
 /// `POST /v1/embeddings`.
@@ -34,7 +34,7 @@ pub struct OpenAiBody {
     #[serde(default)]
     encoding_format: Option<Encoding>,
     dimensions: Option<usize>,
-    /// Who asks; of no use here.
+    /// The end user's identifier, which is ignored.
     #[serde(rename = "user")]
     _user: Option<String>,
 }
@@ -65,7 +65,7 @@ struct OpenAiVector {
 #[serde(untagged)]
 enum Vector {
     Float(Vec<f32>),
-    /// The numbers' bytes, little-endian.
+    /// Base64 of the little-endian bytes of the numbers.
     Base64(String),
 }
 
@@ -181,7 +181,7 @@ impl Route for Embed {
     }
 }
 
-/// `POST /similarity`: the cosines of one text and others.
+/// `POST /similarity`: cosine similarities between one text and others.
 pub struct Similarity;
 
 #[derive(Deserialize)]
@@ -211,7 +211,7 @@ impl Route for Similarity {
     const PATH: &'static str = "/similarity";
     type Processor = EmbeddingProcessor;
     type Body = SimilarityBody;
-    /// The first text is the one that the others are compared with.
+    /// All texts, of which the first is compared with the others, and whether to truncate them.
     type Question = (Vec<String>, Option<bool>);
     type Reply = Vec<f32>;
 
@@ -248,20 +248,20 @@ impl Route for Similarity {
     }
 }
 
-/// One vector is asked for each text.
+/// One embedding request per text.
 pub fn of_texts(texts: &[String]) -> Vec<Request<'_>> {
     texts.iter().map(|text| EmbeddingRequest::text(text)).collect()
 }
 
-/// Texts that are read one by one.
+/// Single texts, not pairs.
 pub fn singles(texts: &[String]) -> Vec<TextOrPair<'_>> {
     texts.iter().map(|text| (text.as_str(), None)).collect()
 }
 
-/// The vectors, cut to their first `dimensions` numbers and scaled to length 1 as far as that is asked for.
+/// The vectors, cut to their first `dimensions` numbers and scaled to length 1 if requested.
 ///
 /// # Errors
-/// 422 for dimensions that the model does not have.
+/// 422 if the model has fewer dimensions.
 pub fn finish(
     answers: Vec<TokenEmbeddings>,
     normalize: bool,

@@ -19,7 +19,7 @@ pub struct Label {
     pub label: String,
 }
 
-/// A text, or two that are judged together.
+/// A text, and the second text of a pair.
 pub type OwnedPair = (String, Option<String>);
 
 /// `POST /predict`.
@@ -37,7 +37,7 @@ pub struct PredictBody {
     model: Option<String>,
 }
 
-/// What is to be judged, and how.
+/// The texts to classify, with their options.
 pub struct Judged {
     pub pairs: OneOrMany<OwnedPair>,
     pub truncate: Option<bool>,
@@ -45,12 +45,12 @@ pub struct Judged {
 }
 
 impl Judged {
-    /// What the model is asked.
+    /// The pipeline requests.
     pub fn requests(&self) -> Vec<TextOrPair<'_>> {
         self.pairs.as_slice().iter().map(|(text, pair)| (text.as_str(), pair.as_deref())).collect()
     }
 
-    /// The texts, if they may not be truncated.
+    /// The texts, if they must not be truncated; `truncate` is the default.
     pub fn whole_texts(&self, truncate: bool) -> Option<Vec<TextOrPair<'_>>> {
         (!self.truncate.unwrap_or(truncate)).then(|| self.requests())
     }
@@ -92,7 +92,7 @@ impl Route for Predict {
     }
 }
 
-/// The labels of a text, the highest score first.
+/// The labels of a text with their scores, highest score first.
 pub fn labels_of(processor: &ScoreProcessor, scores: &[f32], raw: bool) -> Vec<Label> {
     let scores = if raw { scores.to_vec() } else { processor.activation().apply(scores) };
     let label = |(label, score): (&String, f32)| Label { score, label: label.clone() };
@@ -101,7 +101,7 @@ pub fn labels_of(processor: &ScoreProcessor, scores: &[f32], raw: bool) -> Vec<L
     labels
 }
 
-/// What the forms of `inputs` mean.
+/// Interprets the allowed forms of `inputs` as texts and pairs.
 fn pairs_of(inputs: OneOrMany<Texts>) -> Result<OneOrMany<OwnedPair>, ApiError> {
     let wrong = |found: usize| {
         let expected = "expected a text, a pair [text, text], or a list of both [[text], [text, text], …]";
@@ -132,10 +132,10 @@ fn pairs_of(inputs: OneOrMany<Texts>) -> Result<OneOrMany<OwnedPair>, ApiError> 
     }
 }
 
-/// Checks that texts are not empty, and that the model can tell two apart.
+/// Checks that no text is empty, and that the model can read pairs if there are any.
 ///
 /// # Errors
-/// 422.
+/// 422 if a check fails.
 pub fn check_pairs(pairs: &[OwnedPair], model: &Model) -> Result<(), ApiError> {
     if pairs.iter().any(|(_, pair)| pair.is_some()) {
         model.check_reads_pairs()?;
@@ -143,7 +143,7 @@ pub fn check_pairs(pairs: &[OwnedPair], model: &Model) -> Result<(), ApiError> {
     pairs.iter().try_for_each(|(text, _)| check_text(text, "inputs"))
 }
 
-/// `POST /rerank`: texts by how well they answer a query, as a cross-encoder judges.
+/// `POST /rerank`: ranks texts by how well they answer a query, using a cross-encoder.
 pub struct Rerank;
 
 #[derive(Deserialize)]
@@ -161,7 +161,7 @@ pub struct RerankBody {
 
 #[derive(Serialize)]
 pub struct Rank {
-    /// The number of the text in the request.
+    /// Index of the text in the request.
     index: usize,
     score: f32,
     #[serde(skip_serializing_if = "Option::is_none")]

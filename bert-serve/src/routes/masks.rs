@@ -1,4 +1,4 @@
-//! `/fill-mask`: WordPieces for each `[MASK]`, with the JSON of `bert-pretrain fill-mask`.
+//! `/fill-mask`: predicts the WordPiece behind each `[MASK]`, with the JSON of `bert-pretrain fill-mask`.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::batching::Batcher;
 use crate::error::ApiError;
 use crate::models::Model;
 
-/// WordPieces that are listed for a mask, unless the request says how many, and at most.
+/// Default and maximum number of predictions per mask.
 const TOP_K: usize = 5;
 const MOST_TOP_K: usize = 1000;
 
@@ -56,10 +56,10 @@ impl Route for FillMask {
     }
 }
 
-/// How many WordPieces are listed for a mask.
+/// The number of predictions per mask.
 ///
 /// # Errors
-/// 422 for none, or for very many.
+/// 422 if `top_k` is out of range.
 pub fn check_top_k(top_k: Option<usize>) -> Result<usize, ApiError> {
     match top_k.unwrap_or(TOP_K) {
         count if (1..=MOST_TOP_K).contains(&count) => Ok(count),

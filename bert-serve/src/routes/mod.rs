@@ -1,5 +1,6 @@
-//! The routes. [`ask`] is the way of every request that a model answers; the files after it say what differs, and
-//! [`inference`] has the forms of Hugging Face's inference API. [`tokenize`] and [`about`] need no model's answer.
+//! The HTTP routes. [`ask`] handles every request that needs a model's answer, and the modules after it define what
+//! differs between routes. [`inference`] implements Hugging Face's inference API. [`tokenize`] and [`about`] do not run
+//! a model.
 
 pub mod about;
 pub mod ask;

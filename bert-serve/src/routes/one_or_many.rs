@@ -1,4 +1,4 @@
-//! One of something or a list of it, in a request and, in the same form, in its answer.
+//! A single value or a list of values. The response has the same form as the request.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::ApiError;
 
-/// A text or an object, or a list of them.
+/// A single text or object, or a list of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum OneOrMany<T> {
@@ -21,7 +21,7 @@ pub enum OneOrMany<T> {
 pub type Texts = OneOrMany<String>;
 
 impl<T> OneOrMany<T> {
-    /// All of them.
+    /// The value or values as a slice.
     pub fn as_slice(&self) -> &[T] {
         match self {
             Self::One(one) => std::slice::from_ref(one),
@@ -29,7 +29,7 @@ impl<T> OneOrMany<T> {
         }
     }
 
-    /// Answers, in the form of the request.
+    /// Gives answers the form of the request.
     pub fn like<A>(&self, mut answers: Vec<A>) -> OneOrMany<A> {
         match self {
             Self::One(_) if answers.len() == 1 => OneOrMany::One(answers.remove(0)),
@@ -42,7 +42,7 @@ impl Texts {
     /// Checks that no text of the field `name` is empty.
     ///
     /// # Errors
-    /// 422.
+    /// 422 if one is empty.
     pub fn check(&self, name: &str) -> Result<(), ApiError> {
         self.as_slice().iter().try_for_each(|text| check_text(text, name))
     }
@@ -51,7 +51,7 @@ impl Texts {
 /// Checks that a text of the field `name` is not empty.
 ///
 /// # Errors
-/// 422.
+/// 422 if it is empty.
 pub fn check_text(text: &str, name: &str) -> Result<(), ApiError> {
     match text.is_empty() {
         true => Err(ApiError::invalid(format!("`{name}`: found an empty text, expected at least one character"))),

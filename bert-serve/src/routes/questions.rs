@@ -1,4 +1,4 @@
-//! `/answer`: the span of a text that answers a question, with the JSON of `bert-finetune predict`.
+//! `/answer`: finds the span of a text that answers a question, with the JSON of `bert-finetune predict`.
 
 use std::sync::Arc;
 
@@ -19,13 +19,13 @@ pub struct Answering;
 pub struct AnswerBody {
     question: Option<String>,
     context: Option<String>,
-    /// Instead: a question with its context, or several.
+    /// Alternative to `question` and `context`: one such object, or a list of them.
     inputs: Option<OneOrMany<Asking>>,
     n_best: Option<usize>,
     model: Option<String>,
 }
 
-/// A question and the text that it is about.
+/// A question and the context that may answer it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Asking {
@@ -33,7 +33,7 @@ pub struct Asking {
     pub context: String,
 }
 
-/// A span of the context; an empty one is no answer.
+/// A span of the context. An empty span means that there is no answer.
 #[derive(Serialize)]
 pub struct Answered {
     pub answer: String,
@@ -94,10 +94,10 @@ impl Route for Answering {
     }
 }
 
-/// Checks that neither questions nor contexts are empty.
+/// Checks that no question and no context is empty.
 ///
 /// # Errors
-/// 422.
+/// 422 if one is empty.
 pub fn check_asked(asked: &OneOrMany<Asking>) -> Result<(), ApiError> {
     asked.as_slice().iter().try_for_each(|Asking { question, context }| {
         check_text(question, "question")?;
@@ -105,7 +105,7 @@ pub fn check_asked(asked: &OneOrMany<Asking>) -> Result<(), ApiError> {
     })
 }
 
-/// What the model is asked.
+/// The pipeline requests.
 pub fn questions_of(asked: &OneOrMany<Asking>) -> Vec<(&str, &str)> {
     asked.as_slice().iter().map(|Asking { question, context }| (question.as_str(), context.as_str())).collect()
 }

@@ -1,4 +1,4 @@
-//! `/tag`: tags of words and the entities that they mark, with the JSON of `bert-finetune predict`.
+//! `/tag`: tags words and finds the entities that they mark, with the JSON of `bert-finetune predict`.
 
 use std::sync::Arc;
 
@@ -19,12 +19,12 @@ pub struct Tag;
 pub struct TagBody {
     #[serde(alias = "inputs", alias = "input")]
     text: Option<Texts>,
-    /// Instead of a text: its words, or a list of lists of words.
+    /// Alternative to `text`: the words of a text, or a list of such lists.
     words: Option<Vec<Texts>>,
     model: Option<String>,
 }
 
-/// A text's words with their tags.
+/// The words of a text, their tags, and the entities.
 #[derive(Serialize)]
 pub struct Tagged {
     words: Vec<String>,
@@ -88,10 +88,10 @@ impl Route for Tag {
     }
 }
 
-/// Texts cut into words.
+/// Splits texts into words.
 ///
 /// # Errors
-/// 422 for an empty one.
+/// 422 if a text is empty.
 pub fn words_of_texts(texts: &Texts, processor: &TaggingProcessor) -> Result<OneOrMany<Words>, ApiError> {
     texts.check("text")?;
     let words = texts.as_slice().iter().map(|text| Ok(processor.split(text)?));

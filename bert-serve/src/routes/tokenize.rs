@@ -1,4 +1,4 @@
-//! text-embeddings-inference's `/tokenize`: what the model would read.
+//! text-embeddings-inference's `/tokenize`: the tokens that the model reads.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ struct Body {
     model: Option<String>,
 }
 
-/// A token, and where it stands in the text, in code points; a special token stands nowhere.
+/// A token and its place in the text, in code points. Special tokens have no place.
 #[derive(Serialize)]
 struct Token {
     id: u32,
@@ -32,10 +32,10 @@ struct Token {
     stop: Option<usize>,
 }
 
-/// The tokens of each text.
+/// `POST /tokenize`: the tokens of each text.
 ///
 /// # Errors
-/// Whatever is wrong with the request.
+/// 4xx if the request is invalid.
 pub async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let named = model_of(request.uri())?;
     let (bytes, memory) = read_body(&app, request).await?;

@@ -1,4 +1,4 @@
-//! Entities, answers and masks as transformers' pipelines give them.
+//! Entities, answers, and masks in the JSON of transformers' pipelines.
 
 use std::sync::Arc;
 
@@ -17,13 +17,13 @@ use crate::routes::one_or_many::{OneOrMany, Texts};
 use crate::routes::questions::{Answered, Asking, check_asked, questions_of};
 use crate::routes::tags::words_of_texts;
 
-/// Entities of a tagger.
+/// Entities, for token classifiers.
 pub struct Tokens;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenParameters {
-    /// Words of one entity always stand together.
+    /// Ignored: the words of an entity are always grouped.
     #[serde(rename = "aggregation_strategy")]
     _aggregation: Option<Aggregation>,
 }
@@ -82,7 +82,7 @@ impl Route for Tokens {
     }
 }
 
-/// Answers to questions.
+/// Answers, for question-answering models.
 pub struct Answers;
 
 #[derive(Deserialize)]
@@ -96,7 +96,7 @@ impl Route for Answers {
     type Processor = QuestionProcessor;
     type Body = Body<OneOrMany<Asking>, AnswerParameters>;
     type Question = (OneOrMany<Asking>, usize);
-    /// With `top_k` above 1 a list of answers for each question.
+    /// One answer per question, or a list of answers per question if `top_k` is above 1.
     type Reply = OneOrMany<OneOrMany<Answered>>;
 
     fn model(body: &Self::Body) -> Option<&str> {
@@ -131,7 +131,7 @@ impl Route for Answers {
     }
 }
 
-/// WordPieces for masks.
+/// Predicted WordPieces, for masked-LM models.
 pub struct Masks;
 
 #[derive(Deserialize)]
@@ -153,7 +153,7 @@ impl Route for Masks {
     type Processor = MaskProcessor;
     type Body = Body<Texts, MaskParameters>;
     type Question = (Texts, usize);
-    /// With one mask in a text a list of tokens, with several a list for each.
+    /// A list of tokens for a text with one mask, or one list per mask for a text with several.
     type Reply = OneOrMany<OneOrMany<OneOrMany<MaskToken>>>;
 
     fn model(body: &Self::Body) -> Option<&str> {
@@ -200,7 +200,7 @@ impl Route for Masks {
     }
 }
 
-/// The text with its `number`-th mask replaced.
+/// The text with its mask at index `number` replaced by `token`.
 fn filled_in(text: &str, mask: &str, number: usize, token: &str) -> String {
     match text.match_indices(mask).nth(number) {
         Some((at, _)) => [&text[..at], token, &text[at + mask.len()..]].concat(),

@@ -1,5 +1,5 @@
-//! `POST /`: what a model's head is for, in the form of Hugging Face's inference API, which `InferenceClient` speaks:
-//! `{"inputs", "parameters"}`, and answers as transformers' pipelines give them.
+//! `POST /`: Hugging Face's inference API, as used by `InferenceClient`. The request is `{"inputs", "parameters"}`, and
+//! the response is that of transformers' pipeline for the model's head.
 
 mod heads;
 
@@ -22,10 +22,10 @@ use crate::models::Model;
 use crate::scores::ScoreProcessor;
 use heads::{Answers, Masks, Tokens};
 
-/// Answers as the head of the model does that the query names; of the first one, if it names none.
+/// Handles a request with the head of the model that the query names, or of the first suitable model.
 ///
 /// # Errors
-/// Those of [`ask`], and 422 for a head that the inference API has no form for.
+/// Those of [`ask`], and 422 if the inference API has no form for the head.
 pub async fn infer(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let named = model_of(request.uri())?;
     let model = app.models.pick(named.as_deref(), "POST /", |model| model.choose.is_none())?.clone();
@@ -39,19 +39,19 @@ pub async fn infer(State(app): State<Arc<App>>, request: Request) -> Result<Resp
     }
 }
 
-/// A body of the inference API with the parameters of one task.
+/// A request body of the inference API, with the parameters of one task.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Body<I, P> {
     inputs: I,
     parameters: Option<P>,
-    /// How that service caches and waits; nothing here.
+    /// Options for caching and waiting in Hugging Face's service, which are ignored.
     #[serde(rename = "options")]
     _options: Option<Map<String, Value>>,
     model: Option<String>,
 }
 
-/// What stands at the top level for feature extraction.
+/// A request body for feature extraction, whose parameters may also be at the top level.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FeatureBody {
@@ -123,7 +123,7 @@ struct ClassParameters {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Function {
-    /// The scores of the head.
+    /// Raw scores of the head.
     None,
 }
 
