@@ -1,10 +1,10 @@
-"""Asks a running bert-serve through the clients that people have: openai, huggingface_hub, requests, curl.
+"""Tests bert-serve with existing clients: openai, huggingface_hub, requests, and curl.
 
     python3 -m venv target/clients && target/clients/bin/pip install openai huggingface_hub numpy requests
     target/clients/bin/python benchmarks/serve/clients.py target/debug/bert-serve MODEL…
 
-Starts the server on the given model directories (each is asked what its head can answer), prints one line for every
-client that got the answer it expects, and ends with 1 if one did not.
+Starts the server with the given model directories, calls the routes that each model's head supports, and prints one line
+per client. The exit code is 1 if any client did not get the expected answer.
 """
 
 import json
@@ -30,7 +30,7 @@ def openai(base, model):
     client = OpenAI(base_url=f"{base}/v1", api_key="none")
     assert model in [entry.id for entry in client.models.list()]
     texts = ["a charming film", "two hours too long"]
-    # The client asks for base64 where it is not told otherwise.
+    # The client requests base64 by default.
     encoded = client.embeddings.create(model=model, input=texts)
     plain = client.embeddings.create(model=model, input=texts, encoding_format="float")
     assert len(encoded.data) == 2 and encoded.usage.total_tokens > 0
@@ -98,13 +98,13 @@ def main():
         for model in requests.get(f"{base}/v1/models", timeout=10).json()["data"]:
             for route in model["routes"]:
                 for client in CLIENTS.get(route, []):
-                    # A model for masks is asked for masks at `/`.
+                    # For masked-LM models, `/` fills masks.
                     if client is feature_extraction and "/fill-mask" in model["routes"]:
                         continue
                     try:
                         client(base, model["id"])
                         print(f"ok      {client.__name__:22} {model['id']}")
-                    except Exception as error:  # every client is tried
+                    except Exception as error:  # continue with the next client
                         failed = True
                         print(f"FAILED  {client.__name__:22} {model['id']}: {error!r}")
     finally:

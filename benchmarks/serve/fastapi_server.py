@@ -1,4 +1,4 @@
-"""The server that many would write: sentence-transformers behind FastAPI. `MODEL` is the model's directory."""
+"""A typical hand-written server: sentence-transformers behind FastAPI. `MODEL` is the model directory."""
 
 import os
 from threading import Lock

@@ -1,12 +1,12 @@
-"""Requests a second and their times: bert-serve beside infinity and a FastAPI server around sentence-transformers.
+"""Throughput and latency of bert-serve, infinity, and a FastAPI server based on sentence-transformers.
 
     python3 -m venv target/load && target/load/bin/pip install sentence-transformers fastapi uvicorn "infinity-emb[all]"
     cargo install oha && cargo build --release -p bert-serve
     target/load/bin/python benchmarks/serve/load.py path/to/all-MiniLM-L6-v2 [SERVER…]
 
-Each server in turn (all of them by default; one that is not installed is skipped and named) gets the same requests from
-`oha`: one text of 12 words or 8 texts, 1, 8 and 64 at once, for ten seconds after a second of warming up. Run it on an
-idle machine; the table is in Markdown.
+`oha` sends the same requests to each server in turn (all by default; servers that are not installed are skipped with a
+note): one or eight texts of 12 words, from 1, 8, and 64 clients, for ten seconds after one second of warm-up. Run it on
+an idle machine. Prints a Markdown table.
 """
 
 import json

@@ -1,11 +1,11 @@
-//! Models by their names on the Hugging Face Hub, with a progress bar for what is fetched.
+//! Resolves names on the Hugging Face Hub, and shows the progress of downloads.
 
 use std::path::{Path, PathBuf};
 
 use bert_model::Result;
 
-/// The directory of a model: `path` itself if it is one, else that of its files in the Hub's cache, fetched where need
-/// be. Shows on stderr what is fetched, unless `quiet`.
+/// Returns the directory of a model: `path` itself if it exists, otherwise the model's directory in the Hub's cache,
+/// after downloading any missing files. Shows the progress on stderr unless `quiet`.
 ///
 /// # Errors
 /// As [`bert_model::hub::model_directory`].
@@ -13,7 +13,7 @@ pub fn model_directory(path: &Path, quiet: bool) -> Result<PathBuf> {
     directory(path, Need::Model, quiet)
 }
 
-/// As [`model_directory`], for a tokenizer alone, which may also be a file.
+/// Like [`model_directory`], but for a tokenizer alone, which may also be a file.
 ///
 /// # Errors
 /// As [`model_directory`].
@@ -64,10 +64,10 @@ mod bar {
     use bert_model::hub::{Download, Hub, HubName};
     use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
-    /// Time between two lines about one file where stderr is no terminal.
+    /// Time between two progress lines when stderr is not a terminal.
     const LINE_EVERY: Duration = Duration::from_secs(10);
 
-    /// The Hub, with a bar for each file on a terminal, else a line for each file and now and then.
+    /// Shows downloads as a progress bar per file on a terminal, otherwise as occasional lines.
     pub fn shown(hub: Hub, name: &HubName) -> Hub {
         let (name, bar) = (name.to_string(), Mutex::new(None::<ProgressBar>));
         let (is_terminal, line) = (std::io::stderr().is_terminal(), Mutex::new(Instant::now()));

@@ -1,4 +1,5 @@
-//! Any bytes as the body of a request to a server with a model of every head: an answer, or a 4xx that says why not.
+//! Arbitrary bytes as a request body, for a server with a model of every head: the response must be an answer or a 4xx
+//! error.
 #![no_main]
 
 mod place;
@@ -19,7 +20,7 @@ use libfuzzer_sys::fuzz_target;
 use place::{folder, golden};
 use tokio::runtime::{Builder, Runtime};
 
-/// A route and the golden head that answers it.
+/// The routes, each with the golden head that supports it.
 const ROUTES: [(&str, &str); 9] = [
     ("/v1/embeddings", "BertForMaskedLM"),
     ("/embed", "BertForMaskedLM"),

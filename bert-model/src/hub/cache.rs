@@ -1,15 +1,15 @@
-//! The cache that Python's `huggingface_hub` keeps, in its layout:
+//! The cache of Python's `huggingface_hub`, in the same layout:
 //!
 //! ```text
-//! models--owner--name/blobs/ETAG                    the bytes of a version of a file
+//! models--owner--name/blobs/ETAG                    content of one version of a file
 //! models--owner--name/snapshots/COMMIT/config.json  -> ../../blobs/ETAG
 //! models--owner--name/refs/main                     a commit
 //! models--owner--name/.no_exist/COMMIT/vocab.txt    empty: the commit has no such file
-//! models--owner--name/trees/COMMIT.json             all files of a commit, if Python has asked for them
-//! .locks/models--owner--name/ETAG.lock              held while a blob is fetched
+//! models--owner--name/trees/COMMIT.json             all files of a commit, if Python has listed them
+//! .locks/models--owner--name/ETAG.lock              held while a blob is downloaded
 //! ```
 //!
-//! A blob is renamed to its name when it is whole and verified; a link is made when its blob is there.
+//! A blob gets its final name only when it is complete and verified, and links are created only to existing blobs.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -44,13 +44,13 @@ impl Cache {
         }
     }
 
-    /// The commit that a revision stood for when it was last asked for.
+    /// The commit that a revision pointed to when it was last resolved.
     pub fn commit(&self, revision: &str) -> Option<String> {
         let commit = fs::read_to_string(self.repository.join("refs").join(revision)).ok()?;
         Some(commit.trim().to_string()).filter(|commit| is_plain(commit))
     }
 
-    /// Remembers what a revision stands for. A cache that cannot be written is one that is only read.
+    /// Records which commit a revision points to. Fails silently, since the cache may be read-only.
     pub fn remember(&self, revision: &str, commit: &str) {
         if revision == commit || self.commit(revision).as_deref() == Some(commit) {
             return;
@@ -67,22 +67,22 @@ impl Cache {
         }
     }
 
-    /// The directory that holds a commit's files.
+    /// The directory with the files of a commit.
     pub fn snapshot(&self, commit: &str) -> PathBuf {
         self.repository.join("snapshots").join(commit)
     }
 
-    /// Where a file of a commit is, if it is there.
+    /// The path of a commit's file, if it is cached.
     pub fn file(&self, commit: &str, file: &str) -> Option<PathBuf> {
         Some(self.snapshot(commit).join(file)).filter(|path| path.is_file())
     }
 
-    /// Whether the commit is known to have no such file.
+    /// Whether the cache knows that the commit has no such file.
     pub fn is_missing(&self, commit: &str, file: &str) -> bool {
         self.no_exist(commit, file).is_file() || self.tree(commit).is_some_and(|tree| tree[file].is_null())
     }
 
-    /// Remembers that a commit has no such file.
+    /// Records that a commit has no such file. Fails silently.
     pub fn remember_missing(&self, commit: &str, file: &str) {
         let path = self.no_exist(commit, file);
         let _ = create_parent(&path).and_then(|()| File::create(&path));
@@ -98,13 +98,13 @@ impl Cache {
         (tree["format_version"] == 1 && tree["files"].is_object()).then(|| tree["files"].take())
     }
 
-    /// The path of a version's bytes.
+    /// The path of the blob with this entity tag.
     pub fn blob(&self, etag: &str) -> PathBuf {
         self.repository.join("blobs").join(etag)
     }
 
-    /// Makes the directories for a blob and its link, and waits until no other process fetches the same blob. The lock
-    /// ends with the file that is returned.
+    /// Creates the directories for a blob and waits until no other process is downloading it. Dropping the returned
+    /// file releases the lock.
     ///
     /// # Errors
     /// If the cache cannot be written.
@@ -120,17 +120,17 @@ impl Cache {
         let file = File::options().create(true).truncate(false).write(true).open(&path);
         let file = file.map_err(Error::io(&path, "write"))?;
         match file.lock() {
-            // Without locks, two processes may fetch the same; neither harms the other.
+            // Without locks, two processes may download the same blob, which is harmless.
             Err(error) if error.kind() != io::ErrorKind::Unsupported => Err(Error::io(&path, "lock")(error)),
             _ => Ok(file),
         }
     }
 
-    /// Opens the file in which a blob grows, at its end. The bytes of a broken transfer are gone on with where a hash
-    /// can tell that they are the right ones.
+    /// Opens a file for a partial blob, for appending. If the entity tag is a hash that can verify the result, the
+    /// bytes of an interrupted download are kept.
     ///
     /// # Errors
-    /// If it cannot be written.
+    /// If the file cannot be written.
     pub fn partial(&self, etag: &str) -> Result<(File, PathBuf)> {
         let open = |path: &Path| {
             let file = File::options().create(true).append(true).read(true).open(path);
@@ -140,7 +140,7 @@ impl Cache {
         let shared = blob.with_file_name(format!("{etag}.incomplete"));
         if is_sha256(etag) {
             let file = open(&shared)?;
-            // Taken where locks of directories do not work.
+            // Another download may have the file open if locking the blob is not supported.
             if !matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)) {
                 return Ok((file, shared));
             }
@@ -149,10 +149,10 @@ impl Cache {
         Ok((open(&own)?, own))
     }
 
-    /// Gives a whole and verified blob its name.
+    /// Moves a complete and verified blob to its final name.
     ///
     /// # Errors
-    /// If it cannot be flushed or renamed.
+    /// If the blob cannot be flushed or renamed.
     pub fn finish(&self, mut file: File, partial: &Path, etag: &str) -> Result<()> {
         let blob = self.blob(etag);
         let mut finish = || {
@@ -163,7 +163,7 @@ impl Cache {
         finish().map_err(Error::io(&blob, "write"))
     }
 
-    /// Makes a commit's file a link to its blob, and returns its path.
+    /// Links a commit's file to its blob, and returns the path of the link.
     ///
     /// # Errors
     /// If the cache cannot be written.
@@ -205,7 +205,7 @@ fn create_parent(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), fs::create_dir_all)
 }
 
-/// A path beside `path` that no other process and no other thread uses.
+/// A path next to `path` that no other process or thread uses.
 fn unique(path: &Path, ending: &str) -> PathBuf {
     use std::sync::atomic::{AtomicU64, Ordering};
     static COUNT: AtomicU64 = AtomicU64::new(0);
@@ -214,12 +214,12 @@ fn unique(path: &Path, ending: &str) -> PathBuf {
     path.with_file_name(format!("{name}.{}-{count}.{ending}", std::process::id()))
 }
 
-/// Whether an entity tag is the hash of a large file's bytes.
+/// Whether an entity tag is a SHA-256 hash of the content, as it is for large files.
 pub(super) fn is_sha256(etag: &str) -> bool {
     etag.len() == 64 && etag.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Whether a name that a repository gives to one of its files stays in the repository's directory.
+/// Whether a file name given by a repository stays within the repository's directory.
 pub(super) fn is_inside(file: &str) -> bool {
     let is_bad = |character: char| character.is_control() || "\\:".contains(character);
     !file.contains(is_bad) && file.split('/').all(|part| !matches!(part, "" | "." | ".."))

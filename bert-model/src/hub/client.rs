@@ -1,4 +1,4 @@
-//! Asks the Hub: what version of a file there is, and for its bytes.
+//! HTTP client for the Hub: looks up versions of files and downloads their content.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use super::response::{Failure, advice, entity_tag, header, is_plain, joined, num
 use super::{HubName, HubProblem};
 use crate::error::{Error, Result};
 
-/// How often a request is repeated that may succeed a moment later.
+/// How often a transient failure is retried.
 pub(super) const RETRIES: u32 = 5;
 
-/// The longest wait between two repetitions, unless the server asks for more.
+/// Maximum wait between two attempts, unless the server asks for more.
 const MAX_WAIT: Duration = Duration::from_secs(8);
 
-/// The longest wait that a server may ask for.
+/// Maximum wait that a server may ask for.
 const MAX_ASKED_WAIT: Duration = Duration::from_secs(300);
 
 const MAX_REDIRECTS: usize = 10;
@@ -33,15 +33,15 @@ pub(super) struct Client<'a> {
 /// A version of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Metadata {
-    /// The commit that the revision stands for.
+    /// The commit that the revision points to.
     pub commit: String,
-    /// The version's name: the SHA-256 of a large file, the git hash of a small one.
+    /// The entity tag: the SHA-256 of a large file, the git hash of a small one.
     pub etag: String,
-    /// In bytes, if the server says.
+    /// Size in bytes, if the server reports it.
     pub size: Option<u64>,
 }
 
-/// The answer to the question for a file.
+/// The result of looking up a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Lookup {
     Found(Metadata),
@@ -55,7 +55,7 @@ impl<'a> Client<'a> {
             Some(path) => TlsConfig::builder().root_certs(certificates(path.as_ref())?).build(),
             None => TlsConfig::default(),
         };
-        // Redirects are followed here, for the token must not follow them.
+        // This client follows redirects itself, because the token must not be sent along.
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -67,10 +67,10 @@ impl<'a> Client<'a> {
         Ok(Self { hub, name, agent: config.build().new_agent() })
     }
 
-    /// What version of `file` there is at `revision`.
+    /// Looks up the version of `file` at `revision`.
     ///
     /// # Errors
-    /// [`Error::Hub`] if the Hub does not say.
+    /// [`Error::Hub`] if the Hub does not answer the request or rejects it.
     pub fn look_up(&self, revision: &str, file: &str, retries: u32) -> Result<Lookup> {
         self.repeated(retries, || match self.head(&self.address(revision, file)) {
             Err((failure, commit)) if failure.problem == HubProblem::NoFile => {
@@ -80,7 +80,7 @@ impl<'a> Client<'a> {
         })
     }
 
-    /// Does something until it succeeds or is hopeless.
+    /// Repeats `attempt` while it fails with transient failures, at most `retries` times.
     fn repeated<T>(&self, retries: u32, mut attempt: impl FnMut() -> Result<T, Failure>) -> Result<T> {
         let mut tries = 0;
         loop {
@@ -93,10 +93,10 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Waits before the next try.
+    /// Waits before the next attempt.
     ///
     /// # Errors
-    /// The failure, if the server asks for more patience than is sensible.
+    /// The failure, if the server asks for too long a wait.
     pub fn pause(&self, failure: &Failure, tries: u32) -> Result<()> {
         match failure.wait {
             Some(asked) if asked > MAX_ASKED_WAIT => {
@@ -124,8 +124,8 @@ impl<'a> Client<'a> {
         format!("{endpoint}/{}/resolve/{revision}/{file}", self.name.repository())
     }
 
-    /// Follows redirects within the Hub (a model that was renamed) up to the answer that describes the file, which may
-    /// be a redirect itself, to where the bytes of large files are.
+    /// Follows redirects within the Hub (for renamed models) to the response that describes the file. That response may
+    /// itself redirect to the storage of large files.
     fn head(&self, address: &str) -> Result<Metadata, (Failure, Option<String>)> {
         let (mut address, mut commit) = (address.to_string(), None);
         for _ in 0..MAX_REDIRECTS {
@@ -151,8 +151,8 @@ impl<'a> Client<'a> {
         Err((Failure::new(HubProblem::Protocol, format!("more than {MAX_REDIRECTS} redirects")), None))
     }
 
-    /// The bytes of a file from a place on; the answer's status says whether the server took the place into account
-    /// (206), sends all of it (200), or has nothing from there on (416).
+    /// Requests the content of a file from byte `from`. The status of the response tells whether the server honored the
+    /// range (206), sends the whole file (200), or has no bytes from there on (416).
     pub fn get(&self, file: &str, version: &Metadata, from: u64) -> Result<Response<Body>, Failure> {
         let (mut address, mut is_checked) = (self.address(&version.commit, file), false);
         for _ in 0..MAX_REDIRECTS {
@@ -167,7 +167,7 @@ impl<'a> Client<'a> {
             let answer = request.config().timeout_recv_response(timeout).build().call();
             let answer = answer.map_err(|error| Failure::of_transport(&error))?;
             let (status, headers) = (answer.status(), answer.headers());
-            // Where large files are, they have other tags.
+            // Storage hosts of large files use different entity tags.
             if !is_checked && self.is_hub(&address) && (status.is_success() || status.is_redirection()) {
                 is_checked = check_version(headers, version, status.is_redirection())?;
             }
@@ -189,7 +189,7 @@ impl<'a> Client<'a> {
         Err(Failure::new(HubProblem::Protocol, format!("more than {MAX_REDIRECTS} redirects")))
     }
 
-    /// The token, for the Hub alone: the hosts that it refers to for large files must not see it.
+    /// The authorization header, for addresses of the Hub only: storage hosts must not see the token.
     fn authorization(&self, address: &str) -> Option<String> {
         let token = self.hub.token.as_ref().filter(|_| self.is_hub(address));
         token.map(|token| format!("Bearer {token}"))
@@ -201,7 +201,7 @@ impl<'a> Client<'a> {
     }
 }
 
-/// What an answer says about the file; a redirect has a length of its own.
+/// Extracts a file's metadata from a response. The length of a redirect is not that of the file.
 fn metadata(headers: &HeaderMap, commit: Option<String>, is_redirect: bool) -> Result<Metadata, Failure> {
     let missing = |what: &str| Failure::new(HubProblem::Protocol, format!("an answer without {what}"));
     let etag = header(headers, "x-linked-etag").or_else(|| header(headers, "etag")).and_then(entity_tag);
@@ -213,8 +213,8 @@ fn metadata(headers: &HeaderMap, commit: Option<String>, is_redirect: bool) -> R
     })
 }
 
-/// Refuses the bytes of another version than the one that was described; false if the answer does not say which version
-/// it has.
+/// Rejects content of another version than the one looked up. Returns `false` if the response does not tell its
+/// version.
 fn check_version(headers: &HeaderMap, version: &Metadata, is_redirect: bool) -> Result<bool, Failure> {
     let own = || header(headers, "etag").filter(|_| !is_redirect);
     match header(headers, "x-linked-etag").or_else(own).and_then(entity_tag) {
@@ -227,7 +227,7 @@ fn check_version(headers: &HeaderMap, version: &Metadata, is_redirect: bool) -> 
     }
 }
 
-/// The certificates of a PEM file, which are trusted instead of the built-in ones.
+/// Reads the certificates of a PEM file, which replace the built-in ones.
 fn certificates(path: &std::path::Path) -> Result<RootCerts> {
     let pem = std::fs::read(path).map_err(Error::io(path, "read the certificates"))?;
     let certificate = |item: Result<PemItem<'static>, ureq::Error>| match item {

@@ -1,4 +1,4 @@
-//! Where to fetch from and where to keep it: the environment variables of `huggingface_hub`, with the same meaning.
+//! Settings of the Hub and its cache, from the same environment variables as `huggingface_hub`.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -7,24 +7,24 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 
-/// How far a file is.
+/// The progress of a download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Download<'a> {
-    /// The file's name in the repository.
+    /// Name of the file in the repository.
     pub file: &'a str,
-    /// Bytes that are there; more than 0 at the start where a broken transfer goes on.
+    /// Bytes received so far. A resumed download starts above 0.
     pub bytes: u64,
-    /// Bytes of the whole file, if the server says.
+    /// Size of the file in bytes, if the server reports it.
     pub total: Option<u64>,
-    /// Whether the file is whole, verified and in the cache.
+    /// Whether the file is complete, verified, and in the cache.
     pub is_done: bool,
 }
 
-/// Told about each piece of a file that arrives.
+/// Callback that receives the progress of downloads.
 pub(super) type Progress = Arc<dyn Fn(Download<'_>) + Send + Sync>;
 
-/// A Hub and the cache of its files.
+/// A Hub and its local cache.
 ///
 /// ```no_run
 /// use bert_model::hub::{Hub, HubName};
@@ -42,22 +42,22 @@ pub struct Hub {
     pub(super) cache: PathBuf,
     pub(super) token: Option<String>,
     pub(super) is_offline: bool,
-    /// Longest silence of the server before a request for a file's description is given up.
+    /// Maximum silence of the server when looking up a file.
     pub(super) metadata_timeout: Duration,
-    /// The same within a transfer.
+    /// Maximum silence of the server during a download.
     pub(super) transfer_timeout: Duration,
-    /// Wait before the first repetition; it doubles with each.
+    /// Wait before the first retry; doubles with each further one.
     pub(super) retry_wait: Duration,
     pub(super) progress: Option<Progress>,
 }
 
 impl Hub {
-    /// As the environment says: `HF_ENDPOINT`, `HF_HUB_CACHE` (else `HF_HOME/hub`, else `~/.cache/huggingface/hub`),
-    /// `HF_TOKEN` (else the file `HF_HOME/token`), `HF_HUB_OFFLINE`, `HF_HUB_ETAG_TIMEOUT` and
-    /// `HF_HUB_DOWNLOAD_TIMEOUT` (seconds).
+    /// Reads the settings from environment variables: `HF_ENDPOINT`, `HF_HUB_CACHE` (else `HF_HOME/hub`, else
+    /// `~/.cache/huggingface/hub`), `HF_TOKEN` (else the file `HF_HOME/token`), `HF_HUB_OFFLINE`, `HF_HUB_ETAG_TIMEOUT`
+    /// and `HF_HUB_DOWNLOAD_TIMEOUT` (in seconds).
     ///
     /// # Errors
-    /// If no home directory is known, a number of seconds is none, or the token file cannot be read.
+    /// If a timeout is not a number of seconds, or the token file cannot be read.
     pub fn from_env() -> Result<Self> {
         Self::from_variables(&|name| std::env::var(name).ok())
     }
@@ -98,43 +98,44 @@ impl Hub {
         })
     }
 
-    /// Another Hub, by its address, instead of `HF_ENDPOINT`.
+    /// Sets the address of the Hub, overriding `HF_ENDPOINT`.
     pub fn endpoint(mut self, address: impl Into<String>) -> Self {
         self.endpoint = without_slash(address.into());
         self
     }
 
-    /// Another cache, instead of `HF_HUB_CACHE`.
+    /// Sets the cache directory, overriding `HF_HUB_CACHE`.
     pub fn cache(mut self, directory: impl Into<PathBuf>) -> Self {
         self.cache = directory.into();
         self
     }
 
-    /// The token of a user, for private and gated models, instead of `HF_TOKEN`; `None` asks as a stranger.
+    /// Sets the access token for private and gated models, overriding `HF_TOKEN`; `None` makes anonymous requests.
     pub fn token(mut self, token: Option<String>) -> Self {
         self.token = token;
         self
     }
 
-    /// Whether nothing is asked or fetched, instead of `HF_HUB_OFFLINE`.
+    /// Sets whether only the cache is used, without any network access, overriding `HF_HUB_OFFLINE`.
     pub fn offline(mut self, is_offline: bool) -> Self {
         self.is_offline = is_offline;
         self
     }
 
-    /// Longest silence of the server, instead of `HF_HUB_ETAG_TIMEOUT` and `HF_HUB_DOWNLOAD_TIMEOUT`. Default: 10 s.
+    /// Sets the maximum silence of the server, overriding `HF_HUB_ETAG_TIMEOUT` and `HF_HUB_DOWNLOAD_TIMEOUT`. Default:
+    /// 10 s.
     pub fn timeout(mut self, silence: Duration) -> Self {
         (self.metadata_timeout, self.transfer_timeout) = (silence, silence);
         self
     }
 
-    /// Wait before a request is repeated for the first time; it doubles with each repetition. Default: 1 s.
+    /// Sets the wait before the first retry, which doubles with each further one. Default: 1 s.
     pub fn retry_wait(mut self, wait: Duration) -> Self {
         self.retry_wait = wait;
         self
     }
 
-    /// Calls `told` for each piece of a file that arrives.
+    /// Calls `told` with the progress of each download, for every piece of a file that arrives.
     pub fn on_progress(mut self, told: impl Fn(Download<'_>) + Send + Sync + 'static) -> Self {
         self.progress = Some(Arc::new(told));
         self
@@ -142,7 +143,7 @@ impl Hub {
 }
 
 impl fmt::Debug for Hub {
-    /// Without the token, which belongs in no log.
+    /// Omits the token, which must not end up in logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { endpoint, cache, is_offline, .. } = self;
         let has_token = self.token.is_some();
@@ -155,7 +156,7 @@ impl fmt::Debug for Hub {
     }
 }
 
-/// What Python's library takes for "yes".
+/// Whether `huggingface_hub` would parse the value as true.
 fn is_true(value: &str) -> bool {
     ["1", "ON", "YES", "TRUE"].contains(&&*value.to_uppercase())
 }
@@ -164,7 +165,8 @@ fn without_slash(address: String) -> String {
     address.trim_end_matches('/').to_string()
 }
 
-/// A path with `~` and `$NAME` or `${NAME}` replaced, as `expanduser` and `expandvars` do; names that are not set stay.
+/// Expands `~`, `$NAME`, and `${NAME}` in a path like Python's `expanduser` and `expandvars`; unset variables are left
+/// as they are.
 fn expand(path: &str, variable: &dyn Fn(&str) -> Option<String>) -> PathBuf {
     let home = || variable("HOME").or_else(|| variable("USERPROFILE"));
     let path = match path.strip_prefix('~').filter(|rest| rest.is_empty() || rest.starts_with(['/', '\\'])) {
@@ -201,7 +203,7 @@ fn read_token(path: &Path) -> Result<Option<String>> {
 mod tests {
     use super::*;
 
-    /// A Hub of these variables and a home directory.
+    /// A Hub with these environment variables and a home directory.
     fn hub(variables: &[(&str, &str)]) -> Hub {
         let variable = |name: &str| {
             let given = variables.iter().find(|(other, _)| *other == name).map(|(_, value)| value.to_string());

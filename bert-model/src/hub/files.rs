@@ -1,4 +1,4 @@
-//! Which files a model needs. Weights come last: a snapshot that has them has all that was asked for before.
+//! Which files a model needs. Weights are fetched last, so a snapshot with weights is complete.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -20,11 +20,11 @@ struct Module {
 }
 
 impl Hub {
-    /// The directory of a model: configuration, tokenizer, weights in one form, and the modules of
-    /// sentence-transformers. What the cache has is not fetched.
+    /// Returns the directory of a model with its configuration, its tokenizer, its weights in one format, and the
+    /// modules of sentence-transformers. Downloads only files that are not cached.
     ///
     /// # Errors
-    /// [`Error::Hub`] if the model cannot be had, [`Error::Io`] if the cache cannot be written.
+    /// [`Error::Hub`] if a file cannot be obtained, [`Error::Io`] if the cache cannot be written.
     pub fn model(&self, name: &HubName) -> Result<PathBuf> {
         let mut snapshot = Snapshot::open(self, name, "config.json")?;
         let folder = modules(&mut snapshot)?;
@@ -35,7 +35,7 @@ impl Hub {
         Ok(snapshot.directory())
     }
 
-    /// The directory of a model's tokenizer files.
+    /// Returns a directory with a model's tokenizer files, downloading only those.
     ///
     /// # Errors
     /// As [`Hub::model`].
@@ -47,7 +47,7 @@ impl Hub {
         }
     }
 
-    /// One file of a model; `None` if it has no such file.
+    /// Returns the path of one file of a model, or `None` if the model has no such file.
     ///
     /// # Errors
     /// As [`Hub::model`].
@@ -56,7 +56,8 @@ impl Hub {
     }
 }
 
-/// The files of sentence-transformers; gives the folder (empty, or with a `/` at its end) of the encoder's own files.
+/// Fetches the files of sentence-transformers. Returns the folder of the encoder's files, which is empty or ends in
+/// `/`.
 fn modules(snapshot: &mut Snapshot<'_>) -> Result<String> {
     let mut encoder = String::new();
     let Some(path) = snapshot.file("modules.json")? else { return Ok(encoder) };
@@ -80,7 +81,7 @@ fn modules(snapshot: &mut Snapshot<'_>) -> Result<String> {
     Ok(encoder)
 }
 
-/// The tokenizer in one of its two forms, if there is one.
+/// Fetches the tokenizer in one of its two formats. Returns whether there is one.
 fn tokenizer(snapshot: &mut Snapshot<'_>, folder: &str) -> Result<bool> {
     for file in ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"] {
         snapshot.file(&format!("{folder}{file}"))?;
@@ -91,7 +92,7 @@ fn tokenizer(snapshot: &mut Snapshot<'_>, folder: &str) -> Result<bool> {
     Ok(snapshot.file(&format!("{folder}vocab.txt"))?.is_some())
 }
 
-/// The weights in the first form that there is.
+/// Fetches the weights in the first available format.
 fn weights(snapshot: &mut Snapshot<'_>, folder: &str) -> Result<()> {
     const SAFETENSORS: &str = "model.safetensors";
     const PICKLE: &str = "pytorch_model.bin";
@@ -114,7 +115,7 @@ fn weights(snapshot: &mut Snapshot<'_>, folder: &str) -> Result<()> {
     Err(snapshot.missing(&forms.join(", no "), expected))
 }
 
-/// The files that an index names.
+/// The shards that an index lists.
 fn shards(index: &Path) -> Result<BTreeSet<String>> {
     #[derive(Deserialize)]
     struct Index {

@@ -1,14 +1,14 @@
-//! Models by their names on the Hugging Face Hub: `owner/name`, `owner/name@revision`, or a bare `bert-base-uncased`.
+//! Models from the Hugging Face Hub by name: `owner/name`, `owner/name@revision`, or a bare `bert-base-uncased`.
 //!
-//! [`model_directory`] and [`tokenizer_directory`] stand before everything that opens a directory: a path that exists
-//! is taken as it is, a name is fetched. Files go to the cache that Python's `huggingface_hub` keeps and are taken from
-//! there, so that neither fetches what the other has. Only the files that a model needs are fetched.
+//! [`model_directory`] and [`tokenizer_directory`] resolve what a user wrote to a directory: an existing path is
+//! returned unchanged, and a name is fetched. Files are stored in the cache of Python's `huggingface_hub`, so neither
+//! downloads what the other already has. Only the files that a model needs are downloaded.
 //!
-//! In the order of a fetch: `name` is what a user writes, `environment` where to fetch from and to, `client` asks the
-//! Hub, `snapshot` is one commit of one model, `cache` is where its files lie, `transfer` brings a file, and `files`
-//! says which ones a model needs.
+//! The modules, in the order of a download: `name` parses names, `environment` holds the settings, `client` sends
+//! requests to the Hub, `snapshot` represents one commit of one model, `cache` manages the cache directory, `transfer`
+//! downloads a file, and `files` determines which files a model needs.
 //!
-//! Fetching needs the cargo feature `hub`; without it a name is an error that says so.
+//! Downloading requires the cargo feature `hub`. Without it, names lead to an error that says so.
 
 #[cfg(feature = "hub")]
 mod cache;
@@ -34,46 +34,46 @@ pub use name::HubName;
 
 use crate::error::Result;
 
-/// Why a model could not be had from the Hub.
+/// Why a model could not be obtained from the Hub.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HubProblem {
-    /// The revision, or a file that the model names, could lead out of the cache.
+    /// The revision, or a file name given by the model, could lead outside the cache.
     Name,
     /// This build lacks the cargo feature `hub`.
     NotBuilt,
-    /// `HF_HUB_OFFLINE` is set, and the cache lacks the model.
+    /// `HF_HUB_OFFLINE` is set, and the model is not cached.
     Offline,
-    /// There is no answer from the Hub, and the cache lacks the model.
+    /// The Hub does not respond, and the model is not cached.
     Unreachable,
-    /// The token is not valid, or there is none.
+    /// The token is missing or invalid.
     Unauthorized,
-    /// The model's terms must be accepted first, or the token may not read it.
+    /// The model's terms have not been accepted, or the token does not grant access.
     Forbidden,
-    /// There is no such model.
+    /// The model does not exist.
     NoRepository,
-    /// The model has no such branch, tag or commit.
+    /// The model has no such branch, tag, or commit.
     NoRevision,
-    /// The model lacks a file that is needed.
+    /// The model lacks a required file.
     NoFile,
-    /// The Hub asks to wait longer than is sensible.
+    /// The Hub limits the rate of requests, and asks for too long a wait.
     Busy,
-    /// The Hub failed, again and again.
+    /// The Hub failed repeatedly.
     Server,
-    /// The answer is none of a Hub's.
+    /// The response is not that of a Hub.
     Protocol,
-    /// What arrived is not the file: its size or its hash does not fit.
+    /// The downloaded file has the wrong size or hash.
     Damaged,
 }
 
-/// The directory of a model: `name` itself if there is such a path, else its files from the Hub's cache, fetched where
-/// they are not there yet.
+/// Returns the directory of a model: `name` itself if it is an existing path, otherwise its directory in the Hub's
+/// cache, after downloading any missing files.
 ///
-/// A path that neither exists nor can be a Hub name is returned as it is: whoever opens it says what is wrong.
+/// A path that does not exist and cannot be a Hub name is returned unchanged, so that opening it reports the error.
 ///
 /// # Errors
-/// [`Error::Hub`](crate::Error::Hub) if the model cannot be had, [`Error::Io`](crate::Error::Io) if the cache cannot be
-/// written.
+/// [`Error::Hub`](crate::Error::Hub) if the model cannot be obtained, [`Error::Io`](crate::Error::Io) if the cache
+/// cannot be written.
 pub fn model_directory(name: impl AsRef<Path>) -> Result<PathBuf> {
     match HubName::of_path(name.as_ref())? {
         None => Ok(name.as_ref().into()),
@@ -84,7 +84,7 @@ pub fn model_directory(name: impl AsRef<Path>) -> Result<PathBuf> {
     }
 }
 
-/// As [`model_directory`], for a tokenizer alone: no weights are fetched.
+/// Like [`model_directory`], but for a tokenizer alone: no weights are downloaded.
 ///
 /// # Errors
 /// As [`model_directory`].

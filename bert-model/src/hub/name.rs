@@ -1,4 +1,4 @@
-//! What a user writes to name a model on the Hub.
+//! Names of models on the Hub, as users write them.
 
 use std::fmt;
 use std::path::Path;
@@ -6,13 +6,14 @@ use std::path::Path;
 use super::HubProblem;
 use crate::error::{Error, Result};
 
-/// The longest part of a repository's name; the Hub's own limit.
+/// Maximum length of each part of a repository's name, as on the Hub.
 const MAX_PART: usize = 96;
 
-/// Endings of files that a model directory is made of: `vocab.txt` is a path, though a repository could be called so.
+/// Extensions of files in model directories. `vocab.txt` is treated as a path, although a repository could have that
+/// name.
 const FILE_EXTENSIONS: [&str; 6] = ["bin", "csv", "json", "jsonl", "safetensors", "txt"];
 
-/// A model on the Hub at a revision: a branch, a tag or a commit.
+/// A model on the Hub at a revision: a branch, a tag, or a commit.
 ///
 /// ```
 /// use bert_model::hub::HubName;
@@ -30,10 +31,11 @@ pub struct HubName {
 }
 
 impl HubName {
-    /// Reads `owner/name`, `name`, or either with `@revision`; `None` if the text cannot be a Hub name.
+    /// Parses `owner/name` or `name`, optionally followed by `@revision`. Returns `None` if the text cannot be a Hub
+    /// name.
     ///
     /// # Errors
-    /// If the revision after the `@` is no name of a branch, tag or commit.
+    /// If the revision after the `@` is not a valid branch, tag, or commit name.
     pub fn parse(text: &str) -> Result<Option<Self>> {
         let (repository, revision) = match text.split_once('@') {
             Some((repository, revision)) => (repository, revision),
@@ -50,7 +52,7 @@ impl HubName {
         Ok(Some(name))
     }
 
-    /// The Hub name that a path is, unless something exists there or it is the name of a file.
+    /// Interprets a path as a Hub name, unless the path exists or has the extension of a model file.
     ///
     /// # Errors
     /// As [`HubName::parse`].
@@ -62,22 +64,22 @@ impl HubName {
         }
     }
 
-    /// `owner/name`, or `name` for a repository of the early days.
+    /// The repository: `owner/name`, or just `name` for repositories without an owner.
     pub fn repository(&self) -> &str {
         &self.repository
     }
 
-    /// A branch, a tag or a commit hash.
+    /// The revision: a branch, a tag, or a commit hash.
     pub fn revision(&self) -> &str {
         &self.revision
     }
 
-    /// The commit, if the revision is a whole commit hash: then the files can never change.
+    /// The commit, if the revision is a full commit hash, whose files can never change.
     pub fn commit(&self) -> Option<&str> {
         Some(&*self.revision).filter(|revision| is_commit(revision))
     }
 
-    /// An error about this model.
+    /// Creates an error about this model.
     pub(super) fn error(&self, problem: HubProblem, found: impl Into<String>, expected: impl Into<String>) -> Error {
         Error::Hub { name: self.to_string(), problem, found: found.into(), expected: expected.into() }
     }
@@ -92,8 +94,8 @@ impl fmt::Display for HubName {
     }
 }
 
-/// As `huggingface_hub` has it: one or two parts of letters, digits, `_`, `-` and `.`, neither of the last two at an
-/// end, no `--` and no `..`.
+/// Whether a text is a repository name by the rules of `huggingface_hub`: one or two parts of letters, digits, `_`,
+/// `-`, and `.`, neither of the last two at the start or end, no `--` and no `..`.
 fn is_repository(text: &str) -> bool {
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let is_part = |part: &str| {
@@ -110,7 +112,7 @@ fn is_repository(text: &str) -> bool {
         && !text.ends_with(".git")
 }
 
-/// What git takes for a reference, and no file system for a way out of its directory.
+/// Whether a text is a valid git reference that cannot lead outside its directory.
 fn is_revision(text: &str) -> bool {
     let is_bad = |character: char| character.is_control() || " ~^:?*[\\".contains(character);
     !text.is_empty()
@@ -122,7 +124,7 @@ fn is_revision(text: &str) -> bool {
         && !text.ends_with('.')
 }
 
-/// Whether a text is a whole commit hash.
+/// Whether a text is a full commit hash.
 pub(super) fn is_commit(text: &str) -> bool {
     text.len() == 40 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }

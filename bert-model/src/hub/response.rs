@@ -1,4 +1,4 @@
-//! What an answer of the Hub means: addresses, status codes, headers.
+//! Interprets the Hub's responses: status codes, headers, and addresses.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use ureq::http::{HeaderMap, StatusCode};
 
 use super::HubProblem;
 
-/// A request that failed.
+/// A failed request.
 #[derive(Debug, Clone)]
 pub(super) struct Failure {
     pub problem: HubProblem,
     pub found: String,
-    /// Whether the same request may succeed a moment later.
+    /// Whether the same request may succeed later.
     pub is_transient: bool,
-    /// How long the server asks to wait before that.
+    /// How long the server asks to wait before a retry.
     pub wait: Option<Duration>,
 }
 
@@ -27,7 +27,7 @@ impl Failure {
         Self { is_transient: true, ..Self::new(problem, found) }
     }
 
-    /// Of an answer that is neither a success nor a redirect.
+    /// Classifies a response that is neither a success nor a redirect.
     pub fn of_status(status: StatusCode, headers: &HeaderMap) -> Self {
         let message = header(headers, "x-error-message");
         let found = match message {
@@ -39,9 +39,9 @@ impl Failure {
             (Some("EntryNotFound"), _) => HubProblem::NoFile,
             (Some("GatedRepo"), _) => HubProblem::Forbidden,
             (_, 401) if message == Some("Invalid credentials in Authorization header") => HubProblem::Unauthorized,
-            // The Hub does not tell a stranger whether a private model exists.
+            // The Hub does not reveal to anonymous users whether a private model exists.
             (Some("RepoNotFound"), _) | (_, 401) => HubProblem::NoRepository,
-            // Mirrors may not say what it is that they do not have.
+            // Mirrors may not say whether the repository, the revision, or the file is missing.
             (_, 404) => HubProblem::NoFile,
             (_, 403) => HubProblem::Forbidden,
             (_, 429) => HubProblem::Busy,
@@ -51,13 +51,13 @@ impl Failure {
         Self { problem, found, is_transient, wait: wait(headers).filter(|_| is_transient) }
     }
 
-    /// Of a request without an answer.
+    /// Classifies a request that got no response.
     pub fn of_transport(error: &ureq::Error) -> Self {
         use std::io::ErrorKind::{ConnectionRefused, NotFound};
         let found = format!("no answer ({error})");
         match error {
             ureq::Error::HostNotFound => Self::new(HubProblem::Unreachable, "no such host, or no network"),
-            // No one who mistypes a directory waits for a minute.
+            // Not transient, so that a mistyped directory does not cost a minute of retries.
             ureq::Error::ConnectionFailed | ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
                 Self::new(HubProblem::Unreachable, found)
             }
@@ -73,7 +73,7 @@ impl Failure {
     }
 }
 
-/// What to do about a problem.
+/// What the user can do about a problem.
 pub(super) fn advice(problem: HubProblem, endpoint: &str) -> String {
     match problem {
         HubProblem::NoRepository => format!(
@@ -96,31 +96,30 @@ pub(super) fn advice(problem: HubProblem, endpoint: &str) -> String {
     }
 }
 
-/// A header as text.
+/// The value of a header as text.
 pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// A header as a number.
+/// The value of a header as a number.
 pub(super) fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
     header(headers, name)?.trim().parse().ok()
 }
 
-/// How long the server asks to wait, in seconds: `RateLimit` (`"api";r=0;t=55`), else `Retry-After`.
+/// How long the server asks to wait: the `t` of `RateLimit` (`"api";r=0;t=55`), else `Retry-After`, both in seconds.
 fn wait(headers: &HeaderMap) -> Option<Duration> {
     let limit = header(headers, "ratelimit").filter(|limit| limit.replace(' ', "").contains(";r=0;"));
     let reset = limit.and_then(|limit| limit.split(";").find_map(|part| part.trim().strip_prefix("t=")?.parse().ok()));
     reset.or_else(|| number(headers, "retry-after")).map(Duration::from_secs)
 }
 
-/// The name under which a version of a file is kept: its entity tag without quotation marks. `None` if it could not be
-/// the name of a file.
+/// The name of a blob: its entity tag without quotation marks. `None` if it is not a safe file name.
 pub(super) fn entity_tag(value: &str) -> Option<&str> {
     let tag = value.trim().trim_start_matches(['W', '/']).trim_matches('"');
     is_plain(tag).then_some(tag)
 }
 
-/// Whether a text from outside can be one component of a path and nothing else.
+/// Whether an untrusted text is safe as a single path component.
 pub(super) fn is_plain(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 200
@@ -128,7 +127,7 @@ pub(super) fn is_plain(text: &str) -> bool {
         && !text.starts_with('.')
 }
 
-/// A text for a path of an address; `/` stays if `keeps_slash`.
+/// Percent-encodes a text for the path of an address; keeps `/` if `keeps_slash`.
 pub(super) fn percent_encoded(text: &str, keeps_slash: bool) -> String {
     let encode = |byte: u8| match byte {
         b'/' if keeps_slash => "/".to_string(),
@@ -138,17 +137,17 @@ pub(super) fn percent_encoded(text: &str, keeps_slash: bool) -> String {
     text.bytes().map(encode).collect()
 }
 
-/// Scheme, host and port of an address.
+/// Scheme, host, and port of an address.
 pub(super) fn origin(address: &str) -> String {
     let (scheme, rest) = address.split_once("://").unwrap_or(("https", address));
     let host = rest.split(['/', '?', '#']).next().unwrap_or_default().to_ascii_lowercase();
-    // What stands before an `@` is a user, not the host.
+    // The part before an `@` is a user name, not the host.
     let host = host.rsplit('@').next().unwrap_or_default();
     let default = if scheme.eq_ignore_ascii_case("http") { ":80" } else { ":443" };
     format!("{}://{}", scheme.to_ascii_lowercase(), host.strip_suffix(default).unwrap_or(host))
 }
 
-/// Where a redirect leads.
+/// Resolves the target of a redirect.
 pub(super) fn joined(address: &str, location: &str) -> String {
     let (scheme, _) = address.split_once("://").unwrap_or(("https", address));
     if location.contains("://") && !location.starts_with('/') {

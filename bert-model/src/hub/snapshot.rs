@@ -1,7 +1,7 @@
 //! One commit of one model, whose files come from the cache or the Hub.
 //!
-//! A branch is asked for once, with the first file; from then on everything is of the commit that it stood for, so that
-//! no model is put together from two versions, and what the cache knows of a commit needs no question at all.
+//! A branch is resolved once, with the first file. All further files come from the commit that it pointed to, so a
+//! model never mixes two versions, and cached information about the commit needs no further requests.
 
 use std::path::PathBuf;
 
@@ -16,24 +16,24 @@ pub(super) struct Snapshot<'a> {
     cache: Cache,
     commit: String,
     connection: Connection,
-    /// What the question for the commit told about a file.
+    /// Metadata of the file that was used to resolve the commit.
     known: Option<(String, Metadata)>,
 }
 
-/// Whether the Hub answers.
+/// Whether the Hub responds.
 enum Connection {
     Unknown,
     Answered,
-    /// The cache alone is used, for this reason.
+    /// Only the cache is used, because of this error.
     Offline(Error),
 }
 
 impl<'a> Snapshot<'a> {
-    /// Finds the commit by asking for `file`, unless the revision is a commit. Where the Hub does not answer, the commit
-    /// that the cache remembers is taken.
+    /// Resolves the revision to a commit by looking up `file`, unless the revision is a commit itself. If the Hub does
+    /// not respond, uses the commit in the cache.
     ///
     /// # Errors
-    /// [`Error::Hub`] if there is no such model or revision, or neither Hub nor cache know.
+    /// [`Error::Hub`] if the model or revision does not exist, or neither the Hub nor the cache can resolve it.
     pub fn open(hub: &'a Hub, name: &'a HubName, file: &str) -> Result<Self> {
         let (client, cache) = (Client::new(hub, name)?, Cache::new(hub, name));
         let revision = name.revision();
@@ -49,7 +49,7 @@ impl<'a> Snapshot<'a> {
         if let Some(commit) = name.commit().map(str::to_string) {
             return Ok(Self { client, cache, commit, connection: Connection::Unknown, known: None });
         }
-        // With something to fall back on, patience is of no use.
+        // Retrying is pointless if the cache has a commit to fall back on.
         let retries = if cached.is_some() { 0 } else { RETRIES };
         let (commit, connection, known) = match (client.look_up(revision, file, retries), cached) {
             (Ok(Lookup::Found(version)), _) => {
@@ -70,16 +70,16 @@ impl<'a> Snapshot<'a> {
         Ok(Self { client, cache, commit, connection, known })
     }
 
-    /// The directory of the commit's files.
+    /// The directory with the commit's files.
     pub fn directory(&self) -> PathBuf {
         self.cache.snapshot(&self.commit)
     }
 
-    /// A file, fetched if it is not in the cache; `None` if the commit has no such file, or (without a connection) none
-    /// is known.
+    /// Returns the path of a file, downloading it if it is not cached. Returns `None` if the commit has no such file
+    /// or, when offline, if the file is not cached.
     ///
     /// # Errors
-    /// [`Error::Hub`] if the file cannot be had, [`Error::Io`] if the cache cannot be written.
+    /// [`Error::Hub`] if the file cannot be obtained, [`Error::Io`] if the cache cannot be written.
     pub fn file(&mut self, file: &str) -> Result<Option<PathBuf>> {
         if !is_inside(file) {
             let found = format!("a file called {file:?}");
@@ -98,10 +98,10 @@ impl<'a> Snapshot<'a> {
         }
     }
 
-    /// A file that the model cannot do without.
+    /// Returns the path of a file that the model requires.
     ///
     /// # Errors
-    /// As [`Snapshot::file`], and if there is none.
+    /// As [`Snapshot::file`], and if the file does not exist.
     pub fn required(&mut self, file: &str) -> Result<PathBuf> {
         match self.file(file)? {
             Some(path) => Ok(path),
@@ -109,7 +109,7 @@ impl<'a> Snapshot<'a> {
         }
     }
 
-    /// The error for files of which one is needed: the repository has none, or (without a connection) the cache.
+    /// The error for missing required files: why the Hub was not used or, if it was, that the repository lacks them.
     pub fn missing(&mut self, files: &str, expected: &str) -> Error {
         match std::mem::replace(&mut self.connection, Connection::Unknown) {
             Connection::Offline(error) => error,
@@ -117,7 +117,7 @@ impl<'a> Snapshot<'a> {
         }
     }
 
-    /// What version of a file the commit has.
+    /// Looks up the commit's version of a file.
     fn look_up(&mut self, file: &str) -> Result<Option<Metadata>> {
         let may_do_without = match self.connection {
             Connection::Offline(_) => return Ok(None),
@@ -146,7 +146,7 @@ impl<'a> Snapshot<'a> {
         }
     }
 
-    /// Fetches a version of a file. What arrives damaged is asked for and fetched once more, from its beginning.
+    /// Downloads a version of a file. A damaged download is retried once, from the start.
     fn bring(&mut self, file: &str, version: Metadata) -> Result<PathBuf> {
         let fetched = match transfer::fetch(&self.client, &self.cache, file, &version) {
             Err(Error::Hub { problem: HubProblem::Damaged, .. }) => match self.look_up(file)? {
@@ -159,7 +159,7 @@ impl<'a> Snapshot<'a> {
     }
 }
 
-/// What is needed to work offline.
+/// Describes what is needed to work offline.
 fn whole(hub: &Hub) -> String {
     format!("a model that was fetched before into {}, or a connection", hub.cache.display())
 }
@@ -169,7 +169,7 @@ fn missing_repository(hub: &Hub, name: &HubName, file: &str) -> Error {
     name.error(HubProblem::NoRepository, format!("no {file} (status 404)"), expected)
 }
 
-/// Whether the Hub could not be asked, or did not want to answer, so that the cache's word counts.
+/// Whether an error leaves it open what the Hub has, so that the cache may be used instead.
 fn is_about_connection(error: &Error) -> bool {
     matches!(error, Error::Hub { problem, .. } if !matches!(problem, HubProblem::NoRevision | HubProblem::Name))
 }

@@ -1,5 +1,5 @@
-//! Brings the bytes of one version of a file into the cache: goes on where a transfer broke, and lets nothing in whose
-//! size or hash does not fit.
+//! Downloads one version of a file into the cache: resumes interrupted downloads, and accepts only files with the right
+//! size and hash.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -17,11 +17,11 @@ use crate::error::{Error, Result};
 
 const CHUNK: usize = 256 << 10;
 
-/// Fetches a blob, unless it is there or another process brings it meanwhile.
+/// Downloads a blob, unless it is cached or another process downloads it in the meantime.
 ///
 /// # Errors
-/// [`Error::Io`] if the cache cannot be written (what has arrived stays, to go on with); [`Error::Hub`] if the server
-/// does not send the file, or sends another one ([`HubProblem::Damaged`]).
+/// [`Error::Io`] if the cache cannot be written (what has arrived is kept for resuming); [`Error::Hub`] if the server
+/// does not send the file, or sends a different one ([`HubProblem::Damaged`]).
 pub(super) fn fetch(client: &Client<'_>, cache: &Cache, file: &str, version: &Metadata) -> Result<()> {
     let _lock = cache.lock(&version.etag)?;
     let blob = cache.blob(&version.etag);
@@ -33,7 +33,7 @@ pub(super) fn fetch(client: &Client<'_>, cache: &Cache, file: &str, version: &Me
     match transfer.receive().and_then(|()| transfer.verify()) {
         Ok(()) => cache.finish(transfer.partial, &path, &version.etag)?,
         Err(error) => {
-            // Only bytes that a hash will judge are worth going on with.
+            // Only bytes that a hash can verify later are worth keeping.
             let is_damaged = matches!(error, Error::Hub { problem: HubProblem::Damaged, .. });
             if is_damaged || !is_sha256(&version.etag) {
                 let _ = fs::remove_file(&path);
@@ -57,10 +57,10 @@ struct Transfer<'a> {
     path: &'a Path,
 }
 
-/// Why a transfer stopped before its end.
+/// Why a download stopped early.
 enum Stop {
     Failed(Failure),
-    /// Nothing that another try would change.
+    /// An error that retrying cannot fix.
     Error(Error),
 }
 
@@ -71,7 +71,8 @@ impl From<Failure> for Stop {
 }
 
 impl Transfer<'_> {
-    /// Receives until all bytes are there. A try that gets further than all before starts the count anew.
+    /// Receives the file until it is complete. An attempt that gets further than all previous ones resets the retry
+    /// count.
     fn receive(&mut self) -> Result<()> {
         let (mut tries, mut furthest) = (0, self.length()?);
         loop {
@@ -99,12 +100,12 @@ impl Transfer<'_> {
         }
     }
 
-    /// One request for the bytes from `from` on.
+    /// Sends one request for the bytes from `from` on, and appends them.
     fn receive_from(&mut self, from: u64) -> Result<(), Stop> {
         let answer = self.client.get(self.file, self.version, from)?;
         let headers = answer.headers();
         if answer.status() == StatusCode::RANGE_NOT_SATISFIABLE {
-            // There is nothing from there on: what is here is no beginning of this file.
+            // The file ends before `from`, so the partial file is not a prefix of it.
             self.restart().map_err(Stop::Error)?;
             return Err(Failure::transient(HubProblem::Damaged, format!("nothing from byte {from} on")).into());
         }
@@ -140,7 +141,7 @@ impl Transfer<'_> {
         }
     }
 
-    /// Checks that a part is the part that was asked for, of a file as large as this one.
+    /// Checks that a partial response starts at `from`, and that the whole file has the expected size.
     fn check_range(&self, headers: &HeaderMap, from: u64) -> Result<(), Failure> {
         let range = header(headers, "content-range").unwrap_or_default();
         let (place, total) = range.strip_prefix("bytes ").and_then(|range| range.split_once('/')).unwrap_or_default();
@@ -159,7 +160,7 @@ impl Transfer<'_> {
         }
     }
 
-    /// Compares what has arrived with what was described.
+    /// Compares size and hash of the received file with its metadata.
     fn verify(&self) -> Result<()> {
         self.check_size(Some(self.length()?)).map_err(|failure| self.client.error(failure))?;
         if !is_sha256(&self.version.etag) {
