@@ -3,8 +3,8 @@
     python3 -m venv target/clients && target/clients/bin/pip install openai huggingface_hub numpy requests
     target/clients/bin/python benchmarks/serve/clients.py target/debug/bert-serve MODEL…
 
-Starts the server with the given model directories, calls the routes that each model's head supports, and prints one line
-per client. The exit code is 1 if any client did not get the expected answer.
+Starts the server with the given model directories, calls the routes that each model's head supports, and prints one
+line per client. The exit code is 1 if any client did not get the expected answer.
 """
 
 import json

@@ -1,4 +1,4 @@
-//! Requests of many clients share batches, and get their own answers.
+//! Requests from many clients share batches, and each gets its own answer.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,12 +13,12 @@ use crate::models::{models, open};
 use crate::routes::numbers;
 use crate::server::Server;
 
-/// A text of `count` words that no other number has.
+/// A text of `count` words that is unique to `number`.
 fn text(number: usize, count: usize) -> String {
     (0..count).map(|word| format!("word{} ", 5 + (number * 7 + word * (number + 3)) % 62)).collect()
 }
 
-/// A body of so many texts: work for a while.
+/// A body with `count` texts, enough to keep the model busy.
 fn large(count: usize) -> String {
     let texts: Vec<String> = (0..count).map(|number| text(number, 15)).collect();
     json!({"inputs": texts}).to_string()

@@ -1,4 +1,4 @@
-//! The command line: what is wrong with it is told before a port opens.
+//! Command-line errors are reported before the port opens.
 
 use std::fs;
 use std::net::TcpListener;
@@ -9,7 +9,7 @@ use crate::PROGRAM;
 use crate::models::models;
 use crate::server::Server;
 
-/// Runs what should fail with `code`; gives stderr.
+/// Runs the program, which must fail with exit code `code`, and returns stderr.
 fn fail(directory: &Path, options: &str, code: i32) -> String {
     let output = Command::new(PROGRAM)
         .args(options.split_whitespace())
@@ -76,7 +76,7 @@ fn what_cannot_be_served_is_told_before_the_port_opens() {
 fn other_addresses() {
     let directory = models();
     for options in ["--host localhost", "--host 0.0.0.0 --no-auth", "--host ::1"] {
-        // A machine without IPv6 cannot try the last one.
+        // The last address cannot be tested on a machine without IPv6.
         if options.ends_with("::1") && TcpListener::bind("[::1]:0").is_err() {
             println!("skipped: this machine has no ::1");
             continue;

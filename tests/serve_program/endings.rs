@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT: what is inside is answered, nothing new comes in, and the process ends well.
+//! On SIGTERM and SIGINT, pending requests are answered, new ones are rejected, and the process exits cleanly.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -54,7 +54,7 @@ fn no_request_is_lost_under_load() {
 fn idle_and_stuck_connections_do_not_keep_the_server() {
     let directory = models();
     let server = Server::start(directory.path(), "--model encoder --grace 0.5");
-    // One that is kept alive, and one that never ends its request.
+    // A kept-alive connection, and one that never completes its request.
     let mut idle = connect(server.address);
     idle.write_all(b"GET /health HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
     let mut stuck = connect(server.address);

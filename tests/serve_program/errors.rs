@@ -1,4 +1,4 @@
-//! What is wrong is told with a status, a message and a type, in one form on every route.
+//! Every error has a status, a message, and a type, in the same form on every route.
 
 use std::fs;
 

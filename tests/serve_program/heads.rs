@@ -1,4 +1,4 @@
-//! Tags, answers, masks and choices, and the forms of Hugging Face's inference API.
+//! Tags, answers, masks, and choices, and the formats of Hugging Face's inference API.
 
 use bert_model::pipeline::{ChoiceProcessor, MaskProcessor, QuestionProcessor, TaggingProcessor};
 use serde_json::{Value, json};
@@ -34,7 +34,7 @@ fn tags_of_texts_and_of_words() {
     assert_eq!(words["tags"], one["tags"]);
     let lists = server.ask("/tag", json!({"words": [["word5"], ["word5", ",", "word6"]]}));
     assert_eq!((lists.as_array().unwrap().len(), &lists[1]["tags"]), (2, &one["tags"]));
-    // As transformers' pipeline with entities put together.
+    // Same as transformers' pipeline with aggregated entities.
     let groups = server.ask("/", json!({"inputs": "word5, word6", "parameters": {"aggregation_strategy": "simple"}}));
     let first = one["entities"].as_array().unwrap().first().map(|entity| &entity["text"]);
     assert_eq!(groups.as_array().unwrap().first().map(|group| &group["word"]), first);

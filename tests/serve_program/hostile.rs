@@ -1,4 +1,4 @@
-//! Clients that are broken, slow or malicious: they get a 4xx or a closed connection, and nobody else notices.
+//! Broken, slow, and malicious clients get a 4xx or a closed connection, without affecting other clients.
 
 use std::io::{Read, Write};
 use std::thread;
@@ -10,13 +10,13 @@ use crate::http::{connect, exchange, parse, read, request_bytes};
 use crate::models::models;
 use crate::server::Server;
 
-/// The server still answers others, rightly and at once.
+/// Asserts that the server still answers other clients correctly and promptly.
 fn assert_serves(server: &Server) {
     let found = server.ask("/embed", json!({"inputs": "word7"}));
     assert_eq!(found[0].as_array().unwrap().len(), 24);
 }
 
-/// A small generator, so that a failure can be repeated.
+/// A small random number generator, to make failures reproducible.
 struct Random(u64);
 
 impl Random {
@@ -26,7 +26,7 @@ impl Random {
     }
 }
 
-/// Bodies that are nearly right: some bytes of them are others.
+/// Sends nearly valid bodies, with some bytes changed.
 fn mutated(random: &mut Random, count: usize, server: &Server) {
     let seeds = [
         ("/v1/embeddings", r#"{"input": ["word7", "wörd \u00e9"], "encoding_format": "base64", "dimensions": 3}"#),
@@ -93,10 +93,10 @@ fn what_is_no_http_ends_the_connection() {
 fn bodies_longer_than_they_may_be_are_refused_and_the_answer_arrives() {
     let directory = models();
     let server = Server::start(directory.path(), "--model encoder --max-body 100000");
-    // Announced, sent in full.
+    // With a content length, and sent in full.
     let response = server.post("/embed", vec![b'['; 5_000_000]);
     assert_eq!(response.status, 413);
-    // In chunks, of which nobody says how many there are.
+    // Chunked, without a content length.
     let mut stream = connect(server.address);
     stream
         .write_all(b"POST /embed HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n")
@@ -106,7 +106,7 @@ fn bodies_longer_than_they_may_be_are_refused_and_the_answer_arrives() {
     }
     stream.write_all(b"0\r\n\r\n").unwrap();
     assert_eq!(read(stream).unwrap().status, 413);
-    // Announced as enormous, to a client that asks first.
+    // With an enormous content length, and `Expect: 100-continue`.
     let mut stream = connect(server.address);
     stream
         .write_all(b"POST /embed HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 99999999999\r\n\r\n")
@@ -134,7 +134,7 @@ fn slow_clients_are_not_waited_for() {
     let mut body = connect(server.address);
     body.write_all(b"POST /embed HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 100\r\n\r\n{\"inp")
         .unwrap();
-    // Byte by byte, for ever.
+    // Byte by byte, forever.
     let mut drip = connect(server.address);
     let dripping = thread::spawn(move || {
         for byte in b"GET /health HTTP/1.1\r\nx: ".iter().chain(std::iter::repeat(&b'a')) {
@@ -195,7 +195,7 @@ fn a_long_attack_leaves_memory_bounded_and_others_served() {
                 2 => stream.write_all(&large),
                 _ => Ok(()),
             };
-            // Some stay open for a while, most hang up.
+            // Some stay open for a second; most disconnect.
             if number % 8 == 0 {
                 thread::spawn(move || {
                     thread::sleep(Duration::from_secs(1));

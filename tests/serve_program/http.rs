@@ -1,4 +1,4 @@
-//! Just enough of HTTP for a test: bytes out, bytes in.
+//! A minimal HTTP client for tests.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// An answer.
+/// A response.
 #[derive(Debug, Clone)]
 pub struct Response {
     pub status: u16,
-    /// As they came, lowercase.
+    /// Status line and headers, in lowercase.
     pub head: String,
     pub body: Vec<u8>,
 }
@@ -24,7 +24,7 @@ impl Response {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
-    /// The message of an error, which must have the one form that all errors have.
+    /// The message of an error, whose body must have the form common to all errors.
     pub fn error(&self) -> String {
         let json = self.json();
         assert!(json["error"]["type"].is_string() && json.as_object().unwrap().len() == 1, "{json}");
@@ -39,7 +39,7 @@ pub fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// The bytes of a request after which the connection closes.
+/// The bytes of a request that asks to close the connection.
 pub fn request_bytes(method: &str, path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let head = format!(
         "{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n",
@@ -48,10 +48,10 @@ pub fn request_bytes(method: &str, path: &str, headers: &str, body: &[u8]) -> Ve
     [head.as_bytes(), body].concat()
 }
 
-/// Reads an answer to the end of its connection; `None` if the server closed without one.
+/// Reads a response until the connection closes; `None` if the server closed it without a response.
 pub fn read(mut stream: TcpStream) -> Option<Response> {
     let mut bytes = Vec::new();
-    // A connection that is reset after its answer has been read all the same.
+    // The response has been read even if the connection is reset after it.
     let _ = stream.read_to_end(&mut bytes);
     parse(&bytes)
 }
@@ -63,10 +63,10 @@ pub fn parse(bytes: &[u8]) -> Option<Response> {
     Some(Response { status, head, body: bytes[end + 4..].to_vec() })
 }
 
-/// Sends bytes as they are, and reads the answer.
+/// Sends raw bytes and reads the response.
 pub fn exchange(address: SocketAddr, bytes: &[u8]) -> Option<Response> {
     let mut stream = connect(address);
-    // The server may close before it has read everything.
+    // The server may close the connection before reading everything.
     let _ = stream.write_all(bytes);
     read(stream)
 }

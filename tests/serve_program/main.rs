@@ -1,5 +1,5 @@
-//! Promise: `bert-serve` answers what its models' heads can answer, to many clients at once, tells everybody else what is
-//! wrong, and ends without losing a request.
+//! Promise: `bert-serve` answers whatever its models' heads support, for many clients at once, reports what is wrong
+//! with any other request, and shuts down without losing a request.
 
 mod batching;
 mod command;

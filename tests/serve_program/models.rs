@@ -1,4 +1,4 @@
-//! Model directories of the golden heads, and what the pipelines say of them without a server.
+//! Model directories for the golden heads, and pipelines that run them without a server.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use burn::tensor::Device;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Name of a directory, file of the golden head, class.
+/// Directory, golden head, and architecture of each model.
 const HEADS: [(&str, &str, &str); 8] = [
     ("encoder", "BertForMaskedLM", "BertModel"),
     ("masks", "BertForMaskedLM", "BertForMaskedLM"),
@@ -22,7 +22,7 @@ const HEADS: [(&str, &str, &str); 8] = [
     ("choices", "BertForMultipleChoice", "BertForMultipleChoice"),
 ];
 
-/// A directory with one model directory for each head.
+/// A directory with one model directory per head.
 pub fn models() -> TempDir {
     let directory = TempDir::new().unwrap();
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/models/gelu-odd/heads");
@@ -36,7 +36,7 @@ pub fn models() -> TempDir {
         let mut config: Value = serde_json::from_str(&config).unwrap();
         config["architectures"] = vec![class].into();
         if name == "ranker" {
-            // As cross-encoders come: one label, and no word about the kind of problem.
+            // Like published cross-encoders: one label and no `problem_type`.
             config["problem_type"] = Value::Null;
         }
         fs::write(at.join("config.json"), config.to_string()).unwrap();
@@ -46,12 +46,12 @@ pub fn models() -> TempDir {
     directory
 }
 
-/// What the server should say: the same model, asked directly.
+/// The same model as a pipeline, which computes the expected results.
 pub fn open<P: FromCheckpoint>(directory: &TempDir, name: &str) -> Pipeline<P> {
     Builder::default().device(Device::flex()).open(directory.path().join(name)).unwrap()
 }
 
-/// The real all-MiniLM-L6-v2, if this is a developer's machine; says so where it is not.
+/// The real all-MiniLM-L6-v2, where it is available; prints a note where it is not.
 pub fn minilm() -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/models/all-MiniLM-L6-v2");
     if !path.exists() {

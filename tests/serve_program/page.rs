@@ -1,4 +1,4 @@
-//! The page, in a real browser: headless Chromium, driven by its DevTools protocol.
+//! The page in a real browser: headless Chromium, controlled through its DevTools protocol.
 
 mod chromium;
 
@@ -11,7 +11,7 @@ use crate::models::models;
 use crate::page::chromium::Chromium;
 use crate::server::Server;
 
-/// Evaluates until the expression is true.
+/// Waits until the expression is true.
 fn until(page: &mut Chromium, expression: &str) {
     let started = Instant::now();
     while page.evaluate(expression) != Value::Bool(true) {
@@ -24,7 +24,7 @@ fn until(page: &mut Chromium, expression: &str) {
     }
 }
 
-/// Chooses a tab, fills a form and asks; then the answer must fulfill `expected`.
+/// Selects a tab, fills in the form, and submits it; the answer must then satisfy `expected`.
 fn ask(page: &mut Chromium, tab: &str, fields: &[(&str, &str)], expected: &str) {
     until(page, &format!("document.getElementById('tab-{tab}') !== null"));
     page.evaluate(&format!("document.getElementById('tab-{tab}').click()"));
@@ -102,7 +102,7 @@ fn the_page_asks_shows_and_tells_errors() {
         "document.getElementById('answer').textContent.includes('3 tokens')",
     );
 
-    // An error is told, and goes away with the next answer.
+    // An error is shown, and disappears with the next answer.
     page.evaluate("document.getElementById('tab-embed').click()");
     page.evaluate("document.querySelector('[name=texts]').value = ''");
     page.evaluate("document.getElementById('ask').click()");
@@ -112,7 +112,7 @@ fn the_page_asks_shows_and_tells_errors() {
     );
     ask(&mut page, "embed", &[("texts", "word5")], "document.querySelectorAll('#answer tbody td').length === 1");
 
-    // Nothing is wider than the window, on a telephone either; tabs move by arrows.
+    // Nothing is wider than the window, even on a phone; arrow keys move between tabs.
     for width in [400, 1280] {
         page.resize(width, 900);
         assert_eq!(

@@ -1,4 +1,5 @@
-//! Vectors, labels and ranks: OpenAI's and text-embeddings-inference's routes, and what the server says of itself.
+//! Embeddings, labels, and ranks through the routes of OpenAI and text-embeddings-inference, and information about the
+//! server.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -32,7 +33,7 @@ fn embeddings_as_openai_gives_them() {
     let expected = open::<EmbeddingProcessor>(&directory, "encoder").embed(&TEXTS).unwrap();
     let found = server.ask("/v1/embeddings", json!({"model": "encoder", "input": TEXTS, "user": "me"}));
     assert_eq!((&found["object"], &found["model"]), (&json!("list"), &json!("encoder")));
-    // Each text with its two special tokens.
+    // Includes two special tokens per text.
     assert_eq!(found["usage"], json!({"prompt_tokens": 14, "total_tokens": 14}));
     for (index, vector) in expected.iter().enumerate() {
         let entry = &found["data"][index];

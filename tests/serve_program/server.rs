@@ -1,4 +1,4 @@
-//! A server that runs as long as a test needs it.
+//! A server that runs for as long as a test needs it.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -15,12 +15,12 @@ use crate::http::{Response, exchange, request_bytes};
 pub struct Server {
     child: Child,
     pub address: SocketAddr,
-    /// What is logged after that, once it has ended.
+    /// Collects the log after startup until the server exits.
     log: Option<JoinHandle<Vec<String>>>,
 }
 
 impl Server {
-    /// Starts the program in a directory of models on a free port, and waits until it listens.
+    /// Starts the program in a directory of models, on a free port, and waits until it listens.
     pub fn start(directory: &Path, options: &str) -> Self {
         let mut command = Command::new(PROGRAM);
         command.args(["--port", "0", "--device", "flex"]).args(options.split_whitespace()).current_dir(directory);
@@ -46,21 +46,21 @@ impl Server {
         exchange(self.address, &request_bytes("POST", path, "", body.as_ref())).unwrap()
     }
 
-    /// The JSON of an answer that must be one.
+    /// The JSON of a response that must succeed.
     pub fn ask(&self, path: &str, body: Value) -> Value {
         let response = self.post(path, body.to_string());
         assert_eq!(response.status, 200, "{path} {body}: {}", response.text());
         response.json()
     }
 
-    /// The value of a metric, as `/metrics` writes it.
+    /// The value of the metric `line` in `/metrics`; 0 if it is missing.
     pub fn metric(&self, line: &str) -> f64 {
         let text = self.get("/metrics").text();
         let value = text.lines().find_map(|found| found.strip_prefix(line).and_then(|rest| rest.trim().parse().ok()));
         value.unwrap_or(0.0)
     }
 
-    /// Memory in KiB that is resident.
+    /// Resident memory in KiB.
     #[cfg(target_os = "linux")]
     pub fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
@@ -68,7 +68,7 @@ impl Server {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
-    /// Seconds of processor time so far.
+    /// Processor time used so far, in seconds.
     #[cfg(target_os = "linux")]
     pub fn cpu_seconds(&self) -> f64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
@@ -81,7 +81,7 @@ impl Server {
         assert!(sent.success());
     }
 
-    /// Waits for the end of the process, and gives how it ended, how long that took, and what was logged.
+    /// Waits until the process exits; returns its exit status, how long that took, and its log.
     pub fn wait(mut self) -> (ExitStatus, Duration, Vec<String>) {
         let started = Instant::now();
         let status = self.child.wait().unwrap();

@@ -56,7 +56,7 @@ pub enum HubProblem {
     NoRevision,
     /// The model lacks a required file.
     NoFile,
-    /// The Hub limits the rate of requests, and asks for too long a wait.
+    /// The Hub rejects requests because there were too many.
     Busy,
     /// The Hub failed repeatedly.
     Server,

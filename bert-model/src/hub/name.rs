@@ -95,7 +95,7 @@ impl fmt::Display for HubName {
 }
 
 /// Whether a text is a repository name by the rules of `huggingface_hub`: one or two parts of letters, digits, `_`,
-/// `-`, and `.`, neither of the last two at the start or end, no `--` and no `..`.
+/// `-`, and `.`, neither of the last two at the start or end, no `--`, no `..`, and no final `.git`.
 fn is_repository(text: &str) -> bool {
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let is_part = |part: &str| {

@@ -169,7 +169,7 @@ fn missing_repository(hub: &Hub, name: &HubName, file: &str) -> Error {
     name.error(HubProblem::NoRepository, format!("no {file} (status 404)"), expected)
 }
 
-/// Whether an error leaves it open what the Hub has, so that the cache may be used instead.
+/// Whether the Hub could not be reached or refused to answer, in which case the cache is used.
 fn is_about_connection(error: &Error) -> bool {
     matches!(error, Error::Hub { problem, .. } if !matches!(problem, HubProblem::NoRevision | HubProblem::Name))
 }

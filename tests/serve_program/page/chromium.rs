@@ -1,4 +1,4 @@
-//! A browser without a window, asked through its DevTools protocol: JSON over a WebSocket.
+//! A headless browser, controlled through its DevTools protocol: JSON over a WebSocket.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -17,7 +17,7 @@ pub struct Chromium {
     _profile: TempDir,
 }
 
-/// The names under which the browser is installed.
+/// Names under which the browser may be installed.
 const NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "chrome"];
 
 const OPTIONS: [&str; 9] = [
@@ -33,7 +33,7 @@ const OPTIONS: [&str; 9] = [
 ];
 
 impl Chromium {
-    /// Starts the browser, if one is installed; says so where none is.
+    /// Starts the browser if one is installed; otherwise prints a note.
     pub fn start() -> Option<Self> {
         let profile = TempDir::new().unwrap();
         let start = |name: &&str| {
@@ -57,31 +57,31 @@ impl Chromium {
         Some(browser)
     }
 
-    /// Opens an address.
+    /// Navigates to an address.
     pub fn open(&mut self, address: &str) {
         self.call("Page.navigate", json!({"url": address}));
     }
 
-    /// The value of an expression in the page.
+    /// Evaluates an expression in the page.
     pub fn evaluate(&mut self, expression: &str) -> Value {
         let found = self.call("Runtime.evaluate", json!({"expression": expression, "returnByValue": true}));
         found["result"]["value"].clone()
     }
 
-    /// Gives the window another size.
+    /// Resizes the window.
     pub fn resize(&mut self, width: u32, height: u32) {
         let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
         self.call("Emulation.setDeviceMetricsOverride", metrics);
     }
 
-    /// Presses a key.
+    /// Presses and releases a key.
     pub fn press(&mut self, key: &str) {
         for kind in ["keyDown", "keyUp"] {
             self.call("Input.dispatchKeyEvent", json!({"type": kind, "key": key, "code": key}));
         }
     }
 
-    /// What went wrong in the page's own scripts, or against its policy.
+    /// Script errors and policy violations of the page.
     pub fn errors(&self) -> Vec<String> {
         self.errors.clone()
     }
@@ -97,7 +97,7 @@ impl Chromium {
                 return message["result"].clone();
             }
             let entry = &message["params"]["entry"];
-            // Answers with a status of 4xx are logged as well; they are what the test asks for.
+            // Responses with a 4xx status are logged as well, but the test provokes them.
             if message["method"] == "Runtime.exceptionThrown"
                 || (entry["level"] == "error" && entry["source"] != "network")
             {
@@ -106,7 +106,7 @@ impl Chromium {
         }
     }
 
-    /// Sends a text message in one frame; clients mask theirs, and zeros are a mask.
+    /// Sends a text message in one frame. Clients must mask their frames, and all zeros is a valid mask.
     fn send(&mut self, text: &[u8]) {
         let mut frame = vec![0x81, 0x80 | 127];
         frame.extend((text.len() as u64).to_be_bytes());
@@ -115,7 +115,7 @@ impl Chromium {
         self.socket.write_all(&frame).unwrap();
     }
 
-    /// Receives a message, of any number of frames.
+    /// Receives a message of one or more frames.
     fn receive(&mut self) -> Vec<u8> {
         let mut message = Vec::new();
         loop {
@@ -141,14 +141,14 @@ impl Chromium {
     }
 }
 
-/// A WebSocket to a new page.
+/// Opens a WebSocket to a new page.
 fn page_socket(host: &str) -> TcpStream {
     let mut stream = TcpStream::connect(host).unwrap();
     let request = request_bytes("PUT", "/json/new?about:blank", "", b"");
     stream
         .write_all(&String::from_utf8(request).unwrap().replace("host: test", &format!("host: {host}")).into_bytes())
         .unwrap();
-    // The browser leaves the connection open.
+    // The browser keeps the connection open.
     let (mut bytes, mut chunk) = (Vec::new(), [0; 4096]);
     let target: Value = loop {
         let length = stream.read(&mut chunk).unwrap();
