@@ -29,7 +29,7 @@ impl Keys {
         }
     }
 
-    /// Checks the key of a request in constant time.
+    /// Checks the key of a request. The time this takes reveals nothing about the accepted keys.
     ///
     /// # Errors
     /// If keys are required and the request has none, or a wrong one.
