@@ -9,7 +9,7 @@ impl Cli {
     /// Replaces every model name by the directory of its files, downloading them if necessary.
     ///
     /// # Errors
-    /// If a model is neither available locally nor can be downloaded.
+    /// If a model is not available locally and cannot be downloaded.
     pub fn fetch_models(&mut self) -> Result<()> {
         let (models, common) = match &mut self.command {
             None => (vec![self.train.model.as_mut()], &self.train.common),

@@ -15,7 +15,7 @@ pub struct Hit<P> {
     pub payload: P,
 }
 
-/// The best `limit` hits so far. Among equal scores, the vector offered first is better.
+/// The best `limit` hits so far. Among equal scores, the lower index is better.
 #[derive(Debug, Clone)]
 pub struct Best<P> {
     limit: usize,
