@@ -1,17 +1,17 @@
-//! Keeps freed memory in the process. A training step frees and allocates the same large blocks again and again, and page
-//! faults on fresh memory cost a third of the time of a matrix product. The programs use mimalloc and tell it never to
+//! Keeps freed memory in the process. A training step frees and allocates the same large blocks over and over, and page
+//! faults on fresh memory take a third of the time of a matrix product. Both programs use mimalloc, configured never to
 //! return memory to the system.
 
 #![allow(unsafe_code, reason = "sets an option of mimalloc, a C library")]
 
 use libmimalloc_sys::{mi_option_set, mi_option_t};
 
-/// The number of mimalloc's option `mi_option_purge_delay`, which its Rust bindings do not name.
+/// The number of mimalloc's option `mi_option_purge_delay`, which the Rust bindings do not expose by name.
 const PURGE_DELAY: mi_option_t = 15;
 
 /// Keeps freed memory in the process until it exits. Call this first in `main`.
 pub fn keep_memory() {
-    // SAFETY: writes a number to a static table of mimalloc, which any thread may do at any time.
+    // SAFETY: writes a number to a static table of mimalloc, which is allowed on any thread at any time.
     unsafe { mi_option_set(PURGE_DELAY, -1) }
 }
 

@@ -1,4 +1,4 @@
-//! Writes answers to standard output, each with its row and the columns that are carried along.
+//! Writes answers to standard output, each with its row number and the columns kept from the input.
 
 use std::io::{self, BufWriter, Stdout, Write};
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::input::keep::KeptRow;
 use crate::program::STDOUT;
 
-/// Where answers go. What was written is seen after [`Answers::flush`].
+/// A writer of answers. Output is buffered and becomes visible after [`Answers::flush`].
 #[derive(Debug)]
 pub struct Answers {
     output: BufWriter<Stdout>,
@@ -16,15 +16,15 @@ pub struct Answers {
 }
 
 impl Answers {
-    /// To standard output, as JSON lines or as plain ones.
+    /// Writes to standard output, as JSON lines if `json`, else as plain lines.
     pub fn new(json: bool) -> Self {
         Self { output: BufWriter::new(io::stdout()), json }
     }
 
-    /// Writes one answer; `plain` makes a short line of it.
+    /// Writes one answer; `plain` formats it as a short line.
     ///
     /// # Errors
-    /// If it cannot be written.
+    /// If the answer cannot be written.
     pub fn write(&mut self, row: &KeptRow, answer: Value, plain: impl FnOnce(&Value) -> String) -> Result<()> {
         let line = match self.json {
             true => row.with(answer).to_string(),
@@ -33,10 +33,10 @@ impl Answers {
         writeln!(self.output, "{line}").map_err(Error::io(STDOUT, "write"))
     }
 
-    /// Hands over what was written, at the end of a batch.
+    /// Flushes the buffer, at the end of a batch.
     ///
     /// # Errors
-    /// If it cannot be written.
+    /// If standard output cannot be written.
     pub fn flush(&mut self) -> Result<()> {
         self.output.flush().map_err(Error::io(STDOUT, "write"))
     }

@@ -1,4 +1,4 @@
-//! Options that both programs have.
+//! Options shared by both programs.
 
 use std::path::{Path, PathBuf};
 
@@ -50,18 +50,17 @@ pub struct TextColumns {
     /// Tables have no header; columns are numbered from 1
     #[arg(long)]
     pub no_header: bool,
-    /// Columns to carry into the answers, separated by commas; one whose name an answer has already
-    /// becomes input_NAME
+    /// Columns to copy into the answers, separated by commas; one whose name the answer already uses becomes input_NAME
     #[arg(long, value_delimiter = ',', value_name = "COL")]
     pub keep: Vec<String>,
 }
 
 impl TextArgs {
-    /// Where the texts come from: a file, standard input (`-`), or the arguments (`None`).
+    /// Returns the source of the texts: a file, standard input (`-`), or the arguments (`None`).
     ///
     /// # Errors
-    /// If there are no texts, both arguments and a file are given, arguments are given a format, or the only argument is
-    /// the name of a file of texts.
+    /// If there are no texts, if both arguments and a file are given, if a format is given for arguments, or if the
+    /// only argument is the name of a file of texts.
     pub fn source(&self) -> Result<Option<Input>> {
         let wrong = |message: &str| Err(Error::Usage(message.into()));
         let input = match (&self.texts[..], &self.input) {
@@ -78,7 +77,7 @@ impl TextArgs {
     }
 }
 
-/// Refuses a text that is the name of a file of texts or of a table: only its name would be read.
+/// Rejects a text that is the name of a text or table file, since only the name itself would be read.
 fn refuse_file_name(text: &str) -> Result<()> {
     let path = Path::new(text);
     match FileKind::of(path).format {
@@ -91,10 +90,10 @@ fn refuse_file_name(text: &str) -> Result<()> {
 }
 
 impl TextColumns {
-    /// Where a table has the texts.
+    /// The columns that contain the texts of a table.
     ///
     /// # Errors
-    /// If a column is named where there is no header.
+    /// If a column is named although there is no header.
     pub fn options(&self) -> Result<TableOptions> {
         let text = Column::parse(&self.text, !self.no_header)?;
         let source = if self.text == TEXT { ColumnSource::Usual } else { ColumnSource::Given };
@@ -102,8 +101,8 @@ impl TextColumns {
     }
 }
 
-/// Rules for `columns`, options that name columns: they have an effect only if a file or the standard input is read
-/// (`is_read`), as a table, which has this format.
+/// Rules for the options in `columns`, which name columns: they have an effect only if a file or standard input is read
+/// (`is_read`) as a table. `format` is the format of the input.
 pub fn column_rules<'a>(is_read: bool, format: Option<Format>, columns: &'a [&'a str]) -> [Rule<'a>; 3] {
     [
         only_if(is_read, columns, "texts as arguments have no columns; read a table with --input FILE"),

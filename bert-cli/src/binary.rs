@@ -1,6 +1,6 @@
-//! Recognizes binary files where text is expected: they must not be converted to UTF-8.
+//! Detects binary files where text is expected, so that error messages do not suggest converting them to UTF-8.
 
-/// The first bytes of common binary files.
+/// The magic bytes of common binary formats.
 const BINARY_MARKS: [(&[u8], &str); 7] = [
     (b"\x89PNG", "a PNG image"),
     (b"\xff\xd8\xff", "a JPEG image"),
@@ -11,11 +11,11 @@ const BINARY_MARKS: [(&[u8], &str); 7] = [
     (b"\xd0\xcf\x11\xe0", "an office document"),
 ];
 
-/// Number of bytes in which to look for a zero byte, which text does not have.
+/// Number of bytes to search for a zero byte, which text does not contain.
 const ZERO_WITHIN: usize = 4096;
 
-/// Names what a line that is not UTF-8 consists of if it is binary data: the file begins as a known kind of binary file, or
-/// there are zero bytes in the line or in what follows it.
+/// Describes the binary data in a line that is not UTF-8: the file starts with the magic bytes of a known format, or
+/// there are zero bytes in the line or after it. `None` if it does not look like binary data.
 pub(crate) fn binary_data(is_first: bool, line: &[u8], next: &[u8]) -> Option<String> {
     if let Some((_, kind)) = BINARY_MARKS.iter().find(|(mark, _)| is_first && line.starts_with(mark)) {
         return Some(format!("binary data ({kind})"));

@@ -1,30 +1,31 @@
-//! Refuses options that have no effect in the command at hand: an option that is silently ignored looks as if it worked.
+//! Rejects options that have no effect on the current command. An option that was silently ignored would seem to work.
 //!
-//! Every command has a table of [`Rule`]s. The options of [`crate::args::Common`] are accepted by all commands and have
-//! no rules.
+//! Every command has a table of [`Rule`]s. All commands accept the options of [`crate::args::Common`], which need no
+//! rules.
 
 use bert_model::{Error, Result};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
-/// The options that were given on the command line, by their long names, as opposed to those that have their default.
+/// The long names of the options that were given on the command line, as opposed to options that have their default
+/// value.
 ///
-/// Flattened into the options of a command as the *first* field: clap takes the values of later fields away.
+/// Flatten this into the options of a command as the *first* field: clap removes the values of later fields.
 #[derive(Debug, Clone, Default)]
 pub struct Given(Vec<String>);
 
-/// Some options, and whether they have an effect.
+/// A set of options, and whether they have an effect.
 #[derive(Debug, Clone, Copy)]
 pub struct Rule<'a> {
-    /// Long names, without the dashes.
+    /// Long names of the options, without the dashes.
     pub options: &'a [&'a str],
-    /// Whether they have an effect here.
+    /// Whether the options have an effect on the current command.
     pub has_effect: bool,
-    /// Why they have none, and what to do instead.
+    /// Why the options have no effect, and what to do instead.
     pub otherwise: &'a str,
 }
 
-/// A [`Rule`]: these options have an effect only if `has_effect`; `otherwise` tells why they have none.
+/// Creates a [`Rule`]: `options` have an effect only if `has_effect`; `otherwise` explains why they have none.
 pub fn only_if<'a>(has_effect: bool, options: &'a [&'a str], otherwise: &'a str) -> Rule<'a> {
     Rule { options, has_effect, otherwise }
 }
@@ -35,10 +36,10 @@ impl Given {
         self.0.iter().any(|given| given == option)
     }
 
-    /// Refuses the first option that was given and has no effect.
+    /// Rejects the first given option that has no effect.
     ///
     /// # Errors
-    /// [`Error::Usage`] with the option and the reason.
+    /// [`Error::Usage`] that names the option and the reason.
     pub fn check(&self, rules: &[Rule]) -> Result<()> {
         for rule in rules.iter().filter(|rule| !rule.has_effect) {
             if let Some(option) = rule.options.iter().find(|option| self.has(option)) {

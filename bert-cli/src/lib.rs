@@ -1,8 +1,9 @@
-//! What both programs share at their edges; neither the model nor training depends on it.
+//! The command-line layer shared by both programs. Neither the model nor training depends on it.
 //!
-//! In the order of a run: [`args`] defines the common options and [`given`] refuses those without effect, [`hub`]
-//! turns names of models into directories, [`program`] selects the device, [`lines`], [`input`] and [`stream`] read texts, [`answers`] and [`program`] print results and
-//! errors and set the exit code. [`resume`] reads the command line of a resumed run. [`allocator`] keeps one step's memory for the next.
+//! In the order of a run: [`args`] defines the common options and [`given`] rejects those without effect; [`hub`]
+//! resolves model names to directories; [`program`] selects the device; [`lines`], [`input`] and [`stream`] read texts;
+//! [`answers`] and [`program`] print results and errors and set the exit code. [`resume`] determines which settings the
+//! command line of a resumed run asks for. [`allocator`] reuses the memory of one training step for the next.
 
 #![warn(missing_docs)]
 // Invalid user input must never panic.

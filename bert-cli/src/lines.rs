@@ -1,8 +1,8 @@
 //! Reads the lines of a text file, plain or compressed, one at a time with bounded memory.
 //!
-//! Input that is not text is refused with its line number: UTF-16, bytes that are not UTF-8,
-//! truncated compressed data, an overlong line. A byte order mark and carriage returns at line ends
-//! are dropped; where there is no other line end, carriage returns are line ends (old Mac files).
+//! Input that is not text is rejected with its line number: UTF-16, bytes that are not UTF-8, truncated compressed
+//! data, an overlong line. A byte order mark and carriage returns at line ends are dropped; in a file without newlines,
+//! carriage returns end the lines (classic Mac OS).
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
@@ -18,7 +18,7 @@ use crate::input::kind::{Compression, FileKind, Format};
 /// The name of standard input in messages.
 pub const STDIN: &str = "<stdin>";
 
-/// The longest line allowed, in bytes, so that memory use does not depend on the corpus.
+/// Maximum length of a line, in bytes, so that memory use does not depend on the corpus.
 pub const MAX_LINE_BYTES: usize = 16 << 20;
 
 const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -134,12 +134,12 @@ impl LineReader {
     }
 }
 
-/// Whether carriage returns end the lines of a file that begins like this: there is one within its first line.
+/// Whether carriage returns end the lines of a file, given its first line: they do if it contains one.
 fn has_old_mac_line_ends(first_line: &[u8]) -> bool {
     !first_line.ends_with(b"\n") && first_line.iter().rev().skip(1).any(|&byte| byte == b'\r')
 }
 
-/// Reads carriage returns as newlines.
+/// Converts carriage returns to newlines.
 struct WithNewlines<R>(R);
 
 impl<R: Read> Read for WithNewlines<R> {
@@ -163,13 +163,13 @@ pub struct Line {
 pub struct Lines {
     source: Source,
     path: Arc<Path>,
-    /// A line that was looked at and is yet to be given.
+    /// A line that was peeked at but not yet returned.
     next: Option<Result<Line>>,
 }
 
 enum Source {
     Text(LineReader),
-    /// The rows of a table, each written as a line.
+    /// The rows of a table, each formatted as a line.
     Rows(Box<dyn Iterator<Item = Result<Line>> + Send>),
 }
 
@@ -191,12 +191,12 @@ impl Lines {
         Self { path: reader.path().into(), source: Source::Text(reader), next: None }
     }
 
-    /// The rows of a table that is no text, each written as a line; `path` is its name in messages.
+    /// Iterates over the rows of a binary table, each formatted as a line; `path` is its name in messages.
     pub fn of_rows(path: Arc<Path>, rows: impl Iterator<Item = Result<Line>> + Send + 'static) -> Self {
         Self { path, source: Source::Rows(Box::new(rows)), next: None }
     }
 
-    /// The lines of a text in memory, called `x` in messages.
+    /// Iterates over the lines of a text in memory, called `x` in messages.
     pub fn of(text: &'static str) -> Self {
         Self::new(LineReader::new(Path::new("x"), Box::new(text.as_bytes())))
     }
@@ -206,8 +206,8 @@ impl Lines {
         &self.path
     }
 
-    /// The format of a table, told by its first line: JSON lines begin with a brace, and the fields of TSV have tabs
-    /// between. `None` if it is neither.
+    /// Guesses the format of a table from its first line: JSON lines begin with a brace, and TSV fields are separated
+    /// by tabs. Returns `None` if neither applies.
     pub fn sniff(&mut self) -> Option<Format> {
         if self.next.is_none() {
             self.next = self.read();
@@ -238,7 +238,7 @@ impl Iterator for Lines {
     }
 }
 
-/// Reads a whole file, decompressing `.gz` and `.zst`, or the standard input, whose path is `-`.
+/// Reads a whole file, decompressing `.gz` and `.zst`, or standard input if the path is `-`.
 ///
 /// # Errors
 /// If the file cannot be read, or its compressed data is damaged.

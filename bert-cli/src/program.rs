@@ -59,8 +59,8 @@ pub fn create_parent(file: &Path) -> Result<()> {
     }
 }
 
-/// Selects the device `name` and, unless `quiet`, prints its name on stderr. If `auto` leaves a GPU
-/// idle, a hint how to build for it follows, once per process.
+/// Selects the device `name` and, unless `quiet`, prints its name on stderr. If `auto` leaves a GPU unused, also
+/// prints, once per process, a hint on how to build for it.
 ///
 /// # Errors
 /// If there is no such device.

@@ -1,12 +1,12 @@
-//! What the command line of a resumed run asks for. The run has its own settings, so only the options that were given count,
-//! not the defaults of the others.
+//! Interprets the command line of a resumed run. The run has its own settings, so only options that were explicitly
+//! given count, not the defaults of the others.
 
 use serde_json::Value;
 
 use crate::given::Given;
 
-/// The settings that the given options name, with their values in `all`. An option's setting has its name, except for those
-/// in `names`; dots separate the names of nested settings. Options without a setting are left out.
+/// The settings that correspond to the given options, with their values in `all`. A setting has the name of its option
+/// unless `names` says otherwise; dots separate the names of nested settings. Options without a setting are omitted.
 pub fn claimed(given: &Given, all: &Value, names: &[(&str, &[&str])]) -> Value {
     let renamed =
         names.iter().filter(|(option, _)| given.has(option)).flat_map(|(_, settings)| settings.iter().copied());
@@ -25,7 +25,7 @@ pub fn claimed(given: &Given, all: &Value, names: &[(&str, &[&str])]) -> Value {
     claimed
 }
 
-/// The options of a run, `saved`, with the values in `now` of those that were given.
+/// The options of a run, `saved`, with the explicitly given ones replaced by their values in `now`.
 pub fn overridden(saved: &Value, given: &Given, now: &Value) -> Value {
     let mut options = saved.clone();
     for (option, value) in now.as_object().into_iter().flatten() {

@@ -1,8 +1,8 @@
-//! Rows of an input in batches that never wait for a row that has yet to come.
+//! Groups the rows of an input into batches without ever waiting for rows that have not arrived yet.
 //!
-//! A thread of its own reads ahead of the work. A file is cut into full batches, which depend on the file alone. From a
-//! pipe or a terminal a batch is what has arrived, so that a program that writes a line and waits for the answer gets it,
-//! while fast input still makes full batches.
+//! A separate thread reads ahead. A file is divided into full batches, which depend only on the file. From a pipe or a
+//! terminal, a batch consists of what has arrived, so that a program that writes a line and waits for its answer gets
+//! it, while fast input still fills the batches.
 
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use bert_model::Result;
 
-/// A pause in the input of this length ends a batch.
+/// Length of a pause in the input that ends a batch.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// The longest that a row waits for others of its batch, however steadily they arrive.
+/// The longest time that a row waits for the rest of its batch, however steadily rows arrive.
 const LONGEST_WAIT: Duration = Duration::from_millis(50);
 
-/// Batches of rows.
+/// Iterates over batches of rows.
 pub struct Batches<T> {
     rows: Receiver<Result<T>>,
     size: usize,
@@ -24,11 +24,11 @@ pub struct Batches<T> {
 }
 
 impl<T: Send + 'static> Batches<T> {
-    /// Starts to read. A batch has at most `size` rows; `is_live` tells that the input may pause.
+    /// Starts to read. A batch has at most `size` rows; `is_live` says that the input may pause.
     pub fn new(rows: impl Iterator<Item = Result<T>> + Send + 'static, size: usize, is_live: bool) -> Self {
         let size = size.max(1);
         let (sender, receiver) = sync_channel(size);
-        // Not joined: at an error elsewhere the process ends, though this thread may wait for a line.
+        // Not joined: after an error elsewhere the process exits, even if this thread is waiting for a line.
         thread::spawn(move || {
             for row in rows {
                 let is_last = row.is_err();
@@ -40,7 +40,7 @@ impl<T: Send + 'static> Batches<T> {
         Self { rows: receiver, size, is_live }
     }
 
-    /// The next row of a batch that began at `start`; `None` if the batch is complete.
+    /// The next row of a batch that was started at `start`; `None` if the batch is complete.
     fn next_row(&self, start: Instant) -> Option<Result<T>> {
         if !self.is_live {
             return self.rows.recv().ok();
@@ -53,7 +53,7 @@ impl<T: Send + 'static> Batches<T> {
 impl<T: Send + 'static> Iterator for Batches<T> {
     type Item = Result<Vec<T>>;
 
-    /// Waits for the first row alone. An error takes the place of the batch that it is in.
+    /// Blocks only for the first row. An error replaces the batch in which it occurs.
     fn next(&mut self) -> Option<Self::Item> {
         let mut batch = match self.rows.recv().ok()? {
             Ok(first) => vec![first],

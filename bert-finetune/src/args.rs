@@ -1,4 +1,4 @@
-//! The command line as clap parses it.
+//! The command-line arguments, as parsed by clap.
 
 use std::path::PathBuf;
 
@@ -22,13 +22,13 @@ use crate::tasks::kind::TaskKind;
 
 pub use crate::option_values::{ClassWeights, Combine, Freeze, Pooling};
 
-/// Texts per core that `predict` and `embed` hold in memory together, unless set: enough that all cores stay busy with
-/// batches of like length, and few enough that progress is seen.
+/// Default number of texts per core that `predict` and `embed` hold in memory at once: enough to keep all cores busy
+/// with batches of similar lengths, and few enough that progress is visible.
 const TEXTS_PER_CORE: usize = 512;
 
 /// Fine-tune BERT on a labeled file, predict, and compute embeddings.
 ///
-/// Without a command, fine-tunes the model that `bert-pretrain` left on a small built-in sample.
+/// Without a command, fine-tunes the model in runs/pretrain, written by `bert-pretrain`, on a small built-in sample.
 #[derive(Debug, Parser)]
 #[command(name = "bert-finetune", version, args_conflicts_with_subcommands = true)]
 pub struct Cli {
@@ -49,15 +49,16 @@ pub enum Command {
     Evaluate(EvaluateArgs),
     /// Predict for new texts
     ///
-    /// With --json, one object for each text: `label` and `probabilities` of a classifier, `labels` and `probabilities`
-    /// of a multi-label model, the `value` of a regression (`values`, in the order of the labels in config.json, if the
-    /// head gives several), `words`, `tags` and `entities`, the `answer` to a question, or the number of the `choice`.
+    /// With --json, prints one object per text: `label` and `probabilities` for a classifier; `labels` and
+    /// `probabilities` for a multi-label model; `value` for a regression (`values`, in the order of the labels in
+    /// config.json, if the head has several); `words`, `tags` and `entities`; the `answer` to a question; or the index
+    /// of the `choice`.
     Predict(PredictArgs),
     /// Compute contextual embeddings of texts
     Embed(EmbedArgs),
-    /// Print how alike two texts are
+    /// Print the similarity of two texts
     Similarity(SimilarityArgs),
-    /// Find the texts of a corpus that are most like a query
+    /// Find the texts of a corpus that are most similar to a query
     Search(Box<SearchArgs>),
     /// Rank texts for a query with a cross-encoder
     Rank(RankArgs),
@@ -68,7 +69,7 @@ pub enum Command {
 /// Options of `bert-finetune train`.
 #[derive(Debug, Clone, Args)]
 pub struct TrainArgs {
-    /// The options that were given
+    /// The options given on the command line
     #[command(flatten)]
     pub given: Given,
     /// Task to train for [default: the preset's, else classification]
@@ -84,7 +85,8 @@ pub struct TrainArgs {
     /// Start from random weights instead, to measure the benefit of pretraining
     #[arg(long)]
     pub from_scratch: bool,
-    /// Labeled training file (.csv, .tsv, .jsonl, SQuAD's .json, CoNLL, each also .gz and .zst; .parquet) [default: built-in sample]
+    /// Labeled training file (.csv, .tsv, .jsonl, SQuAD's .json, CoNLL, each also .gz and .zst; .parquet) [default:
+    /// built-in sample]
     #[arg(long, value_name = "FILE")]
     pub train: Option<PathBuf>,
     /// Labeled evaluation file, which selects the best epoch
@@ -124,10 +126,10 @@ pub struct TrainArgs {
     /// Distance in tokens between the starts of windows over a long text (question answering)
     #[arg(long, default_value_t = 128, value_name = "N")]
     pub doc_stride: usize,
-    /// Columns of texts that do not belong to --text, separated by commas (embedding)
+    /// Columns of negatives: texts that do not belong to --text, separated by commas (embedding)
     #[arg(long, value_delimiter = ',', value_name = "COL")]
     pub negative: Vec<String>,
-    /// Factor of cosines in the loss [default: 20] (embedding)
+    /// Factor by which the loss multiplies cosines [default: 20] (embedding)
     #[arg(long, value_name = "X")]
     pub scale: Option<f64>,
     /// How to pool token vectors [default: as the model's directory says, else mean] (embedding)
@@ -136,12 +138,11 @@ pub struct TrainArgs {
     /// Normalize vectors to length 1 (embedding)
     #[arg(long)]
     pub normalize: bool,
-    /// Examples to hold in memory at once, with the gradients of the whole batch (embedding)
+    /// Examples to hold in memory at once, while the loss still covers the whole batch (embedding)
     #[arg(long, value_name = "N")]
     pub mini_batch: Option<usize>,
-    /// Metric that selects the best epoch: accuracy, f1, macro_f1, micro_f1, weighted_f1, mcc,
-    /// pearson, spearman, ndcg_at_10, mrr_at_10, accuracy_at_1 or recall_at_10, as far as the task
-    /// has it [default: the task's own]
+    /// Metric that selects the best epoch: accuracy, f1, macro_f1, micro_f1, weighted_f1, mcc, pearson, spearman,
+    /// ndcg_at_10, mrr_at_10, accuracy_at_1 or recall_at_10, if the task has it [default: the task's own]
     #[arg(long, value_name = "NAME")]
     pub metric: Option<String>,
     /// Passes over the training examples
@@ -196,7 +197,7 @@ pub struct TrainArgs {
     /// Minutes between checkpoints, if that is sooner; 0: no limit
     #[arg(long, default_value_t = 10.0, value_name = "M")]
     pub save_minutes: f64,
-    /// Number of checkpoints to keep, also of a finished run [default: 2, none of a finished run]
+    /// Number of checkpoints to keep, also after the run has finished [default: 2, none of a finished run]
     #[arg(long, value_name = "K")]
     pub keep: Option<usize>,
     /// Options shared by all commands
@@ -222,13 +223,13 @@ pub struct ColumnArgs {
     pub no_header: bool,
 }
 
-/// The number of texts to hold in memory together: the given one, or the default.
+/// The number of texts to hold in memory at once: `given`, or the default.
 pub fn batch_size(given: Option<usize>) -> usize {
     given.unwrap_or_else(|| TEXTS_PER_CORE * std::thread::available_parallelism().map_or(1, usize::from))
 }
 
 impl ColumnArgs {
-    /// Overrides the columns of `usual` with those given here and `label`.
+    /// Returns `usual` with its columns overridden by those given here and by `label`.
     ///
     /// A column name implies a header, even if the training file had none.
     pub fn over(&self, usual: Description, label: Option<&str>) -> Description {
@@ -253,13 +254,13 @@ impl ColumnArgs {
 /// Options of `bert-finetune evaluate`.
 #[derive(Debug, Args)]
 pub struct EvaluateArgs {
-    /// The options that were given
+    /// The options given on the command line
     #[command(flatten)]
     pub given: Given,
     /// Fine-tuned model directory
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Task of a model from elsewhere whose config.json does not tell it [default: as in training, else told from
+    /// Task of a third-party model whose config.json does not specify it [default: as in training, else told from
     /// `architectures` and `problem_type`]
     #[arg(long, value_enum)]
     pub task: Option<TaskKind>,
@@ -275,15 +276,14 @@ pub struct EvaluateArgs {
     /// Label column [default: as in training]
     #[arg(long, value_name = "COL")]
     pub label: Option<String>,
-    /// Answer "none" if its score exceeds the best answer's by more than this [default: as tuned in
-    /// training]
+    /// Answer "none" if its score exceeds the best answer's by more than this [default: as tuned in training]
     #[arg(long, allow_hyphen_values = true, value_name = "X")]
     pub no_answer_threshold: Option<f64>,
     /// Write all predictions to this file, one JSON object per line
     #[arg(long, value_name = "OUT")]
     pub predictions: Option<PathBuf>,
-    /// Columns to carry into the predictions, separated by commas; one whose name a prediction has
-    /// already becomes input_NAME
+    /// Columns to copy into the predictions, separated by commas; one whose name the prediction already uses becomes
+    /// input_NAME
     #[arg(long, value_delimiter = ',', value_name = "COL")]
     pub keep: Vec<String>,
     /// Options shared by all commands
@@ -294,13 +294,13 @@ pub struct EvaluateArgs {
 /// Options of `bert-finetune predict`.
 #[derive(Debug, Args)]
 pub struct PredictArgs {
-    /// The options that were given
+    /// The options given on the command line
     #[command(flatten)]
     pub given: Given,
     /// Fine-tuned model directory
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Task of a model from elsewhere whose config.json does not tell it [default: as in training, else told from
+    /// Task of a third-party model whose config.json does not specify it [default: as in training, else told from
     /// `architectures` and `problem_type`]
     #[arg(long, value_enum)]
     pub task: Option<TaskKind>,
@@ -310,14 +310,13 @@ pub struct PredictArgs {
     /// Columns of a table
     #[command(flatten)]
     pub columns: ColumnArgs,
-    /// Columns to carry into the answers, separated by commas; one whose name an answer has already
-    /// becomes input_NAME
+    /// Columns to copy into the answers, separated by commas; one whose name the answer already uses becomes input_NAME
     #[arg(long, value_delimiter = ',', value_name = "COL")]
     pub keep: Vec<String>,
-    /// Maximum number of texts to answer together; fewer take less memory [default: 512 per core]
+    /// Maximum number of texts to process together; fewer take less memory [default: 512 per core]
     #[arg(long, value_parser = at_least_1, value_name = "N")]
     pub batch_size: Option<usize>,
-    /// Second text of a pair, with one text as an argument
+    /// Second text of a pair; the first is the argument
     #[arg(long, value_name = "TEXT")]
     pub pair: Option<String>,
     /// Question to answer, with --context
@@ -333,7 +332,7 @@ pub struct PredictArgs {
     /// Also list this many top answers to a question, at most 20, as `n_best`
     #[arg(long, value_name = "K")]
     pub n_best: Option<usize>,
-    /// A choice; repeat for each one
+    /// A choice; repeat the option for each one
     #[arg(long, value_name = "TEXT")]
     pub choice: Vec<String>,
     /// Options shared by all commands
@@ -344,7 +343,7 @@ pub struct PredictArgs {
 /// Options of `bert-finetune embed`.
 #[derive(Debug, Args)]
 pub struct EmbedArgs {
-    /// The options that were given
+    /// The options given on the command line
     #[command(flatten)]
     pub given: Given,
     /// How texts are embedded
@@ -356,7 +355,7 @@ pub struct EmbedArgs {
     /// Columns of a table
     #[command(flatten)]
     pub columns: TextColumns,
-    /// Hidden layers, where 0 is the embeddings' output: -1, or -1,-2,-3,-4, or -4..-1
+    /// Hidden layers, where 0 is the output of the embeddings: -1, or -1,-2,-3,-4, or -4..-1
     #[arg(long, default_value = "-1", allow_hyphen_values = true)]
     pub layers: Layers,
     /// How to combine several layers

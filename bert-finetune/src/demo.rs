@@ -1,9 +1,9 @@
-//! `bert-finetune` without a training file: shows the benefit of pretraining on a built-in labeled sample. This is the
-//! only module that depends on `bert-pretrain`.
+//! `bert-finetune` without a training file: demonstrates the benefit of pretraining on a built-in labeled sample. This
+//! is the only module that depends on `bert-pretrain`.
 //!
 //! The sample contains good and bad reviews of inns from the world of `bert-pretrain`'s sample. The training texts use
-//! some of its positive and negative words, the held-out texts the others. A model that was pretrained on the world's
-//! reviews knows which words belong together; one that starts from random weights cannot.
+//! some of its positive and negative words, the held-out texts the others. A model pretrained on the world's reviews
+//! knows which words belong together; one that starts from random weights does not.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -28,10 +28,11 @@ use crate::tasks::any::open_task;
 use crate::tasks::{Query, RequestOf, Task};
 use crate::train::{self, FinetuneOutcome};
 
-/// Number of words of each list that the training texts use.
+/// Number of words of each list that occur in the training texts.
 const TRAINING_WORDS: usize = 6;
 
-/// Texts to show answers for. Their words of praise and blame are held out: only pretraining tells what they mean.
+/// Texts whose predictions are shown. Their words of praise and blame are held out, so only pretraining can reveal
+/// their meaning.
 const QUESTIONS: [&str; 2] =
     ["the breakfast was perfect and the bed was warm.", "what a draughty room, and what a stale soup."];
 
@@ -160,7 +161,7 @@ mod tests {
         let (seen, asked) = (words(&training), words(&held_out));
         assert_eq!((seen.len(), asked.len()), (12, 8));
         assert!(asked.iter().all(|word| !seen.contains(word)));
-        // Reported: the demonstration asked about a word that is in no list.
+        // Reported bug: the demonstration asked about a word that is in neither list.
         for (question, list) in QUESTIONS.iter().zip([&PRAISE, &BLAME]) {
             let found = words(question);
             assert!(

@@ -1,5 +1,5 @@
-//! `finetune.json`: the task, the columns and the sequence length of a fine-tuned model, so that `evaluate` and `predict`
-//! need no options. A directory from elsewhere is understood by its `config.json`.
+//! `finetune.json`: the task, columns and sequence length of a fine-tuned model, so that `evaluate` and `predict` need
+//! no options. For a model directory without it, they are derived from `config.json`.
 
 use std::path::Path;
 
@@ -17,44 +17,44 @@ use crate::tasks::kind::TaskKind;
 
 const FILE: &str = "finetune.json";
 
-/// Tokens that a sequence must have room for: special tokens, and some of every text of a pair.
+/// Minimum sequence length in tokens: room for the special tokens, and for part of each text of a pair.
 pub const SHORTEST_SEQUENCE: usize = 8;
 
-/// What `finetune.json` holds.
+/// The contents of `finetune.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Description {
-    /// What the model is asked for.
+    /// The task of the model.
     pub task: TaskKind,
     /// Column of the text.
     pub text: String,
     /// Column of the second text of a pair.
     pub text_pair: Option<String>,
-    /// Column (or columns, with commas) of the label; `None` reads texts alone.
+    /// Column (or columns, separated by commas) of the label; `None` reads texts only.
     pub label: Option<String>,
     /// Columns of the choices.
     pub choices: Vec<String>,
     /// Whether tables begin with a header.
     pub header: bool,
-    /// Who named the columns.
+    /// Where the column names come from.
     #[serde(skip)]
     pub source: ColumnSource,
-    /// Whether rows with too few fields are passed over, as GLUE's own readers do for QQP.
+    /// Whether rows with too few fields are skipped, as GLUE's own readers do for QQP.
     #[serde(default)]
     pub skip_short_rows: bool,
-    /// Column of the word in a CoNLL file; none for the usual one.
+    /// Column of the word in a CoNLL file; `None` for the default.
     pub token_column: Option<String>,
-    /// Column of the tag in a CoNLL file; none for the usual one.
+    /// Column of the tag in a CoNLL file; `None` for the default.
     pub tag_column: Option<String>,
-    /// The scheme of the tags.
+    /// The tagging scheme.
     pub tag_scheme: TagScheme,
-    /// Longest sequence in tokens.
+    /// Maximum sequence length in tokens.
     pub max_seq_len: usize,
-    /// Pieces between the beginnings of two windows of a long text.
+    /// Distance in WordPieces between the starts of two windows over a long text.
     pub doc_stride: usize,
-    /// Whether a question may have no answer, and how much must speak for that.
+    /// Threshold of the no-answer score; `None` if every question has an answer.
     pub no_answer_threshold: Option<f64>,
-    /// The metric that decides which epoch is best.
+    /// The metric that selects the best epoch.
     pub metric: String,
     /// How embeddings are learned.
     #[serde(default, skip_serializing_if = "EmbeddingSettings::is_usual")]
@@ -62,11 +62,11 @@ pub struct Description {
 }
 
 impl Description {
-    /// Of the model in `directory`: what was written there, else what its `config.json` tells. `task` is the user's, for
-    /// a model that does not say for what its head was trained.
+    /// Reads the description of the model in `directory`, or derives one from its `config.json`. `task` is given by the
+    /// user for a model that does not specify the task of its head.
     ///
     /// # Errors
-    /// If nothing says for what the head was trained, or the directory says otherwise than `task`.
+    /// If nothing specifies the task of the head, or if the directory contradicts `task`.
     pub fn read(directory: &Path, config: &BertConfig, task: Option<TaskKind>) -> Result<Self> {
         let path = directory.join(FILE);
         if !path.exists() {
@@ -97,7 +97,7 @@ impl Description {
         let told = TaskKind::of_head(config);
         let task = match (told, asked) {
             (Some(told), Some(asked)) if told != asked => {
-                // The same head may have any of several uses where `problem_type` names none.
+                // A head can serve several tasks if `problem_type` is not set.
                 if told.architecture != asked.architecture || config.problem_type.is_some() {
                     return Err(contradicted(asked, &path, told));
                 }
@@ -120,7 +120,7 @@ impl Description {
         Ok(Self { tag_scheme, ..usual }.of_model(directory))
     }
 
-    /// The same for a model in this directory, which says how texts are embedded.
+    /// Sets the model directory, which configures how texts are embedded.
     pub fn of_model(mut self, directory: &Path) -> Self {
         if !self.task.joins_pairs() {
             self.embedding.model = directory.into();
@@ -128,7 +128,7 @@ impl Description {
         self
     }
 
-    /// The usual columns.
+    /// The default description of a task.
     pub fn usual(task: TaskKind, max_seq_len: usize) -> Self {
         let (text, text_pair) = task.columns;
         Self {
@@ -151,7 +151,7 @@ impl Description {
         }
     }
 
-    /// Writes it beside the model.
+    /// Writes `finetune.json` to the model directory.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -160,7 +160,7 @@ impl Description {
         replace_file(directory.join(FILE), (text + "\n").as_bytes())
     }
 
-    /// Checks that a model can read what the task and the tokenizer give it, before any text is read.
+    /// Checks, before any text is read, that the model accepts the input of the task and the tokenizer.
     ///
     /// # Errors
     /// Those of [`Tokenizer::check_fits`] and [`Tokenizer::check_fits_pairs`].
@@ -171,23 +171,23 @@ impl Description {
         }
     }
 
-    /// The metric that decides; the task's own if the one that is named is of another.
+    /// The metric that selects the best epoch; the task's default if the named metric belongs to another task.
     pub(crate) fn main_metric(&self) -> &'static str {
         let named = self.task.metrics.iter().find(|name| **name == self.metric);
         named.copied().unwrap_or(self.task.usual_metric(self.label.is_some()))
     }
 
-    /// The column that a name or number stands for.
+    /// Parses a column name or number.
     pub(crate) fn column(&self, name: &str) -> Result<Column> {
         Column::parse(name, self.header)
     }
 
-    /// The column of the second text of a pair.
+    /// The column of the second text of a pair, if set.
     pub(crate) fn pair_column(&self) -> Result<Option<Column>> {
         self.text_pair.as_deref().map(|name| self.column(name)).transpose()
     }
 
-    /// Where a table has texts, or questions with theirs, and nothing else.
+    /// The columns of texts, or of questions and contexts, without labels.
     pub(crate) fn inputs(&self) -> Result<TableOptions> {
         Ok(TableOptions {
             text: self.column(&self.text)?,
@@ -199,7 +199,7 @@ impl Description {
         })
     }
 
-    /// The same with another threshold of "no answer", if one is given.
+    /// Replaces the no-answer threshold, if one is given.
     pub fn with_threshold(self, threshold: Option<f64>) -> Self {
         Self { no_answer_threshold: threshold.or(self.no_answer_threshold), ..self }
     }

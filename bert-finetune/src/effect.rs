@@ -1,4 +1,4 @@
-//! Which options have an effect, by command, task and kind of file; all others are refused.
+//! Determines which options have an effect, by command, task and kind of file. All others are rejected.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use bert_model::Result;
 use crate::args::{EmbedArgs, EvaluateArgs, Pooling, PredictArgs, TrainArgs};
 use crate::tasks::kind::TaskKind;
 
-/// Options that only some tasks have a use for, which [`crate::tasks::kind::Facts::options`] lists.
+/// Options that apply to some tasks only; [`crate::tasks::kind::Facts::options`] lists those of each task.
 const OF_SOME_TASKS: [&str; 17] = [
     "text-pair",
     "choices",
@@ -55,10 +55,10 @@ const OF_TABLES: [&str; 5] = ["text", "text-pair", "choices", "no-header", "labe
 /// Options that name columns of tables of texts.
 const OF_TEXTS: [&str; 5] = ["text", "text-pair", "choices", "no-header", "keep"];
 
-/// Refuses options of `train` without effect.
+/// Rejects options of `train` that have no effect.
 ///
 /// # Errors
-/// [`bert_model::Error::Usage`] for the first one.
+/// [`bert_model::Error::Usage`] for the first such option.
 pub fn check_train(args: &TrainArgs, task: TaskKind) -> Result<()> {
     let files = || [&args.train, &args.eval, &args.test].into_iter().flatten();
     let evaluates = args.eval.is_some() || args.eval_share > 0.0;
@@ -79,10 +79,10 @@ pub fn check_train(args: &TrainArgs, task: TaskKind) -> Result<()> {
     args.given.check(&rules)
 }
 
-/// Refuses options of `evaluate` without effect.
+/// Rejects options of `evaluate` that have no effect.
 ///
 /// # Errors
-/// [`bert_model::Error::Usage`] for the first one.
+/// [`bert_model::Error::Usage`] for the first such option.
 pub fn check_evaluate(args: &EvaluateArgs, task: TaskKind, data: &Input) -> Result<()> {
     let is_json = data.format.is_some_and(Format::has_objects);
     let is_squad = task.options.contains(&"question");
@@ -101,10 +101,10 @@ pub fn check_evaluate(args: &EvaluateArgs, task: TaskKind, data: &Input) -> Resu
     args.given.check(&rules)
 }
 
-/// Refuses options of `predict` without effect; `source` is `None` for texts as arguments.
+/// Rejects options of `predict` that have no effect; `source` is `None` for texts given as arguments.
 ///
 /// # Errors
-/// [`bert_model::Error::Usage`] for the first one.
+/// [`bert_model::Error::Usage`] for the first such option.
 pub fn check_predict(args: &PredictArgs, task: TaskKind, source: Option<&Input>) -> Result<()> {
     let reason = task_reason(task);
     let in_columns = "what belongs to a text of a file is in its columns (--text-pair, --choices)";
@@ -119,10 +119,10 @@ pub fn check_predict(args: &PredictArgs, task: TaskKind, source: Option<&Input>)
     args.given.check(&rules)
 }
 
-/// Refuses options of `embed` without effect; `layers` is the number of layers whose vectors are combined.
+/// Rejects options of `embed` that have no effect; `layers` is the number of layers to combine.
 ///
 /// # Errors
-/// [`bert_model::Error::Usage`] for the first one.
+/// [`bert_model::Error::Usage`] for the first such option.
 pub fn check_embed(args: &EmbedArgs, source: Option<&Input>, layers: usize) -> Result<()> {
     let format = source.and_then(Input::table_format);
     let has_lines = args.output.as_deref().is_none_or(is_json_lines);
@@ -148,7 +148,7 @@ pub fn check_embed(args: &EmbedArgs, source: Option<&Input>, layers: usize) -> R
 pub fn table_format(task: TaskKind, source: Option<&Input>) -> Option<Format> {
     let input = source?;
     match task.reads_tables && task.options.contains(&"choices") {
-        // Choices are in columns in any case; the first line tells how they are written.
+        // Choices are always in columns; the first line determines the format.
         true => input.format.or(Some(Format::Tsv)),
         false => input.table_format(),
     }

@@ -1,4 +1,4 @@
-//! `bert-finetune embed`: vectors of texts, in the order of the texts and as they arrive.
+//! `bert-finetune embed`: writes the vectors of texts, in input order and as texts arrive.
 
 use bert_cli::input::keep::KeptRow;
 use bert_cli::input::kind::Input;
@@ -15,7 +15,7 @@ use crate::meter::Meter;
 use crate::truncated::{Truncated, number};
 use crate::vectors::Sink;
 
-/// Writes the vectors of the texts of a command line.
+/// Embeds the given texts and writes their vectors.
 ///
 /// # Errors
 /// If an option has no effect, the model, the device or a text is invalid, or the vectors cannot be written.
@@ -28,7 +28,7 @@ pub fn embed(args: &EmbedArgs) -> anyhow::Result<()> {
     let quiet = args.common.quiet || source.is_none();
     let place = if source.is_some() { "row" } else { "text" };
     let total = source.as_ref().filter(|_| !quiet).and_then(|input| count_rows(input, !args.columns.no_header));
-    // Reading begins here, while the model is loaded.
+    // Reading starts here, in parallel with loading the model.
     let batches = texts(args, source)?;
     let embedder = args.embedder.open(&args.layers, args.combine.into(), &args.common)?;
     let meter = Meter::new("embedding", total, quiet);
@@ -48,7 +48,7 @@ pub fn embed(args: &EmbedArgs) -> anyhow::Result<()> {
     }
     meter.finish();
     truncated.warn(place);
-    // A matrix of no rows has the width of the others.
+    // A matrix without rows has the width that its rows would have.
     let width = match done {
         0 => embedder.embed(&[""])?.first().map_or(0, Vec::len),
         _ => 0,
@@ -60,7 +60,7 @@ pub fn embed(args: &EmbedArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The texts of a file, of the standard input, or of the command line, with their rows.
+/// The texts of a file, of standard input, or from the command line, with their rows.
 fn texts(args: &EmbedArgs, source: Option<Input>) -> Result<Batches<(String, KeptRow)>> {
     let Some(input) = source else {
         let texts = args.texts.texts.clone().into_iter().map(|text| Ok((text, KeptRow::default())));

@@ -1,4 +1,4 @@
-//! How the commands that embed texts open a model, and what their options change of what its directory says.
+//! Opens models for the commands that embed texts, applying options that override the model directory.
 
 use std::path::PathBuf;
 
@@ -22,8 +22,8 @@ pub struct EmbedderArgs {
     /// Model directory
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// How to pool token vectors into one per text: mean, cls, max or pooler; for `embed`, none
-    /// keeps all [default: as the model's directory says, else mean]
+    /// How to pool token vectors into one per text: mean, cls, max or pooler; for `embed`, none keeps all [default: as
+    /// the model's directory says, else mean]
     #[arg(long, value_enum)]
     pub pooling: Option<Pooling>,
     /// Normalize vectors to length 1 [default: as the model's directory says]
@@ -33,31 +33,31 @@ pub struct EmbedderArgs {
     /// directory says, else its number of positions]
     #[arg(long, value_name = "N")]
     pub max_seq_len: Option<usize>,
-    /// Embed longer texts in windows, and pool their vectors
+    /// Embed longer texts in windows, and pool the windows' vectors
     #[arg(long, value_enum)]
     pub windows: Option<Windows>,
-    /// Put one of the model's prompts in front of each text, by its name
+    /// Prepend one of the model's prompts, by name, to each text
     #[arg(long, value_name = "NAME", conflicts_with = "prompt_text")]
     pub prompt: Option<String>,
-    /// Put this in front of each text
+    /// Prepend this text to each text
     #[arg(long, value_name = "TEXT")]
     pub prompt_text: Option<String>,
 }
 
-/// How the vectors of a long text's windows become one.
+/// How to combine the vectors of a long text's windows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Windows {
-    /// Their mean.
+    /// The mean of the vectors.
     Mean,
-    /// The highest of each component.
+    /// The maximum of each component.
     Max,
 }
 
 impl EmbedderArgs {
-    /// Opens the model, and says on stderr in what it differs from what its directory says.
+    /// Opens the model, and reports on stderr which options override the model directory.
     ///
     /// # Errors
-    /// If the model or the device cannot be used, or an option does not fit the model.
+    /// If the model or the device cannot be used, or if an option does not fit the model.
     pub fn open(&self, layers: &Layers, combine: Combine, common: &Common) -> anyhow::Result<TextEmbedder> {
         self.check(layers)?;
         let NamedDevice { device, .. } = select_device(&common.device, common.quiet)?;
@@ -95,10 +95,11 @@ impl EmbedderArgs {
         Ok(embedder)
     }
 
-    /// Checks that the model has these layers, and positions for `--max-seq-len`; gives the number of layers.
+    /// Checks that the model has these layers, and enough positions for `--max-seq-len`. Returns the number of selected
+    /// layers.
     ///
     /// # Errors
-    /// If it has not, or the run in its directory is not finished.
+    /// If the model lacks them, or if the run in its directory has not finished.
     pub fn check(&self, layers: &Layers) -> bert_model::Result<usize> {
         check_has_model(&self.model)?;
         let config = load_config(encoder_directory(&self.model)?)?;
@@ -113,10 +114,10 @@ impl EmbedderArgs {
         }
     }
 
-    /// Refuses a vector for each token, where a text has one.
+    /// Rejects `--pooling none`, for commands that need one vector per text.
     ///
     /// # Errors
-    /// If `--pooling none` was given.
+    /// If `--pooling none` is given.
     pub fn check_one_vector(&self) -> bert_model::Result<()> {
         match self.pooling {
             Some(Pooling::None) => {
@@ -126,7 +127,7 @@ impl EmbedderArgs {
         }
     }
 
-    /// One line on stderr for each option that is in the place of something else that the directory says.
+    /// Prints a line on stderr for each option that overrides the model directory.
     fn tell_changes(&self, positions: usize) -> bert_model::Result<()> {
         let Some(how) = SentenceTransformer::read(&self.model)? else { return Ok(()) };
         let tell = |option: String, place: String| {

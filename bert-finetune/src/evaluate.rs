@@ -1,4 +1,4 @@
-//! `bert-finetune evaluate`: metrics of a fine-tuned model on a labeled file, and its predictions.
+//! `bert-finetune evaluate`: computes the metrics of a fine-tuned model on a labeled file, and writes its predictions.
 
 use std::path::Path;
 
@@ -21,22 +21,22 @@ use crate::tasks::{Defect, OutputsOf, Task, warn_of};
 use crate::train;
 use crate::truncated::{Truncated, number};
 
-/// A labeled file, and what to do with it.
+/// A labeled file to evaluate a model on.
 #[derive(Debug)]
 pub struct Evaluation<'a> {
     /// Fine-tuned model directory.
     pub model: &'a Path,
     /// The labeled file.
     pub data: Input,
-    /// Columns to carry into the predictions.
+    /// Columns to copy into the predictions.
     pub keep: &'a [String],
-    /// File for the predictions, one JSON object per line.
+    /// Output file for the predictions, one JSON object per line.
     pub predictions: Option<&'a Path>,
-    /// Device and progress.
+    /// Device and progress display.
     pub common: &'a Common,
 }
 
-/// Computes the metrics of a model on a labeled file, and writes its predictions if they are asked for.
+/// Computes the metrics of a model on a labeled file, and writes its predictions if requested.
 ///
 /// # Errors
 /// If the model, the device or the file is invalid, or the predictions cannot be written.
@@ -44,7 +44,7 @@ pub fn evaluate<T: Task>(task: &T, evaluation: Evaluation) -> anyhow::Result<Map
     evaluate_part(task, evaluation, None)
 }
 
-/// As [`evaluate`], but only on those examples that a run with the settings `held_out_by` holds out, if there are some.
+/// Like [`evaluate`], but restricted to the examples that a run with the settings `held_out_by` holds out, if any.
 fn evaluate_part<T: Task>(
     task: &T,
     evaluation: Evaluation,
@@ -58,7 +58,7 @@ fn evaluate_part<T: Task>(
     let mut examples = task.read_held_out(&data)?;
     let mut rows: Vec<KeptRow> = examples.iter().map(|_| kept.next_row()).collect::<Result<_>>()?;
     if let Some(settings) = held_out_by {
-        // Examples with a defect are left out before some are held out.
+        // Examples with a defect are removed before the held-out ones are chosen.
         let is_usable = |example: &&T::Example| task.defect(example).is_none();
         let mut aside = train::held_out_examples(settings, examples.iter().filter(is_usable).count()).into_iter();
         let is_aside = |example: &T::Example| is_usable(&example) && aside.next() == Some(true);
@@ -85,11 +85,11 @@ fn evaluate_part<T: Task>(
     Ok(metrics)
 }
 
-/// Writes the predictions of a finished run: for the test file, else for the evaluation file, else for the training
-/// examples that were held out.
+/// Writes the predictions of a finished run for the test file; if there is none, for the evaluation file, or else for
+/// the held-out training examples.
 ///
 /// # Errors
-/// As [`evaluate`].
+/// Those of [`evaluate`].
 pub fn write_predictions(settings: &FinetuneSettings, run: &FinetuneRunOptions) -> anyhow::Result<()> {
     let Some(predictions) = run.predictions.as_deref() else { return Ok(()) };
     let file = settings.test.as_ref().or(settings.eval.as_ref());
@@ -102,8 +102,8 @@ pub fn write_predictions(settings: &FinetuneSettings, run: &FinetuneRunOptions) 
     Ok(())
 }
 
-/// A JSON object for each example: its row, the columns that are carried along, its texts, what was expected, and the
-/// answer as `predict --json` prints it.
+/// Returns a JSON object for each example: its row, the kept columns, its texts, the expected answer, and the
+/// prediction as printed by `predict --json`.
 fn prediction_lines<T: Task>(
     task: &T,
     examples: &[T::Example],

@@ -1,5 +1,5 @@
-//! The input of the heads: the encoder's hidden states, computed at every step, or, where the encoder is frozen, once for
-//! each text (BERT as a source of features: paper, section 5.3).
+//! The input of the heads: the encoder's hidden states. They are computed at every step or, if the encoder is frozen,
+//! once for each text (feature-based BERT; paper, section 5.3).
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use crate::meter::Meter;
 use crate::tasks::{InputOf, ModelOf, OutputsOf, Task};
 
-/// The hidden states of each sequence of an input that the head reads: H numbers for `[CLS]`, or for every token.
+/// The hidden states that the head reads from each sequence of an input: H numbers for `[CLS]`, or for every token.
 pub type Features = Vec<Arc<[f32]>>;
 
 /// Tokenized examples.
@@ -21,21 +21,21 @@ pub struct Encoded<T: Task> {
     pub inputs: Vec<Vec<InputOf<T>>>,
     /// Index and length in tokens of each example that was truncated.
     pub truncated: Vec<(usize, usize)>,
-    /// Shows the progress of [`Encoded::score`].
+    /// Progress display of [`Encoded::score`].
     meter: Option<Meter>,
-    /// What the head should say about each input, example after example.
+    /// The expected output for each input, in example order.
     targets: Vec<T::Target>,
-    /// Of every input, example after example; none where the encoder has yet to run.
+    /// The hidden states of each input, in example order; `None` if the encoder has not run on it.
     features: Vec<Option<Features>>,
 }
 
-/// One input.
+/// One tokenized input.
 pub struct Item<'a, T: Task> {
-    /// Its tokens.
+    /// The tokens.
     pub input: &'a InputOf<T>,
-    /// What the head should say about it.
+    /// The expected output.
     pub target: &'a T::Target,
-    /// Its hidden states, if the encoder is frozen.
+    /// The hidden states, if the encoder is frozen.
     pub features: Option<&'a Features>,
 }
 
@@ -48,7 +48,7 @@ impl<T: Task> Clone for Item<'_, T> {
 impl<T: Task> Copy for Item<'_, T> {}
 
 impl<T: Task> Item<'_, T> {
-    /// Tokens of its longest sequence.
+    /// Length in tokens of the input's longest sequence.
     pub fn tokens(&self) -> usize {
         longest::<T::Processor>(self.input)
     }
@@ -58,7 +58,7 @@ impl<T: Task> Encoded<T> {
     /// Tokenizes examples for a model with this configuration.
     ///
     /// # Errors
-    /// If a text cannot be tokenized, or the model cannot read what it became.
+    /// If a text cannot be tokenized, or the model does not accept the result.
     pub fn new(task: &T, examples: &[T::Example], config: &BertConfig) -> Result<Self> {
         let count = || task.processor().tokenizer().truncated_count();
         let (mut inputs, mut truncated) = (Vec::<Vec<InputOf<T>>>::with_capacity(examples.len()), Vec::new());
@@ -77,22 +77,22 @@ impl<T: Task> Encoded<T> {
         Ok(Self { inputs, truncated, meter: None, targets, features })
     }
 
-    /// The same, with a display of progress on stderr while [`Encoded::score`] runs, unless `quiet`.
+    /// Adds a progress display on stderr for [`Encoded::score`], unless `quiet`.
     pub fn with_progress(self, what: &str, quiet: bool) -> Self {
         let meter = Meter::new(what, Some(self.targets.len() as u64), quiet);
         Self { meter: Some(meter), ..self }
     }
 
-    /// All inputs, example after example.
+    /// All inputs, in example order.
     pub fn items(&self) -> Vec<Item<'_, T>> {
         let inputs = self.inputs.iter().flatten().zip(&self.targets).zip(&self.features);
         inputs.map(|((input, target), features)| Item { input, target, features: features.as_ref() }).collect()
     }
 
-    /// Runs the encoder of `model` (without autodiff) over all inputs and keeps what the head reads.
+    /// Runs the encoder of `model` (without autodiff) over all inputs and stores what the head reads.
     ///
     /// # Errors
-    /// If the system refuses threads.
+    /// If the system cannot create threads.
     pub fn run_encoder(&mut self, task: &T, model: &ModelOf<T>, device: &Device) -> Result<()> {
         let found = for_each_input(&self.items(), device, |items| {
             let hidden = hidden_states(task, model, items, device);
@@ -113,10 +113,10 @@ impl<T: Task> Encoded<T> {
         Ok(())
     }
 
-    /// Runs the model (without autodiff) over all inputs: the head's outputs for each input of each example.
+    /// Runs the model (without autodiff) over all inputs. Returns the head's outputs for each input of each example.
     ///
     /// # Errors
-    /// If the system refuses threads.
+    /// If the system cannot create threads.
     pub fn score(&self, task: &T, model: &ModelOf<T>, device: &Device) -> Result<OutputsOf<T>> {
         let outputs = for_each_input(&self.items(), device, |items| {
             let hidden = hidden_states(task, model, items, device);
@@ -131,7 +131,7 @@ impl<T: Task> Encoded<T> {
     }
 }
 
-/// The last layer's hidden states of the items' sequences, `[S, T, H]`; S is larger than the number of items if they
+/// The hidden states of the last layer for the items' sequences, `[S, T, H]`. S exceeds the number of items if items
 /// have several sequences.
 pub fn hidden_states<T: Task>(task: &T, model: &ModelOf<T>, items: &[Item<T>], device: &Device) -> Tensor<3> {
     let bert = T::Processor::bert(model);
@@ -148,7 +148,7 @@ pub fn hidden_states<T: Task>(task: &T, model: &ModelOf<T>, items: &[Item<T>], d
     }
 }
 
-/// Rows of different lengths as `[S, T, H]`, filled up with zeros.
+/// Stacks rows of different lengths to `[S, T, H]`, padded with zeros.
 fn stack(rows: &[&Arc<[f32]>], width: usize, device: &Device) -> Tensor<3> {
     let longest = rows.iter().map(|row| row.len()).max().unwrap_or(width);
     let mut values = Vec::with_capacity(rows.len() * longest);
@@ -159,8 +159,8 @@ fn stack(rows: &[&Arc<[f32]>], width: usize, device: &Device) -> Tensor<3> {
     Tensor::from_data(TensorData::new(values, [rows.len(), longest / width, width]), device)
 }
 
-/// Applies `work` to batches of inputs of like lengths, spread over the cores; one result for each input, in their
-/// order.
+/// Applies `work` to batches of inputs of similar lengths, distributed over the cores. Returns one result per input, in
+/// input order.
 fn for_each_input<T: Task, R: Send>(
     items: &[Item<T>],
     device: &Device,

@@ -1,4 +1,4 @@
-//! Names of models on the Hugging Face Hub, in place of directories.
+//! Resolves model names on the Hugging Face Hub to directories.
 
 use bert_cli::hub::model_directory;
 use bert_model::Result;
@@ -6,10 +6,10 @@ use bert_model::Result;
 use crate::args::{Cli, Command};
 
 impl Cli {
-    /// Puts the directory of its files, fetched where need be, in place of every model's name.
+    /// Replaces every model name by the directory of its files, downloading them if necessary.
     ///
     /// # Errors
-    /// If a model is neither there nor to be had.
+    /// If a model is not available locally and cannot be downloaded.
     pub fn fetch_models(&mut self) -> Result<()> {
         let (models, common) = match &mut self.command {
             None => (vec![self.train.model.as_mut()], &self.train.common),

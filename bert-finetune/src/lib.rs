@@ -1,12 +1,12 @@
 //! Fine-tuning BERT: from a pretrained model directory and labeled data to a model for a task.
 //!
-//! [`data`] reads files, [`tasks`] defines each task's inputs, loss and answers, [`features`]
-//! computes what the heads read, and [`metrics`] scores predictions. [`train`] fine-tunes,
-//! [`predict`] answers, [`mod@evaluate`] measures, [`embed`] computes vectors that [`vectors`] writes,
-//! [`similarity`], [`search`] and [`rank`] compare texts, and [`report`] shows a run. [`description`] is what a model directory records about its head.
-//! [`args`] is the command line, with [`presets`] and its validated form in [`settings`]; [`effect`]
-//! refuses options without effect. [`output`], [`meter`] and [`truncated`] tell about results,
-//! progress and texts that were cut, and [`demo`] is the run without options.
+//! [`data`] reads files, [`tasks`] defines each task's inputs, loss and answers, [`features`] computes what the heads
+//! read, and [`metrics`] scores predictions. [`train`] fine-tunes, [`predict`] answers, [`mod@evaluate`] measures,
+//! [`embed`] computes vectors and [`vectors`] writes them, [`similarity`], [`search`] and [`rank`] compare texts, and
+//! [`report`] renders a run. [`description`] is what a model directory records about its head. [`args`] defines the
+//! command line, with [`presets`], and [`settings`] is its validated form; [`effect`] rejects options without effect.
+//! [`output`], [`meter`] and [`truncated`] report results, progress and truncated texts, and [`demo`] is the run
+//! without options.
 
 // Invalid user input must never panic.
 #![deny(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::unreachable)]

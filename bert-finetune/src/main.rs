@@ -112,7 +112,7 @@ fn run_evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
 }
 
 fn run_predict(args: &PredictArgs) -> Result<ExitCode> {
-    // The context of a question is a text, too.
+    // The context of a question also counts as a text.
     let has_texts = args.context.is_none() || args.texts.input.is_some() || !args.texts.texts.is_empty();
     let source = if has_texts { args.texts.source()? } else { None };
     let kind = Description::read(&args.model, &load_config(&args.model)?, args.task)?.task;

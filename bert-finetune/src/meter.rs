@@ -1,4 +1,4 @@
-//! Progress over many texts on stderr: share, rate and time left.
+//! Shows the progress of work on many texts on stderr: share, rate and time left.
 
 use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};
@@ -9,7 +9,7 @@ use bert_train::Progress;
 /// Minimum time before the first line and between two lines when stderr is not a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// A display of progress to which any thread may add. Without a terminal, work of a few seconds shows nothing.
+/// A progress display that any thread can update. Without a terminal, work of a few seconds shows nothing.
 #[derive(Debug)]
 pub struct Meter {
     state: Mutex<State>,
@@ -25,14 +25,14 @@ struct State {
 }
 
 impl Meter {
-    /// A display for the activity `what` ("embedding", …) on `total` texts, if their number is known.
+    /// Creates a display for the activity `what` ("embedding", …) on `total` texts, if their number is known.
     pub fn new(what: &str, total: Option<u64>, quiet: bool) -> Self {
         let started = Instant::now();
         let state = State { progress: Progress::new(what, total, 0, quiet), done: 0, shown: started };
         Self { state: Mutex::new(state), total, started }
     }
 
-    /// Counts so many more texts as done.
+    /// Adds to the number of finished texts.
     pub fn add(&self, texts: u64) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.done += texts;

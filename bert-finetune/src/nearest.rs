@@ -1,35 +1,35 @@
-//! The nearest of many vectors, exactly: every vector is compared, and the best ones are kept.
+//! Exact nearest-neighbor search: compares every vector and keeps the best ones.
 
 use std::cmp::Ordering;
 
 use bert_model::pipeline::Similarity;
 
-/// A vector that was found, by the number of its text.
+/// A vector that was found, identified by the index of its text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Hit<P> {
-    /// How alike it is.
+    /// The similarity to the query.
     pub score: f32,
-    /// Its number, from 0.
+    /// The index of the vector, from 0.
     pub index: usize,
-    /// What belongs to it.
+    /// Additional data of the vector, such as its text.
     pub payload: P,
 }
 
-/// The best `limit` hits so far; of equal scores, the first vector is the better one.
+/// The best `limit` hits so far. Among equal scores, the lower index is better.
 #[derive(Debug, Clone)]
 pub struct Best<P> {
     limit: usize,
-    /// Best first.
+    /// The hits, best first.
     hits: Vec<Hit<P>>,
 }
 
 impl<P> Best<P> {
-    /// None yet.
+    /// Creates an empty list.
     pub fn new(limit: usize) -> Self {
         Self { limit, hits: Vec::new() }
     }
 
-    /// Takes up a vector if it is among the best; `payload` is made only then.
+    /// Adds a vector if it is among the best; `payload` is only called in that case.
     pub fn offer(&mut self, score: f32, index: usize, payload: impl FnOnce() -> P) {
         let is_before = |hit: &Hit<P>| {
             let order = hit.score.total_cmp(&score).then(index.cmp(&hit.index));
@@ -43,13 +43,13 @@ impl<P> Best<P> {
         self.hits.truncate(self.limit);
     }
 
-    /// Best first.
+    /// Returns the hits, best first.
     pub fn into_hits(self) -> Vec<Hit<P>> {
         self.hits
     }
 }
 
-/// The best `limit` of `documents` for each question, by their places; all vectors have the same width.
+/// Finds the best `limit` of `documents`, by index, for each question. All vectors have the same width.
 pub fn nearest(
     questions: &[Vec<f32>],
     documents: &[Vec<f32>],

@@ -1,4 +1,4 @@
-//! Reads a matrix of NumPy's `.npy` a block of rows at a time.
+//! Reads a matrix from NumPy's `.npy` format, one block of rows at a time.
 
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use bert_model::{Error, Result};
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
-/// Longer headers are not written by anyone.
+/// Maximum length of a header, in bytes; real ones are much shorter.
 const MAX_HEADER: usize = 1 << 16;
 
-/// How a number is stored, in little-endian order.
+/// A number format, in little-endian byte order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Number {
     F16,
@@ -45,7 +45,7 @@ impl Number {
     }
 }
 
-/// IEEE half precision to single precision, which is exact.
+/// Converts IEEE half precision to single precision, which is exact.
 fn half_to_f32(bits: u16) -> f32 {
     let (exponent, fraction) = (bits >> 10 & 0x1f, f32::from(bits & 0x3ff));
     let magnitude = match exponent {
@@ -57,23 +57,24 @@ fn half_to_f32(bits: u16) -> f32 {
     if bits >> 15 == 1 { -magnitude } else { magnitude }
 }
 
-/// A matrix in a file.
+/// A matrix in a `.npy` file.
 pub struct Matrix {
     path: PathBuf,
     file: BufReader<File>,
     number: Number,
     /// Number of rows.
     pub rows: usize,
-    /// Numbers of a row.
+    /// Number of columns.
     pub width: usize,
     read: usize,
 }
 
 impl Matrix {
-    /// Opens a file and reads its header.
+    /// Opens a file and reads the header.
     ///
     /// # Errors
-    /// If it is not a matrix of `float16`, `float32` or `float64`, rows first, or is not as long as it says.
+    /// If the file is not a row-major matrix of `float16`, `float32` or `float64`, or does not have the size that its
+    /// header implies.
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io(path, "open"))?;
         let length = file.metadata().map_err(Error::io(path, "read"))?.len();
@@ -106,10 +107,10 @@ impl Matrix {
         Ok(Self { path: path.into(), file, number, rows, width, read: 0 })
     }
 
-    /// The next `count` rows, or those that are left.
+    /// Reads the next `count` rows, or all remaining ones if there are fewer.
     ///
     /// # Errors
-    /// If they cannot be read, or a number is not finite.
+    /// If the rows cannot be read, or a number is not finite.
     pub fn next_rows(&mut self, count: usize) -> Result<Vec<Vec<f32>>> {
         let count = count.min(self.rows - self.read);
         let mut bytes = vec![0; count * self.width * self.number.bytes()];
@@ -125,7 +126,8 @@ impl Matrix {
     }
 }
 
-/// Number, rows and width of a header such as `{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }`.
+/// Parses the number format, rows and width in a header such as
+/// `{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }`.
 fn parse(header: &str) -> std::result::Result<(Number, usize, usize), String> {
     let value = |key: &str| header.split_once(&format!("'{key}':")).map(|(_, rest)| rest.trim_start());
     let descriptor = value("descr").and_then(|rest| rest.split('\'').nth(1)).unwrap_or("none");
@@ -164,7 +166,7 @@ mod tests {
     fn every_kind_of_float_is_read_row_by_row() {
         let shape = "'fortran_order': False, 'shape': (3, 2)";
         let values = [1.0_f32, -2.5, 0.0, 65504.0, 5.960_464_5e-8, -0.333_251_95];
-        // numpy.float16 of the same.
+        // What numpy.float16 gives for the same bits.
         let halves = [0x3c00_u16, 0xc100, 0x0000, 0x7bff, 0x0001, 0xb555];
         for (descriptor, data) in [
             ("<f4", values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>()),

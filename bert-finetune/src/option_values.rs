@@ -1,4 +1,4 @@
-//! Values of command-line options that are neither numbers nor texts.
+//! Types of command-line option values other than numbers and texts.
 
 use std::str::FromStr;
 
@@ -8,15 +8,15 @@ use clap::ValueEnum;
 /// Parses a number of at least 1.
 ///
 /// # Errors
-/// If it is none.
+/// If it is not such a number.
 pub fn at_least_1(number: &str) -> Result<usize, String> {
     number.parse().ok().filter(|&number| number > 0).ok_or_else(|| "expected a number, at least 1".into())
 }
 
-/// How the vectors of a text's tokens are pooled into one.
+/// How to pool the vectors of a text's tokens into one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Pooling {
-    /// Their mean, without padding.
+    /// The mean over all tokens, without padding.
     Mean,
     /// The vector of `[CLS]`.
     Cls,
@@ -24,12 +24,12 @@ pub enum Pooling {
     Max,
     /// The pooler's output.
     Pooler,
-    /// Not at all: every token keeps its vector.
+    /// No pooling: every token keeps its vector.
     None,
 }
 
 impl Pooling {
-    /// The library's value; `None` if every token keeps its vector.
+    /// The corresponding pooling of the library; `None` if every token keeps its vector.
     pub fn of_text(self) -> Option<pipeline::Pooling> {
         match self {
             Self::Mean => Some(pipeline::Pooling::Mean),
@@ -41,10 +41,10 @@ impl Pooling {
     }
 }
 
-/// How the vectors of several layers are combined.
+/// How to combine the vectors of several layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Combine {
-    /// Concatenated.
+    /// Their concatenation.
     Concat,
     /// Their sum.
     Sum,
@@ -65,7 +65,7 @@ impl From<Combine> for pipeline::Combine {
 /// How to weight classes in the loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ClassWeights {
-    /// Inversely to their frequency.
+    /// Inversely to the classes' frequency.
     Balanced,
 }
 

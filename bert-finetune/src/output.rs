@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::description::Description;
 
-/// Prints the final metrics of a run on stderr. `labels` are the class names in index order, if there are some.
+/// Prints the final metrics of a run on stderr. `labels` are the class names in index order; empty if there are none.
 pub fn print_table(summary: &Value, labels: &[String]) {
     let mut rows = vec![("best epoch".to_string(), summary["best_epoch"].to_string())];
     for part in ["eval", "test"] {
@@ -29,7 +29,7 @@ pub fn print_table(summary: &Value, labels: &[String]) {
     }
 }
 
-/// Prints metrics on stdout, one per line. `labels` are the class names in index order, if there are some.
+/// Prints metrics on stdout, one per line. `labels` are the class names in index order; empty if there are none.
 ///
 /// # Errors
 /// If standard output cannot be written.
@@ -40,7 +40,7 @@ pub fn print_metrics(metrics: &Map<String, Value>, labels: &[String]) -> Result<
     Ok(())
 }
 
-/// The metrics that are single numbers, as people read them.
+/// The metrics that are single numbers, formatted for display.
 fn metric_rows(metrics: &Map<String, Value>, labels: &[String]) -> Vec<(String, String)> {
     let row = |(name, value): (&String, &Value)| {
         let text = if value.is_u64() { value.to_string() } else { format!("{:.4}", value.as_f64()?) };
@@ -49,7 +49,8 @@ fn metric_rows(metrics: &Map<String, Value>, labels: &[String]) -> Vec<(String, 
     metrics.iter().filter_map(row).collect()
 }
 
-/// The name of a metric for people. Of two classes, precision, recall and F1 are those of the second one, which is named.
+/// The display name of a metric. With two classes, precision, recall and F1 are those of the second class, which the
+/// name includes.
 pub fn metric_name(name: &str, metrics: &Map<String, Value>, labels: &[String]) -> String {
     let classes = metrics.get("per_class").and_then(Value::as_array).map_or(0, Vec::len);
     match labels {
@@ -60,7 +61,7 @@ pub fn metric_name(name: &str, metrics: &Map<String, Value>, labels: &[String]) 
     }
 }
 
-/// Prints a hint on stderr if there are classes of which no example was found.
+/// Prints a hint on stderr if there are classes that the model never predicted correctly.
 pub fn hint_never_found(metrics: &Value, labels: &[String]) {
     let classes = never_found(metrics, labels);
     if !classes.is_empty() {
@@ -69,7 +70,7 @@ pub fn hint_never_found(metrics: &Value, labels: &[String]) {
     }
 }
 
-/// The classes (labels, types of entities) that have examples and a recall of 0.
+/// The classes (labels or entity types) that have examples but a recall of 0.
 fn never_found(metrics: &Value, labels: &[String]) -> Vec<String> {
     let by_number = ["per_class", "per_label"].iter().filter_map(|part| metrics[part].as_array()).flatten().enumerate();
     let by_number = by_number.filter_map(|(index, scores)| Some((labels.get(index)?, scores)));
@@ -81,12 +82,12 @@ fn never_found(metrics: &Value, labels: &[String]) -> Vec<String> {
     by_number.chain(by_name).filter_map(missed).collect()
 }
 
-/// The class names of a model directory in index order; none if its head has no classes.
+/// The class names of a model directory in index order; empty if its head has no classes.
 pub fn class_names(model: &Path) -> Vec<String> {
     load_config(model).ok().and_then(|config| config.labels().ok().flatten()).unwrap_or_default()
 }
 
-/// Prints on stderr what to do with a model that was trained.
+/// Prints on stderr which commands to run next with a trained model.
 pub fn print_next_steps(model: &Path, description: &Description) {
     let options = description.task.options;
     let asked = match (options.contains(&"question"), options.contains(&"choice")) {
@@ -123,7 +124,7 @@ pub fn short(answer: &Value) -> String {
     answer["value"].as_f64().map_or_else(|| answer.to_string(), |value| format!("{value:.3}"))
 }
 
-/// Warns on stderr about a model directory.
+/// Prints a warning about a model directory on stderr, if there is one.
 pub fn warn(directory: &Path, warning: Option<&str>) {
     if let Some(warning) = warning {
         eprintln!("warning: {}: {warning}", directory.display());

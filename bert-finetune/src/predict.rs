@@ -1,4 +1,4 @@
-//! `bert-finetune predict`: an answer for every text, in the order of the texts and as they arrive.
+//! `bert-finetune predict`: prints an answer for every text, in input order and as texts arrive.
 
 use std::path::Path;
 
@@ -21,11 +21,11 @@ use crate::tasks::kind::TaskKind;
 use crate::tasks::{Query, RequestOf, Task};
 use crate::truncated::{Truncated, number};
 
-/// The pipeline of a fine-tuned directory, with a warning of what is odd about it; a model whose head was never trained
-/// is refused.
+/// Opens the pipeline of a fine-tuned model directory, and warns about anything unusual in it. A model whose head was
+/// never trained is rejected.
 ///
 /// # Errors
-/// If it cannot be loaded, or is no fine-tuned model.
+/// If the model cannot be loaded, or is not a fine-tuned model.
 pub fn open_pipeline<T: Task>(task: &T, directory: &Path, device: &Device) -> anyhow::Result<Pipeline<T::Processor>> {
     let pipeline =
         Pipeline::with_processor(directory, task.processor().clone(), device).map_err(|error| match error {
@@ -40,7 +40,7 @@ pub fn open_pipeline<T: Task>(task: &T, directory: &Path, device: &Device) -> an
     Ok(pipeline)
 }
 
-/// Prints an answer for each text of a command line, whose texts are in `source`, or else its arguments.
+/// Prints an answer for each text in `source`, or for the texts given as arguments if it is `None`.
 ///
 /// # Errors
 /// If the model, the device or a text is invalid, or the answers cannot be written.
@@ -48,7 +48,7 @@ pub fn predict<T: Task>(task: &T, kind: TaskKind, args: &PredictArgs, source: Op
     let quiet = args.common.quiet || source.is_none();
     let place = if source.is_some() { "row" } else { "text" };
     let total = source.as_ref().filter(|_| !quiet).and_then(|input| total(kind, input, !args.columns.no_header));
-    // Reading begins here, while the model is loaded.
+    // Reading starts here, in parallel with loading the model.
     let batches = examples(task, args, source)?;
     let NamedDevice { device, .. } = select_device(&args.common.device, args.common.quiet)?;
     let pipeline = open_pipeline(task, &args.model, &device)?;
@@ -70,13 +70,13 @@ pub fn predict<T: Task>(task: &T, kind: TaskKind, args: &PredictArgs, source: Op
     Ok(())
 }
 
-/// The number of texts in a file, if it can be counted.
+/// The number of texts in a file, if it can be determined.
 fn total(kind: TaskKind, input: &Input, header: bool) -> Option<u64> {
     let is_conll = kind.options.contains(&"tag-column") && input.format == Some(Format::Tsv);
     if is_conll { None } else { count_rows(input, header) }
 }
 
-/// The examples of a file, of the standard input, or of the command line, with their rows.
+/// The examples of a file, of standard input, or from the command line, with their rows.
 fn examples<T: Task>(task: &T, args: &PredictArgs, source: Option<Input>) -> Result<Batches<(T::Example, KeptRow)>> {
     let Some(input) = source else {
         let texts = args.texts.texts.iter().chain(&args.context).map(|text| {

@@ -12,7 +12,7 @@ use crate::tasks::tagging::TAGGING;
 /// Task, columns and metric of a known data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Preset {
-    /// Its name for `--preset`.
+    /// The name in `--preset`.
     pub name: &'static str,
     /// The task of the data set.
     pub task: TaskKind,

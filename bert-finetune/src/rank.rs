@@ -1,4 +1,4 @@
-//! `bert-finetune rank`: texts by how well they answer a question, as a cross-encoder judges each of them.
+//! `bert-finetune rank`: sorts texts by how well they answer a query, as scored by a cross-encoder.
 
 use std::path::PathBuf;
 
@@ -22,13 +22,13 @@ use crate::truncated::warn_of_comparison;
 /// Options of `bert-finetune rank`.
 #[derive(Debug, Args)]
 pub struct RankArgs {
-    /// The options that were given
+    /// The options given on the command line
     #[command(flatten)]
     pub given: Given,
-    /// Cross-encoder directory: a classifier of one label
+    /// Cross-encoder directory: a classifier with one label
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Text that the others are ranked for
+    /// Query to rank the texts for
     #[arg(long, value_name = "TEXT")]
     pub query: String,
     /// Texts to rank
@@ -43,8 +43,7 @@ pub struct RankArgs {
     /// Number of texts to print [default: all]
     #[arg(long, value_name = "K")]
     pub top_k: Option<usize>,
-    /// Maximum sequence length in tokens; of a longer pair, the longer text is truncated [default:
-    /// the model's]
+    /// Maximum sequence length in tokens; if a pair is longer, its longer text is truncated [default: the model's]
     #[arg(long, value_name = "N")]
     pub max_seq_len: Option<usize>,
     /// Options shared by all commands
@@ -102,7 +101,7 @@ fn open_scorer(args: &RankArgs) -> anyhow::Result<PairScorer> {
     Ok(builder.open(&args.model)?)
 }
 
-/// A text without the characters that would break a line of a table.
+/// Replaces the characters in a text that would break a line of a table.
 pub(crate) fn one_line(text: &str) -> String {
     text.replace(['\t', '\n', '\r'], " ")
 }

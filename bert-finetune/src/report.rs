@@ -1,5 +1,5 @@
-//! Writes `evaluation.json`, the results of the best epoch, and `report.html`, rendered from it,
-//! `run.json` and `metrics.jsonl`.
+//! Writes `evaluation.json`, the results of the best epoch, and renders `report.html` from it, `run.json` and
+//! `metrics.jsonl`.
 
 use std::path::Path;
 
@@ -39,13 +39,12 @@ pub enum Mistake {
         lead: Option<String>,
         /// The text.
         text: String,
-        /// Spans as `(start, end, label, comparison with the expected ones)`, in code points with
-        /// an exclusive end.
+        /// Spans as `(start, end, label, comparison with the expected ones)`, in code points; the end is exclusive.
         spans: Vec<(usize, usize, String, Mark)>,
     },
 }
 
-/// The mistakes of greatest weight, worst first.
+/// The mistakes of greatest weight, in descending order.
 pub fn worst(mut mistakes: Vec<(f64, Mistake)>) -> Vec<Mistake> {
     mistakes.sort_by(|a, b| b.0.total_cmp(&a.0));
     mistakes.into_iter().take(KEPT).map(|(_, mistake)| mistake).collect()
@@ -82,8 +81,8 @@ fn read_evaluation(path: &Path) -> Result<EvaluationRecord> {
         .map_err(|error| Error::line(path, error.line() as u64, error.to_string(), "the evaluation of a run"))
 }
 
-/// Adds the metrics of the test file to `evaluation.json`. Without an evaluation there is none yet: the model is that of
-/// the last epoch, `epoch`.
+/// Adds the metrics of the test file to `evaluation.json`. A run without an evaluation has no such file yet; one is
+/// created for `epoch`, the last epoch, whose model was kept.
 ///
 /// # Errors
 /// If the file cannot be read or written.
@@ -127,7 +126,7 @@ pub fn write(directory: &Path) -> Result<()> {
     report.write(directory.join("report.html"))
 }
 
-/// The metrics that are shown in large print, as `(name, value)`.
+/// The headline metrics, as `(name, value)`.
 fn figures(metrics: &Map<String, Value>, labels: &[String]) -> Vec<(String, String)> {
     let figure = |(name, value): (&String, &Value)| {
         Some((metric_name(name, metrics, labels), format!("{:.4}", value.as_f64()?)))

@@ -1,4 +1,4 @@
-//! The settings of a resumed run: those of its `run.json`, with which the command line must agree.
+//! The settings of a resumed run: those in its `run.json`, which the command line must not contradict.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::args::TrainArgs;
 use crate::settings::{DEFAULT_OUTPUT, FinetuneRunOptions, FinetuneSettings};
 
-/// Options whose settings have another name. [`claimed`] finds the others by their own.
+/// Options whose settings have a different name. [`claimed`] matches all others by name.
 const SETTINGS: [(&str, &[&str]); 7] = [
     ("lr", &["learning_rate"]),
     ("schedule", &["decay"]),
@@ -25,11 +25,12 @@ const SETTINGS: [(&str, &[&str]); 7] = [
 ];
 
 impl FinetuneSettings {
-    /// The settings and options of the run that `--resume` continues. If there is no such run yet, they are those of a new
-    /// one, which needs a training file.
+    /// The settings and options of the run that `--resume` continues. If there is no such run yet, a new one starts,
+    /// which needs a training file.
     ///
     /// # Errors
-    /// If there is no run and no training file, if `run.json` cannot be read, or if the command line contradicts it.
+    /// If there is neither a run nor a training file, if `run.json` cannot be read, or if the command line contradicts
+    /// it.
     pub fn resume(args: &TrainArgs) -> Result<(Self, FinetuneRunOptions)> {
         let output = args.output.clone().unwrap_or_else(|| DEFAULT_OUTPUT.into());
         let path = output.join("run.json");
@@ -46,7 +47,7 @@ impl FinetuneSettings {
         let model = model.or_else(|| Some(settings.model.clone()));
         let filled = TrainArgs { task, train, model, output: Some(output.clone()), ..args.clone() };
         let (asked, options) = Self::resolve(&filled)?;
-        // With other seeds the best model may be another one.
+        // With different seeds, a different model may be the best.
         let with_seeds = |settings: Value, seeds: &Value| {
             let mut settings = settings;
             settings["seeds"] = seeds.clone();
@@ -77,7 +78,7 @@ mod tests {
         Cli::parse_from(["bert-finetune"].into_iter().chain(line.split_whitespace())).train
     }
 
-    /// An option that is neither would be ignored when a run is resumed.
+    /// Any other option would be ignored when a run is resumed.
     #[test]
     fn every_option_of_train_is_a_setting_or_an_option_of_the_run() {
         let (settings, run) = FinetuneSettings::resolve(&args("--train a.csv --model m -o run")).unwrap();

@@ -1,5 +1,5 @@
-//! `bert-finetune search`: the texts of a corpus that are most like a query. Every text is compared, one window of the
-//! corpus at a time, so that memory does not depend on the corpus.
+//! `bert-finetune search`: finds the texts of a corpus that are most similar to a query. Every text is compared, one
+//! window of the corpus at a time, so that memory use does not depend on the size of the corpus.
 
 use std::path::{Path, PathBuf};
 
@@ -25,19 +25,19 @@ use crate::npy::Matrix;
 use crate::rank::one_line;
 use crate::truncated::warn_of_comparison;
 
-/// Texts that are held in memory at once.
+/// Number of texts to hold in memory at once.
 pub(crate) const WINDOW: usize = 4096;
 
-/// Hits that are scored again, for each one that is printed.
+/// Number of hits to rerank for each one that is printed.
 const CANDIDATES_PER_HIT: usize = 10;
 
 /// Options of `bert-finetune search`.
 #[derive(Debug, Args)]
 pub struct SearchArgs {
-    /// The options that were given
+    /// The options given on the command line
     #[command(flatten)]
     pub given: Given,
-    /// How texts are embedded; the prompt is that of the queries [default: the model's `query`]
+    /// How texts are embedded; the prompt applies to the queries [default: the model's `query`]
     #[command(flatten)]
     pub embedder: EmbedderArgs,
     /// File of texts to search: .txt (one per line), .jsonl, .csv or .tsv, each also .gz or .zst; -
@@ -65,17 +65,17 @@ pub struct SearchArgs {
     /// Number of hits for each query
     #[arg(long, default_value_t = 5, value_name = "K")]
     pub top_k: usize,
-    /// Vectors of the corpus that `embed -o FILE.npy` wrote, one for each text in order
+    /// Vectors of the corpus as written by `embed -o FILE.npy`, one per text, in order
     #[arg(long, value_name = "FILE")]
     pub vectors: Option<PathBuf>,
-    /// Put one of the model's prompts in front of each text of the corpus [default: the model's
-    /// `document`, `passage` or `corpus`]
+    /// Prepend one of the model's prompts, by name, to each text of the corpus [default: the model's `document`,
+    /// `passage` or `corpus`]
     #[arg(long, value_name = "NAME", conflicts_with = "vectors")]
     pub corpus_prompt: Option<String>,
-    /// Score the best hits again with this cross-encoder, and sort them by its score
+    /// Rescore the best hits with this cross-encoder, and sort them by its scores
     #[arg(long, value_name = "DIR")]
     pub rerank: Option<PathBuf>,
-    /// Number of hits that --rerank scores for each query [default: 10 for each of --top-k]
+    /// Number of hits to rescore with --rerank for each query [default: 10 for each of --top-k]
     #[arg(long, value_name = "N", requires = "rerank")]
     pub candidates: Option<usize>,
     /// Options shared by all commands
@@ -151,7 +151,7 @@ fn read_queries(args: &SearchArgs) -> Result<Vec<String>> {
     }
 }
 
-/// The vectors of the queries, behind the prompt for queries unless another one was asked for.
+/// Embeds the queries, with the model's query prompt unless another prompt was given.
 fn embed_queries(args: &SearchArgs, embedder: &TextEmbedder, queries: &[String]) -> Result<Vec<Vec<f32>>> {
     let is_given = args.embedder.prompt.is_some() || args.embedder.prompt_text.is_some();
     match embedder.description().prompts.query() {
@@ -160,15 +160,15 @@ fn embed_queries(args: &SearchArgs, embedder: &TextEmbedder, queries: &[String])
     }
 }
 
-/// A search that is going on.
+/// A search in progress.
 struct Search<'a> {
     embedder: &'a TextEmbedder,
     similarity: Similarity,
     corpus_prompt: String,
     workers: Workers,
-    /// Prepared for the similarity.
+    /// The query vectors, prepared for the similarity function.
     queries: Vec<Vec<f32>>,
-    /// The best hits of each query with their texts.
+    /// The best hits of each query, with their texts.
     best: Vec<Best<String>>,
     limit: usize,
 }
@@ -241,7 +241,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Compares a window of texts, the first of which has the number `first`, with every query.
+    /// Compares a window of texts with every query; `first` is the index of the window's first text.
     fn compare(&mut self, vectors: Vec<Vec<f32>>, texts: &[String], first: usize) {
         let numbered: Vec<(usize, Vec<f32>)> = vectors.into_iter().enumerate().collect();
         let parts = split_evenly(numbered, self.workers.count());
@@ -264,7 +264,7 @@ impl<'a> Search<'a> {
     }
 }
 
-/// The best of the hits, as the cross-encoder scores them.
+/// The best of the hits, rescored by the cross-encoder.
 fn rerank(reranker: &PairScorer, query: &str, hits: Vec<Hit<String>>, top_k: usize) -> Result<Vec<Hit<String>>> {
     let pairs: Vec<(&str, &str)> = hits.iter().map(|hit| (query, hit.payload.as_str())).collect();
     let scores = reranker.score(&pairs)?;

@@ -17,7 +17,7 @@ use crate::tasks::embedding::EmbeddingSettings;
 /// Default output directory of a run on the sample.
 pub const DEFAULT_OUTPUT: &str = "runs/finetune";
 
-/// Default directory of `bert-pretrain`, whose model the sample starts from.
+/// Default directory of `bert-pretrain`; a run on the sample starts from its model.
 pub const SAMPLE_MODEL: &str = "runs/pretrain";
 
 /// Settings that affect the resulting weights; a resumed run must have the same.
@@ -56,7 +56,7 @@ pub struct FinetuneSettings {
     pub clip: f64,
     /// Number of epochs without improvement after which training stops.
     pub early_stop: Option<u64>,
-    /// Examples to hold in memory at once, where the loss looks at the whole batch.
+    /// Number of examples to hold in memory at once, if the loss depends on the whole batch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mini_batch: Option<usize>,
     /// Whether classes are weighted inversely to their frequency.
@@ -65,7 +65,7 @@ pub struct FinetuneSettings {
     pub adaptation: Adaptation,
     /// Random seed.
     pub seed: u64,
-    /// Determines which examples `eval_share` holds out; equal for all of several `seeds`.
+    /// Determines which examples `eval_share` holds out; equal for all runs if there are several `seeds`.
     pub split_seed: u64,
 }
 
@@ -85,7 +85,8 @@ pub struct FinetuneRunOptions {
     pub save_every: u64,
     /// Minutes between checkpoints, if that is sooner; 0 for no limit.
     pub save_minutes: f64,
-    /// Number of checkpoints to keep, also of a finished run; `None` keeps two, and none of a finished run.
+    /// Number of checkpoints to keep, also after the run has finished; `None` keeps two, and none after it has
+    /// finished.
     pub keep: Option<usize>,
     /// Name of the device.
     pub device: String,
@@ -102,7 +103,7 @@ struct Preset {
     output: Option<&'static str>,
     model: Option<&'static str>,
     batch_size: usize,
-    /// `None` for the adaptation's usual rate.
+    /// `None` for the default of the adaptation.
     learning_rate: Option<f64>,
 }
 
@@ -199,8 +200,7 @@ impl FinetuneSettings {
 impl FinetuneRunOptions {
     fn resolve(args: &TrainArgs, preset: &Preset) -> Result<Self> {
         let output = given_or(args.output.as_deref(), preset.output, "-o DIR")?;
-        // The sample's default directory may be overwritten without asking, any other only with
-        // --overwrite.
+        // The sample's default directory may be overwritten without asking, any other only with --overwrite.
         let is_default = args.output.is_none() && is_sample_run(&output);
         let if_exists = match (args.resume, args.overwrite || is_default) {
             (true, _) => IfExists::Resume,

@@ -1,4 +1,4 @@
-//! `bert-finetune similarity`: how alike two texts are.
+//! `bert-finetune similarity`: computes the similarity of two texts.
 
 use bert_cli::args::Common;
 use bert_cli::program::print_line;
@@ -24,7 +24,7 @@ pub struct SimilarityArgs {
     pub common: Common,
 }
 
-/// Prints the similarity of two texts: their cosine, unless the model's directory names another function.
+/// Prints the similarity of two texts: their cosine, unless the model directory names another function.
 ///
 /// # Errors
 /// If the model or the device cannot be used.

@@ -1,26 +1,27 @@
-//! Which texts were longer than the model reads, and so lost their end.
+//! Records which texts exceeded the maximum sequence length and were truncated.
 
 use bert_cli::input::keep::KeptRow;
 use bert_model::Result;
 use bert_model::pipeline::{Processor, longest};
 
-/// Number of rows that the warning names.
+/// Number of rows to list in the warning.
 const NAMED: usize = 5;
 
 /// The truncated texts of a command.
 #[derive(Debug, Default)]
 pub struct Truncated {
     count: u64,
-    /// The rows of the first few.
+    /// The rows of the first few truncated texts.
     rows: Vec<u64>,
-    /// Length in tokens to which they were cut.
+    /// The length in tokens to which texts were truncated.
     length: usize,
-    /// Count of the tokenizer up to which texts were looked at.
+    /// The tokenizer's count of truncated texts at the last check.
     seen: u64,
 }
 
 impl Truncated {
-    /// Looks for truncated texts among requests that `processor` has just processed. `row` gives the number of each.
+    /// Finds truncated texts among requests that `processor` has just processed. `row` returns the row number of a
+    /// request.
     ///
     /// # Errors
     /// Those of the processor.
@@ -40,12 +41,12 @@ impl Truncated {
                 }
             }
         }
-        // Looking has counted them again.
+        // The check itself has counted them again.
         self.seen = count();
         Ok(())
     }
 
-    /// Adds one truncated text.
+    /// Records a truncated text.
     pub fn add(&mut self, row: u64, length: usize) {
         self.count += 1;
         if self.rows.len() < NAMED {
@@ -54,7 +55,8 @@ impl Truncated {
         self.length = self.length.max(length);
     }
 
-    /// Warns on stderr if texts were truncated. `place` is what their numbers count: "row", or "text" for arguments.
+    /// Warns on stderr if texts were truncated. `place` says what the recorded numbers refer to: "row", or "text" for
+    /// arguments.
     pub fn warn(&self, place: &str) {
         if self.count > 0 {
             eprintln!("warning: {}", self.message(place));
@@ -78,14 +80,14 @@ pub fn warn_of_training(texts: usize, length: usize) {
     }
 }
 
-/// Warns on stderr if so many texts of a comparison or a search were truncated.
+/// Warns on stderr if texts of a comparison or a search were truncated; `texts` is their number.
 pub fn warn_of_comparison(texts: u64) {
     if texts > 0 {
         eprintln!("warning: {texts} text(s) longer than the model reads were truncated");
     }
 }
 
-/// The number that a warning about truncated texts names: that of the row, else the place among the arguments.
+/// The number of a text in a warning about truncation: its row, or its position among the arguments.
 pub fn number(row: &KeptRow, index: usize) -> u64 {
     row.row.unwrap_or(index as u64 + 1)
 }

@@ -12,10 +12,10 @@ use bert_model::pretrained::save_weights;
 use bert_model::{Error, Result};
 use serde_json::{Value, json};
 
-/// Bytes of the `.npy` header, padded with spaces, so that it can be rewritten when the shape is known.
+/// Length of the `.npy` header in bytes, padded with spaces so that it can be rewritten once the shape is known.
 const NPY_HEADER: usize = 128;
 
-/// Writes the vectors of texts, one text after the other.
+/// Writes the vectors of texts, one text at a time.
 pub struct Sink {
     target: Target,
     every_token: bool,
@@ -24,20 +24,20 @@ pub struct Sink {
 enum Target {
     /// One JSON object per text, on standard output.
     Stdout(BufWriter<Stdout>),
-    /// One JSON object per text.
+    /// One JSON object per text, in a file.
     Lines { file: StagedFile, path: PathBuf },
     /// A matrix `[texts, width]` of little-endian `f32`.
     Npy { file: StagedFile, path: PathBuf, rows: usize, width: usize },
-    /// One tensor `embeddings`, or one per text if every token has a vector.
+    /// A tensor `embeddings`, or one tensor per text if every token has a vector.
     Safetensors { path: PathBuf, texts: Vec<Vec<Vec<f32>>> },
 }
 
 impl Sink {
-    /// JSON lines on standard output, or a file whose extension names its format; its directory is created.
-    /// `every_token` tells that texts have a vector for each token.
+    /// Opens standard output, for JSON lines, or a file whose extension determines its format, creating its directory.
+    /// `every_token` says that texts have one vector per token.
     ///
     /// # Errors
-    /// If the file cannot be created, its extension is unknown, or it cannot hold such vectors.
+    /// If the file cannot be created, its extension is unknown, or its format cannot hold such vectors.
     pub fn open(path: Option<&Path>, every_token: bool) -> Result<Self> {
         let target = match path {
             Some(path) => Target::open(path, every_token)?,
@@ -46,10 +46,10 @@ impl Sink {
         Ok(Self { target, every_token })
     }
 
-    /// Adds the vectors of one text: one, or one for each of its tokens.
+    /// Adds the vectors of a text: one, or one per token.
     ///
     /// # Errors
-    /// If they cannot be written.
+    /// If the vectors cannot be written.
     pub fn add(&mut self, row: &KeptRow, text: &str, tokens: &[String], vectors: Vec<Vec<f32>>) -> Result<()> {
         let every_token = self.every_token;
         let line = |vectors: Vec<Vec<f32>>| -> Value {
@@ -76,10 +76,10 @@ impl Sink {
         }
     }
 
-    /// Hands over what was written to standard output, at the end of a batch.
+    /// Flushes standard output, at the end of a batch.
     ///
     /// # Errors
-    /// If it cannot be written.
+    /// If standard output cannot be written.
     pub fn flush(&mut self) -> Result<()> {
         match &mut self.target {
             Target::Stdout(writer) => writer.flush().map_err(Error::io(STDOUT, "write")),
@@ -87,10 +87,10 @@ impl Sink {
         }
     }
 
-    /// Completes the file. A matrix without rows has `empty_width` columns.
+    /// Finishes the file. A matrix without rows has `empty_width` columns.
     ///
     /// # Errors
-    /// If it cannot be written.
+    /// If the file cannot be written.
     pub fn finish(mut self, empty_width: usize) -> Result<()> {
         self.flush()?;
         match self.target {
@@ -152,7 +152,7 @@ impl Target {
     }
 }
 
-/// NumPy's format 1.0: magic, version, length of the header, and a Python dictionary.
+/// Formats the header of NumPy's format 1.0: magic, version, header length, and a Python dictionary.
 fn npy_header(rows: usize, width: usize) -> Vec<u8> {
     let text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {width}), }}");
     let mut header = b"\x93NUMPY\x01\x00".to_vec();

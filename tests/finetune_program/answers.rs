@@ -1,4 +1,4 @@
-//! Answers come as texts arrive, and each can be told to its row.
+//! Answers appear as texts arrive, and each can be matched to its row.
 
 use std::fs;
 
@@ -9,12 +9,12 @@ use crate::{on_file, train, workshop};
 
 const TABLE: &str = "id,text,label\n7,a good film,x\n8,a bad film,y\n";
 
-/// The values of a field in JSON lines.
+/// The values of a field in lines of JSON.
 fn field(lines: &[Value], name: &str) -> Vec<Value> {
     lines.iter().map(|line| line[name].clone()).collect()
 }
 
-/// A program that writes a text and waits for the answer gets it, though the input goes on.
+/// A program that writes a text and waits for its answer gets it while the input is still open.
 #[test]
 fn an_answer_comes_before_the_next_text() {
     let directory = workshop();
@@ -28,7 +28,7 @@ fn an_answer_comes_before_the_next_text() {
     assert_eq!(texts, ["a film", "a book"]);
 }
 
-/// However the texts are cut into batches, their answers are the same and in their order.
+/// The answers and their order do not depend on how texts are divided into batches.
 #[test]
 fn batches_of_any_size_give_the_same_answers() {
     let directory = workshop();
@@ -53,7 +53,7 @@ fn batches_of_any_size_give_the_same_answers() {
     }
 }
 
-/// A piped table was once embedded line by line, labels and all.
+/// Regression test: a table from a pipe was embedded line by line, including its labels.
 #[test]
 fn a_table_from_stdin_has_columns_in_every_command() {
     let directory = workshop();
@@ -67,11 +67,11 @@ fn a_table_from_stdin_has_columns_in_every_command() {
     assert_eq!(field(&objects(&predicted), "label"), ["good", "bad"]);
     let judged = success(&feed(&format!("evaluate --model run --data - {columns} --label 1 --json"), at, rows));
     assert_eq!((&objects(&judged)[0]["accuracy"], &objects(&judged)[0]["examples"]), (&value!(1.0), &value!(2)));
-    // Without a format the first line tells it.
+    // Without a given format, the first line determines it.
     let lines = "{\"text\": \"a good film\", \"label\": \"good\"}\n";
     let judged = success(&feed("evaluate --model run --data - --json --quiet", at, lines));
     assert_eq!(objects(&judged)[0]["examples"], 1);
-    // The annotated answers of a text are in the file.
+    // The annotated answers to a text are in the file.
     let tags = "good B-X\nfilm O\n\n";
     fs::write(at.join("tags.conll"), tags.repeat(8)).unwrap();
     json(&on_file("tags.conll", "tags", "--task tagging --epochs 1"), at);
@@ -89,7 +89,7 @@ fn columns_are_carried_into_answers() {
     let answers = objects(&succeed("predict --model run --input films.csv --keep id,label --json --quiet", at));
     assert_eq!(field(&answers, "row"), [1, 2]);
     assert_eq!(field(&answers, "id"), ["7", "8"]);
-    // A field that the answer has already keeps its name there.
+    // If an answer already has a field of that name, the field keeps its name.
     assert_eq!(
         (field(&answers, "input_label"), field(&answers, "label")),
         (vec!["x".into(), "y".into()], vec!["good".into(), "bad".into()])
@@ -108,7 +108,7 @@ fn columns_are_carried_into_answers() {
     succeed("embed --model model --input films.csv --keep id -o new/vectors.jsonl --quiet", at);
     assert_eq!(lines(at.join("new/vectors.jsonl")), embedded);
 
-    // Words, too, are in a row.
+    // Tagged words have a row number, too.
     fs::write(at.join("tags.conll"), "good B-X\nfilm O\n\n".repeat(8)).unwrap();
     json(&on_file("tags.conll", "tags", "--task tagging --epochs 1"), at);
     let words = "{\"words\": [\"a\"], \"id\": 5}\n{\"text\": \"a film\", \"id\": 6}\n";
@@ -142,7 +142,7 @@ fn predictions_have_row_text_truth_and_answer() {
         (vec![value!("bad"); 2], vec![value!("good"), value!("bad")])
     );
 
-    // Of examples that were held out, the rows are those of the training file.
+    // The rows of held-out examples are those of the training file.
     succeed(
         "train --model model --train films.tsv --epochs 1 --device flex --quiet -o held --predictions held.jsonl",
         at,
@@ -157,7 +157,7 @@ fn predictions_have_row_text_truth_and_answer() {
     }
 }
 
-/// Every task says what it was asked and what was expected.
+/// The predictions of every task contain the input and the expected answer.
 #[test]
 fn predictions_of_every_task_tell_what_was_expected() {
     let directory = workshop();

@@ -1,4 +1,4 @@
-//! An option that would do nothing is refused with the reason, before any work.
+//! Options without effect are rejected with the reason, before any work is done.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +15,7 @@ const TASKS: [(&str, &str); 4] = [
     ("chooser", "BertForMultipleChoice"),
 ];
 
-/// Model directories that are asked nothing but what they are for.
+/// Creates model directories that only specify their task.
 fn make_models(at: &Path) {
     let config = fs::read_to_string(at.join("model/config.json")).unwrap();
     for (name, architecture) in TASKS {
@@ -26,7 +26,7 @@ fn make_models(at: &Path) {
     }
 }
 
-/// Fails with exit code 2 and one line that has the option and the reason.
+/// Each command fails with exit code 2 and a single line that contains the option and the reason.
 fn refused(at: &Path, cases: &[(&str, &str, &str)]) {
     for (line, option, reason) in cases {
         let message = fail(line, at, 2);

@@ -59,7 +59,7 @@ fn layers_are_joined_added_or_averaged() {
     assert!(close(combined("sum"), 1.0) && close(combined("mean"), 0.5));
 }
 
-/// An empty file once made a matrix without columns, and a directory that was missing an error at the end.
+/// Regression test: an empty file produced a matrix without columns, and a missing directory an error at the end.
 #[test]
 fn no_texts_make_a_matrix_of_the_usual_width() {
     let directory = workshop();

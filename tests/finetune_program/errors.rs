@@ -1,4 +1,4 @@
-//! Errors of arguments and files.
+//! Errors about arguments and files.
 
 use std::fs;
 
@@ -54,7 +54,7 @@ fn what_is_wrong_is_named() {
     assert!(!at.join("x").exists(), "nothing is left behind by a run that never began");
 }
 
-/// Files that are no table say how to become one, or which task reads them.
+/// For a file that is not a table, the error says how to convert it, or which task reads it.
 #[test]
 fn a_file_of_another_kind_says_what_to_do_with_it() {
     let directory = workshop();
@@ -74,7 +74,7 @@ fn a_file_of_another_kind_says_what_to_do_with_it() {
     assert!(message.contains("texts: found no extension, expected") && message.contains("--input-format"), "{message}");
 }
 
-/// The SMS spam collection, among others, comes without extension: a label, a tab and a text in every line.
+/// Some files have no extension, such as the SMS spam collection, with a label, a tab and a text in every line.
 #[test]
 fn a_table_without_extension_is_told_by_its_first_line() {
     let directory = workshop();

@@ -1,4 +1,4 @@
-//! Data files of every format and any size, and full disks.
+//! Data files of every format and size, and full disks.
 
 use std::fs;
 use std::io::Write;
@@ -17,7 +17,7 @@ fn gzip(text: &str) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// Every kind of file that a task reads, compressed: the run and its answers are those of the plain file.
+/// For every kind of file that a task reads, a compressed file gives the same run and the same answers as a plain one.
 #[test]
 fn compressed_files_are_what_they_hold() {
     let directory = workshop();
@@ -54,7 +54,7 @@ fn compressed_files_are_what_they_hold() {
     assert_eq!(embed("films.csv"), embed("films.csv.gz"));
 }
 
-/// Texts from the standard input are lines unless another format is named.
+/// Texts from standard input are lines, unless another format is given.
 #[test]
 fn the_standard_input_has_the_format_that_is_named() {
     let directory = workshop();
@@ -83,11 +83,11 @@ fn any_bytes_may_come_and_long_texts_are_cut() {
         objects(&succeed(&predict(file), at)).into_iter().map(|answer| answer["label"].clone()).collect()
     };
 
-    // A text of 100,000 words is cut as the training texts were; its neighbors are answered as ever.
+    // A text of 100,000 words is truncated as in training; this does not affect the answers to its neighbors.
     fs::write(at.join("long.txt"), format!("a good film\n{}\na bad film\n", "a good film ".repeat(33_334))).unwrap();
     assert_eq!(labels("long.txt"), ["good", "good", "bad"]);
 
-    // Marks, line ends of Windows, NULs and control characters, and no end of line at the end.
+    // A byte order mark, Windows line ends, NULs, control characters, and no newline at the end.
     fs::write(at.join("odd.txt"), b"\xef\xbb\xbfa good film\r\n\0\x01\x02\r\n\r\na bad film").unwrap();
     let labels = labels("odd.txt");
     assert_eq!((labels.len(), &labels[0], &labels[3]), (4, &Value::from("good"), &Value::from("bad")));
@@ -98,7 +98,7 @@ fn any_bytes_may_come_and_long_texts_are_cut() {
     assert!(fail(&predict("latin.txt"), at, 1).contains("latin.txt:2: found byte 0xe9"));
     fs::create_dir(at.join("folder.txt")).unwrap();
     assert!(fail(&predict("folder.txt"), at, 1).contains("folder.txt: cannot read: Is a directory"));
-    // A line of a gibibyte is not read to its end.
+    // A line of one gibibyte is not read to its end.
     fs::File::create(at.join("endless.txt")).unwrap().set_len(1 << 30).unwrap();
     assert!(fail(&predict("endless.txt"), at, 1).contains("endless.txt:1: found a line of over 16 MiB"));
     #[cfg(target_os = "linux")]
@@ -134,7 +134,7 @@ fn a_full_disk_leaves_no_half_file() {
     assert!(fs::read(at.join("run/report.html")).unwrap() == page, "half a report");
 }
 
-/// Waits for a process; gives the most memory that it has held, in KiB.
+/// Waits for a process and returns its peak memory use, in KiB.
 #[cfg(target_os = "linux")]
 fn peak_until_end(child: &mut std::process::Child) -> u64 {
     let mut peak = 0;
@@ -147,7 +147,7 @@ fn peak_until_end(child: &mut std::process::Child) -> u64 {
     peak
 }
 
-/// The most memory that a prediction over so many texts holds, in KiB.
+/// The peak memory use of a prediction over this many texts, in KiB.
 #[cfg(target_os = "linux")]
 fn peak_of_predicting(texts: usize, at: &Path) -> u64 {
     let mut file = std::io::BufWriter::new(fs::File::create(at.join("many.txt")).unwrap());
@@ -164,8 +164,8 @@ fn peak_of_predicting(texts: usize, at: &Path) -> u64 {
     peak
 }
 
-/// Predictions are made and written as the texts are read: fifteen times the texts take no more memory, once the allocator
-/// has seen some windows of them.
+/// Predictions are made and written as texts are read: fifteen times as many texts take no more memory, once the
+/// allocator has seen several windows of them.
 #[cfg(target_os = "linux")]
 #[test]
 #[ignore = "slow: cargo test --workspace -- --include-ignored"]

@@ -11,7 +11,8 @@ use crate::{on_file, workshop};
 fn tagging_from_training_to_prediction() {
     let directory = workshop();
     let at = directory.path();
-    // IOB1, as CoNLL-2003 has it, learned as it stands; a title is "good film" or "fine book", and everything else is outside.
+    // IOB1, as in CoNLL-2003, learned as written; a title is "good film" or "fine book", and everything else is
+    // outside.
     let sentence = |i: usize| match i % 3 {
         0 => "a O\ngood I-TITLE\nfilm I-TITLE\n. O\n\n",
         1 => "fine I-TITLE\nbook I-TITLE\ngood B-TITLE\nfilm I-TITLE\n\n",
@@ -29,7 +30,7 @@ fn tagging_from_training_to_prediction() {
     let entity = &answer["entities"][0];
     assert_eq!((&entity["type"], &entity["text"]), (&Value::from("TITLE"), &Value::from("good film")), "{answer}");
     assert_eq!((&entity["start"], &entity["end"]), (&Value::from(2), &Value::from(11)), "{answer}");
-    // A sentence far longer than the model: every word gets a tag.
+    // In a sentence much longer than the model's maximum, every word gets a tag.
     let long = "a good film . ".repeat(30);
     let answer = json(&format!("predict --model tags '{long}' --json --quiet"), at);
     assert_eq!(answer["tags"].as_array().unwrap().len(), 120);
@@ -47,13 +48,13 @@ fn tagging_from_training_to_prediction() {
     fs::write(at.join("bodies.csv"), "id,body\n1,a good film\n").unwrap();
     let bodies = json("predict --model tags --input bodies.csv --text body --json --quiet", at);
     assert_eq!(bodies["words"], value!(["a", "good", "film"]));
-    // Tags by their numbers, as the `datasets` library writes them.
+    // Numbered tags, as written by the `datasets` library.
     fs::write(at.join("numbers.jsonl"), "{\"tokens\": [\"a\", \"good\", \"film\"], \"ner_tags\": [2, 0, 1]}\n")
         .unwrap();
     let metrics = json("evaluate --model tags --data numbers.jsonl --json --quiet", at);
     assert_eq!(metrics["f1"], 1.0, "{metrics}");
 
-    // CoNLL-U with another column of tags: words are in the second all the same.
+    // CoNLL-U with tags in another column; the words are still in the second.
     let row = |id: usize, word: &str, tag: &str| format!("{id}\t{word}\t_\tX\t{tag}\t_\t0\t_\t_\t_\n");
     let text = format!("# text = a film\n{}{}\n", row(1, "a", "DT"), row(2, "film", "NN")).repeat(8);
     fs::write(at.join("tree.conllu"), text).unwrap();
@@ -66,7 +67,7 @@ fn tagging_from_training_to_prediction() {
     assert!(message.contains("odd.conll:2: found the tag \"I-BAND\"") && message.contains("B-TITLE"), "{message}");
 }
 
-/// A SQuAD file of questions about films; the last of every three has no answer.
+/// A SQuAD file of questions about films; every third one has no answer.
 fn questions() -> String {
     let paragraph = |i: usize| {
         let word = ["good", "bad", "poor"][i % 3];
@@ -120,7 +121,7 @@ fn question_answering_from_training_to_prediction() {
     let elsewhere = "predict --model answers --input faq.csv --text q --text-pair passage --json --quiet";
     assert_eq!(json(elsewhere, at), in_row(1, &answer));
 
-    // A directory from elsewhere does not say whether a question may have no answer; the file does, and the user can.
+    // A third-party directory does not say whether a question may have no answer; the file does, and the user can.
     let config = fs::read_to_string(at.join("answers/config.json")).unwrap();
     assert!(!config.contains("id2label"), "a head for answers has no classes");
     fs::remove_file(at.join("answers/finetune.json")).unwrap();
@@ -147,13 +148,13 @@ fn multiple_choice_from_training_to_prediction() {
     assert_eq!(summary["eval"]["accuracy"], 1.0, "{summary}");
     let answer = json("predict --model chooser 'a film' --choice poor --choice fine --json --quiet", at);
     assert_eq!(answer["choice"], 1);
-    // From the standard input as lines of JSON, or in another format.
+    // From standard input, as lines of JSON or in another format.
     let asked = "{\"premise\":\"a film\",\"one\":\"fine\",\"two\":\"poor\"}\n";
     let answers = success(&feed("predict --model chooser - --json --quiet", at, asked));
     assert_eq!(objects(&answers)[0]["choice"], 0);
     let asked = "premise,one,two\na film,fine,poor\n";
     assert_eq!(success(&feed("predict --model chooser - --input-format csv --json --quiet", at, asked)), answers);
-    // What this model is not asked with is refused.
+    // Options that do not apply to this model are rejected.
     let message = fail("predict --model chooser --question why? --context 'a film'", at, 2);
     assert!(message.contains("--question has no effect here: the task is multiple-choice"), "{message}");
     let message = fail("predict --model chooser --input choices.jsonl --choice fine", at, 2);

@@ -1,4 +1,4 @@
-//! Models by their names on the Hugging Face Hub.
+//! Models given by their name on the Hugging Face Hub.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::hub_server::{COMMIT, Fault, HubServer};
 use crate::program::{args, command, failure, objects, success, text};
 use crate::{PROGRAM, workshop};
 
-/// A server with the workshop's model as `owner/name`.
+/// A server that offers the workshop's model as `owner/name`.
 fn server(workshop: &TempDir) -> HubServer {
     let server = HubServer::start();
     let read = |name: &str| fs::read(workshop.path().join("model").join(name)).unwrap();
@@ -22,7 +22,7 @@ fn server(workshop: &TempDir) -> HubServer {
     server
 }
 
-/// A command that asks this server, with the cache in `hf` of the workshop.
+/// A command that uses this server, with its cache in the workshop's `hf`.
 fn online(line: &str, at: &Path, server: &HubServer) -> Command {
     let mut command = command(line, at);
     environment(&mut command, at, server);

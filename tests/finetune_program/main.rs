@@ -34,7 +34,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_bert-finetune");
 
 const WORDS: [&str; 8] = ["good", "fine", "bad", "poor", "a", "film", "book", "."];
 
-/// A directory with a tiny random model and a labeled table that four words decide.
+/// A directory with a tiny random model and a labeled table in which four words determine the label.
 fn workshop() -> TempDir {
     let directory = TempDir::new().unwrap();
     let pieces: Vec<String> =
@@ -46,7 +46,7 @@ fn workshop() -> TempDir {
         num_attention_heads: 2,
         intermediate_size: 64,
         max_position_embeddings: 16,
-        // Wide enough that so small a model learns within a few steps.
+        // Large enough that such a small model learns within a few steps.
         initializer_range: 0.2,
         ..BertConfig::default()
     }

@@ -1,4 +1,4 @@
-//! Model directories from elsewhere whose files say too little, too much, or something odd.
+//! Third-party model directories whose files say too little, too much, or something unusual.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::program::{fail, json, run, success, text};
 use crate::workshop;
 
-/// A random classifier with these labels beside the workshop's model, as `name`; its configuration is changed.
+/// Saves a random classifier with these labels as `name`, next to the workshop's model, and changes its configuration.
 fn classifier(at: &Path, name: &str, labels: &[&str], change: impl FnOnce(&mut Value)) {
     let tokenizer = Tokenizer::load(at.join("model")).unwrap();
     let config = BertConfig::from_file(at.join("model/config.json")).unwrap().with_labels(labels);
@@ -26,7 +26,7 @@ fn classifier(at: &Path, name: &str, labels: &[&str], change: impl FnOnce(&mut V
     fs::write(path, config.to_string()).unwrap();
 }
 
-/// Keeps the first rows of a tensor.
+/// Truncates a tensor to its first rows.
 fn cut(directory: &Path, name: &str, rows: usize) {
     let weights = Weights::verbatim(&directory.join("model.safetensors")).unwrap();
     let read = |name: &str| {
@@ -41,7 +41,7 @@ fn cut(directory: &Path, name: &str, rows: usize) {
     save_weights(directory.join("model.safetensors"), &tensors).unwrap();
 }
 
-/// A model of one token type cannot tell two texts apart, however they are given.
+/// A model with one token type cannot distinguish two texts, however they are given.
 #[test]
 fn a_pair_for_a_model_of_one_token_type_is_refused() {
     let directory = workshop();
@@ -61,7 +61,7 @@ fn a_pair_for_a_model_of_one_token_type_is_refused() {
     assert!(json("predict --model one-type 'a film' --json", at)["label"].is_string());
 }
 
-/// Softmax over one label is 1 whatever the text; a head of several values has more than its first.
+/// Softmax over one label is 1 for every text; a head with several values has more than the first one.
 #[test]
 fn one_label_is_a_probability_and_several_values_are_all_given() {
     let directory = workshop();
@@ -120,7 +120,7 @@ fn the_task_is_named_where_the_configuration_does_not_tell_it() {
     assert!(message.contains("--task tagging") && message.contains("is for classification"), "{message}");
 }
 
-/// Every command tells what of a checkpoint's encoder it leaves aside, and what its files disagree about.
+/// Every command reports which parts of a checkpoint's encoder are ignored, and what its files disagree about.
 #[test]
 fn what_is_left_aside_is_told_by_every_command() {
     let directory = workshop();

@@ -1,4 +1,4 @@
-//! Options of `train` that the tests of the tasks do not use: each does what its help says.
+//! Options of `train` that the tests of the tasks do not use: each has the effect described in its help.
 
 use std::fs;
 
@@ -7,7 +7,8 @@ use serde_json::{Value, json as value};
 use crate::program::{json, lines, object};
 use crate::{on_file, workshop};
 
-/// Options, where `run.json` tells of them, and what it says there; the weights are others than without them.
+/// Options, and the field of `run.json` that records them with its value. The resulting weights differ from those
+/// without the options.
 #[test]
 fn every_option_is_in_run_json_and_changes_the_run() {
     let rows: [(&str, &str, Value); 10] = [
@@ -25,7 +26,7 @@ fn every_option_is_in_run_json_and_changes_the_run() {
     let directory = workshop();
     let at = directory.path();
     let films = fs::read_to_string(at.join("films.tsv")).unwrap();
-    // A second label that only every eighth text has.
+    // A second label, which only every eighth text has.
     let row = |(number, line): (usize, &str)| match number {
         0 => format!("{line}\tother\n"),
         _ => format!("{line}\t{}\n", if number.is_multiple_of(8) { "rare" } else { "usual" }),

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::program::{command, fail, json, objects, succeed, success};
 use crate::workshop;
 
-/// Puts a file of `tests/golden/parquet` into a directory.
+/// Copies a file from `tests/golden/parquet` to a directory.
 fn bring(name: &str, at: &Path) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/parquet").join(name);
     fs::copy(path, at.join(name)).unwrap();

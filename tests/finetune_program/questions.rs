@@ -1,4 +1,4 @@
-//! Question files as people have them, named after what broke.
+//! Question files as found in practice. Each test is named after what used to fail.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use crate::{on_file, workshop};
 
 const TASK: &str = "--task question-answering --epochs 20 --max-seq-len 16 --doc-stride 4";
 
-/// Questions about one text, of which every second one has no answer; `flag` writes `is_impossible`.
+/// Questions about one text, every second one without an answer; `flag` adds `is_impossible`.
 fn half_impossible(flag: bool) -> String {
     let question = |i: usize| {
         let mut entry = match i % 2 {
@@ -25,7 +25,7 @@ fn half_impossible(flag: bool) -> String {
     value!({"data": [{"paragraphs": [{"context": "a bad film .", "qas": qas}]}]}).to_string()
 }
 
-/// Reported: without `is_impossible`, questions without answers were learned as if all had one.
+/// Reported bug: without `is_impossible`, questions without an answer were learned as if they had one.
 #[test]
 fn no_answers_make_a_question_impossible_with_and_without_the_flag() {
     let directory = workshop();
@@ -40,8 +40,8 @@ fn no_answers_make_a_question_impossible_with_and_without_the_flag() {
     assert_eq!(trained[0], trained[1]);
 }
 
-/// Reported: for a model from elsewhere, `evaluate` counted "no answer" at a threshold of 0 and wrote answers without
-/// one.
+/// Reported bug: for a third-party model, `evaluate` counted "no answer" at a threshold of 0, yet wrote answers without
+/// a threshold.
 #[test]
 fn metrics_and_predictions_are_one_decision() {
     let directory = workshop();
@@ -60,7 +60,7 @@ fn metrics_and_predictions_are_one_decision() {
     }
 }
 
-/// Reported: a text without pieces gave a threshold of 1.7e38, and the model never said "none" again.
+/// Reported bug: a text without WordPieces gave a threshold of 1.7e38, and the model never answered "none" again.
 #[test]
 fn an_empty_text_has_no_part_in_the_threshold() {
     let directory = workshop();
@@ -82,7 +82,7 @@ fn an_empty_text_has_no_part_in_the_threshold() {
     }
 }
 
-/// Reported: one wrong `answer_start` kept `predict` from answering anything, and training from learning anything.
+/// Reported bug: a single wrong `answer_start` made `predict` and training fail.
 #[test]
 fn a_wrong_answer_start_is_passed_over_in_training_alone() {
     let directory = workshop();
@@ -107,7 +107,7 @@ fn object_of_run(at: &std::path::Path) -> Value {
     crate::program::object(at.join("answers/run.json"))
 }
 
-/// Reported: files without ids, with numbers as ids, with null as a title or a flag, and flat exports were refused.
+/// Reported bug: files without ids, with numeric ids, with a null title or flag, and flat exports were rejected.
 #[test]
 fn question_files_of_other_tools_are_read() {
     let directory = workshop();

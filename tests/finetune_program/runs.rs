@@ -19,11 +19,11 @@ fn the_same_seed_gives_the_same_bytes_and_resuming_changes_none() {
     let before = weights("a");
     succeed(&train("a", &format!("{options} --resume")), at);
     assert!(before == weights("a"), "resuming a finished run changed it");
-    // From the checkpoint before a damaged one.
+    // Resumes from the checkpoint before a damaged one.
     let checkpoints = fs::read_dir(at.join("a/checkpoints")).unwrap();
     let newest = checkpoints.map(|entry| entry.unwrap().path()).max().unwrap();
     fs::write(newest.join("model.safetensors"), "no").unwrap();
-    // Without its model the run is not finished. It has its own settings.
+    // Without its model, the run is not finished. It keeps its own settings.
     fs::remove_file(at.join("a/model.safetensors")).unwrap();
     let output = run("train --resume -o a --quiet", at);
     let message = text(&output.stderr);
@@ -47,7 +47,7 @@ fn a_finished_run_keeps_no_checkpoints_and_a_refused_one_writes_nothing() {
     assert!(message.contains("learning_rate = 0.00001") || message.contains("learning_rate = 1e-5"), "{message}");
     assert!(message.contains("epochs = 3") && message.contains("epochs = 8"), "{message}");
     assert!(fs::read(at.join("run/run.json")).unwrap() == before);
-    // Nothing is pretrained for a directory without a run.
+    // A directory without a run does not start the built-in sample.
     let message = fail("train --resume -o nowhere", at, 1);
     assert!(message.contains("nowhere: found no run to resume"), "{message}");
     assert!(!at.join("runs").exists() && !at.join("nowhere").exists());
@@ -78,7 +78,7 @@ fn features_adapters_weights_and_seeds() {
         tensors.tensor("bert.encoder.layer.0.output.dense.weight").unwrap().data().to_vec()
     };
     let original = encoder(&at.join("model/model.safetensors"));
-    // (options, does the encoder change?)
+    // (options, whether the encoder changes)
     let cases = [
         ("frozen", "--freeze encoder --lr 3e-2 --epochs 30", false),
         ("embeddings", "--freeze embeddings --epochs 8", true),
@@ -120,7 +120,7 @@ fn the_report_shows_what_happened_and_can_be_written_again() {
     assert!(fail("report --run nowhere", at, 1).contains("nowhere"));
 }
 
-/// The figures of the test file were told once, on the terminal, and are kept.
+/// Regression test: the metrics of the test file were only printed on the terminal; they are recorded now.
 #[test]
 fn test_figures_are_in_the_record_and_the_report() {
     let directory = workshop();
@@ -130,7 +130,7 @@ fn test_figures_are_in_the_record_and_the_report() {
     assert_eq!(object(at.join("run/evaluation.json"))["test"], summary["test"]);
     let page = fs::read_to_string(at.join("run/report.html")).unwrap();
     assert!(page.contains("Test examples") && page.contains("f1 of good"), "{page}");
-    // Without an evaluation, too.
+    // Also without an evaluation.
     let alone = "train --model model --train films.tsv --test films.tsv --eval-share 0 --epochs 2 --max-seq-len 12";
     let summary = json(&format!("{alone} --device flex --quiet --json -o alone"), at);
     let record = object(at.join("alone/evaluation.json"));
@@ -142,7 +142,7 @@ fn test_figures_are_in_the_record_and_the_report() {
 fn a_run_ends_with_what_to_do_next() {
     let directory = workshop();
     let at = directory.path();
-    // A third class whose texts mostly have another one.
+    // A third class, most of whose texts also occur with another class.
     let films = fs::read_to_string(at.join("films.tsv")).unwrap();
     fs::write(at.join("films.tsv"), films + &"a good film\trare\n".repeat(2)).unwrap();
     let options = "--model model --train films.tsv --eval films.tsv --epochs 8 --lr 3e-3 --device flex";

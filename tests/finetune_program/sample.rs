@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use crate::program::{json, object, run, success, text};
 use crate::workshop;
 
-/// Runs the program in a directory; gives the accuracies from the pretrained model and from random weights.
+/// Runs the program in a directory. Returns the accuracies from the pretrained model and from random weights.
 fn accuracies(line: &str, at: &Path) -> (f64, f64) {
     let output = run(line, at);
     let stdout = success(&output);
@@ -30,7 +30,7 @@ fn an_epoch_on_the_sample_from_the_model_that_pretraining_left() {
     assert!((0.0..=1.0).contains(&pretrained) && (0.0..=1.0).contains(&random));
     let settings = &object(at.join("runs/finetune/run.json"))["settings"];
     assert_eq!((&settings["batch_size"], &settings["learning_rate"]), (&16.into(), &3e-4.into()));
-    // Its own directory is written anew, and the answers are one object.
+    // The sample's own directory is overwritten, and the output is a single object.
     let summary = json("--epochs 1 --json --quiet", at);
     assert!(summary["eval"]["accuracy"].is_f64() && summary["random_weights"]["accuracy"].is_f64(), "{summary}");
 }

@@ -1,4 +1,4 @@
-//! Sentence embeddings: directories of sentence-transformers, similarity, search, ranking, training.
+//! Sentence embeddings: sentence-transformers directories, similarity, search, ranking, training.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,8 +13,8 @@ fn golden(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/sentence-transformers").join(path)
 }
 
-/// A directory with the golden encoder as `mean` (plain), the same as `cls` of sentence-transformers (normalized, six
-/// tokens, prompts), a cross-encoder as `cross`, and a corpus.
+/// A directory with the golden encoder as `mean` (plain) and as `cls` (a sentence-transformers directory: normalized,
+/// six tokens, prompts), a cross-encoder as `cross`, and a corpus.
 fn library() -> TempDir {
     let directory = TempDir::new().unwrap();
     for (model, name) in [("encoder", "mean"), ("encoder", "cls"), ("cross-encoder", "cross")] {
@@ -61,7 +61,7 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
-/// The numbers and scores of hits.
+/// The indices and scores of hits.
 fn hits(line: &Value) -> Vec<(usize, f64)> {
     let hit = |hit: &Value| (hit["index"].as_u64().unwrap() as usize, hit["score"].as_f64().unwrap());
     line["hits"].as_array().unwrap().iter().map(hit).collect()
@@ -138,7 +138,7 @@ fn search_is_exact_with_and_without_vectors() {
             );
         }
     }
-    // The same text has the same score, and the first of the two comes first.
+    // Equal texts have equal scores, and the first one comes first.
     let same = json("search --model mean --corpus corpus.txt --query 'the cat sleeps' --json --quiet", at);
     assert_eq!(hits(&same)[..2].iter().map(|hit| hit.0).collect::<Vec<_>>(), [0, 4], "{same}");
     assert!((hits(&same)[0].1 - 1.0).abs() < 1e-6 && hits(&same)[0].1 == hits(&same)[1].1 && same.get("row").is_none());
@@ -201,7 +201,7 @@ fn a_cross_encoder_ranks_texts_and_hits() {
     let some = objects(&succeed("rank --model cross --query 'a cat' 'the river' 'a dog' --top-k 1 --json --quiet", at));
     assert!(some.len() == 1 && some[0].get("row").is_none(), "{some:?}");
 
-    // Ten candidates for each hit: here the whole corpus.
+    // Ten candidates per hit: in this case, the whole corpus.
     let reranked =
         json("search --model mean --corpus corpus.txt --query 'a cat' --top-k 3 --rerank cross --json --quiet", at);
     for (hit, line) in hits(&reranked).iter().zip(&ranked) {
@@ -218,7 +218,7 @@ fn a_cross_encoder_ranks_texts_and_hits() {
     fail("rank --model mean --query a b", at, 1);
 }
 
-/// Words as questions, and what belongs to each.
+/// Words as questions, each with the texts that belong to it.
 fn pairs(at: &Path) {
     let answers = [
         ("good", "a film", "a book"),
@@ -271,7 +271,7 @@ fn pairs_are_learned_and_the_run_is_a_directory_of_sentence_transformers() {
     assert_eq!(found["hits"][0]["text"], "book film", "{found}");
     let message = fail("predict --model run good --quiet", at, 1);
     assert!(message.contains("use `embed`, `similarity` or `search`"), "{message}");
-    // Trained further, with negatives, low-rank adapters, several seeds.
+    // Training continues with negatives, low-rank adapters, and several seeds.
     let more = "--epochs 2 --negative wrong --lora 2 --seeds 2 --early-stop 1";
     let summary = json(&train("more", more).replace("--model model", "--model run"), at);
     assert!(summary["best_seed"].is_number() && at.join("more/1_Pooling/config.json").exists(), "{summary}");
@@ -297,7 +297,7 @@ fn mini_batches_have_the_gradients_of_the_whole_batch() {
     assert_eq!(whole.len(), 8);
     for output in ["one", "three"] {
         for (step, (found, expected)) in steps(output).iter().zip(&whole).enumerate() {
-            // Later steps start from weights that rounding has moved apart.
+            // By later steps, the weights have diverged by rounding errors.
             let bound = if step == 0 { 1e-5 } else { 1e-3 };
             let close = |a: f64, b: f64| (a / b - 1.0).abs() < bound;
             assert!(close(found.0, expected.0) && close(found.1, expected.1), "{output}: {found:?} {expected:?}");
@@ -321,7 +321,7 @@ fn scores_of_pairs_are_learned() {
         (&summary["eval"]["spearman"], &summary["eval"]["pearson"])
     );
     assert!(lines(at.join("p.jsonl"))[0]["similarity"].is_number());
-    // A directory from elsewhere can be judged, by scores or by pairs.
+    // A third-party directory can be evaluated, with scores or with pairs.
     fs::remove_file(at.join("run/finetune.json")).unwrap();
     let metrics = json("evaluate --model run --data scores.tsv --text a --text-pair b --json --quiet", at);
     assert!(metrics["recall_at_10"].is_number(), "{metrics}");
@@ -330,7 +330,7 @@ fn scores_of_pairs_are_learned() {
     assert_eq!(metrics["pearson"], summary["eval"]["pearson"], "{metrics}");
 }
 
-/// Evaluators of sentence-transformers on the same pairs.
+/// Compares with the evaluators of sentence-transformers on the same pairs.
 #[test]
 fn metrics_are_those_of_sentence_transformers() {
     let directory = library();

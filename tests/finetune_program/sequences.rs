@@ -43,7 +43,7 @@ fn a_trained_head_is_used_on_other_tables_and_goes_on_learning() {
     let directory = workshop();
     let at = directory.path();
     json(&train("run", "--batch-size 8 --max-seq-len 12"), at);
-    // Another table, with other columns and with the numbers of the labels instead of their names.
+    // Another table, with different columns, and with label indices instead of names.
     fs::write(at.join("other.csv"), "y,review\n1,a good film\n0,a bad film\n0,a poor book\n").unwrap();
     let elsewhere = "evaluate --model run --data other.csv --text review --label y --json --quiet";
     let metrics = json(elsewhere, at);
@@ -57,7 +57,7 @@ fn a_trained_head_is_used_on_other_tables_and_goes_on_learning() {
     let answers = objects(&succeed("predict --model run --input bare.csv --no-header --text 2 --json --quiet", at));
     assert_eq!((&answers[0]["label"], &answers[1]["label"]), (&"good".into(), &"bad".into()));
 
-    // The head goes on learning what it learned, whatever the order of its labels; one for other labels does not.
+    // The head continues to learn, regardless of the order of its labels; a head for other labels is replaced.
     let onward = |output: &str| {
         let data = "train --model run --train films.tsv --eval films.tsv --lr 0 --epochs 1";
         run(&format!("{data} --device flex --seed 43 --json -o {output}"), at)
@@ -71,7 +71,7 @@ fn a_trained_head_is_used_on_other_tables_and_goes_on_learning() {
     assert!(accuracy(&other) < 1.0);
 }
 
-/// Whether the second text is "film", whatever the first one is about.
+/// Whether the second text is "film", regardless of the first one.
 #[test]
 fn pairs_of_texts() {
     let directory = workshop();
@@ -126,7 +126,7 @@ fn regression_and_multi_label() {
     let loss = summary["eval"]["loss"].as_f64().unwrap();
     assert!(loss > 0.0 && loss < 0.3, "{summary}");
 
-    // A column for each label: one that no training text has is a label all the same.
+    // With a column for each label, a label that no training text has is still a label.
     let rows = "a good film,1,0\na bad film,0,0\n".repeat(4);
     fs::write(at.join("flags.csv"), format!("text,good,rare\n{rows}")).unwrap();
     json(&on_file("flags.csv", "flags", "--task multi-label --label good,rare --epochs 1"), at);

@@ -1,4 +1,4 @@
-//! Which file is a table, which column is the text, and which line is a header.
+//! Which files are tables, which column is the text, and which lines are headers.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use serde_json::json as value;
 use crate::program::{fail, in_row, json, objects, run, succeed, success, text};
 use crate::{on_file, workshop};
 
-/// Reported: a table called .txt gave an answer for its header, and the columns of training were not looked at.
+/// Reported bug: a table named .txt gave an answer for its header, and the columns of training were ignored.
 #[test]
 fn a_table_called_txt_means_the_same_to_every_command() {
     let directory = workshop();
@@ -28,7 +28,7 @@ fn a_table_called_txt_means_the_same_to_every_command() {
     assert!(message.contains("sms.txt:1: found 2 fields with tabs between") && message.contains("--text"), "{message}");
 }
 
-/// Reported: the header of a table was taken for a row, and a row for the header.
+/// Reported bug: the header of a table was read as a row, and a row as the header.
 #[test]
 fn a_line_that_may_be_a_header_is_shown() {
     let directory = workshop();
@@ -51,7 +51,7 @@ fn a_line_that_may_be_a_header_is_shown() {
     assert!(warning.contains("named.tsv:1: read as a row, though it looks like a header"), "{warning}");
 }
 
-/// Reported: after training without a header, a `text` in JSON was not found, and a header was answered.
+/// Reported bug: after training without a header, `text` in JSON was not found, and a header was answered.
 #[test]
 fn text_is_a_second_guess_for_the_column_of_training() {
     let directory = workshop();
@@ -72,7 +72,7 @@ fn text_is_a_second_guess_for_the_column_of_training() {
     }
 }
 
-/// Reported: a table in .tsv was read as CoNLL columns, although its column was named.
+/// Reported bug: a table in .tsv was read as CoNLL columns, although its column was named.
 #[test]
 fn a_column_that_is_named_is_tagged() {
     let directory = workshop();
@@ -91,7 +91,7 @@ fn a_column_that_is_named_is_tagged() {
         let words: Vec<_> = answers.iter().map(|answer| answer["words"].clone()).collect();
         assert_eq!(words, [value!(["a", "film"]), value!(["poor", "book"])], "{file}");
     }
-    // The usual name in a header is understood; tagged words are not taken for a table, nor for lines of text.
+    // The usual column name in a header is recognized; tagged words are not mistaken for a table or for lines of text.
     let usual = objects(&succeed("predict --model tags --input t.tsv --json --quiet", at));
     assert_eq!(usual[0]["words"], value!(["a", "good"]));
     for file in ["words.tsv", "words.txt"] {
@@ -105,7 +105,7 @@ fn a_column_that_is_named_is_tagged() {
     assert!(message.contains("--text"), "{message}");
 }
 
-/// Reported: a file with the line ends of an old Mac was one line.
+/// Reported bug: a file with classic Mac OS line ends was read as one line.
 #[test]
 fn a_file_with_old_mac_line_ends_has_all_its_rows() {
     let directory = workshop();

@@ -1,4 +1,4 @@
-//! Tagging schemes beyond IOB2, from training to prediction.
+//! Tagging schemes other than IOB2, from training to prediction.
 
 use std::fs;
 
@@ -7,7 +7,8 @@ use serde_json::{Value, json as value};
 use crate::program::{json, object, run, success, text};
 use crate::{on_file, workshop};
 
-/// Reported: the middle of BMES was lost, every entity became two, and tags were learned that no file has.
+/// Reported bug: the middle tags of BMES were lost, every entity was split in two, and tags were learned that occur in
+/// no file.
 #[test]
 fn every_scheme_is_learned_and_answered_with_its_own_tags() {
     let directory = workshop();
@@ -40,7 +41,7 @@ fn every_scheme_is_learned_and_answered_with_its_own_tags() {
     }
 }
 
-/// The labels of a trained model, given other names in `config.json`; what `predict` says on stderr.
+/// A trained model's labels are renamed in `config.json`; `predict` reports on stderr those that follow no scheme.
 #[test]
 fn labels_that_follow_no_scheme_are_named_on_stderr() {
     let directory = workshop();
@@ -70,7 +71,7 @@ fn labels_that_follow_no_scheme_are_named_on_stderr() {
     }
 }
 
-/// Reported: `0` for `O` became a type of entity without a word.
+/// Reported bug: `0` for `O` became an entity type without words.
 #[test]
 fn a_zero_for_the_letter_o_is_warned_of() {
     let directory = workshop();
@@ -81,7 +82,8 @@ fn a_zero_for_the_letter_o_is_warned_of() {
     assert!(text(&output.stderr).contains("the tag `0` is the digit"), "{}", text(&output.stderr));
 }
 
-/// Reported: IOB2 with a stray `I` was taken for IOB1 and converted, so that the accuracy was another than seqeval's.
+/// Reported bug: IOB2 with a stray `I` was mistaken for IOB1 and converted, so that the accuracy differed from
+/// seqeval's.
 #[test]
 fn tags_are_compared_as_they_stand() {
     let directory = workshop();

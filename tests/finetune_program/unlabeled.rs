@@ -1,4 +1,4 @@
-//! Rows without a gold label, and metrics without a value.
+//! Rows without a gold label, and undefined metrics.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::program::{json, object, run, success, text};
 use crate::{on_file, workshop};
 
-/// Reported: SNLI's `-` and -1 were learned as a fourth class.
+/// Reported bug: SNLI's `-` and -1 were learned as a fourth class.
 #[test]
 fn rows_without_a_gold_label_are_left_out_of_training_and_evaluation() {
     let directory = workshop();
@@ -52,7 +52,7 @@ fn minus_one_is_a_value_or_a_class_where_it_must_be() {
     assert_eq!(object(at.join("sign/run.json"))["labels"], serde_json::json!(["-1", "0", "1"]));
 }
 
-/// Reported: with one held-out row the correlation is undefined, and the first of three epochs was kept.
+/// Reported bug: with one held-out row the correlation is undefined, and the first of three epochs was kept.
 #[test]
 fn an_undefined_metric_leaves_the_choice_to_the_loss() {
     let directory = workshop();

@@ -1,8 +1,8 @@
-//! The wanted columns of a table, row by row, whatever the table is written in.
+//! Reads selected columns of a table row by row, independently of the file format.
 //!
-//! `.csv` and `.tsv` have their columns' names in a header, or have no header and are addressed by number; `.jsonl` has
-//! one object per line and its keys are the columns. A cell is a [`serde_json::Value`]: text in the first two, anything
-//! in the third. Rows are read one at a time.
+//! Columns of `.csv` and `.tsv` are named by a header or, without one, addressed by number; `.jsonl` has one object per
+//! line, whose keys are the columns. A cell is a [`serde_json::Value`]: a string in `.csv` and `.tsv`, any value in
+//! `.jsonl`. Rows are read one at a time.
 
 use std::{fmt, path::Path, sync::Arc};
 
@@ -19,17 +19,17 @@ use crate::warning::warn_once;
 /// How a user names a column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Column {
-    /// A name of the header; if the header lacks it and it is a number, that number.
+    /// A name in the header. If the header lacks it and it is a number, it means the column with that number.
     Name(String),
-    /// From 1.
+    /// A number, from 1.
     Number(usize),
 }
 
 impl Column {
-    /// Reads a command-line argument; without a header only a number makes sense.
+    /// Parses a command-line argument. Without a header, only a number is valid.
     ///
     /// # Errors
-    /// [`Error::Setting`] for a name, or 0, where there is no header.
+    /// [`Error::Setting`] for a name or 0 if there is no header.
     pub fn parse(argument: &str, header: bool) -> Result<Self> {
         if header {
             return Ok(Self::Name(argument.to_string()));
@@ -38,7 +38,7 @@ impl Column {
         number.index().map(|index| Self::Number(index + 1))
     }
 
-    /// The index, from 0, of a column that is a number.
+    /// The index of a numbered column, from 0.
     ///
     /// # Errors
     /// [`Error::Setting`] for a name, and for 0.
@@ -62,21 +62,21 @@ impl fmt::Display for Column {
     }
 }
 
-/// One row's wanted cells, in the order in which they were asked for.
+/// The selected cells of a row, in the order in which they were requested.
 pub struct Cells {
     /// The line on which the row starts, from 1.
     pub line: u64,
-    /// The cells; text unless the file is `.jsonl`.
+    /// The cells; strings unless the file is `.jsonl`.
     pub values: Vec<Value>,
     names: Arc<[String]>,
     path: Arc<Path>,
 }
 
 impl Cells {
-    /// The cell as text: a string as it is, a number or truth value as it is written, nothing as the empty text.
+    /// The cell as text: a string unchanged, a number or Boolean as written, null as the empty string.
     ///
     /// # Errors
-    /// [`Error::Line`] if it is a list or an object.
+    /// [`Error::Line`] if the cell is a list or an object.
     pub fn text(&self, index: usize) -> Result<String> {
         scalar(&self.values[index]).ok_or_else(|| self.error(index, "a list or an object", "text or a number"))
     }
@@ -86,13 +86,13 @@ impl Cells {
         &self.names[index]
     }
 
-    /// What is wrong with the cell.
+    /// Creates an error about the cell.
     pub fn error(&self, index: usize, found: impl fmt::Display, expected: impl Into<String>) -> Error {
         Error::line(&self.path, self.line, format!("{found} in column `{}`", self.names[index]), expected)
     }
 }
 
-/// The text of a value that is no list and no object.
+/// The text of a value, or `None` for a list or an object.
 pub fn scalar(value: &Value) -> Option<String> {
     match value {
         Value::Null => Some(String::new()),
@@ -102,12 +102,12 @@ pub fn scalar(value: &Value) -> Option<String> {
     }
 }
 
-/// The rows of a table, cut down to some columns. A table without any row is an error.
+/// Iterates over the rows of a table, restricted to some columns. A table without rows is an error.
 pub struct Table {
     path: Arc<Path>,
     names: Arc<[String]>,
     source: Source,
-    /// Receives the number of each row and the cells that are carried along.
+    /// Receives the number of each row and the cells to keep.
     keep: Option<Keep>,
     skip_short: bool,
     read: u64,
@@ -119,22 +119,22 @@ enum Source {
     Json { lines: Lines, columns: ColumnSource },
 }
 
-/// Where in a record the wanted columns are.
+/// The positions of the selected columns in a record.
 struct Delimited {
     records: Records,
-    /// The first record, where it is no header.
+    /// The first record, unless it is a header.
     first: Option<Record>,
     positions: Vec<usize>,
     width: usize,
 }
 
 impl Table {
-    /// Opens a `.csv`, `.tsv`, `.jsonl` or `.parquet` file and finds the columns in its header. The first line of the standard
-    /// input, or of a file with an unknown extension, tells JSON lines from fields with tabs between.
+    /// Opens a `.csv`, `.tsv`, `.jsonl` or `.parquet` file and finds the columns in its header. For standard input or a
+    /// file with an unknown extension, the first line decides between JSON lines and tab-separated fields.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::File`] for another format or an empty file; [`Error::Line`] for a column that the
-    /// header lacks (the message lists those it has).
+    /// [`Error::Io`]; [`Error::File`] for any other format or an empty file; [`Error::Line`] for a column that is not
+    /// in the header (the message lists those that are).
     pub fn open(input: impl Into<Input>, columns: &[Column], header: bool, source: ColumnSource) -> Result<Self> {
         const EXPECTED: &str = "`.csv`, `.tsv`, `.txt` (tabs) or `.jsonl`, each also `.gz` or `.zst`, or `.parquet`";
         let input = input.into();
@@ -144,7 +144,7 @@ impl Table {
         let mut lines = input.lines()?;
         let dialect = match input.format.or_else(|| lines.sniff()) {
             Some(Format::Csv) => Some(Dialect::Csv),
-            // SICK's files are tables with tabs, too.
+            // SICK's `.txt` files are tab-separated tables, too.
             Some(Format::Tsv | Format::Text) => Some(Dialect::Tsv),
             Some(Format::JsonLines | Format::Parquet) => None,
             _ => return Err(input.error(EXPECTED)),
@@ -155,7 +155,7 @@ impl Table {
             let rows = Source::Json { lines, columns: source };
             return Ok(Self { keep: input.keep, ..Self::new(&path, names, rows) });
         };
-        // The columns to carry along are the last ones.
+        // The columns to keep come last.
         let kept = input.keep.iter().flat_map(|keep| &keep.columns).map(|name| Column::parse(name, header));
         let columns = columns.iter().cloned().map(Ok).chain(kept).collect::<Result<Vec<Column>>>()?;
         let mut records = Records { lines, dialect };
@@ -193,18 +193,18 @@ impl Table {
         Self { path: path.into(), names, source, keep: None, skip_short: false, read: 0, skipped: 0 }
     }
 
-    /// Passes over rows with too few fields instead of refusing them: GLUE's own readers drop such rows of QQP.
+    /// Skips rows with too few fields instead of rejecting them: GLUE's own readers drop such rows of QQP.
     pub fn skip_short_rows(mut self, skip: bool) -> Self {
         self.skip_short = skip;
         self
     }
 
-    /// The number of rows passed over so far.
+    /// The number of rows skipped so far.
     pub fn skipped(&self) -> u64 {
         self.skipped
     }
 
-    /// The line and the wanted values of the next row, or `None` at the end.
+    /// The line number and the selected values of the next row, or `None` at the end.
     fn next_row(&mut self) -> Result<Option<(u64, Vec<Value>)>> {
         match &mut self.source {
             Source::Json { lines, columns } => {
@@ -259,8 +259,8 @@ impl Delimited {
         }
     }
 
-    /// The wanted fields, if the record has as many as it should. A TSV record may have more, as some of GLUE's do; a
-    /// CSV record with more most likely has a text with a comma and without quotation marks.
+    /// The selected fields, if the record has the right number of fields. A TSV record may have more, as some of GLUE's
+    /// do; a CSV record with more most likely contains an unquoted text with a comma.
     fn values(&self, record: Record, path: &Path) -> Result<Vec<Value>> {
         let found = record.fields.len();
         let (wrong, expected) = match self.records.dialect {
@@ -271,16 +271,16 @@ impl Delimited {
             let (found, expected) = (format!("{found} field(s)"), format!("{} ({expected})", self.width));
             return Err(Error::line(path, record.line, found, expected));
         }
-        // Cloned, since one column may be asked for twice.
+        // Cloned, since the same column may be requested twice.
         let field = |&position: &usize| Value::String(record.fields[position].clone());
         Ok(self.positions.iter().map(field).collect())
     }
 }
 
-/// The object that a line of JSON is.
+/// Parses a line of JSON that must be an object.
 ///
 /// # Errors
-/// [`Error::Line`] if it is none.
+/// [`Error::Line`] if the line is not an object.
 pub fn json_object(line: &Line, path: &Path) -> Result<Map<String, Value>> {
     serde_json::from_str(&line.text)
         .map_err(|error| Error::line(path, line.number, json_reason(&error), "one JSON object per line"))
@@ -307,7 +307,8 @@ fn json_values(
     names.iter().enumerate().map(value).collect()
 }
 
-/// What is wrong with a line of JSON. Its column is kept; the line that serde counts is always 1 here.
+/// Describes what is wrong with a line of JSON. The column is kept; serde's line number is dropped, since it is always
+/// 1 here.
 pub fn json_reason(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let reason = text.split(" at line ").next().unwrap_or_default();

@@ -1,17 +1,18 @@
-//! Records of separated values: CSV (RFC 4180: quoted fields may hold commas, quotation marks and newlines) and TSV as
-//! GLUE writes it (a tab always ends a field, a newline always ends a record, a quotation mark is a character).
+//! Reads records of separated values: CSV (RFC 4180: quoted fields may contain commas, quotation marks and newlines)
+//! and TSV as written by GLUE (a tab always ends a field, a newline always ends a record, a quotation mark is an
+//! ordinary character).
 //!
-//! Records carry the line on which they start, and a quotation mark that is never closed is an error there, not a last
-//! field as large as the rest of the file: that is why they are read here.
+//! This reader exists because records must carry the line on which they start, and a quotation mark that is never
+//! closed must be an error there, rather than a last field as large as the rest of the file.
 
 use bert_model::{Error, Result};
 
 use crate::lines::Lines;
 
-/// No honest record is longer; one that reaches this has a quoted field that was never closed.
+/// Maximum length of a record, in bytes. A longer one has a quoted field that was never closed.
 const MAX_RECORD_BYTES: usize = 16 << 20;
 
-/// How fields are told apart.
+/// How fields are separated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
     /// Fields separated by commas, with quotation marks (RFC 4180).
@@ -29,7 +30,7 @@ pub struct Record {
     pub fields: Vec<String>,
 }
 
-/// The records of a file; empty lines are passed over.
+/// Iterates over the records of a file; empty lines are skipped.
 pub struct Records {
     /// The lines of the file.
     pub lines: Lines,
@@ -85,7 +86,7 @@ impl Iterator for Records {
     }
 }
 
-/// A CSV record in the making.
+/// A CSV record under construction.
 #[derive(Default)]
 struct CsvFields {
     done: Vec<String>,
@@ -100,7 +101,7 @@ impl CsvFields {
             match character {
                 '"' if self.quoted && characters.next_if_eq(&'"').is_some() => self.current.push('"'),
                 '"' if self.quoted => self.quoted = false,
-                // Only at its start does a quotation mark quote a field: `5" pipe` is text.
+                // A quotation mark quotes a field only at its start: `5" pipe` is text.
                 '"' if self.current.is_empty() => self.quoted = true,
                 ',' if !self.quoted => self.finish_field(),
                 other => self.current.push(other),
@@ -143,7 +144,7 @@ mod tests {
         assert_eq!(lines, [1, 3, 6]);
     }
 
-    /// Quoted fields that are closed and opened again in every line are one record, which must not grow without end.
+    /// Quoted fields that are closed and reopened on every line form one record, which must not grow without limit.
     #[test]
     fn a_record_has_a_bound() {
         let line = format!("\",{},\"\n", "a".repeat(1 << 20));

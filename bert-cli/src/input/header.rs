@@ -1,5 +1,5 @@
-//! Which field of a table is which column: by the names of a header, by numbers, or by a second guess. What is guessed
-//! is said on stderr.
+//! Maps columns to the fields of a table: by the names in a header, by number, or by a fallback, which is reported on
+//! stderr.
 
 use std::path::Path;
 
@@ -11,25 +11,25 @@ use super::kind::{FileKind, Format, Input};
 use super::table::TableOptions;
 use crate::warning::warn_once;
 
-/// The usual name of the text column.
+/// The default name of the text column.
 pub const TEXT: &str = "text";
 
-/// How much of a line a warning shows, in characters.
+/// Maximum number of characters of a line to show in a warning.
 const SHOWN: usize = 80;
 
-/// Who named the columns, which decides what is done where a file lacks them.
+/// Where the column names come from. This decides what happens if a file lacks a column.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ColumnSource {
-    /// Nobody: they are the usual ones.
+    /// The defaults.
     #[default]
     Usual,
-    /// The training run of the model. `text` is a second guess for the text, which is always the first column.
+    /// The training run of the model. `text` is the fallback for the text column, which is always the first one.
     Remembered,
-    /// The command line: no other column will do.
+    /// The command line: no other column is acceptable.
     Given,
 }
 
-/// Where the columns are in a table's records.
+/// The positions of the columns in the records of a table.
 pub(super) struct Located {
     /// The index of each column.
     pub positions: Vec<usize>,
@@ -37,10 +37,10 @@ pub(super) struct Located {
     pub is_header: bool,
 }
 
-/// Finds the columns by the first record of a table; `header` is whether that names them.
+/// Finds the columns by the first record of a table; `header` says whether that record names them.
 ///
 /// # Errors
-/// [`Error::Line`] for a column that the header lacks; [`Error::Setting`] for a name where there is no header.
+/// [`Error::Line`] for a column that is not in the header; [`Error::Setting`] for a name if there is no header.
 pub(super) fn locate(
     path: &Path,
     first: &Record,
@@ -84,16 +84,17 @@ pub(super) fn locate(
     Ok(Located { positions, is_header: true })
 }
 
-/// The warning for a file whose text is not in the column where training found it.
+/// The warning for a file that lacks the text column of the training run.
 pub(super) fn second_guess(path: &Path, column: &Column) -> String {
     format!("{}: there is no column `{column}`, as in training; `{TEXT}` is read", path.display())
 }
 
-/// Whether a file called `.txt` is a table with tabs rather than a text, or the pair of texts that `options` ask for,
-/// on each line: its first line has tabs, and the columns are there. Other files and pipes are not looked at.
+/// Whether a `.txt` file is a tab-separated table, rather than one text (or the pair of texts that `options` ask for)
+/// per line: its first line contains tabs, and the columns exist. Returns false for other files and for pipes, without
+/// reading them.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Line`] if the first line is neither, or `options` name a column and there are no tabs.
+/// [`Error::Io`]; [`Error::Line`] if the first line is neither, or if `options` name a column and the line has no tabs.
 pub(super) fn is_table(input: &Input, options: &TableOptions) -> Result<bool> {
     let is_text = !input.is_stdin() && FileKind::of(&input.path).format == Some(Format::Text) && input.path.is_file();
     let Some(first) = is_text.then(|| input.lines()?.next().transpose()).transpose()?.flatten() else {
@@ -124,8 +125,8 @@ pub(super) fn is_table(input: &Input, options: &TableOptions) -> Result<bool> {
 }
 
 impl TableOptions {
-    /// Whether the first line of a file has fields with tabs between them, of which one is the name of the text column.
-    /// Pipes are not looked at.
+    /// Whether the first line of a file has tab-separated fields, one of which is the name of the text column. Returns
+    /// false for pipes, without reading them.
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be read.
@@ -139,8 +140,8 @@ impl TableOptions {
     }
 }
 
-/// Whether a record looks like the names of columns: at least two words, all different, each of letters, digits and
-/// `_ - #`, and with a letter.
+/// Whether a record looks like a header: at least two distinct words, each made of letters, digits and `_ - #`, with at
+/// least one letter.
 fn is_like_a_header(names: &[&str]) -> bool {
     let is_name = |name: &&str| {
         name.chars().all(|character| character.is_alphanumeric() || "_-#".contains(character))
@@ -154,14 +155,14 @@ fn shown(record: &Record) -> String {
     excerpt(&record.fields.join("\t"))
 }
 
-/// The beginning of a line, quoted, with its tabs visible.
+/// The beginning of a line, quoted, with tabs made visible.
 fn excerpt(line: &str) -> String {
     let start: String = line.chars().take(SHOWN).collect();
     let more = if start.len() < line.len() { "…" } else { "" };
     format!("{start:?}{more}")
 }
 
-/// A list of names for a message.
+/// Formats a list of names for a message.
 pub(super) fn quoted(names: &[&str]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
@@ -182,7 +183,7 @@ mod tests {
         TableOptions { text_pair: pair.map(column), header, source, ..TableOptions::texts(column(text)) }
     }
 
-    /// The texts of a file, those of a pair with `|` between, or the message without the directory.
+    /// Reads the texts of a file, pairs joined by `|`, or returns the error message without the directory.
     fn read(file: &str, content: &str, options: &TableOptions) -> std::result::Result<Vec<String>, String> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(file);
@@ -198,8 +199,8 @@ mod tests {
 
     use ColumnSource::{Given, Remembered, Usual};
 
-    /// Reported: a table with tabs called .txt gave one answer too many, and the columns of training were not looked
-    /// at.
+    /// Reported bug: a tab-separated table named .txt gave one answer too many, and the columns of training were
+    /// ignored.
     #[test]
     fn a_txt_file_with_the_columns_of_training_is_a_table() {
         let table = "id\tone\ttwo\n1\ta\tb\n2\tc\td\n";
@@ -240,8 +241,8 @@ mod tests {
         assert!(!is_table(&named, &options("text", None, true, Given)).unwrap(), "lines were asked for");
     }
 
-    /// Reported: after training without a header, the header of another table was answered, and `text` in JSON was not
-    /// found.
+    /// Reported bug: after training without a header, the header of another table was answered, and `text` in JSON was
+    /// not found.
     #[test]
     fn text_is_a_second_guess_for_the_column_of_training() {
         let headless = options("2", None, false, Remembered);

@@ -1,7 +1,7 @@
-//! Columns of the input that a command carries into its answers (`--keep`), and the number of each row.
+//! Copies input columns (`--keep`) and row numbers into a command's answers.
 //!
-//! A reader of rows passes them on the side, one [`KeptRow`] for each row and in the order of the rows, so that tasks
-//! need not know of columns that mean nothing to them.
+//! Readers send one [`KeptRow`] per row, in row order, over a separate channel, so that tasks need not know about
+//! columns that they do not use.
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -9,20 +9,20 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use bert_model::{Error, Result};
 use serde_json::{Map, Value};
 
-/// The columns to carry along, and the way to the receiver.
+/// The sending end: the columns to keep, and the channel for their cells.
 #[derive(Debug, Clone)]
 pub struct Keep {
-    /// Names of columns, or numbers from 1, in the order in which they were asked for.
+    /// Names of columns, or numbers from 1, in the order in which they were requested.
     pub columns: Vec<String>,
     rows: Sender<KeptRow>,
 }
 
-/// What an answer is told to its row by.
+/// The row that an answer belongs to: its number and the kept cells.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct KeptRow {
-    /// The number of the row, from 1; `None` for a text that was given as an argument.
+    /// The row number, from 1; `None` for a text given as an argument.
     pub row: Option<u64>,
-    /// The cells that are carried along, by the names of their columns.
+    /// The kept cells, by column name.
     pub cells: Map<String, Value>,
 }
 
@@ -34,7 +34,7 @@ pub struct KeptRows {
     taken: u64,
 }
 
-/// A [`Keep`] for these columns, and where its rows arrive.
+/// Creates a [`Keep`] for these columns, and the receiver of its rows.
 pub fn keep(columns: Vec<String>) -> (Keep, KeptRows) {
     let (sender, receiver) = channel();
     let has_columns = !columns.is_empty();
@@ -42,13 +42,13 @@ pub fn keep(columns: Vec<String>) -> (Keep, KeptRows) {
 }
 
 impl Keep {
-    /// Passes on the row with this number. Nothing happens if no one receives it.
+    /// Sends the kept cells of a row. Does nothing if the receiver was dropped.
     pub fn send(&self, row: u64, cells: Map<String, Value>) {
         let _ = self.rows.send(KeptRow { row: Some(row), cells });
     }
 
-    /// Passes on fields of a JSON object, which stands in line `line` of `path`. A field may be missing, but not in the
-    /// first row: there it is a mistake in the name.
+    /// Sends the kept fields of a JSON object in line `line` of `path`. A missing field is null, except in the first
+    /// row, where it means that the name is wrong.
     ///
     /// # Errors
     /// [`Error::Line`] if the first object lacks a field.
@@ -72,10 +72,10 @@ impl Keep {
 }
 
 impl KeptRows {
-    /// What was carried along for the next row, which must have been read.
+    /// Receives the kept cells of the next row, which must already have been read.
     ///
     /// # Errors
-    /// [`Error::Usage`] if columns were asked for and this kind of file has none.
+    /// [`Error::Usage`] if columns were requested from a kind of file that has none.
     pub fn next_row(&mut self) -> Result<KeptRow> {
         self.taken += 1;
         match self.rows.try_recv() {
@@ -89,8 +89,8 @@ impl KeptRows {
 }
 
 impl KeptRow {
-    /// An answer with its row and the cells that are carried along in front. A cell whose name the answer has already is
-    /// called `input_NAME`.
+    /// Puts the row number and the kept cells in front of an answer. A cell whose name the answer already uses becomes
+    /// `input_NAME`.
     pub fn with(&self, answer: Value) -> Value {
         let Value::Object(answer) = answer else { return answer };
         let mut line = Map::new();
@@ -105,8 +105,8 @@ impl KeptRow {
         Value::Object(line)
     }
 
-    /// A plain answer behind the cells that are carried along, with tabs between; a tab or line end within a cell becomes
-    /// a space.
+    /// Puts the kept cells in front of a plain answer, separated by tabs. Tabs and line breaks within a cell become
+    /// spaces.
     pub fn plain(&self, answer: &str) -> String {
         let cell = |value: &Value| match value {
             Value::String(text) => text.replace(['\t', '\n', '\r'], " "),

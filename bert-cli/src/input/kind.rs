@@ -1,4 +1,4 @@
-//! The format of a file, told by its name: the only place that looks at extensions.
+//! Determines the format of a file from its name. No other module inspects extensions.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use super::keep::{Keep, KeptRows, keep};
 use super::parquet::Parquet;
 use crate::lines::{Lines, STDIN};
 
-/// The format of a file. Those that texts and tables may have are the values of `--input-format`.
+/// A file format. Formats of texts and tables are the values of `--input-format`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// `.txt`: one text per line.
@@ -23,12 +23,12 @@ pub enum Format {
     /// `.jsonl`: one JSON value per line.
     #[value(name = "jsonl")]
     JsonLines,
-    /// `.parquet`: columns, compressed by themselves.
+    /// `.parquet`: columns with built-in compression.
     Parquet,
     /// `.json`: one JSON value.
     #[value(skip)]
     Json,
-    /// `.conllu`: CoNLL-U. Other CoNLL files have any name.
+    /// `.conllu`: CoNLL-U. Other CoNLL files may have any name.
     #[value(skip)]
     ConllU,
     /// `.npy`: a NumPy array.
@@ -51,14 +51,15 @@ pub enum Compression {
 /// The format and compression of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileKind {
-    /// `None` if the extension is not a known one.
+    /// The format; `None` if the extension is unknown.
     pub format: Option<Format>,
-    /// `None` if the file is not compressed.
+    /// The compression; `None` if the file is not compressed.
     pub compression: Option<Compression>,
 }
 
 impl FileKind {
-    /// Tells the kind by the extension, in upper or lower case; `.gz` and `.zst` stand after that of the format.
+    /// Determines the format and compression from the extensions, ignoring case; `.gz` or `.zst` follows the extension
+    /// of the format.
     ///
     /// ```
     /// use bert_cli::input::kind::{Compression, FileKind, Format};
@@ -91,17 +92,17 @@ impl FileKind {
 }
 
 impl Format {
-    /// Whether rows have columns that can be named.
+    /// Whether rows have named columns.
     pub fn has_columns(self) -> bool {
         matches!(self, Self::Tsv | Self::Csv | Self::JsonLines | Self::Parquet)
     }
 
-    /// Whether every row is an object with the names of its columns.
+    /// Whether every row is an object whose keys are the column names.
     pub fn has_objects(self) -> bool {
         matches!(self, Self::JsonLines | Self::Parquet)
     }
 
-    /// Whether the names of the columns stand in a first line, which may be missing.
+    /// Whether the first line may contain the column names.
     pub fn has_header(self) -> bool {
         matches!(self, Self::Tsv | Self::Csv)
     }
@@ -122,7 +123,7 @@ impl Format {
     }
 }
 
-/// What to do with a file that is neither lines of text nor a table, by its extension.
+/// How to convert files that contain neither lines of text nor a table, by extension.
 const CONVERSIONS: [(&[&str], &str); 4] = [
     (&["conll", "conllu", "bio", "iob", "iob2"], "words with tags are for `--task tagging`"),
     (
@@ -133,42 +134,42 @@ const CONVERSIONS: [(&[&str], &str); 4] = [
     (&["pdf", "doc", "docx", "odt", "html"], "save it as plain text"),
 ];
 
-/// A file of text, or the standard input, and how it is to be read.
+/// A text file or standard input, and how to read it.
 #[derive(Debug, Clone)]
 pub struct Input {
-    /// `-` is the standard input.
+    /// The path; `-` is standard input.
     pub path: PathBuf,
-    /// `None` for the standard input unless it is named, and for a file with an unknown extension.
+    /// The format. `None` for a file with an unknown extension, and for standard input unless a format was given.
     pub format: Option<Format>,
-    /// Receives the number of each row and the columns to carry along, from readers of rows.
+    /// Receives the number of each row and the columns to keep.
     pub keep: Option<Keep>,
 }
 
 impl Input {
-    /// Takes the format from the file's name.
+    /// Creates an input whose format is determined by the file's name.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         Self { format: FileKind::of(&path).format, path, keep: None }
     }
 
-    /// The same with this format, if one is named, whatever the file's name says.
+    /// Replaces the format if one is given, regardless of the file's name.
     pub fn in_format(self, format: Option<Format>) -> Self {
         Self { format: format.or(self.format), ..self }
     }
 
-    /// The same, and what it passes on beside each row: its number, and the cells of these columns.
+    /// Keeps these columns; also returns the receiver of row numbers and kept cells.
     pub fn keeping(self, columns: Vec<String>) -> (Self, KeptRows) {
         let (keep, rows) = keep(columns);
         (Self { keep: Some(keep), ..self }, rows)
     }
 
-    /// Its name in messages.
+    /// The name to show in messages.
     pub fn name(&self) -> PathBuf {
         if self.is_stdin() { STDIN.into() } else { self.path.clone() }
     }
 
-    /// The format of a table that its columns can be named in; `None` for lines of text. A file called `.txt` may be a
-    /// table if its first line has tabs.
+    /// The format if columns can be named, or `None` for lines of text. A `.txt` file may be a table if its first line
+    /// contains tabs.
     pub fn table_format(&self) -> Option<Format> {
         match self.format? {
             Format::Text if FileKind::of(&self.path).format == Some(Format::Text) && self.is_regular_file() => {
@@ -178,13 +179,13 @@ impl Input {
         }
     }
 
-    /// Whether it is a file that ends and never pauses, as opposed to a pipe or a terminal.
+    /// Whether this is a file that ends and never pauses, as opposed to a pipe or a terminal.
     pub fn is_regular_file(&self) -> bool {
         let path = if self.is_stdin() { Path::new("/dev/stdin") } else { &self.path };
         std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
     }
 
-    /// The error for a format that cannot be read here, with what can be done about it.
+    /// The error for a format that cannot be read here, suggesting how to convert it.
     pub fn error(&self, expected: &str) -> Error {
         if self.is_stdin() {
             return Error::file(
@@ -199,7 +200,7 @@ impl Input {
         }
     }
 
-    /// What to do with a file that is known to be neither lines of text nor a table.
+    /// How to convert a file that is known to contain neither lines of text nor a table.
     pub fn conversion(&self) -> Option<&'static str> {
         let name = self.path.to_string_lossy().to_lowercase();
         let name = name.strip_suffix(".gz").or(name.strip_suffix(".zst")).unwrap_or(&name);
@@ -207,15 +208,15 @@ impl Input {
         CONVERSIONS.iter().find(|(extensions, _)| extensions.contains(&extension)).map(|(_, advice)| *advice)
     }
 
-    /// Whether this is the standard input.
+    /// Whether this is standard input.
     pub fn is_stdin(&self) -> bool {
         self.path == Path::new("-")
     }
 
-    /// Opens it, decompressing on the way.
+    /// Opens the input for reading, decompressing it if necessary.
     ///
     /// # Errors
-    /// [`Error::Io`] if there is no such file or it may not be read.
+    /// [`Error::Io`] if the file does not exist or cannot be read.
     pub fn lines(&self) -> Result<Lines> {
         match self.format {
             Some(Format::Parquet) => Parquet::open(self)?.lines(),

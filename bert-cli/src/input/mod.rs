@@ -1,8 +1,9 @@
-//! Texts that the programs are asked about: `--input FILE` (`.txt`, `.jsonl`, `.csv`, `.tsv`, each also `.gz` and
-//! `.zst`; `.parquet`) or `-`, the standard input.
+//! Reads the input texts of the programs: `--input FILE` (`.txt`, `.jsonl`, `.csv`, `.tsv`, each also `.gz` and `.zst`;
+//! `.parquet`), or `-` for standard input.
 //!
-//! [`kind`] tells the format of a file; [`table`] reads rows of texts and labels, through [`columns`] and [`delimited`]
-//! and, like everything that reads text here, [`crate::lines`]; [`parquet`] reads columns. [`keep`] carries further columns into the answers.
+//! [`kind`] determines the format of a file; [`table`] reads rows of texts and labels, using [`columns`], [`delimited`]
+//! and, like everything here that reads text, [`crate::lines`]; [`parquet`] reads columnar files. [`keep`] copies
+//! additional columns into the answers.
 
 pub mod columns;
 pub mod delimited;
@@ -22,15 +23,15 @@ use self::kind::{Format, Input};
 use self::table::{Row, TableOptions, read_table};
 use crate::lines::Line;
 
-/// Texts, or pairs of them, read one at a time. Labels in a table are left alone, and every row is read: each has an
-/// answer.
+/// Reads texts, or pairs of texts, one at a time. Labels in a table are ignored, and no row is skipped, so every row
+/// gets an answer.
 ///
-/// Every line of `.txt` and of the standard input (unless it has another format) is a text, empty ones too, so that the
-/// answers are as many as the lines. If `options` ask for a pair, a tab separates its two texts there. A `.txt` file
-/// with tabs between the columns of `options` is a table.
+/// Every line of `.txt` and of standard input (unless it has another format) is a text, including empty lines, so that
+/// there are as many answers as lines. If `options` ask for a pair, a tab separates its two texts. A `.txt` file that
+/// contains the columns of `options`, separated by tabs, is a table.
 ///
 /// # Errors
-/// [`Error::File`] for another extension; those of [`Input::lines`] and [`read_table`]. Rows carry their own.
+/// [`Error::File`] for any other extension; those of [`Input::lines`] and [`read_table`]. Rows yield their own errors.
 pub fn read_inputs(
     input: impl Into<Input>,
     options: &TableOptions,
@@ -65,8 +66,8 @@ fn row(line: Line, pairs: bool, path: &Path) -> Result<Row> {
     Ok(Row { line: number, text: first.to_string(), pair: Some(second.to_string()), labels: Vec::new() })
 }
 
-/// The number of rows of a file of texts, for a display of progress; `None` if it cannot be known beforehand, because the
-/// input can be read only once, cannot be read at all, or has another format.
+/// The number of rows of a text file, for progress display. `None` if it cannot be known in advance: the input can be
+/// read only once or not at all, or has another format.
 pub fn count_rows(input: &Input, header: bool) -> Option<u64> {
     if input.is_stdin() || !input.is_regular_file() {
         return None;

@@ -1,7 +1,8 @@
-//! Texts with labels from a table: one text or a pair a row, with a class, a number, or any number of labels.
+//! Reads texts with labels from a table: each row has one text or a pair, and a class, a number, or any number of
+//! labels.
 //!
-//! The formats and their traps are [`super::columns`]'s; here cells become texts and labels. Multi-label data comes in
-//! three shapes: a JSON list, one cell with separators (`joy|surprise`), or a column of 0 and 1 for each label.
+//! [`super::columns`] handles the file formats; this module converts cells to texts and labels. Multi-label data comes
+//! in three forms: a JSON list, one cell with separators (`joy|surprise`), or a column of 0 and 1 for each label.
 
 use bert_model::{Error, Result};
 use serde_json::Value;
@@ -10,51 +11,52 @@ use super::columns::{Cells, Column, Table, scalar};
 use super::header::ColumnSource;
 use super::kind::Input;
 
-/// The separators tried in one cell, in this order, if none is given: the first that occurs splits it.
+/// The separators to try if none is given, in this order: the first one that occurs in the cell splits it.
 const SEPARATORS: [char; 3] = ['|', ';', ','];
 
 /// Which columns to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableOptions {
-    /// The text.
+    /// The column of the text.
     pub text: Column,
-    /// The second text of a pair.
+    /// The column of the second text of a pair.
     pub text_pair: Option<Column>,
-    /// `None` reads texts alone.
+    /// The labels; `None` reads texts only.
     pub label: Option<LabelColumns>,
-    /// Whether the first line names the columns; `.jsonl` has no use for it.
+    /// Whether the first line names the columns; ignored for `.jsonl`.
     pub header: bool,
-    /// Whether rows with too few fields are passed over (and counted) instead of refused.
+    /// Whether rows with too few fields are skipped (and counted) instead of rejected.
     pub skip_short_rows: bool,
-    /// Who named the columns.
+    /// Where the column names come from.
     pub source: ColumnSource,
 }
 
-/// Where a row's labels are.
+/// The columns that contain a row's labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LabelColumns {
     /// A class or a number.
     One(Column),
-    /// Any number of labels in one cell: a JSON list, or text with separators (`|`, else `;`, else `,` if not given).
+    /// Any number of labels in one cell: a JSON list, or text with separators (by default the first of `|`, `;` and `,`
+    /// that occurs).
     List {
-        /// The column of the cell.
+        /// The column of the labels.
         column: Column,
         /// The separator; `None` to detect it.
         separator: Option<char>,
     },
-    /// A column for each label with 1 (`true`) or 0 (`false`, empty); its name is the label.
+    /// One column per label, with 1 (`true`) or 0 (`false`, empty); the column's name is the label.
     Indicators(Vec<Column>),
 }
 
 impl TableOptions {
-    /// The texts of one column, by the names of a header.
+    /// Reads the texts of one column, named by a header.
     pub fn texts(text: Column) -> Self {
         Self { text, text_pair: None, label: None, header: true, skip_short_rows: false, source: ColumnSource::Usual }
     }
 }
 
 impl LabelColumns {
-    /// Reads `--label` of the multi-label task: one column, or a comma between one column for each label.
+    /// Parses `--label` of the multi-label task: one column, or several separated by commas, one for each label.
     ///
     /// # Errors
     /// Those of [`Column::parse`].
@@ -75,21 +77,21 @@ impl LabelColumns {
     }
 }
 
-/// One example as it stands in the file.
+/// An example as written in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// The line on which it starts, from 1.
+    /// The line on which the row starts, from 1.
     pub line: u64,
     /// The text.
     pub text: String,
     /// The second text, if pairs are read.
     pub pair: Option<String>,
-    /// At most one label for [`LabelColumns::One`] (none if the cell is empty), any number for the others, none if
-    /// labels are not read.
+    /// The labels: at most one for [`LabelColumns::One`] (none if the cell is empty), any number for the other
+    /// variants, none if labels are not read.
     pub labels: Vec<String>,
 }
 
-/// The rows of a table, read one at a time.
+/// Iterates over the rows of a table, reading one at a time.
 pub struct Rows {
     table: Table,
     options: TableOptions,
@@ -98,7 +100,7 @@ pub struct Rows {
 /// Opens a `.csv`, `.tsv` or `.jsonl` file, compressed or not, or a `.parquet` file.
 ///
 /// # Errors
-/// Those of [`Table::open`]. Rows carry their own: too few fields, malformed JSON, a label of the wrong form.
+/// Those of [`Table::open`]. A row yields an error for too few fields, malformed JSON, or a label of the wrong form.
 pub fn read_table(input: impl Into<Input>, options: &TableOptions) -> Result<Rows> {
     let labels = options.label.iter().flat_map(LabelColumns::columns);
     let columns: Vec<Column> = [&options.text].into_iter().chain(&options.text_pair).chain(labels).cloned().collect();
@@ -108,7 +110,7 @@ pub fn read_table(input: impl Into<Input>, options: &TableOptions) -> Result<Row
 }
 
 impl Rows {
-    /// The number of rows with too few fields that were passed over so far.
+    /// The number of rows with too few fields that were skipped so far.
     pub fn skipped(&self) -> u64 {
         self.table.skipped()
     }
@@ -152,7 +154,7 @@ fn listed_labels(cells: &Cells, index: usize, separator: Option<char>) -> Result
             list.and_then(|list| json_labels(&list)).unwrap_or_else(|| separated(&text, separator))
         }
     };
-    // A 0 or 1 for each label, with nothing that says which is which.
+    // A list of 0 and 1 for each label does not say which label is which.
     match labels.iter().enumerate().find(|(place, label)| labels[..*place].contains(label)) {
         Some((_, label)) => Err(cells.error(
             index,
@@ -180,8 +182,8 @@ fn list_error(cells: &Cells, index: usize) -> Error {
     cells.error(index, "something else", "a list of labels, or labels with `|` between them")
 }
 
-/// The columns with 1. One of −1 says that the row has no label (as in the test file of the toxic comments of Jigsaw);
-/// it is the only label then.
+/// The labels whose columns contain 1. A −1 marks a row without a label (as in the test file of Jigsaw's toxic
+/// comments); it is then returned as the only label.
 fn indicated_labels(cells: &Cells, first: usize, count: usize) -> Result<Vec<String>> {
     let mut labels = Vec::new();
     for index in first..first + count {
@@ -217,7 +219,7 @@ mod tests {
         read_table(&path, options)?.collect()
     }
 
-    /// What the reader says of a bad file, without its directory.
+    /// The reader's message about a bad file, without the directory.
     fn message(file: &str, content: &str, options: &TableOptions) -> String {
         let message = read(file, content, options).unwrap_err().to_string();
         message[message.find(file).unwrap_or_default()..].to_string()

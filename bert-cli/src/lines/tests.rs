@@ -1,10 +1,10 @@
-//! What a line is, and what is refused.
+//! Tests of line splitting, and of input that is rejected.
 
 use super::*;
 use flate2::write::GzEncoder;
 use std::io::Write;
 
-/// The lines of a file of this name and content, or the message of the first error.
+/// The lines of a file with this name and content, or the message of the first error.
 fn lines(name: &str, content: &[u8]) -> std::result::Result<Vec<String>, String> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join(name);
@@ -27,7 +27,7 @@ fn gzip(content: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// Incompressible lines, so that truncation hits data rather than the trailer.
+/// Incompressible lines, so that truncation removes data rather than the trailer.
 fn numbers() -> String {
     (0..50_000u32).map(|number| format!("{}\n", number.wrapping_mul(2_654_435_761))).collect()
 }

@@ -1,7 +1,7 @@
-//! Multiple choice (SWAG, COPA, CosmosQA): a text, optionally a second one such as a question, and several choices,
-//! exactly one of which is correct.
+//! Reads multiple-choice examples (SWAG, COPA, CosmosQA): a text, optionally a second one such as a question, and
+//! several choices, exactly one of which is correct.
 //!
-//! Choices are columns of their own, or a list in one column of a `.jsonl` file. For the file formats, see
+//! Choices have a column each, or a list in one column of a `.jsonl` file. For the file formats, see
 //! [`bert_cli::input::columns`].
 
 use bert_cli::input::columns::{Cells, Column, Table, scalar};
@@ -25,14 +25,14 @@ pub struct ChoiceOptions {
     pub label: Option<Column>,
     /// Whether the first line has column names; irrelevant for `.jsonl`.
     pub header: bool,
-    /// Who named the columns.
+    /// Where the column names come from.
     pub source: ColumnSource,
 }
 
 /// One multiple-choice example.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChoiceRow {
-    /// Line number of its start, from 1.
+    /// Line on which the row starts, from 1.
     pub line: u64,
     /// The text that the choices continue.
     pub text: String,
@@ -72,7 +72,7 @@ pub fn read_choices(
     Ok(Box::new(table.map(move |cells| layout.row(&cells?))))
 }
 
-/// Which cells of a row are text, pair, choices and label, in that order.
+/// The layout of a row's cells: text, pair, choices and label, in that order.
 #[derive(Clone, Copy)]
 struct Layout {
     has_pair: bool,
@@ -106,7 +106,7 @@ impl Layout {
         }
     }
 
-    /// The correct choice; `None` if the cell is empty or has one of the marks of a row without a label.
+    /// The correct choice; `None` if the cell is empty or contains a mark for unlabeled rows.
     fn label(self, cells: &Cells, count: usize) -> Result<Option<usize>> {
         let first = self.first_choice();
         let index = first + self.choices;

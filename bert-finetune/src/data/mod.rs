@@ -1,4 +1,4 @@
-//! Readers of labeled data, which return plain rows, before any tokenization.
+//! Readers of labeled data, which return plain rows without tokenizing them.
 //!
 //! | file | reads |
 //! |---|---|
@@ -8,7 +8,7 @@
 //! | [`conll`] | tagged words |
 //! | [`squad`] | questions about passages |
 //!
-//! Malformed input is an error that names file and line. A row without a gold label is read as such.
+//! Malformed input is an error that names the file and line. A row without a gold label is returned as unlabeled.
 
 pub mod choices;
 pub mod conll;
@@ -29,13 +29,13 @@ pub struct Files {
 }
 
 impl Files {
-    /// All files that there are, the training file first.
+    /// Iterates over the files of the run, the training file first.
     pub fn all(&self) -> impl Iterator<Item = &PathBuf> {
         [Some(&self.training), self.evaluation.as_ref(), self.test.as_ref()].into_iter().flatten()
     }
 }
 
-/// Whether a label says that the row has none: it is empty, `-` (SNLI and MNLI), or −1 (the `datasets` library).
+/// Whether a label marks an unlabeled row: it is empty, `-` (SNLI and MNLI), or −1 (the `datasets` library).
 pub fn is_unlabeled(label: &str) -> bool {
     matches!(label, "" | "-") || label.parse::<f64>() == Ok(-1.0)
 }

@@ -1,4 +1,5 @@
-//! Texts that belong together, or have a score of how well they do: a row of a table for each pair.
+//! Reads pairs of texts that belong together, or have a score of how well they match, from a table with one pair per
+//! row.
 
 use bert_cli::input::columns::{Cells, Column, Table};
 use bert_cli::input::header::ColumnSource;
@@ -12,29 +13,29 @@ pub struct PairOptions {
     pub text: Column,
     /// The second text.
     pub text_pair: Column,
-    /// Texts that do not belong to the first one.
+    /// Columns of negatives: texts that do not belong to the first one.
     pub negatives: Vec<Column>,
-    /// How well the two texts fit, as a number.
+    /// Column of a number that says how well the two texts match.
     pub score: Option<Column>,
     /// Whether the first line names the columns.
     pub header: bool,
-    /// Who named the columns.
+    /// Where the column names come from.
     pub source: ColumnSource,
 }
 
-/// A pair as it stands in the file.
+/// A pair as written in the file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PairRow {
-    /// The first text, the second one, and those that do not belong to the first.
+    /// The first text, the second one, and the negatives.
     pub texts: Vec<String>,
-    /// How well the first two fit; `None` if the row has no score, or scores are not read.
+    /// How well the first two texts match; `None` if the row has no score, or scores are not read.
     pub score: Option<f64>,
 }
 
 /// Reads all pairs of a `.csv`, `.tsv` or `.jsonl` file, compressed or not.
 ///
 /// # Errors
-/// Those of [`Table::open`]; a score that is no number.
+/// Those of [`Table::open`], and [`bert_model::Error::Line`] for a score that is not a number.
 pub fn read_pairs(input: &Input, options: &PairOptions) -> Result<Vec<PairRow>> {
     let texts = [&options.text, &options.text_pair].into_iter().chain(&options.negatives);
     let columns: Vec<Column> = texts.chain(&options.score).cloned().collect();

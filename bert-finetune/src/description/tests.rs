@@ -1,4 +1,4 @@
-//! What a model directory says of its head.
+//! Tests of what a model directory says about its head.
 
 use bert_model::ProblemType;
 use tempfile::TempDir;

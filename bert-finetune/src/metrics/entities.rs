@@ -1,8 +1,8 @@
 //! Entity-level scores, the metric of CoNLL-2003: an entity is correct if its first word, last word and type are.
 //!
-//! Counts as CoNLL's `conlleval` script (Tjong Kim Sang, 2000) and seqeval's default mode, which agree, and as
-//! seqeval's strict mode. Tags that mark no entities, such as parts of speech, are counted like `conlleval -r`: each
-//! word is an entity, so that F1 is the accuracy.
+//! Counts entities like CoNLL's `conlleval` script (Tjong Kim Sang, 2000) and seqeval's default mode, which agree, and
+//! like seqeval's strict mode. Tags that do not mark entities, such as parts of speech, are counted like
+//! `conlleval -r`: each word is an entity, so F1 equals the accuracy.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -28,7 +28,7 @@ pub struct EntityScores {
     pub accuracy: f64,
     /// Scores of each type.
     pub per_type: BTreeMap<String, ClassScores>,
-    /// The same over the entities whose tags follow the scheme to the letter; none for plain tags.
+    /// The same scores, restricted to entities whose tags strictly follow the scheme; `None` for plain tags.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strict: Option<StrictScores>,
     /// Number of sentences.
@@ -46,7 +46,7 @@ pub struct StrictScores {
     pub f1: f64,
 }
 
-/// Compares predicted with true tags of each sentence; `reader` reads both.
+/// Compares predicted with true tags of each sentence, both parsed by `reader`.
 pub fn entity_scores(gold: &[Vec<String>], predicted: &[Vec<String>], reader: &TagReader) -> EntityScores {
     let counts = match reader.marks_entities() {
         true => count(gold, predicted, |tags| reader.entities(tags)),
@@ -61,7 +61,7 @@ pub fn entity_scores(gold: &[Vec<String>], predicted: &[Vec<String>], reader: &T
     EntityScores { strict, ..scores }
 }
 
-/// Each word as an entity of its tag.
+/// Treats each word as an entity whose type is its tag.
 fn words(tags: &[String]) -> Vec<EntitySpan> {
     let word = |(index, tag): (usize, &String)| EntitySpan::new(tag.clone(), index, index + 1);
     tags.iter().enumerate().map(word).collect()
@@ -88,7 +88,7 @@ fn count(
     counts
 }
 
-/// Numbers of correct, predicted and true entities of a type.
+/// The numbers of correct, predicted and true entities of a type.
 #[derive(Clone, Copy, Default)]
 struct Counts {
     right: u64,
@@ -102,7 +102,7 @@ impl Counts {
     }
 }
 
-/// The scores of all types together.
+/// The micro-averaged scores over all types.
 fn micro(counts: &BTreeMap<String, Counts>) -> ClassScores {
     let sum = |part: fn(&Counts) -> u64| counts.values().map(part).sum();
     Counts { right: sum(|c| c.right), predicted: sum(|c| c.predicted), gold: sum(|c| c.gold) }.scores()
@@ -146,8 +146,8 @@ mod tests {
         }
     }
 
-    /// Reported: BMES, tags with the letter last or with `_`, and plain tags were not read as seqeval reads them, and
-    /// the accuracy of IOB2 with a stray `I` was another.
+    /// Reported bug: BMES, tags with the letter last or with `_`, and plain tags were not read like in seqeval, and the
+    /// accuracy of IOB2 with a stray `I` differed.
     #[test]
     fn every_scheme_in_every_notation_as_seqeval() {
         let cases: Vec<serde_json::Value> =

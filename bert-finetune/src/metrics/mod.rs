@@ -1,4 +1,4 @@
-//! Evaluation metrics, computed exactly like the tools behind the published figures.
+//! Evaluation metrics, computed exactly like the tools behind published results.
 //!
 //! | file | counts as |
 //! |---|---|

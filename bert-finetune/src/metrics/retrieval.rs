@@ -1,39 +1,40 @@
-//! Metrics of search: at which place of the ranking what is looked for stands, as sentence-transformers'
-//! `InformationRetrievalEvaluator` counts it.
+//! Retrieval metrics, computed from the rank of the correct documents like sentence-transformers'
+//! `InformationRetrievalEvaluator`.
 
 use std::collections::HashMap;
 
 use serde::Serialize;
 
-/// Hits that count.
+/// Number of hits that count.
 const DEPTH: usize = 10;
 
-/// How well questions find their answers. All are means over the questions, from 0 to 1.
+/// How well questions retrieve their answers. All scores are means over the questions, 0 to 1.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Retrieval {
-    /// Share of the questions whose first hit is an answer.
+    /// Fraction of questions whose first hit is an answer.
     pub accuracy_at_1: f64,
-    /// 1 / the place of the first answer among ten hits, 0 if there is none.
+    /// 1 / the rank of the first answer among the top ten hits, or 0 if there is none.
     pub mrr_at_10: f64,
-    /// Normalized discounted cumulative gain of ten hits.
+    /// Normalized discounted cumulative gain of the top ten hits.
     pub ndcg_at_10: f64,
-    /// Share of a question's answers that are among ten hits.
+    /// Fraction of a question's answers that are among the top ten hits.
     pub recall_at_10: f64,
 }
 
-/// Pairs of texts as questions to all second texts: equal texts are one question, or one document.
+/// Retrieval data made from pairs of texts: each first text is a question to all second texts. Equal texts are one
+/// question, or one document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Questions {
-    /// For each question, a pair whose first text it is.
+    /// For each question, the index of a pair whose first text it is.
     pub questions: Vec<usize>,
-    /// For each document, a pair whose second text it is.
+    /// For each document, the index of a pair whose second text it is.
     pub documents: Vec<usize>,
-    /// For each question the documents that answer it, by their places.
+    /// For each question, the indices of the documents that answer it.
     pub answers: Vec<Vec<usize>>,
 }
 
 impl Questions {
-    /// Of pairs, in their order.
+    /// Collects questions and documents from pairs, in order.
     pub fn of<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
         let mut found = Self { questions: Vec::new(), documents: Vec::new(), answers: Vec::new() };
         let (mut first, mut second): (HashMap<&str, usize>, HashMap<&str, usize>) = Default::default();
@@ -55,7 +56,8 @@ impl Questions {
     }
 }
 
-/// Compares hits (best first, of each question at least ten if there are as many documents) with the answers.
+/// Compares hits with the answers. Hits are ordered best first; each question must have at least ten, if there are as
+/// many documents.
 pub fn retrieval(hits: &[Vec<usize>], answers: &[Vec<usize>]) -> Retrieval {
     let each = |figure: &dyn Fn(&[bool], usize) -> f64| {
         let figures = hits.iter().zip(answers).map(|(hits, answers)| {

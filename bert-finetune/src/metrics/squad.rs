@@ -1,16 +1,16 @@
 //! Exact match and F1 of answers, computed like the official scripts of SQuAD v1.1 and v2.0.
 //!
-//! Both compare answers in lowercase, without ASCII punctuation, articles and extra whitespace. F1 is that of two bags
-//! of words. A prediction gets its best score over the annotated answers. Results are percentages, 0 to 100.
+//! Both scripts compare answers in lowercase, without ASCII punctuation, articles and extra whitespace. F1 compares two
+//! bags of words. A prediction gets its best score over the annotated answers. Results are percentages, 0 to 100.
 //!
-//! In v2.0 a question may be left unanswered. Whether it is, is decided before: this module only counts. It also
-//! computes the best threshold of the no-answer score, in BERT the difference score(null) − score(best span).
+//! In v2.0 a question may be left unanswered. That decision is made elsewhere; this module only counts. It also
+//! computes the best threshold of the no-answer score, which in BERT is the difference score(null) − score(best span).
 
 use std::collections::HashMap;
 
 use serde::Serialize;
 
-/// A predicted answer with the annotated ones.
+/// A predicted answer and the annotated ones.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PredictedAnswer<'a> {
     /// The best span, even where the question is left unanswered.
@@ -19,8 +19,8 @@ pub struct PredictedAnswer<'a> {
     pub is_unanswered: bool,
     /// The annotated answers; empty if the question has none.
     pub answers: Vec<&'a str>,
-    /// No-answer score: higher means that "no answer" is more likely; infinite where nothing can be an answer. Unused
-    /// in v1.1.
+    /// No-answer score: higher means that "no answer" is more likely; infinite if nothing can be an answer. Unused in
+    /// v1.1.
     pub no_answer_score: f64,
 }
 
@@ -38,12 +38,12 @@ pub struct SquadScores {
 /// The scores of SQuAD v2.0.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SquadV2Scores {
-    /// Over all questions, as they were answered.
+    /// Over all questions, as answered.
     #[serde(flatten)]
     pub all: SquadScores,
-    /// Over the questions that have an answer, as they were answered.
+    /// Over the questions that have an answer, as answered.
     pub has_answer: SquadScores,
-    /// Over the questions without an answer, as they were answered.
+    /// Over the questions without an answer, as answered.
     pub no_answer: SquadScores,
     /// The best exact match that any threshold achieves.
     pub best_exact_match: f64,
@@ -97,8 +97,8 @@ pub fn squad_v2(predicted: &[PredictedAnswer]) -> SquadV2Scores {
     }
 }
 
-/// The lowest no-answer score above `threshold`, or `threshold` + 2 if there is none. A text in which nothing can be an
-/// answer has no score to compare with.
+/// The lowest no-answer score above `threshold`, or `threshold` + 2 if there is none. Infinite scores, of texts in
+/// which nothing can be an answer, do not count.
 fn next_score(predicted: &[PredictedAnswer], threshold: f64) -> f64 {
     let scores = predicted.iter().map(|predicted| predicted.no_answer_score);
     let higher = scores.filter(|score| score.is_finite() && *score > threshold);

@@ -1,4 +1,4 @@
-//! All tasks in one place: from a model directory to the task that it is for.
+//! All tasks in one type: opens a model directory as the task that it was trained for.
 
 use std::path::Path;
 
@@ -18,17 +18,17 @@ use crate::description::Description;
 pub enum AnyTask {
     /// Classification, multi-label, regression.
     Sequence(SequenceTask),
-    /// Tags of words.
+    /// Tagging of words.
     Tagging(TaggingTask),
-    /// Answers to questions.
+    /// Question answering.
     QuestionAnswering(QuestionAnsweringTask),
-    /// Choices.
+    /// Multiple choice.
     MultipleChoice(MultipleChoiceTask),
-    /// Vectors of texts.
+    /// Sentence embeddings.
     Embedding(EmbeddingTask),
 }
 
-/// Runs the same generic code on a task of any kind.
+/// Evaluates the same generic code for a task of any kind.
 #[macro_export]
 macro_rules! for_task {
     ($any:expr, $task:ident => $body:expr) => {
@@ -42,7 +42,7 @@ macro_rules! for_task {
     };
 }
 
-/// The task of a fine-tuned model directory.
+/// Opens the task of a fine-tuned model directory.
 ///
 /// # Errors
 /// If the directory is not a fine-tuned model.
@@ -50,11 +50,11 @@ pub fn open_task(directory: &Path) -> Result<AnyTask> {
     open_task_for(directory, None, |description| description)
 }
 
-/// As [`open_task`], for files that may have other columns than the training file had, and with the `task` of a model
-/// whose configuration does not tell it.
+/// Like [`open_task`], for files whose columns may differ from those of the training file. `task` is used for a model
+/// whose configuration does not specify one.
 ///
 /// # Errors
-/// As [`open_task`], or if it is one for another task.
+/// As for [`open_task`], or if the model was trained for a different task.
 pub fn open_task_for(
     directory: &Path,
     task: Option<TaskKind>,

@@ -1,6 +1,7 @@
-//! The kinds of tasks, and what is known of each without a file.
+//! The kinds of tasks, and the facts about each that do not depend on a file.
 //!
-//! A task is a file beside this one and a line of [`REGISTRY`]; [`super::any`] depends on the types of all tasks.
+//! To add a task, add a module next to this one and a line to [`REGISTRY`]; [`super::any`] depends on the types of all
+//! tasks.
 
 use std::fmt;
 use std::ops::Deref;
@@ -29,49 +30,50 @@ pub static REGISTRY: [TaskKind; COUNT] = [
 
 const COUNT: usize = 7;
 
-/// What is known of a task without a file.
+/// The facts about a task that do not depend on a file.
 #[derive(Debug)]
 pub struct Facts {
-    /// Its name in `--task` and `finetune.json`.
+    /// The task's name in `--task` and `finetune.json`.
     pub name: &'static str,
     /// One line of help.
     pub about: &'static str,
-    /// The class in transformers that has the head.
+    /// The transformers class with this head.
     pub architecture: &'static str,
-    /// Its name in `config.json`, if it has one there.
+    /// The head's `problem_type` in `config.json`, if it has one.
     pub problem_type: Option<ProblemType>,
     /// The default metric for selecting the best epoch.
     pub main_metric: &'static str,
-    /// The metric that selects the best epoch where files have labels, if that is another one.
+    /// The metric that selects the best epoch if files have labels, if it differs from `main_metric`.
     pub labeled_metric: Option<&'static str>,
-    /// The metrics that can select the best epoch; of all of them, higher is better.
+    /// The metrics that can select the best epoch; for all of them, higher is better.
     pub metrics: &'static [&'static str],
-    /// The default for the longest sequence, in tokens.
+    /// The default maximum sequence length, in tokens.
     pub max_seq_len: usize,
-    /// The usual columns of the text and of a second one.
+    /// The default columns of the text and of a second text.
     pub columns: (&'static str, Option<&'static str>),
-    /// The usual column of the label; `None` if files have none.
+    /// The default column of the label; `None` if files have none.
     pub label: Option<&'static str>,
     /// Whether the model always reads two texts.
     pub reads_pairs: bool,
     /// Whether labeled files are tables whose columns can be named.
     pub reads_tables: bool,
-    /// Long names of the options that this task has a use for, among those that only some tasks have.
+    /// Long names of the options that apply to this task, among those that apply to some tasks only.
     pub options: &'static [&'static str],
-    /// Checks that the names of the columns are valid, whether or not a file has them.
+    /// Checks that the column names are valid, whether or not a file has them.
     pub check_columns: fn(&Description) -> Result<()>,
-    /// Learns the labels of a run's files; for tags their scheme, for questions whether some have no answer.
+    /// Learns the labels from a run's files; for tagging also the scheme, for question answering whether some questions
+    /// have no answer.
     pub learn_labels: fn(&mut Description, &Files) -> Result<Vec<String>>,
-    /// Makes the task from its labels.
+    /// Creates the task, given its labels.
     pub open: fn(&Description, Vec<String>, &Tokenizer) -> Result<AnyTask>,
 }
 
-/// A task of the [`REGISTRY`], known by its name.
+/// A task of the [`REGISTRY`], identified by its name.
 #[derive(Clone, Copy)]
 pub struct TaskKind(pub(crate) &'static Facts);
 
 impl TaskKind {
-    /// The kind of task of a model's head, by its configuration; `None` if it is none of these.
+    /// The task of a model's head according to its configuration; `None` if there is no such task.
     pub fn of_head(config: &BertConfig) -> Option<Self> {
         let architecture = config.architectures.iter().flatten().next()?;
         let problem = config.head_problem();
@@ -83,12 +85,12 @@ impl TaskKind {
 }
 
 impl TaskKind {
-    /// The metric that decides unless another one is named.
+    /// The metric that selects the best epoch by default.
     pub fn usual_metric(&self, is_labeled: bool) -> &'static str {
         self.labeled_metric.filter(|_| is_labeled).unwrap_or(self.main_metric)
     }
 
-    /// Whether a pair of texts is read as one sequence, with a token type for each.
+    /// Whether a pair of texts is encoded as one sequence, with a token type for each text.
     pub fn joins_pairs(&self) -> bool {
         *self != Self(&embedding::EMBEDDING)
     }

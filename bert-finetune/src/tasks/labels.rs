@@ -1,4 +1,4 @@
-//! The labels of data files.
+//! Collects the labels of data files.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,14 +10,14 @@ use bert_model::{Error, Result};
 
 use crate::data::is_unlabeled;
 
-/// The index of a label; if all labels have names, a number is an index.
+/// The index of a label. If all labels have names, a number is taken as an index.
 pub(super) fn label_index(label: &str, labels: &[String]) -> Option<usize> {
     let is_named = || labels.iter().all(|label| label.parse::<f64>().is_err());
     let by_number = || label.parse().ok().filter(|&number| number < labels.len() && is_named());
     labels.iter().position(|known| known == label).or_else(by_number)
 }
 
-/// The classes of a training file, without the marks of rows that have no label.
+/// The classes of a training file, without labels that mark unlabeled rows.
 pub(super) fn classes(table: &TableOptions, training: &Path) -> Result<Vec<String>> {
     let rows: Vec<Row> = read_table(training, table)?.collect::<Result<_>>()?;
     let mut found = label_names(&rows);
@@ -31,7 +31,7 @@ pub(super) fn classes(table: &TableOptions, training: &Path) -> Result<Vec<Strin
         ));
     }
     Ok(match &table.label {
-        // A column by its name is a label, though no training text may have it.
+        // A named column is a label even if no training text has it.
         Some(LabelColumns::Indicators(columns)) => {
             let names: Vec<String> = columns.iter().map(Column::to_string).collect();
             found.retain(|label| names.contains(label) || !is_unlabeled(label));
@@ -41,8 +41,8 @@ pub(super) fn classes(table: &TableOptions, training: &Path) -> Result<Vec<Strin
     })
 }
 
-/// Whether a label is a mark of rows without one, to judge by the other labels: `-` unless there is a `+`, and −1
-/// beside names or beside 0, 1, 2 and so on; both only where two classes remain. −1, 0 and 1 are a scale.
+/// Whether a label marks unlabeled rows, judging by the other labels: `-` unless there is a `+`, and −1 alongside names
+/// or alongside 0, 1, 2 and so on; both only if at least two classes remain. −1, 0 and 1 form a scale.
 fn is_mark(label: &str, labels: &[String]) -> bool {
     let classes: Vec<&String> = labels.iter().filter(|other| !is_unlabeled(other)).collect();
     let values: Option<Vec<f64>> = classes.iter().map(|class| class.parse().ok()).collect();
@@ -58,7 +58,7 @@ fn is_mark(label: &str, labels: &[String]) -> bool {
     is_unlabeled(label) && is_missing && classes.len() > 1
 }
 
-/// The classes of a data file in a stable order: by value if all are numbers, else by their letters.
+/// The classes of a data file in a stable order: by value if all are numbers, else alphabetically.
 fn label_names(rows: &[Row]) -> Vec<String> {
     let names: BTreeSet<&String> = rows.iter().flat_map(|row| &row.labels).collect();
     let mut labels: Vec<String> = names.into_iter().cloned().collect();
@@ -70,7 +70,7 @@ fn label_names(rows: &[Row]) -> Vec<String> {
     labels
 }
 
-/// The labels of a training file, if there are at least `count`.
+/// Returns the labels of a training file if there are at least `count`, else an error.
 pub(super) fn at_least(count: usize, labels: Vec<String>, training: &Path) -> Result<Vec<String>> {
     if labels.len() >= count {
         return Ok(labels);
@@ -94,7 +94,7 @@ mod tests {
         assert_eq!(names(&["1.0", "1", "1.0", "0", "1"]), ["0", "1", "1.0"]);
     }
 
-    /// Reported: SNLI's rows without a gold label were learned as a fourth class.
+    /// Reported bug: SNLI's rows without a gold label were learned as a fourth class.
     #[test]
     fn a_mark_of_rows_without_a_label_is_no_class() {
         for (labels, marks) in [

@@ -1,8 +1,8 @@
-//! Tasks, one file for each: their labeled examples, loss and metrics. The conversion of texts to input and of scores
-//! to answers is the library's ([`bert_model::pipeline`]).
+//! Tasks, one module each: labeled examples, loss and metrics. The library converts texts to inputs and scores to
+//! answers ([`bert_model::pipeline`]).
 //!
-//! [`crate::train`], [`crate::predict`] and `evaluate` know tasks only through [`Task`]; [`kind`] has their names,
-//! [`any`] makes one of them from the description of a head.
+//! [`crate::train`], [`crate::predict`] and `evaluate` access tasks only through [`Task`]; [`kind`] lists their names,
+//! and [`any`] creates a task from the description of a head.
 
 pub mod any;
 pub mod embedding;
@@ -27,10 +27,10 @@ use serde_json::{Map, Value};
 
 use crate::report::Mistake;
 
-/// Examples, one at a time.
+/// Iterates over examples, reading one at a time.
 pub type Examples<E> = Box<dyn Iterator<Item = Result<E>> + Send>;
 
-/// What the command line gives for one example.
+/// The parts of an example given on the command line.
 #[derive(Debug, Clone, Default)]
 pub struct Query {
     /// The text; for a question, its context.
@@ -53,19 +53,19 @@ pub type OutputOf<T> = <<T as Task>::Processor as Processor>::Output;
 pub type OutputsOf<T> = Vec<Vec<OutputOf<T>>>;
 /// The answer to one example.
 pub type AnswerOf<T> = <<T as Task>::Processor as Processor>::Answer;
-/// An example without its label.
+/// The pipeline request for an example, without its label.
 pub type RequestOf<'a, T> = <<T as Task>::Processor as Processor>::Request<'a>;
 
-/// Why an example of a labeled file is left out.
+/// Why an example of a labeled file is not used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Defect {
-    /// It has no gold label: it is neither learned nor counted in metrics.
+    /// It has no gold label, so it is neither learned nor counted in metrics.
     Unlabeled,
-    /// Where its answer is in its text is not known: it counts in metrics, but cannot be learned.
+    /// The position of its answer in its text is unknown: it counts in metrics, but cannot be learned.
     Misplaced,
 }
 
-/// Leaves out the examples with one of these defects, and says on stderr how many.
+/// Removes the examples that have one of these defects, and reports their number on stderr.
 pub fn leave_out<T: Task>(task: &T, examples: &mut Vec<T::Example>, defects: &[Defect], path: &Path) {
     for defect in defects {
         let count = examples.len();
@@ -74,7 +74,7 @@ pub fn leave_out<T: Task>(task: &T, examples: &mut Vec<T::Example>, defects: &[D
     }
 }
 
-/// Says on stderr how many examples have a defect and are left out for it.
+/// Reports on stderr how many examples were left out because of a defect.
 pub fn warn_of(defect: Defect, count: usize, path: &Path) {
     let what = match defect {
         Defect::Unlabeled => "without a gold label left out",
@@ -85,34 +85,34 @@ pub fn warn_of(defect: Defect, count: usize, path: &Path) {
     }
 }
 
-/// A task that is learned from labeled examples.
+/// A task trained on labeled examples.
 pub trait Task: Clone + Send + Sync {
-    /// The text side of the pipeline of the trained model.
+    /// The text processing of the trained model's pipeline.
     type Processor: HeadProcessor + Clone;
     /// An example of a data file.
     type Example: Clone + Send + Sync + 'static;
     /// The expected output for one input.
     type Target: Send + Sync;
 
-    /// The text side of the pipeline.
+    /// Returns the text processing of the pipeline.
     fn processor(&self) -> &Self::Processor;
 
-    /// Reads labeled examples, those with a [`Defect`] too.
+    /// Reads labeled examples, including those with a [`Defect`].
     ///
     /// # Errors
-    /// If the file is invalid; the error names the place.
+    /// If the file is invalid; the error names the location.
     fn read(&self, input: &Input) -> Result<Vec<Self::Example>>;
 
-    /// Why an example that was read cannot be used, if it cannot.
+    /// Returns the defect of an example, if it has one.
     fn defect(&self, _example: &Self::Example) -> Option<Defect> {
         None
     }
 
-    /// Prepares for the evaluation of a head from elsewhere, whose settings are not known (whether a question may have
-    /// no answer), by the examples to evaluate.
+    /// Adapts the task to the examples to evaluate, if the settings of a third-party head are unknown (such as whether
+    /// a question may have no answer).
     fn prepare(&mut self, _examples: &[Self::Example]) {}
 
-    /// Reads labeled examples to judge a model by.
+    /// Reads labeled examples for evaluation.
     ///
     /// # Errors
     /// As [`Task::read`].
@@ -120,22 +120,22 @@ pub trait Task: Clone + Send + Sync {
         self.read(input)
     }
 
-    /// Reads examples without labels, one at a time, from a file or from the standard input.
+    /// Reads unlabeled examples, one at a time, from a file or from standard input.
     ///
     /// # Errors
-    /// If the file cannot be read, or not for this task; examples yield their own errors.
+    /// If the file cannot be read, or its format does not fit the task. An example may yield its own error.
     fn questions(&self, input: &Input) -> Result<Examples<Self::Example>>;
 
-    /// An example from the command line.
+    /// Creates an example from the command line.
     ///
     /// # Errors
-    /// If the options do not make an example.
+    /// If the options do not form an example of this task.
     fn question(&self, query: &Query) -> Result<Self::Example>;
 
-    /// The request to the pipeline for an example.
+    /// Returns the pipeline request for an example.
     fn request<'a>(&self, example: &'a Self::Example) -> RequestOf<'a, Self>;
 
-    /// The expected output for each of an example's inputs.
+    /// Returns the expected output for each of an example's inputs.
     fn targets(&self, example: &Self::Example, inputs: &[InputOf<Self>]) -> Vec<Self::Target>;
 
     /// Weights classes inversely to their frequency in the training examples.
@@ -146,20 +146,21 @@ pub trait Task: Clone + Send + Sync {
         Err(Error::Usage("--class-weights: only classification and tagging have classes to weigh".into()))
     }
 
-    /// Refuses to learn where nothing would.
+    /// Checks that training with this adaptation would change the loss.
     ///
     /// # Errors
-    /// If all that the loss depends on is frozen.
+    /// If everything that the loss depends on is frozen.
     fn check_adaptation(&self, _adaptation: Adaptation) -> Result<()> {
         Ok(())
     }
 
-    /// The loss, if that of an example depends on the others of its batch; then [`Task::loss`] is that of a batch alone.
+    /// Returns the joint loss, if the loss of an example depends on the others in its batch. [`Task::loss`] must then
+    /// equal it for a batch in one part.
     fn joint(&self) -> Option<&dyn JointLoss<Self>> {
         None
     }
 
-    /// The weighted number of loss terms of an input with this target, for instance of its labeled words.
+    /// The weighted number of loss terms of an input with this target, such as its number of labeled words.
     fn terms(&self, _target: &Self::Target) -> f64 {
         1.0
     }
@@ -173,13 +174,13 @@ pub trait Task: Clone + Send + Sync {
         targets: &[&Self::Target],
     ) -> Tensor<1>;
 
-    /// An answer as `predict --json` prints it.
+    /// Formats an answer as printed by `predict --json`.
     fn json(&self, answer: &AnswerOf<Self>) -> Value;
 
-    /// The texts of a labeled example, and as `expected` what should be said of it, for a file of predictions.
+    /// The texts of a labeled example and, as `expected`, its gold answer, for a file of predictions.
     fn labeled(&self, example: &Self::Example) -> Map<String, Value>;
 
-    /// The metrics of the answers to all labeled examples, by their names in `evaluate --json`.
+    /// Computes the metrics of the answers to all labeled examples, with the names used in `evaluate --json`.
     fn metrics(
         &self,
         examples: &[Self::Example],
@@ -187,8 +188,8 @@ pub trait Task: Clone + Send + Sync {
         outputs: &[Vec<OutputOf<Self>>],
     ) -> Map<String, Value>;
 
-    /// Sets what is tuned on held-out examples (the threshold of "no answer") from their metrics. Returns whether
-    /// anything was set.
+    /// Tunes settings on held-out examples, given their metrics (the no-answer threshold). Returns whether anything was
+    /// changed.
     fn tune(&mut self, _metrics: &Map<String, Value>) -> bool {
         false
     }
@@ -204,12 +205,13 @@ pub trait Task: Clone + Send + Sync {
     /// The metric that selects the best epoch; higher is better.
     fn main_metric(&self) -> &'static str;
 
-    /// A model whose parameters are drawn from `seed`.
+    /// Creates a model whose parameters are initialized from `seed`.
     fn fresh_model(&self, config: &BertConfig, seed: u64, device: &Device) -> ModelOf<Self> {
         ModelOf::<Self>::init_seeded(config, seed, device)
     }
 
-    /// The model of a checkpoint; what the checkpoint lacks of pooler and head is drawn from `seed`.
+    /// Loads the model of a checkpoint. Parameters of the pooler and head that the checkpoint lacks are initialized
+    /// from `seed`.
     ///
     /// # Errors
     /// If a tensor of the encoder is missing or malformed.
@@ -226,7 +228,7 @@ pub trait Task: Clone + Send + Sync {
     /// Writes a model directory without `finetune.json`.
     ///
     /// # Errors
-    /// If it cannot be written.
+    /// If the directory cannot be written.
     fn save_model(
         &self,
         directory: &Path,
@@ -237,26 +239,26 @@ pub trait Task: Clone + Send + Sync {
         pretrained::save(directory, model, config, tokenizer)
     }
 
-    /// The task with the model that was saved.
+    /// Reads the task and the model that were saved.
     ///
     /// # Errors
-    /// If it cannot be read.
+    /// If they cannot be read.
     fn saved(&self, directory: &Path, device: &Device) -> Result<(Self, ModelOf<Self>)> {
         Ok((self.clone(), pretrained::load(directory, device)?.model))
     }
 }
 
-/// A loss that looks at all examples of a batch together, through a vector for each of their sequences.
+/// A loss that depends on all examples of a batch jointly, through a vector for each of their sequences.
 pub trait JointLoss<T: Task>: Sync {
-    /// The vectors `[S, W]` of the sequences of a part of a batch, from their hidden states `[S, T, H]`.
+    /// Computes the vectors `[S, W]` of the sequences in a part of a batch, from their hidden states `[S, T, H]`.
     fn vectors(&self, model: &ModelOf<T>, hidden: Tensor<3>, inputs: &[&InputOf<T>]) -> Tensor<2>;
 
-    /// The sum of the loss terms of a batch, shape `[1]`, from the vectors of all its sequences.
+    /// Computes the sum of the loss terms of a batch, shape `[1]`, from the vectors of all its sequences.
     fn loss(&self, vectors: Tensor<2>, targets: &[&T::Target]) -> Tensor<1>;
 }
 
-/// The weights of balanced classes: examples / (classes · examples of the class), as scikit-learn's "balanced";
-/// 1 for a class that has no example.
+/// The weights of balanced classes, like scikit-learn's "balanced": examples / (classes · examples of the class), or 1
+/// for a class without examples.
 fn balanced(classes: impl Iterator<Item = usize>, count: usize) -> Vec<f32> {
     let mut examples = vec![0_u32; count];
     classes.for_each(|class| examples[class] += 1);
@@ -265,12 +267,12 @@ fn balanced(classes: impl Iterator<Item = usize>, count: usize) -> Vec<f32> {
     examples.iter().map(weight).collect()
 }
 
-/// A class's weight; 1 if none are set.
+/// The weight of a class; 1 if no weights are set.
 fn weight_of(weights: &[f32], class: usize) -> f32 {
     weights.get(class).copied().unwrap_or(1.0)
 }
 
-/// The sum of losses `[N]`, each times the weight of its class.
+/// The sum of the losses `[N]`, each weighted by its class.
 fn weighted_sum(losses: Tensor<1>, weights: &[f32], classes: &[i32]) -> Tensor<1> {
     if weights.is_empty() {
         return losses.sum();

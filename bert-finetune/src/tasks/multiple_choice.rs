@@ -1,5 +1,5 @@
-//! The best of several continuations (paper, section 4.4): each is paired with the text and scored; softmax over
-//! the scores.
+//! Multiple choice (paper, section 4.4): each of several continuations is paired with the text and scored, followed by
+//! a softmax over the scores.
 
 use std::borrow::Cow;
 
@@ -17,7 +17,7 @@ use crate::description::Description;
 use crate::metrics::classification::classification;
 use crate::report::{Mistake, worst};
 
-/// The best of several continuations.
+/// The facts of the multiple-choice task.
 pub const MULTIPLE_CHOICE: Facts = Facts {
     name: "multiple-choice",
     about: "The best of several continuations",
@@ -54,7 +54,7 @@ fn columns(description: &Description) -> Result<ChoiceOptions> {
     })
 }
 
-/// The choice of the best among several texts.
+/// The multiple-choice task.
 #[derive(Debug, Clone)]
 pub struct MultipleChoiceTask {
     /// The columns of a table.

@@ -1,6 +1,7 @@
-//! The span of a text that answers a question (paper, sections 4.2 and 4.3; google-research/bert, `run_squad.py`).
+//! Question answering: finds the span of a text that answers a question (paper, sections 4.2 and 4.3;
+//! google-research/bert, `run_squad.py`).
 //!
-//! The target of a window without the answer is `[CLS]`.
+//! The target of a window that does not contain the answer is `[CLS]`.
 
 use bert_cli::input::kind::{Format, Input};
 use bert_cli::input::read_inputs;
@@ -22,7 +23,7 @@ use crate::description::Description;
 use crate::metrics::squad::{PredictedAnswer, normalize, squad_v1, squad_v2};
 use crate::report::{Mistake, worst};
 
-/// The span of a text that answers a question.
+/// The facts of the question-answering task.
 pub const QUESTION_ANSWERING: Facts = Facts {
     name: "question-answering",
     about: "The span of a text that answers a question",
@@ -51,7 +52,7 @@ fn open(description: &Description, _labels: Vec<String>, tokenizer: &Tokenizer) 
     }))
 }
 
-/// Learns whether some questions have no answer; the head has no labels.
+/// Determines whether some questions have no answer; the head has no labels.
 fn learn_labels(description: &mut Description, files: &Files) -> Result<Vec<String>> {
     for file in files.all() {
         if read_squad(file)?.iter().any(Question::is_impossible) {
@@ -61,15 +62,15 @@ fn learn_labels(description: &mut Description, files: &Files) -> Result<Vec<Stri
     Ok(Vec::new())
 }
 
-/// The threshold of "no answer" before it is tuned: the default of `run_squad.py`.
+/// The no-answer threshold before tuning: the default of `run_squad.py`.
 const UNTUNED: f64 = 0.0;
 
-/// Extractive question answering.
+/// The task of extractive question answering.
 #[derive(Debug, Clone)]
 pub struct QuestionAnsweringTask {
     /// The columns of questions and contexts in a table.
     pub columns: TableOptions,
-    /// Makes windows of texts, and answers from their scores.
+    /// Splits texts into windows, and converts their scores to answers.
     pub processor: QuestionProcessor,
 }
 
@@ -90,10 +91,10 @@ fn text_of(question: &Question, span: Option<AnswerSpan>) -> &str {
     CodePoints::new(&question.context).slice(&question.context, place.0, place.1)
 }
 
-/// A labeled question, its annotated answers, its windows and their scores.
+/// A labeled question with its annotated answers, its windows and their scores.
 type Labeled<'a> = (&'a Question, &'a [SquadAnswer], &'a [QuestionWindow], &'a [SpanScores]);
 
-/// The labeled ones among all questions.
+/// Selects the labeled questions.
 fn labeled<'a>(
     questions: &'a [Question],
     windows: &'a [Vec<QuestionWindow>],
@@ -106,7 +107,7 @@ fn labeled<'a>(
 }
 
 impl QuestionAnsweringTask {
-    /// The answer to a labeled question, to be compared with the annotated ones.
+    /// The answer to a labeled question, for comparison with the annotated ones.
     fn predicted<'a>(&self, (question, answers, windows, scores): Labeled<'a>) -> PredictedAnswer<'a> {
         let ranked = self.processor.rank(windows, scores);
         PredictedAnswer {
@@ -121,7 +122,8 @@ impl QuestionAnsweringTask {
 impl Task for QuestionAnsweringTask {
     type Processor = QuestionProcessor;
     type Example = Question;
-    /// Positions of the answer's first and last piece in the window; `[CLS]`, 0, if the answer is not all in it.
+    /// Positions of the answer's first and last WordPiece in the window; 0, `[CLS]`, if the window does not contain the
+    /// whole answer.
     type Target = (usize, usize);
 
     fn processor(&self) -> &QuestionProcessor {
@@ -145,7 +147,7 @@ impl Task for QuestionAnsweringTask {
         }
     }
 
-    /// SQuAD's `.json`, or else the columns of a table; in plain text a tab separates question and context.
+    /// Reads SQuAD's `.json`, or else the columns of a table; in plain text, a tab separates question and context.
     fn questions(&self, input: &Input) -> Result<Examples<Question>> {
         if input.format == Some(Format::Json) {
             return Ok(Box::new(read_squad(&input.path)?.into_iter().map(Ok)));
@@ -171,7 +173,7 @@ impl Task for QuestionAnsweringTask {
     }
 
     fn targets(&self, question: &Question, windows: &[QuestionWindow]) -> Vec<(usize, usize)> {
-        // The first and last pieces that the answer touches, in whichever windows they are.
+        // The first and last WordPieces that overlap the answer, whichever windows they are in.
         let span = question.first_place().and_then(|(from, to)| {
             let places = || windows.iter().flat_map(|window| window.pieces().zip(window.places()));
             let first = places().filter(|(_, place)| place.1 > from).map(|(piece, _)| piece).min()?;

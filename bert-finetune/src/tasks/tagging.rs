@@ -1,4 +1,4 @@
-//! A tag for every word (paper, section 5.3), predicted from its first WordPiece.
+//! Tagging: a tag for every word (paper, section 5.3), predicted from its first WordPiece.
 
 mod examples;
 
@@ -27,7 +27,7 @@ use crate::description::Description;
 use crate::metrics::entities::entity_scores;
 use crate::report::{Mistake, worst};
 
-/// A tag for every word.
+/// The facts of the tagging task.
 pub const TAGGING: Facts = Facts {
     name: "tagging",
     about: "A tag for every word",
@@ -65,7 +65,7 @@ fn columns(description: &Description) -> Result<ConllColumns> {
     Ok(ConllColumns { token: parse(&description.token_column)?, tag: parse(&description.tag_column)? })
 }
 
-/// The tags that occur in the files, as they stand there; their scheme goes into the description.
+/// Collects the tags in the files, as written; their scheme is set in the description.
 fn learn_labels(description: &mut Description, files: &Files) -> Result<Vec<String>> {
     let columns = columns(description)?;
     let mut sentences: Vec<Sentence> = Vec::new();
@@ -85,14 +85,14 @@ fn learn_labels(description: &mut Description, files: &Files) -> Result<Vec<Stri
     at_least(2, labels, &files.training)
 }
 
-/// Tagging of words.
+/// The tagging task.
 #[derive(Debug, Clone)]
 pub struct TaggingTask {
     /// The columns of a CoNLL file.
     pub columns: ConllColumns,
     /// The columns of a table of texts.
     pub texts: TableOptions,
-    /// The tags in the order of their indices, their scheme, and the windows of long texts.
+    /// Holds the tags in index order and their scheme, and splits long texts into windows.
     pub processor: TaggingProcessor,
     /// The weight of each tag; empty if all are 1.
     pub tag_weights: Vec<f32>,
@@ -107,7 +107,7 @@ impl TaggingTask {
 impl Task for TaggingTask {
     type Processor = TaggingProcessor;
     type Example = TaggedSentence;
-    /// The tag of each word that the window reads; `None` for a tag that the model does not have.
+    /// The tag of each word in the window; `None` for a tag that the model does not have.
     type Target = Vec<Option<usize>>;
 
     fn processor(&self) -> &TaggingProcessor {
@@ -129,8 +129,8 @@ impl Task for TaggingTask {
         Ok(sentences)
     }
 
-    /// Texts of a table if it is `.csv`, its column is named, or its header is found; CoNLL columns in any other file
-    /// but `.jsonl`, and in `.txt` only with tags.
+    /// Reads texts from a table if the file is `.csv`, its column is named, or its header contains the column; CoNLL
+    /// columns from any other file except `.jsonl`, and from `.txt` only if it has tags.
     fn questions(&self, input: &Input) -> Result<Examples<TaggedSentence>> {
         let is_given = self.texts.source == ColumnSource::Given;
         let is_text = input.format == Some(Format::Text) || input.format.is_none() && input.is_stdin();
@@ -184,7 +184,7 @@ impl Task for TaggingTask {
         windows: &[&TaggingWindow],
         tags: &[&Vec<Option<usize>>],
     ) -> Tensor<1> {
-        // Unknown tags occur in evaluation files only, whose loss is computed elsewhere.
+        // Unknown tags occur only in evaluation files, whose loss is computed elsewhere.
         let tags: Vec<i32> = tags.iter().flat_map(|tags| tags.iter().map(|tag| tag.unwrap_or(0) as i32)).collect();
         let logits = self.processor.logits(model, hidden, windows);
         let device = logits.device();

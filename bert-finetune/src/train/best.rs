@@ -1,20 +1,20 @@
-//! Which of two evaluations is better: of the epochs of a run, and of the runs with several seeds.
+//! Decides which of two evaluations is better: of the epochs of a run, and of the runs with several seeds.
 
 use std::cmp::Ordering;
 
 use serde_json::{Map, Value};
 
-/// Compares two evaluations by a metric of which more is better; `Greater` if the first one is better.
+/// Compares two evaluations by a metric for which higher is better; `Greater` means that the first one is better.
 ///
-/// The metric decides. An undefined one (a correlation of constants, say) is worse than any value, and the lower
-/// held-out loss decides between equals: a small held-out set has few different accuracies.
+/// An undefined metric (for instance, the correlation of constants) is worse than any value. Ties are broken by the
+/// lower held-out loss, because a small held-out set has few distinct accuracies.
 pub(super) fn compare(metric: &str, first: &Map<String, Value>, second: &Map<String, Value>) -> Ordering {
     let value = |metrics: &Map<String, Value>| number(metrics, metric).unwrap_or(f64::NEG_INFINITY);
     let loss = |metrics: &Map<String, Value>| number(metrics, "loss").unwrap_or(f64::INFINITY);
     value(first).total_cmp(&value(second)).then(loss(second).total_cmp(&loss(first)))
 }
 
-/// Whether an evaluation has a value of the metric.
+/// Whether the metric has a value in an evaluation.
 pub(super) fn is_defined(metric: &str, metrics: &Map<String, Value>) -> bool {
     number(metrics, metric).is_some()
 }
@@ -29,8 +29,8 @@ mod tests {
 
     use super::*;
 
-    /// Reported: with an undefined correlation the first epoch was kept, and a demonstration kept an epoch of the same
-    /// accuracy and a higher loss.
+    /// Reported bug: with an undefined correlation the first epoch was kept, and a demonstration kept an epoch with the
+    /// same accuracy and a higher loss.
     #[test]
     fn ties_and_undefined_metrics_go_to_the_lower_loss() {
         for (first, second, expected) in [

@@ -1,4 +1,4 @@
-//! Batches of training inputs, epoch after epoch.
+//! Draws batches of training inputs, epoch by epoch.
 
 use bert_model::{Error, Result};
 use bert_train::permutation::{Permutation, mix};
@@ -12,14 +12,14 @@ use crate::tasks::Task;
 /// Tag that keeps this random stream independent of the run's others.
 const ORDER: u64 = 22;
 
-/// Inputs trained on together, sorted by length, with the number of loss terms in them.
+/// A batch of inputs, sorted by length, with its number of loss terms.
 pub struct Batch<'a, T: Task> {
     pub items: Vec<Item<'a, T>>,
     pub terms: f64,
     pub(super) joint: Joint<'a, T>,
 }
 
-/// The next batch, as saved in checkpoints.
+/// The position of the next batch, as saved in checkpoints.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(super) struct EpochCursor {
     epoch: u64,
@@ -38,8 +38,8 @@ pub(super) struct EpochSource<'a, T: Task> {
 }
 
 impl<T: Task> EpochSource<'_, T> {
-    /// Draws the batches of an epoch at random. If they grouped inputs by length, words of short
-    /// sentences would have more weight.
+    /// Draws the batches of an epoch at random. Batches grouped by length would give more weight to the words of short
+    /// sentences.
     fn batches_of(&self, epoch: u64) -> Vec<Vec<usize>> {
         let count = self.items.len() as u64;
         let order = Permutation::new(count, mix(&[self.seed, ORDER, epoch]));

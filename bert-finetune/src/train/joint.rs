@@ -1,9 +1,10 @@
-//! Losses that look at a whole batch whose parts are computed by different workers, or piece after piece.
+//! Losses that depend on a whole batch, although its parts are computed by different workers, or piece by piece.
 //!
-//! Each part computes the vectors of its sequences. Where all of them meet, the loss of the whole batch and its gradient by
-//! the vectors are computed once; each part then goes on with the gradient of its own vectors (gradient caching, Gao et al.
-//! 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup"). With `--mini-batch`, vectors are
-//! computed twice: first without a graph, for all pieces, then with one, a piece at a time, under the same dropout.
+//! Each part computes the vectors of its sequences. Once all parts have done so, the loss of the whole batch and its
+//! gradient with respect to the vectors are computed once; each part then backpropagates the gradient of its own
+//! vectors (gradient caching, Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited
+//! Setup"). With `--mini-batch`, vectors are computed twice: first without a graph, for all pieces, then with a graph,
+//! one piece at a time, with the same dropout masks.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -11,27 +12,27 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::tasks::{JointLoss, Task};
 
-/// What a part of a batch knows of the others.
+/// How the loss of a part of a batch depends on the other parts.
 pub(super) enum Joint<'a, T: Task> {
-    /// Nothing, for its loss is its own.
+    /// It does not: the part has a loss of its own.
     Alone,
-    /// Where it meets them.
+    /// The part has yet to meet the others.
     Meeting(Member<'a, T>),
-    /// What the loss of the whole batch wants of its vectors.
+    /// The parts have met; this is the resulting gradient of the part's vectors.
     Met(Wanted),
 }
 
-/// The gradient of a loss by the vectors of a part.
+/// The gradient of the loss of the whole batch with respect to the vectors of a part.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Wanted {
-    /// A row for each vector.
+    /// One row per vector.
     pub gradient: Vec<f32>,
-    /// The part's share of the loss itself; one part has all of it.
+    /// The part's share of the loss itself; a single part holds all of it.
     pub loss: f32,
 }
 
 impl Wanted {
-    /// The same for consecutive pieces of the part, which have so many vectors each.
+    /// Splits this into consecutive pieces of the part, with `counts` vectors each.
     pub fn divide(self, counts: &[usize]) -> Vec<Self> {
         let width = self.gradient.len() / counts.iter().sum::<usize>().max(1);
         let (mut rest, mut loss) = (&self.gradient[..], self.loss);
@@ -43,7 +44,8 @@ impl Wanted {
         counts.iter().map(piece).collect()
     }
 
-    /// A scalar `[1]` whose value is the share of the loss, and whose gradient by `vectors` is what is wanted.
+    /// Returns a scalar `[1]` whose value is the part's share of the loss, and whose gradient with respect to `vectors`
+    /// is `gradient`.
     pub fn loss(self, vectors: Tensor<2>) -> Tensor<1> {
         let gradient = TensorData::new(self.gradient, vectors.dims());
         let gradient = Tensor::<2>::from_data(gradient, &vectors.device()).cast(vectors.dtype());
@@ -52,45 +54,45 @@ impl Wanted {
     }
 }
 
-/// Where the parts of one batch meet.
+/// The synchronization point of the parts of a batch.
 pub(super) struct Meeting<'a, T: Task> {
-    /// Of all examples of the batch, in the order of the parts.
+    /// The targets of all examples of the batch, in the order of the parts.
     targets: Vec<&'a T::Target>,
-    /// What the sum of the loss terms is divided by.
+    /// The divisor of the sum of the loss terms.
     terms: f64,
     state: Mutex<State>,
     changed: Condvar,
 }
 
 struct State {
-    /// The vectors of each part, once it has them.
+    /// The vectors of each part, once computed.
     vectors: Vec<Option<Vec<f32>>>,
-    /// What each part is to go on with, once all have come.
+    /// The gradient for each part, once all parts have arrived.
     wanted: Option<Vec<Wanted>>,
-    /// Whether a part will never come, since its worker panicked.
+    /// Whether a part will never arrive because its worker panicked.
     is_off: bool,
 }
 
-/// A part of a batch that is expected.
+/// One of the parts that a [`Meeting`] waits for.
 pub(super) struct Member<'a, T: Task> {
     meeting: Arc<Meeting<'a, T>>,
     part: usize,
 }
 
 impl<'a, T: Task> Meeting<'a, T> {
-    /// Of so many parts, all of which are at work at once.
+    /// Creates a meeting of `parts` parts, which must all be computed concurrently.
     pub fn of(parts: usize, targets: Vec<&'a T::Target>, terms: f64) -> Vec<Member<'a, T>> {
         let state = State { vectors: vec![None; parts], wanted: None, is_off: false };
         let meeting = Arc::new(Self { targets, terms, state: Mutex::new(state), changed: Condvar::new() });
         (0..parts).map(|part| Member { meeting: meeting.clone(), part }).collect()
     }
 
-    /// A part that panics ends the run; the others need not panic over the lock.
+    /// Ignores a poisoned lock: a part that panics ends the run anyway, so the others need not panic as well.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Computes the loss of the batch and its gradient.
+    /// Computes the loss of the batch and its gradient, divided among the parts.
     fn compute(&self, loss: &dyn JointLoss<T>, vectors: &[Vec<f32>], width: usize, device: &Device) -> Vec<Wanted> {
         let values = vectors.concat();
         let shape = [values.len() / width.max(1), width];
@@ -106,12 +108,13 @@ impl<'a, T: Task> Meeting<'a, T> {
 }
 
 impl<T: Task> Member<'_, T> {
-    /// Number of parts that meet.
+    /// The number of parts in the meeting.
     pub fn parts(&self) -> usize {
         self.meeting.lock().vectors.len()
     }
 
-    /// Brings the vectors of this part, `[S, W]`, and waits for the others; the last one to come computes.
+    /// Submits the vectors of this part, `[S, W]`, and waits for the other parts; the last one to arrive computes the
+    /// loss.
     pub fn meet(self, loss: &dyn JointLoss<T>, vectors: Vec<f32>, width: usize, device: &Device) -> Wanted {
         let count = vectors.len();
         let mut state = self.meeting.lock();
@@ -139,7 +142,7 @@ impl<T: Task> Member<'_, T> {
 impl<T: Task> Drop for Member<'_, T> {
     fn drop(&mut self) {
         let mut state = self.meeting.lock();
-        // Those that have met have no use for this; those that wait for a part that panicked do.
+        // This has no effect on parts that have met; parts that wait for one that panicked stop waiting.
         state.is_off = true;
         self.meeting.changed.notify_all();
     }

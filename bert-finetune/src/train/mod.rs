@@ -1,7 +1,8 @@
 //! `bert-finetune train`: from a model and labeled files to the model of the best epoch.
 //!
-//! `data` reads the examples, `start` puts a head on the encoder, `epochs` draws batches, `joint` collects
-//! what a loss needs of the whole batch, `objective` computes the loss and keeps the best epoch, `best` compares two of them, `once` trains with one seed, and `seeds` with several.
+//! `data` reads the examples, `start` puts a head on the encoder, `epochs` draws batches, `joint` computes losses that
+//! depend on a whole batch, `objective` computes the loss and keeps the best epoch, `best` compares epochs, `once`
+//! trains with one seed, and `seeds` with several.
 
 mod best;
 mod data;
@@ -26,7 +27,7 @@ pub use self::once::FinetuneOutcome;
 /// Runs `bert-finetune train` on labeled files.
 ///
 /// # Errors
-/// If the model, a file, the device or a computed number is invalid.
+/// If the model, a file or the device is invalid, or if a computed number is not finite.
 pub fn run(
     settings: &FinetuneSettings,
     run: &FinetuneRunOptions,

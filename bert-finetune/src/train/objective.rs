@@ -1,4 +1,4 @@
-//! The training objective of fine-tuning, which evaluates after every epoch and keeps the best one.
+//! The training objective of fine-tuning, which evaluates the model after every epoch and keeps the best one.
 
 use std::path::PathBuf;
 
@@ -67,7 +67,8 @@ impl<T: Task> FineTuning<'_, T> {
 }
 
 impl<T: Task> FineTuning<'_, T> {
-    /// What the loss of the whole batch wants of the vectors of each piece, which are computed without a graph here.
+    /// Computes the vectors of all pieces without a graph, meets the other parts, and returns the gradient for each
+    /// piece.
     fn meet(
         &self,
         model: &ModelOf<T>,
@@ -96,7 +97,7 @@ fn to_host(vectors: Tensor<2>) -> Vec<f32> {
     vectors.into_data().iter::<f32>().collect()
 }
 
-/// The number of sequences of some items.
+/// The number of sequences in `items`.
 fn sequences<T: Task>(items: &[Item<T>]) -> usize {
     items.iter().map(|item| T::Processor::sequences(item.input).len()).sum()
 }
@@ -122,7 +123,7 @@ impl<'a, T: Task> bert_train::Objective for FineTuning<'a, T> {
     fn pieces(&self, model: &Self::Model, part: Self::Batch, masks: Masks) -> Vec<Self::Batch> {
         let Some(size) = self.run.settings.mini_batch else { return vec![part] };
         let Batch { items, terms, joint } = part;
-        // What is in memory at once is shared by all workers.
+        // The limit on what is in memory at once is shared by all workers.
         let (workers, member) = match joint {
             Joint::Meeting(member) => (member.parts(), Some(member)),
             _ => (1, None),
@@ -181,8 +182,8 @@ impl<'a, T: Task> bert_train::Objective for FineTuning<'a, T> {
     }
 }
 
-/// Computes metrics of a model (without autodiff) on the labeled ones among examples; also returns the head's outputs
-/// for all of them.
+/// Computes the metrics of a model (without autodiff) on the labeled examples; also returns the head's outputs for all
+/// examples.
 ///
 /// # Errors
 /// If the system cannot create threads.

@@ -1,4 +1,4 @@
-//! Training with one seed: evaluates after every epoch and keeps the model of the best one.
+//! Trains with one seed: evaluates after every epoch and keeps the model of the best one.
 
 use std::path::Path;
 use std::time::Instant;
@@ -41,7 +41,7 @@ const KEEP: usize = 2;
 /// The result of a training run.
 #[derive(Debug)]
 pub struct FinetuneOutcome {
-    /// Why it ended.
+    /// Why training ended.
     pub ended: Ended,
     /// The JSON object that `--json` prints.
     pub summary: Value,
@@ -104,8 +104,8 @@ pub(super) fn run_once(
     })
 }
 
-/// The result of the run to be resumed, if it is finished. Otherwise checks that its data is unchanged, before anything is
-/// prepared.
+/// The result of the run to be resumed, if it has finished. Otherwise checks that the data is unchanged, before
+/// anything is prepared.
 fn resume(directory: &Path, files: &Files) -> Result<Option<Value>> {
     if let Some(summary) = result_of(directory)? {
         eprintln!("{} is finished; nothing to resume", directory.display());
@@ -119,7 +119,7 @@ fn resume(directory: &Path, files: &Files) -> Result<Option<Value>> {
     Ok(None)
 }
 
-/// What stays constant during a run.
+/// Everything that stays constant during a run.
 pub(super) struct Run<'a, T: Task> {
     pub settings: &'a FinetuneSettings,
     pub run: &'a FinetuneRunOptions,

@@ -1,5 +1,5 @@
 //! Trains with several seeds, since results on small data sets vary (paper, appendix A.3), and reports mean and spread.
-//! The files of the best run are copied to the run directory, which thus is a model directory, too.
+//! The files of the best run are copied to the run directory, which thus becomes a model directory, too.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -77,8 +77,8 @@ pub fn run_all(
     Ok(FinetuneOutcome { ended: Ended::Finished, summary })
 }
 
-/// Copies the files of a finished run, each atomically, except for `run.json`; of its subdirectories those of modules, not
-/// the checkpoints.
+/// Copies the files of a finished run, each atomically, except for `run.json`. Subdirectories of modules are copied,
+/// checkpoints are not.
 fn copy_files(from: &Path, to: &Path) -> Result<()> {
     for entry in fs::read_dir(from).map_err(Error::io(from, "read"))? {
         let path = entry.map_err(Error::io(from, "read"))?.path();

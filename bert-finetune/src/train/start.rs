@@ -1,4 +1,4 @@
-//! The model that a run starts from: a pretrained encoder with a new head, or with its own.
+//! Creates the model that a run starts from: a pretrained encoder with a new head, or with its existing head.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ use crate::tasks::{ModelOf, Task};
 /// Tag that keeps this random stream independent of the run's others.
 const HEAD: u64 = 23;
 
-/// The configuration with the labels and problem type of the task.
+/// Adds the labels and problem type of the task to a configuration.
 pub(super) fn with_head(config: BertConfig, description: &Description, labels: &[String]) -> BertConfig {
     let mut config = if labels.is_empty() { config.without_labels() } else { config.with_labels(labels) };
     config.problem_type = description.task.problem_type;
@@ -23,7 +23,7 @@ pub(super) fn with_head(config: BertConfig, description: &Description, labels: &
 }
 
 /// Returns the labels, in the order of the checkpoint's head if it has the same architecture and labels, and whether
-/// that head can be kept. A head for tags is kept if it has more than the files, which may lack a rare tag.
+/// that head can be kept. A tagging head is also kept if it has additional labels, since the files may lack a rare tag.
 pub(super) fn fit_to_head(labels: Vec<String>, architecture: &str, checkpoint: &BertConfig) -> (Vec<String>, bool) {
     if !checkpoint.architectures.iter().flatten().any(|name| name == architecture) {
         return (labels, false);
@@ -46,8 +46,8 @@ pub(super) fn fit_to_head(labels: Vec<String>, architecture: &str, checkpoint: &
     (labels, is_fit)
 }
 
-/// Loads the encoder with a new head, or with the checkpoint's own if `keeps_head` (for instance a
-/// question-answering model that is trained further).
+/// Loads the encoder with a new head, or with the checkpoint's head if `keeps_head` (for instance to continue training
+/// a question-answering model).
 pub(super) fn initial_model<T: Task>(
     task: &T,
     settings: &FinetuneSettings,

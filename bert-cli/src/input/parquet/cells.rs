@@ -1,9 +1,9 @@
-//! A cell of a `.parquet` file as JSON would have it.
+//! Converts the cells of a `.parquet` file to JSON.
 
 use parquet::record::{Field, Row};
 use serde_json::{Map, Number, Value};
 
-/// Numbers of a list replaced by the names that they stand for.
+/// Replaces the numbers in a list by the names that they stand for.
 pub fn named(value: &Value, names: &[String]) -> Value {
     match value {
         Value::Array(values) => values.iter().map(|value| named(value, names)).collect(),
@@ -15,7 +15,7 @@ pub fn named(value: &Value, names: &[String]) -> Value {
     }
 }
 
-/// A cell as JSON would have it.
+/// Converts a cell to JSON.
 pub fn value(field: &Field) -> Result<Value, String> {
     Ok(match field {
         Field::Null => Value::Null,
@@ -32,7 +32,7 @@ pub fn value(field: &Field) -> Result<Value, String> {
         Field::Float(value) => float(*value),
         Field::Double(value) => Number::from_f64(*value).map_or_else(|| value.to_string().into(), Value::Number),
         Field::Str(text) => text.as_str().into(),
-        // What is no text (a picture, say) is of no use here.
+        // Binary data that is not text, such as a picture, is of no use here.
         Field::Bytes(bytes) => std::str::from_utf8(bytes.data()).map_or(Value::Null, Value::from),
         Field::Group(row) => object(row)?,
         Field::ListInternal(list) => Value::Array(list.elements().iter().map(value).collect::<Result<_, _>>()?),
@@ -40,7 +40,7 @@ pub fn value(field: &Field) -> Result<Value, String> {
             let pair = |(key, entry): &(Field, Field)| Ok(Value::Array(vec![value(key)?, value(entry)?]));
             Value::Array(map.entries().iter().map(pair).collect::<Result<_, String>>()?)
         }
-        // Decimals, dates and times, as they are written.
+        // Decimals, dates and times are formatted as text.
         other => other.to_string().into(),
     })
 }
@@ -53,7 +53,7 @@ fn object(row: &Row) -> Result<Value, String> {
     Ok(object.into())
 }
 
-/// An `f32` with its own digits (0.1), not those of the `f64` beside it (0.10000000149).
+/// Converts an `f32` with its own shortest digits (0.1), not those of the nearest `f64` (0.10000000149).
 fn float(value: f32) -> Value {
     let number = value.to_string().parse().ok().and_then(Number::from_f64);
     number.map_or_else(|| value.to_string().into(), Value::Number)

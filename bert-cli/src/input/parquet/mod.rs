@@ -1,8 +1,8 @@
-//! The rows of a `.parquet` file, as data sets on the Hugging Face Hub have them: text, numbers, truth values, lists and
-//! structures of these, compressed with Snappy, zstd or gzip.
+//! Reads the rows of `.parquet` files, as published on the Hugging Face Hub: text, numbers, Booleans, and lists and
+//! structs of these, compressed with Snappy, zstd or gzip.
 //!
-//! Rows are read one at a time and pages a few at a time, of the wanted columns alone, whatever the size of the file.
-//! The standard input is read whole first, since a parquet file has its table of contents at the end.
+//! Whatever the size of the file, rows are read one at a time and pages a few at a time, from the selected columns
+//! only. Standard input is first read to its end, since the metadata of a parquet file comes last.
 
 #[cfg(feature = "parquet")]
 mod cells;
@@ -18,14 +18,14 @@ use serde_json::{Map, Value};
 use super::kind::{FileKind, Input};
 use crate::lines::{Line, Lines};
 
-/// An opened file, of which the columns are known.
+/// An open file, whose column names are known.
 pub struct Parquet {
     #[cfg(feature = "parquet")]
     file: reading::Opened,
     path: Arc<Path>,
 }
 
-/// The wanted columns of each row.
+/// Iterates over the selected columns of each row.
 pub struct ParquetRows {
     #[cfg(feature = "parquet")]
     rows: reading::Rows,
@@ -35,11 +35,11 @@ pub struct ParquetRows {
 }
 
 impl Parquet {
-    /// Opens a file, or reads the standard input.
+    /// Opens a file, or reads standard input to its end.
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be opened; [`Error::File`] if it is no parquet file, is compressed as a whole, or this
-    /// build lacks the cargo feature `parquet`.
+    /// [`Error::Io`] if the file cannot be opened; [`Error::File`] if it is not a parquet file, is compressed as a
+    /// whole, or this build lacks the cargo feature `parquet`.
     pub fn open(input: &Input) -> Result<Self> {
         let path: Arc<Path> = if input.is_stdin() { Path::new("<stdin>").into() } else { input.path.as_path().into() };
         if FileKind::of(&path).compression.is_some() {
@@ -57,7 +57,7 @@ impl Parquet {
         &self.path
     }
 
-    /// The names of the columns, in the order of the file.
+    /// The column names, in file order.
     pub fn columns(&self) -> Vec<String> {
         #[cfg(feature = "parquet")]
         return self.file.columns();
@@ -65,7 +65,7 @@ impl Parquet {
         Vec::new()
     }
 
-    /// The rows as they would stand in `.jsonl`.
+    /// The rows, formatted as lines of `.jsonl`.
     ///
     /// # Errors
     /// As [`Parquet::rows`].
@@ -80,10 +80,10 @@ impl Parquet {
         Ok(Lines::of_rows(path, rows.map(line)))
     }
 
-    /// The rows, cut down to these columns of the file, in this order.
+    /// The rows, restricted to these columns of the file, in this order.
     ///
     /// # Errors
-    /// [`Error::File`] if the file lacks one of them (the message lists those it has), or contradicts itself.
+    /// [`Error::File`] if the file lacks a column (the message lists those it has) or is inconsistent.
     pub fn rows(self, columns: &[String]) -> Result<ParquetRows> {
         let known = self.columns();
         if let Some(missing) = columns.iter().find(|column| !known.contains(column)) {
@@ -121,7 +121,7 @@ impl ParquetRows {
     }
 }
 
-/// The number of each row, from 1, and its cells. The first error is the last item.
+/// Yields the number of each row, from 1, and its cells. Iteration ends after the first error.
 impl Iterator for ParquetRows {
     type Item = Result<(u64, Vec<Value>)>;
 
@@ -136,7 +136,7 @@ impl Iterator for ParquetRows {
     }
 }
 
-/// The error of a row that cannot be read.
+/// The error for a row that cannot be read.
 #[cfg(feature = "parquet")]
 fn damaged(path: &Path, row: u64, found: &str) -> Error {
     Error::line(path, row, format!("damaged data ({found})"), "a parquet file: copy it again")

@@ -1,4 +1,4 @@
-//! Reads files with the parquet crate, and lets no panic of it out.
+//! Reads files with the parquet crate, converting its panics to errors.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -19,10 +19,10 @@ use serde_json::Value;
 use super::cells::{named, value};
 use crate::input::kind::Input;
 
-/// Values of a column that are decoded at once.
+/// Number of values of a column to decode at once.
 const BATCH: usize = 256;
 
-/// Column of tags with the names that their numbers stand for.
+/// For each column of tags, the names that its numbers stand for.
 type Names = BTreeMap<String, Vec<String>>;
 
 pub struct Opened {
@@ -32,7 +32,7 @@ pub struct Opened {
 
 pub struct Rows {
     rows: RowIter<'static>,
-    /// For each wanted column: its place in a row, and its names if it has numbers that stand for names.
+    /// For each selected column, its position in a row, and the names that its numbers stand for, if any.
     columns: Vec<(usize, Option<Vec<String>>)>,
 }
 
@@ -59,12 +59,12 @@ fn of<R: ChunkReader + 'static>(source: R, path: &Path) -> Result<Opened> {
     Ok(Opened { reader: Box::new(reader), names })
 }
 
-/// The names of tags in what the `datasets` library writes about its columns: a list of numbers is of no use
-/// without them.
+/// Extracts the tag names from the column description written by the `datasets` library. Without them, numbered tags
+/// are meaningless.
 fn tag_names(description: &str) -> Option<Names> {
     let description: Value = serde_json::from_str(description).ok()?;
     let names = |(column, feature): (&String, &Value)| {
-        // Older versions write a list's element under `feature`, newer ones may write a list of one.
+        // Older versions write the element type of a list under `feature`; newer ones may write a one-element list.
         let element = [&feature["feature"], &feature[0]].into_iter().find(|element| element.is_object())?;
         let names = (element["_type"] == "ClassLabel").then(|| element["names"].as_array())??;
         let names: Option<Vec<String>> = names.iter().map(|name| name.as_str().map(str::to_string)).collect();
@@ -116,7 +116,7 @@ impl Rows {
     }
 }
 
-/// Runs the parquet crate, which panics on some files that contradict themselves, and makes an error of a panic.
+/// Runs the parquet crate, which panics on some inconsistent files, and converts a panic to an error.
 fn guarded<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     thread_local! {
         static IS_GUARDED: Cell<bool> = const { Cell::new(false) };

@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::*;
 
-/// A file that pyarrow wrote: `tests/golden/parquet`.
+/// A file from `tests/golden/parquet`, written by pyarrow.
 fn golden(name: &str) -> Input {
     Input::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/parquet").join(name))
 }

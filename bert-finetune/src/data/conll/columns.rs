@@ -1,4 +1,4 @@
-//! Which columns of a CoNLL file have the words and the tags.
+//! The columns of words and tags in a CoNLL file.
 
 use std::{fmt, path::Path};
 
@@ -53,12 +53,13 @@ impl fmt::Display for TagColumn {
 pub struct ConllOptions {
     /// The word column.
     pub token: TagColumn,
-    /// The tag column; `None` reads words alone.
+    /// The tag column; `None` reads words only.
     pub tag: Option<TagColumn>,
 }
 
 impl ConllOptions {
-    /// The usual columns: word in the first, tag in the last; for CoNLL-U, by file extension, 2 and 4 (UPOS).
+    /// The default columns: the word in the first, the tag in the last; in CoNLL-U, recognized by its extension, 2 and
+    /// 4 (UPOS).
     pub fn usual(path: &Path) -> Self {
         match FileKind::of(path).format {
             Some(Format::ConllU) => Self { token: TagColumn::FromStart(2), tag: Some(TagColumn::FromStart(4)) },
@@ -67,7 +68,7 @@ impl ConllOptions {
     }
 }
 
-/// Columns chosen by the user; those left out default to the usual ones of each file.
+/// Columns chosen by the user; any that is not set has the default for the file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ConllColumns {
     /// The word column.

@@ -1,4 +1,4 @@
-//! Tagged words and texts as lines of JSON.
+//! Parses tagged words, and texts, from lines of JSON.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ struct JsonSentence {
     tags: Option<Vec<Value>>,
 }
 
-/// Parses a line with `words` and, where they are asked for, `tags`.
+/// Parses a line with `words` and, if `with_tags`, `tags`.
 pub(super) fn sentence(line: &Line, path: &Path, with_tags: bool) -> Result<Sentence> {
     let wrong = |found: String, expected: &str| Error::line(path, line.number, found, expected);
     let JsonSentence { words, tags } = serde_json::from_str(&line.text)
@@ -36,7 +36,7 @@ pub(super) fn sentence(line: &Line, path: &Path, with_tags: bool) -> Result<Sent
     Ok(Sentence { words, tags, lines })
 }
 
-/// The input for tagging.
+/// An input for tagging.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WordsOrText {
     /// A sequence of words.
@@ -45,11 +45,11 @@ pub enum WordsOrText {
     Text(String),
 }
 
-/// Parses a line of `.jsonl` with `words` (or `tokens`), else with a text under `column`. If `column` is the only one
-/// that will do, words are not looked for.
+/// Parses a line of `.jsonl` that has `words` (or `tokens`), or else a text under `column`. If `is_only`, no column but
+/// `column` is accepted, and words are ignored.
 ///
 /// # Errors
-/// If the line is not an object with one of these keys, or what stands there is no list of words or no text.
+/// If the line is not an object with one of these keys, or if the value is neither a list of words nor a text.
 pub fn words_or_text(line: &Line, path: &Path, column: &str, is_only: bool) -> Result<WordsOrText> {
     let wrong = |found: String| {
         let words = if is_only { "" } else { "`words`, a list, or " };
@@ -75,7 +75,7 @@ pub fn words_or_text(line: &Line, path: &Path, column: &str, is_only: bool) -> R
 mod tests {
     use super::*;
 
-    /// Reported: the column that was named was not looked at.
+    /// Reported bug: the named column was ignored.
     #[test]
     fn a_column_that_is_named_is_the_one_that_is_read() {
         let read = |text: &str, column: &str, is_only: bool| {

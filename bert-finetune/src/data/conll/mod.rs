@@ -18,7 +18,7 @@ use bert_model::{Error, Result};
 pub use self::columns::{ConllColumns, ConllOptions, TagColumn};
 pub use self::json::{WordsOrText, words_or_text};
 
-/// How many lines with a word tell whether a file has tags.
+/// Number of lines with a word that are inspected to decide whether a file has tags.
 const LOOKED_AT: usize = 10;
 
 /// A sentence. `tags` is as long as `words`, or empty if tags are not read.
@@ -37,7 +37,7 @@ pub struct Sentences {
     lines: Lines,
     options: ConllOptions,
     json: bool,
-    /// Receives the number of each sentence, and the fields of JSON lines that are carried along.
+    /// Receives the number of each sentence, and the fields of JSON lines to keep.
     keep: Option<Keep>,
     /// Number of columns of the first word of the current sentence.
     width: Option<usize>,
@@ -56,8 +56,9 @@ pub fn read_tagged(input: impl Into<Input>, options: ConllOptions) -> Result<Sen
     Ok(Sentences { lines: input.lines()?, options, json, keep: input.keep, width: None, read: 0 })
 }
 
-/// Whether a file of any name is in CoNLL columns: each of its first lines, but for comments and empty ones, has at
-/// least two columns, and in the tag's column what `is_tag` knows as a tag. Pipes are not looked at.
+/// Whether a file, whatever its name, consists of CoNLL columns: each of its first lines, except comments and empty
+/// ones, has at least two columns, with a tag in the tag column according to `is_tag`. Returns false for pipes, without
+/// reading them.
 ///
 /// # Errors
 /// If the file cannot be read.
@@ -123,8 +124,9 @@ impl Sentences {
     }
 
     /// Whether this line before a sentence is a comment rather than the word `#`. A line that starts with `# ` is a
-    /// word if a tab follows the `#`, or if it has as many columns as earlier lines and no equals sign (unlike `#
-    /// sent_id = 7`). If words are not in the first column, a `#` there is a comment, too (GermEval's sources).
+    /// word if a tab follows the `#`, or if it has as many columns as earlier lines and no equals sign (unlike
+    /// `# sent_id = 7`). If words are not in the first column, a `#` there also marks a comment (as in GermEval's
+    /// sources).
     fn is_comment(&self, text: &str, fields: &[&str]) -> bool {
         let like_words = self.width == Some(fields.len()) && !fields.contains(&"=");
         let is_numbered = self.options.token != TagColumn::FromStart(1);

@@ -1,4 +1,4 @@
-//! The shapes of the files. Keys that no use is made of may be absent, null, or of any type.
+//! The JSON formats of question files. Keys that are not used may be absent, null, or of any type.
 
 use std::fmt;
 
@@ -43,7 +43,7 @@ pub(super) struct Entry {
     pub answers: Option<Vec<Answer>>,
 }
 
-/// An answer as it stands in the file.
+/// An answer as written in the file.
 pub(super) struct Answer {
     pub text: String,
     pub start: Option<i64>,
@@ -75,7 +75,7 @@ impl<'de> Deserialize<'de> for Content {
     }
 }
 
-/// Reads a list of articles, or an object that is one or holds them under `data`.
+/// Reads a list of articles, or an object that is an article or contains a list of them under `data`.
 struct ContentVisitor;
 
 impl<'de> Visitor<'de> for ContentVisitor {
@@ -138,7 +138,8 @@ impl TryFrom<EntryKeys> for Entry {
     }
 }
 
-/// The answers in either shape: a list of `{text, answer_start}` (or of texts), or `{text: […], answer_start: […]}`.
+/// Parses answers in either format: a list of `{text, answer_start}` (or of texts), or
+/// `{text: […], answer_start: […]}`.
 fn answers_of(answers: Value) -> Result<Vec<Answer>, String> {
     match answers {
         Value::Array(list) => list.into_iter().map(answer_of).collect(),

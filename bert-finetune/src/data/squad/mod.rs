@@ -1,8 +1,8 @@
 //! Reads questions about passages: the JSON of SQuAD v1.1 (Rajpurkar et al. 2016) and v2.0 (2018), and flat rows as
 //! Hugging Face's `datasets` exports them.
 //!
-//! An answer is given by its text and the number of code points (not bytes) before it in the passage. A question whose
-//! list of answers is empty has no answer in its passage; one without a list is not labeled.
+//! An answer is given by its text and its position: the number of code points (not bytes) before it in the passage. If
+//! a question's list of answers is empty, its passage contains no answer; without a list, the question is unlabeled.
 
 mod json;
 
@@ -19,13 +19,13 @@ use self::json::{Article, Content, Entry, Paragraph};
 /// A question about a passage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
-    /// Its id in the file, else its number, for messages.
+    /// The id in the file, or else the question's number, for messages.
     pub id: String,
     /// The passage, shared by all of its questions.
     pub context: Arc<str>,
     /// The question.
     pub question: String,
-    /// All annotated answers, none if the passage has no answer; `None` if the question is not labeled.
+    /// All annotated answers, empty if the passage contains none; `None` if the question is unlabeled.
     pub answers: Option<Vec<Answer>>,
 }
 
@@ -34,41 +34,41 @@ pub struct Question {
 pub struct Answer {
     /// The text of the answer.
     pub text: String,
-    /// Number of code points before the answer in the passage; `None` if the file gives no place, or one where the
-    /// passage has another text.
+    /// Number of code points before the answer in the passage; `None` if the file gives no position, or a position at
+    /// which the passage has a different text.
     pub start: Option<usize>,
 }
 
 impl Answer {
-    /// Where the answer starts and ends in the passage, in code points.
+    /// The start and end of the answer in the passage, in code points.
     pub fn place(&self) -> Option<(usize, usize)> {
         self.start.map(|start| (start, start + self.text.chars().count()))
     }
 }
 
 impl Question {
-    /// Whether it is known that the passage has no answer.
+    /// Whether the question is labeled as having no answer.
     pub fn is_impossible(&self) -> bool {
         self.answers.as_ref().is_some_and(Vec::is_empty)
     }
 
-    /// Whether the question can be learned: it is known to have no answer, or where its answer is.
+    /// Whether the question can be learned: it is labeled as having no answer, or the position of an answer is known.
     pub fn is_placed(&self) -> bool {
         self.is_impossible() || self.first_place().is_some()
     }
 
-    /// The place of the first answer that has one, in code points.
+    /// The start and end of the first answer whose position is known, in code points.
     pub fn first_place(&self) -> Option<(usize, usize)> {
         self.answers.iter().flatten().find_map(Answer::place)
     }
 }
 
-/// Reads a file, compressed or not: SQuAD's JSON, or rows with `question`, `context` and `answers` in a list, under
-/// `data`, or one a line, or in `.parquet`.
+/// Reads a file, compressed or not: SQuAD's JSON, or rows with `question`, `context` and `answers`, either as a list,
+/// under `data`, as one row per line, or in `.parquet`.
 ///
 /// # Errors
-/// [`Error::Io`] if it cannot be read; [`Error::Line`] for malformed JSON or a missing key; [`Error::File`] for a file
-/// without questions.
+/// [`Error::Io`] if the file cannot be read; [`Error::Line`] for malformed JSON or a missing key; [`Error::File`] for a
+/// file without questions.
 pub fn read_squad(path: &Path) -> Result<Vec<Question>> {
     let bytes = read(path)?;
     let json = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
@@ -82,7 +82,7 @@ pub fn read_squad(path: &Path) -> Result<Vec<Question>> {
     Ok(questions)
 }
 
-/// The bytes of a file; rows of `.parquet` as lines of JSON.
+/// The bytes of a file; rows of `.parquet` are converted to lines of JSON.
 fn read(path: &Path) -> Result<Vec<u8>> {
     let input = Input::new(path);
     if input.format != Some(Format::Parquet) {
@@ -118,7 +118,7 @@ fn add(article: Article, questions: &mut Vec<Question>) {
     }
 }
 
-/// The answer with its place, if the passage has it there.
+/// Converts an answer, with its position if the passage contains it there.
 fn placed(json::Answer { text, start }: json::Answer, context: &str, code_points: &CodePoints) -> Answer {
     let is_there =
         |start: &usize| code_points.slice(context, *start, start.saturating_add(text.chars().count())) == text;

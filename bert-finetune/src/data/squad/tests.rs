@@ -1,4 +1,4 @@
-//! The shapes of question files, and what is wrong with them.
+//! Tests of the formats of question files, and of their errors.
 
 use std::fs;
 
@@ -43,8 +43,8 @@ fn a_compressed_file_is_read() {
     assert_eq!(read_squad(&path).unwrap()[0].answers, pies(10));
 }
 
-/// A question has no answer if the list of its answers is empty, whatever `is_impossible` says; without a list it is
-/// not labeled, unless `is_impossible` says so.
+/// A question has no answer if its list of answers is empty, regardless of `is_impossible`. Without a list, it is
+/// unlabeled unless `is_impossible` is true.
 #[test]
 fn unanswerable_by_empty_answers_alone() {
     for (keys, expected) in [

@@ -1,4 +1,4 @@
-//! How good embeddings are: their similarities beside scores, or the places of what belongs together in a search.
+//! Evaluates embeddings: correlates similarities with scores, or searches for the texts that belong together.
 
 use serde_json::{Value, json};
 
@@ -9,14 +9,14 @@ use crate::metrics::retrieval::{Questions, retrieval};
 use crate::nearest::nearest;
 use crate::report::{Mistake, worst};
 
-/// Vectors of the texts of each example.
+/// The vectors of the texts of each example.
 type Vectors = [Vec<Vec<Vec<f32>>>];
 
-/// Hits of each question.
+/// Number of hits for each question.
 const HITS: usize = 10;
 
 impl EmbeddingTask {
-    /// Correlations of similarities and scores.
+    /// The correlations of similarities with scores.
     pub(super) fn score_metrics(&self, examples: &[PairRow], outputs: &Vectors) -> Value {
         let gold: Vec<f64> = examples.iter().filter_map(|example| example.score).collect();
         let found: Vec<f64> = outputs.iter().map(|outputs| self.similarity(&outputs[0])).collect();
@@ -25,14 +25,14 @@ impl EmbeddingTask {
         json!({"spearman": spearman(&gold, &found), "pearson": pearson(&gold, &found), "loss": loss})
     }
 
-    /// What a search with each first text finds among all second ones.
+    /// The retrieval metrics of a search for each first text among all second texts.
     pub(super) fn retrieval_metrics(&self, examples: &[PairRow], outputs: &Vectors) -> Value {
         let (questions, hits) = self.search(examples, outputs);
         let hits: Vec<Vec<usize>> = hits.iter().map(|hits| hits.iter().map(|(index, _)| *index).collect()).collect();
         json!(retrieval(&hits, &questions.answers))
     }
 
-    /// The nearest second texts of each first one; equal texts are searched for, and found, once.
+    /// Finds the nearest second texts of each first text. Equal texts are searched for, and found, only once.
     fn search(&self, examples: &[PairRow], outputs: &Vectors) -> (Questions, Vec<Vec<(usize, f32)>>) {
         let found = Questions::of(examples.iter().map(|row| (row.texts[0].as_str(), row.texts[1].as_str())));
         let vectors = |pairs: &[usize], text: usize| -> Vec<Vec<f32>> {
@@ -44,7 +44,7 @@ impl EmbeddingTask {
         (found, hits.collect())
     }
 
-    /// Pairs whose cosine is far from their score.
+    /// Pairs whose similarity is far from their score.
     pub(super) fn wrong_scores(&self, examples: &[PairRow], outputs: &Vectors) -> Vec<Mistake> {
         let mistake = |(example, outputs): (&PairRow, &Vec<Vec<Vec<f32>>>)| {
             let (gold, found) = (self.scaled(example.score.unwrap_or_default()), self.similarity(&outputs[0]));
@@ -60,7 +60,7 @@ impl EmbeddingTask {
         worst(examples.iter().zip(outputs).map(mistake).collect())
     }
 
-    /// Questions whose first hit is no answer, with the nearest wrong hit.
+    /// Questions whose first hit is not an answer, with that hit.
     pub(super) fn wrong_hits(&self, examples: &[PairRow], outputs: &Vectors) -> Vec<Mistake> {
         let (questions, hits) = self.search(examples, outputs);
         let mistake = |(question, hits): (usize, &Vec<(usize, f32)>)| {

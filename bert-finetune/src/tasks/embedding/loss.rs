@@ -1,20 +1,22 @@
-//! What embeddings learn from: pairs that belong together among others that do not (Henderson et al. 2017, "Efficient
-//! Natural Language Response Suggestion for Smart Reply"), or scores of pairs.
+//! The losses of sentence embeddings: for pairs that belong together, with the other texts of the batch as negatives
+//! (Henderson et al. 2017, "Efficient Natural Language Response Suggestion for Smart Reply"), and for pairs with
+//! scores.
 
 use bert_model::model::loss::{cross_entropy, squared_error};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::Target;
 
-/// Logit of a candidate that does not count; its share of the softmax is exactly 0.
+/// Logit of an excluded candidate; its share of the softmax is exactly 0.
 const EXCLUDED: f32 = -1e4;
 
-/// The sum over all examples of the cross-entropy of an example's second text among the second texts and negatives of all,
-/// by the cosine with its first text times `scale`. A text that equals the first one, or is the second text of an equal first
-/// one, is no negative.
+/// The sum of the cross-entropies of all examples. The candidates are the second texts and negatives of all examples,
+/// the logits are their cosines with the example's first text times `scale`, and the correct candidate is the example's
+/// second text. A candidate that equals the first text, or is the second text of an example with the same first text,
+/// does not count as a negative.
 ///
 /// # Shapes
-/// - `vectors`: `[S, W]`, the texts of each example one after another
+/// - `vectors`: `[S, W]`, the texts of each example, one example after another
 /// - output: `[1]`
 pub(super) fn in_batch_negatives(vectors: Tensor<2>, targets: &[&Target], scale: f64) -> Tensor<1> {
     let layout = Layout::of(targets);
@@ -28,10 +30,10 @@ pub(super) fn in_batch_negatives(vectors: Tensor<2>, targets: &[&Target], scale:
     cross_entropy(logits, indices(&layout.right, &device)).sum()
 }
 
-/// The sum over all examples of the squared difference between the cosine of their two texts and their score.
+/// The sum over all examples of the squared difference between their score and the cosine of their two texts.
 ///
 /// # Shapes
-/// - `vectors`: `[S, W]`, two texts for each example
+/// - `vectors`: `[S, W]`, two texts per example
 /// - output: `[1]`
 pub(super) fn scores(vectors: Tensor<2>, targets: &[&Target]) -> Tensor<1> {
     let device = vectors.device();
@@ -43,7 +45,7 @@ pub(super) fn scores(vectors: Tensor<2>, targets: &[&Target]) -> Tensor<1> {
     squared_error(cosines, Tensor::from_data(&scores[..], &device)).sum()
 }
 
-/// The rows of a matrix, scaled to length 1.
+/// Scales the rows of a matrix to length 1.
 fn unit_length(vectors: Tensor<2>) -> Tensor<2> {
     let length = vectors.clone().powi_scalar(2).sum_dim(1).sqrt().clamp_min(1e-12);
     vectors / length
@@ -54,15 +56,15 @@ fn indices(places: &[usize], device: &Device) -> Tensor<1, Int> {
     Tensor::from_data(&places[..], device)
 }
 
-/// Which text of a batch is what.
+/// The roles of the texts of a batch.
 struct Layout {
-    /// Places of the first texts.
+    /// Row indices of the first texts.
     questions: Vec<usize>,
-    /// Places of the second texts, then of all negatives.
+    /// Row indices of the second texts, then of all negatives.
     candidates: Vec<usize>,
-    /// For each question its candidate.
+    /// For each question, the index of its correct candidate.
     right: Vec<usize>,
-    /// For each question and each candidate 0, or [`EXCLUDED`].
+    /// For each question and candidate, 0 or [`EXCLUDED`].
     excluded: Vec<f32>,
 }
 
@@ -116,7 +118,7 @@ mod tests {
         Target { texts: texts.to_vec(), score }
     }
 
-    /// Loss and gradients of random vectors, as sentence-transformers computes them.
+    /// Loss and gradients of random vectors, as computed by sentence-transformers.
     #[test]
     fn losses_and_gradients_are_those_of_sentence_transformers() {
         let golden: Value = serde_json::from_str(GOLDEN).unwrap();
@@ -152,14 +154,14 @@ mod tests {
 
     #[test]
     fn equal_texts_are_no_negatives() {
-        // Texts 1 to 9; the third example asks what the first one does, the second one has the first one's answer.
+        // Texts 1 to 9; the third example has the first one's question, the second example has the first one's answer.
         let examples = [target(&[1, 2, 7], None), target(&[3, 2, 8], None), target(&[1, 5, 3], None)];
         let layout = Layout::of(&examples.iter().collect::<Vec<_>>());
         assert_eq!((&layout.questions[..], &layout.candidates[..]), (&[0, 3, 6][..], &[1, 4, 7, 2, 5, 8][..]));
         let excluded: Vec<bool> = layout.excluded.iter().map(|&value| value < 0.0).collect();
         let expected = [
             [false, true, true, false, false, false],
-            // The negative "3" of the third example is the second one's own question.
+            // The negative "3" of the third example is the question of the second.
             [true, false, false, false, false, true],
             [true, true, false, false, false, false],
         ];

@@ -1,8 +1,7 @@
-//! Sentence embeddings: texts that belong together become vectors that are alike (Reimers and Gurevych 2019,
-//! "Sentence-BERT").
+//! Sentence embeddings: texts that belong together get similar vectors (Reimers and Gurevych 2019, "Sentence-BERT").
 //!
-//! Pairs are learned among the others of their batch, or pairs with scores by themselves (`loss`). The run directory is one
-//! of sentence-transformers, so that everything that reads those reads what was trained.
+//! A pair is contrasted with the other pairs of its batch, or learned from its score (see `loss`). The run directory
+//! has the format of sentence-transformers, so that other tools can load the model.
 
 mod judging;
 mod loss;
@@ -34,7 +33,7 @@ use crate::report::Mistake;
 pub use processor::{GroupProcessor, TextGroup};
 pub use settings::{EmbeddingPooling, EmbeddingSettings};
 
-/// Vectors of texts.
+/// The facts of the embedding task.
 pub const EMBEDDING: Facts = Facts {
     name: "embedding",
     about: "Vectors that are alike for texts that belong together",
@@ -64,7 +63,7 @@ fn open(description: &Description, _labels: Vec<String>, tokenizer: &Tokenizer) 
     settings.change(&mut how);
     let columns = columns(description)?;
     let is_scored = columns.score.is_some();
-    // A model that learned from pairs may be judged by scores, and the other way round.
+    // A model trained on pairs may be evaluated with scores, and vice versa.
     let named = description.main_metric();
     let is_fit = SCORED.contains(&named) == is_scored;
     Ok(AnyTask::Embedding(EmbeddingTask {
@@ -76,7 +75,7 @@ fn open(description: &Description, _labels: Vec<String>, tokenizer: &Tokenizer) 
     }))
 }
 
-/// Where a table has what.
+/// The columns of a table.
 fn columns(description: &Description) -> Result<PairOptions> {
     let Some(text_pair) = description.pair_column()? else {
         return Err(Error::Usage("--text-pair COL is required: embeddings are learned from pairs".into()));
@@ -97,7 +96,7 @@ fn columns(description: &Description) -> Result<PairOptions> {
     })
 }
 
-/// Finds the range of the training scores, which are learned as numbers from 0 to 1, and checks the metric.
+/// Finds the range of the training scores, which are mapped to 0 to 1 for training, and checks the metric.
 fn learn_range(description: &mut Description, files: &Files) -> Result<Vec<String>> {
     let options = columns(description)?;
     let is_scored = options.score.is_some();
@@ -119,27 +118,27 @@ fn learn_range(description: &mut Description, files: &Files) -> Result<Vec<Strin
     Ok(Vec::new())
 }
 
-/// Learning vectors of texts.
+/// The embedding task.
 #[derive(Debug, Clone)]
 pub struct EmbeddingTask {
     /// Embeds the texts of a pair.
     pub processor: GroupProcessor,
-    /// Where a table has what.
+    /// The columns of a table.
     pub columns: PairOptions,
-    /// How it is learned.
+    /// How embeddings are learned.
     pub settings: EmbeddingSettings,
-    /// The metric that decides.
+    /// The metric that selects the best epoch.
     pub main_metric: &'static str,
-    /// Layers of the encoder.
+    /// Number of encoder layers.
     pub layers: usize,
 }
 
-/// What is known of the texts of a pair.
+/// The target of a pair.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Target {
-    /// A number for each text; equal texts have the same one.
+    /// A number for each text; equal texts have the same number.
     texts: Vec<u64>,
-    /// The score, from 0 to 1 within the range of the training scores.
+    /// The score, mapped from the range of the training scores to 0 to 1.
     score: Option<f32>,
 }
 
@@ -148,7 +147,7 @@ impl EmbeddingTask {
         self.columns.score.is_some()
     }
 
-    /// A score as it is learned.
+    /// Maps a score from the range of the training scores to 0 to 1.
     fn scaled(&self, score: f64) -> f64 {
         let (low, high) = self.settings.score_range.unwrap_or((0.0, 1.0));
         (score - low) / (high - low)
@@ -158,7 +157,7 @@ impl EmbeddingTask {
         self.processor.0.description()
     }
 
-    /// How alike the two texts of a pair are.
+    /// The similarity of the two texts of a pair.
     fn similarity(&self, vectors: &[Vec<f32>]) -> f64 {
         match vectors {
             [first, second, ..] => f64::from(self.description().similarity.of(first, second)),
@@ -180,7 +179,7 @@ impl Task for EmbeddingTask {
         read_pairs(input, &self.columns)
     }
 
-    /// Negatives are learned from, not judged.
+    /// Negatives are used in training only.
     fn read_held_out(&self, input: &Input) -> Result<Vec<PairRow>> {
         read_pairs(input, &PairOptions { negatives: Vec::new(), ..self.columns.clone() })
     }

@@ -1,4 +1,4 @@
-//! The text side of training: the texts of a pair, embedded as [`bert_model::pipeline::TextEmbedder`] embeds them.
+//! The text processing for training: embeds the texts of a pair like [`bert_model::pipeline::TextEmbedder`].
 
 use bert_model::model::{BertInput, BertModel, SentenceEncoder};
 use bert_model::pipeline::{EmbeddingProcessor, EmbeddingRequest, HeadProcessor, PooledTokens, Processor};
@@ -8,7 +8,7 @@ use bert_model::text::Sequence;
 use bert_model::{BertConfig, Result, Tokenizer};
 use burn::tensor::{Device, Tensor};
 
-/// Embeds several texts that belong to one example.
+/// Embeds the texts of an example.
 #[derive(Debug, Clone)]
 pub struct GroupProcessor(pub Box<EmbeddingProcessor>);
 
@@ -20,7 +20,7 @@ pub struct TextGroup {
 }
 
 impl GroupProcessor {
-    /// The vectors of the texts of all `inputs`, one after another, from their hidden states.
+    /// Computes the vectors of the texts of all `inputs`, in order, from their hidden states.
     ///
     /// # Shapes
     /// - `hidden`: `[S, T, H]`

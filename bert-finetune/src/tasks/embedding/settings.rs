@@ -1,4 +1,4 @@
-//! What is set for embeddings beyond what all tasks have.
+//! Settings of the embedding task, in addition to those of all tasks.
 
 use std::path::PathBuf;
 
@@ -7,15 +7,15 @@ use bert_model::pipeline::{Pooling, SentenceTransformer};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-/// How the vectors of a text's tokens become one, where it is learned.
+/// How to pool the vectors of a text's tokens into one during training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EmbeddingPooling {
-    /// Their mean, padding left out.
+    /// The mean over all tokens, without padding.
     Mean,
-    /// That of `[CLS]`.
+    /// The vector of `[CLS]`.
     Cls,
-    /// The highest of each component.
+    /// The maximum of each component.
     Max,
 }
 
@@ -23,15 +23,15 @@ pub enum EmbeddingPooling {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EmbeddingSettings {
-    /// Columns of texts that do not belong to the first one.
+    /// Columns of negatives: texts that do not belong to the first one.
     pub negatives: Vec<String>,
-    /// What cosines are multiplied by.
+    /// Factor by which the loss multiplies cosines.
     pub scale: f64,
-    /// The least and the greatest score of the training file.
+    /// The lowest and the highest score in the training file.
     pub score_range: Option<(f64, f64)>,
-    /// In the place of the directory's pooling.
+    /// Overrides the pooling of the model directory.
     pub pooling: Option<EmbeddingPooling>,
-    /// Scales vectors to length 1, whether or not the directory says so.
+    /// Normalizes vectors to length 1, regardless of the model directory.
     pub normalize: bool,
     /// The model directory.
     #[serde(skip)]
@@ -52,12 +52,12 @@ impl Default for EmbeddingSettings {
 }
 
 impl EmbeddingSettings {
-    /// Whether nothing is set that a file would have to keep.
+    /// Whether all settings have their defaults, so that they need not be saved.
     pub fn is_usual(&self) -> bool {
         *self == Self { model: self.model.clone(), ..Self::default() }
     }
 
-    /// Changes what a directory says as the settings have it.
+    /// Overrides the configuration of the model directory with these settings.
     pub(super) fn change(&self, how: &mut SentenceTransformer) {
         if let Some(pooling) = self.pooling {
             how.pooling = vec![match pooling {

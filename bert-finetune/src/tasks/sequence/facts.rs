@@ -1,4 +1,4 @@
-//! The three tasks that read one head: their names, columns and metrics.
+//! The names, columns and metrics of the three tasks that share one head.
 
 use bert_cli::input::table::{LabelColumns, TableOptions};
 use bert_model::pipeline::ClassificationProcessor;
@@ -10,7 +10,7 @@ use crate::tasks::any::AnyTask;
 use crate::tasks::kind::Facts;
 use crate::tasks::labels::{at_least, classes};
 
-/// One class for a text or a pair.
+/// The facts of single-label classification of texts or pairs.
 pub const CLASSIFICATION: Facts = Facts {
     name: "classification",
     about: "One class for a text or a pair",
@@ -30,7 +30,7 @@ pub const CLASSIFICATION: Facts = Facts {
     open,
 };
 
-/// Any number of labels.
+/// The facts of multi-label classification.
 pub const MULTI_LABEL: Facts = Facts {
     name: "multi-label",
     about: "Any number of labels",
@@ -42,7 +42,7 @@ pub const MULTI_LABEL: Facts = Facts {
     ..CLASSIFICATION
 };
 
-/// A value.
+/// The facts of regression.
 pub const REGRESSION: Facts = Facts {
     name: "regression",
     about: "A value",

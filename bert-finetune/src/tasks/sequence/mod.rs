@@ -1,5 +1,5 @@
-//! One text or a pair (paper, section 4.1): a class, any number of labels, or a value, computed from the pooled
-//! `[CLS]`.
+//! Tasks on one text or a pair (paper, section 4.1): a class, any number of labels, or a value, computed from the
+//! pooled `[CLS]`.
 
 mod facts;
 mod scores;
@@ -27,7 +27,7 @@ use crate::report::Mistake;
 /// Classification, multi-label classification or regression of texts and pairs.
 #[derive(Debug, Clone)]
 pub struct SequenceTask {
-    /// Which of the three, and the labels in the order of the head's outputs; one label for a value.
+    /// Which of the three tasks, and the labels in the order of the head's outputs; a single label for a value.
     pub processor: ClassificationProcessor,
     /// The columns of a table.
     pub columns: TableOptions,
@@ -40,11 +40,11 @@ pub struct SequenceTask {
 /// The expected output of the head.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Target {
-    /// It is not known.
+    /// Unknown.
     None,
     /// The index of a class.
     Class(usize),
-    /// For each label 1 or 0.
+    /// For each label, 1 or 0.
     Labels(Vec<f32>),
     /// A number.
     Value(f32),
@@ -71,13 +71,13 @@ impl SequenceTask {
     /// Converts a row to an example.
     ///
     /// # Errors
-    /// If the label is none of the task's; the error names the line.
+    /// If the label is not one of the task's; the error names the line.
     pub fn example(&self, path: &Path, row: Row) -> Result<SequenceExample> {
         let unknown = |label: &str| {
             Error::line(path, row.line, format!("the label {label:?}"), format!("one of {}", self.labels().join(", ")))
         };
         let number = |label: &String| label_index(label, self.labels()).ok_or_else(|| unknown(label));
-        // What marks a row without a label may be a label of another model.
+        // A mark for unlabeled rows may be a proper label of another model.
         let is_missing = |label: &String| is_unlabeled(label) && label_index(label, self.labels()).is_none();
         let target = match (self.processor.problem(), &row.labels[..]) {
             (ProblemType::Regression, [label]) if label == "-" => Target::None,
@@ -187,7 +187,7 @@ impl Task for SequenceTask {
                 };
                 let flags: Vec<f32> = targets.iter().flat_map(flags).collect();
                 let flags = Tensor::from_data(TensorData::new(flags, [targets.len(), self.labels().len()]), &device);
-                // The mean over the labels, as torch's BCEWithLogitsLoss takes it.
+                // The mean over the labels, like torch's BCEWithLogitsLoss.
                 binary_cross_entropy(logits, flags).sum() / self.labels().len() as f64
             }
             ProblemType::Regression => {
@@ -202,7 +202,7 @@ impl Task for SequenceTask {
         let probabilities: Map<String, Value> =
             self.labels().iter().cloned().zip(scores.iter().map(|&p| Value::from(f64::from(p)))).collect();
         match self.processor.problem() {
-            // A head of several values has no one that would be the answer.
+            // If a head has several values, none of them is the answer.
             ProblemType::Regression if scores.len() > 1 => json!({"values": scores}),
             ProblemType::Regression => json!({"value": scores.first()}),
             ProblemType::SingleLabelClassification => json!({"label": answer.label, "probabilities": probabilities}),
@@ -225,7 +225,7 @@ impl Task for SequenceTask {
                 let named = self.labels().iter().zip(flags).filter(|(_, flag)| **flag > 0.5);
                 named.map(|(label, _)| label.as_str()).collect()
             }
-            // As it stands in the file, with the digits of an `f32`.
+            // As written in the file, with the digits of an `f32`.
             Target::Value(value) => value.to_string().parse::<f64>().map_or(Value::Null, Value::from),
         };
         map.insert("expected".into(), expected);
@@ -255,7 +255,7 @@ impl Task for SequenceTask {
     }
 }
 
-/// The labeled examples with their scores.
+/// Pairs the labeled examples with their scores.
 fn labeled<'a>(examples: &'a [SequenceExample], scores: &'a [Vec<Vec<f32>>]) -> Vec<Scored<'a>> {
     let all = examples.iter().zip(scores).map(|(example, scores)| (example, scores[0].as_slice()));
     all.filter(|(example, _)| example.target != Target::None).collect()

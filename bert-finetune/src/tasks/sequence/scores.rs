@@ -11,10 +11,10 @@ use crate::metrics::multi_label::multi_label;
 use crate::metrics::regression::regression;
 use crate::report::{Mistake, worst};
 
-/// A labeled example, and the score of every label.
+/// A labeled example, and the scores of all labels.
 pub(super) type Scored<'a> = (&'a SequenceExample, &'a [f32]);
 
-/// The metrics of the problem, with the mean loss.
+/// The metrics of a problem type, including the mean loss.
 pub(super) fn metrics(problem: ProblemType, labels: &[String], scored: &[Scored]) -> Map<String, Value> {
     let count = scored.len() as f64;
     match problem {
@@ -69,18 +69,18 @@ pub(super) fn mistakes(problem: ProblemType, labels: &[String], scored: &[Scored
     worst(scored.iter().filter_map(mistake).collect())
 }
 
-/// The labels that hold, of any number.
+/// Whether each label of a multi-label problem is predicted.
 fn chosen(scores: &[f32]) -> Vec<bool> {
     scores.iter().map(|&probability| probability > 0.5).collect()
 }
 
-/// The names of the labels that hold.
+/// The names of the labels whose flags are set.
 fn named(labels: &[String], flags: &[bool]) -> String {
     let names: Vec<&str> = labels.iter().zip(flags).filter(|(_, flag)| **flag).map(|(name, _)| name.as_str()).collect();
     if names.is_empty() { "none".to_string() } else { names.join(", ") }
 }
 
-/// Metrics by their names, and the loss.
+/// Serializes metrics and adds the loss.
 fn with_loss(metrics: impl Serialize, loss: f64) -> Map<String, Value> {
     let mut metrics = json!(metrics);
     metrics["loss"] = loss.into();

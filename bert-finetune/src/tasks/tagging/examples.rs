@@ -1,4 +1,4 @@
-//! Sentences and texts of files, as examples.
+//! Converts sentences and texts from files to examples.
 
 use std::path::Path;
 
@@ -14,12 +14,12 @@ use crate::data::conll::{ConllOptions, Sentence, TagColumn, WordsOrText, has_tag
 use crate::tasks::Examples;
 use crate::tasks::labels::label_index;
 
-/// A sentence, and its tags if they are known.
+/// A sentence, with its tags if they are known.
 #[derive(Debug, Clone, Default)]
 pub struct TaggedSentence {
-    /// The words, and where they stand.
+    /// The words and their positions.
     pub words: Words,
-    /// The tag of each word; empty if they are not known.
+    /// The tag of each word; empty if the tags are unknown.
     pub tags: Vec<GoldTag>,
 }
 
@@ -28,20 +28,20 @@ pub struct TaggedSentence {
 pub enum GoldTag {
     /// The index of a tag of the model.
     Known(usize),
-    /// A tag that the model does not have, of a type that it has (`S-PER` beside `B-PER`). It counts as missed in
-    /// metrics, and does not count in the loss.
+    /// A tag that the model does not have, but whose type it has (`S-PER` when there is `B-PER`). It counts as missed
+    /// in metrics, and is ignored in the loss.
     Unknown(String),
 }
 
 impl TaggedSentence {
-    /// A sentence of words that are given.
+    /// Creates a sentence from given words.
     pub(super) fn of_words(words: Vec<String>, tags: Vec<GoldTag>) -> Self {
         Self { words: Words::new(words), tags }
     }
 }
 
 impl GoldTag {
-    /// Its index, if the model has the tag.
+    /// The index of the tag, if the model has it.
     pub(super) fn number(&self) -> Option<usize> {
         match self {
             Self::Known(number) => Some(*number),
@@ -49,7 +49,7 @@ impl GoldTag {
         }
     }
 
-    /// Its name.
+    /// The name of the tag.
     pub(super) fn name<'a>(&'a self, labels: &'a [String]) -> &'a str {
         match self {
             Self::Known(number) => &labels[*number],
@@ -59,15 +59,15 @@ impl GoldTag {
 }
 
 impl TaggingTask {
-    /// The words of a plain text.
+    /// Splits a plain text into words.
     pub(super) fn words_of(&self, text: &str) -> Result<TaggedSentence> {
         Ok(TaggedSentence { words: self.processor.split(text)?, tags: Vec::new() })
     }
 
-    /// A sentence of a labeled file.
+    /// Converts a sentence of a labeled file.
     ///
     /// # Errors
-    /// A tag of a type that the model does not have, named with its line.
+    /// If a tag has a type that the model does not have; the error names the line.
     pub(super) fn tagged(&self, sentence: Sentence, path: &Path) -> Result<TaggedSentence> {
         let reader = self.processor.reader();
         let has_kind = |kind: &str| self.labels().iter().any(|label| reader.kind(label) == Some(kind));
@@ -83,26 +83,26 @@ impl TaggingTask {
         Ok(TaggedSentence::of_words(sentence.words, tags))
     }
 
-    /// The texts of a table, cut into words.
+    /// Reads the texts of a table and splits them into words.
     pub(super) fn texts(&self, input: &Input) -> Result<Examples<TaggedSentence>> {
         let task = self.clone();
         Ok(Box::new(read_inputs(input, &self.texts)?.map(move |row| task.words_of(&row?.text))))
     }
 
-    /// Sentences without their tags.
+    /// Reads sentences without their tags.
     pub(super) fn words(&self, input: &Input) -> Result<Examples<TaggedSentence>> {
         let columns = ConllOptions { tag: None, ..self.columns.of(&input.path) };
         let sentences = read_tagged(input, columns)?;
         Ok(Box::new(sentences.map(|it| Ok(TaggedSentence::of_words(it?.words, Vec::new())))))
     }
 
-    /// Words, or texts to cut into words, as lines of JSON.
+    /// Reads words, or texts to split into words, from lines of JSON.
     pub(super) fn json_lines(&self, input: &Input) -> Result<Examples<TaggedSentence>> {
         let (task, lines, keep) = (self.clone(), input.lines()?, input.keep.clone());
         let place = lines.path().clone();
         let lines = lines.filter(|line| !line.as_ref().is_ok_and(|line| line.text.trim().is_empty()));
         let is_given = self.texts.source == ColumnSource::Given;
-        // Where there is no header, columns have numbers, which are no names in JSON.
+        // Without a header, columns have numbers, which are not names in JSON.
         let column = if self.texts.header { self.texts.text.to_string() } else { TEXT.to_string() };
         Ok(Box::new(lines.zip(1..).map(move |(line, row)| {
             let line = line?;
@@ -117,7 +117,7 @@ impl TaggingTask {
         })))
     }
 
-    /// Whether a file is in CoNLL columns, to judge by its tags.
+    /// Whether a file consists of CoNLL columns, judging by its tags.
     pub(super) fn has_tags(&self, input: &Input) -> Result<bool> {
         let tag = self.columns.of(&input.path).tag.unwrap_or(TagColumn::FromEnd(1));
         has_tags(input, tag, |tag| label_index(tag, self.labels()).is_some())

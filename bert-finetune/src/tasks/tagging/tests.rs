@@ -1,4 +1,4 @@
-//! Tags of files, their numbers, and answers as JSON.
+//! Tests of the tags in files, their indices, and answers as JSON.
 
 use std::path::Path;
 
@@ -33,7 +33,7 @@ fn every_tag_of_a_long_sentence_is_learned_once() {
     }
 }
 
-/// Reported: tags were learned that no file has.
+/// Reported bug: tags were learned that occur in no file.
 #[test]
 fn the_tags_are_those_of_the_files() {
     let directory = tempfile::tempdir().unwrap();
