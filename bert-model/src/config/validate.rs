@@ -23,8 +23,7 @@ impl BertConfig {
             ("max_position_embeddings", self.max_position_embeddings),
             ("type_vocab_size", self.type_vocab_size),
         ] {
-            // With this bound the product of two sizes, in bytes, fits an i64 whatever a file
-            // claims.
+            // This bound ensures that the product of two sizes, in bytes, fits in an i64, whatever a file claims.
             check((1..=1 << 26).contains(&value), key, value.to_string(), "a whole number from 1 to 67108864")?;
         }
         let layers = self.num_hidden_layers;
