@@ -55,7 +55,7 @@ pub use pretrained::{Loaded, Pretrained, load, load_partial, save};
 pub use text::Tokenizer;
 pub use workers::Workers;
 
-/// Fails to compile if models, tokenizers or pipelines cannot be shared between threads.
+/// Fails to compile if models, weights, tokenizers or workers cannot be shared between threads.
 const _: () = {
     const fn assert_send_sync<T: Send + Sync>() {}
     assert_send_sync::<BertConfig>();
