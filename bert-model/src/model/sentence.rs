@@ -41,6 +41,8 @@ pub struct Dense {
 }
 
 impl Dense {
+    /// Applies the layer to a batch of vectors.
+    ///
     /// # Shapes
     /// - `x`: `[B, I]`
     /// - output: `[B, O]`
