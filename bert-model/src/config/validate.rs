@@ -9,7 +9,7 @@ impl BertConfig {
     /// Checks that this configuration describes a BERT encoder; errors name `origin` as the source.
     ///
     /// # Errors
-    /// Names the first key with an invalid value, and what was expected.
+    /// If a key has an invalid value; the error names the first such key and what was expected.
     pub fn validate(&self, origin: &str) -> Result<()> {
         let check = |good: bool, key: &str, found: String, expected: &str| {
             if good { Ok(()) } else { Err(Error::config(origin, key, found, expected)) }
