@@ -13,8 +13,8 @@ const FEWEST_PAIRS: usize = 10;
 /// Widths of hard-wrapped text, in characters. Narrower lines are lists or verse, and wider ones are paragraphs.
 const WIDTHS: std::ops::RangeInclusive<usize> = 40..=120;
 
-/// Statistics of adjacent lines, which determine whether a text is hard-wrapped. It is if, among the lines that are
-/// directly followed by another nonempty line,
+/// Statistics of adjacent lines, which determine whether a text is hard-wrapped. A text is hard-wrapped if, among the
+/// lines that are directly followed by another nonempty line,
 ///
 /// - the widest (ignoring the top fiftieth) has 40 to 120 characters,
 /// - at least 75 % are full: appending the next line's first word would make them wider than 85 % of that,
