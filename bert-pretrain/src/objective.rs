@@ -39,11 +39,12 @@ pub struct Evaluation {
     pub perplexity: f64,
     /// Fraction of masked tokens for which the original token has the highest score.
     pub mlm_accuracy: f64,
-    /// Mean cross-entropy of the next-sentence labels, in nats; omitted without that task, or if all labels are the same.
+    /// Mean cross-entropy of the next-sentence labels, in nats; omitted without that task, or if all labels are the
+    /// same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nsp_loss: Option<f64>,
-    /// Fraction of next-sentence labels predicted correctly; null without that task, or if all labels are the same, since
-    /// a constant answer would be right.
+    /// Fraction of next-sentence labels predicted correctly; null without that task, or if all labels are the same,
+    /// since a constant answer would be correct.
     pub nsp_accuracy: Option<f64>,
 }
 

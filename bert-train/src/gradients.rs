@@ -153,7 +153,8 @@ mod tests {
     use super::*;
     use crate::Adaptation;
 
-    /// The order holds even if the first part is the slowest; a part that ends early or panics does not block the others.
+    /// The order holds even if the first part is the slowest; a part that ends early or panics does not block the
+    /// others.
     #[test]
     fn parts_add_in_their_order_whoever_is_fast() {
         let mut sum = GradientSum::default();

@@ -1,5 +1,5 @@
-//! During training, the first SIGINT or SIGTERM saves a checkpoint and stops after the current step; a later one, or any
-//! signal outside training, exits immediately.
+//! Signal handling: during training, the first SIGINT or SIGTERM saves a checkpoint and stops after the current step; a
+//! later one, or any signal outside training, exits immediately.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -60,8 +60,8 @@ impl PendingStep {
     }
 }
 
-/// Takes one step: splits the batch, runs forward and backward pass, reduces, clips and updates. The model of `state` must
-/// have autodiff. On a GPU the step is only queued; [`PendingStep::wait`] waits for it.
+/// Takes one step: splits the batch, runs the forward and backward pass, reduces, clips and updates. The model of
+/// `state` must have autodiff. On a GPU, the step is only queued; [`PendingStep::wait`] waits for it.
 ///
 /// # Errors
 /// If the objective splits a micro-batch into no parts or more than requested, or another process has failed.
@@ -153,8 +153,8 @@ fn forward_backward<O: Objective>(
     losses.into_iter().flatten().collect()
 }
 
-/// The dropout seed of a micro-batch, a function of the run's seed and the micro-batch's position, so that a resumed run
-/// repeats it.
+/// The dropout seed of a micro-batch, a function of the run's seed and the micro-batch's position, so that a resumed
+/// run repeats it.
 fn dropout_seed(seed: u64, step: u64, micro_batch: usize) -> u64 {
     [step, micro_batch as u64].into_iter().fold(seed, |seed, number| hash::mix(seed ^ number))
 }

@@ -1,5 +1,5 @@
-//! Cuts a long text into parts that can be tokenized one by one, since the `tokenizers` crate needs over a hundred bytes
-//! for each character that it processes at once.
+//! Splits a long text into parts that can be tokenized separately, since the `tokenizers` crate needs over a hundred
+//! bytes for each character that it processes at once.
 
 /// Maximum length of a part in bytes.
 const LONGEST: usize = 1 << 14;
