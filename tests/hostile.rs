@@ -1,8 +1,9 @@
-//! Promise: hostile model directories do no harm. Whatever is done to the bytes of a file, loading gives a model or an
-//! error that names the file: no panic, no code that runs, no memory that only the file's claims ask for. Whatever
-//! configuration, tokenizer, head and options meet, there is an answer or an error.
+//! Promise: hostile model directories do no harm. Whatever the bytes of a file, loading returns a model or an error
+//! that names the file: it never panics, executes code, or allocates memory based on the file's claims alone. Any
+//! combination of configuration, tokenizer, head and options yields an answer or an error.
 //!
-//! `BERT_MUTATIONS=100000 cargo test --release -p bert-model --test hostile` looks longer than the usual few hundred.
+//! `BERT_MUTATIONS=100000 cargo test --release -p bert-model --test hostile` tries more than the usual few hundred
+//! mutations.
 
 #[path = "support/combinations.rs"]
 mod combinations;
@@ -28,7 +29,7 @@ use rand_chacha::ChaCha8Rng;
 use support::golden;
 use tempfile::TempDir;
 
-/// Mutates one file of a directory again and again, and loads; gives the number of errors.
+/// Mutates one file of a directory repeatedly, loading it each time; returns the number of errors.
 fn attack(directory: &Path, file: &str, reach: usize, load: impl Fn(&Path) -> Result<(), bert_model::Error>) -> usize {
     load(directory).unwrap_or_else(|error| panic!("{file}, untouched: {error}"));
     let rounds = rounds();
@@ -38,7 +39,7 @@ fn attack(directory: &Path, file: &str, reach: usize, load: impl Fn(&Path) -> Re
     for round in 0..rounds {
         let bytes = mutated(&original, reach, &mut rng);
         fs::write(directory.join(file), &bytes).unwrap();
-        // What is being loaded stays on the disk for a look if this panics.
+        // If this panics, the mutated file remains on disk for inspection.
         if let Err(error) = load(directory) {
             let message = error.to_string();
             assert!(message.contains(&*directory.to_string_lossy()), "{file}, round {round}: no file named: {message}");
@@ -50,7 +51,7 @@ fn attack(directory: &Path, file: &str, reach: usize, load: impl Fn(&Path) -> Re
     errors
 }
 
-/// The most memory that this process has held; 0 where that is not told.
+/// The peak memory of this process; 0 if the system does not report it.
 fn peak_mebibytes() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap_or_default();
@@ -94,11 +95,11 @@ fn tokenizers_that_lie_are_refused_or_harmless() {
     let directory = TempDir::new().unwrap();
     Tokenizer::from_vocabulary(&pieces, Normalization::new(true)).unwrap().save(directory.path(), 16).unwrap();
     let load = |directory: &Path| {
-        // What loads must work as well.
+        // A tokenizer that loads must also work.
         Tokenizer::load(directory)?.encode("ab c [MASK] Ä 漢字", None).map(drop).or(Ok(()))
     };
     assert!(attack(directory.path(), "tokenizer.json", usize::MAX, load) > 0);
-    // An id that would make a list of all ids fill the memory.
+    // A table indexed by this id would exhaust the memory.
     let path = directory.path().join("tokenizer.json");
     let text = fs::read_to_string(&path).unwrap();
     for id in ["4294967295", "4294967294", "60000000"] {
@@ -124,7 +125,7 @@ fn whatever_meets_gives_an_answer_or_an_error_many_times() {
     combine(400..20_400);
 }
 
-/// Opens a directory for each seed and asks it; gives the number of those that answered.
+/// Opens a directory for each seed and runs its pipeline; returns the number of those that answered.
 fn combine(seeds: std::ops::Range<u64>) {
     let (count, mut answered) = (seeds.end - seeds.start, 0);
     for seed in seeds {
@@ -132,7 +133,7 @@ fn combine(seeds: std::ops::Range<u64>) {
         let directory = TempDir::new().unwrap();
         let head = any(&mut rng, &HEADS);
         write_directory(directory.path(), head, &mut rng);
-        // What is shown if this panics.
+        // The test prints this only if it panics.
         println!("seed {seed}: {head}");
         match ask(directory.path(), head, &mut rng) {
             Ok(answers) => {
@@ -146,7 +147,7 @@ fn combine(seeds: std::ops::Range<u64>) {
     assert!(answered * 10 > count && answered * 10 < 9 * count, "{answered} of {count}: either is tested");
 }
 
-/// A pipeline with options that may not fit.
+/// Opens a pipeline with options that may be invalid for it.
 fn opened<P: FromCheckpoint>(
     mut builder: Builder<P>,
     directory: &Path,
@@ -161,7 +162,7 @@ fn opened<P: FromCheckpoint>(
     builder.device(Device::flex()).open(directory)
 }
 
-/// Asks the pipeline of a head, now and then another one, about all texts; gives the number of answers.
+/// Runs the pipeline of a head, or occasionally another one, on all texts; returns the number of answers.
 fn ask(directory: &Path, head: &str, rng: &mut impl Rng) -> Result<usize> {
     let head = if rng.random_bool(0.1) { any(rng, &HEADS) } else { head };
     let pairs: Vec<(&str, &str)> = TEXTS.iter().zip(TEXTS.iter().rev()).map(|(a, b)| (*a, *b)).collect();

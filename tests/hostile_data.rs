@@ -1,5 +1,5 @@
-//! Promise: hostile data files do no harm. For any bytes, reading returns examples or an error that names the file, without
-//! a panic.
+//! Promise: hostile data files do no harm. For any bytes, reading returns examples or an error that names the file, and
+//! never panics.
 
 #[path = "support/mutation.rs"]
 mod mutation;
@@ -28,7 +28,7 @@ fn attack(name: &str, content: &[u8], read: impl Fn(&Path) -> Result<()>) {
     attack_in(&TempDir::new().unwrap(), name, content, read);
 }
 
-/// [`attack`] in a given directory.
+/// Like [`attack`], but in a given directory.
 fn attack_in(directory: &TempDir, name: &str, content: &[u8], read: impl Fn(&Path) -> Result<()>) {
     let path = directory.path().join(name);
     fs::write(&path, content).unwrap();

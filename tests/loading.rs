@@ -1,4 +1,4 @@
-//! Promise: every form of a Hugging Face BERT directory is read, and what is wrong with one is named.
+//! Promise: every format of a Hugging Face BERT directory can be read, and errors name what is wrong with it.
 
 mod support;
 
@@ -106,7 +106,7 @@ fn the_configuration_says_in_which_numbers_the_weights_are() {
     assert_eq!(again.other["torch_dtype"], "float32");
 }
 
-/// run_glue.py names the classes of a table of numbers by numbers.
+/// run_glue.py uses numbers as class names for a table whose labels are numbers.
 #[test]
 fn the_names_of_classes_may_be_numbers_or_missing() {
     let labels = |id2label: &str| {
@@ -123,7 +123,7 @@ fn the_names_of_classes_may_be_numbers_or_missing() {
     assert!(far.contains("`num_labels` is 18446744073709551615"), "{far}");
 }
 
-/// What other tools write where transformers writes a key's default, or nothing.
+/// Other tools write null, -1 or alternative names where transformers writes a default or omits the key.
 #[test]
 fn keys_may_be_null_and_activations_have_several_names() {
     let config = |json: &str| BertConfig::from_bytes(json.as_bytes()).unwrap();
@@ -145,7 +145,7 @@ fn keys_may_be_null_and_activations_have_several_names() {
     }
 }
 
-/// A clone without Git LFS, or a download that saved the page about the file.
+/// A clone without Git LFS, or a download that saved the web page about the file.
 #[test]
 fn what_stands_for_a_file_is_told_from_it() {
     let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0123456789abcdef\nsize 438000173\n";
@@ -223,7 +223,7 @@ fn the_shard_of_a_bad_tensor_is_named() {
     assert!(error.contains("-of-0") && error.contains("found shape"), "{error}");
 }
 
-/// A copy of a golden model directory, to be spoiled.
+/// Copies a golden model directory, applies `spoil` to it, and returns the resulting error.
 fn spoiled(spoil: impl FnOnce(&Path)) -> String {
     let directory = TempDir::new().unwrap();
     for file in ["config.json", "model.safetensors"] {
@@ -326,7 +326,7 @@ fn a_header_that_claims_the_moon_takes_no_memory() {
     }
 }
 
-/// Replaces one tensor of the file.
+/// Replaces one tensor of the file, or removes it if `values` is `None`.
 fn replace_tensor(directory: &Path, name: &str, values: Option<Vec<f32>>) {
     let mut tensors = weights(&golden("models/gelu-odd"));
     match values {

@@ -1,5 +1,5 @@
-//! Promise: the tokenizer of a model directory gives the ids that transformers gives, whichever files it is made of, and
-//! what is wrong with a file is named.
+//! Promise: the tokenizer of a model directory gives the same ids as transformers, whichever files it consists of, and
+//! errors name what is wrong with a file.
 
 mod support;
 
@@ -19,7 +19,7 @@ fn vocabulary(size: usize) -> Tokenizer {
     Tokenizer::from_vocabulary(&pieces, Normalization::new(true)).unwrap()
 }
 
-/// A directory with the tokenizer.json of [`vocabulary`], changed.
+/// A directory with a modified version of the tokenizer.json of [`vocabulary`].
 fn changed(change: impl FnOnce(&mut Value)) -> TempDir {
     let directory = TempDir::new().unwrap();
     let mut file = serde_json::from_str(&vocabulary(8).to_json().unwrap()).unwrap();
@@ -32,7 +32,7 @@ fn refusal(directory: &Path) -> String {
     Tokenizer::load(directory).unwrap_err().to_string()
 }
 
-/// What `tests/golden/make_tokenizer_goldens.py` asked transformers.
+/// The expected ids were computed with transformers by `tests/golden/make_tokenizer_goldens.py`.
 #[test]
 fn odd_directories_have_the_ids_of_transformers() {
     let goldens: Value = serde_json::from_str(&fs::read_to_string(golden("tokenizers.json")).unwrap()).unwrap();
@@ -62,7 +62,7 @@ fn odd_directories_have_the_ids_of_transformers() {
     }
 }
 
-/// A vocabulary that was trimmed, and a template that kept the ids of the old one.
+/// The vocabulary was trimmed, but the template kept the ids of the old one.
 #[test]
 fn a_template_has_the_ids_of_its_own_vocabulary() {
     for (token, id) in [("[CLS]", 7), ("[SEP]", 5), ("[CLS]", 5000)] {
@@ -80,7 +80,7 @@ fn a_template_has_the_ids_of_its_own_vocabulary() {
     }
 }
 
-/// The tokenizers library would panic at the first text.
+/// On such a template, the tokenizers library would panic at the first text.
 #[test]
 fn a_template_that_is_not_whole_is_refused() {
     let special = |id: &str, ids: Value, tokens: Value| json!({id: {"id": id, "ids": ids, "tokens": tokens}});
@@ -170,7 +170,7 @@ fn files_that_disagree_are_told() {
     assert_eq!(tokenizer.pieces("the").unwrap(), [7]);
 }
 
-/// `vocab.txt` with `tokenizer_config.json` is all that some readers take.
+/// Some readers use only `vocab.txt` and `tokenizer_config.json`.
 #[test]
 fn normalization_is_saved() {
     let pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "é", "漢字"].map(str::to_string);
@@ -182,7 +182,7 @@ fn normalization_is_saved() {
     assert_eq!(again.pieces("É 漢字").unwrap(), [5, 6]);
 }
 
-/// What slow tokenizers leave: a vocabulary, and beside it what was added to it.
+/// The format of slow tokenizers: a vocabulary, and next to it the tokens added to it.
 #[test]
 fn tokens_that_were_added_to_a_vocabulary_stay_whole() {
     let marked = |content: &str| {
@@ -204,7 +204,7 @@ fn tokens_that_were_added_to_a_vocabulary_stay_whole() {
         let tokenizer = Tokenizer::load(directory.path()).unwrap();
         assert_eq!(tokenizer.vocab_size(), 10, "{file}");
         assert_eq!(tokenizer.pieces("A <e1> b </e1> <").unwrap(), [5, 8, 6, 9, 7], "{file}");
-        // An id with nothing before it cannot be kept.
+        // An added id that leaves a gap cannot be preserved.
         fs::write(directory.path().join(file), content.replace('9', "11")).unwrap();
         let error = Tokenizer::load(directory.path()).unwrap_err().to_string();
         assert!(error.contains("found the added token \"</e1>\" with the id 11"), "{error}");
@@ -228,7 +228,7 @@ fn a_vocabulary_of_another_algorithm_is_refused() {
     }
 }
 
-/// The names of multilingual models that kept XLM-R's vocabulary.
+/// The names in multilingual models that kept XLM-R's vocabulary.
 #[test]
 fn special_tokens_may_have_other_names() {
     let directory = TempDir::new().unwrap();
@@ -250,7 +250,7 @@ fn special_tokens_may_have_other_names() {
     assert!(Tokenizer::load(directory.path()).unwrap_err().to_string().contains("found no [PAD]"));
 }
 
-/// transformers builds a `BertTokenizer` anew from its keys, and takes a `PreTrainedTokenizerFast` as its file has it.
+/// transformers rebuilds a `BertTokenizer` from its keys, but uses the file of a `PreTrainedTokenizerFast` unchanged.
 #[test]
 fn only_berts_own_way_of_cutting_text_is_called_berts() {
     let saved_class = |pre_tokenizer: &str| {

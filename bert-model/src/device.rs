@@ -24,11 +24,11 @@ pub struct NamedDevice {
     pub device: Device,
 }
 
-/// Selects a device by name; `auto` takes the fastest that this build and machine have.
+/// Selects a device by name; `auto` selects the fastest one available in this build and on this machine.
 ///
 /// # Errors
-/// If the name is unknown, this build lacks the backend (the message names the cargo feature to
-/// add), or the machine lacks the GPU.
+/// If the name is unknown, this build lacks the backend (the message names the cargo feature to add), or the machine
+/// has no suitable GPU.
 ///
 /// ```
 /// assert_eq!(bert_model::device::select("flex").unwrap().name, "flex");
@@ -48,8 +48,7 @@ pub fn select(name: &str) -> Result<NamedDevice> {
     }
 }
 
-/// A hardware GPU if there is one, else the CPU. A software rasterizer is never chosen: flex is
-/// faster.
+/// A hardware GPU if there is one, otherwise the CPU. A software rasterizer is never chosen: flex is faster.
 fn fastest() -> NamedDevice {
     #[cfg(feature = "cuda")]
     if let Ok(device) = cuda() {
@@ -72,7 +71,7 @@ fn fastest() -> NamedDevice {
     NamedDevice { name: "flex", device: Device::flex() }
 }
 
-/// Whether this machine appears to have a GPU that this build has no backend for.
+/// Whether this machine appears to have a GPU but this build has no backend for it.
 pub fn is_gpu_idle() -> bool {
     !cfg!(feature = "cube") && has_gpu_node()
 }
@@ -88,12 +87,12 @@ fn has_gpu_node() -> bool {
     ["/dev/dri", "/dev/nvidiactl", "/dev/dxg"].iter().any(|node| Path::new(node).exists())
 }
 
-/// An error about the device `name`.
+/// Builds an error about the device `name`.
 fn error(name: &str, reason: impl Into<String>) -> Error {
     Error::Device { name: name.into(), reason: reason.into() }
 }
 
-/// burn deprecates ndarray; it stays as a second, independent CPU implementation.
+/// burn deprecates ndarray; it is kept as a second, independent CPU implementation.
 #[cfg(feature = "ndarray")]
 #[allow(deprecated)]
 fn ndarray() -> Result<NamedDevice> {

@@ -1,8 +1,8 @@
 //! The crate's error type, with one variant for each kind of failure.
 //!
-//! A message names the place (file, line or tensor), what was found, what was expected and, where
-//! it is not obvious, what to do. The programs print it as one line and map it to an exit code.
-//! Nothing in this crate panics on invalid input.
+//! A message names the place (file, line or tensor), what was found, what was expected and, where it is not obvious,
+//! what to do. The programs print it as one line and map it to an exit code. Nothing in this crate panics on invalid
+//! input.
 
 use std::path::{Path, PathBuf};
 
@@ -39,7 +39,7 @@ pub enum Error {
         expected: String,
     },
 
-    /// A file as a whole is not what it should be.
+    /// A whole file is invalid or of the wrong kind.
     #[error("{}: found {found}, expected {expected}", path.display())]
     File {
         /// The file.
@@ -53,7 +53,7 @@ pub enum Error {
     /// A configuration key has an invalid value or is unknown.
     #[error("{origin}: `{key}` is {found}, expected {expected}")]
     Config {
-        /// The file or the type of the configuration.
+        /// The file or type that the configuration comes from.
         origin: String,
         /// The key.
         key: String,
@@ -76,7 +76,7 @@ pub enum Error {
         expected: String,
     },
 
-    /// The checkpoint lacks parameters of the model: it has another head, or none that was trained.
+    /// The checkpoint lacks parameters of the model: it has a different head, or none that was trained.
     #[error(
         "{}: no tensor `{}`: the checkpoint has no trained head for this use",
         path.display(),
@@ -125,12 +125,12 @@ pub enum Error {
         feature: &'static str,
     },
 
-    /// A model could not be had from the Hugging Face Hub.
+    /// A model could not be obtained from the Hugging Face Hub.
     #[error("{name}: found {found}, expected {expected}")]
     Hub {
         /// The name of the model as the user wrote it.
         name: String,
-        /// Why.
+        /// The kind of failure.
         problem: HubProblem,
         /// What was found.
         found: String,
@@ -138,7 +138,7 @@ pub enum Error {
         expected: String,
     },
 
-    /// Training produced a number that is not finite.
+    /// Training produced a non-finite number.
     #[error(
         "step {step}: {what} is {value}; training stopped; the last checkpoint is kept. Try a lower learning rate or a longer warmup"
     )]
@@ -151,34 +151,33 @@ pub enum Error {
         value: f64,
     },
 
-    /// The command line is invalid: a value out of range, a missing option, or conflicting options.
+    /// The command line is invalid: a value is out of range, an option is missing, or options conflict.
     #[error("{0}")]
     Usage(String),
 
-    /// A setting is invalid, by itself or together with others.
+    /// A setting is invalid by itself or in combination with others.
     #[error("{0}")]
     Setting(String),
 }
 
 impl Error {
-    /// For `map_err`: adds the path and the attempted action ("read", "write", "open", …) to an I/O
-    /// error.
+    /// For `map_err`: adds the path and the attempted action ("read", "write", "open", …) to an I/O error.
     pub fn io(path: impl AsRef<Path>, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
         move |source| Self::Io { path, action, source }
     }
 
-    /// A line that violates its file's format; `line` counts from 1.
+    /// An error about a line that violates its file's format; `line` counts from 1.
     pub fn line(path: impl AsRef<Path>, line: u64, found: impl Into<String>, expected: impl Into<String>) -> Self {
         Self::Line { path: path.as_ref().into(), line, found: found.into(), expected: expected.into() }
     }
 
-    /// A file that is not what it should be.
+    /// An error about a whole file.
     pub fn file(path: impl AsRef<Path>, found: impl Into<String>, expected: impl Into<String>) -> Self {
         Self::File { path: path.as_ref().into(), found: found.into(), expected: expected.into() }
     }
 
-    /// A tensor that is missing, malformed, or of the wrong shape.
+    /// An error about a tensor that is missing, malformed, or of the wrong shape.
     pub fn tensor(
         path: impl AsRef<Path>,
         tensor: impl Into<String>,
@@ -193,7 +192,7 @@ impl Error {
         }
     }
 
-    /// A configuration key with an invalid value.
+    /// An error about a configuration key with an invalid value.
     pub fn config(
         origin: impl Into<String>,
         key: impl Into<String>,
@@ -204,7 +203,7 @@ impl Error {
     }
 }
 
-/// The system's message, without the error number.
+/// The operating system's message, without the error number.
 fn reason(source: &std::io::Error) -> String {
     let text = source.to_string();
     match text.find(" (os error") {

@@ -1,4 +1,4 @@
-//! Fail points, at which tests make the program crash.
+//! Fail points: places where tests make the program crash.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -1,5 +1,5 @@
-//! Files: writes are atomic (a file is written under a temporary name, flushed to disk, and renamed
-//! last), and what stands where a file should be is recognized.
+//! File access: writes are atomic (a file is written under a temporary name, flushed to disk, and renamed last), and
+//! reads detect placeholders left by incomplete downloads.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::fail_point::fail_point;
 
-/// What every Git LFS pointer begins with: a text of three lines that stands for a large file.
+/// The first bytes of every Git LFS pointer, a text of three lines that stands in for a large file.
 const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
 /// Reads a text file of a model directory.
 ///
 /// # Errors
-/// If it cannot be read, is not UTF-8, or is not the file itself: see [`check_content`].
+/// If the file cannot be read, is not UTF-8, or fails [`check_content`].
 pub fn read_text(path: impl AsRef<Path>) -> Result<String> {
     let path = path.as_ref();
     let bytes = fs::read(path).map_err(Error::io(path, "read"))?;
@@ -25,10 +25,10 @@ pub fn read_text(path: impl AsRef<Path>) -> Result<String> {
     })
 }
 
-/// Checks that the contents of `path` are not what an incomplete download leaves in place of a file.
+/// Checks that `contents`, read from `path`, are not a placeholder that an incomplete download leaves behind.
 ///
 /// # Errors
-/// If they are a Git LFS pointer or a web page.
+/// If the contents are a Git LFS pointer or a web page.
 pub fn check_content(path: &Path, contents: &[u8]) -> Result<()> {
     let is_page = |start: &[u8]| {
         let beginning = contents.trim_ascii_start();
@@ -44,16 +44,15 @@ pub fn check_content(path: &Path, contents: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// A file that replaces its target when finished. Dropped before that, it leaves the target
-/// untouched.
+/// A file that replaces its target once it is finished. If it is dropped before that, the target is left untouched.
 ///
-/// A target that is not a regular file (a terminal, a pipe, `/dev/null`) is written to directly,
-/// since it has no content to preserve. Symbolic links are followed.
+/// A target that is not a regular file (a terminal, a pipe, `/dev/null`) is written to directly, since it has no
+/// content to preserve. Symbolic links are followed.
 #[derive(Debug)]
 pub struct StagedFile {
     writer: BufWriter<File>,
     path: PathBuf,
-    /// The temporary path until the file is finished; `None` if the target is written to directly.
+    /// The temporary path while the file is unfinished; `None` if the target is written to directly.
     staged: Option<PathBuf>,
 }
 
@@ -61,7 +60,7 @@ impl StagedFile {
     /// Creates the temporary file for `path`.
     ///
     /// # Errors
-    /// If it cannot be created.
+    /// If the temporary file cannot be created.
     pub fn create(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let is_special = fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir());
@@ -123,7 +122,7 @@ impl Drop for StagedFile {
     }
 }
 
-/// Writes a whole file atomically: readers see the old or the new content, never a part.
+/// Writes a whole file atomically: readers see either the old or the new content, never a mixture.
 ///
 /// # Errors
 /// If the file cannot be written; the old content is then unchanged.

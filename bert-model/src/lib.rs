@@ -1,13 +1,13 @@
 //! BERT (Devlin et al. 2018, arXiv 1810.04805), written directly on burn's tensors.
 //!
-//! Read in the order in which data flows:
+//! Read the modules in the order in which data flows:
 //!
-//! 1. [`config`]: the configuration of a BERT.
+//! 1. [`config`]: the configuration of a BERT model.
 //! 2. [`text`]: text to WordPieces to batches.
-//! 3. [`model`]: embeddings, attention, encoder, pooler, heads, losses.
-//!    [`ops`] has the operations whose speed matters.
+//! 3. [`model`]: embeddings, attention, encoder, pooler, heads, losses. [`ops`] has the performance-critical
+//!    operations.
 //! 4. [`pretrained`]: reads and writes Hugging Face model directories.
-//! 5. [`pipeline`]: trained models from text to typed answers.
+//! 5. [`pipeline`]: trained models that map text to typed answers.
 //! 6. [`hub`]: models by their names on the Hugging Face Hub.
 //!
 //! ```no_run
@@ -20,12 +20,12 @@
 //! # }
 //! ```
 //!
-//! [`device`] selects a device by name, [`workers`] distribute a batch over the cores, [`mod@file`] writes files atomically,
-//! and [`error`] lists what can go wrong. Training is in the crate `bert-train`.
+//! [`device`] selects a device by name, [`workers`] distributes a batch over the CPU cores, [`mod@file`] writes files
+//! atomically, and [`error`] lists what can go wrong. Training is in the crate `bert-train`.
 
 #![warn(missing_docs)]
 // Invalid user input must never panic. What callers of a model must ensure (tensor shapes, sequences no longer than the
-// model's positions) is documented under "# Panics"; pipelines check it.
+// model's maximum) is documented under "# Panics"; pipelines check it.
 #![deny(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::unreachable)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -55,7 +55,7 @@ pub use pretrained::{Loaded, Pretrained, load, load_partial, save};
 pub use text::Tokenizer;
 pub use workers::Workers;
 
-/// Fails to compile if models and their surroundings cannot be shared between threads.
+/// Fails to compile if models, weights, tokenizers or workers cannot be shared between threads.
 const _: () = {
     const fn assert_send_sync<T: Send + Sync>() {}
     assert_send_sync::<BertConfig>();

@@ -1,9 +1,9 @@
 //! Data parallelism over the CPU cores: one worker per core, each with a shard of the batch.
 //!
-//! Every core runs the whole model on its own examples. This is faster than sharing each operation among the cores: no core
-//! waits for another, and activations stay in the cache of the core that computed them. Each worker is a thread pool of one
-//! thread, so that matrix products in it do not use other cores, and treats denormal numbers as 0. On a GPU there is one
-//! worker, the calling thread.
+//! Every core runs the whole model on its own examples. This is faster than sharing each operation among the cores: no
+//! core waits for another, and activations stay in the cache of the core that computed them. Each worker is a thread
+//! pool with a single thread, so its matrix products do not use other cores, and denormal numbers are treated as 0. On
+//! a GPU, the calling thread is the only worker.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -21,7 +21,7 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// The workers for a device: one per core for `flex`, else one.
+    /// Creates the workers for a device: one per core for `flex`, otherwise one.
     ///
     /// # Errors
     /// If the threads cannot be started.
@@ -33,7 +33,7 @@ impl Workers {
         Ok(Self { pools: pools.map_err(|error| Error::Setting(format!("cannot start threads: {error}")))? })
     }
 
-    /// The number of workers, which is the number of shards that run at once.
+    /// The number of workers, which is also the number of shards that run at once.
     pub fn count(&self) -> usize {
         self.pools.len().max(1)
     }
@@ -57,11 +57,11 @@ impl Workers {
         })
     }
 
-    /// Applies `work` to items of these lengths (in tokens), in batches of similar lengths, which need little padding.
-    /// `work` receives the indices of a batch's items and returns one answer for each. The answers are returned in the
-    /// order of the items.
+    /// Applies `work` to items of the given lengths (in tokens), in batches of similar lengths, which need little
+    /// padding. `work` receives the indices of a batch's items and returns one answer for each. The answers are
+    /// returned in the order of the items.
     ///
-    /// A batch has at most `batch_tokens` tokens including padding, or a single item.
+    /// A batch has at most `batch_tokens` tokens including padding, or consists of a single item.
     pub fn run_by_length<R: Send>(
         &self,
         lengths: &[usize],
@@ -70,7 +70,8 @@ impl Workers {
     ) -> Vec<R> {
         let share = lengths.iter().sum::<usize>().div_ceil(self.count());
         let batches = batches_by_length(lengths, share.min(batch_tokens));
-        // A free worker takes the next batch. The longest are first, so that the workers finish at about the same time.
+        // A free worker takes the next batch. The longest ones come first, so that all workers finish at about the same
+        // time.
         let taken = AtomicUsize::new(0);
         let next = || batches.iter().rev().nth(taken.fetch_add(1, Ordering::Relaxed));
         let answers = self.run(vec![(); self.count().min(batches.len())], |()| {
@@ -86,10 +87,10 @@ impl Workers {
     }
 }
 
-/// The default number of tokens per batch, including padding: enough to keep a core busy, few enough for its cache.
+/// The default number of tokens per batch, including padding: enough to keep a core busy, and few enough for its cache.
 pub const BATCH_TOKENS: usize = 4096;
 
-/// Tokens from which on a batch accepts another item only if little padding results.
+/// Number of tokens above which a batch accepts another item only if that adds little padding.
 const ENOUGH_TOKENS: usize = 1024;
 
 /// Groups the indices of `lengths` into batches of similar lengths, shortest first, of at most `limit` tokens.
@@ -113,7 +114,7 @@ fn batches_by_length(lengths: &[usize], limit: usize) -> Vec<Vec<usize>> {
     batches
 }
 
-/// Whether a batch of `count` shorter items with `tokens` in total accepts an item of `length`.
+/// Whether a batch of `count` shorter items with `tokens` tokens in total accepts an item of `length` tokens.
 fn accepts(count: usize, tokens: usize, length: usize, limit: usize) -> bool {
     let padded = (count + 1) * length;
     let padding = padded - (tokens + length);
@@ -135,7 +136,7 @@ pub fn split_evenly<T>(mut items: Vec<T>, count: usize) -> Vec<Vec<T>> {
 /// shard, padding included, is as small as possible.
 pub fn split_by_length<T>(mut items: Vec<T>, length: impl Fn(&T) -> usize, count: usize) -> Vec<Vec<T>> {
     let lengths: Vec<usize> = items.iter().map(|item| length(item).max(1)).collect();
-    // Where the shards begin, last first, if none may be larger than `limit`.
+    // The starts of the shards, last first, if none may be larger than `limit`.
     let starts = |limit: usize| {
         let (mut starts, mut left) = (Vec::new(), lengths.len());
         while left > 0 {
@@ -179,7 +180,7 @@ mod tests {
 
     #[test]
     fn every_item_is_in_one_batch_of_similar_lengths() {
-        // Many short items, few long ones.
+        // Many short items and a few long ones.
         let lengths: Vec<usize> = (0..1000).map(|i| 1 + (i * 37) % 512 * (1 + i * i % 97) / 97).collect();
         let batches = batches_by_length(&lengths, BATCH_TOKENS);
         let mut all: Vec<usize> = batches.concat();

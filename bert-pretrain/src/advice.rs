@@ -1,15 +1,15 @@
-//! What a user should know about the data of a run before it starts, and about its result.
+//! Advice to the user about the data of a run before it starts, and about its result.
 
 use crate::examples::PretrainingExample;
 use crate::objective::only_label;
 use crate::settings::PretrainSettings;
 
-/// Fewest examples of several documents from which to conclude that all examples have one label.
+/// Minimum number of examples, from several documents, needed to conclude that all examples have one label.
 const FEWEST_EXAMPLES: usize = 10;
-/// A corpus of fewer tokens teaches a new model little but the frequencies of words.
+/// With fewer tokens than this, a new model learns little more than the frequencies of words.
 const LITTLE_TEXT: u64 = 1_000_000;
 
-/// Warns that next-sentence prediction cannot learn from a corpus of which these are the first examples.
+/// Warns that next-sentence prediction cannot learn from a corpus, given its first examples.
 pub fn one_label(first: &[PretrainingExample], documents: u64) -> Option<String> {
     let is_random = only_label(first).filter(|_| documents == 1 || first.len() >= FEWEST_EXAMPLES)?;
     let reason = if is_random { "no document has a second sentence" } else { "there is a single document" };
@@ -20,7 +20,7 @@ pub fn one_label(first: &[PretrainingExample], documents: u64) -> Option<String>
     ))
 }
 
-/// Tells that an evaluation on these examples has no accuracy of next-sentence prediction.
+/// Warns that an evaluation on these examples has no next-sentence accuracy.
 pub fn no_accuracy(held_out: &[PretrainingExample]) -> Option<String> {
     let label = label(only_label(held_out)?);
     Some(format!("every pair of the evaluation is {label}, so there is no next-sentence accuracy"))
@@ -30,7 +30,7 @@ fn label(is_random: bool) -> &'static str {
     if is_random { "of unrelated texts" } else { "a true continuation" }
 }
 
-/// Tells that nothing is held out although `--eval-share` asks for it.
+/// Warns that nothing is held out although `--eval-share` is positive.
 pub fn nothing_held_out(settings: &PretrainSettings, documents: u64, held_out: usize) -> Option<String> {
     if held_out > 0 || settings.eval_share == 0.0 || !settings.eval_corpus.is_empty() {
         return None;
@@ -42,7 +42,7 @@ pub fn nothing_held_out(settings: &PretrainSettings, documents: u64, held_out: u
     Some(format!("no evaluation: {reason}; raise --eval-share, or pass --eval-corpus"))
 }
 
-/// Advice for a new model on little text.
+/// Advice for training a new model on little text.
 pub fn little_text(settings: &PretrainSettings, tokens: u64) -> Option<String> {
     if tokens >= LITTLE_TEXT || settings.init.is_some() || settings.corpus.is_empty() {
         return None;
@@ -54,7 +54,7 @@ pub fn little_text(settings: &PretrainSettings, tokens: u64) -> Option<String> {
     ))
 }
 
-/// Advice if a model ended no better than the frequency baseline.
+/// Advice if the final model is no better than the frequency baseline.
 pub fn below_baseline(mlm_loss: f64, unigram_loss: f64) -> Option<&'static str> {
     (mlm_loss >= unigram_loss).then_some(
         "the model is no better than guessing by word frequency: train longer (--epochs), with a higher --lr, or continue \
@@ -78,7 +78,7 @@ mod tests {
         assert!(told(&examples(3, |_| false), 1).contains("a true continuation (there is a single document)"));
         let message = told(&examples(40, |_| true), 48);
         assert!(message.contains("of unrelated texts") && message.contains("--no-nsp"), "{message}");
-        // A few equal labels of several documents are chance.
+        // A few equal labels from several documents may be chance.
         assert_eq!(one_label(&examples(5, |_| true), 7), None);
         assert_eq!(one_label(&examples(40, |index| index == 7), 7), None);
         assert_eq!(one_label(&[], 1), None);

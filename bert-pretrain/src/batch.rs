@@ -15,7 +15,7 @@ pub struct PretrainingBatch {
     pub positions: Tensor<1, Int>,
     /// Original ids of the masked tokens, `[M]`.
     pub labels: Tensor<1, Int>,
-    /// Next-sentence labels: 1 where the second segment is random, else 0; `[B]`.
+    /// Next-sentence labels `[B]`: 1 if the second segment is random, otherwise 0.
     pub is_random: Tensor<1, Int>,
 }
 

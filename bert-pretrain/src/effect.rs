@@ -1,4 +1,4 @@
-//! Which options have an effect, by command; all others are refused.
+//! Rejects options that have no effect for a command.
 
 use bert_cli::args::column_rules;
 use bert_cli::given::only_if;
@@ -9,10 +9,10 @@ use crate::args::{EvaluateArgs, FillMaskArgs, TrainArgs};
 
 const NO_PAIRS: &str = "--no-nsp makes no pairs of segments";
 
-/// Refuses options of `train` without effect.
+/// Rejects options of `train` that have no effect.
 ///
 /// # Errors
-/// [`bert_model::Error::Usage`] for the first one.
+/// [`bert_model::Error::Usage`] for the first such option.
 pub fn check_train(args: &TrainArgs) -> Result<()> {
     let learns_vocabulary = args.tokenizer.is_none() && args.init.is_none();
     let evaluates = !args.eval_corpus.is_empty() || args.eval_share > 0.0;
@@ -24,18 +24,18 @@ pub fn check_train(args: &TrainArgs) -> Result<()> {
     ])
 }
 
-/// Refuses options of `evaluate` without effect.
+/// Rejects options of `evaluate` that have no effect.
 ///
 /// # Errors
-/// [`bert_model::Error::Usage`] for the first one.
+/// [`bert_model::Error::Usage`] for the first such option.
 pub fn check_evaluate(args: &EvaluateArgs) -> Result<()> {
     args.given.check(&[only_if(!args.data.no_nsp, &["nsp-mode", "short-seq-prob"], NO_PAIRS)])
 }
 
-/// Refuses options of `fill-mask` without effect; `source` is `None` for texts as arguments.
+/// Rejects options of `fill-mask` that have no effect; `source` is `None` if texts are given as arguments.
 ///
 /// # Errors
-/// [`bert_model::Error::Usage`] for the first one.
+/// [`bert_model::Error::Usage`] for the first such option.
 pub fn check_fill_mask(args: &FillMaskArgs, source: Option<&Input>) -> Result<()> {
     let format = source.and_then(Input::table_format);
     args.given.check(&column_rules(source.is_some(), format, &["text", "no-header", "keep"]))

@@ -68,7 +68,7 @@ pub fn evaluate(
     objective.evaluate_held_out(&loaded.model)
 }
 
-/// The examples of all documents of a corpus, which is tokenized in a temporary directory.
+/// Builds the examples of all documents of a corpus, which is tokenized in a temporary directory.
 fn examples_of(
     corpus: &[String],
     data: &DataSettings,

@@ -1,6 +1,5 @@
-//! Turns documents into training examples as Google's `create_pretraining_data.py` does (paper,
-//! section 3.1, task 2): two segments, where half of the time the second is the true continuation
-//! and otherwise comes from a random document.
+//! Builds training examples from documents like Google's `create_pretraining_data.py` (paper, section 3.1, task 2): two
+//! segments, where half of the time the second is the true continuation and otherwise comes from a random document.
 
 use std::str::FromStr;
 
@@ -23,7 +22,7 @@ pub enum NspMode {
     Balanced,
     /// Google's procedure exactly, which labels more than half of the pairs random.
     Google,
-    /// No second segment: as many consecutive sentences of one document as fit.
+    /// There is no second segment: an example is as many consecutive sentences of one document as fit.
     Off,
 }
 
@@ -88,8 +87,8 @@ pub struct ExampleMaker {
 pub struct RandomSurplus(u64);
 
 impl ExampleMaker {
-    /// All examples of one document, in document order. `index` is the number of the document in
-    /// `others`; `surplus` carries over from one document to the next.
+    /// Builds all examples of one document, in order. `index` is the number of the document in `others`; `surplus`
+    /// carries over from one document to the next.
     ///
     /// # Errors
     /// If a random document cannot be read.
@@ -142,7 +141,7 @@ impl ExampleMaker {
         Ok(examples)
     }
 
-    /// Mostly the maximum length, occasionally a shorter one, so that the model sees both.
+    /// The target length of a pair: mostly the maximum, occasionally a shorter one, so that the model sees both.
     fn target_length(&self, max_tokens: usize, rng: &mut impl Rng) -> usize {
         match rng.random_bool(self.short_probability) {
             true => rng.random_range(2..=max_tokens.max(2)),
@@ -165,7 +164,7 @@ impl ExampleMaker {
         }
     }
 
-    /// As many sentences as fit per example; one that is too long continues in the next example.
+    /// Builds examples of as many sentences as fit; a sentence that is too long continues in the next example.
     fn single_segments(&self, document: &Document, rng: &mut impl Rng) -> Vec<PretrainingExample> {
         let max_tokens = self.max_length - 2;
         let mut target = self.target_length(max_tokens, rng);
@@ -206,8 +205,7 @@ impl ExampleMaker {
     }
 }
 
-/// Consecutive sentences from a random one on, until there are `wanted` tokens or the document
-/// ends.
+/// Consecutive sentences, starting at a random one, until there are `wanted` tokens or the document ends.
 fn fill_from_random_sentence(document: &Document, wanted: usize, rng: &mut impl Rng) -> Vec<u32> {
     let mut tokens = Vec::new();
     if document.is_empty() {
@@ -222,8 +220,8 @@ fn fill_from_random_sentence(document: &Document, wanted: usize, rng: &mut impl 
     tokens
 }
 
-/// While the pair is too long, removes a token at the front or back (at random) of the longer
-/// segment, of B if they are equal.
+/// While the pair is too long, removes a token at the front or back (at random) of the longer segment; of B if both are
+/// equally long.
 fn cut_pair(first: &mut Vec<u32>, second: &mut Vec<u32>, max_tokens: usize, rng: &mut impl Rng) {
     let (mut front, mut kept) = ([0, 0], [first.len(), second.len()]);
     while kept[0] + kept[1] > max_tokens {

@@ -1,4 +1,4 @@
-//! What is held out for evaluation, and the loss to compare the evaluation with.
+//! Holds out part of the corpus for evaluation, and computes a baseline loss for it.
 
 use bert_model::{Result, Tokenizer};
 use bert_train::RunDirectory;
@@ -12,15 +12,15 @@ use crate::store::Store;
 /// Tag that keeps this random stream independent of the run's others.
 const SPLIT: u64 = 11;
 
-/// Fewer held-out documents than this are hardly a sample of the corpus.
+/// Minimum number of held-out documents; fewer are hardly a sample of the corpus.
 const FEWEST_DOCUMENTS: f64 = 5.0;
-/// Mean length, in sentences, from which on passages of documents are worth evaluating.
+/// Minimum mean length, in sentences, for which passages of documents are worth evaluating.
 const SHORTEST_PASSAGE: f64 = 4.0;
 
-/// Number of training tokens that the frequency baseline is based on.
+/// Maximum number of training tokens that the frequency baseline is computed from.
 const COUNTED_TOKENS: usize = 1 << 22;
 
-/// How much of a corpus is held out, for the corpus line and `run.json`.
+/// How much of a corpus is held out, for the corpus message and `run.json`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct HeldOutShare {
     /// Number of held-out documents or passages.
@@ -33,8 +33,8 @@ pub struct HeldOutShare {
     pub is_passages: bool,
 }
 
-/// Holds out a fraction of the corpus: whole documents, or a passage of every document where few long documents make up
-/// the corpus, since one of them would be too large a share and no sample of the others.
+/// Holds out a fraction of the corpus: whole documents or, if the corpus consists of a few long documents, a passage of
+/// each one, since a single document would be too large a share and would not represent the others.
 ///
 /// # Errors
 /// If the tokenized corpus cannot be read or written.
@@ -68,7 +68,7 @@ pub fn hold_out(
 }
 
 impl HeldOutShare {
-    /// "held out: 2 documents, 1.9 % of the tokens"; nothing if nothing is held out.
+    /// Formats the share as "held out: 2 documents, 1.9 % of the tokens"; `None` if nothing is held out.
     pub fn describe(&self) -> Option<String> {
         let Self { documents, share, is_passages, .. } = self;
         let what = match (is_passages, documents) {
@@ -82,9 +82,9 @@ impl HeldOutShare {
     }
 }
 
-/// The frequency baseline: mean cross-entropy, in nats, of guessing the masked tokens of `held_out` by their frequency in
-/// the training documents alone (with one added to every count). A model that uses the context is better. `None` without
-/// masked tokens.
+/// The frequency baseline: the mean cross-entropy, in nats, of predicting the masked tokens of `held_out` only by their
+/// frequency in the training documents (with one added to every count). A model that uses context achieves less. `None`
+/// if there are no masked tokens.
 ///
 /// # Errors
 /// If the tokenized corpus cannot be read.

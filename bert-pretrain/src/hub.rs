@@ -1,4 +1,4 @@
-//! Names of models on the Hugging Face Hub, in place of directories.
+//! Resolves names of models on the Hugging Face Hub to directories.
 
 use bert_cli::hub::{model_directory, tokenizer_directory};
 use bert_model::Result;
@@ -6,10 +6,10 @@ use bert_model::Result;
 use crate::args::{Cli, Command, TrainArgs};
 
 impl Cli {
-    /// Puts the directory of its files, fetched where need be, in place of every model's name.
+    /// Replaces the name of every model by the directory of its files, which are downloaded if necessary.
     ///
     /// # Errors
-    /// If a model is neither there nor to be had.
+    /// If a model neither exists locally nor can be downloaded.
     pub fn fetch_models(&mut self) -> Result<()> {
         let (model, common) = match &mut self.command {
             None => return self.train.fetch_models(),

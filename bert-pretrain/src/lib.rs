@@ -1,9 +1,10 @@
 //! Pretraining BERT: from text files to a model directory.
 //!
-//! In data-flow order: [`corpus`] → [`vocabulary`] → [`store`] (tokenized, on disk), [`split`] → [`examples`]
-//! with [`masking`] → [`stream`] → [`batch`] → [`objective`]. [`prepare`] with [`held_out`], [`phases`], [`start`] and
-//! [`train`] put these together, [`mod@evaluate`] does without training, [`advice`] tells the user what to expect. [`args`] is the command line, [`settings`] its validated form,
-//! and [`effect`] refuses options without effect. [`sample`] is the built-in corpus. [`report`] shows the run.
+//! In data-flow order: [`corpus`] → [`vocabulary`] → [`store`] (tokenized, on disk), [`split`] → [`examples`] with
+//! [`masking`] → [`stream`] → [`batch`] → [`objective`]. [`prepare`], with [`held_out`], [`phases`], [`start`] and
+//! [`train`] put these together; [`mod@evaluate`] runs without training; [`advice`] tells the user what to expect.
+//! [`args`] is the command line, [`settings`] its validated form, and [`effect`] rejects options that have no effect.
+//! [`sample`] is the built-in corpus. [`report`] displays the run.
 
 // Invalid user input must never panic.
 #![deny(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::unreachable)]

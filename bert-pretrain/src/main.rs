@@ -73,7 +73,7 @@ fn run_train(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints the final metrics on stderr, and what to think of them.
+/// Prints the final metrics on stderr, with advice.
 fn print_table(summary: &Value) {
     let number = |value: &Value| value.as_f64().map(|value| format!("{value:.4}"));
     let mut rows = vec![("steps".to_string(), summary["steps"].to_string())];
@@ -103,7 +103,7 @@ fn print_table(summary: &Value) {
     }
 }
 
-/// Prints what can be done with a finished run, on stderr.
+/// Prints suggestions for using a finished run, on stderr.
 fn print_next_steps(directory: &Path) {
     let directory = directory.display();
     eprintln!("next: bert-pretrain fill-mask --model {directory} \"some text with a [MASK] in it\"");
@@ -111,7 +111,7 @@ fn print_next_steps(directory: &Path) {
     eprintln!("      curves and filled masks: {directory}/report.html");
 }
 
-/// Prints the model's answers to the sample's questions, and whether they are right.
+/// Prints the model's predictions for the sample's questions, and whether they are right.
 fn print_sample_masks(directory: &Path, common: &Common) -> Result<()> {
     let filler: MaskFiller = open(directory, common, MaskProcessor::new)?;
     eprintln!();
@@ -166,7 +166,7 @@ fn run_fill_mask(args: &FillMaskArgs) -> Result<ExitCode> {
     let mut answer = |row: &KeptRow, filled: FilledText| -> Result<()> {
         let json = serde_json::to_value(&filled).context("the predictions")?;
         answers.write(row, json, |_| describe(&filled))?;
-        // At once: the next text may be long in coming.
+        // Flush immediately: the next text may be a long time coming.
         Ok(answers.flush()?)
     };
     match source {
@@ -201,8 +201,8 @@ fn run_next_sentence(args: &NextSentenceArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Loads the pipeline of a model directory; `processor` makes its processor of the tokenizer and
-/// the model's number of positions. A model whose head was never trained is refused.
+/// Opens the pipeline of a model directory; `processor` builds its processor from the tokenizer and the model's number
+/// of positions. A model whose head was never trained is rejected.
 fn open<P: Processor>(
     directory: &Path,
     common: &Common,
@@ -220,7 +220,7 @@ fn open<P: Processor>(
     Ok(pipeline)
 }
 
-/// Says how a head is trained that the checkpoint lacks.
+/// Adds advice on how to train a head that the checkpoint lacks.
 fn advised(error: Error) -> anyhow::Error {
     match error {
         Error::MissingTensors { .. } => {

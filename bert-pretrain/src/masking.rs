@@ -13,8 +13,8 @@ pub struct Masking {
     pub probability: f64,
     /// Maximum number of masked tokens per sequence.
     pub max_predictions: usize,
-    /// For whole-word masking: for each id, whether the WordPiece continues a word. Empty to mask
-    /// WordPieces independently.
+    /// For whole-word masking: for each id, whether the WordPiece continues a word. Empty for masking WordPieces
+    /// independently.
     pub continuations: Vec<bool>,
     /// Ids of the special tokens; `[CLS]`, `[SEP]` and `[PAD]` are never masked.
     pub special: SpecialTokens,

@@ -1,5 +1,5 @@
-//! The pretraining objective (paper, appendix A.2): mean cross-entropy of the masked tokens plus
-//! that of the next-sentence labels. Also evaluates a model on held-out documents.
+//! The pretraining objective (paper, appendix A.2): the mean cross-entropy of the masked tokens plus that of the
+//! next-sentence labels. Also evaluates a model on held-out documents.
 
 use bert_model::model::loss::cross_entropy;
 use bert_model::workers::{Workers, split_evenly};
@@ -37,13 +37,14 @@ pub struct Evaluation {
     pub mlm_loss: f64,
     /// Perplexity of the masked tokens, exp(`mlm_loss`).
     pub perplexity: f64,
-    /// Fraction of masked tokens for which the original has the highest score.
+    /// Fraction of masked tokens for which the original token has the highest score.
     pub mlm_accuracy: f64,
-    /// Mean cross-entropy of the next-sentence labels, in nats; omitted without that task, or if all labels are the same.
+    /// Mean cross-entropy of the next-sentence labels, in nats; omitted without that task, or if all labels are the
+    /// same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nsp_loss: Option<f64>,
-    /// Fraction of next-sentence labels predicted correctly; null without that task, or if all labels are the same, since
-    /// a constant answer would be right.
+    /// Fraction of next-sentence labels predicted correctly; null without that task, or if all labels are the same,
+    /// since a constant answer would be correct.
     pub nsp_accuracy: Option<f64>,
 }
 
@@ -88,7 +89,7 @@ impl Objective for Pretraining {
 }
 
 impl Pretraining {
-    /// Both tasks, without evaluation examples.
+    /// Creates the objective with both tasks and without evaluation examples.
     pub fn new(device: Device, pad_id: u32, eval_batch_size: usize) -> Self {
         Self { device, pad_id, with_nsp: true, held_out: Vec::new(), eval_batch_size, latest: None }
     }
@@ -125,21 +126,21 @@ impl Pretraining {
         let (mlm_count, nsp_count) = (mlm_logits.dims()[0], nsp_logits.dims()[0]);
         let [mlm_losses, mlm_right] = scored(mlm_logits, batch.labels);
         let [nsp_losses, nsp_right] = scored(nsp_logits, batch.is_random);
-        // One read for all of them: on a GPU each read waits for everything queued before it.
+        // Read all of them at once: on a GPU, each read waits for everything queued before it.
         let values = Tensor::cat(vec![mlm_losses, mlm_right, nsp_losses, nsp_right], 0).into_data();
         let mut values = values.iter::<f32>();
         (Score::sum(&mut values, mlm_count), Score::sum(&mut values, nsp_count))
     }
 }
 
-/// The next-sentence label (whether the second segment is random) that all examples have; `None` if there are both labels,
-/// or no examples.
+/// The next-sentence label (whether the second segment is random) if all examples have the same one; `None` if there
+/// are both labels or no examples.
 pub fn only_label(examples: &[PretrainingExample]) -> Option<bool> {
     let first = examples.first()?.is_random_next;
     examples.iter().all(|example| example.is_random_next == first).then_some(first)
 }
 
-/// The loss of each row, and 1 where the right class has the highest score, else 0; both `[N]`.
+/// The loss of each row, and 1 if the correct class has the highest score, otherwise 0; both `[N]`.
 ///
 /// Shapes: `logits` `[N, C]`, `labels` `[N]`.
 fn scored(logits: Tensor<2>, labels: Tensor<1, Int>) -> [Tensor<1>; 2] {
@@ -156,8 +157,8 @@ struct Score {
 }
 
 impl Score {
-    /// The sums of one batch of `count` predictions, whose losses come first in `values`, then 1 for
-    /// each right one.
+    /// The sums of one batch of `count` predictions; `values` contains their losses, followed by 1 or 0 for each
+    /// correct or incorrect one.
     fn sum(values: &mut impl Iterator<Item = f32>, count: usize) -> Self {
         let loss = values.take(count).map(f64::from).sum();
         let right = values.take(count).filter(|&right| right == 1.0).count() as i64;

@@ -1,4 +1,4 @@
-//! The steps of a run: short sequences first, then long ones (paper, appendix A.2), and how many there are.
+//! The phases of a run: steps on short sequences first, then on long ones (paper, appendix A.2).
 
 use bert_model::{Error, Result};
 use bert_train::permutation::mix;
@@ -22,7 +22,7 @@ enum Phase {
     Second,
 }
 
-/// The steps of both phases, one after the other. Each phase starts at the beginning of its own data.
+/// Iterates over the steps of both phases. Each phase starts at the beginning of its own data.
 #[derive(Debug)]
 pub struct PhasedSource<'a> {
     settings: &'a PretrainSettings,
@@ -37,11 +37,10 @@ pub struct PhasedSource<'a> {
 }
 
 impl<'a> PhasedSource<'a> {
-    /// The steps of a run of `steps` steps, from step number `step` (from 0) on; `cursor` is the position in the data as
-    /// the checkpoint of that step has it.
-    ///
+    /// Creates the source for a run of `steps` steps, starting at step number `step` (from 0); `cursor` is the position
+    /// in the data that the checkpoint of that step recorded.
     /// # Errors
-    /// If the tokenized corpus cannot be read, or `cursor` is not a position.
+    /// If the tokenized corpus cannot be read, or `cursor` is not a valid position.
     pub fn new(
         settings: &'a PretrainSettings,
         data: &'a PreparedData,
@@ -90,7 +89,7 @@ fn stream(settings: &PretrainSettings, data: &PreparedData, phase: Phase, cursor
     ExampleStream::new(reader, data.split, Subset::Training, maker, seed, settings.maskings, cursor)
 }
 
-/// Number of steps: as set, or as many as the epochs contain.
+/// The number of steps: the configured one, or as many as the epochs contain.
 ///
 /// # Errors
 /// If the tokenized corpus cannot be read.
@@ -104,7 +103,7 @@ pub fn count_steps(settings: &PretrainSettings, data: &PreparedData) -> Result<u
     Ok(steps.max(1).max(settings.phase2_steps))
 }
 
-/// The first training examples of the run.
+/// Builds the first training examples of the run.
 ///
 /// # Errors
 /// If the tokenized corpus cannot be read.

@@ -1,4 +1,4 @@
-//! The data before the first step: tokenizer, tokenized corpus, and evaluation examples.
+//! Prepares the data of a run before the first step: tokenizer, tokenized corpus, and evaluation examples.
 
 use std::path::Path;
 
@@ -30,7 +30,7 @@ const EVALUATION: u64 = 13;
 /// The training and evaluation data of a run.
 #[derive(Debug)]
 pub struct PreparedData {
-    /// The tokenizer, given or learned from the corpus.
+    /// The tokenizer, either given or learned from the corpus.
     pub tokenizer: Tokenizer,
     /// The tokenized corpus.
     pub(crate) store: Store,
@@ -38,16 +38,16 @@ pub struct PreparedData {
     pub(crate) split: Split,
     /// The evaluation examples.
     pub held_out: Vec<PretrainingExample>,
-    /// The loss to compare the evaluation with; see [`unigram_loss`].
+    /// The baseline loss to compare the evaluation with; see [`unigram_loss`].
     pub unigram_loss: Option<f64>,
     /// Description of the data, for `run.json`.
     pub facts: Value,
-    /// Hash of the corpora's content and the tokenizer, which must be unchanged when a run resumes.
+    /// Hash of the corpora's content and the tokenizer, which must not change when a run is resumed.
     pub fingerprint: String,
 }
 
-/// Opens the corpus, loads or learns the tokenizer, tokenizes, and holds out documents. A run to be resumed must have the
-/// data that its `run.json` describes; otherwise nothing is written.
+/// Opens the corpus, loads or learns the tokenizer, tokenizes, and holds out documents. The data of a resumed run must
+/// be the data that its `run.json` describes; otherwise nothing is written.
 ///
 /// # Errors
 /// If a file is missing, malformed or cannot be written, or the data of a resumed run has changed.
@@ -99,7 +99,7 @@ pub fn prepare(settings: &PretrainSettings, directory: &RunDirectory, quiet: boo
     Ok(PreparedData { tokenizer, store, split, held_out, unigram_loss, facts, fingerprint })
 }
 
-/// Tells the size of the corpus and what is held out of it, and what to think of that.
+/// Reports the size of the corpus and the held-out part, with advice.
 fn tell_corpus(
     settings: &PretrainSettings,
     stats: CorpusStats,
@@ -121,7 +121,7 @@ fn tell_corpus(
     lines.into_iter().flatten().for_each(say);
 }
 
-/// The corpus of the settings; the built-in sample is written into the run directory first.
+/// Opens the configured corpus; the built-in sample is first written into the run directory.
 fn open_corpus(settings: &PretrainSettings, directory: &RunDirectory) -> Result<Corpus> {
     if !settings.corpus.is_empty() {
         return Corpus::open(&settings.corpus);
@@ -133,7 +133,7 @@ fn open_corpus(settings: &PretrainSettings, directory: &RunDirectory) -> Result<
 
 /// A corpus with the hashes of its files.
 struct Described {
-    /// The file of its tokens in the run directory.
+    /// The name of the file with its tokens in the run directory.
     name: &'static str,
     corpus: Corpus,
     /// Path, size and hash of each file.
@@ -150,12 +150,12 @@ impl Described {
         Ok(Self { name, corpus, files, fingerprint })
     }
 
-    /// Tokenizes the corpus into a file of the run directory, unless that is there already.
+    /// Tokenizes the corpus into a file in the run directory, unless that file already exists.
     fn tokenize(&self, tokenizer: &Tokenizer, mode: SentenceMode, directory: &RunDirectory) -> Result<Store> {
         Store::build(&directory.file(self.name), &self.corpus, tokenizer, mode, &self.fingerprint)
     }
 
-    /// Tells which files are hard-wrapped, and what that means.
+    /// Reports which files are hard-wrapped, and what that implies.
     fn tell_wrapped(&self, say: &impl Fn(String)) {
         let mut wrapped = self.corpus.files().iter().filter(|file| file.is_wrapped);
         let Some(first) = wrapped.next() else { return };
@@ -171,7 +171,7 @@ impl Described {
     }
 }
 
-/// The examples by which the model is evaluated: of the evaluation corpus, or else of the documents set aside.
+/// The evaluation examples: from the evaluation corpus, or otherwise from the held-out documents.
 fn held_out_examples(
     settings: &PretrainSettings,
     tokenizer: &Tokenizer,
@@ -188,8 +188,7 @@ fn held_out_examples(
     evaluation_examples(store, split, part, maker, settings.seed, settings.eval_examples)
 }
 
-/// Loads the tokenizer that the user passed. A bare vocabulary does not say whether it is cased;
-/// `--cased` decides.
+/// Loads the tokenizer that the user passed. A bare vocabulary does not record whether it is cased; `--cased` decides.
 fn given_tokenizer(path: &Path, settings: &PretrainSettings) -> Result<Tokenizer> {
     let is_json = FileKind::of(path) == FileKind { format: Some(Format::Json), compression: None };
     let is_bare = path.is_file() && !is_json && !path.with_file_name("tokenizer_config.json").exists();
@@ -264,7 +263,7 @@ pub fn remove_cache(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Creates the builder of training examples from the settings.
+/// Creates the example maker from the settings.
 ///
 /// # Errors
 /// If the tokenizer has no `[MASK]`.
@@ -284,7 +283,7 @@ pub fn example_maker(data: &DataSettings, max_length: usize, tokenizer: &Tokeniz
     })
 }
 
-/// The evaluation examples: one pass over the documents, identical in every run with this seed.
+/// The evaluation examples: one pass over the documents, the same in every run with this seed.
 ///
 /// # Errors
 /// If the tokenized corpus cannot be read.

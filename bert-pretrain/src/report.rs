@@ -11,7 +11,7 @@ use burn::tensor::activation::softmax;
 use crate::batch::PretrainingBatch;
 use crate::examples::PretrainingExample;
 
-/// Number of held-out examples of which a mask is shown.
+/// Number of held-out examples from which a mask is shown.
 const SHOWN: usize = 12;
 /// Number of tokens shown on either side of a mask.
 const CONTEXT: usize = 14;
@@ -75,7 +75,7 @@ pub fn write(directory: &Path, masks: &[MaskedSentence]) -> Result<()> {
     report.write(directory.join("report.html"))
 }
 
-/// What the loss of the frequency baseline tells about the model's.
+/// Explains what the loss of the frequency baseline says about the model's.
 fn meaning(baseline: f64) -> String {
     format!(
         "The loss is the mean cross-entropy of the masked tokens, in nats; its exponential is the perplexity. Guessing every \

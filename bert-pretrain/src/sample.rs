@@ -74,7 +74,7 @@ pub const PRAISE: [&str; 10] =
 pub const BLAME: [&str; 10] =
     ["terrible", "dreadful", "disgusting", "shabby", "ugly", "miserable", "draughty", "broken", "stale", "cold"];
 
-/// What a review is about.
+/// The subjects of reviews.
 pub const SUBJECTS: [&str; 6] = ["soup", "room", "bed", "service", "breakfast", "music"];
 
 /// The sample's model: BERT-tiny without dropout, since it cannot overfit so small a world, and

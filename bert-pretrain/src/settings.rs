@@ -62,7 +62,7 @@ pub struct PretrainSettings {
     pub config: String,
     /// Model directory to start from, instead of a new model.
     pub init: Option<PathBuf>,
-    /// How text becomes training examples.
+    /// Settings for turning text into training examples.
     #[serde(flatten)]
     pub data: DataSettings,
     /// Number of static maskings; `None` masks anew in every epoch.
@@ -107,7 +107,7 @@ struct Preset {
     learning_rate: f64,
     warmup: f64,
     batch_size: usize,
-    /// `None` derives it from the epochs.
+    /// Number of steps; `None` derives it from the epochs.
     steps: Option<u64>,
 }
 
@@ -171,8 +171,8 @@ impl DataSettings {
         Ok(settings)
     }
 
-    /// Maximum number of masked tokens per sequence: 20 for 128 tokens and 80 for 512, as Google's,
-    /// unless set.
+    /// Maximum number of masked tokens per sequence: the configured one, or as in Google's code, which uses 20 for 128
+    /// tokens and 80 for 512.
     pub fn max_predictions(&self, max_length: usize) -> usize {
         self.max_predictions.unwrap_or_else(|| (max_length as f64 * self.mask_prob * 25.0 / 24.0).ceil() as usize)
     }
@@ -225,10 +225,10 @@ impl PretrainSettings {
         Ok((settings, run))
     }
 
-    /// The run of `bert-pretrain` without any argument, for a program that changes a few of its settings.
+    /// The settings and options of `bert-pretrain` without arguments, for a program that changes a few of them.
     ///
     /// # Errors
-    /// None that [`resolve`](Self::resolve) has for no arguments.
+    /// As [`resolve`](Self::resolve), although none occurs without arguments.
     pub fn sample() -> Result<(Self, PretrainRunOptions)> {
         Self::resolve(&Cli::parse_from(["bert-pretrain"]).train)
     }
@@ -270,8 +270,7 @@ impl PretrainSettings {
         if self.phase2_steps > 0 { self.data.max_seq_len.max(self.phase2_seq_len) } else { self.data.max_seq_len }
     }
 
-    /// Configuration of a new model, by size name or file, and whether its vocabulary size follows
-    /// the tokenizer.
+    /// The configuration of a new model, by size name or file, and whether its vocabulary size follows the tokenizer.
     ///
     /// # Errors
     /// If `config` is neither a size name nor a valid file.

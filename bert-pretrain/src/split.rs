@@ -1,4 +1,4 @@
-//! Which documents of a tokenized corpus are trained on, and which are held out.
+//! Splits the documents of a tokenized corpus into training and held-out documents.
 
 use bert_train::permutation::Permutation;
 
@@ -12,8 +12,8 @@ pub struct Split {
 }
 
 impl Split {
-    /// Holds out a random fraction `share` of the documents: at least one if `share` is positive
-    /// and there are at least two.
+    /// Holds out a random fraction `share` of the documents: at least one if `share` is positive and there are at least
+    /// two.
     pub fn new(documents: u64, share: f64, seed: u64) -> Self {
         let held_out = if share > 0.0 { ((documents as f64 * share).round() as u64).max(1) } else { 0 };
         let held_out = held_out.min(documents.saturating_sub(1));

@@ -1,4 +1,4 @@
-//! The initial weights of a run: new ones, or those of a model directory.
+//! The initial weights of a run: random, or those of a model directory.
 
 use bert_model::{BertConfig, BertForPreTraining, Error, Pretrained, Result, Tokenizer, load_partial};
 use bert_train::permutation::mix;
@@ -14,7 +14,7 @@ const WEIGHTS: u64 = 14;
 /// Checks that a model can read the two sentences of next-sentence prediction.
 ///
 /// # Errors
-/// If it has only one token type.
+/// If the model has only one token type.
 pub fn check_pairs(config: &BertConfig) -> Result<()> {
     config.check_pairs().map_err(|error| match error {
         Error::Mismatch { left, right, .. } => {
@@ -25,7 +25,7 @@ pub fn check_pairs(config: &BertConfig) -> Result<()> {
     })
 }
 
-/// The initial model and a configuration that matches the tokenizer.
+/// Creates the initial model and a configuration that matches the tokenizer.
 ///
 /// # Errors
 /// If a weight file is malformed, or model, tokenizer and sequence length do not match.

@@ -1,10 +1,8 @@
-//! The tokenized corpus on disk: random access to documents by number, in memory independent of the
-//! size of the corpus.
+//! The tokenized corpus on disk: random access to documents by number, in memory independent of the size of the corpus.
 //!
-//! One file: a header, the concatenated documents (number of sentences, their lengths, their
-//! WordPiece ids, all little-endian `u32`), and the offset of each document. It is written once per
-//! run, under a temporary name first, and reused by a resumed run if corpus, tokenizer and sentence
-//! splitting are unchanged.
+//! The corpus is a single file: a header, the concatenated documents (number of sentences, their lengths, their
+//! WordPiece ids, all little-endian `u32`), and the offset of each document. It is written once per run, under a
+//! temporary name first, and reused by a resumed run if corpus, tokenizer and sentence splitting are unchanged.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
@@ -94,8 +92,8 @@ impl Store {
         Self::open(path, fingerprint).ok_or_else(|| unreadable(path))
     }
 
-    /// Writes a copy of this store to `path`, unless it is there already. The copy lacks a passage of about `share` of the
-    /// sentences of each document, at a random place; the passages follow as further documents.
+    /// Writes a copy of this store to `path`, unless it already exists. From each document, the copy omits a passage of
+    /// about `share` of its sentences, at a random place; the passages follow as further documents.
     ///
     /// # Errors
     /// If this store cannot be read, or the copy cannot be written.
@@ -116,7 +114,7 @@ impl Store {
         for takes_passage in [false, true] {
             for index in 0..self.stats.documents {
                 let mut document = reader.document(index)?;
-                // No document is held out as a whole.
+                // Never hold out a whole document.
                 let count = ((document.len() as f64 * share).round() as usize).min(document.len() - 1);
                 let places = (document.len() - count) as u64 + 1;
                 let start = (mix(&[seed, index]) % places) as usize;
@@ -129,7 +127,7 @@ impl Store {
         Self::open(path, &fingerprint).ok_or_else(|| unreadable(path))
     }
 
-    /// Opens the store at `path`, if it is complete and matches `fingerprint`.
+    /// Opens the store at `path`; `None` if it is incomplete or does not match `fingerprint`.
     fn open(path: &Path, fingerprint: &str) -> Option<Self> {
         let mut header = Vec::new();
         File::open(path).ok()?.take(HEADER_BYTES).read_to_end(&mut header).ok()?;
@@ -162,7 +160,7 @@ fn unreadable(path: &Path) -> Error {
 struct StoreWriter<'a> {
     path: &'a Path,
     file: BufWriter<File>,
-    /// Offsets are collected in a temporary file, since there may be too many for memory.
+    /// Offsets, collected in a temporary file since there may be too many for memory.
     offsets: BufWriter<File>,
     position: u64,
     stats: CorpusStats,
@@ -256,7 +254,7 @@ impl StoreReader {
         Ok(document)
     }
 
-    /// Number of tokens of a document, without reading them.
+    /// Returns the number of tokens of a document without reading them.
     ///
     /// # Errors
     /// If the file cannot be read or is damaged.

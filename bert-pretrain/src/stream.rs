@@ -1,8 +1,8 @@
 //! The order of training examples, a pure function of seed, epoch and position.
 //!
-//! Documents are visited in a random order over the whole corpus, anew in every epoch. A block of
-//! documents, up to a bound on its tokens, is turned into examples, which are shuffled within the
-//! block. A resumed run rebuilds the current block and continues in its middle.
+//! Documents are visited in a random order over the whole corpus, which changes with every epoch. A block of documents,
+//! up to a limit on its tokens, is turned into examples, which are shuffled within the block. A resumed run rebuilds
+//! the current block and continues in its middle.
 
 use bert_model::{Error, Result};
 use bert_train::permutation::{Permutation, mix};
@@ -16,8 +16,7 @@ use crate::examples::{ExampleMaker, PretrainingExample, RandomSurplus};
 use crate::split::{Split, Subset};
 use crate::store::{RandomDocuments, StoreReader};
 
-/// Number of tokens per block: enough to separate the examples of a document, and small compared
-/// with a model's memory.
+/// Number of tokens per block: enough to separate the examples of a document, and small compared with a model's memory.
 const BLOCK_TOKENS: usize = 1 << 21;
 
 /// Tags that keep the run's random streams independent.
@@ -150,8 +149,7 @@ impl ExampleStream {
             let index = order.apply(place);
             let document = self.reader.document(self.split.document(self.part, index))?;
             tokens += document.iter().map(Vec::len).sum::<usize>();
-            // Seed each document's generator separately, so that its examples do not depend on the
-            // order.
+            // Seed each document's generator separately, so that its examples do not depend on the order.
             let mut rng = ChaCha8Rng::seed_from_u64(mix(&[self.seed, EXAMPLES, masking, index]));
             examples.extend(self.maker.examples(index, &document, &others, &mut surplus, &mut rng)?);
             place += 1;
@@ -173,8 +171,7 @@ pub struct TrainingSource {
     pub accumulate: usize,
 }
 
-/// The examples of one micro-batch, with the totals of the whole step, over which losses are
-/// averaged.
+/// The examples of one micro-batch, with the totals of the whole step, over which losses are averaged.
 #[derive(Debug)]
 pub struct MicroBatch {
     /// The examples.

@@ -1,4 +1,4 @@
-//! `bert-pretrain train`, from settings to model directory and metrics.
+//! Runs `bert-pretrain train`, from settings to model directory and metrics.
 
 use std::path::Path;
 use std::time::Instant;
@@ -29,13 +29,13 @@ use crate::start::initial_model;
 /// Number of checkpoints to keep during training: a second one in case the newest is damaged.
 const KEEP: usize = 2;
 
-/// Number of training examples whose next-sentence labels are looked at.
+/// Number of training examples whose next-sentence labels are inspected.
 const FIRST_EXAMPLES: usize = 1000;
 
 /// The result of a training run.
 #[derive(Debug)]
 pub struct PretrainOutcome {
-    /// Why it ended.
+    /// Why the run ended.
     pub ended: Ended,
     /// The JSON object that `--json` prints.
     pub summary: Value,
@@ -50,7 +50,7 @@ pub fn run(settings: &PretrainSettings, run: &PretrainRunOptions, interrupt: &In
     if run.if_exists == Some(IfExists::Resume)
         && let Some(mut summary) = result_of(&run.output)?
     {
-        // As logged: numbers that are written and read twice may differ in the last digit.
+        // Use the logged numbers: those that are written and parsed again may differ in the last digit.
         summary["train"] = last_losses(&read_metrics(&run.output)?);
         eprintln!("{} is finished after {} steps; nothing to resume", run.output.display(), summary["steps"]);
         return Ok(PretrainOutcome { ended: Ended::Finished, summary });
@@ -73,7 +73,7 @@ pub fn run(settings: &PretrainSettings, run: &PretrainRunOptions, interrupt: &In
     Ok(PretrainOutcome { ended, summary })
 }
 
-/// A run: its settings and everything prepared from them before the first step.
+/// The settings of a run and everything prepared from them before the first step.
 struct Run<'a> {
     settings: &'a PretrainSettings,
     run: &'a PretrainRunOptions,
@@ -131,7 +131,7 @@ impl<'a> Run<'a> {
         Ok((Self { settings, run, if_exists, directory, device, data, config, steps, numbers }, model))
     }
 
-    /// The state before the first step, or that of the newest checkpoint when a run is resumed.
+    /// The state before the first step or, if the run is resumed, that of the newest checkpoint.
     fn start(
         &mut self,
         model: BertForPreTraining,
@@ -204,7 +204,7 @@ impl<'a> Run<'a> {
         seconds: impl Fn() -> f64,
     ) -> Result<Value> {
         let (path, model, tokenizer) = (self.directory.path(), &state.model, &self.data.tokenizer);
-        // A resumed run with no steps left has not been evaluated yet.
+        // A resumed run without remaining steps has not been evaluated yet.
         if objective.latest.is_none() && !objective.held_out.is_empty() {
             objective.latest = Some(objective.evaluate_held_out(model)?);
         }
@@ -220,8 +220,8 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Writes the model directory. Without next-sentence prediction, only the masked-LM part has been
-/// trained and is written.
+/// Writes the model directory. Without next-sentence prediction, only the masked-LM part has been trained and is
+/// written.
 fn save_model(
     directory: &Path,
     model: &BertForPreTraining,
@@ -247,7 +247,7 @@ fn last_losses(metrics: &[Value]) -> Value {
     json!({"loss": last["loss"], "mlm_loss": last["mlm_loss"], "nsp_loss": last["nsp_loss"]})
 }
 
-/// The JSON object that `--json` prints.
+/// Builds the JSON object that `--json` prints.
 fn summarize(directory: &RunDirectory, steps: u64, evaluation: Option<Evaluation>, seconds: f64) -> Result<Value> {
     let metrics = directory.metrics()?;
     let steps_logged: Vec<&Value> = metrics.iter().filter(|record| record.get("loss").is_some()).collect();

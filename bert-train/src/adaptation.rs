@@ -1,6 +1,5 @@
-//! Selects the parameters to train: all, those above a given layer, or low-rank adapters beside the
-//! encoder's weight matrices (LoRA, Hu et al. 2021), which are merged into the weights before the
-//! model is saved.
+//! Selects the parameters to train: all, those above a given layer, or low-rank adapters of the encoder's weight
+//! matrices (LoRA, Hu et al. 2021), which are merged into the weights before the model is saved.
 
 use bert_model::pretrained::names::is_adapter;
 use burn::module::{Lora, Module, Param, ParamGroup};
@@ -20,8 +19,8 @@ pub enum Adaptation {
     FrozenLayers(usize),
     /// Only the heads and the pooler: BERT as a feature extractor (paper, section 5.3).
     FrozenEncoder,
-    /// The heads, the pooler and, for each weight matrix `W` of the encoder, a low-rank adapter: `W
-    /// + 2·A·B` with A `[in, rank]` and B `[rank, out]`, B initially zero.
+    /// The heads, the pooler and, for each weight matrix `W` of the encoder, a low-rank adapter: `W + 2·A·B` with A
+    /// `[in, rank]` and B `[rank, out]`, B initially zero.
     Lora {
         /// Rank r: the number of columns of A.
         rank: usize,
@@ -38,7 +37,7 @@ impl Adaptation {
         self.freeze(self.attach(model, seed, device))
     }
 
-    /// Adds the adapters, if any. The model's outputs do not change until they have been trained.
+    /// Adds the adapters, if any. They do not change the model's outputs until they have been trained.
     pub fn attach<M: Module>(self, model: M, seed: u64, device: &Device) -> M {
         let Self::Lora { rank } = self else { return model };
         device.seed(seed);

@@ -1,9 +1,8 @@
-//! Atomic checkpoints: one is either complete or absent.
+//! Atomic checkpoints: a checkpoint is either complete or absent.
 //!
-//! `checkpoints/step-00001000/` holds the weights, the optimizer's moments and the state of the run
-//! (step, data position). It is written under a name that starts with a dot, flushed, and renamed
-//! last. `state.json` records the SHA-256 of the other files, so that a damaged checkpoint is
-//! detected and an older one used.
+//! `checkpoints/step-00001000/` holds the weights, the optimizer's moments and the state of the run (step, data
+//! position). It is written under a name that starts with a dot, flushed, and renamed last. `state.json` records the
+//! SHA-256 of the other files, so that a damaged checkpoint is detected and an older one is used instead.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -30,7 +29,7 @@ use super::state::TrainingState;
 const WEIGHTS: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
-/// Suffix of a checkpoint while a new one of the same step replaces it.
+/// Suffix of a checkpoint while it is being replaced by a new one of the same step.
 const REPLACED: &str = ".replaced";
 
 /// The `checkpoints` directory of a run.
@@ -49,7 +48,7 @@ struct StateFile {
     seconds: f64,
     #[serde(default)]
     loss_scale: SavedScale,
-    /// Settings that affect the result; resuming with different ones is refused.
+    /// Settings that affect the result; a run cannot be resumed with different ones.
     settings: Value,
     sha256: BTreeMap<String, String>,
 }
@@ -59,24 +58,23 @@ struct StateFile {
 pub struct Checkpoint {
     /// Directory of the checkpoint.
     pub path: PathBuf,
-    /// Number of steps taken when it was written.
+    /// Number of steps taken when the checkpoint was written.
     pub step: u64,
     /// Position in the training data.
     pub cursor: Value,
-    /// Seconds that the run had taken when it was written.
+    /// Time in seconds that the run had taken when the checkpoint was written.
     pub seconds: f64,
-    /// Factor on the loss in `f16` training.
+    /// The loss scale of `f16` training.
     pub loss_scale: SavedScale,
-    /// The settings of the run that wrote it.
+    /// The settings of the run that wrote the checkpoint.
     pub settings: Value,
     /// One line for each newer checkpoint that was skipped, with the reason.
     pub warnings: Vec<String>,
 }
 
 impl Checkpoints {
-    /// Opens the checkpoints of the run in `run_directory`, of which the newest `keep` (at least
-    /// one) are retained. Removes leftovers of an interrupted write and restores a checkpoint that
-    /// was being replaced.
+    /// Opens the checkpoints of the run in `run_directory`, of which the newest `keep` (at least one) are retained.
+    /// Removes leftovers of an interrupted write and restores a checkpoint that was being replaced.
     ///
     /// # Errors
     /// If the directory cannot be created or read.
@@ -96,7 +94,7 @@ impl Checkpoints {
         Ok(Self { directory, keep: keep.max(1) })
     }
 
-    /// Writes a checkpoint, then removes old ones beyond the number to keep and all of later steps.
+    /// Writes a checkpoint, then removes old ones beyond the number to keep, and all those of later steps.
     ///
     /// # Errors
     /// If it cannot be written; older checkpoints are then unchanged.
@@ -141,7 +139,7 @@ impl Checkpoints {
         if replaced.exists() {
             fs::remove_dir_all(&replaced).map_err(Error::io(&replaced, "remove"))?;
         }
-        // Later ones were damaged, or this run would have resumed from them.
+        // Checkpoints of later steps are damaged; otherwise this run would have resumed from them.
         let (older, newer): (Vec<_>, Vec<_>) =
             self.paths()?.into_iter().filter(|at| *at != path).partition(|at| *at < path);
         let too_many = older.len().saturating_sub(self.keep - 1);
@@ -196,7 +194,7 @@ impl Checkpoints {
 }
 
 impl Checkpoint {
-    /// Refuses to resume with other settings than the checkpoint's; see [`check_settings`].
+    /// Checks that the settings equal those of the checkpoint; see [`check_settings`].
     ///
     /// # Errors
     /// If a setting differs.
@@ -204,9 +202,8 @@ impl Checkpoint {
         check_settings(&self.settings, now)
     }
 
-    /// Restores the weights into `model` and the moments into `optimizer`, to continue exactly
-    /// where the run stopped. All parameters become trainable; freeze them again as needed
-    /// ([`crate::Adaptation::freeze`]).
+    /// Restores the weights into `model` and the moments into `optimizer`, so that the run continues exactly where it
+    /// stopped. All parameters become trainable; freeze them again as needed ([`crate::Adaptation::freeze`]).
     ///
     /// # Errors
     /// If the files do not match the model.
@@ -235,11 +232,10 @@ impl Checkpoint {
     }
 }
 
-/// Refuses to resume a run with other settings than its own, naming all that differ. Of `saved`, only the settings that
-/// are in `now` are compared.
+/// Checks that a run is resumed with its own settings. Of `saved`, only the settings that are in `now` are compared.
 ///
 /// # Errors
-/// If a setting differs.
+/// If settings differ; the error names all of them.
 pub fn check_settings(saved: &Value, now: &Value) -> Result<()> {
     let mut differing = Vec::new();
     compare(String::new(), saved, now, &mut differing);
@@ -255,7 +251,7 @@ pub fn check_settings(saved: &Value, now: &Value) -> Result<()> {
     })
 }
 
-/// Collects the settings of `now` that differ from `saved`, as `(name, saved, now)`; nested names are joined by dots.
+/// Collects the settings in `now` that differ from `saved`, as `(name, saved, now)`; nested names are joined by dots.
 fn compare<'a>(name: String, saved: &'a Value, now: &'a Value, differing: &mut Vec<(String, &'a Value, &'a Value)>) {
     match (saved, now) {
         (Value::Object(saved), Value::Object(now)) => {
@@ -322,7 +318,7 @@ pub fn sha256_of(path: &Path) -> Result<String> {
     Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Makes renames in `directory` durable; only Unix allows opening a directory for that.
+/// Makes renames in `directory` durable. Only Unix allows opening a directory for this.
 fn sync_directory(directory: &Path) -> Result<()> {
     if cfg!(unix) {
         File::open(directory).and_then(|file| file.sync_all()).map_err(Error::io(directory, "flush"))?;

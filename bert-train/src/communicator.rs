@@ -1,4 +1,4 @@
-//! Sums gradients and losses over the processes of a run. There is only one process so far.
+//! Sums gradients and losses over the processes of a run. Currently there is only one process.
 
 use bert_model::Result;
 
@@ -13,7 +13,7 @@ pub trait Communicator: Sync {
     /// Number of processes.
     fn size(&self) -> usize;
 
-    /// Sums the gradients and losses of all processes in a fixed order. Afterwards each process has the sums.
+    /// Sums the gradients and losses of all processes in a fixed order. Afterwards, every process has the sums.
     ///
     /// # Errors
     /// If another process has failed.

@@ -1,4 +1,4 @@
-//! Gradients by parameter name: summed over parts of a batch and micro-batches, measured and clipped by their global norm.
+//! Gradients by parameter name: summed over parts of a batch and micro-batches, and clipped by their global norm.
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,14 +10,14 @@ use burn::tensor::{DType, Gradients, Int, Tensor};
 
 use super::parameters::{Visit, as_matrix, visit_parameters};
 
-/// The sum of the gradients of some micro-batches, each as a matrix (a vector is one row).
+/// The sum of the gradients of several micro-batches, each as a matrix (a vector becomes one row).
 #[derive(Debug, Default)]
 pub struct GradientSum {
     by_name: BTreeMap<String, Tensor<2>>,
 }
 
 impl GradientSum {
-    /// Adds the gradients of parameters of `model` that a part of a backward pass computed.
+    /// Adds the gradients that one part of a backward pass computed for parameters of `model`.
     pub fn add<M: Module>(&mut self, model: &M, part: GradientPart) {
         let sum = &mut self.by_name;
         match part {
@@ -42,8 +42,8 @@ impl GradientSum {
     }
 }
 
-/// A gradient sum that several threads add to in a fixed order: the first gradients of each part of a micro-batch, in the
-/// order of the parts, then the second ones, and so on. The sum therefore does not depend on scheduling.
+/// A gradient sum that several threads add to in a fixed order: the first gradients of each part of a micro-batch, in
+/// the order of the parts, then the second ones, and so on. The sum therefore does not depend on scheduling.
 pub struct OrderedSum<'a> {
     state: Mutex<State<'a>>,
     changed: Condvar,
@@ -153,7 +153,8 @@ mod tests {
     use super::*;
     use crate::Adaptation;
 
-    /// The order holds even if the first part is the slowest; a part that ends early or panics does not block the others.
+    /// The order holds even if the first part is the slowest; a part that ends early or panics does not block the
+    /// others.
     #[test]
     fn parts_add_in_their_order_whoever_is_fast() {
         let mut sum = GradientSum::default();
@@ -206,7 +207,7 @@ mod tests {
         BertForPreTraining::init_seeded(&config, 1, device)
     }
 
-    /// A loss of two batches that go through the model one after the other, with dropout.
+    /// The loss of two batches that pass through the model one after the other, with dropout.
     fn loss(model: &BertForPreTraining) -> Tensor<1> {
         let device = Device::flex().autodiff();
         dropout::seed(7, 0);
@@ -226,7 +227,7 @@ mod tests {
 
     const WORDS: &str = "bert.embeddings.word_embeddings.weight";
 
-    /// Gradients of a recorded pass, and the number of parts they came in.
+    /// The gradients of a recorded pass, and the number of parts in which they arrived.
     fn recorded(model: &BertForPreTraining, checkpointing: bool) -> (GradientSum, usize) {
         let (loss, tape) = tape::record(checkpointing, || loss(model));
         let (mut sum, mut parts) = (GradientSum::default(), 0);
@@ -241,14 +242,14 @@ mod tests {
         sum.remove(name).unwrap().into_data().try_to_vec().unwrap()
     }
 
-    /// The word table is tied, looked up twice, and its gradient still the sum of everything.
+    /// The word embeddings are tied and used by two lookups, and their gradient is still the sum of all contributions.
     #[test]
     fn layer_by_layer_gives_the_gradients_of_one_graph() {
         let model = model(&Device::flex()).train();
         let mut whole = GradientSum::default();
         whole.add(&model, GradientPart::Gradients(loss(&model).backward()));
         let (mut sum, parts) = recorded(&model, false);
-        // The heads, then for each batch the layers and the embeddings, then the rows of each.
+        // The heads; for each batch, the layers and the embeddings; then the rows of each batch.
         assert_eq!(parts, 1 + 2 * (3 + 1) + 2);
         assert!((norm(&whole) / norm(&sum) - 1.0).abs() < 1e-6 && norm(&whole) > 0.0);
         for name in [WORDS, "bert.embeddings.LayerNorm.weight", "bert.encoder.layer.1.attention.self.value.weight"] {
@@ -269,7 +270,7 @@ mod tests {
         assert_eq!(values(&mut plain, WORDS), values(&mut again, WORDS));
     }
 
-    /// No gradient is computed below what learns.
+    /// No gradient is computed below the lowest trainable parameter.
     #[test]
     fn frozen_layers_stay_out() {
         let device = Device::flex();
@@ -277,7 +278,7 @@ mod tests {
         for checkpointing in [false, true] {
             let (mut sum, parts) = recorded(&model, checkpointing);
             assert_eq!(parts, 1 + 2);
-            // The decoder's share of the tied table is frozen with it.
+            // The decoder's contribution to the tied word embeddings is frozen with them.
             assert!(sum.remove(WORDS).is_none());
             assert!(sum.remove("bert.encoder.layer.1.output.dense.weight").is_none());
             assert!(sum.remove("bert.encoder.layer.2.output.dense.weight").is_some());

@@ -1,5 +1,5 @@
-//! During training, the first SIGINT or SIGTERM saves a checkpoint and stops after the current step; a later one, or any
-//! signal outside training, exits immediately.
+//! Signal handling: during training, the first SIGINT or SIGTERM saves a checkpoint and stops after the current step; a
+//! later one, or any signal outside training, exits immediately.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,11 +10,11 @@ use bert_model::{Error, Result};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-/// Signals this soon after the first count as the first. GNU `timeout` and some schedulers send a signal to the process and
-/// to its group, and keys repeat.
+/// Signals this soon after the first one count as the same. GNU `timeout` and some schedulers signal both the process
+/// and its group, and keys repeat.
 const SAME_SIGNAL: Duration = Duration::from_secs(1);
 
-/// How often to look for a signal.
+/// Interval between checks for a signal.
 const POLL: Duration = Duration::from_millis(10);
 
 /// Records SIGINT and SIGTERM, or lets them end the program.
@@ -47,20 +47,20 @@ impl Interrupt {
         Ok(interrupt)
     }
 
-    /// While the returned guard lives, the first signal is only recorded, for [`Interrupt::requested`], and `say` is called
-    /// with a line that tells the user so. A later signal ends the program immediately.
+    /// While the returned guard exists, the first signal is only recorded for [`Interrupt::requested`], and `say` is
+    /// called with a message about it for the user. A later signal ends the program immediately.
     #[must_use]
     pub fn defer(&self, say: impl Fn(&str) + Send + Sync + 'static) -> InterruptGuard {
         self.at_once.store(false, Ordering::Relaxed);
         let announcement = Arc::new(Announcement { is_made: AtomicBool::new(false), say: Box::new(say) });
         let guard = InterruptGuard { at_once: self.at_once.clone(), ended: Arc::default(), announcement };
         let (interrupt, ended, announcement) = (self.clone(), guard.ended.clone(), guard.announcement.clone());
-        // Without a thread, signals still save and stop; only a second signal is then ignored.
+        // Without this thread, the first signal still saves and stops; only a second one is then ignored.
         let _ = thread::Builder::new().spawn(move || interrupt.watch(&ended, &announcement));
         guard
     }
 
-    /// Waits for the first signal, announces what it does, and arms the next one a moment later.
+    /// Waits for the first signal, announces its effect, and shortly afterwards arms the immediate exit.
     fn watch(&self, ended: &AtomicBool, announcement: &Announcement) {
         let mut first: Option<Instant> = None;
         while !ended.load(Ordering::Relaxed) {
@@ -87,7 +87,7 @@ impl Interrupt {
     }
 }
 
-/// Tells the user once what the first signal does.
+/// Tells the user, once, about the effect of the first signal.
 struct Announcement {
     is_made: AtomicBool,
     say: Box<dyn Fn(&str) + Send + Sync>,
@@ -101,7 +101,7 @@ impl Announcement {
     }
 }
 
-/// Defers the first signal while it lives; see [`Interrupt::defer`].
+/// Defers the first signal while it exists; see [`Interrupt::defer`].
 pub struct InterruptGuard {
     at_once: Arc<AtomicBool>,
     /// Tells the watching thread to end.
@@ -110,7 +110,7 @@ pub struct InterruptGuard {
 }
 
 impl InterruptGuard {
-    /// Tells the user about the recorded signal now, if that has not happened yet.
+    /// Tells the user about the recorded signal now, unless that has already happened.
     pub fn announce(&self) {
         self.announcement.make();
     }
@@ -123,7 +123,7 @@ impl Drop for InterruptGuard {
     }
 }
 
-/// 128 + the signal's number, the shells' convention.
+/// 128 plus the signal's number, by the convention of shells.
 fn exit_code(signal: i32) -> i32 {
     128 + signal
 }

@@ -1,10 +1,10 @@
 //! Everything about a training run that pretraining and fine-tuning share.
 //!
-//! [`trainer`] is the loop, which follows a [`plan`]. Each [`step`] of it updates a [`state`] for an [`objective`] with an
-//! [`optimizer`], whose learning rate follows a [`schedule`], from [`gradients`] computed at a [`precision`]. Around it,
-//! [`mod@prefetch`] prepares batches, [`permutation`] shuffles them, [`adaptation`] selects the
-//! trainable parameters, [`checkpoint`] makes runs resumable, [`interrupt`] handles signals,
-//! [`run_directory`] manages the files of a run, and [`progress`] and [`report`] show it.
+//! [`trainer`] is the training loop, which follows a [`plan`]. Each [`step`] updates a [`state`] for an [`objective`]
+//! with an [`optimizer`], using a learning rate from a [`schedule`] and [`gradients`] computed at some [`precision`].
+//! Around it, [`mod@prefetch`] prepares batches, [`permutation`] shuffles them, [`adaptation`] selects the trainable
+//! parameters, [`checkpoint`] makes runs resumable, [`interrupt`] handles signals, [`run_directory`] manages the files
+//! of a run, and [`progress`] and [`report`] display it.
 
 #![warn(missing_docs)]
 // Invalid user input must never panic.

@@ -1,4 +1,4 @@
-//! What a training run learns: how a batch becomes a loss, and how the model is evaluated.
+//! The objective of a training run: computes losses of batches and evaluates the model.
 
 use bert_model::ops::dropout;
 use bert_model::{Error, Result};
@@ -6,20 +6,21 @@ use burn::module::Module;
 use burn::prelude::*;
 use serde_json::{Map, Value};
 
-/// A training objective: how a batch becomes a loss, and how the model is evaluated.
+/// A training objective, which computes the loss of a batch and evaluates the model.
 pub trait Objective: Sync {
     /// The model to train.
     type Model: Module;
     /// A micro-batch in host memory.
     type Batch: Send;
 
-    /// Splits a micro-batch into at least one and at most `parts` parts, one for each core. Their losses must add up to
-    /// that of the micro-batch.
+    /// Splits a micro-batch into at least one and at most `parts` parts, one per core. Their losses must sum to the
+    /// loss of the micro-batch.
     fn split(&self, batch: Self::Batch, parts: usize) -> Vec<Self::Batch>;
 
     /// Splits a part, which one worker computes, into pieces that are processed one after another, each with its own
-    /// backward pass, so that only one is in memory at a time. Their losses must add up to that of the part. All parts of
-    /// a micro-batch come here at the same time, so that losses that depend on other parts can exchange what they need.
+    /// backward pass, so that only one is in memory at a time. Their losses must sum to the loss of the part. This
+    /// method is called for all parts of a micro-batch concurrently, so losses that depend on other parts can exchange
+    /// data here.
     fn pieces(&self, _model: &Self::Model, part: Self::Batch, _masks: Masks) -> Vec<Self::Batch> {
         vec![part]
     }
@@ -27,10 +28,11 @@ pub trait Objective: Sync {
     /// Number of sequences in a micro-batch or in a part of one.
     fn sequences(&self, batch: &Self::Batch) -> usize;
 
-    /// The loss of a micro-batch, weighted so that the losses of a step's micro-batches add up to the loss of the step.
+    /// Computes the loss of a micro-batch, weighted so that the losses of a step's micro-batches sum to the loss of the
+    /// step.
     fn loss(&self, model: &Self::Model, batch: Self::Batch) -> Losses;
 
-    /// Evaluates the model on held-out data. `model` has neither dropout nor autodiff.
+    /// Evaluates the model on held-out data. `model` has no dropout and no autodiff.
     ///
     /// # Errors
     /// If the data cannot be read.
@@ -47,8 +49,8 @@ pub struct Masks {
 }
 
 impl Masks {
-    /// Starts the masks of the part's sequences from index `sequence` on, on this thread: a forward pass that follows has
-    /// the masks of the whole micro-batch, however often it is computed.
+    /// Starts, on this thread, the masks of the part's sequences from index `sequence` on. A forward pass that follows
+    /// uses the same masks as one of the whole micro-batch, however often it is computed.
     pub fn begin(&self, sequence: usize) {
         dropout::seed(self.seed, self.first_sequence + sequence);
     }
@@ -59,7 +61,7 @@ impl Masks {
 pub struct Evaluation {
     /// Metrics by name; empty without held-out data.
     pub metrics: Map<String, Value>,
-    /// Whether training ends here.
+    /// Whether to stop training after this evaluation.
     pub stop: bool,
 }
 
@@ -68,11 +70,11 @@ pub struct Evaluation {
 pub struct Losses {
     /// The loss to minimize.
     pub total: Tensor<1>,
-    /// The parts that it is the sum of, for the log.
+    /// The terms that `total` is the sum of, for the log.
     pub parts: Vec<(&'static str, Tensor<1>)>,
 }
 
-/// The sums of a step's losses over its micro-batches, still on the device.
+/// The sums of a step's losses over its micro-batches, kept on the device.
 #[derive(Debug, Default)]
 pub struct LossSum {
     sums: Vec<(&'static str, Tensor<1>)>,
@@ -91,7 +93,7 @@ impl LossSum {
         }
     }
 
-    /// The names of the losses, and one tensor of their values followed by those of `more`.
+    /// The names of the losses, and one tensor with their values followed by those in `more`.
     pub(super) fn with(self, more: [Tensor<1>; 2], step: u64) -> Result<(Vec<&'static str>, Tensor<1>)> {
         let (names, mut values): (Vec<_>, Vec<_>) = self.sums.into_iter().unzip();
         if values.is_empty() {

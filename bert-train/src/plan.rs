@@ -31,7 +31,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// A constant learning rate for `steps` steps, gradients clipped at norm 1, and neither evaluations nor checkpoints.
+    /// Sets a constant learning rate for `steps` steps, with gradients clipped at norm 1, and without evaluations and
+    /// checkpoints.
     pub fn constant(learning_rate: f64, steps: u64) -> Self {
         Self {
             schedule: Schedule { peak: learning_rate, warmup: 0, steps, decay: Decay::Constant },
@@ -47,8 +48,8 @@ impl Plan {
     }
 }
 
-/// When to write checkpoints: after a number of steps or a time since the last one, whichever comes first. The last step
-/// of a run and a signal are further reasons.
+/// When to write checkpoints: after a number of steps or a time since the last one, whichever comes first. Checkpoints
+/// are also written after the last step of a run and on a signal.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SaveInterval {
     /// Checkpoints are written after multiples of this number of steps; 0 for none.

@@ -1,6 +1,6 @@
-//! Half-precision training (Micikevicius et al. 2018, "Mixed Precision Training"): the forward and backward pass compute
-//! with half-precision copies of the weights; the weights themselves, their gradients' sum and the optimizer stay in `f32`,
-//! and so do softmax, LayerNorm and the losses.
+//! Half-precision training (Micikevicius et al. 2018, "Mixed Precision Training"): the forward and backward pass use
+//! half-precision copies of the weights; the weights themselves, the sum of their gradients and the optimizer stay in
+//! `f32`, and so do softmax, LayerNorm and the losses.
 
 use std::str::FromStr;
 
@@ -48,6 +48,8 @@ impl Precision {
         }
     }
 
+    /// Checks that `device` supports this precision.
+    ///
     /// # Errors
     /// If the device cannot compute in this precision.
     pub fn check(self, device: &Device) -> Result<()> {
@@ -102,14 +104,14 @@ impl Change for Replace {
 const GROWTH: u32 = 2000;
 
 /// The loss scale of `f16` training, a factor that keeps small gradients from becoming 0. It doubles after 2,000 finite
-/// steps and halves whenever a gradient overflows; that step is skipped, as in PyTorch's `GradScaler`. In other precisions
-/// it is 1.
+/// steps and halves whenever a gradient overflows; that step is skipped, as in PyTorch's `GradScaler`. In other
+/// precisions, it is 1.
 #[derive(Debug, Clone)]
 pub struct LossScale {
     precision: Precision,
-    /// The current state on a CPU; on a GPU, the state at the start of training.
+    /// The state on a CPU; on a GPU, the state at the start of training.
     host: SavedScale,
-    /// Factor and number of finite steps `[2]` on a GPU, which updates them without the host.
+    /// Factor and number of finite steps `[2]` on a GPU, which updates them without involving the host.
     device: Option<Tensor<1>>,
 }
 
@@ -136,7 +138,7 @@ impl LossScale {
         Self { precision, host: SavedScale { factor, ..saved }, device }
     }
 
-    /// The state for a checkpoint; waits for a GPU.
+    /// The state to store in a checkpoint; waits for a GPU.
     pub fn saved(&self) -> SavedScale {
         let read = |values: &Tensor<1>| {
             let values: Vec<f32> = values.clone().into_data().iter::<f32>().collect();

@@ -1,4 +1,4 @@
-//! Progress on stderr: a bar on a terminal, else an occasional line, or nothing with `--quiet`.
+//! Progress on stderr: a bar on a terminal, otherwise an occasional line, or nothing with `--quiet`.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -77,7 +77,7 @@ impl Progress {
         }
     }
 
-    /// Prints lines that `--quiet` does not silence, without disrupting the bar, from any thread.
+    /// Returns a function that prints lines from any thread, even with `--quiet`, without disrupting the bar.
     pub fn announcer(&self) -> impl Fn(&str) + Send + Sync + 'static {
         let bar = self.bar.clone();
         move |line| if bar.is_hidden() { eprintln!("{line}") } else { bar.println(line) }

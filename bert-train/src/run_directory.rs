@@ -1,5 +1,5 @@
-//! The run directory: a Hugging Face model directory that also holds `run.json`, `metrics.jsonl`,
-//! `report.html` and `checkpoints/`. A lock file keeps a second run out while the first is alive.
+//! The run directory: a Hugging Face model directory that also holds `run.json`, `metrics.jsonl`, `report.html` and
+//! `checkpoints/`. A lock file prevents two runs in the same directory at once.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{BufRead, BufReader, Write};
@@ -17,7 +17,7 @@ pub enum IfExists {
     /// Fail.
     #[default]
     Refuse,
-    /// Resume the run in it.
+    /// Resume the run in the directory.
     Resume,
     /// Remove the files of the previous run, and nothing else.
     Overwrite,
@@ -57,12 +57,11 @@ const LOCK: &str = ".lock";
 const RUN: &str = "run.json";
 const METRICS: &str = "metrics.jsonl";
 
-/// Refuses inputs that a run into `directory` would delete before reading them, and paths that
-/// `run.json` cannot record.
+/// Rejects inputs that a run in `directory` would delete before reading them, and paths that `run.json` cannot record.
 ///
 /// # Errors
-/// If the directory is to be overwritten and an input is the directory itself or a run's file in
-/// it, or if the path of an input or of the directory is not UTF-8.
+/// If the directory is to be overwritten and an input is the directory itself or a run's file in it, or if the path of
+/// an input or of the directory is not UTF-8.
 pub fn check_inputs(
     directory: &Path,
     if_exists: IfExists,
@@ -95,7 +94,7 @@ pub struct RunDirectory {
     path: PathBuf,
     metrics: File,
     was_empty: bool,
-    /// Locked until the run ends; the system releases it when the process dies.
+    /// The lock, held until the run ends; the system releases it when the process dies.
     _lock: File,
 }
 
@@ -103,8 +102,8 @@ impl RunDirectory {
     /// Creates or opens a run directory and locks it.
     ///
     /// # Errors
-    /// If it is not empty and `if_exists` is [`IfExists::Refuse`], another run holds the lock, or
-    /// it cannot be written.
+    /// If the directory is not empty and `if_exists` is [`IfExists::Refuse`], another run holds the lock, or the
+    /// directory cannot be written.
     pub fn open(path: impl AsRef<Path>, if_exists: IfExists) -> Result<Self> {
         let path = path.as_ref();
         fs::create_dir_all(path).map_err(Error::io(path, "create the run directory"))?;
@@ -132,14 +131,14 @@ impl RunDirectory {
         &self.path
     }
 
-    /// Passes on the result of a preparation step. If that failed and the directory was empty
-    /// before this run, removes what was written, so that the command can simply be repeated.
+    /// Returns the outcome of a preparation step. If it failed and the directory was empty before this run, removes
+    /// what was written, so that the command can simply be repeated.
     ///
     /// # Errors
-    /// The error passed in.
+    /// The error in `outcome`.
     pub fn prepared<T>(&self, outcome: Result<T>) -> Result<T> {
         if outcome.is_err() && self.was_empty && remove_run_files(&self.path).is_ok() {
-            // If another program has put files here, the directory stays; nothing depends on it.
+            // If another program has put files here, the directory remains; nothing depends on it.
             let _ = fs::remove_file(self.path.join(LOCK)).and_then(|()| fs::remove_dir(&self.path));
         }
         outcome
@@ -178,7 +177,7 @@ impl RunDirectory {
             let record: Option<Value> = serde_json::from_str(line).ok();
             record.and_then(|record| record["step"].as_u64()).is_some_and(|at| at <= step)
         };
-        // The bytes of a line stay: written anew, a number could come back with another last digit.
+        // Keep the lines byte for byte: a number that is parsed and written again could change in the last digit.
         let kept: String = text.split_inclusive('\n').filter(|line| line.ends_with('\n')).filter(is_kept).collect();
         replace_file(&path, kept.as_bytes())?;
         self.metrics = OpenOptions::new().append(true).open(&path).map_err(Error::io(&path, "open"))?;
@@ -193,11 +192,11 @@ impl RunDirectory {
         read_metrics(&self.path)
     }
 
-    /// Refuses to resume a run with other settings than its `run.json` has, naming all that differ.
-    /// Passes if the run was stopped before it wrote that file.
+    /// Checks that a run is resumed with the settings in its `run.json`. Succeeds if the run was stopped before it
+    /// wrote that file.
     ///
     /// # Errors
-    /// If a setting differs, or the file cannot be read.
+    /// If settings differ (the error names all of them), or the file cannot be read.
     pub fn check_settings(&self, now: &Value) -> Result<()> {
         match self.file(RUN).exists() {
             true => check_settings(&read_run(&self.path)?["settings"], now),
@@ -236,7 +235,7 @@ pub fn result_of(run_directory: &Path) -> Result<Option<Value>> {
     Ok(read_run(run_directory)?.get("result").cloned())
 }
 
-/// Refuses the directory of a run that has not written a model yet, where a model directory is expected. Any other
+/// Rejects the directory of a run that has not written a model yet, where a model directory is expected. Any other
 /// directory passes.
 ///
 /// # Errors

@@ -69,7 +69,7 @@ impl Schedule {
         self.peak * share.max(0.0)
     }
 
-    /// Number of warmup steps: `warmup` below 1 is a fraction of all steps, else a number of steps.
+    /// The number of warmup steps: a `warmup` below 1 is a fraction of all steps, otherwise a number of steps.
     pub fn warmup_steps(warmup: f64, steps: u64) -> u64 {
         if warmup < 1.0 { (warmup * steps as f64).round() as u64 } else { warmup as u64 }
     }

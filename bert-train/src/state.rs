@@ -1,5 +1,4 @@
-//! The state of a training run: everything that changes from step to step and is saved in a
-//! checkpoint.
+//! The state of a training run: everything that changes from step to step and is saved in a checkpoint.
 
 use serde_json::Value;
 
@@ -17,11 +16,11 @@ pub struct TrainingState<M> {
     pub step: u64,
     /// Position in the training data, as its source reports it.
     pub cursor: Value,
-    /// Seconds that the run has taken, over all its resumptions; for information only.
+    /// Time in seconds that the run has taken, including all of its resumed parts; informational only.
     pub seconds: f64,
-    /// Factor on the loss in `f16` training, as the checkpoint had it.
+    /// The loss scale of `f16` training, as stored in the checkpoint.
     pub(crate) saved_scale: SavedScale,
-    /// The factor during training, once the first step has begun.
+    /// The loss scale during training, once the first step has begun.
     pub(crate) loss_scale: Option<LossScale>,
 }
 
@@ -32,7 +31,7 @@ impl<M> TrainingState<M> {
         Self { model, optimizer, step: 0, cursor, seconds: 0.0, saved_scale, loss_scale: None }
     }
 
-    /// What the loss is multiplied by in `f16`, for a checkpoint; waits for a GPU.
+    /// The loss scale of `f16` training, for a checkpoint; waits for a GPU.
     pub(crate) fn scale_to_save(&self) -> SavedScale {
         self.loss_scale.as_ref().map_or(self.saved_scale, LossScale::saved)
     }

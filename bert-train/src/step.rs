@@ -32,7 +32,7 @@ pub struct PendingStep {
     number: u64,
     names: Vec<&'static str>,
     reading: Reading,
-    /// The gradient norm if the host knows it already; otherwise it is read with the losses.
+    /// The gradient norm if the host already knows it; otherwise it is read with the losses.
     norm: Option<f64>,
     learning_rate: f64,
     precision: Precision,
@@ -60,11 +60,11 @@ impl PendingStep {
     }
 }
 
-/// Takes one step: splits the batch, runs forward and backward pass, reduces, clips and updates. The model of `state` must
-/// have autodiff. On a GPU the step is only queued; [`PendingStep::wait`] waits for it.
+/// Takes one step: splits the batch, runs the forward and backward pass, reduces, clips and updates. The model of
+/// `state` must have autodiff. On a GPU, the step is only queued; [`PendingStep::wait`] waits for it.
 ///
 /// # Errors
-/// If the objective splits a micro-batch into no parts or more than requested, or another process fails.
+/// If the objective splits a micro-batch into no parts or more than requested, or another process has failed.
 pub fn take_step<O: Objective>(
     mut state: TrainingState<O::Model>,
     objective: &O,
@@ -124,8 +124,8 @@ fn shard<O: Objective>(objective: &O, batch: O::Batch, workers: usize) -> Result
     Ok(parts.into_iter().map(shard).collect())
 }
 
-/// Computes the losses of a micro-batch's shards, each by its own worker on a copy of the model, and adds their gradients to
-/// `gradients` in the order of the shards.
+/// Computes the losses of a micro-batch's shards, each with its own worker on a copy of the model, and adds their
+/// gradients to `gradients` in the order of the shards.
 fn forward_backward<O: Objective>(
     model: &O::Model,
     objective: &O,
@@ -153,8 +153,8 @@ fn forward_backward<O: Objective>(
     losses.into_iter().flatten().collect()
 }
 
-/// The dropout seed of a micro-batch, a function of the run's seed and the micro-batch's position, so that a resumed run
-/// repeats it.
+/// The dropout seed of a micro-batch, a function of the run's seed and the micro-batch's position, so that a resumed
+/// run repeats it.
 fn dropout_seed(seed: u64, step: u64, micro_batch: usize) -> u64 {
     [step, micro_batch as u64].into_iter().fold(seed, |seed, number| hash::mix(seed ^ number))
 }

@@ -1,4 +1,4 @@
-//! The training loop: steps, their log, evaluations, checkpoints, and the end on a signal.
+//! The training loop: steps, logging, evaluations, checkpoints, and stopping on a signal.
 
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
@@ -30,8 +30,9 @@ pub enum Ended {
     Interrupted(i32),
 }
 
-/// Trains until the plan's last step and logs every step to `metrics.jsonl`. If the data ends before, so does training,
-/// without a final evaluation and checkpoint. On a GPU, the numbers of a step are read while the next one is queued.
+/// Trains until the plan's last step and logs every step to `metrics.jsonl`. If the data ends earlier, training ends
+/// too, without a final evaluation and checkpoint. On a GPU, the numbers of a step are read while the next one is
+/// queued.
 ///
 /// # Errors
 /// If data cannot be read, a file cannot be written, or a loss or gradient is not finite.
@@ -132,7 +133,7 @@ struct StepLog<'a> {
 }
 
 impl StepLog<'_> {
-    /// Logs the queued step and queues this one, of `tokens` tokens.
+    /// Logs the queued step, then queues this one, which has `tokens` tokens.
     fn queue(&mut self, step: PendingStep, tokens: u64, epoch: f64) -> Result<()> {
         self.flush()?;
         self.queued = Some((step, tokens, epoch));
@@ -159,7 +160,7 @@ impl StepLog<'_> {
         Ok(())
     }
 
-    /// Tells how to continue after a signal.
+    /// Tells the user how to continue after a signal.
     fn interrupted(&self, step: u64) {
         let directory = self.run.path().display();
         self.progress.announcer()(&format!("saved after step {step}; continue with --resume -o {directory}"));
@@ -172,7 +173,7 @@ fn describe(record: &Map<String, Value>) -> String {
     record.iter().filter_map(number).collect::<Vec<_>>().join(" ")
 }
 
-/// The line of `metrics.jsonl` for a step.
+/// Builds the line of `metrics.jsonl` for a step.
 fn record(step: Step, epoch: f64, speed: f64) -> Value {
     let mut record = Map::from_iter([("step".to_string(), step.number.into()), ("epoch".to_string(), epoch.into())]);
     record.extend(step.losses);

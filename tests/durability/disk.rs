@@ -26,7 +26,7 @@ fn a_full_disk_is_said_and_costs_nothing() {
         fs::metadata(newest.join(name)).unwrap().len() / 1024
     };
     let resume = short("run", 30, "--save-every 2 --resume");
-    // Too small for the weights, and for the optimizer's means alone.
+    // One limit is too small for the weights, the other one only for the optimizer's moments.
     for (limit, file) in [
         (size("model.safetensors") - 8, "model.safetensors"),
         (size("optimizer.safetensors") - 8, "optimizer.safetensors"),
@@ -46,7 +46,7 @@ fn a_full_disk_is_said_and_costs_nothing() {
 fn a_full_disk_stops_a_run_that_can_no_longer_tell_what_it_does() {
     let directory = corpus();
     let at = directory.path();
-    // Room for everything that is written before the steps, and for the metrics of some hundred of them.
+    // Room for everything that is written before the first step, and for the metrics of a few hundred steps.
     let endless = short("run", 100_000, "--save-every 0");
     let message = failure(&run_with_file_limit(64, &endless, at), 1);
     assert!(message.contains("metrics.jsonl: cannot write: File too large"), "{message}");
@@ -55,7 +55,7 @@ fn a_full_disk_stops_a_run_that_can_no_longer_tell_what_it_does() {
     assert!(told > 100, "{told} steps");
 }
 
-/// The number of whole lines of a run's metrics.
+/// The number of complete lines in a run's metrics.
 fn losses_until_cut(run: &Path) -> usize {
     let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     text.lines().filter(|line| serde_json::from_str::<Value>(line).is_ok()).count()
@@ -73,15 +73,15 @@ fn output_that_nobody_takes_is_no_panic() {
     };
     let message = failure(&to("/dev/full"), 1);
     assert_eq!(message, "error: standard output: cannot write: No space left on device\n");
-    // As `… | head` closes its end: quiet, and no failure.
+    // `… | head` closes its end of the pipe: the program must end quietly and without failure.
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let output = command(ask, at).stdout(writer).output().unwrap();
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
 }
 
-/// What a process holds in memory now, in KiB, as Linux tells it: the least of several looks, since a checkpoint that is
-/// being written takes some for a moment.
+/// The resident memory of a process in KiB, as reported by Linux: the minimum of several samples, since writing a
+/// checkpoint takes some memory for a moment.
 #[cfg(target_os = "linux")]
 fn resident(child: &Child) -> u64 {
     let look = || -> u64 {
@@ -93,8 +93,8 @@ fn resident(child: &Child) -> u64 {
     (0..10).map(|_| look()).min().unwrap()
 }
 
-/// A leak grows in every stretch of 2,000 steps; what the allocator takes when two threads first need their largest at
-/// once, it takes in one. So there must be a flat stretch among the first three.
+/// A leak grows in every stretch of 2,000 steps. What the allocator takes when two threads first reach their maximum at
+/// the same time, it takes in one stretch. So at least one of the first three stretches must be flat.
 #[cfg(target_os = "linux")]
 #[test]
 #[ignore = "slow: cargo test --workspace -- --include-ignored"]
@@ -102,7 +102,7 @@ fn two_thousand_steps_more_take_no_more_memory() {
     let directory = corpus();
     let at = directory.path();
     let mut child = spawn(&short("run", 100_000, "--save-every 100"), at);
-    // Behind it: the first checkpoints and the first pass over this small corpus, which take memory of their own.
+    // Skip the first checkpoints and the first pass over this small corpus, which allocate memory of their own.
     wait_for_steps(&mut child, &at.join("run"), 400);
     let mut seen = vec![resident(&child)];
     let flat = |seen: &[u64]| seen.windows(2).any(|pair| pair[1] as f64 <= pair[0] as f64 * 1.05);

@@ -1,4 +1,4 @@
-//! Kills and signals at any time.
+//! Kills and signals at arbitrary times.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -15,7 +15,7 @@ use crate::pretraining::{corpus, short};
 use crate::program::{command, fail, spawn, succeed, text};
 use crate::{assert_same_run, signal, wait_for_steps};
 
-/// What a run of [`short`] that was killed left in its checkpoint directory, by the stage of saving.
+/// The stage of saving at which a run of [`short`] was killed, judging by its checkpoint directory.
 fn stage(checkpoints: &Path) -> &'static str {
     let names = |directory: &Path| -> Vec<PathBuf> {
         fs::read_dir(directory).map_or(vec![], |entries| entries.flatten().map(|entry| entry.path()).collect())
@@ -34,13 +34,13 @@ fn stage(checkpoints: &Path) -> &'static str {
     }
 }
 
-/// Steps that the metrics of a run tell of.
+/// The number of steps recorded in the metrics of a run.
 fn steps_told(run: &Path) -> usize {
     fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default().lines().count()
 }
 
-/// Kills a run in every stage of saving and at any other moment, goes on after each kill, and compares with a run that
-/// nobody touched.
+/// Kills a run in every stage of saving and at other random moments, resumes after each kill, and compares with an
+/// undisturbed run.
 #[test]
 #[ignore = "slow: cargo test --workspace -- --include-ignored"]
 fn a_run_killed_a_hundred_times_is_the_run_that_was_not() {
@@ -58,7 +58,8 @@ fn a_run_killed_a_hundred_times_is_the_run_that_was_not() {
     for kill in 0..KILLS {
         let mut child = spawn(&resume, at);
         let told = steps_told(&killed);
-        // Some die while they prepare; the others after a step, in the chosen stage of saving if it is seen in time.
+        // Some runs are killed during preparation; the others after a step, in the chosen stage of saving if it is
+        // observed in time.
         while kill % 10 != 0 && steps_told(&killed) <= told && child.try_wait().unwrap().is_none() {}
         let patience = Duration::from_micros(rng.random_range(0..80_000));
         let started = Instant::now();
@@ -93,14 +94,14 @@ fn die(line: &str, directory: &Path, fail_point: &str) {
     assert_eq!(output.status.signal(), Some(6), "{fail_point}: {}", text(&output.stderr));
 }
 
-/// Dies at every place at which saving the third checkpoint can be cut short.
+/// Kills the program at every point where saving the third checkpoint can be interrupted.
 #[test]
 fn a_run_that_dies_while_it_saves_keeps_the_checkpoint_before() {
     if !cfg!(debug_assertions) {
         println!("skipped: a release build has no fail points");
         return;
     }
-    // The newest checkpoint that is left: until the rename, that of step 4.
+    // The fail points, and the newest checkpoint that remains: that of step 4 until the rename.
     const PLACES: [(&str, u64); 9] = [
         ("staging", 4),
         ("in model.safetensors", 4),
@@ -117,7 +118,7 @@ fn a_run_that_dies_while_it_saves_keeps_the_checkpoint_before() {
     let save = "--save-every 2 --keep 2";
     succeed(&short("whole", 8, save), at);
     for (place, left) in PLACES {
-        // Old checkpoints are removed from the third on.
+        // Old checkpoints are removed from the third one on.
         let times = if place == "removed" { 1 } else { 3 };
         die(&short(place, 8, save), at, &format!("{times}:{place}"));
         let found = Checkpoints::open(at.join(place), 2).unwrap().newest().unwrap().unwrap();
@@ -128,17 +129,17 @@ fn a_run_that_dies_while_it_saves_keeps_the_checkpoint_before() {
         succeed(&short(place, 8, &format!("{save} --resume")), at);
         assert_same_run(&at.join("whole"), &at.join(place));
     }
-    // A damaged checkpoint is in the way of the one that takes its place.
+    // A damaged checkpoint stands where its replacement must be written.
     let resume = short("staging", 8, "--save-every 2 --keep 2 --resume");
     let checkpoints = at.join("staging/checkpoints");
     fs::write(checkpoints.join("step-00000008/model.safetensors"), "").unwrap();
-    // Without its model the run is not finished.
+    // Without its model, the run is not finished.
     fs::remove_file(at.join("staging/model.safetensors")).unwrap();
     die(&resume, at, "1:replaced");
     assert!(!checkpoints.join("step-00000008").exists());
     let found = Checkpoints::open(at.join("staging"), 2).unwrap().newest().unwrap().unwrap();
     assert_eq!((found.step, found.warnings.len()), (6, 1));
-    // What is kept is what is whole, even if it is one and the damaged one is of a later step.
+    // An intact checkpoint is kept, even if only one may be and a damaged one is of a later step.
     die(&short("staging", 8, "--save-every 1 --keep 1 --resume"), at, "2:removed");
     let found = Checkpoints::open(at.join("staging"), 1).unwrap().newest().unwrap().unwrap();
     assert_eq!((found.step, found.warnings.len()), (7, 0));
@@ -163,7 +164,7 @@ fn signals_save_and_end_with_their_code_and_a_resumed_run_is_the_same() {
     assert_same_run(&at.join("INT"), &at.join("TERM"));
 }
 
-/// A run of which one step takes far longer than a test waits, once that step has begun.
+/// Starts a run with a step far longer than a test waits, and returns once that step has begun.
 fn endless_step(at: &Path) -> Child {
     let line = short("run", 9, "--accumulate 4000 --save-every 0");
     let mut child = command(&line, at).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
@@ -171,7 +172,7 @@ fn endless_step(at: &Path) -> Child {
         assert!(child.try_wait().unwrap().is_none(), "the run ended by itself");
         std::thread::sleep(Duration::from_millis(5));
     }
-    // Until the first step begins there is nothing to be saved, and the first signal would do.
+    // Before the first step begins there is nothing to save, and the first signal would end the program.
     std::thread::sleep(Duration::from_secs(1));
     child
 }
@@ -182,7 +183,7 @@ fn the_first_signal_says_what_it_does_and_a_later_one_leaves_at_once() {
     let mut child = endless_step(directory.path());
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let asked = Instant::now();
-    // As `timeout` sends it to the process and to its group.
+    // `timeout` signals both the process and its group.
     signal(&child, "INT");
     signal(&child, "TERM");
     let line = lines.next().unwrap().unwrap();
@@ -211,7 +212,7 @@ fn two_signals_at_once_save_as_one_does() {
     assert_eq!(fs::read_dir(at.join("run/checkpoints")).unwrap().count(), 1);
     let message = text(&output.stderr);
     assert!(message.contains("continue with --resume -o run"), "{message}");
-    // Until it is finished, it is no model.
+    // Until the run is finished, it is not a model directory.
     let message = fail("fill-mask --model run 'a [MASK]'", at, 1);
     assert!(message.contains("run: found an unfinished run") && message.contains("train --resume -o run"), "{message}");
 }

@@ -1,5 +1,5 @@
-//! Promise: nothing is lost. A checkpoint is complete or absent, a killed run resumes bit for bit, a full disk or numbers
-//! that are not finite stop a run without damage, and long runs do not leak memory.
+//! Promise: nothing is lost. A checkpoint is complete or absent, a killed run resumes bit for bit, a full disk or
+//! non-finite numbers stop a run without damage, and long runs do not leak memory.
 #![cfg(unix)]
 
 mod disk;
@@ -20,7 +20,7 @@ use serde_json::Value;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_bert-pretrain");
 
-/// Step and losses of every line of a run's metrics that has them.
+/// The step and the losses of every line of a run's metrics that has losses.
 fn losses(run: &Path) -> Vec<(Value, Value, Value)> {
     let records = program::lines(run.join("metrics.jsonl"));
     records.iter().map(|record| (record["step"].clone(), record["loss"].clone(), record["eval"].clone())).collect()

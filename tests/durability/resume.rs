@@ -1,4 +1,4 @@
-//! Runs that resume, and runs that must not.
+//! Runs that can be resumed, and runs that must not be.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +17,7 @@ fn a_resumed_run_is_bit_for_bit_the_uninterrupted_one() {
     let save = "--save-every 2 --keep 9 --accumulate 2";
     succeed(&short("whole", 6, save), at);
     succeed(&short("cut", 6, save), at);
-    // As if the run had been killed after step 4, in the middle of writing its metrics.
+    // The state after a kill that followed step 4 and interrupted writing the metrics.
     fs::remove_dir_all(at.join("cut/checkpoints/step-00000006")).unwrap();
     fs::remove_file(at.join("cut/model.safetensors")).unwrap();
     succeed(&short("cut", 6, &format!("{save} --resume")), at);
@@ -48,7 +48,7 @@ fn a_damaged_checkpoint_is_named_and_passed_over() {
         let mut bytes = fs::read(newest.join(name)).unwrap();
         damage(&mut bytes);
         fs::write(newest.join(name), bytes).unwrap();
-        // Without its model the run is not finished.
+        // Without its model, the run is not finished.
         fs::remove_file(at.join("run/model.safetensors")).unwrap();
         let output = run(&short("run", 6, &format!("{save} --resume")), at);
         let message = text(&output.stderr);
@@ -68,7 +68,7 @@ fn a_run_is_not_resumed_with_other_settings_or_another_corpus() {
         message.contains("learning_rate = 0.5 does not fit the run to be resumed, learning_rate = 0.0001"),
         "{message}"
     );
-    // All that differ are named at once.
+    // All differing settings are named at once.
     let message = fail(&short("run", 5, "--resume --warmup 0.5 --lr 1e-3"), at, 1);
     for difference in ["learning_rate = 0.001", "warmup = 0.5", "steps = 5", "steps = 4"] {
         assert!(message.contains(difference), "{difference}: {message}");
@@ -106,7 +106,7 @@ fn resume_alone_continues_with_the_settings_of_the_run() {
     assert!(!at.join("nowhere").exists());
 }
 
-/// A run that was given a vocabulary is not resumed with a learned one, and is left as it was.
+/// A run that was given a vocabulary cannot be resumed with a learned one, and is left unchanged.
 #[test]
 fn a_refused_resume_writes_nothing() {
     let directory = corpus();
@@ -120,7 +120,7 @@ fn a_refused_resume_writes_nothing() {
         assert!(message.contains(difference), "{difference}: {message}");
     }
     assert!(contents(&at.join("run")) == before, "a refused run wrote something");
-    // Without a corpus it is not taken for a run on the built-in sample.
+    // Without a corpus, it is not mistaken for a run on the built-in sample.
     succeed("train --resume -o run --quiet", at);
     assert!(!at.join("run/sample.txt").exists());
 }
@@ -153,7 +153,7 @@ fn checkpoints_are_written_after_minutes_too() {
     assert!(message.contains("--save-minutes: found NaN, expected 0 or more"), "{message}");
 }
 
-/// Two halves of a run took as long as both, and not as the second one alone.
+/// The time of a run in two halves is that of both, not just that of the second one.
 #[test]
 fn the_seconds_of_a_resumed_run_are_those_of_all_its_parts() {
     let directory = corpus();
@@ -183,7 +183,7 @@ fn a_second_phase_has_longer_sequences_and_survives_an_interruption_between() {
     let at = directory.path();
     let phases = "--phase2-steps 3 --phase2-seq-len 64 --save-every 3 --keep 2";
     succeed(&short("whole", 6, phases), at);
-    // As if it had been killed at the change of phases: the checkpoint of step 3 is the newest.
+    // The state after a kill at the change of phases: the newest checkpoint is that of step 3.
     succeed(&short("halves", 6, phases), at);
     let checkpoints = at.join("halves/checkpoints");
     if checkpoints.join("step-00000006").exists() {
@@ -193,7 +193,7 @@ fn a_second_phase_has_longer_sequences_and_survives_an_interruption_between() {
     fs::remove_file(at.join("halves/model.safetensors")).unwrap();
     succeed(&short("halves", 6, &format!("{phases} --resume")), at);
     assert_same_run(&at.join("whole"), &at.join("halves"));
-    // With sequences as short as before, the first phase is the same and the second is not.
+    // With sequences as short as before, the first phase is the same, but the second one is not.
     succeed(&short("even", 6, "--phase2-steps 3 --phase2-seq-len 32"), at);
     let (long, even) = (losses(&at.join("whole")), losses(&at.join("even")));
     assert!(long[..3] == even[..3] && long[3..6].iter().zip(&even[3..6]).all(|(long, even)| long != even));

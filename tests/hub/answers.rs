@@ -1,4 +1,4 @@
-//! What the Hub may answer instead of a file.
+//! Responses of the Hub other than the requested file.
 
 use std::time::{Duration, Instant};
 
@@ -50,7 +50,7 @@ fn private_and_gated_models_need_a_token_that_only_the_hub_sees() {
         assert_eq!(line.ends_with("with a token"), !line.contains("/storage/"), "{line}");
     }
     assert!(requests.iter().any(|line| line.contains("/storage/")));
-    // What was fetched is the user's, even when the token is gone.
+    // Downloaded files remain available to the user, even when the token is gone.
     lab.open("owner/name").unwrap();
 }
 
@@ -100,8 +100,8 @@ fn a_hub_that_fails_for_good_is_an_error() {
     assert!(!lab.snapshot().join("model.safetensors").exists());
 }
 
-/// With something in the cache, a failing Hub costs one question, and what is not known is not guessed: a file that the
-/// Hub fails to describe in the middle of a first fetch is an error, not a file that is not there.
+/// If the cache has the model, a failing Hub costs a single request. Otherwise, nothing is guessed: if the Hub fails to
+/// describe a file in the middle of a first download, that is an error, and not a missing file.
 #[test]
 fn a_failure_in_the_middle_is_not_taken_for_a_missing_file() {
     let lab = Lab::new();

@@ -1,4 +1,4 @@
-//! What is fetched, where it lies, and what is asked again.
+//! Which files are downloaded, where they are stored, and which requests are repeated.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use bert_model::hub::HubProblem;
 use crate::hub_server::{COMMIT, Fault, HubServer, sha256};
 use crate::{CONFIG, Lab, parsed, problem, weights};
 
-/// A commit beside the main branch's.
+/// A commit other than that of the main branch.
 const OTHER: &str = "fedcba9876543210fedcba9876543210fedcba98";
 
 #[test]
@@ -76,7 +76,7 @@ fn branches_tags_and_short_names() {
     let weights = requests.iter().filter(|line| line.starts_with("GET /storage/")).count();
     assert_eq!(weights, 1, "the weights of both commits are one blob: {requests:?}");
 
-    // The branch goes on: so does the next run, and the old commit stays.
+    // If the branch moves on, the next run follows it, and the old commit remains.
     lab.server.change("owner/name", |model| drop(model.branches.insert("main".into(), OTHER.into())));
     assert_eq!(lab.open("owner/name").unwrap(), other);
     assert!(lab.snapshot().join("config.json").exists());
@@ -194,7 +194,7 @@ fn what_is_missing_offline_is_an_error_and_nothing_is_asked() {
     let (found, _) = problem(lab.hub().offline(true).model(&parsed("owner/name@other")));
     assert_eq!(found, HubProblem::Offline);
     lab.server.requests();
-    // A link whose blob is gone is none; its blob is fetched again.
+    // A link without its blob counts as missing; the blob is downloaded again.
     lab.open("owner/name").unwrap();
     fs::remove_file(lab.path("blobs").join(sha256(&weights()))).unwrap();
     lab.open("owner/name").unwrap();

@@ -1,5 +1,5 @@
-//! Promise: a model named as on the Hugging Face Hub is fetched once, whole, into the cache that Python's library keeps,
-//! and taken from there; nothing that is damaged or half there is ever opened.
+//! Promise: a model with a name on the Hugging Face Hub is downloaded once and completely into the cache that Python's
+//! library uses, and then read from there; a damaged or incomplete file is never opened.
 
 mod answers;
 mod cache;
@@ -24,7 +24,7 @@ struct Lab {
 
 const CONFIG: &[u8] = br#"{"model_type": "bert"}"#;
 
-/// The bytes of the model's weights, which are a large file.
+/// The contents of the model's weight file, which is stored as a large file.
 fn weights() -> Vec<u8> {
     (0..1_000_000_u32).flat_map(|i| (i ^ (i >> 7)).to_le_bytes()).collect()
 }

@@ -1,5 +1,5 @@
-//! Python's `huggingface_hub` finds what we fetched, and we what it fetched. Needs an interpreter that has the package,
-//! named by `BERT_PYTHON`; says so where there is none.
+//! Python's `huggingface_hub` and this crate find each other's downloads. The tests need an interpreter with that
+//! package, named by `BERT_PYTHON`, and report that they are skipped if there is none.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use bert_model::hub::Hub;
 
 use crate::{CONFIG, Lab, parsed, weights};
 
-/// Runs a program of Python's against the laboratory's server and cache; `None` without an interpreter.
+/// Runs a Python program against the lab's server and cache; `None` without an interpreter.
 fn python(lab: &Lab, environment: &[(&str, &str)], program: &str) -> Option<String> {
     let Some(python) = std::env::var_os("BERT_PYTHON") else {
         println!("skipped: BERT_PYTHON names no interpreter with huggingface_hub");
@@ -21,7 +21,7 @@ fn python(lab: &Lab, environment: &[(&str, &str)], program: &str) -> Option<Stri
     Some(String::from_utf8(output.stdout).unwrap().trim().to_string())
 }
 
-/// Fetches the files of the model one by one, as transformers does, those that are not there, too.
+/// Requests the files of the model one by one, like transformers, including files that do not exist.
 const FETCH: &str = r#"
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError

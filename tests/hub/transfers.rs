@@ -1,4 +1,4 @@
-//! What may happen to the bytes on their way.
+//! Interrupted, damaged and concurrent transfers.
 
 use std::fs;
 use std::thread;
@@ -16,7 +16,7 @@ fn assert_whole(lab: &Lab) {
     assert!(odd.is_empty(), "left behind: {odd:?}");
 }
 
-/// The parts of the weights that were asked for.
+/// The ranges of the weights that were requested.
 fn ranges(lab: &Lab) -> Vec<String> {
     let requests = lab.server.requests();
     let stored = requests.iter().filter(|line| line.contains("/storage/"));
@@ -141,7 +141,7 @@ fn a_server_that_falls_silent_is_left() {
     lab.server.fail("GET /storage", 1, Fault::Silence(100_000));
     lab.hub().timeout(Duration::from_millis(1500)).model(&parsed("owner/name")).unwrap();
     assert_whole(&lab);
-    // One that is merely slow is not.
+    // A connection that is merely slow is not given up.
     let lab = Lab::new();
     lab.server.fail("GET /storage", 1, Fault::Pause(Duration::from_millis(500)));
     lab.hub().timeout(Duration::from_secs(5)).model(&parsed("owner/name")).unwrap();
@@ -166,7 +166,7 @@ fn several_at_once_fetch_once() {
 fn a_cache_that_cannot_be_written_is_named_and_still_read() {
     use std::os::unix::fs::symlink;
     let lab = Lab::new();
-    // A device that is always full stands where the weights would grow.
+    // A device that is always full takes the place of the partial weight file.
     fs::create_dir_all(lab.path("blobs")).unwrap();
     let partial = lab.path("blobs").join(format!("{}.incomplete", sha256(&weights())));
     symlink("/dev/full", &partial).unwrap();
@@ -177,7 +177,7 @@ fn a_cache_that_cannot_be_written_is_named_and_still_read() {
     lab.open("owner/name").unwrap();
     assert_whole(&lab);
 
-    // A cache in place of which there is a file.
+    // The cache directory is in fact a file.
     let hub = lab.hub().cache(lab.snapshot().join("config.json"));
     assert!(matches!(hub.model(&parsed("owner/name")).unwrap_err(), Error::Io { .. }));
     let (found, _) = problem(hub.offline(true).model(&parsed("owner/name")));

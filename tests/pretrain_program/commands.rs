@@ -1,4 +1,4 @@
-//! Every command, and errors of its arguments.
+//! Every command, and errors in its arguments.
 
 use std::fs;
 
@@ -44,7 +44,7 @@ fn a_run_leaves_a_model_directory_that_can_be_used() {
     assert!(judged["perplexity"].as_f64().unwrap() > 1.0);
 }
 
-/// Texts of a file or of the standard input, whatever their form.
+/// Texts come from a file or from standard input, in any format.
 #[test]
 fn masks_are_filled_in_texts_from_anywhere() {
     let directory = corpus();
@@ -75,7 +75,7 @@ fn masks_are_filled_in_texts_from_anywhere() {
     let message = fail(&format!("{fill} 'a [MASK]' --input-format csv"), at, 2);
     assert!(message.contains("--input-format: found texts as arguments"), "{message}");
 
-    // Columns are carried along, and may be numbered.
+    // Columns can be carried over to the output, and selected by number.
     let answers = objects(&succeed(&format!("{fill} --input texts.csv --text words --keep id"), at));
     assert_eq!([&answers[0]["id"], &answers[1]["id"]], ["1", "2"]);
     let numbered = "fill-mask --model run --top-k 1 - --input-format tsv --no-header --text 2 --keep 1 --quiet";
@@ -83,13 +83,13 @@ fn masks_are_filled_in_texts_from_anywhere() {
     let starts: Vec<&str> = lines.lines().filter_map(|line| line.split_once(" →")).map(|(start, _)| start).collect();
     assert_eq!(starts, ["a\tAnna [MASK]", "b\t[MASK] lives"]);
 
-    // The line of a text without a mask is named.
+    // The error names the line of a text without a mask.
     fs::write(at.join("texts.txt"), "nothing\n").unwrap();
     let message = fail(&format!("{fill} --input texts.txt"), at, 1);
     assert!(message.contains("texts.txt:1: found no [MASK]"), "{message}");
 }
 
-/// A program that writes a text and waits for the answer gets it, though the input goes on.
+/// A program that writes a text and waits for the answer receives it before the input ends.
 #[test]
 fn an_answer_comes_before_the_next_text() {
     let directory = corpus();
@@ -105,7 +105,7 @@ fn a_vocabulary_makes_its_directory() {
     assert!(directory.path().join("new/directory/vocab.txt").exists());
 }
 
-/// A vocabulary by itself does not say whether it is cased; everything else does.
+/// A bare vocabulary does not record whether it is cased; all other formats do.
 #[test]
 fn casing_is_as_asked_for_or_refused() {
     let directory = corpus();
@@ -244,13 +244,13 @@ fn a_corpus_of_one_next_sentence_label_is_told_with_advice_and_has_no_accuracy()
         let quiet = text(&run(&train("--no-nsp"), at).stderr);
         assert!(!quiet.contains("warning"), "{quiet}");
     }
-    // A share that gives no evaluation is told, too.
+    // A share too small for an evaluation is reported, too.
     let output = run(&format!("train --corpus onedoc.txt --eval-share 0.01 {options} --overwrite -o run"), at);
     let message = text(&output.stderr);
     assert!(message.contains("no evaluation: the corpus is a single short document"), "{message}");
 }
 
-/// As the books of Project Gutenberg are: lines of about 70 characters, an empty line between paragraphs.
+/// Text like the books of Project Gutenberg: lines of about 70 characters, and an empty line between paragraphs.
 #[test]
 fn hard_wrapped_books_are_joined_and_a_file_is_a_document() {
     let directory = corpus();
@@ -285,7 +285,7 @@ fn a_picture_is_no_corpus_and_is_not_to_be_converted() {
     );
 }
 
-/// Highest memory use of a process until it ends, in KiB.
+/// The peak memory of a process until it ends, in KiB.
 #[cfg(target_os = "linux")]
 fn peak_until_end(mut child: std::process::Child) -> u64 {
     let mut peak = 0;
@@ -299,7 +299,7 @@ fn peak_until_end(mut child: std::process::Child) -> u64 {
     peak
 }
 
-/// A line of 9 MB took 1.1 GB, over 120 bytes a character.
+/// A line of 9 MB used to take 1.1 GB, over 120 bytes per character.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_line_of_nine_megabytes_takes_at_most_thirty_bytes_a_character() {

@@ -7,7 +7,7 @@ use crate::hub_server::{COMMIT, HubServer};
 use crate::pretraining::{corpus, short};
 use crate::program::{command, succeed, success};
 
-/// Runs a command that asks this server, with the cache in `cache`; gives stdout.
+/// Runs a command with this server as the Hub and with the cache in `cache`; returns stdout.
 fn online(line: &str, at: &Path, server: &HubServer) -> String {
     let mut command = command(line, at);
     command.env_remove("HF_HUB_OFFLINE").env_remove("HF_TOKEN");

@@ -1,4 +1,5 @@
-//! Promise: `bert-pretrain` does what its help says, from text files to a model directory, and its errors name the cause.
+//! Promise: `bert-pretrain` does what its help says, from text files to a model directory, and its errors name the
+//! cause.
 
 mod commands;
 mod hub;

@@ -1,4 +1,4 @@
-//! Models that lack what a command needs.
+//! Models that lack what a command requires.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ fn a_head_that_was_never_trained_is_refused_with_advice() {
     succeed(&short("run", 2, "--no-nsp"), at);
     let message = fail("next-sentence --model run --first a --second b", at, 1);
     assert!(message.contains("no trained head") && message.contains("bert-pretrain train --init"), "{message}");
-    // What is left when only the encoder is kept.
+    // The checkpoint is reduced to the encoder.
     let weights = bert_model::pretrained::weights::Weights::verbatim(&at.join("run/model.safetensors")).unwrap();
     let encoder = weights.names().filter(|name| name.starts_with("bert.")).map(|name| {
         let shape = weights.shape(name).unwrap().to_vec();

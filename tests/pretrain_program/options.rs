@@ -7,7 +7,8 @@ use serde_json::{Value, json as value};
 use crate::pretraining::{corpus, logged, short, weights};
 use crate::program::{fail, json, object, succeed};
 
-/// Options, where `run.json` tells of them, what it says there, and whether the weights are others than without them.
+/// For each option: the key in `run.json`, its value there, and whether the weights differ from those without the
+/// option.
 #[test]
 fn every_option_is_in_run_json_and_changes_the_run() {
     let rows: [(&str, &str, Value, bool); 17] = [
@@ -43,7 +44,7 @@ fn every_option_is_in_run_json_and_changes_the_run() {
     }
 }
 
-/// An option that would do nothing is refused, before anything is read.
+/// An option that would do nothing is rejected before any file is read.
 #[test]
 fn an_option_without_effect_is_refused() {
     let directory = corpus();

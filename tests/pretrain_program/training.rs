@@ -1,4 +1,4 @@
-//! Runs that must be equal to each other, and runs that start from the weights of another.
+//! Runs that must be identical, and runs that start from the weights of another one.
 
 use std::fs;
 use std::path::Path;
@@ -47,14 +47,14 @@ fn a_finished_run_is_not_trained_again() {
     assert_eq!((&first["train"], &first["steps"]), (&again["train"], &again["steps"]));
     assert!(fs::read(run.join("metrics.jsonl")).unwrap() == metrics, "no step was taken");
     assert!(weights(&run) == before);
-    // Other settings are refused, even without a checkpoint.
+    // Different settings are rejected, even without a checkpoint.
     fs::remove_dir_all(run.join("checkpoints")).unwrap();
     let message = fail(&short("run", 6, "--lr 0.5 --resume"), at, 1);
     assert!(message.contains("does not fit the run to be resumed"), "{message}");
     assert!(weights(&run) == before);
 }
 
-/// A configuration without dropout, so that runs differ in nothing but what is asked about.
+/// Writes a configuration without dropout, so that runs differ only in the option under test.
 fn without_dropout(directory: &Path) {
     let config = serde_json::json!({
         "vocab_size": 400, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
@@ -106,7 +106,7 @@ fn half_precision_learns_what_single_precision_does() {
         for (a, b) in single.iter().zip(&half) {
             assert!((a - b).abs() < bound * a, "{precision}: {single:?} and {half:?}");
         }
-        // The scale of the loss goes with the checkpoint.
+        // The loss scale is stored in the checkpoint.
         fs::remove_dir_all(at.join(precision).join("checkpoints/step-00000020")).unwrap();
         fs::remove_file(at.join(precision).join("model.safetensors")).unwrap();
         assert_eq!(half, train(precision, "--resume"));

@@ -1,4 +1,4 @@
-//! The keys of a `config.json`, one by one, so that a message can name the one with a bad value.
+//! Reads a `config.json` key by key, so that an error message can name the key with a bad value.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -6,17 +6,17 @@ use serde_json::{Map, Value};
 use super::BertConfig;
 use crate::error::{Error, Result};
 
-/// Characters of a value that a message shows.
+/// Maximum number of characters of a value shown in an error message.
 const SHOWN: usize = 80;
 
 impl BertConfig {
-    /// The configuration with these keys; errors name `origin` as the source.
+    /// Builds a configuration from `keys`; errors name `origin` as the source.
     pub(super) fn from_keys(mut keys: Map<String, Value>, origin: &str) -> Result<Self> {
-        // Some tools write -1 for "no such token", where transformers writes null.
+        // Some tools write -1 for "no such token" where transformers writes null.
         if keys.get("pad_token_id") == Some(&Value::from(-1)) {
             keys.insert("pad_token_id".into(), Value::Null);
         }
-        // Null means that a key has its default, as if it were absent.
+        // A null value means the key's default, as if the key were absent.
         keys.retain(|key, value| !value.is_null() || alone(key, value).is_ok());
         for (key, value) in &keys {
             alone(key, value).map_err(|error| {
@@ -30,12 +30,12 @@ impl BertConfig {
     }
 }
 
-/// A configuration with this key alone: all have defaults.
+/// Builds a configuration from a single key and defaults for all others.
 fn alone(key: &str, value: &Value) -> serde_json::Result<BertConfig> {
     BertConfig::deserialize(Value::from(Map::from_iter([(key.to_string(), value.clone())])))
 }
 
-/// What a message of serde expects, without Rust's names of types.
+/// Rewrites what a serde error message says it expected, without the names of Rust types.
 fn expected(message: &str) -> String {
     match message.rsplit_once("expected ").map_or(message, |(_, expected)| expected) {
         "usize" => "a whole number".into(),

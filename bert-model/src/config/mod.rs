@@ -1,9 +1,7 @@
-//! The configuration of a BERT model: Hugging Face's `config.json`, read, validated and written
-//! back in full.
+//! The configuration of a BERT model: Hugging Face's `config.json`, which is read, validated and written back in full.
 //!
-//! Keys that this crate does not use are preserved, so that loading and saving a model directory
-//! loses nothing. The named sizes are those of Devlin et al. (2018, section 3) and Turc et al.
-//! (2019).
+//! Keys that this crate does not use are preserved, so loading and saving a model directory loses nothing. The named
+//! sizes are those of Devlin et al. (2018, section 3) and Turc et al. (2019).
 
 mod keys;
 mod validate;
@@ -21,8 +19,7 @@ use crate::file::{read_text, replace_file};
 #[non_exhaustive]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
-    /// The exact Gaussian error linear unit, x·Φ(x), which the released checkpoints were trained
-    /// with.
+    /// The exact Gaussian error linear unit, x·Φ(x), which the released checkpoints were trained with.
     #[serde(alias = "gelu_python")]
     Gelu,
     /// The tanh approximation of GELU.
@@ -55,8 +52,7 @@ pub enum ProblemType {
 pub struct BertConfig {
     /// Always "bert".
     pub model_type: String,
-    /// Class names of the architectures that the weights were saved from, such as
-    /// "BertForPreTraining".
+    /// Class names of the architectures that the weights were saved from, such as "BertForPreTraining".
     pub architectures: Option<Vec<String>>,
     /// Number of WordPieces, V.
     pub vocab_size: usize,
@@ -97,7 +93,7 @@ pub struct BertConfig {
     /// The inverse of `id2label`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label2id: Option<Map<String, Value>>,
-    /// All other keys, preserved as they are.
+    /// All other keys, preserved unchanged.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
@@ -194,7 +190,7 @@ impl BertConfig {
         })
     }
 
-    /// The names that [`BertConfig::named`] accepts, as "tiny, mini, …" for messages.
+    /// The names that [`BertConfig::named`] accepts, formatted for messages as "tiny, mini, …".
     pub fn size_names() -> String {
         SIZES.map(|(name, ..)| name).join(", ")
     }
@@ -229,8 +225,8 @@ impl BertConfig {
         self
     }
 
-    /// The label names in index order; `None` if the configuration has none. An index without a name is
-    /// called `LABEL_` and its number, as Hugging Face calls it.
+    /// The label names in index order; `None` if the configuration has none. An index without a name is named `LABEL_`
+    /// followed by its number, as in Hugging Face's libraries.
     ///
     /// # Errors
     /// If `id2label` is not a map from numbers to names.
@@ -254,17 +250,17 @@ impl BertConfig {
         Ok(Some(labels))
     }
 
-    /// The names of the classes, or Hugging Face's `LABEL_0`, `LABEL_1`, … where the configuration names none.
+    /// The names of the classes, or Hugging Face's `LABEL_0`, `LABEL_1`, … if the configuration names none.
     ///
     /// # Errors
-    /// Those of [`BertConfig::labels`].
+    /// As [`BertConfig::labels`].
     pub fn label_names(&self) -> Result<Vec<String>> {
         let numbered = || (0..self.num_labels()).map(|id| format!("LABEL_{id}")).collect();
         Ok(self.labels()?.unwrap_or_else(numbered))
     }
 
-    /// The problem that the classification head is trained for: `problem_type`, else regression for
-    /// one label and single-label classification for more, as in transformers.
+    /// The problem that the classification head is trained for: `problem_type` if set; otherwise regression for one
+    /// label and single-label classification for more, as in transformers.
     pub fn head_problem(&self) -> ProblemType {
         let usual = match self.num_labels() {
             1 => ProblemType::Regression,
@@ -273,8 +269,8 @@ impl BertConfig {
         self.problem_type.unwrap_or(usual)
     }
 
-    /// Number of classes of the task head: one more than the highest number in `id2label`, else
-    /// `num_labels`, else Hugging Face's default of 2.
+    /// Number of classes of the task head: one more than the highest number in `id2label` if set, otherwise
+    /// `num_labels`, otherwise Hugging Face's default of 2.
     pub fn num_labels(&self) -> usize {
         let end = |names: &Map<String, Value>| {
             let ids = names.keys().filter_map(|id| id.parse::<usize>().ok());
@@ -325,11 +321,11 @@ impl BertConfig {
         Ok(config)
     }
 
-    /// Like [`BertConfig::from_file`], but refuses a key that no BERT configuration has: in a file
-    /// written by hand it is more likely a typo than meant to be ignored.
+    /// Like [`BertConfig::from_file`], but rejects keys that no BERT configuration has: in a hand-written file they are
+    /// most likely typos.
     ///
     /// # Errors
-    /// Those of [`BertConfig::from_file`], and an unknown key.
+    /// As [`BertConfig::from_file`], and if there is an unknown key.
     pub fn from_file_strict(path: impl AsRef<Path>) -> Result<Self> {
         let config = Self::from_file(&path)?;
         match config.other.keys().find(|key| !KNOWN_OTHER_KEYS.contains(&key.as_str()) && *key != "num_labels") {

@@ -9,7 +9,7 @@ impl BertConfig {
     /// Checks that this configuration describes a BERT encoder; errors name `origin` as the source.
     ///
     /// # Errors
-    /// Names the first key with an invalid value, and what was expected.
+    /// If a key has an invalid value; the error names the first such key and what was expected.
     pub fn validate(&self, origin: &str) -> Result<()> {
         let check = |good: bool, key: &str, found: String, expected: &str| {
             if good { Ok(()) } else { Err(Error::config(origin, key, found, expected)) }
@@ -23,8 +23,7 @@ impl BertConfig {
             ("max_position_embeddings", self.max_position_embeddings),
             ("type_vocab_size", self.type_vocab_size),
         ] {
-            // With this bound the product of two sizes, in bytes, fits an i64 whatever a file
-            // claims.
+            // This bound ensures that the product of two sizes, in bytes, fits in an i64, whatever a file claims.
             check((1..=1 << 26).contains(&value), key, value.to_string(), "a whole number from 1 to 67108864")?;
         }
         let layers = self.num_hidden_layers;

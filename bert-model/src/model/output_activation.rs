@@ -1,5 +1,5 @@
-//! The functions that sentence-transformers puts behind a dense layer or a cross-encoder's score, by the names of their
-//! classes in PyTorch.
+//! The functions that sentence-transformers applies after a dense layer or to a cross-encoder's score, named after
+//! their classes in PyTorch.
 
 use burn::prelude::*;
 use burn::tensor::activation;
@@ -35,7 +35,7 @@ pub enum OutputActivation {
     Relu,
     /// `max(0, min(6, x))`
     Relu6,
-    /// Scaled ELU
+    /// Scaled ELU, with PyTorch's constants
     Selu,
     /// `σ(x)`
     Sigmoid,
@@ -51,7 +51,7 @@ pub enum OutputActivation {
     TanhShrink,
 }
 
-/// PyTorch's names. The functions are applied to each number by itself; one that is not (softmax) is none of these.
+/// PyTorch's class names. All of these functions are elementwise; others, such as softmax, are not supported.
 const CLASSES: [(&str, OutputActivation); 19] = [
     ("Identity", OutputActivation::Identity),
     ("CELU", OutputActivation::Celu),
@@ -75,7 +75,8 @@ const CLASSES: [(&str, OutputActivation); 19] = [
 ];
 
 impl OutputActivation {
-    /// The function of a class such as `torch.nn.modules.activation.Tanh`; `None` if it is none of PyTorch's, or not known.
+    /// The function of a class such as `torch.nn.modules.activation.Tanh`; `None` if it is not a supported class of
+    /// PyTorch.
     pub fn of_class(path: &str) -> Option<Self> {
         let name = path.strip_prefix("torch.nn.")?.rsplit('.').next()?;
         CLASSES.iter().find(|(class, _)| *class == name).map(|(_, activation)| *activation)
@@ -88,12 +89,12 @@ impl OutputActivation {
         format!("torch.nn.modules.{module}.{name}")
     }
 
-    /// The names that are understood, for messages.
+    /// The supported class names, for messages.
     pub fn names() -> String {
         CLASSES.map(|(name, _)| name).join(", ")
     }
 
-    /// Applies it to every element.
+    /// Applies the function to every element.
     pub fn apply<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
             Self::Identity => x,
@@ -134,7 +135,8 @@ mod tests {
         }
     }
 
-    /// PyTorch 2.9, `torch.nn.X()(torch.tensor([-4., -0.5, 0.7, 7.]))`; the classes whose defaults are easily missed.
+    /// Values of `torch.nn.X()(torch.tensor([-4., -0.5, 0.7, 7.]))` in PyTorch 2.9, for the classes whose defaults are
+    /// easy to get wrong.
     #[test]
     fn functions_are_pytorchs() {
         for (activation, expected) in [

@@ -1,4 +1,4 @@
-//! BERT with the dense layers that some sentence embeddings pass after pooling (Reimers and Gurevych 2019,
+//! BERT with the dense layers that some sentence-embedding models apply after pooling (Reimers and Gurevych 2019,
 //! "Sentence-BERT"; LaBSE, Feng et al. 2022).
 
 use burn::module::Param;
@@ -7,40 +7,42 @@ use burn::prelude::*;
 use super::output_activation::OutputActivation;
 use super::{BertModel, Initializer};
 
-/// The encoder of sentence embeddings.
+/// The encoder of a sentence-embedding model.
 #[derive(Module, Debug)]
 pub struct SentenceEncoder {
-    /// Texts to hidden states.
+    /// The BERT encoder, from token ids to hidden states.
     pub bert: BertModel,
-    /// What pooled vectors pass, in this order; most models have none.
+    /// The dense layers applied to the pooled vectors, in order; most models have none.
     pub dense: Vec<Dense>,
 }
 
 impl SentenceEncoder {
-    /// A fresh BERT with a pooler and no dense layer.
+    /// Creates a randomly initialized BERT with a pooler and no dense layers.
     pub fn init_with(initializer: &mut Initializer) -> Self {
         Self { bert: BertModel::init_with_pooler(initializer), dense: Vec::new() }
     }
 }
 
-/// `act(W·x + b)`, optionally with a residual sum.
+/// A dense layer, `act(W·x + b)`, optionally with a residual connection.
 #[derive(Module, Debug)]
 pub struct Dense {
-    /// `[I, O]`; transposed in the files of PyTorch.
+    /// The weights `[I, O]`; PyTorch's files store them transposed.
     pub weight: Param<Tensor<2>>,
-    /// `[O]`.
+    /// The bias `[O]`.
     pub bias: Option<Param<Tensor<1>>>,
-    /// How the output is changed.
+    /// The activation applied to the output.
     #[module(skip)]
     pub activation: OutputActivation,
-    /// What the input passes before it is added to the output.
+    /// The projection `[I, O]` of the input before it is added to the output.
     pub residual: Option<Param<Tensor<2>>>,
-    /// Whether the input is added to the output; through `residual` where the widths differ.
+    /// Whether the input is added to the output, after `residual` if the widths differ.
     #[module(skip)]
     pub is_residual: bool,
 }
 
 impl Dense {
+    /// Applies the layer to a batch of vectors.
+    ///
     /// # Shapes
     /// - `x`: `[B, I]`
     /// - output: `[B, O]`

@@ -1,4 +1,4 @@
-//! Builders of pipelines: device, limits, and the options of each pipeline.
+//! Builders of pipelines: device, limits, and pipeline-specific options.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -11,19 +11,19 @@ use crate::error::Result;
 use crate::pretrained::Loaded;
 use crate::workers::BATCH_TOKENS;
 
-/// A [`Processor`] that can be made from a checkpoint and options with defaults.
+/// A [`Processor`] that can be built from a checkpoint and options.
 pub trait FromCheckpoint: Processor + Sized {
-    /// Options of this pipeline, beyond those of every [`Builder`].
+    /// Options specific to this pipeline, in addition to those of every [`Builder`].
     type Options: Default + Clone + std::fmt::Debug;
 
-    /// The processor for a checkpoint; `max_length` is the requested maximum sequence length in tokens.
+    /// Builds the processor for a checkpoint; `max_length` is the requested maximum sequence length in tokens.
     ///
     /// # Errors
     /// If the checkpoint is for another task, or the options do not fit it.
     fn from_checkpoint(checkpoint: &Checkpoint, max_length: Option<usize>, options: &Self::Options) -> Result<Self>;
 }
 
-/// Opens a pipeline with other settings than the defaults.
+/// Opens a pipeline with non-default settings.
 ///
 /// ```no_run
 /// use bert_model::pipeline::TextClassifier;
@@ -50,38 +50,39 @@ impl<P: FromCheckpoint> Default for Builder<P> {
 }
 
 impl<P: FromCheckpoint> Builder<P> {
-    /// The device to run on; default: the fastest one of this build and machine.
+    /// Sets the device to run on. Default: the fastest one available in this build and on this machine.
     pub fn device(mut self, device: Device) -> Self {
         self.device = Some(device);
         self
     }
 
-    /// Maximum sequence length in tokens, special tokens included. Default: that of training if the directory says it,
-    /// else the model's number of positions, which is also the limit. Classifiers truncate longer texts, taggers and
-    /// question answerers read them in windows; for masked-token and next-sentence prediction they are an error.
+    /// Sets the maximum sequence length in tokens, special tokens included. Default: the length used in training if the
+    /// directory records it, otherwise the model's number of positions, which is also the upper limit. Classifiers
+    /// truncate longer texts; taggers and question answerers read them in windows; masked-token and next-sentence
+    /// prediction return an error.
     pub fn max_length(mut self, tokens: usize) -> Self {
         self.max_length = Some(tokens);
         self
     }
 
-    /// Size of a batch in tokens, padding included, for each core of a CPU or for the whole of a GPU; a longer text is
-    /// a batch by itself. Default: 4096.
+    /// Sets the batch size in tokens, padding included: per core on a CPU, in total on a GPU. A longer text forms a
+    /// batch by itself. Default: 4096.
     pub fn batch_tokens(mut self, tokens: usize) -> Self {
         self.batch_tokens = tokens;
         self
     }
 
-    /// Opens a model directory as Hugging Face or `bert-finetune` writes it, or a model by its
-    /// [name on the Hub](crate::hub).
+    /// Opens a model directory in the format of Hugging Face or `bert-finetune`, or a model by its [name on the
+    /// Hub](crate::hub).
     ///
     /// # Errors
-    /// If a file is missing or malformed, a parameter of the model is not in the checkpoint, the checkpoint is for
-    /// another task, or there is no such device.
+    /// If a file is missing or malformed, the checkpoint lacks a parameter of the model, the checkpoint is for another
+    /// task, or the device does not exist.
     pub fn open(self, directory: impl AsRef<Path>) -> Result<Pipeline<P>> {
         self.build(&Checkpoint::open(directory)?)
     }
 
-    /// Takes the contents of `config.json`, `model.safetensors` and `tokenizer.json`.
+    /// Builds the pipeline from the contents of `config.json`, `model.safetensors` and `tokenizer.json`.
     ///
     /// # Errors
     /// As [`Builder::open`].
@@ -94,7 +95,7 @@ impl<P: FromCheckpoint> Builder<P> {
         self.build(&Checkpoint::from_bytes(config_json, weights_safetensors, tokenizer_json)?)
     }
 
-    /// Makes the pipeline from a checkpoint.
+    /// Builds the pipeline from a checkpoint.
     ///
     /// # Errors
     /// As [`Builder::open`].
@@ -104,8 +105,8 @@ impl<P: FromCheckpoint> Builder<P> {
         })
     }
 
-    /// Makes the pipeline around a model of the checkpoint that is on the device already, such as the encoder of another
-    /// pipeline, so that both share their weights.
+    /// Builds the pipeline around a model of this checkpoint that is already on the device, such as the encoder of
+    /// another pipeline, so that both share their weights.
     ///
     /// # Errors
     /// As [`Builder::open`].

@@ -1,4 +1,4 @@
-//! Checkpoints: a model directory or its contents in memory, before the model is put on a device.
+//! Checkpoints: a model directory, or its contents in memory, before the model is loaded onto a device.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -17,39 +17,41 @@ use crate::pretrained::weights::Weights;
 use crate::pretrained::{Pretrained, load_config};
 use crate::text::Tokenizer;
 
-/// A trained model before it is put on a device: configuration, weights, tokenizer.
+/// A trained model before it is loaded onto a device: configuration, weights, tokenizer.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Checkpoint {
-    /// `config.json`.
+    /// The contents of `config.json`.
     pub config: BertConfig,
-    /// The tensors, not yet read.
+    /// The tensors, which are read on demand.
     pub weights: Weights,
-    /// The tokenizer, which fits the model.
+    /// The tokenizer, which has been checked to fit the model.
     pub tokenizer: Tokenizer,
-    /// Where `finetune.json` and the files of sentence-transformers may lie.
+    /// The directory in which to look for `finetune.json` and the files of sentence-transformers.
     directory: Option<PathBuf>,
 }
 
-/// The part of `finetune.json`, written by `bert-finetune`, that concerns prediction.
+/// The part of `finetune.json`, written by `bert-finetune`, that matters for prediction.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Usage {
-    /// Longest sequence in training, in tokens.
+    /// Maximum sequence length in training, in tokens.
     pub max_seq_len: Option<usize>,
-    /// WordPieces between the starts of two windows of a long text.
+    /// WordPieces between the starts of consecutive windows of a long text.
     pub doc_stride: Option<usize>,
-    /// Tuned threshold of "no answer".
+    /// Tuned threshold for "no answer".
     pub no_answer_threshold: Option<f64>,
-    /// The scheme of the tags.
+    /// The tagging scheme.
     pub tag_scheme: Option<TagScheme>,
 }
 
 impl Checkpoint {
-    /// Opens a model directory, or a model by its [name on the Hub](crate::hub). Safetensors are memory-mapped, and read when a model is made from them.
+    /// Opens a model directory, or a model by its [name on the Hub](crate::hub). Safetensors files are memory-mapped
+    /// and read when a model is built from them.
     ///
     /// # Errors
-    /// If `config.json`, weights or tokenizer are missing or malformed, or tokenizer and model do not fit.
+    /// If `config.json`, the weights or the tokenizer are missing or malformed, or the tokenizer does not fit the
+    /// model.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self> {
         let directory = &*model_directory(directory)?;
         let encoder = encoder_directory(directory)?;
@@ -57,7 +59,7 @@ impl Checkpoint {
         Self::new(config, Weights::open(encoder)?, tokenizer, Some(directory.into()))
     }
 
-    /// Takes the contents of `config.json`, `model.safetensors` and `tokenizer.json`.
+    /// Builds a checkpoint from the contents of `config.json`, `model.safetensors` and `tokenizer.json`.
     ///
     /// # Errors
     /// As [`Checkpoint::open`].
@@ -75,7 +77,7 @@ impl Checkpoint {
         Ok(Self { config, weights, tokenizer, directory })
     }
 
-    /// How sentence-transformers embeds texts with this model; `None` if the directory is not one of that library.
+    /// How sentence-transformers embeds texts with this model; `None` if the directory is not in that library's format.
     ///
     /// # Errors
     /// As [`SentenceTransformer::read`].
@@ -88,8 +90,8 @@ impl Checkpoint {
         self.directory.as_ref().map_or(Ok(None), |directory| cross_encoder_activation(directory))
     }
 
-    /// The longest sequence of a cross-encoder: as requested, else as in training, else as the tokenizer's configuration
-    /// says, as far as the model has positions.
+    /// The maximum sequence length of a cross-encoder: the requested one, otherwise that of training, otherwise that of
+    /// the tokenizer's configuration, limited by the number of positions of the model.
     pub(super) fn cross_encoder_length(&self, requested: Option<usize>) -> Result<usize> {
         let of_tokenizer = self.directory.as_ref().map_or(Ok(None), |directory| tokenizer_length(directory))?;
         let usual = self.max_length(None)?;
@@ -97,7 +99,7 @@ impl Checkpoint {
             .map_or(Ok(of_tokenizer.map_or(usual, |length| length.min(usual))), |length| self.max_length(Some(length)))
     }
 
-    /// The settings in the directory's `finetune.json`; all unset without one.
+    /// The settings in the directory's `finetune.json`; all unset if there is none.
     pub(super) fn usage(&self) -> Result<Usage> {
         match self.directory.as_ref().map(|directory| directory.join("finetune.json")) {
             Some(path) if path.exists() => Usage::read(&path),
@@ -105,7 +107,8 @@ impl Checkpoint {
         }
     }
 
-    /// Checks that the checkpoint's architecture is `M`: sequence and token classifiers have tensors of the same names.
+    /// Checks that the checkpoint's architecture is `M`; the tensor names alone cannot tell sequence and token
+    /// classifiers apart.
     pub(super) fn check_head<M: Pretrained>(&self) -> Result<()> {
         match self.config.architectures.as_deref() {
             Some(architectures @ [_, ..]) if !architectures.iter().any(|name| name == M::ARCHITECTURE) => {
@@ -115,7 +118,8 @@ impl Checkpoint {
         }
     }
 
-    /// The maximum sequence length in tokens: the requested one, else that of training, else the number of positions.
+    /// The maximum sequence length in tokens: the requested one, otherwise that of training, otherwise the number of
+    /// positions.
     pub(super) fn max_length(&self, requested: Option<usize>) -> Result<usize> {
         let positions = self.config.max_position_embeddings;
         match requested {

@@ -1,5 +1,5 @@
-//! The best of several continuations (paper, section 4.4): each is paired with the text and scored; softmax over
-//! the scores.
+//! Multiple choice: picks the best of several continuations (paper, section 4.4). Each one is paired with the text and
+//! scored; softmax is taken over the scores.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::model::{BertForMultipleChoice, BertInput, BertModel};
 use crate::text::{Sequence, Tokenizer};
 
-/// The choice of the best among several texts.
+/// Chooses the best of several continuations of a text.
 ///
 /// ```no_run
 /// use bert_model::pipeline::MultipleChoice;
@@ -29,9 +29,9 @@ pub type MultipleChoice = Pipeline<ChoiceProcessor>;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Choice {
-    /// The number of the most probable choice, from 0.
+    /// The index of the most probable choice, from 0.
     pub index: usize,
-    /// The probability of each choice; they add up to 1.
+    /// The probability of each choice; they sum to 1.
     pub probabilities: Vec<f32>,
 }
 
@@ -48,11 +48,11 @@ pub struct ChoiceInput {
 }
 
 impl MultipleChoice {
-    /// The best of each text's choices, of which there may be any number. Of a pair that is longer than the model
-    /// reads, the longer side is truncated first.
+    /// Picks the best choice for each text, which may have any number of choices. If a pair is longer than the model's
+    /// maximum length, the longer side is truncated first.
     ///
     /// # Errors
-    /// If a text has no choice, or cannot be tokenized.
+    /// If a text has no choices or cannot be tokenized.
     pub fn choose<T: AsRef<str>, C: AsRef<str>>(&self, questions: &[(T, Vec<C>)]) -> Result<Vec<Choice>> {
         let request = |(text, choices): &'_ (T, Vec<C>)| -> (String, Vec<String>) {
             (text.as_ref().to_string(), choices.iter().map(|choice| choice.as_ref().to_string()).collect())
@@ -64,12 +64,12 @@ impl MultipleChoice {
 }
 
 impl ChoiceProcessor {
-    /// `tokenizer` truncates at the longest sequence that the model reads.
+    /// Builds the processor; `tokenizer` must truncate to the model's maximum length.
     pub fn new(tokenizer: Tokenizer) -> Self {
         Self { tokenizer }
     }
 
-    /// Log-probabilities `[1, C]` of the choices of each input, from hidden states `[S, T, H]`.
+    /// Computes the log-probabilities `[1, C]` of the choices of each input from the hidden states `[S, T, H]`.
     pub fn log_probabilities(
         &self,
         model: &BertForMultipleChoice,

@@ -1,4 +1,4 @@
-//! Classification and regression of single texts and pairs (paper, section 4.1), from the pooled `[CLS]`.
+//! Classification and regression of single texts and pairs (paper, section 4.1), from the pooled `[CLS]` vector.
 
 use std::collections::HashSet;
 
@@ -30,13 +30,13 @@ pub type TextClassifier = Pipeline<ClassificationProcessor>;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Classification {
-    /// The label with the highest score; for a regression the name of the highest value.
+    /// The label with the highest score; for regression, the name of the highest value.
     pub label: String,
     /// Its score.
     pub score: f32,
-    /// The score of every label, in the order of [`TextClassifier::labels`]: probabilities that add up to 1; for
-    /// multi-label models, and where there is one label only, a probability for each label by itself; for a regression
-    /// the values.
+    /// The score of every label, in the order of [`TextClassifier::labels`]: probabilities that sum to 1; for
+    /// multi-label models and for models with a single label, an independent probability per label; for regression, the
+    /// values.
     pub scores: Vec<f32>,
 }
 
@@ -49,7 +49,7 @@ pub struct ClassificationProcessor {
 }
 
 impl TextClassifier {
-    /// Classifies each text. Texts longer than the model reads are truncated and
+    /// Classifies each text. Texts longer than the model's maximum length are truncated and
     /// [counted](Pipeline::truncated_count).
     ///
     /// # Errors
@@ -58,11 +58,11 @@ impl TextClassifier {
         self.run(&texts.iter().map(|text| (text.as_ref(), None)).collect::<Vec<_>>())
     }
 
-    /// Classifies each pair of texts, for instance by whether the first entails the second. In a pair that is longer than
-    /// the model reads, the longer text is truncated first.
+    /// Classifies each pair of texts, for instance by whether the first entails the second. If a pair is longer than
+    /// the model's maximum length, the longer text is truncated first.
     ///
     /// # Errors
-    /// If a text cannot be tokenized, or the model cannot tell two texts apart.
+    /// If a text cannot be tokenized, or the model has only one token type.
     pub fn classify_pairs<A: AsRef<str>, B: AsRef<str>>(&self, pairs: &[(A, B)]) -> Result<Vec<Classification>> {
         self.processor().tokenizer.check_fits_pairs(self.config())?;
         let requests: Vec<_> = pairs.iter().map(|(first, second)| (first.as_ref(), Some(second.as_ref()))).collect();
@@ -76,13 +76,13 @@ impl TextClassifier {
 }
 
 impl ClassificationProcessor {
-    /// For `labels` in the order of the head's outputs, where the second of two equal names gets its number; `tokenizer`
-    /// truncates at the longest sequence that the model reads.
+    /// Builds the processor for `labels`, given in the order of the head's outputs; if two names are equal, the second
+    /// one gets its number appended. `tokenizer` must truncate to the model's maximum length.
     pub fn new(problem: ProblemType, labels: Vec<String>, tokenizer: Tokenizer) -> Self {
         Self { problem, labels: distinct(labels), tokenizer }
     }
 
-    /// Whether the head gives one label, any number of labels, or a value.
+    /// The kind of the head's output: one label, any number of labels, or values.
     pub fn problem(&self) -> ProblemType {
         self.problem
     }
@@ -106,7 +106,7 @@ impl FromCheckpoint for ClassificationProcessor {
 
 impl Processor for ClassificationProcessor {
     type Model = BertForSequenceClassification;
-    /// A text and, for a pair, the second one.
+    /// A text and, for a pair, the second text.
     type Request<'a> = (&'a str, Option<&'a str>);
     type Input = Sequence;
     /// The score of every label.
@@ -148,7 +148,7 @@ impl HeadProcessor for ClassificationProcessor {
         let logits = model.head(hidden);
         let [_, labels] = logits.dims();
         let scores = match self.problem {
-            // Softmax would make the only label's probability 1 for every text.
+            // With a single label, softmax would give it probability 1 for every text.
             ProblemType::SingleLabelClassification if labels > 1 => softmax(logits, 1),
             ProblemType::SingleLabelClassification | ProblemType::MultiLabelClassification => sigmoid(logits),
             ProblemType::Regression => logits,
@@ -158,7 +158,7 @@ impl HeadProcessor for ClassificationProcessor {
     }
 }
 
-/// The labels with their numbers added where a name would be there a second time.
+/// The labels, with their numbers appended where a name would occur twice.
 fn distinct(labels: Vec<String>) -> Vec<String> {
     let names: HashSet<String> = labels.iter().cloned().collect();
     let mut used = HashSet::new();
@@ -175,7 +175,7 @@ fn distinct(labels: Vec<String>) -> Vec<String> {
     labels.into_iter().enumerate().map(distinct).collect()
 }
 
-/// The index of the highest score; the first of equals, 0 if there is none.
+/// The index of the highest score: the first one among equals, and 0 if there are none.
 pub fn highest(scores: &[f32]) -> usize {
     let better = |best: usize, at: usize| if scores[at] > scores[best] { at } else { best };
     (0..scores.len()).fold(0, better)

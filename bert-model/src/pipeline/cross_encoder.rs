@@ -1,5 +1,5 @@
-//! A classifier of one label that reads two texts at once and says how well they fit (Nogueira and Cho 2019, "Passage
-//! Re-ranking with BERT").
+//! Cross-encoders: classifiers with one label that read two texts together and score how well they fit (Nogueira and
+//! Cho 2019, "Passage Re-ranking with BERT").
 
 use burn::tensor::Tensor;
 use serde_json::Value;
@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::model::{BertForSequenceClassification, BertInput, BertModel, OutputActivation};
 use crate::text::{Sequence, Tokenizer};
 
-/// The text side of a [`PairScorer`](super::PairScorer) with a classifier of one label.
+/// The [`Processor`] of a [`PairScorer`](super::PairScorer) whose model is a classifier with one label.
 #[derive(Debug, Clone)]
 pub struct CrossEncoderProcessor {
     tokenizer: Tokenizer,
@@ -18,19 +18,19 @@ pub struct CrossEncoderProcessor {
 }
 
 impl CrossEncoderProcessor {
-    /// `tokenizer` truncates at the longest sequence that the model reads, `activation` makes a score of the head's
-    /// output.
+    /// Builds the processor. `tokenizer` must truncate to the model's maximum length; `activation` maps the head's
+    /// output to the score.
     pub fn new(tokenizer: Tokenizer, activation: OutputActivation) -> Self {
         Self { tokenizer, activation }
     }
 
-    /// What makes a score of the head's output.
+    /// The function that maps the head's output to the score.
     pub fn activation(&self) -> OutputActivation {
         self.activation
     }
 }
 
-/// The activation that a cross-encoder's configuration names: in `sentence_transformers.activation_fn`, or, in models of
+/// The activation that a cross-encoder's configuration names in `sentence_transformers.activation_fn` or, in models of
 /// older versions, in `sbert_ce_default_activation_function`.
 fn configured_activation(config: &BertConfig) -> Option<(&'static str, &Value)> {
     let newer = config.other.get("sentence_transformers").and_then(|settings| settings.get("activation_fn"));

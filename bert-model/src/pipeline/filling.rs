@@ -26,9 +26,9 @@ pub type MaskFiller = Pipeline<MaskProcessor>;
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct FilledText {
-    /// The text, as given.
+    /// The original text.
     pub text: String,
-    /// One for each `[MASK]`, in order.
+    /// The predictions for each `[MASK]`, in order.
     pub masks: Vec<FilledMask>,
 }
 
@@ -36,7 +36,7 @@ pub struct FilledText {
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct FilledMask {
-    /// The position in tokens, `[CLS]` being 0.
+    /// The position of the mask in tokens; `[CLS]` is at 0.
     pub position: usize,
     /// The most probable WordPieces, best first.
     pub predictions: Vec<Prediction>,
@@ -50,7 +50,7 @@ pub struct Prediction {
     pub token: String,
     /// Its id in the vocabulary.
     pub id: u32,
-    /// From 0 to 1, over the whole vocabulary.
+    /// Its probability, from 0 to 1, over the whole vocabulary.
     pub probability: f64,
 }
 
@@ -71,10 +71,10 @@ pub struct MaskedInput {
 }
 
 impl MaskFiller {
-    /// The `top_k` most probable WordPieces for every `[MASK]` of a text.
+    /// Predicts the `top_k` most probable WordPieces for every `[MASK]` of a text.
     ///
     /// # Errors
-    /// If the text has no `[MASK]`, or more tokens than the model reads.
+    /// If the text has no `[MASK]`, or has more tokens than the model's maximum length.
     pub fn fill(&self, text: &str, top_k: usize) -> Result<FilledText> {
         let filled = self.run(&[(text, top_k)])?.into_iter().next();
         Ok(filled.unwrap_or_else(|| FilledText { text: text.into(), masks: Vec::new() }))
@@ -90,7 +90,8 @@ impl MaskFiller {
 }
 
 impl MaskProcessor {
-    /// For sequences of at most `max_length` tokens; longer ones are refused, since a mask might be lost.
+    /// Builds a processor for sequences of at most `max_length` tokens. Longer ones are rejected, since truncation
+    /// could remove a mask.
     pub fn new(tokenizer: Tokenizer, max_length: usize) -> Self {
         Self { tokenizer, max_length }
     }
@@ -107,7 +108,7 @@ impl FromCheckpoint for MaskProcessor {
 
 impl Processor for MaskProcessor {
     type Model = BertForMaskedLM;
-    /// A text, and how many WordPieces are wanted for each mask.
+    /// A text, and the number of WordPieces to predict for each mask.
     type Request<'a> = (&'a str, usize);
     type Input = MaskedInput;
     type Output = Vec<FilledMask>;
@@ -169,6 +170,6 @@ pub fn best_pieces(probabilities: &[f32], top_k: usize, tokenizer: &Tokenizer) -
         id: id as u32,
         probability: f64::from(probabilities[id]),
     };
-    // A model may have more rows than its tokenizer has WordPieces.
+    // A model may have more output rows than its tokenizer has WordPieces.
     ids.iter().map(prediction).filter(|prediction| !prediction.token.is_empty()).take(top_k).collect()
 }

@@ -1,22 +1,22 @@
-//! Pipelines: trained models from text to typed answers.
+//! Pipelines: trained models that map text to typed answers.
 //!
 //! | pipeline | answers | model |
 //! |---|---|---|
 //! | [`TextEmbedder`] | a vector for a text, or for each of its tokens | any BERT |
 //! | [`TextClassifier`] | a label, any number of labels, or a value | `BertForSequenceClassification` |
-//! | [`TokenClassifier`] | a tag for every word, and the entities that they mark | `BertForTokenClassification` |
+//! | [`TokenClassifier`] | a tag for every word, and the entities that the tags mark | `BertForTokenClassification` |
 //! | [`QuestionAnswerer`] | the span of a text that answers a question | `BertForQuestionAnswering` |
 //! | [`MultipleChoice`] | the best of several continuations | `BertForMultipleChoice` |
 //! | [`MaskFiller`] | the most probable WordPieces for each `[MASK]` | `BertForMaskedLM`, `BertForPreTraining` |
-//! | [`PairScorer`] | a score for a pair of texts | a next-sentence head, or a classifier of one label |
+//! | [`PairScorer`] | a score for a pair of texts | a next-sentence head, or a classifier with one label |
 //!
-//! Each is opened from a directory, by a [name on the Hub](crate::hub) or from bytes, through a [`Builder`] where the defaults do not fit, and answers
-//! from `&self` on any number of threads. Requests are sorted into batches of similar length, which run side by side
-//! on the cores of a CPU; there is one answer for each request, in their order.
+//! Each is opened from a directory, by a [name on the Hub](crate::hub), or from bytes; a [`Builder`] changes the
+//! defaults. Pipelines answer through `&self` and can be shared by any number of threads. Requests are sorted into
+//! batches of similar length, which run in parallel on the cores of a CPU. Every request gets one answer, in the order
+//! of the requests.
 //!
-//! All but [`PairScorer`] are a [`Pipeline`] around a [`Processor`]. Training uses the processors too, so that a model
-//! is evaluated exactly as it will be used.
-//!
+//! All but [`PairScorer`] are a [`Pipeline`] around a [`Processor`]. Training uses the same processors, so a model is
+//! evaluated exactly as it will be used.
 //! ```no_run
 //! # fn main() -> bert_model::Result<()> {
 //! use bert_model::pipeline::TextEmbedder;
@@ -74,7 +74,7 @@ pub use questions::{
 pub use sentence_transformers::{Prompts, SentenceTransformer, Similarity};
 pub use tagging::{Entity, TaggedText, TaggingProcessor, TaggingWindow, TokenClassifier, Words};
 
-/// A model on a device with its [`Processor`] and its threads.
+/// A model on a device, together with its [`Processor`] and worker threads.
 #[derive(Debug)]
 pub struct Pipeline<P: Processor> {
     model: P::Model,
@@ -87,7 +87,8 @@ pub struct Pipeline<P: Processor> {
 }
 
 impl<P: FromCheckpoint> Pipeline<P> {
-    /// Opens a model directory, or a model by its [name on the Hub](crate::hub), with default settings; see [`Pipeline::builder`] for others.
+    /// Opens a model directory, or a model by its [name on the Hub](crate::hub), with default settings; see
+    /// [`Pipeline::builder`] for other settings.
     ///
     /// # Errors
     /// As [`Builder::open`].
@@ -95,7 +96,7 @@ impl<P: FromCheckpoint> Pipeline<P> {
         Self::builder().open(directory)
     }
 
-    /// Takes the contents of `config.json`, `model.safetensors` and `tokenizer.json`.
+    /// Opens a model from the contents of `config.json`, `model.safetensors` and `tokenizer.json`.
     ///
     /// # Errors
     /// As [`Builder::open`].
@@ -107,18 +108,18 @@ impl<P: FromCheckpoint> Pipeline<P> {
         Self::builder().from_bytes(config_json, weights_safetensors, tokenizer_json)
     }
 
-    /// Settings of a pipeline that is yet to be opened.
+    /// Returns a builder, which opens the pipeline with other settings.
     pub fn builder() -> Builder<P> {
         Builder::default()
     }
 }
 
 impl<P: Processor> Pipeline<P> {
-    /// A pipeline from its parts, for a processor that no checkpoint describes or a model that was just trained.
+    /// Builds a pipeline from its parts, for a custom processor or a model that was just trained.
     ///
     /// # Errors
-    /// If tokenizer and model do not fit ([`Tokenizer::check_fits`](crate::Tokenizer::check_fits)), or the system refuses
-    /// threads.
+    /// If the tokenizer does not fit the model ([`Tokenizer::check_fits`](crate::Tokenizer::check_fits)), or the system
+    /// cannot start threads.
     pub fn new(loaded: Loaded<P::Model>, processor: P, device: &Device) -> Result<Self> {
         processor.tokenizer().check_fits(&loaded.config)?;
         Ok(Self {
@@ -132,7 +133,7 @@ impl<P: Processor> Pipeline<P> {
         })
     }
 
-    /// Opens the model of a directory for a processor that was made otherwise.
+    /// Opens the model of a directory with a custom processor.
     ///
     /// # Errors
     /// As [`Builder::open`].
@@ -142,10 +143,10 @@ impl<P: Processor> Pipeline<P> {
         Self::new(processor.load(&Weights::open(directory)?, config, device)?, processor, device)
     }
 
-    /// The answer to each request, in their order.
+    /// Computes the answer to each request, in order.
     ///
     /// # Errors
-    /// If a text cannot be tokenized, is longer than the model reads and may not be truncated, or does not
+    /// If a text cannot be tokenized, is longer than the model's maximum length and must not be truncated, or does not
     /// [fit](Sequence::check_fits) the model.
     pub fn run(&self, requests: &[P::Request<'_>]) -> Result<Vec<P::Answer>> {
         let preprocess = |request| self.preprocess(request);
@@ -163,8 +164,8 @@ impl<P: Processor> Pipeline<P> {
         Ok(requests.iter().zip(&inputs).map(answer).collect())
     }
 
-    /// The first part of [`Pipeline::run`], for a service that puts inputs of many requests into its own batches: a
-    /// request's inputs, which the model can read.
+    /// Runs the first part of [`Pipeline::run`], for services that batch the inputs of many requests themselves:
+    /// converts a request to inputs and checks that they fit the model.
     ///
     /// # Errors
     /// As [`Pipeline::run`].
@@ -174,8 +175,8 @@ impl<P: Processor> Pipeline<P> {
         Ok(inputs)
     }
 
-    /// The second part of [`Pipeline::run`]: the outputs of one batch of inputs, in their order, computed on the calling
-    /// thread. What makes an answer of a request's outputs is [`Processor::postprocess`].
+    /// Runs the second part of [`Pipeline::run`]: computes the outputs of one batch of inputs, in order, on the calling
+    /// thread. [`Processor::postprocess`] converts the outputs of a request to its answer.
     pub fn forward(&self, inputs: &[&P::Input]) -> Vec<P::Output> {
         let sequences: Vec<&Sequence> = inputs.iter().flat_map(|input| P::sequences(input)).collect();
         let pad_id = self.processor.tokenizer().special().pad;
@@ -187,7 +188,7 @@ impl<P: Processor> Pipeline<P> {
         &self.config
     }
 
-    /// What turns requests into tokens and scores into answers.
+    /// The processor, which converts requests to tokens and outputs to answers.
     pub fn processor(&self) -> &P {
         &self.processor
     }
@@ -197,19 +198,19 @@ impl<P: Processor> Pipeline<P> {
         &self.model
     }
 
-    /// What a user should know about the model and the tokenizer, as one sentence: see [`Loaded::warning`] and
+    /// A warning for the user about the model and the tokenizer, as one sentence; see [`Loaded::warning`] and
     /// [`Tokenizer::warnings`](crate::Tokenizer::warnings).
     pub fn warning(&self) -> Option<&str> {
         self.warning.as_deref()
     }
 
-    /// How many texts have been truncated so far.
+    /// The number of texts truncated so far.
     pub fn truncated_count(&self) -> u64 {
         self.processor.tokenizer().truncated_count()
     }
 }
 
-/// Every pipeline can be shared between threads; this does not compile otherwise.
+/// Fails to compile if a pipeline cannot be shared between threads.
 const _: () = {
     const fn assert_send_sync<T: Send + Sync>() {}
     assert_send_sync::<TextEmbedder>();

@@ -1,5 +1,5 @@
-//! Scores for pairs of texts: the probability that the second follows the first (paper, section 3.1, task 2), or the score
-//! of a cross-encoder with one label.
+//! Scores for pairs of texts: the probability that the second follows the first (paper, section 3.1, task 2), or the
+//! score of a cross-encoder with one label.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -33,7 +33,7 @@ enum Scorer {
     CrossEncoder(Pipeline<CrossEncoderProcessor>),
 }
 
-/// Opens a [`PairScorer`] with other settings than the defaults.
+/// Opens a [`PairScorer`] with non-default settings.
 #[derive(Debug, Clone, Default)]
 #[must_use = "a builder does nothing until `open` or `from_bytes`"]
 pub struct PairScorerBuilder {
@@ -65,15 +65,15 @@ impl PairScorerBuilder {
         Self { next_sentence: next_sentence(self.next_sentence), cross_encoder: cross_encoder(self.cross_encoder) }
     }
 
-    /// Opens a model directory as Hugging Face or this project's programs write it.
+    /// Opens a model directory in the format of Hugging Face or of this project's programs.
     ///
     /// # Errors
-    /// As [`Builder::open`], and if the model has neither a next-sentence head nor a classifier of one label.
+    /// As [`Builder::open`], and if the model has neither a next-sentence head nor a classifier with one label.
     pub fn open(self, directory: impl AsRef<Path>) -> Result<PairScorer> {
         self.build(&Checkpoint::open(directory)?)
     }
 
-    /// Takes the contents of `config.json`, `model.safetensors` and `tokenizer.json`.
+    /// Builds the scorer from the contents of `config.json`, `model.safetensors` and `tokenizer.json`.
     ///
     /// # Errors
     /// As [`PairScorerBuilder::open`].
@@ -103,7 +103,7 @@ impl PairScorerBuilder {
 }
 
 impl PairScorer {
-    /// Opens a model directory with default settings; see [`PairScorer::builder`] for others.
+    /// Opens a model directory with default settings; see [`PairScorer::builder`] for other settings.
     ///
     /// # Errors
     /// As [`PairScorerBuilder::open`].
@@ -111,7 +111,7 @@ impl PairScorer {
         Self::builder().open(directory)
     }
 
-    /// Takes the contents of `config.json`, `model.safetensors` and `tokenizer.json`.
+    /// Opens a model from the contents of `config.json`, `model.safetensors` and `tokenizer.json`.
     ///
     /// # Errors
     /// As [`PairScorerBuilder::open`].
@@ -123,18 +123,19 @@ impl PairScorer {
         Self::builder().from_bytes(config_json, weights_safetensors, tokenizer_json)
     }
 
-    /// Settings of a scorer that is yet to be opened.
+    /// Returns a builder, which opens the scorer with other settings.
     pub fn builder() -> PairScorerBuilder {
         PairScorerBuilder::default()
     }
 
-    /// The score of each pair: with a next-sentence head the probability that the second text follows the first, from
-    /// 0 to 1; with a classifier of one label (a cross-encoder) the head's output through the activation that its
-    /// configuration names, or else the sigmoid, as sentence-transformers does.
+    /// Computes the score of each pair. For a next-sentence head, this is the probability, from 0 to 1, that the second
+    /// text follows the first. For a classifier with one label (a cross-encoder), it is the head's output passed
+    /// through the activation that the configuration names, or the sigmoid if it names none, as in
+    /// sentence-transformers.
     ///
     /// # Errors
-    /// If a text cannot be tokenized. A pair that is longer than the model reads is an error for a next-sentence head,
-    /// which judges where the texts meet and end; a classifier's is truncated, the longer side first.
+    /// If a text cannot be tokenized. A pair longer than the model's maximum length is an error for a next-sentence
+    /// head, which needs to see where the texts meet and end; a classifier truncates it, the longer side first.
     pub fn score<A: AsRef<str>, B: AsRef<str>>(&self, pairs: &[(A, B)]) -> Result<Vec<f32>> {
         let requests: Vec<(&str, &str)> = pairs.iter().map(|(a, b)| (a.as_ref(), b.as_ref())).collect();
         match &self.0 {
@@ -143,7 +144,7 @@ impl PairScorer {
         }
     }
 
-    /// How many pairs have been truncated so far.
+    /// The number of pairs truncated so far.
     pub fn truncated_count(&self) -> u64 {
         match &self.0 {
             Scorer::NextSentence(pipeline) => pipeline.truncated_count(),
@@ -182,7 +183,7 @@ pub struct NextSentenceProcessor {
 }
 
 impl NextSentenceProcessor {
-    /// For pairs of at most `max_length` tokens; longer ones are refused.
+    /// Builds a processor for pairs of at most `max_length` tokens; longer ones are rejected.
     pub fn new(tokenizer: Tokenizer, max_length: usize) -> Self {
         Self { tokenizer, max_length }
     }

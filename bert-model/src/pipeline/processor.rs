@@ -1,4 +1,4 @@
-//! The traits that pipelines are built on: how a request becomes tokens, and how scores become an answer.
+//! The traits that pipelines are built on: how a request is converted to tokens, and outputs to an answer.
 
 use burn::tensor::{Device, Tensor};
 
@@ -12,9 +12,9 @@ use crate::text::{Sequence, Tokenizer};
 /// The steps of a pipeline around the forward pass: [`preprocess`](Processor::preprocess) →
 /// [`forward`](Processor::forward) → [`postprocess`](Processor::postprocess).
 ///
-/// A request may become several inputs (windows of a long text), which may run in different batches.
+/// A request may be converted to several inputs (windows of a long text), which may run in different batches.
 pub trait Processor: Send + Sync {
-    /// The model that computes the scores.
+    /// The model that computes the outputs.
     type Model: Pretrained;
     /// One request.
     type Request<'a>;
@@ -25,13 +25,13 @@ pub trait Processor: Send + Sync {
     /// The answer to a request.
     type Answer;
 
-    /// The tokenizer, which also counts the texts that it truncates.
+    /// The tokenizer, which also counts the texts it truncates.
     fn tokenizer(&self) -> &Tokenizer;
 
     /// Loads the model from a checkpoint.
     ///
     /// # Errors
-    /// As [`load_weights`]: every parameter must be in the checkpoint.
+    /// As [`load_weights`]: the checkpoint must contain every parameter.
     fn load(&self, weights: &Weights, config: BertConfig, device: &Device) -> Result<Loaded<Self::Model>> {
         load_weights(weights, config, device)
     }
@@ -39,17 +39,17 @@ pub trait Processor: Send + Sync {
     /// Tokenizes a request into one or more inputs.
     ///
     /// # Errors
-    /// If the text cannot be tokenized, or does not make a request for this model.
+    /// If the text cannot be tokenized, or is not a valid request for this model.
     fn preprocess(&self, request: &Self::Request<'_>) -> Result<Vec<Self::Input>>;
 
-    /// The token sequences of an input: one, unless there are several choices.
+    /// The token sequences of an input: one, except for multiple choice.
     fn sequences(input: &Self::Input) -> &[Sequence];
 
-    /// Runs the model on a batch. `batch` holds the sequences of `inputs`, in order and padded to one length; the
-    /// result has one output for each input.
+    /// Runs the model on a batch. `batch` holds the sequences of `inputs`, in order and padded to the same length; the
+    /// result has one output per input.
     fn forward(&self, model: &Self::Model, batch: BertInput, inputs: &[&Self::Input]) -> Vec<Self::Output>;
 
-    /// Reads the answer off the outputs for all inputs of a request.
+    /// Computes the answer from the outputs for all inputs of a request.
     fn postprocess(
         &self,
         request: &Self::Request<'_>,
@@ -58,30 +58,30 @@ pub trait Processor: Send + Sync {
     ) -> Self::Answer;
 }
 
-/// A [`Processor`] whose head reads the encoder's last hidden states and nothing else, so that they can be computed
-/// once and kept while a head is trained on them.
+/// A [`Processor`] whose head reads only the encoder's last hidden states, so that these can be computed once and kept
+/// while a head is trained on them.
 pub trait HeadProcessor: Processor {
-    /// Whether the head reads the hidden state of `[CLS]` only.
+    /// Whether the head reads only the hidden state of `[CLS]`.
     const READS_CLS_ONLY: bool;
 
     /// The encoder of a model.
     fn bert(model: &Self::Model) -> &BertModel;
 
-    /// The outputs of a batch from the encoder's hidden states `[S, T, H]`, where `S` counts the sequences of all
-    /// `inputs`.
+    /// Computes the outputs of a batch from the encoder's hidden states `[S, T, H]`, where `S` is the total number of
+    /// sequences of all `inputs`.
     fn head(&self, model: &Self::Model, hidden: Tensor<3>, inputs: &[&Self::Input]) -> Vec<Self::Output>;
 }
 
-/// The number of tokens of the longest sequence of an input.
+/// The number of tokens of an input's longest sequence.
 pub fn longest<P: Processor>(input: &P::Input) -> usize {
     P::sequences(input).iter().map(Sequence::len).max().unwrap_or_default()
 }
 
-/// Checks that a model can read every sequence of the inputs. Pipelines and training do this before anything is computed,
-/// whatever the tokenizer, the options and the texts were.
+/// Checks that a model can read every sequence of the inputs. Pipelines and training call this before computing
+/// anything, whatever the tokenizer, the options and the texts are.
 ///
 /// # Errors
-/// Those of [`Sequence::check_fits`].
+/// As [`Sequence::check_fits`].
 pub fn check_fit<P: Processor>(inputs: &[&P::Input], config: &BertConfig) -> Result<()> {
     let mut sequences = inputs.iter().flat_map(|input| P::sequences(input));
     sequences.try_for_each(|sequence| sequence.check_fits(config))

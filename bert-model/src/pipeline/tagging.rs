@@ -1,8 +1,8 @@
-//! A tag for every word (paper, section 5.3), predicted from the word's first WordPiece, and the entities that tags
-//! mark.
+//! Token classification: predicts a tag for every word (paper, section 5.3) from the word's first WordPiece, and the
+//! entities that the tags mark.
 //!
-//! A text that is too long is read in windows that overlap, each word in the window where it has more context, so that
-//! every word gets a tag.
+//! A text that is too long is read in overlapping windows. Each word is tagged in the window where it has more context,
+//! so every word gets a tag.
 
 use std::ops::Range;
 
@@ -19,7 +19,7 @@ use crate::text::{CodePoints, Sequence, Tokenizer, slices};
 /// `[CLS]`, a WordPiece, `[SEP]`.
 const SHORTEST: usize = 3;
 
-/// Tags of words, and named entities.
+/// Tags words and finds named entities.
 ///
 /// ```no_run
 /// use bert_model::pipeline::TokenClassifier;
@@ -34,14 +34,14 @@ const SHORTEST: usize = 3;
 /// ```
 pub type TokenClassifier = Pipeline<TaggingProcessor>;
 
-/// A text cut into words.
+/// A text split into words.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Words {
-    /// The text; for words that are given, the words joined by spaces.
+    /// The text; if words were given, the words joined by spaces.
     pub text: String,
     /// The words.
     pub words: Vec<String>,
-    /// Where each word stands in the text, in code points.
+    /// The offsets of each word in the text, in code points.
     pub places: Vec<Offsets>,
 }
 
@@ -55,7 +55,7 @@ pub struct TaggedText {
     pub tags: Vec<String>,
     /// The probability of each tag.
     pub scores: Vec<f32>,
-    /// The entities that the tags mark, from left to right.
+    /// The entities that the tags mark, in the order of the text.
     pub entities: Vec<Entity>,
 }
 
@@ -65,9 +65,9 @@ pub struct TaggedText {
 pub struct Entity {
     /// Its type, such as `PER`.
     pub label: String,
-    /// Where it starts, in code points.
+    /// Start of the entity, in code points.
     pub start: usize,
-    /// Where it ends, in code points, exclusive.
+    /// End of the entity, in code points, exclusive.
     pub end: usize,
     /// The text of the entity.
     pub text: String,
@@ -75,7 +75,7 @@ pub struct Entity {
     pub score: f32,
 }
 
-/// The text side of a [`TokenClassifier`].
+/// The [`Processor`] of a [`TokenClassifier`].
 #[derive(Debug, Clone)]
 pub struct TaggingProcessor {
     tokenizer: Tokenizer,
@@ -88,12 +88,12 @@ pub struct TaggingProcessor {
 #[derive(Debug, Clone)]
 pub struct TaggingWindow {
     sequence: Sequence,
-    /// Position of the first WordPiece and number of each word that is read here.
+    /// For each word tagged in this window: the position of its first WordPiece, and the word's index.
     words: Vec<(usize, usize)>,
 }
 
 impl Builder<TaggingProcessor> {
-    /// The scheme of the tags; default: as in training, else recognized from their names.
+    /// Sets the tagging scheme. Default: that of training if recorded, otherwise recognized from the labels.
     pub fn scheme(mut self, scheme: TagScheme) -> Self {
         self.options = Some(scheme);
         self
@@ -101,8 +101,8 @@ impl Builder<TaggingProcessor> {
 }
 
 impl TokenClassifier {
-    /// The words of each text with their tags and entities. Words are what whitespace and punctuation separate; texts
-    /// of any length are read in windows.
+    /// Tags the words of each text and finds its entities. Words are separated by whitespace and punctuation; texts of
+    /// any length are read in windows.
     ///
     /// # Errors
     /// If a text cannot be tokenized.
@@ -111,7 +111,7 @@ impl TokenClassifier {
         self.run(&words.iter().collect::<Vec<_>>())
     }
 
-    /// As [`TokenClassifier::tag`], for texts that are already cut into words; places are those in the words joined by
+    /// As [`TokenClassifier::tag`], for texts that are already split into words; offsets refer to the words joined by
     /// spaces.
     ///
     /// # Errors
@@ -124,7 +124,7 @@ impl TokenClassifier {
 }
 
 impl Words {
-    /// The words of a text that is given as words.
+    /// Builds the text from given words.
     pub fn new(words: Vec<String>) -> Self {
         let mut start = 0;
         let place = |word: &String| {
@@ -136,25 +136,25 @@ impl Words {
         Self { text: words.join(" "), words, places }
     }
 
-    /// Where the words of an entity stand in the text, in code points.
+    /// The offsets of the words of an entity in the text, in code points.
     pub fn place_of(&self, words: &Range<usize>) -> Offsets {
         (self.places[words.start].0, self.places[words.end - 1].1)
     }
 }
 
 impl TaggingWindow {
-    /// The numbers of the words that are read in this window.
+    /// The indices of the words that are tagged in this window.
     pub fn words(&self) -> impl Iterator<Item = usize> {
         self.words.iter().map(|(_, word)| *word)
     }
 }
 
 impl TaggingProcessor {
-    /// For tags `labels` in the order of the head's outputs, which follow `scheme`, and windows of at most `max_length`
-    /// tokens.
+    /// Builds a processor for tags `labels`, given in the order of the head's outputs, in the tagging scheme `scheme`,
+    /// and windows of at most `max_length` tokens.
     ///
     /// # Errors
-    /// If `max_length` has no room for a WordPiece and the two special tokens.
+    /// If `max_length` leaves no room for a WordPiece and the two special tokens.
     pub fn new(tokenizer: Tokenizer, labels: Vec<String>, scheme: TagScheme, max_length: usize) -> Result<Self> {
         if max_length < SHORTEST {
             let message = format!("maximum length: found {max_length}, expected at least {SHORTEST}");
@@ -169,12 +169,12 @@ impl TaggingProcessor {
         &self.labels
     }
 
-    /// The reader of entities from tags.
+    /// The reader that converts tags to entities.
     pub fn reader(&self) -> &TagReader {
         &self.reader
     }
 
-    /// The words of a text: what whitespace and punctuation separate.
+    /// Splits a text into words, at whitespace and punctuation.
     ///
     /// # Errors
     /// If the text cannot be tokenized.
@@ -184,7 +184,7 @@ impl TaggingProcessor {
         Ok(Words { text: text.into(), words, places })
     }
 
-    /// Scores `[W, C]` of the words that the windows read, from hidden states `[B, T, H]`.
+    /// Computes the scores `[W, C]` of the words tagged in the windows from the hidden states `[B, T, H]`.
     pub fn logits(
         &self,
         model: &BertForTokenClassification,
@@ -212,18 +212,18 @@ impl TaggingProcessor {
         found.into_iter().map(|(tag, score)| (self.labels[tag].clone(), score)).unzip()
     }
 
-    /// The WordPieces of each word, at least one and no more than fit into a window.
+    /// The WordPieces of each word: at least one, and no more than fit into a window.
     fn pieces(&self, words: &[String]) -> Result<Vec<Vec<u32>>> {
         let piece = |word: &String| {
             let mut ids = self.tokenizer.pieces(word)?;
             ids.truncate(self.max_length - 2);
-            // A word of nothing but control characters has no WordPiece of its own.
+            // A word that consists of control characters only has no WordPieces of its own.
             Ok(if ids.is_empty() { vec![self.tokenizer.special().unk] } else { ids })
         };
         words.iter().map(piece).collect()
     }
 
-    /// The window that holds the words `span` and reads those in `read`.
+    /// Builds the window that contains the words `span` and tags those in `read`.
     fn window(&self, pieces: &[Vec<u32>], span: Range<usize>, read: Range<usize>) -> TaggingWindow {
         let special = self.tokenizer.special();
         let mut window = TaggingWindow { sequence: Sequence::default(), words: Vec::new() };
@@ -257,7 +257,7 @@ impl Processor for TaggingProcessor {
     type Model = BertForTokenClassification;
     type Request<'a> = &'a Words;
     type Input = TaggingWindow;
-    /// For each word that the window reads the probability of every tag.
+    /// The probability of every tag, for each word that the window tags.
     type Output = Vec<Vec<f32>>;
     type Answer = TaggedText;
 
@@ -276,7 +276,8 @@ impl Processor for TaggingProcessor {
                 end += 1;
             }
             let is_last = end == pieces.len();
-            // The next window starts a quarter before this one ends; of the words in both, each reads its half.
+            // The next window starts a quarter of a window before this one ends; each of the two tags half of the
+            // shared words.
             let next = if is_last { end } else { (end - (end - start) / 4).max(start + 1) };
             let read_until = if is_last { end } else { next + (end - next) / 2 };
             windows.push(self.window(&pieces, start..end, read..read_until));

@@ -1,5 +1,5 @@
-//! Every pipeline, on the golden models: what it says is what the model says of the same tokens, in the order of the
-//! requests and whatever else is in the batch.
+//! Tests of every pipeline on the golden models: answers equal the model's outputs for the same tokens, in the order of
+//! the requests, whatever else is in the batch.
 
 use std::fs;
 use std::path::PathBuf;
@@ -15,21 +15,21 @@ use crate::pretrained::load_weights;
 use crate::text::tokenizer::Normalization;
 use crate::text::{Tokenizer, collate};
 
-/// Words of the vocabulary, texts of several lengths.
+/// Texts of several lengths, made of words in the vocabulary.
 const TEXTS: [&str; 4] = ["word7", "word9 word8 word7 word30 word31", "", "word12 word13"];
 
 fn golden(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/models/gelu-odd").join(path)
 }
 
-/// A tokenizer whose words are `word5`, `word6`, …
+/// A tokenizer with the words `word5`, `word6`, …
 fn tokenizer() -> Tokenizer {
     let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(str::to_string);
     let pieces: Vec<String> = special.into_iter().chain((5..67).map(|id| format!("word{id}"))).collect();
     Tokenizer::from_vocabulary(&pieces, Normalization::new(true)).unwrap()
 }
 
-/// `config.json`, weights and `tokenizer.json` of a golden head.
+/// The `config.json`, weights and `tokenizer.json` of a golden head.
 fn parts(head: &str) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
     let read = |file: String| fs::read(golden("heads").join(file)).unwrap();
     let config = read(format!("{head}.config.json"));

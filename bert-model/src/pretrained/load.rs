@@ -1,4 +1,4 @@
-//! A model directory into a model.
+//! Loads a model from a model directory.
 
 use std::path::Path;
 
@@ -21,25 +21,25 @@ const WORDS: &str = "embeddings.word_embeddings.weight";
 pub struct Loaded<M> {
     /// The model, on the requested device.
     pub model: M,
-    /// Its configuration.
+    /// The configuration of the model.
     pub config: BertConfig,
-    /// Parameters of pooler and heads that the checkpoint lacks; they were freshly initialized ([`load_partial`]).
+    /// Parameters of pooler and heads that the checkpoint lacks and that were freshly initialized ([`load_partial`]).
     pub initialized: Vec<String>,
     /// Tensors of the checkpoint that the model does not have.
     pub unused: Vec<String>,
-    /// Whether the checkpoint has an MLM decoder that differs from the word table, though the configuration ties them;
-    /// it was left aside, as transformers 4 does.
+    /// Whether the checkpoint has an MLM decoder that differs from the word embeddings, although the configuration ties
+    /// them. It was ignored, as in transformers 4.
     pub has_other_decoder: bool,
 }
 
 impl<M> Loaded<M> {
-    /// A model that is complete.
+    /// A model whose parameters were all in the checkpoint.
     pub(crate) fn new(model: M, config: BertConfig) -> Self {
         Self { model, config, initialized: Vec::new(), unused: Vec::new(), has_other_decoder: false }
     }
 
-    /// One sentence that names the freshly initialized parameters and what was left aside of the checkpoint's encoder and
-    /// decoder, if there is any of it.
+    /// A warning that names the freshly initialized parameters and the ignored tensors of the checkpoint's encoder and
+    /// decoder, as one sentence; `None` if there are none.
     pub fn warning(&self) -> Option<String> {
         let initialized = (!self.initialized.is_empty()).then(|| {
             format!("not in the checkpoint and freshly initialized (train before use): {}", self.initialized.join(", "))
@@ -47,8 +47,8 @@ impl<M> Loaded<M> {
         joined(initialized.into_iter().chain(self.left_aside()))
     }
 
-    /// One sentence that names what was left aside of the checkpoint's encoder and decoder, if there is any of it: a
-    /// model for another task has no use for a head or pooler, but should have it for every layer.
+    /// A warning that names the ignored tensors of the checkpoint's encoder and decoder, as one sentence; `None` if
+    /// there are none. A model for another task has no use for a head or pooler, but should use every layer.
     pub fn left_aside(&self) -> Option<String> {
         let decoder = self.has_other_decoder.then(|| {
             format!(
@@ -64,44 +64,43 @@ impl<M> Loaded<M> {
     }
 }
 
-/// Several sentences as one; `None` if there are none.
+/// Joins several sentences into one; `None` if there are none.
 pub(crate) fn joined(sentences: impl IntoIterator<Item = String>) -> Option<String> {
     let sentences: Vec<String> = sentences.into_iter().collect();
     (!sentences.is_empty()).then(|| sentences.join("; "))
 }
 
-/// The configuration of a model directory.
+/// Reads the configuration of a model directory.
 ///
 /// # Errors
-/// If it is not there or does not describe a BERT.
+/// If `config.json` does not exist or does not describe a BERT encoder.
 pub fn load_config(directory: impl AsRef<Path>) -> Result<BertConfig> {
     BertConfig::from_file(directory.as_ref().join("config.json"))
 }
 
-/// Loads a trained model from a directory in any of the forms that Hugging Face writes, or by its
-/// [name on the Hub](crate::hub).
+/// Loads a trained model from a directory in any of Hugging Face's formats, or by its [name on the Hub](crate::hub).
 ///
 /// # Errors
-/// A missing, misshapen, non-finite or unreadable tensor, named with its file. [`Error::MissingTensors`] names the
-/// parameters of a head or pooler that the checkpoint lacks; [`load_partial`] initializes them.
+/// If a tensor is missing, misshapen, non-finite or unreadable; the error names its file. [`Error::MissingTensors`]
+/// names the parameters of a head or pooler that the checkpoint lacks; [`load_partial`] initializes them instead.
 pub fn load<M: Pretrained>(directory: impl AsRef<Path>, device: &Device) -> Result<Loaded<M>> {
     let directory = model_directory(directory)?;
     let config = load_config(&directory)?;
     load_weights(&Weights::open(directory)?, config, device)
 }
 
-/// Loads a model for training: as [`load`], but a pooler or head that the checkpoint lacks is drawn from `seed` and
-/// named in [`Loaded::initialized`].
+/// Loads a model for training: like [`load`], but if the checkpoint lacks a pooler or head, its parameters are
+/// initialized from `seed` and named in [`Loaded::initialized`].
 ///
 /// # Errors
-/// A misshapen, non-finite or unreadable tensor, or a missing one of the encoder, named with its file.
+/// If a tensor is misshapen, non-finite or unreadable, or the encoder lacks one; the error names its file.
 pub fn load_partial<M: Pretrained>(directory: impl AsRef<Path>, seed: u64, device: &Device) -> Result<Loaded<M>> {
     let directory = model_directory(directory)?;
     let config = load_config(&directory)?;
     load_weights_partial(&Weights::open(directory)?, config, seed, device)
 }
 
-/// Puts tensors into a model of the form that `config` describes.
+/// Loads tensors into a new model that `config` describes.
 ///
 /// # Errors
 /// As [`load`].
@@ -113,8 +112,8 @@ pub fn load_weights<M: Pretrained>(weights: &Weights, config: BertConfig, device
     }
 }
 
-/// As [`load_weights`], but a pooler or head that the checkpoint lacks (`config` may describe another head than it has)
-/// is drawn from `seed`.
+/// As [`load_weights`], but if the checkpoint lacks a pooler or head (`config` may describe a head other than the
+/// checkpoint's), its parameters are initialized from `seed`.
 ///
 /// # Errors
 /// As [`load_partial`].
@@ -128,8 +127,8 @@ pub fn load_weights_partial<M: Pretrained>(
     fill(weights, model, config)
 }
 
-/// Puts tensors into `model`, which has the form that `config` describes; what the checkpoint lacks of its pooler and
-/// heads stays as it is.
+/// Loads tensors into `model`, which must have the form that `config` describes. Parameters of pooler and heads that
+/// the checkpoint lacks keep their values.
 ///
 /// # Errors
 /// As [`load_partial`].
@@ -148,7 +147,8 @@ pub fn fill<M: Module>(weights: &Weights, model: M, config: BertConfig) -> Resul
     }
     let has_mlm_head = loader.used.iter().any(|name| name.starts_with("cls.predictions."));
     let has_other_decoder = has_mlm_head && config.tie_word_embeddings && has_other_decoder(weights, &config)?;
-    // Tied models may store their decoder beside the word table that it is, untied ones a second bias.
+    // Checkpoints of tied models may store the decoder in addition to the word embeddings, and those of untied models a
+    // second bias.
     loader.used.extend([DECODER, DECODER_BIAS, "cls.predictions.bias"].map(str::to_string));
     if let Some(name) = loader.missing.iter().find(|name| !names::is_head(name)) {
         return Err(Error::tensor(
@@ -162,7 +162,7 @@ pub fn fill<M: Module>(weights: &Weights, model: M, config: BertConfig) -> Resul
     Ok(Loaded { model, config, initialized: loader.missing, unused: unused.collect(), has_other_decoder })
 }
 
-/// Whether a decoder is stored that is not the word table.
+/// Whether the checkpoint stores a decoder that differs from the word embeddings.
 fn has_other_decoder(weights: &Weights, config: &BertConfig) -> Result<bool> {
     let shape = [config.vocab_size, config.hidden_size];
     match weights.shape(DECODER) {
@@ -172,7 +172,7 @@ fn has_other_decoder(weights: &Weights, config: &BertConfig) -> Result<bool> {
     }
 }
 
-/// Replaces each parameter by the checkpoint's; the first failure is kept, since a mapper cannot stop.
+/// Replaces each parameter by the checkpoint's and keeps the first error, since a mapper cannot stop early.
 struct Loader<'a> {
     weights: &'a Weights,
     is_tied: bool,
@@ -183,11 +183,11 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    /// The values of parameter `name` in our layout, if the checkpoint has it.
+    /// Reads parameter `name` in our layout; `None` if the checkpoint lacks it.
     fn read(&mut self, name: &str, shape: &[usize]) -> Result<Option<Vec<f32>>> {
         let candidates: &[&str] = match (name, self.is_tied) {
             ("cls.predictions.bias", true) => &[name, DECODER_BIAS],
-            // A decoder of its own brings its own bias, and transformers then leaves the other one aside.
+            // An untied decoder has its own bias, and transformers then ignores the other one.
             ("cls.predictions.bias", false) => &[DECODER_BIAS, name],
             _ => &[name],
         };
@@ -233,7 +233,7 @@ impl ModuleMapper for Loader<'_> {
 
 /// A row-major `[rows, columns]` matrix as row-major `[columns, rows]`.
 pub(crate) fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    /// Side of the blocks in which the matrix is walked, so that both sides stay in the cache.
+    /// Side length of the blocks in which the matrix is traversed, so that reads and writes stay in the cache.
     const BLOCK: usize = 32;
     let mut output = vec![0.0; values.len()];
     for row_block in (0..rows).step_by(BLOCK) {

@@ -1,7 +1,7 @@
-//! Model directories, to and from Hugging Face unchanged: `config.json`, weights, tokenizer.
+//! Reads and writes Hugging Face model directories: `config.json`, weights, tokenizer.
 //!
-//! [`names`] has the names of all parameters there, [`weights`] reads weight files, [`mod@load`] puts tensors into a model,
-//! and [`mod@save`] writes a directory, whole or not at all ([`crate::file`]).
+//! [`names`] maps the names of all parameters, [`weights`] reads weight files, [`mod@load`] loads tensors into a model,
+//! and [`mod@save`] writes a directory atomically ([`crate::file`]).
 
 pub mod load;
 pub mod names;
@@ -21,18 +21,18 @@ use crate::model::{
 pub use load::{Loaded, fill, load, load_config, load_partial, load_weights, load_weights_partial};
 pub use save::{save, save_weights, state_dict};
 
-/// A model that lives in a Hugging Face directory.
+/// A model that can be stored in a Hugging Face model directory.
 pub trait Pretrained: Module + Sync {
-    /// The name of the class in transformers, as `config.json` gives it.
+    /// The name of the class in transformers, as stored in `config.json`.
     const ARCHITECTURE: &'static str;
 
-    /// Prefixes of the names of its heads' tensors.
+    /// Prefixes of the names of the tensors in its heads.
     const HEADS: &'static [&'static str];
 
-    /// A new model with the initializer's configuration and random parameters.
+    /// Creates a model with the initializer's configuration and random parameters.
     fn initialize(initializer: &mut Initializer) -> Self;
 
-    /// A new model with random parameters, which are drawn when they are first used.
+    /// Creates a model with random parameters, which are generated on first use.
     fn init_seeded(config: &BertConfig, seed: u64, device: &burn::tensor::Device) -> Self {
         Self::initialize(&mut Initializer::new(config, seed, device))
     }
@@ -47,7 +47,7 @@ impl Pretrained for BertModel {
     }
 }
 
-/// Saved as its BERT alone: the dense layers have files of their own.
+/// Saved as a plain BERT; the dense layers have files of their own.
 impl Pretrained for SentenceEncoder {
     const ARCHITECTURE: &'static str = BertModel::ARCHITECTURE;
     const HEADS: &'static [&'static str] = &[];

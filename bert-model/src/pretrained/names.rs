@@ -2,7 +2,7 @@
 //!
 //! The modules of this crate have the paper's names; only this file maps them to Hugging Face's.
 
-/// Our names and theirs; a rule applies where its left side stands between dots (or the ends) of a path.
+/// Our names and Hugging Face's; a rule applies where its left side stands between dots (or the ends) of a path.
 const RENAMES: [(&str, &str); 20] = [
     ("embeddings.word", "embeddings.word_embeddings"),
     ("embeddings.position", "embeddings.position_embeddings"),
@@ -49,19 +49,19 @@ pub fn is_decayed(name: &str) -> bool {
     !name.ends_with("bias") && !name.contains("LayerNorm")
 }
 
-/// Whether the parameter is one of a low-rank adapter beside a matrix.
+/// Whether the parameter belongs to a low-rank adapter of a matrix.
 pub fn is_adapter(name: &str) -> bool {
     name.contains(".lora.")
 }
 
-/// Whether a checkpoint may lack the parameter: heads and the pooler, which are then freshly initialized.
+/// Whether a checkpoint may lack the parameter, which is then freshly initialized: heads and the pooler.
 pub fn is_head(name: &str) -> bool {
     let name = name.strip_prefix("bert.").unwrap_or(name);
     !name.starts_with("embeddings.") && !name.starts_with("encoder.")
 }
 
-/// The name under which a checkpoint's tensor is looked up: without the wrapper that data-parallel training leaves,
-/// without the `bert.` that a bare `BertModel` does not have, and with today's LayerNorm names.
+/// The name under which a checkpoint's tensor is looked up: without the prefix that data-parallel training adds,
+/// without the `bert.` that a bare `BertModel` lacks, and with the current LayerNorm names.
 pub fn normalized(name: &str) -> String {
     let name = name.strip_prefix("module.").unwrap_or(name);
     let name = name.strip_prefix("bert.").unwrap_or(name);

@@ -1,4 +1,5 @@
-//! A model into a model directory, as transformers writes it: `[output, input]` matrices, `f32`, tied weights once.
+//! Writes a model to a model directory in the format of transformers: `[output, input]` matrices, `f32`, tied weights
+//! once.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -31,16 +32,17 @@ pub fn state_dict<M: Module>(model: &M) -> BTreeMap<String, HostTensor> {
     if tensors.contains_key("cls.predictions.decoder.weight")
         && let Some(bias) = tensors.get("cls.predictions.bias").cloned()
     {
-        // An untied decoder has the bias that transformers computes with; the other name is kept for it to find.
+        // An untied decoder has the bias that transformers uses; the other name is kept because transformers expects
+        // it.
         tensors.insert("cls.predictions.decoder.bias".into(), bias);
     }
     tensors
 }
 
-/// Writes `config.json`, `model.safetensors` and the tokenizer's files into `directory`, which is made if need be.
+/// Writes `config.json`, `model.safetensors` and the tokenizer's files into `directory`, which is created if necessary.
 ///
 /// # Errors
-/// If something cannot be written, a weight is not finite, or the model has low-rank adapters that are not merged.
+/// If a file cannot be written, a weight is not finite, or the model has low-rank adapters that have not been merged.
 pub fn save<M: Pretrained>(
     directory: impl AsRef<Path>,
     model: &M,
@@ -57,7 +59,7 @@ pub fn save<M: Pretrained>(
     let mut config = config.clone();
     config.architectures = Some(vec![M::ARCHITECTURE.to_string()]);
     for key in ["dtype", "torch_dtype"] {
-        // transformers computes in what these say, and the weights are `f32` now.
+        // transformers computes in the type that these keys name, and the weights are now `f32`.
         if let Some(dtype) = config.other.get_mut(key) {
             *dtype = "float32".into();
         }
@@ -67,7 +69,7 @@ pub fn save<M: Pretrained>(
     save_weights(directory.join("model.safetensors"), &tensors)
 }
 
-/// Writes tensors as one safetensors file, whole or not at all.
+/// Writes tensors as one safetensors file, atomically.
 ///
 /// # Errors
 /// If the file cannot be written, or a number is not finite.

@@ -1,4 +1,4 @@
-//! The bytes of a weight file: memory-mapped, or given by the caller.
+//! The bytes of a weight file: memory-mapped, or provided by the caller.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -8,7 +8,7 @@ use memmap2::Mmap;
 
 use crate::error::{Error, Result};
 
-/// A whole file, and the path under which errors speak of it.
+/// A whole file, and the path to name in errors.
 #[derive(Debug)]
 pub(super) struct Storage {
     path: PathBuf,
@@ -22,7 +22,7 @@ enum Contents {
 }
 
 impl Storage {
-    /// Maps a file into memory, or reads it where the file system has no mappings.
+    /// Maps a file into memory, or reads it if the file system does not support mapping.
     pub fn map(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io(path, "open"))?;
         let is_file = file.metadata().map_err(Error::io(path, "read"))?.is_file();
@@ -40,18 +40,18 @@ impl Storage {
         Ok(Self { path: path.into(), contents })
     }
 
-    /// Takes bytes that are already in memory.
+    /// Uses bytes that are already in memory.
     pub fn from_bytes(path: &Path, bytes: Cow<'static, [u8]>) -> Self {
         Self { path: path.into(), contents: Contents::Bytes(bytes) }
     }
 
-    /// Gives back the memory of a part that has been read: pages of a mapping count for the process until then.
+    /// Releases the memory of a part that has been read: until then, the pages of a mapping count toward the process.
     pub fn release(&self, start: usize, end: usize) {
         #[cfg(unix)]
         if let Contents::Mapped(map) = &self.contents {
             // SAFETY: dropping pages of a read-only mapping of a file loses nothing; the next read fetches them again.
             #[allow(unsafe_code, reason = "the advice could lose writes, which this mapping cannot have; see above")]
-            // Advice only: where the system does not take it, the pages stay until the file is closed.
+            // This is only advice: if the system ignores it, the pages stay until the file is closed.
             let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start) };
         }
         #[cfg(not(unix))]

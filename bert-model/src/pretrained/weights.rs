@@ -1,7 +1,8 @@
-//! Reads the tensors of a checkpoint by name: `model.safetensors` or `pytorch_model.bin`, each also in shards.
+//! Reads the tensors of a checkpoint by name, from `model.safetensors` or `pytorch_model.bin`, either of which may be
+//! sharded.
 //!
-//! Headers are read and checked first, tensors one at a time when they are asked for: a file's claims about itself are
-//! compared with its length before any memory is taken for them. Safetensors files are memory-mapped, so that a tensor
+//! Headers are read and checked first, and tensors are read one at a time on request: a file's claims about itself are
+//! compared with its length before any memory is allocated for them. Safetensors files are memory-mapped, so a tensor
 //! is converted to `f32` straight from the page cache.
 
 use std::borrow::Cow;
@@ -21,7 +22,7 @@ use super::storage::Storage;
 use crate::error::{Error, Result};
 use crate::file::{check_content, read_text};
 
-/// The largest header that is read; Hugging Face's own limit.
+/// Maximum size of a header, in bytes; Hugging Face's own limit.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 
 /// The tensors of one checkpoint, under their [normalized](names::normalized) names.
@@ -38,7 +39,7 @@ pub struct Weights {
 enum Entry {
     Safetensors {
         file: Arc<Storage>,
-        /// In the file.
+        /// Offset in the file, in bytes.
         start: usize,
         end: usize,
         dtype: Dtype,
@@ -48,7 +49,7 @@ enum Entry {
     Pickle { file: Arc<Path>, tensor: Box<pytorch_reader::Tensor> },
 }
 
-/// How a number is stored.
+/// The storage format of a number.
 #[derive(Clone, Copy)]
 enum Number {
     F16,
@@ -58,10 +59,10 @@ enum Number {
 }
 
 impl Weights {
-    /// Finds the weights of a model directory.
+    /// Opens the weights of a model directory.
     ///
     /// # Errors
-    /// If there are none, or the file is truncated, malformed or lies about itself.
+    /// If there are none, or a file is truncated, malformed or inconsistent.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self> {
         let directory = directory.as_ref();
         let candidate = |name: &str| Some(directory.join(name)).filter(|path| path.exists());
@@ -84,7 +85,7 @@ impl Weights {
         Err(Error::file(directory, "no weights", expected))
     }
 
-    /// One safetensors file.
+    /// Opens a safetensors file.
     ///
     /// # Errors
     /// As [`Weights::open`].
@@ -92,7 +93,7 @@ impl Weights {
         Self::one_file(path, names::normalized)
     }
 
-    /// One safetensors file of anything, whose names are taken as they are.
+    /// Opens a safetensors file with arbitrary contents, whose tensor names are not normalized.
     ///
     /// # Errors
     /// As [`Weights::open`].
@@ -100,7 +101,7 @@ impl Weights {
         Self::one_file(path, str::to_string)
     }
 
-    /// The contents of a safetensors file; owned bytes and `'static` ones (`include_bytes!`) are not copied.
+    /// Reads the contents of a safetensors file; owned bytes and `'static` ones (`include_bytes!`) are not copied.
     ///
     /// # Errors
     /// As [`Weights::open`].
@@ -121,7 +122,7 @@ impl Weights {
         Self { path: path.into(), key, entries: BTreeMap::new() }
     }
 
-    /// The files that an index names, whose names end in `extension`.
+    /// Opens the shards that an index names; their names must end in `extension`.
     fn sharded(index: &Path, extension: &str) -> Result<Self> {
         #[derive(Deserialize)]
         struct Index {
@@ -131,7 +132,7 @@ impl Weights {
             .map_err(|error| Error::line(index, error.line() as u64, error.to_string(), "an index of weight files"))?;
         let mut weights = Self::empty(index, names::normalized);
         for name in BTreeSet::from_iter(parsed.weight_map.values()) {
-            // A shard lies beside its index; a path that leads elsewhere is not opened.
+            // A shard must be in the same directory as its index; other paths are rejected.
             if name.contains(['/', '\\']) || !name.ends_with(extension) {
                 let expected = format!("a {extension} file beside it");
                 return Err(Error::file(index, format!("the shard name {name:?}"), expected));
@@ -188,7 +189,7 @@ impl Weights {
         Ok(())
     }
 
-    /// Adds a tensor. Two names of the same parameter (`bert.x` and `x`) are an error, since either could be meant.
+    /// Adds a tensor. Two names of the same parameter (`bert.x` and `x`) are an error, since it would be ambiguous.
     fn insert(&mut self, path: &Path, name: &str, entry: Entry) -> Result<()> {
         match self.entries.insert((self.key)(name), entry) {
             None => Ok(()),
@@ -217,7 +218,7 @@ impl Weights {
         Err(Error::file(path, found, "model.safetensors, or a build of bert-model with the feature `pickle`"))
     }
 
-    /// The same without the tensors whose names begin with one of `prefixes`: heads of another task.
+    /// Removes the tensors whose names begin with one of `prefixes`, such as the heads of another task.
     pub fn without(mut self, prefixes: &[&str]) -> Self {
         self.entries.retain(|name, _| !prefixes.iter().any(|prefix| name.starts_with(prefix)));
         self
@@ -233,15 +234,15 @@ impl Weights {
         self.entries.keys().map(String::as_str)
     }
 
-    /// The shape of a tensor as the file gives it, if it is there.
+    /// The stored shape of a tensor; `None` if there is no such tensor.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.entries.get(&(self.key)(name)).map(Entry::shape)
     }
 
-    /// The numbers of a tensor as `f32`, in row-major order; `None` if it is not there.
+    /// Reads a tensor as `f32` values in row-major order; `None` if there is no such tensor.
     ///
     /// # Errors
-    /// If the shape is not `expected`, the numbers are not floats, or one is not finite.
+    /// If the shape is not `expected`, the numbers are not floats, or one of them is not finite.
     pub fn read(&self, name: &str, expected: &[usize]) -> Result<Option<Vec<f32>>> {
         let Some(entry) = self.entries.get(&(self.key)(name)) else { return Ok(None) };
         let file = entry.file();
@@ -264,7 +265,7 @@ impl Weights {
 }
 
 impl Entry {
-    /// The file that the tensor lies in.
+    /// The file that contains the tensor.
     fn file(&self) -> &Path {
         match self {
             Self::Safetensors { file, .. } => file.path(),
@@ -299,7 +300,7 @@ impl Entry {
         }
     }
 
-    /// Releases the memory of the bytes, after they have been read.
+    /// Releases the memory of the bytes after they have been read.
     fn release(&self) {
         match self {
             Self::Safetensors { file, start, end, .. } => file.release(*start, *end),
@@ -321,7 +322,7 @@ impl Entry {
 }
 
 impl Number {
-    /// Little-endian bytes to `f32`.
+    /// Converts little-endian bytes to `f32`.
     fn to_f32(self, bytes: &[u8]) -> Vec<f32> {
         fn each<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f32) -> Vec<f32> {
             bytes.as_chunks::<N>().0.iter().map(|chunk| number(*chunk)).collect()

@@ -22,18 +22,18 @@ impl Sequence {
         self.ids.len()
     }
 
-    /// Checks that a model of `limit` positions can read this.
+    /// Checks that the sequence has at most `limit` tokens.
     ///
     /// # Errors
-    /// [`Error::TooLong`].
+    /// [`Error::TooLong`] if it has more.
     pub fn check_length(&self, limit: usize) -> Result<()> {
         if self.len() > limit { Err(Error::TooLong { tokens: self.len(), limit }) } else { Ok(()) }
     }
 
-    /// Checks that a model can read this: it has the positions, the ids and the token types.
+    /// Checks that a model can read the sequence: that it has enough positions, WordPieces and token types.
     ///
     /// # Errors
-    /// [`Error::TooLong`], or [`Error::Mismatch`] that names the id or type.
+    /// [`Error::TooLong`], or [`Error::Mismatch`], which names the id or type.
     pub fn check_fits(&self, config: &BertConfig) -> Result<()> {
         self.check_length(config.max_position_embeddings)?;
         let mismatch = |left: String, key: &str, size: usize, advice: &str| Error::Mismatch {
@@ -47,7 +47,7 @@ impl Sequence {
         }
         let types = config.type_vocab_size;
         match self.types.iter().find(|token_type| usize::from(**token_type) >= types) {
-            // What a tokenizer gives a single text was checked when it met the model.
+            // The token types of single texts were already checked with the tokenizer, so this must be a pair.
             Some(_) if types == 1 => config.check_pairs(),
             Some(token_type) => {
                 let advice = "use the tokenizer that the model was trained with";
@@ -72,7 +72,7 @@ impl From<&Encoding> for Sequence {
 
 /// Collates sequences into one batch, padding each at its end to the longest.
 ///
-/// Shapes of the result: `[B, T]`, with B the number of sequences and T the length of the longest,
+/// The tensors of the result have shape `[B, T]`, where B is the number of sequences and T the length of the longest,
 /// at least 1.
 pub fn collate(sequences: &[&Sequence], pad_id: u32, device: &Device) -> BertInput {
     let (rows, tokens) = (sequences.len(), sequences.iter().map(|s| s.len()).max().unwrap_or(0).max(1));

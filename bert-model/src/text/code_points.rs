@@ -1,4 +1,4 @@
-//! Offsets in a text in Unicode code points, as Python and SQuAD count them.
+//! Text offsets in Unicode code points, as used by Python and SQuAD.
 
 /// Converts offsets in code points to the byte offsets of Rust strings.
 ///
@@ -20,21 +20,20 @@ impl CodePoints {
         Self { bytes: text.char_indices().map(|(byte, _)| byte).chain([text.len()]).collect() }
     }
 
-    /// The byte offset of a code point, or the length of the text for the number of its code
-    /// points; `None` beyond.
+    /// The byte offset of a code point; for the number of code points, the length of the text in bytes; `None` beyond
+    /// that.
     pub fn to_byte(&self, code_point: usize) -> Option<usize> {
         self.bytes.get(code_point).copied()
     }
 
-    /// The part of `text`, which must be the indexed text, between two code points, clamped to its
-    /// end.
+    /// The part of `text`, which must be the indexed text, between two code points, clamped to the end of the text.
     pub fn slice<'a>(&self, text: &'a str, start: usize, end: usize) -> &'a str {
         let byte = |code_point| self.to_byte(code_point).unwrap_or(text.len());
         text.get(byte(start)..byte(end)).unwrap_or_default()
     }
 }
 
-/// The parts of a text between pairs of code points, clamped to its end. Pairs in ascending order are
+/// Iterates over the parts of a text between pairs of code points, clamped to its end. Pairs in ascending order are
 /// found in one pass, without an index of the text.
 ///
 /// ```

@@ -1,5 +1,5 @@
-//! Text to WordPieces. The tokenizers library takes hundreds of bytes for each character that it gets at once; long texts
-//! are given to it in parts, with the same result.
+//! Converts text to WordPieces. The tokenizers library needs hundreds of bytes for each character that it processes at
+//! once, so long texts are passed to it in parts, with the same result.
 
 use std::borrow::Cow;
 use std::sync::atomic::Ordering;
@@ -12,9 +12,8 @@ use super::tokenizer::{Offsets, Tokenizer};
 use crate::error::{Error, Result};
 
 impl Tokenizer {
-    /// Encodes a text as `[CLS] text [SEP]`, or a pair as `[CLS] text [SEP] pair [SEP]` with token
-    /// types 0 and 1. Offsets count code points. Takes much memory for long texts;
-    /// [`Tokenizer::sequence`] does not.
+    /// Encodes a text as `[CLS] text [SEP]`, or a pair as `[CLS] text [SEP] pair [SEP]` with token types 0 and 1.
+    /// Offsets count code points. Needs much memory for long texts; [`Tokenizer::sequence`] does not.
     ///
     /// # Errors
     /// If a third-party `tokenizer.json` cannot process the text.
@@ -27,11 +26,11 @@ impl Tokenizer {
         Ok(self.counted(encoding))
     }
 
-    /// The ids and token types of [`Tokenizer::encode`], with memory for what is kept of a long text
-    /// only.
+    /// Returns the ids and token types of [`Tokenizer::encode`]. For a long text that is truncated, only the kept part
+    /// takes memory.
     ///
     /// # Errors
-    /// Those of [`Tokenizer::encode`].
+    /// As [`Tokenizer::encode`].
     pub fn sequence(&self, text: &str, pair: Option<&str>) -> Result<Sequence> {
         if !self.is_long(text) && !pair.is_some_and(|pair| self.is_long(pair)) {
             return Ok(Sequence::from(&self.encode(text, pair)?));
@@ -52,7 +51,7 @@ impl Tokenizer {
                 }
                 Ok(self.template.sequence(&pieces, None))
             }
-            // Which text loses an odd token depends on how the library counts, so it is given the texts.
+            // Which text loses an odd token depends on how the library counts, so let it truncate the pair itself.
             (Some(limit), Some(pair)) => {
                 let (text, pair) = (self.first_pieces(text, limit)?.0, self.first_pieces(pair, limit)?.0);
                 Ok(Sequence::from(&self.encode(&text, Some(&pair))?))
@@ -63,14 +62,15 @@ impl Tokenizer {
     /// As [`Tokenizer::sequence`], for a text that must not be truncated.
     ///
     /// # Errors
-    /// Those of [`Tokenizer::encode`]; [`Error::TooLong`] if there are more than `limit` tokens.
+    /// As [`Tokenizer::encode`], and [`Error::TooLong`] if there are more than `limit` tokens.
     pub fn whole_sequence(&self, text: &str, pair: Option<&str>, limit: usize) -> Result<Sequence> {
         let sequence = self.sequence(text, pair)?;
         sequence.check_length(limit)?;
         Ok(sequence)
     }
 
-    /// The first WordPieces of a text, more than `count` unless it has no more, and a text that has just these.
+    /// Returns the first WordPieces of a text (more than `count`, unless it has no more) and a text that has exactly
+    /// these.
     fn first_pieces<'a>(&self, text: &'a str, count: usize) -> Result<(Cow<'a, str>, Vec<u32>)> {
         let Some(cuts) = self.cuts.as_ref().filter(|_| self.is_long(text)) else {
             return Ok((text.into(), self.pieces(text)?));
@@ -101,7 +101,7 @@ impl Tokenizer {
         encoding
     }
 
-    /// The length in tokens at which texts are truncated; `None` if they are not, see [`Tokenizer::truncating`].
+    /// The length in tokens to which texts are truncated; `None` if they are not. See [`Tokenizer::truncating`].
     pub fn max_length(&self) -> Option<usize> {
         self.inner.get_truncation().map(|truncation| truncation.max_length)
     }
@@ -112,7 +112,7 @@ impl Tokenizer {
         self.truncated.load(Ordering::Relaxed)
     }
 
-    /// The parts of a text that are tokenized one by one: the whole of a short one.
+    /// The parts of a text that are tokenized separately; a short text is one part.
     fn parts<'a>(&'a self, text: &'a str) -> Box<dyn Iterator<Item = Part> + 'a> {
         match &self.cuts {
             Some(cuts) if self.is_long(text) => Box::new(cuts.parts(text)),
@@ -123,7 +123,7 @@ impl Tokenizer {
     /// The WordPiece ids of a text, without special tokens.
     ///
     /// # Errors
-    /// Those of [`Tokenizer::encode`].
+    /// As [`Tokenizer::encode`].
     pub fn pieces(&self, text: &str) -> Result<Vec<u32>> {
         let mut pieces = Vec::new();
         for part in self.parts(text) {
@@ -140,10 +140,10 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// The WordPiece ids of a text, without special tokens, and the offsets of each in code points.
+    /// The WordPiece ids of a text, without special tokens, and their offsets in code points.
     ///
     /// # Errors
-    /// Those of [`Tokenizer::encode`].
+    /// As [`Tokenizer::encode`].
     pub fn pieces_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<Offsets>)> {
         let (mut ids, mut offsets) = (Vec::new(), Vec::new());
         self.each_part(text, |start, encoding| {
@@ -153,10 +153,10 @@ impl Tokenizer {
         Ok((ids, offsets))
     }
 
-    /// The offsets, in code points, of each word of a text, as split on whitespace and punctuation.
+    /// The offsets, in code points, of the words of a text, split on whitespace and punctuation.
     ///
     /// # Errors
-    /// Those of [`Tokenizer::encode`].
+    /// As [`Tokenizer::encode`].
     pub fn word_offsets(&self, text: &str) -> Result<Vec<Offsets>> {
         let mut offsets: Vec<Offsets> = Vec::new();
         self.each_part(text, |start, encoding| {
@@ -172,7 +172,8 @@ impl Tokenizer {
         Ok(offsets)
     }
 
-    /// Hands over each part of a text without special tokens, and the code point that it starts at.
+    /// Calls `take` with the index of the first code point and the encoding, without special tokens, of each part of a
+    /// text.
     fn each_part(&self, text: &str, mut take: impl FnMut(usize, &Encoding)) -> Result<()> {
         let mut start = 0;
         for part in self.parts(text) {

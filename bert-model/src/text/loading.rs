@@ -1,4 +1,4 @@
-//! Tokenizers from files: `tokenizer.json`, or `vocab.txt` with what lies beside it.
+//! Loads tokenizers from `tokenizer.json`, or from `vocab.txt` and the files next to it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,9 +19,9 @@ use crate::file::read_text;
 use crate::hub::tokenizer_directory;
 
 impl Tokenizer {
-    /// Loads the tokenizer of a model directory: `tokenizer.json` if present, else `vocab.txt`, with
-    /// the special and added tokens that the files beside it name. `path` may also be one of the first
-    /// two files, or a [name on the Hub](crate::hub).
+    /// Loads the tokenizer of a model directory: `tokenizer.json` if it exists, otherwise `vocab.txt` with the special
+    /// and added tokens named in the files next to it. `path` may also be one of these two files, or a [name on the
+    /// Hub](crate::hub).
     ///
     /// # Errors
     /// If there is neither file, or it does not describe a BERT tokenizer.
@@ -47,7 +47,7 @@ impl Tokenizer {
         complete(inner, &configuration, path, warnings)
     }
 
-    /// Reads the contents of a `tokenizer.json` whose special tokens have BERT's names.
+    /// Builds a tokenizer from the contents of a `tokenizer.json` whose special tokens have BERT's names.
     ///
     /// # Errors
     /// If the contents are malformed, or a special token is missing.
@@ -94,15 +94,14 @@ impl Tokenizer {
     }
 }
 
-/// Whether a tokenizer cuts text as BERT does, which `vocab.txt` and `tokenizer_config.json` can
-/// describe.
+/// Whether a tokenizer splits text as BERT does, so that `vocab.txt` and `tokenizer_config.json` can describe it.
 pub(super) fn is_bert(inner: &tokenizers::Tokenizer) -> bool {
     matches!(inner.get_model(), ModelWrapper::WordPiece(_))
         && matches!(inner.get_normalizer(), Some(NormalizerWrapper::BertNormalizer(_)))
         && matches!(inner.get_pre_tokenizer(), Some(PreTokenizerWrapper::BertPreTokenizer(_)))
 }
 
-/// The contents of a `tokenizer.json`.
+/// Parses the contents of a `tokenizer.json`.
 fn parse(json: &str, path: &Path) -> Result<tokenizers::Tokenizer> {
     // The tokenizers crate panics on some malformed JSON, so check it first.
     let _: serde::de::IgnoredAny = serde_json::from_str(json)
@@ -114,20 +113,20 @@ fn parse(json: &str, path: &Path) -> Result<tokenizers::Tokenizer> {
     if has_empty_parts(&splitting) {
         return Err(Error::file(path, "a `FixedLength` of 0 in `pre_tokenizer`", "at least 1"));
     }
-    // The caller decides about truncation and padding, whatever the file was saved with.
+    // Truncation and padding are up to the caller, whatever the file says.
     inner.with_padding(None::<PaddingParams>);
     inner.with_truncation(None).map_err(|error| Error::file(path, error.to_string(), "a tokenizer"))?;
     Ok(inner)
 }
 
-/// Whether text is to be cut into parts of no character, at which the tokenizers crate panics.
+/// Whether text would be split into empty parts, on which the tokenizers crate panics.
 fn has_empty_parts(splitting: &Value) -> bool {
     let inside = splitting["pretokenizers"].as_array();
     splitting["type"] == "FixedLength" && splitting["length"] == 0
         || inside.is_some_and(|inside| inside.iter().any(has_empty_parts))
 }
 
-/// BERT's own pipeline over a vocabulary.
+/// Builds BERT's own pipeline over a vocabulary.
 fn build(
     vocabulary: &[String],
     normalization: Normalization,
@@ -156,8 +155,8 @@ fn build(
     Ok(inner)
 }
 
-/// Adds the tokens that the files beside a vocabulary name, and gives BERT's own pipeline the unknown
-/// token and the template that transformers gives it.
+/// Adds the tokens named in the files next to a vocabulary, and sets the unknown token and the template of BERT's own
+/// pipeline as transformers does.
 fn complete(
     mut inner: tokenizers::Tokenizer,
     configuration: &Configuration,
@@ -185,7 +184,7 @@ fn complete(
     Tokenizer::new(inner, special, mask, origin, warnings)
 }
 
-/// Adds those tokens that are not among the added ones yet.
+/// Adds those tokens that have not been added yet.
 fn add_new(inner: &mut tokenizers::Tokenizer, tokens: impl Iterator<Item = AddedToken>, origin: &Path) -> Result<()> {
     let known = inner.get_added_vocabulary().get_vocab();
     let new: Vec<AddedToken> = tokens.filter(|token| !known.contains_key(&token.content)).collect();
@@ -196,7 +195,7 @@ fn add_new(inner: &mut tokenizers::Tokenizer, tokens: impl Iterator<Item = Added
     Ok(())
 }
 
-/// Says in a sentence if added tokens have other ids than in the vocabulary.
+/// Returns a warning if added tokens have ids that differ from the vocabulary's.
 fn stale_ids(
     inner: &tokenizers::Tokenizer,
     configuration: &Configuration,
@@ -215,7 +214,7 @@ fn stale_ids(
     ))
 }
 
-/// Makes BERT's own pipeline use the special tokens that have these names.
+/// Makes BERT's own pipeline use special tokens with these names.
 fn follow_names(
     inner: &mut tokenizers::Tokenizer,
     names: &[String; 5],
@@ -237,7 +236,7 @@ fn follow_names(
     Ok(())
 }
 
-/// The ids of the special tokens; `[MASK]` may be missing.
+/// Looks up the ids of the special tokens; `[MASK]` may be missing.
 fn find_special_tokens(
     inner: &tokenizers::Tokenizer,
     names: &[String; 5],
@@ -252,7 +251,7 @@ fn find_special_tokens(
     Ok((special, inner.token_to_id(mask)))
 }
 
-/// What `tokenizer_config.json` says otherwise than `tokenizer.json`, which counts.
+/// Returns warnings about settings in `tokenizer_config.json` that contradict `tokenizer.json`, which takes precedence.
 fn disagreements(inner: &tokenizers::Tokenizer, configuration: &Configuration) -> Vec<String> {
     let Some(NormalizerWrapper::BertNormalizer(normalizer)) = inner.get_normalizer() else { return Vec::new() };
     let here = [

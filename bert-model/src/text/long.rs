@@ -1,41 +1,41 @@
-//! Long texts in pieces: the tokenizers library takes hundreds of bytes for each character that it is
-//! given at once, so a text of megabytes is cut where BERT's tokenizer would divide it anyway.
+//! Splits long texts: the tokenizers library needs hundreds of bytes for each character that it processes at once, so a
+//! text of megabytes is cut where BERT's tokenizer would split it anyway.
 
 use std::ops::Range;
 
 use tokenizers::{ModelWrapper, NormalizerWrapper, PreTokenizerWrapper};
 
-/// Texts of more bytes are cut.
+/// Texts with more bytes than this are cut.
 pub(super) const LONG: usize = 1 << 16;
 
-/// Bytes of a part, unless there is no place to cut.
+/// Maximum number of bytes in a part, unless there is no place to cut.
 const PART: usize = 1 << 15;
 
-/// Where a tokenizer's texts can be cut without changing a WordPiece.
+/// Determines where texts can be cut without changing a WordPiece.
 #[derive(Debug, Clone)]
 pub(super) struct Cuts {
     /// Whether CJK characters are words of their own.
     chinese_chars: bool,
-    /// Added tokens, none of which may be cut through.
+    /// Added tokens, which must not be cut.
     added: Vec<String>,
-    /// Whether only white space is safe: an added token looks at its neighbors, or matches other
-    /// spellings than its own.
+    /// Whether texts can only be cut at white space, because an added token depends on its neighbors or matches other
+    /// spellings.
     only_at_spaces: bool,
-    /// Letters and digits in a row that are one unknown word, if they are more than this.
+    /// Maximum length of a word in characters; a longer run of letters and digits is a single unknown word.
     longest_word: usize,
 }
 
 /// A part of a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Part {
-    /// Its bytes in the text.
+    /// The byte range in the text.
     pub range: Range<usize>,
-    /// Whether it is one unknown word, too long for the vocabulary.
+    /// Whether the part is a single unknown word, longer than the tokenizer's maximum.
     pub is_unknown_word: bool,
 }
 
 impl Cuts {
-    /// For BERT's own pipeline; `None` for any other, whose texts are never cut.
+    /// The cuts for BERT's own pipeline; `None` for any other, whose texts are never cut.
     pub fn of(inner: &tokenizers::Tokenizer) -> Option<Self> {
         let ModelWrapper::WordPiece(model) = inner.get_model() else { return None };
         let Some(NormalizerWrapper::BertNormalizer(normalizer)) = inner.get_normalizer() else { return None };
@@ -56,7 +56,7 @@ impl Cuts {
         })
     }
 
-    /// The parts of a text, in order and without a gap.
+    /// Iterates over the parts of a text, in order and without gaps.
     pub fn parts<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Part> + 'a {
         let mut start = 0;
         std::iter::from_fn(move || {
@@ -70,7 +70,7 @@ impl Cuts {
         })
     }
 
-    /// Where the part that begins at `start` ends: at the last place to cut within its size, else at
+    /// The end of the part that starts at `start`: the last place to cut within the maximum size or, if there is none,
     /// the first one after it.
     fn next_cut(&self, text: &str, start: usize) -> usize {
         let middle = text.floor_char_boundary(start + PART);
@@ -94,14 +94,15 @@ impl Cuts {
         divides && !self.only_at_spaces && !self.added.iter().any(|token| is_inside(text, at, token))
     }
 
-    /// Text with the same WordPieces as the part: of an unknown word, just enough characters to be one.
+    /// A text with the same WordPieces as the part: an unknown word is shortened to just enough characters to remain
+    /// one.
     pub fn shortened<'a>(&self, text: &'a str, part: &Part) -> &'a str {
         let content = &text[part.range.clone()];
         let spaces = content.len() - content.trim_ascii_start().len();
         if part.is_unknown_word { &content[..spaces + self.longest_word + 1] } else { content }
     }
 
-    /// Whether a part is nothing but letters and digits, of which the vocabulary takes fewer.
+    /// Whether a part consists of letters and digits only, and is too long to be anything but an unknown word.
     fn is_unknown_word(&self, part: &str) -> bool {
         !self.only_at_spaces
             && part.trim_ascii().len() > LONG.max(self.longest_word)
@@ -109,7 +110,7 @@ impl Cuts {
     }
 }
 
-/// Whether `token` stands in the text across the place `at`.
+/// Whether an occurrence of `token` in the text spans the position `at`.
 fn is_inside(text: &str, at: usize, token: &str) -> bool {
     let bytes = text.as_bytes();
     let start = at.saturating_sub(token.len().saturating_sub(1));
@@ -117,7 +118,7 @@ fn is_inside(text: &str, at: usize, token: &str) -> bool {
     token.len() > 1 && bytes[start..end].windows(token.len()).any(|window| window == token.as_bytes())
 }
 
-/// Ideographs of the blocks that BERT sets apart and that no combining mark can precede.
+/// Whether a character is an ideograph that BERT isolates and that no combining mark can precede.
 fn is_cjk(character: char) -> bool {
     matches!(character, '\u{3400}'..='\u{4DBF}' | '\u{4E00}'..='\u{9FFF}' | '\u{20000}'..='\u{2A6DF}')
 }

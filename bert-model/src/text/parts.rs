@@ -1,11 +1,11 @@
-//! Cuts a long text into parts that can be tokenized one by one, since the `tokenizers` crate needs over a hundred bytes
-//! for each character that it processes at once.
+//! Splits a long text into parts that can be tokenized separately, since the `tokenizers` crate needs over a hundred
+//! bytes for each character that it processes at once.
 
 /// Maximum length of a part in bytes.
 const LONGEST: usize = 1 << 14;
 
-/// The parts of a text of at most 16 KiB each, in order; a short text is one part. They end before whitespace or, where
-/// there is none, after a character of a script without spaces or anywhere.
+/// Splits a text into parts of at most 16 KiB, in order; a short text is one part. A part ends before whitespace or, if
+/// there is none, after a character of a script without spaces, or else anywhere.
 pub fn parts(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
@@ -28,7 +28,7 @@ fn end_of_part(text: &str) -> usize {
     before_space.or_else(after_ideograph).unwrap_or(limit)
 }
 
-/// Whether BERT's tokenizer isolates the character, so that the text may be cut after it.
+/// Whether BERT's tokenizer isolates the character, so that the text can be cut after it.
 fn is_ideograph(character: char) -> bool {
     matches!(character, '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}' | '。' | '、')
 }

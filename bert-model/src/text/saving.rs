@@ -1,4 +1,4 @@
-//! Tokenizers into files, as transformers reads them.
+//! Writes tokenizers to files that transformers can read.
 
 use std::path::Path;
 
@@ -12,8 +12,7 @@ use crate::error::{Error, Result};
 use crate::file::replace_file;
 
 impl Tokenizer {
-    /// How text is normalized, as far as the tokenizer file says; otherwise as in Google's uncased
-    /// models.
+    /// How text is normalized, as far as the tokenizer file says; other settings are those of Google's uncased models.
     pub fn normalization(&self) -> Normalization {
         let normalizer = self.inner.get_normalizer().map(serde_json::to_value).and_then(Result::ok).unwrap_or_default();
         Normalization {
@@ -26,7 +25,7 @@ impl Tokenizer {
     /// Serializes the tokenizer as a `tokenizer.json`.
     ///
     /// # Errors
-    /// If part of a third-party tokenizer cannot be serialized.
+    /// If a component of a third-party tokenizer cannot be serialized.
     pub fn to_json(&self) -> Result<String> {
         self.inner.to_string(true).map_err(|error| Error::Setting(format!("cannot write the tokenizer: {error}")))
     }

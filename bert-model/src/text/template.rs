@@ -1,7 +1,7 @@
-//! What a tokenizer puts around a text and around a pair, and the token types that it gives them.
+//! The special tokens that a tokenizer puts around a text and a pair of texts, and the token types.
 //!
-//! A `tokenizer.json` states the ids of its special tokens twice: in the vocabulary and in the
-//! template of its post-processor. Tools that trim a vocabulary sometimes forget the second place.
+//! A `tokenizer.json` states the ids of its special tokens twice: in the vocabulary and in the template of its
+//! post-processor. Tools that trim a vocabulary sometimes miss the second place.
 
 use std::collections::BTreeMap;
 
@@ -11,11 +11,11 @@ use tokenizers::{Encoding, Token};
 
 use super::batch::Sequence;
 
-/// Ids of the pieces that stand for the texts in a [`Template`]; no vocabulary is this large.
+/// Ids of the placeholders for texts in a [`Template`]; no vocabulary is this large.
 const FIRST: u32 = u32::MAX;
 const SECOND: u32 = u32::MAX - 1;
 
-/// The ids and token types around and of a text of one piece, and of a pair of them.
+/// The ids and token types of a one-piece text and of a pair of them, with the special tokens around them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Template {
     single: Vec<(u32, u32)>,
@@ -33,8 +33,8 @@ impl Template {
     /// The template of a tokenizer.
     ///
     /// # Errors
-    /// What was found and what was expected, if its post-processor refers to what is not there, or
-    /// inserts a token with another id than the vocabulary gives it.
+    /// Returns what was found and what was expected if the post-processor has a dangling reference, or inserts a token
+    /// with an id other than the vocabulary's.
     pub fn of(inner: &tokenizers::Tokenizer) -> Result<Self, (String, String)> {
         let written = inner.get_post_processor().map(serde_json::to_value).and_then(Result::ok).unwrap_or_default();
         check_processor(&written, inner)?;
@@ -47,7 +47,7 @@ impl Template {
         Ok(Self { single: slots(None)?, pair: slots(Some(text(SECOND, 1)))? })
     }
 
-    /// The sequence of a text or a pair from their WordPieces.
+    /// Builds the sequence of a text or a pair from their WordPieces.
     pub fn sequence(&self, first: &[u32], second: Option<&[u32]>) -> Sequence {
         let mut sequence = Sequence::default();
         for (id, token_type) in if second.is_some() { &self.pair } else { &self.single } {
@@ -72,7 +72,7 @@ impl Template {
     }
 }
 
-/// The `TemplateProcessing` of a `tokenizer.json`, as far as it must be checked.
+/// The part of a `TemplateProcessing` in a `tokenizer.json` that must be checked.
 #[derive(Deserialize)]
 struct Written {
     single: Vec<Piece>,
@@ -92,7 +92,7 @@ struct Inserted {
     tokens: Vec<String>,
 }
 
-/// Checks what the tokenizers library takes on trust, and would panic about when it tokenizes.
+/// Checks assumptions of the tokenizers library that would make it panic during tokenization if violated.
 fn check_processor(written: &Value, inner: &tokenizers::Tokenizer) -> Result<(), (String, String)> {
     let expected = || "a post-processor that is whole".to_string();
     match written["type"].as_str() {
@@ -108,7 +108,7 @@ fn check_processor(written: &Value, inner: &tokenizers::Tokenizer) -> Result<(),
         Some("Sequence") => {
             let processors = written["processors"].as_array().map(Vec::as_slice).unwrap_or_default();
             let is_template = |processor: &Value| processor["type"] == "TemplateProcessing";
-            // A template takes one or two texts, and what another post-processor leaves may be more.
+            // A template accepts one or two texts, and another post-processor before it may produce more.
             let first = processors.iter().position(|processor| processor["type"] != "ByteLevel");
             if let Some(second) = processors.iter().rposition(is_template)
                 && first.is_some_and(|first| first < second)

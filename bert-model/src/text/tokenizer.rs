@@ -1,5 +1,5 @@
-//! BERT's tokenizer, a thin wrapper around the `tokenizers` crate: normalize, split on whitespace
-//! and punctuation, then greedy longest-match WordPiece.
+//! BERT's tokenizer, a thin wrapper around the `tokenizers` crate: normalize, split on whitespace and punctuation, then
+//! greedy longest-match WordPiece.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,21 +17,21 @@ use crate::error::{Error, Result};
 /// Start and end of a WordPiece or word in its text, in code points; the end is exclusive.
 pub type Offsets = (usize, usize);
 
-/// Ids of the special tokens that every tokenizer has. A model directory may give them other names,
-/// such as `<s>` for `[CLS]`. [`Tokenizer::mask`] is the fifth.
+/// Ids of the special tokens that every tokenizer has. A model directory may give them other names, such as `<s>` for
+/// `[CLS]`. The fifth special token, [`Tokenizer::mask`], is optional.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpecialTokens {
-    /// `[PAD]`, fills sequences up to the length of the batch.
+    /// `[PAD]`, which fills sequences up to the length of the batch.
     pub pad: u32,
-    /// `[UNK]`, stands for a word that the vocabulary cannot represent.
+    /// `[UNK]`, which represents a word that the vocabulary cannot.
     pub unk: u32,
-    /// `[CLS]`, starts every sequence.
+    /// `[CLS]`, which starts every sequence.
     pub cls: u32,
-    /// `[SEP]`, ends every segment.
+    /// `[SEP]`, which ends every segment.
     pub sep: u32,
 }
 
-/// How text is normalized before WordPiece; the keys of `tokenizer_config.json`.
+/// How text is normalized before WordPiece; the fields correspond to keys of `tokenizer_config.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Normalization {
     /// Lowercase the text (an "uncased" model).
@@ -57,11 +57,11 @@ pub struct Tokenizer {
     mask: Option<u32>,
     /// The special tokens around a text, and the token types.
     pub(super) template: Template,
-    /// Where long texts can be cut; `None` if nowhere.
+    /// Where long texts can be cut; `None` if they cannot be.
     pub(super) cuts: Option<Cuts>,
     /// One more than the highest id.
     end_of_ids: u64,
-    /// The file that it was read from.
+    /// The file that the tokenizer was read from.
     origin: Arc<Path>,
     warnings: Arc<[String]>,
     /// Number of texts truncated so far, shared by clones.
@@ -69,7 +69,7 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Takes a tokenizer of the `tokenizers` crate whose special tokens have these ids.
+    /// Wraps a tokenizer of the `tokenizers` crate whose special tokens have these ids.
     pub(super) fn new(
         inner: tokenizers::Tokenizer,
         special: SpecialTokens,
@@ -107,7 +107,7 @@ impl Tokenizer {
     /// Id of `[MASK]`, which replaces a token to predict.
     ///
     /// # Errors
-    /// If the vocabulary has none: then no masked token can be predicted, while everything else works.
+    /// If the vocabulary has no `[MASK]`. Such a tokenizer works for everything except masked-token prediction.
     pub fn mask(&self) -> Result<u32> {
         let expected = "one, which the prediction of masked tokens needs";
         self.mask.ok_or_else(|| Error::file(&self.origin, "no [MASK] token", expected))
@@ -118,12 +118,12 @@ impl Tokenizer {
         self.mask
     }
 
-    /// Whether texts become `[CLS] A [SEP] B [SEP]` with the token types of BERT.
+    /// Whether texts are encoded as `[CLS] A [SEP] B [SEP]` with BERT's token types.
     pub(super) fn has_bert_template(&self) -> bool {
         self.template == Template::bert(self.special.cls, self.special.sep)
     }
 
-    /// What a user should know about the files that the tokenizer was read from, one sentence each.
+    /// Warnings for the user about the files that the tokenizer was read from, one sentence each.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -133,12 +133,12 @@ impl Tokenizer {
         self.inner.get_vocab_size(true)
     }
 
-    /// The WordPiece with this id; the empty string if there is none.
+    /// The WordPiece with this id; an empty string if there is none.
     pub fn piece(&self, id: u32) -> String {
         self.inner.id_to_token(id).unwrap_or_default()
     }
 
-    /// All WordPieces in id order; the empty string where an id has none.
+    /// All WordPieces in id order; an empty string for an id without one.
     pub fn vocabulary(&self) -> Vec<String> {
         (0..self.end_of_ids).map(|id| self.piece(id as u32)).collect()
     }
@@ -156,13 +156,13 @@ impl Tokenizer {
         self.inner.decode(ids, true).map_err(|error| Error::Setting(format!("cannot decode: {error}")))
     }
 
-    /// A tokenizer that truncates to `max_length` tokens, special tokens included; in a pair, the
-    /// longer text loses tokens first. [`Tokenizer::truncated_count`] counts the truncated texts.
+    /// Returns a tokenizer that truncates to `max_length` tokens, special tokens included; in a pair, the longer text
+    /// loses tokens first. [`Tokenizer::truncated_count`] counts the truncated texts.
     ///
     /// # Errors
     /// If `max_length` leaves no room for the special tokens.
     pub fn truncating(&self, max_length: usize) -> Result<Self> {
-        // In BERT: one `[CLS]` and two `[SEP]`.
+        // For BERT: one `[CLS]` and two `[SEP]`.
         let added = |pair| self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(pair));
         let least = added(false).max(added(true)).max(1);
         if max_length < least {
@@ -179,11 +179,11 @@ impl Tokenizer {
         Ok(truncating)
     }
 
-    /// A tokenizer that lowercases texts before it normalizes them, as `do_lower_case` of sentence-transformers asks even
-    /// of a cased vocabulary. Special tokens within a text are left as they are.
+    /// Returns a tokenizer that lowercases texts before normalizing them, which `do_lower_case` of
+    /// sentence-transformers requires even for a cased vocabulary. Special tokens within a text are left unchanged.
     ///
     /// # Errors
-    /// If the normalizers cannot be joined.
+    /// If the normalizers cannot be combined.
     pub fn lowercasing(&self) -> Result<Self> {
         let own = self.inner.get_normalizer().cloned();
         let all = std::iter::once(NormalizerWrapper::Lowercase(Lowercase)).chain(own).collect();
@@ -195,9 +195,8 @@ impl Tokenizer {
         Ok(lowercasing)
     }
 
-    /// Checks that a model has a row for every id of the vocabulary, and a token type for every one
-    /// that a single text gets. [`Sequence::check_fits`](super::Sequence::check_fits)
-    /// checks the tokens of a text.
+    /// Checks that a model has an embedding for every id of the vocabulary and for every token type of a single text.
+    /// [`Sequence::check_fits`](super::Sequence::check_fits) checks the tokens of a text.
     ///
     /// # Errors
     /// If the vocabulary is larger than the model's, or a token type is higher than the model's.
@@ -216,7 +215,7 @@ impl Tokenizer {
     /// As [`Tokenizer::check_fits`], for pairs of texts.
     ///
     /// # Errors
-    /// Those of [`Tokenizer::check_fits`], or if the model has only one token type.
+    /// As [`Tokenizer::check_fits`], and if the model has only one token type.
     pub fn check_fits_pairs(&self, config: &BertConfig) -> Result<()> {
         self.check_fits(config)?;
         config.check_pairs()?;

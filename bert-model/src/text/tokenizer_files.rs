@@ -14,8 +14,7 @@ use crate::file::read_text;
 /// The special tokens of BERT; learned vocabularies start with them, in this order.
 pub const SPECIAL_TOKENS: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
 
-/// The keys of `tokenizer_config.json` that name the special tokens, in the order of
-/// [`SPECIAL_TOKENS`].
+/// The keys of `tokenizer_config.json` that name the special tokens, in the order of [`SPECIAL_TOKENS`].
 pub(super) const SPECIAL_KEYS: [&str; 5] = ["pad_token", "unk_token", "cls_token", "sep_token", "mask_token"];
 
 /// Reads a JSON file; `null` if it does not exist.
@@ -27,7 +26,7 @@ fn read_json(path: &Path) -> Result<Value> {
         .map_err(|error| Error::line(path, error.line() as u64, error.to_string(), "a tokenizer configuration"))
 }
 
-/// Reads the WordPieces of a `vocab.txt`, in id order, and says in a sentence if one is there twice.
+/// Reads the WordPieces of a `vocab.txt`, in id order, and returns a warning if one occurs twice.
 pub(super) fn read_vocabulary(path: &Path) -> Result<(Vec<String>, Option<String>)> {
     let text = read_text(path)?;
     let mut vocabulary: Vec<String> = text.split('\n').map(|line| line.trim_end_matches('\r').to_string()).collect();
@@ -51,26 +50,26 @@ pub(super) fn read_vocabulary(path: &Path) -> Result<(Vec<String>, Option<String
     Ok((vocabulary, warning))
 }
 
-/// The name of a file, for warnings, which stand beside the name of its directory.
+/// The name of a file without its directory, for warnings, which name the directory separately.
 pub(super) fn file_name(path: &Path) -> Cow<'_, str> {
     path.file_name().unwrap_or_default().to_string_lossy()
 }
 
-/// The files beside a `tokenizer.json` or `vocab.txt`, as far as they are there.
+/// The files next to a `tokenizer.json` or `vocab.txt`, as far as they exist.
 #[derive(Debug, Default)]
 pub(super) struct Configuration {
-    /// `tokenizer_config.json`.
+    /// The contents of `tokenizer_config.json`.
     pub config: Value,
-    /// Its path.
+    /// The path of `tokenizer_config.json`.
     pub path: PathBuf,
-    /// `special_tokens_map.json`; older than `added_tokens_decoder`, and left aside where that is.
+    /// The contents of `special_tokens_map.json`, which is ignored if the newer `added_tokens_decoder` exists.
     map: Value,
-    /// `added_tokens.json`, likewise.
+    /// The contents of `added_tokens.json`, ignored likewise.
     added: Value,
 }
 
 impl Configuration {
-    /// Reads the files beside `path`.
+    /// Reads the files in the same directory as `path`.
     pub fn beside(path: &Path) -> Result<Self> {
         let at = path.with_file_name("tokenizer_config.json");
         let config = read_json(&at)?;
@@ -82,13 +81,13 @@ impl Configuration {
         Ok(Self { config, path: at, map, added })
     }
 
-    /// The name of a special token, a string or an object with options for matching it. The older file
-    /// wins, as in transformers.
+    /// The name of a special token, stored as a string or an object with matching options. The older file takes
+    /// precedence, as in transformers.
     pub fn name(&self, key: &str) -> Option<&str> {
         [&self.map[key], &self.config[key]].into_iter().find_map(|value| value.as_str().or(value["content"].as_str()))
     }
 
-    /// The names of the special tokens, in the order of [`SPECIAL_TOKENS`], which are the default.
+    /// The names of the special tokens, in the order of [`SPECIAL_TOKENS`], which provides the defaults.
     pub fn names(&self) -> [String; 5] {
         let mut names = SPECIAL_TOKENS.map(str::to_string);
         for (name, key) in names.iter_mut().zip(SPECIAL_KEYS) {
@@ -99,7 +98,7 @@ impl Configuration {
         names
     }
 
-    /// The file that lists the added tokens.
+    /// The path of the file that lists the added tokens.
     pub fn added_path(&self) -> PathBuf {
         match self.config["added_tokens_decoder"].is_object() {
             true => self.path.clone(),
@@ -133,8 +132,7 @@ impl Configuration {
         }
     }
 
-    /// Special tokens beyond BERT's own, in the order in which they are added if the vocabulary lacks
-    /// them.
+    /// Special tokens other than BERT's own, in the order in which they are added if the vocabulary lacks them.
     pub fn extra_tokens(&self) -> Vec<AddedToken> {
         let keys = ["extra_special_tokens", "additional_special_tokens"];
         let lists = [&self.map, &self.config].into_iter().flat_map(|file| keys.map(|key| &file[key]));
@@ -155,14 +153,14 @@ impl Configuration {
         found
     }
 
-    /// Whether transformers takes the tokenizer for BERT's, which it builds anew from the vocabulary, or
-    /// as its file has it.
+    /// Whether transformers treats the tokenizer as BERT's and rebuilds it from the vocabulary, instead of using its
+    /// file unchanged.
     pub fn is_bert_class(&self) -> bool {
         !matches!(self.config["tokenizer_class"].as_str(), Some("PreTrainedTokenizerFast" | "TokenizersBackend"))
     }
 }
 
-/// A token as the files have it: its content, or an object with that and options for matching it.
+/// Parses a token: its content, or an object with the content and matching options.
 fn added_token(value: &Value, is_special: bool) -> Option<AddedToken> {
     let content = value.as_str().or(value["content"].as_str()).filter(|content| !content.is_empty())?;
     let none = Map::new();
@@ -179,8 +177,7 @@ fn added_token(value: &Value, is_special: bool) -> Option<AddedToken> {
     })
 }
 
-/// Refuses a vocabulary of another algorithm than BERT's, which only a `tokenizer.json` can
-/// describe.
+/// Rejects a vocabulary for an algorithm other than BERT's, which only a `tokenizer.json` can describe.
 pub(super) fn check_algorithm(config: &Value, path: &Path) -> Result<()> {
     const CLASSES: [&str; 6] = [
         "BertTokenizer",

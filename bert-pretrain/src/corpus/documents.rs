@@ -1,8 +1,9 @@
-//! Groups lines into documents, separated by empty lines in text; in `.jsonl`, each line is one, in `.parquet` each row.
+//! Groups lines into documents. In text, documents are separated by empty lines; in `.jsonl`, each line is a document;
+//! in `.parquet`, each row.
 //!
-//! The next-sentence task draws consecutive sentences from a document, so unrelated texts must
-//! never be joined. The end of a file also ends a document. In hard-wrapped text an empty line ends
-//! a paragraph only, and a document is a whole file (or a line of `.jsonl`).
+//! The next-sentence task draws consecutive sentences from a document, so unrelated texts must never be joined. The end
+//! of a file also ends a document. In hard-wrapped text, an empty line only ends a paragraph, and a document is a whole
+//! file (or a line of `.jsonl`).
 
 use std::iter::Enumerate;
 use std::path::Path;
@@ -17,19 +18,19 @@ use serde_json::Value;
 use super::files::CorpusFile;
 use super::wrapped::{Wrapping, join};
 
-/// A document longer than this, in bytes, is split at the next line. The few examples that would
-/// span the split are lost, but memory stays bounded even for a file without empty lines. The size
-/// includes Rust's overhead per line.
+/// Maximum size of a document, in bytes; a longer one is split at the next line. The few examples that would span the
+/// split are lost, but memory stays bounded even for a file without empty lines. The size includes Rust's overhead per
+/// line.
 pub const MAX_DOCUMENT_BYTES: usize = 4 << 20;
 
 /// Consecutive lines of text that form a unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
-    /// Paragraphs or sentences, none of them blank; of hard-wrapped text, joined paragraphs.
+    /// The paragraphs or sentences, none of them blank; for hard-wrapped text, joined paragraphs.
     pub lines: Vec<String>,
-    /// Index of its file in [`Corpus::files`](super::Corpus::files).
+    /// Index of the document's file in [`Corpus::files`](super::Corpus::files).
     pub file: usize,
-    /// Number of its first line in that file, from 1.
+    /// Number of the document's first line in that file, from 1.
     pub line: u64,
 }
 
@@ -71,8 +72,8 @@ impl Iterator for Documents {
     }
 }
 
-/// Whether the text of a file is hard-wrapped; see [`Wrapping`] for the rule. Looks at the first lines only. What cannot
-/// be read is not, and fails when it is read.
+/// Whether the text of a file is hard-wrapped, judging by its first lines; see [`Wrapping`] for the rule. False for a
+/// file that cannot be read; reading it later reports the error.
 pub(super) fn is_wrapped(path: &Path) -> bool {
     let mut wrapping = Wrapping::default();
     let mut look = || -> Result<()> {
@@ -98,8 +99,8 @@ struct FileDocuments {
     is_wrapped: bool,
 }
 
-/// Where lines come from. Both kinds return `None` at the end of a document and continue with the
-/// next one when called again.
+/// A source of lines. Both kinds return `None` at the end of a document and continue with the next one when called
+/// again.
 enum Source {
     Text(LineReader),
     Records(Records, RecordText),
@@ -129,7 +130,7 @@ impl FileDocuments {
             return self.source.first_line();
         }
         loop {
-            // A document that was split because of its size goes on.
+            // Continues a document that was split because of its size.
             if let Some(found) = self.source.paragraph()? {
                 return Ok(Some(found));
             }
@@ -160,8 +161,8 @@ impl Source {
         Ok(Self::Records(records, RecordText::default()))
     }
 
-    /// Goes to the start of the next whole document: a line of `.jsonl`, or the text file itself. `None` at the end of the
-    /// file.
+    /// Advances to the start of the next whole document: a line of `.jsonl`, or the text file itself. `None` at the end
+    /// of the file.
     fn start(&mut self) -> Result<Option<()>> {
         match self {
             Self::Text(reader) => Ok((reader.number() == 0).then_some(())),
@@ -182,7 +183,7 @@ impl Source {
         }
     }
 
-    /// The next paragraph of a hard-wrapped document, joined to one line, and the number of its first line.
+    /// The next paragraph of a hard-wrapped document, joined into one line, and the number of its first line.
     fn paragraph(&mut self) -> Result<Option<(String, u64)>> {
         let (mut paragraph, mut number) = (String::new(), 0);
         while paragraph.len() < MAX_DOCUMENT_BYTES {
@@ -242,7 +243,7 @@ impl Source {
     }
 }
 
-/// The text of one line of `.jsonl` or one row of `.parquet`, and the position up to which it has been read.
+/// The text of a line of `.jsonl` or a row of `.parquet`, and the position up to which it has been read.
 #[derive(Default)]
 struct RecordText {
     text: String,
@@ -269,15 +270,15 @@ impl RecordText {
     }
 }
 
-/// Where each document is one record.
+/// A source of documents that are one record each.
 enum Records {
     Json(LineReader),
-    /// The rows, and the number of the last one.
+    /// The rows, and the number of the last one read.
     Parquet(ParquetRows, u64),
 }
 
 impl Records {
-    /// The text of the next record; blank lines of `.jsonl` are none.
+    /// The text of the next record, skipping blank lines of `.jsonl`.
     fn next_text(&mut self) -> Result<Option<String>> {
         match self {
             Self::Json(reader) => {

@@ -1,8 +1,7 @@
-//! Expands the arguments of `--corpus` (files, directories, glob patterns) to a list of files.
+//! Expands the arguments of `--corpus` (files, directories, glob patterns) into a list of files.
 //!
-//! The list is reproducible: arguments stay in order, files within a directory are sorted by the
-//! bytes of their paths, and a file named twice counts once, so that no document is used for both
-//! training and evaluation.
+//! The list is reproducible: arguments stay in order, files within a directory are sorted by the bytes of their paths,
+//! and a file named twice counts once, so that no document is used for both training and evaluation.
 
 use std::collections::HashSet;
 use std::fs::{self, Metadata};
@@ -20,11 +19,12 @@ pub struct CorpusFile {
     pub path: PathBuf,
     /// Size on disk in bytes (compressed size, if compressed).
     pub bytes: u64,
-    /// Whether its lines are joined to paragraphs; see [`SentenceMode::Wrapped`](super::SentenceMode::Wrapped).
+    /// Whether the file's lines are joined into paragraphs; see
+    /// [`SentenceMode::Wrapped`](super::SentenceMode::Wrapped).
     pub is_wrapped: bool,
 }
 
-/// All files that the arguments name, in a reproducible order.
+/// Finds all files that the arguments name, in a reproducible order.
 ///
 /// # Errors
 /// If an argument matches nothing, is not a regular file or directory, or cannot be read.
@@ -73,7 +73,7 @@ fn add_path(path: &Path, metadata: &Metadata, files: &mut Vec<CorpusFile>) -> Re
         return add_directory(path, files);
     }
     if !metadata.is_file() {
-        // Its size is unknown, and a second epoch would find it empty.
+        // The size of such a file is unknown, and a second epoch would find it empty.
         return Err(Error::file(path, "a pipe, socket or device", "a regular file or a directory"));
     }
     files.push(CorpusFile { path: path.to_path_buf(), bytes: metadata.len(), is_wrapped: false });
@@ -91,8 +91,8 @@ fn add_directory(directory: &Path, files: &mut Vec<CorpusFile>) -> Result<()> {
     paths.iter().try_for_each(|path| add_path(path, &metadata(path)?, files))
 }
 
-/// Collects the corpus files in and below a directory. Follows symbolic links to files, but not to
-/// directories, which could form a cycle.
+/// Collects the corpus files in and below a directory. Follows symbolic links to files, but not to directories, which
+/// could form a cycle.
 fn collect(directory: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(directory).map_err(Error::io(directory, "read"))? {
         let entry = entry.map_err(Error::io(directory, "read"))?;
@@ -106,7 +106,7 @@ fn collect(directory: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// Whether a file of a directory is taken; one that is named by itself may have any name.
+/// Whether a file in a directory belongs to the corpus, judging by its name; a file named explicitly may have any name.
 fn is_corpus(path: &Path) -> bool {
     matches!(FileKind::of(path).format, Some(Format::Text | Format::JsonLines | Format::Parquet))
 }

@@ -1,9 +1,9 @@
-//! Reads a corpus as a stream of documents, one in memory at a time, whatever its size.
+//! Reads a corpus of any size as a stream of documents, with one in memory at a time.
 //!
-//! The next-sentence task draws consecutive sentences from a document. In a text file a document is
-//! a run of lines up to an empty one or the end of the file; in `.jsonl` each line is a document,
-//! with its text under the key `text`. `files` finds the files, [`bert_cli::lines`] reads their
-//! lines, `documents` groups them, `wrapped` recognizes and joins hard-wrapped ones, and `sentences` splits them.
+//! The next-sentence task draws consecutive sentences from a document. In a text file, a document is a run of lines up
+//! to an empty one or the end of the file; in `.jsonl`, each line is a document, with its text under the key `text`.
+//! `files` finds the files, [`bert_cli::lines`] reads their lines, `documents` groups them, `wrapped` recognizes and
+//! joins hard-wrapped lines, and `sentences` splits text into sentences.
 
 mod documents;
 mod files;
@@ -33,8 +33,8 @@ impl Corpus {
         Ok(Self { files: files::find(arguments)? })
     }
 
-    /// Decides for each file whether its lines are joined to paragraphs before they are split into sentences. Reads the
-    /// beginning of each file for [`SentenceMode::Auto`]. Until then no lines are joined.
+    /// Decides for each file whether its lines are joined into paragraphs before they are split into sentences. For
+    /// [`SentenceMode::Auto`], reads the beginning of each file. By default, no lines are joined.
     #[must_use]
     pub fn with_sentences(mut self, mode: SentenceMode) -> Self {
         for file in &mut self.files {

@@ -1,10 +1,9 @@
-//! Splits a line of text into sentences, the units of which pretraining builds segments A and B.
+//! Splits a line of text into sentences, the units from which pretraining builds segments A and B.
 //!
-//! Boundaries follow Unicode's annex 29 (UAX #29), which knows the full stops of every script but
-//! no language: it also splits after "Mr." and initials. This is deliberate. A segment is a run of
-//! consecutive sentences, so a wrong split matters only where a segment ends there, while a list of
-//! abbreviations would help English alone. A corpus with better splits can have one sentence per
-//! line, which [`SentenceMode::Line`] keeps as is.
+//! Boundaries follow Unicode's annex 29 (UAX #29), which knows the full stops of every script but no language: it also
+//! splits after "Mr." and initials. This is deliberate. A segment is a run of consecutive sentences, so a wrong split
+//! matters only where a segment ends there, while a list of abbreviations would help English alone. A corpus with
+//! better splits can have one sentence per line, which [`SentenceMode::Line`] preserves.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,14 +16,14 @@ use unicode_segmentation::UnicodeSegmentation;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SentenceMode {
-    /// As `Wrapped` for files that are hard-wrapped, as `Unicode` for others.
+    /// `Wrapped` for hard-wrapped files, `Unicode` for all others.
     #[default]
     Auto,
     /// Each line is a sentence.
     Line,
     /// Each line is a paragraph, split at the sentence boundaries of UAX #29.
     Unicode,
-    /// Lines end within sentences: they are joined up to an empty line, which ends a paragraph and not a document.
+    /// Lines end within sentences and are joined up to an empty line, which ends a paragraph but not a document.
     Wrapped,
 }
 

@@ -1,28 +1,29 @@
-//! Hard-wrapped text, as in the books of Project Gutenberg: paragraphs broken into lines of about the same width, with an
-//! empty line between paragraphs. Its lines end within sentences, so they must be joined before they are split.
+//! Hard-wrapped text, like the books of Project Gutenberg: paragraphs broken into lines of about the same width, with
+//! an empty line between paragraphs. Such lines end within sentences, so they must be joined before they are split into
+//! sentences.
 //!
-//! [`Wrapping`] decides whether a file is hard-wrapped, [`join`] joins two lines.
+//! [`Wrapping`] decides whether a file is hard-wrapped, and [`join`] joins two lines.
 
 /// Number of lines of a file that the decision is based on.
 pub(super) const LINES_READ: usize = 2000;
 
-/// Fewest pairs of adjacent lines for a decision.
+/// Minimum number of pairs of adjacent lines needed for a decision.
 const FEWEST_PAIRS: usize = 10;
 
-/// Widths of hard-wrapped text, in characters. Narrower lines are lists or verse, wider ones paragraphs.
+/// Widths of hard-wrapped text, in characters. Narrower lines are lists or verse, and wider ones are paragraphs.
 const WIDTHS: std::ops::RangeInclusive<usize> = 40..=120;
 
-/// Statistics of adjacent lines, which tell whether a text is hard-wrapped. It is if, of the lines that are followed by
-/// another one without an empty line between,
+/// Statistics of adjacent lines, which determine whether a text is hard-wrapped. A text is hard-wrapped if, among the
+/// lines that are directly followed by another nonempty line,
 ///
-/// - the widest (but for a fiftieth) has 40 to 120 characters,
-/// - at least 75 % are full: the next line's first word would have made them wider than 85 % of that,
+/// - the widest (ignoring the top fiftieth) has 40 to 120 characters,
+/// - at least 75 % are full: appending the next line's first word would make them wider than 85 % of that,
 /// - at most 40 % end with a full stop, a question mark or the like,
-/// - and at least 40 % continue with a small letter, or in a script without them.
+/// - and at least 40 % continue with a lowercase letter, or in a script without case.
 #[derive(Debug, Default)]
 pub(super) struct Wrapping {
     pairs: Vec<Pair>,
-    /// Width of the line before, and whether it ends a sentence; `None` after an empty line.
+    /// Width of the previous line, and whether it ends a sentence; `None` after an empty line.
     previous: Option<(usize, bool)>,
     lines: usize,
 }
@@ -34,12 +35,12 @@ struct Pair {
     ends_sentence: bool,
     /// Length of the second line's first word.
     next_word: usize,
-    /// Whether the second line begins with a small letter or a letter of a script without them.
+    /// Whether the second line begins with a lowercase letter or a letter of a script without case.
     continues: bool,
 }
 
 impl Wrapping {
-    /// Adds the next line of a document; returns whether to go on.
+    /// Adds the next line of a document; returns whether more lines are needed.
     pub(super) fn add(&mut self, line: &str) -> bool {
         let line = line.trim();
         let Some(word) = line.split_whitespace().next() else {
@@ -56,7 +57,7 @@ impl Wrapping {
         self.lines < LINES_READ
     }
 
-    /// The next line is not adjacent to the last one.
+    /// Marks the end of a paragraph: the next line is not adjacent to the last one.
     pub(super) fn end_paragraph(&mut self) {
         self.previous = None;
     }
@@ -79,14 +80,14 @@ impl Wrapping {
     }
 }
 
-/// Whether a line ends with a sentence, apart from closing quotes and brackets.
+/// Whether a line ends with the end of a sentence, ignoring closing quotes and brackets.
 fn ends_sentence(line: &str) -> bool {
     let is_closing =
         |character: char| matches!(character, '"' | '\'' | '”' | '’' | '»' | ')' | ']' | '」' | '』' | '_');
     line.trim_end_matches(is_closing).ends_with(['.', '!', '?', '…', ':', '。', '！', '？', '।', '؟'])
 }
 
-/// Appends the next line to a paragraph, with a space between unless the break is at a hyphen or dash.
+/// Appends the next line to a paragraph, with a space in between unless the line breaks at a hyphen or dash.
 pub(super) fn join(paragraph: &mut String, line: &str) {
     let line = line.trim();
     if !paragraph.is_empty() && !paragraph.ends_with(['-', '—', '\u{ad}']) {
@@ -105,7 +106,7 @@ mod tests {
         rightful property of some one or other of their daughters. \"My dear Mr. Bennet,\" said his lady to him one day, \
         \"have you heard that Netherfield Park is let at last?\" Mr. Bennet replied that he had not. ";
 
-    /// The text broken into lines of at most `width` characters, as a typewriter would.
+    /// Breaks text into lines of at most `width` characters, as a typewriter would.
     fn wrap(text: &str, width: usize) -> String {
         let mut lines = vec![String::new()];
         for word in text.split_whitespace() {

@@ -1,4 +1,4 @@
-//! The data of a run: what is set aside, how many steps there are, what a resumed run must find again.
+//! Tests of held-out data, step counts, and the checks of a resumed run.
 
 use bert_train::IfExists;
 use clap::Parser;
@@ -8,7 +8,7 @@ use super::*;
 use crate::args::{Cli, Command};
 use crate::phases::count_steps;
 
-/// A folder with two corpora and the data of a run on them.
+/// A directory with two corpora, and the data of a run on them.
 struct Fixture {
     folder: TempDir,
 }

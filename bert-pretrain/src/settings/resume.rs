@@ -1,4 +1,4 @@
-//! The settings of a resumed run: those of its `run.json`, with which the command line must agree.
+//! The settings of a resumed run, which come from its `run.json` and which the command line must not contradict.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::{DEFAULT_OUTPUT, PretrainRunOptions, PretrainSettings};
 use crate::args::TrainArgs;
 
-/// Options whose settings have another name. [`claimed`] finds the others by their own.
+/// Options whose settings have a different name. [`claimed`] finds the others by their own names.
 pub(super) const SETTINGS: [(&str, &[&str]); 10] = [
     ("lr", &["learning_rate"]),
     ("schedule", &["decay"]),
@@ -28,8 +28,8 @@ pub(super) const SETTINGS: [(&str, &[&str]); 10] = [
 ];
 
 impl PretrainSettings {
-    /// The settings and options of the run that `--resume` continues. If there is no such run yet, they are those of a new
-    /// one, which needs a corpus.
+    /// The settings and options of the run that `--resume` continues. If there is no such run yet, they are those of a
+    /// new one, which requires a corpus.
     ///
     /// # Errors
     /// If there is no run and no corpus, if `run.json` cannot be read, or if the command line contradicts it.

@@ -15,7 +15,7 @@ use crate::args::TrainArgs;
 pub struct PretrainRunOptions {
     /// Run directory.
     pub output: PathBuf,
-    /// What to do if the run directory is not empty; `None` refuses.
+    /// What to do if the run directory is not empty; `None` is an error in that case.
     #[serde(skip)]
     pub if_exists: Option<IfExists>,
     /// Name of the device.
@@ -26,7 +26,8 @@ pub struct PretrainRunOptions {
     pub save_every: u64,
     /// Minutes between checkpoints, if that is sooner; 0 for no limit.
     pub save_minutes: f64,
-    /// Number of checkpoints to keep, also of a finished run; `None` keeps two, and none of a finished run.
+    /// Number of checkpoints to keep, also after the run has finished; `None` keeps two during the run and none after
+    /// it.
     pub keep: Option<usize>,
     /// Whether to print the result as JSON.
     #[serde(skip)]
@@ -43,8 +44,7 @@ impl PretrainRunOptions {
         let Some(output) = args.output.clone().or_else(|| preset.output.map(PathBuf::from)) else {
             return Err(Error::Usage("no output directory: pass one with -o DIR".into()));
         };
-        // The sample's default directory may be overwritten without asking, any other only with
-        // --overwrite.
+        // The sample's default directory may be overwritten without asking, any other one only with --overwrite.
         let is_default = args.output.is_none() && is_sample_run(&output);
         let if_exists = match (args.resume, args.overwrite || is_default) {
             (true, _) => IfExists::Resume,

@@ -1,4 +1,4 @@
-//! The defaults, and what is refused.
+//! Tests of defaults and of rejected options.
 
 use bert_train::IfExists;
 use clap::Args;

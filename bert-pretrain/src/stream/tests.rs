@@ -1,4 +1,4 @@
-//! The order of training depends on seed, epoch and position alone.
+//! Tests that the order of training examples depends only on seed, epoch and position.
 
 use bert_model::Tokenizer;
 use bert_model::text::tokenizer::Normalization;
@@ -10,7 +10,7 @@ use crate::examples::NspMode;
 use crate::masking::Masking;
 use crate::store::Store;
 
-/// A corpus of documents of a few sentences, tokenized.
+/// A tokenized corpus of documents with a few sentences each.
 struct Fixture {
     store: Store,
     tokenizer: Tokenizer,
@@ -48,7 +48,7 @@ impl Fixture {
     }
 }
 
-/// The examples of an epoch, whatever their order.
+/// The examples of an epoch in a canonical order.
 fn sorted(mut examples: Vec<PretrainingExample>) -> Vec<PretrainingExample> {
     examples.sort_by(|a, b| format!("{a:?}").cmp(&format!("{b:?}")));
     examples
@@ -91,7 +91,7 @@ fn epochs_are_masked_afresh_unless_maskings_repeat() {
 #[test]
 fn a_corpus_without_examples_is_noticed() {
     let fixture = Fixture::new(1);
-    // A document of which everything is held out but nothing is left.
+    // A document of which everything is held out, so that nothing is left.
     let mut stream = fixture.stream(None, Cursor::default());
     stream.split = Split::new(0, 0.0, 0);
     (stream.block, stream.next_block) = (Vec::new(), 0);

@@ -1,5 +1,4 @@
-//! Learns a vocabulary from a corpus: [`word_counts`] counts words, [`trainer`] builds WordPieces
-//! from them.
+//! Learns a vocabulary from a corpus: [`word_counts`] counts words, and [`trainer`] builds WordPieces from them.
 
 pub mod trainer;
 pub mod word_counts;
@@ -14,8 +13,7 @@ pub use self::word_counts::WordCounts;
 /// Amount of text counted at a time, on all cores, in bytes.
 const BATCH_BYTES: usize = 16 << 20;
 
-/// Learns a WordPiece vocabulary of `size` pieces. The result, including its order, depends only on
-/// the corpus.
+/// Learns a WordPiece vocabulary of `size` pieces. The result, including its order, depends only on the corpus.
 ///
 /// # Errors
 /// If the corpus cannot be read or has no text, or `size` is too small for its characters.
@@ -38,7 +36,7 @@ pub fn learn(corpus: &Corpus, size: usize, cased: bool) -> Result<Vec<String>> {
     WordPieceTrainer::new(size).train(&counts)
 }
 
-/// Tells that a vocabulary has fewer pieces than requested; `None` if it does not.
+/// Warns that a vocabulary has fewer pieces than requested; `None` if it does not.
 pub fn fewer_than(requested: usize, learned: usize) -> Option<String> {
     (learned < requested)
         .then(|| format!("vocabulary: {requested} WordPieces requested, {learned} learned: the text has no more"))

@@ -42,9 +42,8 @@ impl WordPieceTrainer {
         Self { vocab_size, min_frequency: 2, alphabet_limit: 1000 }
     }
 
-    /// Learns the vocabulary, in id order: special tokens, characters, `##` characters, then merged
-    /// pieces as they are learned. It is smaller than `vocab_size` if the corpus runs out of
-    /// frequent pairs.
+    /// Learns the vocabulary, in id order: special tokens, characters, `##` characters, then merged pieces in the order
+    /// in which they are learned. It is smaller than `vocab_size` if the corpus runs out of frequent pairs.
     ///
     /// # Errors
     /// If `vocab_size` is too small even for the single characters.
@@ -286,7 +285,7 @@ mod tests {
         assert_eq!(trained(100, "cd cd ab ab")[5..], ["a", "b", "c", "d", "##b", "##d", "ab", "cd"]);
     }
 
-    /// Recounts all pairs for each merge, as the definition says.
+    /// A reference implementation, which recounts all pairs for each merge.
     fn trained_slowly(size: usize, counts: &WordCounts) -> Vec<String> {
         let words = counts.sorted();
         let alphabet = WordPieceTrainer::new(size).alphabet(&words);

@@ -1,9 +1,8 @@
 //! Counts the words of a corpus, from which a vocabulary is learned.
 //!
-//! Words are those of BERT's tokenizer: text is cleaned, CJK characters are isolated, uncased text
-//! is lowercased and stripped of accents, then it is split on whitespace and punctuation, by the
-//! same code that tokenizes. The table is bounded, so that a corpus of any size can be counted; see
-//! [`MAX_DISTINCT_WORDS`].
+//! Words are those of BERT's tokenizer: text is cleaned, CJK characters are isolated, uncased text is lowercased and
+//! stripped of accents, and the result is split on whitespace and punctuation, by the same code as in tokenization. The
+//! table is bounded, so a corpus of any size can be counted; see [`MAX_DISTINCT_WORDS`].
 
 use std::collections::HashMap;
 
@@ -60,7 +59,7 @@ impl WordCounts {
     /// Best called with batches of several megabytes.
     ///
     /// # Errors
-    /// Those of [`add`](Self::add).
+    /// As [`add`](Self::add).
     pub fn add_batch(&mut self, lines: &[String]) -> Result<()> {
         let share = lines.len().div_ceil(rayon::current_num_threads()).max(1);
         let found: Vec<HashMap<String, u64>> = lines
@@ -115,7 +114,7 @@ fn count_words<'a>(
     lines: impl IntoIterator<Item = &'a str>,
 ) -> Result<HashMap<String, u64>> {
     let mut stretches: HashMap<&str, u64> = HashMap::new();
-    // Cutting a stretch of many kilobytes, which has no spaces, saves memory.
+    // Splitting a stretch of many kilobytes without spaces saves memory.
     let split = lines.into_iter().flat_map(|line| line.split([' ', '\t', '\n', '\r']));
     for stretch in split.flat_map(parts) {
         *stretches.entry(stretch).or_default() += 1;

@@ -1,4 +1,4 @@
-//! What is saved is found again, whole, and the newest of it.
+//! Tests that checkpoints are restored completely, starting with the newest.
 
 use bert_model::{BertModel, Pretrained};
 use serde_json::json;
@@ -19,7 +19,7 @@ fn config() -> BertConfig {
     config.with_vocab_size(10)
 }
 
-/// A state with weights of this seed after so many steps.
+/// A state after `step` steps, with weights initialized from `seed`.
 fn state(seed: u64, step: u64) -> TrainingState<BertModel> {
     let model = BertModel::init_seeded(&config(), seed, &Device::flex());
     let state = TrainingState::new(model, Optimizer::new(OptimizerConfig::default()));
@@ -59,7 +59,7 @@ fn the_newest_are_kept_and_later_ones_go() {
         checkpoints.save(&state(1, step), &Value::Null).unwrap();
     }
     assert_eq!(names(&run), ["step-00000002", "step-00000003"]);
-    // A run that went on from step 2 writes step 2 again: what came after is of another past.
+    // A run that resumed from an earlier step writes step 2 again; all later checkpoints belong to its abandoned past.
     checkpoints.save(&state(1, 2), &Value::Null).unwrap();
     assert_eq!(names(&run), ["step-00000002"]);
 }

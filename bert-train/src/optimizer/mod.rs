@@ -22,9 +22,9 @@ use super::precision::LossScale;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Algorithm {
-    /// Adam with decoupled weight decay.
+    /// Adam with decoupled weight decay (AdamW).
     AdamW,
-    /// Layer-wise adaptive moments.
+    /// Layer-wise adaptive moments for batch training (LAMB).
     Lamb,
 }
 
@@ -98,13 +98,13 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// An optimizer before the first step.
+    /// Creates an optimizer before its first step.
     pub fn new(config: OptimizerConfig) -> Self {
         Self { config, slots: BTreeMap::new(), steps: 0 }
     }
 
-    /// Computes what the next step has in common for all parameters: the learning rate, and clipping by the global norm. In
-    /// `f16`, the step is skipped if the gradient of the loss times `loss_scale` is not finite.
+    /// Computes what all parameters share in the next step: the learning rate, and the factor for clipping by the
+    /// global norm. In `f16`, the step is skipped if the gradient of the loss times `loss_scale` is not finite.
     pub fn control(
         &mut self,
         gradients: &GradientSum,

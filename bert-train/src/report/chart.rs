@@ -1,4 +1,4 @@
-//! Line charts: the data to draw.
+//! The data of line charts.
 
 /// A line chart of one or more series over the same x axis.
 ///
@@ -53,8 +53,8 @@ impl Chart {
         self
     }
 
-    /// Keeps the y axis between the smallest and the largest possible value, such as 0 and 1 for a share. Without effect if
-    /// a value lies outside.
+    /// Keeps the y axis between the smallest and the largest possible value, such as 0 and 1 for a fraction. Has no
+    /// effect if a value lies outside.
     #[must_use]
     pub fn bounded(mut self, smallest: f64, largest: f64) -> Self {
         self.bounds = Some((smallest, largest));

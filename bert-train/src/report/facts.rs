@@ -1,13 +1,13 @@
-//! Formats the JSON of `run.json` as a person would write it: "not set" for null, "none" for an empty list, file sizes, and
-//! thousands separators.
+//! Formats the JSON of `run.json` for readers: "not set" for null, "none" for an empty list, file sizes, and thousands
+//! separators.
 
 use serde_json::{Map, Value};
 
 use super::scale::grouped;
 
-/// Maximum number of items shown of a list; a corpus may have thousands of files.
+/// Maximum number of list items shown; a corpus may have thousands of files.
 const LISTED: usize = 20;
-/// Number of digits shown of a hash.
+/// Number of digits shown for a hash.
 const HASH_DIGITS: usize = 12;
 
 /// The entries of a JSON object as rows of [`Report::facts`](super::Report::facts); none for any other value.
@@ -43,7 +43,8 @@ fn text(value: &Value) -> String {
     }
 }
 
-/// A file with its size, or the entries as "name value"; the values alone if they are only numbered, as labels are.
+/// Formats a file with its size, or entries as "name value"; only the values if the names are just numbers, as for
+/// labels.
 fn entry_list(entries: &Map<String, Value>) -> String {
     if let (Some(path), Some(bytes)) = (entries.get("path").and_then(Value::as_str), entries.get("bytes")) {
         return format!("{path} ({})", size(bytes.as_u64().unwrap_or_default()));

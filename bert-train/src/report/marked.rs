@@ -75,7 +75,7 @@ impl MarkedText {
         self
     }
 
-    /// Marks the code points `start..end`; what exceeds the text is ignored.
+    /// Marks the code points `start..end`; a part beyond the end of the text is ignored.
     #[must_use]
     pub fn span(mut self, start: usize, end: usize, label: impl Into<String>, mark: Mark) -> Self {
         self.spans.push(MarkedSpan { range: start..end, label: label.into(), mark });

@@ -189,7 +189,7 @@ mod tests {
             assert!(!html.contains(markup), "{markup}");
         }
         assert_eq!(html.matches("</style>").count(), 1);
-        // The tags are the same whatever the text: it opened and closed none.
+        // The number of tags does not depend on the text: it opened and closed none.
         let tags = |html: &str| html.matches('<').count();
         assert_eq!(tags(&html), tags(&report("plain text").to_html()));
     }

@@ -20,11 +20,11 @@ const TOP: f64 = 26.0;
 const BOTTOM: f64 = 44.0;
 /// Height of a line of text.
 const LINE: f64 = 15.0;
-/// Width of a character, at most on average.
+/// Maximum average width of a character.
 const CHARACTER: f64 = 8.0;
 /// Distance between labels and the plot.
 const GAP: f64 = 8.0;
-/// Smallest margins at the left and at the right.
+/// Minimum margins at the left and at the right.
 const SIDE: f64 = 40.0;
 /// Maximum number of points drawn as dots with a tooltip.
 const DOTS: usize = 60;
@@ -163,7 +163,7 @@ impl Plot {
     }
 }
 
-/// The margin that the longest of some labels needs.
+/// The margin needed for the longest label.
 fn margin(labels: impl Iterator<Item = String>) -> f64 {
     let longest = labels.map(|label| label.chars().count()).max().unwrap_or(0);
     (longest as f64 * CHARACTER + GAP + 4.0).max(SIDE)

@@ -27,7 +27,8 @@ impl Scale {
         Self { low, high, is_log: false, ticks: linear_ticks(low, high, step) }
     }
 
-    /// A linear axis from `low` to `high`, extended to whole ticks, but not beyond the bounds, unless the range itself is.
+    /// A linear axis from `low` to `high`, extended to whole ticks, but not beyond the bounds unless the range itself
+    /// exceeds them.
     pub(super) fn bounded(low: f64, high: f64, bounds: Option<(f64, f64)>, about: usize) -> Self {
         let bounds = bounds.filter(|(smallest, largest)| *smallest <= low && high <= *largest);
         let (low, high) = with_extent(low, high);
@@ -234,7 +235,7 @@ mod tests {
         assert_eq!(share(1.0, 1.0), ["0.5", "0.6", "0.7", "0.8", "0.9", "1.0"]);
         assert_eq!(share(0.0, 0.0), ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
         assert_eq!(share(0.97, 1.0).last().unwrap(), "1.00");
-        // A score in percent is no share.
+        // A score in percent is not a fraction.
         assert_eq!(share(50.0, 90.0).last().unwrap(), "90");
         assert_eq!(names(&Scale::bounded(-0.1, 0.9, Some((-1.0, 1.0)), 5)).last().unwrap(), "1.0");
     }

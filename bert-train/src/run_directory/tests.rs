@@ -1,4 +1,4 @@
-//! What a run directory accepts, keeps and removes.
+//! Tests of the directories that a run accepts, and of the files that it keeps and removes.
 
 use super::*;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! Which hidden states an embedding is made of, and how several become one.
+//! Selects the hidden states that an embedding is computed from, and combines those of several layers.
 
 use std::str::FromStr;
 
@@ -6,21 +6,21 @@ use burn::tensor::Tensor;
 
 use crate::error::{Error, Result};
 
-/// How the vectors of several layers become one.
+/// How the vectors of several layers are combined into one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Combine {
-    /// Concatenated, in the order of [`Layers`].
+    /// Concatenate them, in the order of [`Layers`].
     #[default]
     Concat,
-    /// Their sum.
+    /// Add them up.
     Sum,
-    /// Their mean.
+    /// Average them.
     Mean,
 }
 
 impl Combine {
-    /// One tensor from those of several layers, all `[B, T, H]`.
+    /// Combines the hidden states of several layers, each `[B, T, H]`, into one tensor.
     pub(super) fn apply(self, states: Vec<Tensor<3>>) -> Tensor<3> {
         let count = states.len() as f64;
         match self {
@@ -31,7 +31,7 @@ impl Combine {
     }
 }
 
-/// Hidden layers of a model: 0 is the embeddings' output, -1 the last layer.
+/// A list of hidden layers of a model: 0 is the output of the embeddings, -1 the last layer.
 ///
 /// ```
 /// use bert_model::pipeline::Layers;
@@ -41,7 +41,7 @@ impl Combine {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layers(Vec<i64>);
 
-/// The largest number of layers that a configuration may have.
+/// The maximum number of layers in a configuration.
 const MAX_LAYERS: i64 = 10_000;
 
 impl Default for Layers {
@@ -53,7 +53,7 @@ impl Default for Layers {
 impl FromStr for Layers {
     type Err = String;
 
-    /// Numbers and inclusive ranges with commas between: `-1`, `-1,-2`, `-4..-1`.
+    /// Parses comma-separated numbers and inclusive ranges: `-1`, `-1,-2`, `-4..-1`.
     fn from_str(text: &str) -> Result<Self, String> {
         let number = |text: &str| text.trim().parse::<i64>().map_err(|_| format!("`{text}` is no layer number"));
         let mut layers = Vec::new();
@@ -77,15 +77,16 @@ impl FromStr for Layers {
 }
 
 impl Layers {
-    /// These layers, in this order.
+    /// Selects these layers, in this order.
     pub fn new(layers: impl Into<Vec<i64>>) -> Self {
         Self(layers.into())
     }
 
-    /// Indices among the `states` hidden states of a model, which has one more of them than layers.
+    /// Resolves the layers to indices among the `states` hidden states of a model, which has one more of them than
+    /// layers.
     ///
     /// # Errors
-    /// If there is none, or the model has no such layer.
+    /// If the list is empty, or the model lacks one of the layers.
     pub fn resolve(&self, states: usize) -> Result<Vec<usize>> {
         let expected = || format!("expected a layer from -{states} to {}", states - 1);
         if self.0.is_empty() {

@@ -1,8 +1,8 @@
-//! Texts to vectors: contextual embeddings as features (paper, section 5.3), from any layers, pooled or for every token,
-//! and sentence embeddings as a directory of sentence-transformers says.
+//! Texts to vectors: contextual embeddings as features (paper, section 5.3), from any layers, pooled or per token, and
+//! sentence embeddings as configured by a sentence-transformers directory.
 //!
-//! A text passes [`prompt`](TextEmbedder::embed_with_prompt) → tokens → encoder → `layers` → `pooling` → the steps of
-//! [`SentenceTransformer`]; a long one may do so in `windows`.
+//! The steps are [`prompt`](TextEmbedder::embed_with_prompt) → tokens → encoder → `layers` → `pooling` → the steps of
+//! [`SentenceTransformer`]. A long text may be processed in `windows`.
 
 mod layers;
 mod options;
@@ -22,14 +22,14 @@ pub use pooling::{PooledTokens, Pooling};
 pub use processor::EmbeddingProcessor;
 pub use windows::Windows;
 
-/// Texts to vectors.
+/// Embeds texts as vectors.
 ///
-/// A directory of [sentence-transformers](super::sentence_transformers) is obeyed: its pooling, its dense layers, its
-/// scaling to length 1, its longest sequence, its prompts. Any other is pooled by the mean of all tokens. The
-/// [builder](super::Builder) overrides each of these.
+/// If the directory is in the format of [sentence-transformers](super::sentence_transformers), its settings apply:
+/// pooling, dense layers, normalization to length 1, maximum sequence length, and prompts. For any other directory, the
+/// default is mean pooling over all tokens. The [builder](super::Builder) overrides each of these settings.
 ///
-/// The width `W` of a vector is the model's hidden size H, times the number of layers if several are concatenated, times
-/// the number of poolings if there are several; a dense layer has its own.
+/// The width `W` of a vector is the model's hidden size H, multiplied by the number of layers if several are
+/// concatenated, and by the number of pooling modes if there are several; a dense layer sets a width of its own.
 ///
 /// ```no_run
 /// use bert_model::pipeline::{Pooling, TextEmbedder};
@@ -42,23 +42,23 @@ pub use windows::Windows;
 /// ```
 pub type TextEmbedder = Pipeline<EmbeddingProcessor>;
 
-/// What is asked about one text.
+/// A text to embed, and how.
 #[derive(Debug, Clone, Copy)]
 pub struct EmbeddingRequest<'a> {
     text: &'a str,
-    /// Whether every token gets a vector, rather than the text one.
+    /// Whether to return a vector for every token instead of one for the text.
     every_token: bool,
-    /// In the place of the processor's own.
+    /// The prompt to use instead of the processor's own.
     prompt: Option<&'a Prompt>,
 }
 
 impl<'a> EmbeddingRequest<'a> {
-    /// For one vector of the whole text.
+    /// Requests one vector for the whole text.
     pub fn text(text: &'a str) -> Self {
         Self { text, every_token: false, prompt: None }
     }
 
-    /// For one vector for each token.
+    /// Requests one vector for each token.
     pub fn tokens(text: &'a str) -> Self {
         Self { every_token: true, ..Self::text(text) }
     }
@@ -68,18 +68,18 @@ impl<'a> EmbeddingRequest<'a> {
 #[derive(Debug, Clone)]
 pub struct TextInput {
     sequence: Sequence,
-    /// Tokens of a prompt that are not pooled.
+    /// Number of tokens excluded from pooling because they belong to a prompt.
     skipped: usize,
     every_token: bool,
 }
 
 impl TextInput {
-    /// Its tokens.
+    /// The tokens of the text or window.
     pub fn sequence(&self) -> &Sequence {
         &self.sequence
     }
 
-    /// Those that are pooled.
+    /// The tokens that are pooled.
     pub fn pooled_tokens(&self) -> PooledTokens {
         PooledTokens { skipped: self.skipped, length: self.sequence.len() }
     }
@@ -91,13 +91,13 @@ impl TextInput {
 pub struct TokenEmbeddings {
     /// The WordPieces, special tokens included.
     pub tokens: Vec<String>,
-    /// One vector of width W for each of them.
+    /// One vector of width W per token.
     pub vectors: Vec<Vec<f32>>,
 }
 
 impl TextEmbedder {
-    /// One vector of width W for each text. Longer texts than the model reads are truncated and
-    /// [counted](Pipeline::truncated_count), unless there are [windows](super::Builder::windows).
+    /// Returns one vector of width W for each text. Texts longer than the model's maximum length are truncated and
+    /// [counted](Pipeline::truncated_count), unless [windows](super::Builder::windows) are enabled.
     ///
     /// # Errors
     /// If a text cannot be tokenized.
@@ -105,8 +105,8 @@ impl TextEmbedder {
         self.vectors(&texts.iter().map(|text| EmbeddingRequest::text(text.as_ref())).collect::<Vec<_>>())
     }
 
-    /// As [`TextEmbedder::embed`], with `prompt` in front of each text rather than the usual one; the empty text stands
-    /// for none. The model's own prompts are in [`SentenceTransformer::prompts`].
+    /// As [`TextEmbedder::embed`], with `prompt` in front of each text instead of the default one; an empty `prompt`
+    /// means none. The model's own prompts are in [`SentenceTransformer::prompts`].
     ///
     /// # Errors
     /// As [`TextEmbedder::embed`].
@@ -121,8 +121,8 @@ impl TextEmbedder {
         Ok(embeddings.into_iter().map(|embedding| embedding.vectors.into_iter().next().unwrap_or_default()).collect())
     }
 
-    /// One vector for each token of each text: the hidden states of the chosen layers; pooling and what follows it do not
-    /// apply, but for [`normalize`](super::Builder::normalize).
+    /// Returns one vector for each token of each text: the hidden states of the chosen layers. Pooling and the steps
+    /// after it do not apply, except for [`normalize`](super::Builder::normalize).
     ///
     /// # Errors
     /// As [`TextEmbedder::embed`].
@@ -130,12 +130,12 @@ impl TextEmbedder {
         self.run(&texts.iter().map(|text| EmbeddingRequest::tokens(text.as_ref())).collect::<Vec<_>>())
     }
 
-    /// How texts are embedded: what the directory says, as changed by the builder.
+    /// The settings for embedding texts: those of the directory, as changed by the builder.
     pub fn description(&self) -> &SentenceTransformer {
         self.processor().description()
     }
 
-    /// How two vectors of this model are compared.
+    /// The function that compares two vectors of this model.
     pub fn similarity(&self) -> Similarity {
         self.description().similarity
     }

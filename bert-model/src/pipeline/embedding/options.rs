@@ -1,35 +1,35 @@
-//! What a caller may want of an embedding, where the model's directory says otherwise or nothing.
+//! Options for embeddings, which override the settings of the model directory.
 
 use super::{Combine, EmbeddingProcessor, Layers, Pooling, Windows};
 use crate::error::Result;
 use crate::pipeline::Builder;
 use crate::pipeline::sentence_transformers::Prompts;
 
-/// What an embedding is made of.
+/// Options of [`TextEmbedder`](super::TextEmbedder).
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct EmbeddingOptions {
-    /// Tokens to one vector; `None` as the directory says, else their mean.
+    /// How the vectors of the tokens are pooled; `None` for the directory's setting or, if it has none, the mean.
     pub pooling: Option<Pooling>,
-    /// Which hidden states.
+    /// The hidden layers to use.
     pub layers: Layers,
-    /// Several layers to one vector.
+    /// How several layers are combined.
     pub combine: Combine,
-    /// Whether vectors are scaled to length 1; `None` as the directory says, else not.
+    /// Whether to normalize vectors to length 1; `None` for the directory's setting or, if it has none, false.
     pub normalize: Option<bool>,
-    /// How a text that is longer than the model reads is embedded; `None` truncates it.
+    /// How to embed a text that is longer than the model's maximum length; `None` truncates it.
     pub windows: Option<Windows>,
-    /// What is put in front of every text.
+    /// The prompt in front of every text.
     pub(super) prompt: PromptChoice,
 }
 
-/// Which prompt is put in front of a text.
+/// Selects the prompt in front of a text.
 #[derive(Debug, Clone, Default)]
 pub(super) enum PromptChoice {
-    /// The one that the directory names as its default, if any.
+    /// The directory's default prompt, if it has one.
     #[default]
     Usual,
-    /// One of the directory's.
+    /// The directory's prompt with this name.
     Named(String),
     /// This text.
     Text(String),
@@ -46,7 +46,7 @@ impl PromptChoice {
     }
 }
 
-/// A prompt and its tokens: what opens a sequence, then its WordPieces; no token for the empty text.
+/// A prompt and its tokens, including the special token that opens a sequence; no tokens if the text is empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Prompt {
     pub text: String,
@@ -54,44 +54,47 @@ pub(super) struct Prompt {
 }
 
 impl Builder<EmbeddingProcessor> {
-    /// How the vectors of a text's tokens become one; default: as the directory says, else their mean.
+    /// Sets how the vectors of a text's tokens are pooled. Default: the directory's setting if it has one, otherwise
+    /// the mean.
     pub fn pooling(mut self, pooling: Pooling) -> Self {
         self.options.pooling = Some(pooling);
         self
     }
 
-    /// The layers that vectors are taken from; default: the last one.
+    /// Sets the layers whose hidden states are used. Default: the last one.
     pub fn layers(mut self, layers: Layers) -> Self {
         self.options.layers = layers;
         self
     }
 
-    /// How several layers become one vector; default: concatenated.
+    /// Sets how several layers are combined. Default: they are concatenated.
     pub fn combine(mut self, combine: Combine) -> Self {
         self.options.combine = combine;
         self
     }
 
-    /// Whether every vector is scaled to length 1, so that a dot product is the cosine; default: as the directory says,
-    /// else not.
+    /// Sets whether every vector is normalized to length 1, so that the dot product of two is their cosine. Default:
+    /// the directory's setting if it has one, otherwise false.
     pub fn normalize(mut self, normalize: bool) -> Self {
         self.options.normalize = Some(normalize);
         self
     }
 
-    /// Embeds a text that is longer than the model reads in windows, whose vectors become one; default: it is truncated.
+    /// Embeds a text that is longer than the model's maximum length in windows and combines their vectors. Default:
+    /// such a text is truncated.
     pub fn windows(mut self, windows: Windows) -> Self {
         self.options.windows = Some(windows);
         self
     }
 
-    /// Puts one of the directory's prompts in front of every text; default: the one that the directory names, if any.
+    /// Puts the directory's prompt with this name in front of every text. Default: the directory's default prompt, if
+    /// it has one.
     pub fn prompt(mut self, name: impl Into<String>) -> Self {
         self.options.prompt = PromptChoice::Named(name.into());
         self
     }
 
-    /// Puts a text in front of every text; the empty one stands for none.
+    /// Puts `text` in front of every text; an empty one means no prompt.
     pub fn prompt_text(mut self, text: impl Into<String>) -> Self {
         self.options.prompt = PromptChoice::Text(text.into());
         self

@@ -1,11 +1,11 @@
-//! How the vectors of a text's tokens become one.
+//! Pooling: combines the vectors of a text's tokens into one.
 
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::model::SentenceEncoder;
 
-/// How the vectors of a text's tokens become one. Padding is always left out; "all tokens" are those of the text with
-/// `[CLS]` and `[SEP]`.
+/// How the vectors of a text's tokens are combined into one. Padding is always excluded; "all tokens" means those of
+/// the text, including `[CLS]` and `[SEP]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Pooling {
@@ -18,7 +18,7 @@ pub enum Pooling {
     Max,
     /// The sum over all tokens, divided by the square root of their number.
     MeanSqrtLen,
-    /// The mean over all tokens, where the first counts once, the second twice, and so on.
+    /// The weighted mean over all tokens, with weight 1 for the first, 2 for the second, and so on.
     WeightedMean,
     /// The vector of the last token.
     LastToken,
@@ -27,8 +27,8 @@ pub enum Pooling {
 }
 
 impl Pooling {
-    /// What sentence-transformers calls them, in `pooling_mode` and as a truth value each, in the order in which it joins
-    /// several.
+    /// The names in sentence-transformers, as values of `pooling_mode` and as Boolean keys, in the order in which that
+    /// library concatenates several.
     pub(in crate::pipeline) const SENTENCE_TRANSFORMERS: [(&'static str, &'static str, Self); 6] = [
         ("cls", "pooling_mode_cls_token", Self::Cls),
         ("max", "pooling_mode_max_tokens", Self::Max),
@@ -39,22 +39,24 @@ impl Pooling {
     ];
 }
 
-/// The tokens of a text that are pooled: from the first that is no padding and no prompt, up to the last one.
+/// The range of a text's tokens that are pooled: from the first one after the prompt, if that is excluded, to the last
+/// one before padding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PooledTokens {
-    /// Tokens at the beginning that are left out.
+    /// Number of tokens at the start that are excluded.
     pub skipped: usize,
-    /// Number of tokens, those left out included.
+    /// Number of tokens before padding, including the excluded ones.
     pub length: usize,
 }
 
 impl PooledTokens {
-    /// What each of `tokens` places counts for one kind of pooling, and what the sum is divided by.
+    /// The weight of each of `tokens` positions for a mode of pooling, and the divisor of the weighted sum.
     fn weights(self, pooling: Pooling, tokens: usize) -> (Vec<f32>, f32) {
         let Self { skipped, length } = self;
         let is_in = |place: usize| (skipped..length).contains(&place);
         let weight = |place: usize| match pooling {
-            // With nothing but a prompt, sentence-transformers takes the first token here, and nothing elsewhere.
+            // If a text has no tokens but a prompt, sentence-transformers uses the first token here, and none in the
+            // other modes.
             Pooling::Cls => place == if skipped < length { skipped } else { 0 },
             Pooling::LastToken => is_in(place) && place + 1 == length,
             _ => is_in(place),
@@ -71,11 +73,11 @@ impl PooledTokens {
     }
 }
 
-/// The vectors of texts from those of their tokens; several kinds of pooling are joined.
+/// Pools the vectors of each text's tokens; the results of several modes are concatenated.
 ///
 /// # Shapes
-/// - `states`: `[B, T, W]`, with `texts` saying which tokens of each row count
-/// - output: `[B, P·W]`, P the number of kinds
+/// - `states`: `[B, T, W]`; `texts` gives the pooled tokens of each row
+/// - output: `[B, P·W]`, where P is the number of modes
 pub(super) fn pool(model: &SentenceEncoder, kinds: &[Pooling], states: Tensor<3>, texts: &[PooledTokens]) -> Tensor<2> {
     let pooled = kinds.iter().map(|&kind| match kind {
         Pooling::Pooler => model.bert.pool(states.clone()),

@@ -1,4 +1,5 @@
-//! How a text becomes a vector: prompt, tokens or windows of them, hidden states, pooling, steps.
+//! The steps from a text to a vector: prompt, tokens or windows of them, hidden states, pooling, dense layers,
+//! normalization.
 
 use burn::tensor::{Device, Tensor};
 
@@ -15,29 +16,29 @@ use crate::pretrained::weights::Weights;
 use crate::pretrained::{Loaded, load_weights_partial};
 use crate::text::{Sequence, Tokenizer};
 
-/// The text side of a [`TextEmbedder`](super::TextEmbedder).
+/// The [`Processor`] of a [`TextEmbedder`](super::TextEmbedder).
 #[derive(Debug, Clone)]
 pub struct EmbeddingProcessor {
     tokenizer: Tokenizer,
-    /// The same without truncation.
+    /// The same tokenizer without truncation.
     whole: Tokenizer,
     max_length: usize,
-    /// Indices of the chosen hidden states, of which there are `states`.
+    /// Indices of the chosen hidden states, out of `states`.
     layers: Vec<usize>,
     states: usize,
     combine: Combine,
     description: SentenceTransformer,
-    /// Scales vectors to length 1 after all steps.
+    /// Whether to normalize vectors to length 1 after all steps.
     normalize: bool,
     windows: Option<Windows>,
     prompt: Prompt,
 }
 
 impl EmbeddingProcessor {
-    /// For the last layer of a model; longer texts are truncated to `description.max_length`.
+    /// Builds a processor that reads the last layer of a model; longer texts are truncated to `description.max_length`.
     ///
     /// # Errors
-    /// If the length leaves no room for special tokens, or widths do not fit one another.
+    /// If the length leaves no room for special tokens, or the widths of the steps do not match.
     pub fn new(description: SentenceTransformer, tokenizer: &Tokenizer, config: &BertConfig) -> Result<Self> {
         Self::with_options(description, &EmbeddingOptions::default(), tokenizer, config)
     }
@@ -76,23 +77,23 @@ impl EmbeddingProcessor {
         Ok(processor)
     }
 
-    /// How texts are embedded.
+    /// The settings for embedding texts.
     pub fn description(&self) -> &SentenceTransformer {
         &self.description
     }
 
-    /// A prompt, tokenized.
+    /// Tokenizes a prompt.
     pub(super) fn prompt(&self, text: &str) -> Result<Prompt> {
         if text.is_empty() {
             return Ok(Prompt::default());
         }
         let mut ids = self.tokenizer.sequence(text, None)?.ids;
-        // What closes a sequence is not part of the prompt.
+        // The special token that closes a sequence is not part of the prompt.
         ids.pop_if(|last| *last == self.whole.special().sep);
         Ok(Prompt { text: text.into(), ids })
     }
 
-    /// Checks that the dense layers fit what comes before them.
+    /// Checks that the input width of each dense layer is the output width of the step before it.
     fn check_widths(&self, hidden: usize) -> Result<()> {
         let layers = if self.combine == Combine::Concat { self.layers.len() } else { 1 };
         let kinds = self.description.pooling.iter();
@@ -117,10 +118,10 @@ impl EmbeddingProcessor {
         }
     }
 
-    /// The vectors of texts from the hidden states of their tokens, as inference and training both need them.
+    /// Computes the vectors of texts from the hidden states of their tokens, for both inference and training.
     ///
     /// # Shapes
-    /// - `states`: `[B, T, W]`, with `texts` saying which tokens of each row are pooled
+    /// - `states`: `[B, T, W]`; `texts` gives the pooled tokens of each row
     /// - output: `[B, W']`
     pub fn sentence_vectors(&self, model: &SentenceEncoder, states: Tensor<3>, texts: &[PooledTokens]) -> Tensor<2> {
         let mut vectors = pooling::pool(model, &self.description.pooling, states, texts);
@@ -137,7 +138,7 @@ impl EmbeddingProcessor {
         if self.normalize { normalized(vectors) } else { vectors }
     }
 
-    /// The chosen layers of every token, combined: `[B, T, W]`.
+    /// Computes the combined hidden states of the chosen layers for every token: `[B, T, W]`.
     fn token_states(&self, bert: &BertModel, input: BertInput) -> Tensor<3> {
         if self.layers == [self.states - 1] {
             return bert.encode(input);
@@ -146,9 +147,9 @@ impl EmbeddingProcessor {
         self.combine.apply(self.layers.iter().map(|&layer| hidden_states[layer].clone()).collect())
     }
 
-    /// The windows of a text that is longer than the model reads, each with the prompt in front.
+    /// Splits a text that is longer than the model's maximum length into windows, each with the prompt in front.
     fn windows(&self, ids: &[u32], prompt: &Prompt, skipped: usize) -> Vec<TextInput> {
-        // The first sequence is `[CLS] prompt text [SEP]`, and so are the others.
+        // Every window has the form of the first sequence: `[CLS] prompt text [SEP]`.
         let opening = if prompt.ids.is_empty() { 1 } else { prompt.ids.len() };
         let (Some((closing, rest)), room) = (ids.split_last(), self.max_length.saturating_sub(opening + 1)) else {
             return Vec::new();
@@ -174,7 +175,7 @@ impl FromCheckpoint for EmbeddingProcessor {
             return Err(Error::MissingTensors { path, tensors });
         }
         let mut description = checkpoint.sentence_transformer()?.unwrap_or_default();
-        // The head's length in training says nothing about the encoder.
+        // The length that the head was trained with says nothing about the encoder.
         if let Some(length) = max_length {
             description.max_length = Some(checkpoint.max_length(Some(length))?);
         }
@@ -193,7 +194,7 @@ impl Processor for EmbeddingProcessor {
         &self.tokenizer
     }
 
-    /// A checkpoint may lack the pooler, which [`Pooling::Pooler`] alone reads.
+    /// The checkpoint may lack the pooler, which only [`Pooling::Pooler`] uses.
     fn load(&self, weights: &Weights, config: BertConfig, device: &Device) -> Result<Loaded<SentenceEncoder>> {
         let mut loaded = load_weights_partial::<SentenceEncoder>(weights, config, 0, device)?;
         if !loaded.initialized.is_empty() {
@@ -225,7 +226,7 @@ impl Processor for EmbeddingProcessor {
 
     fn forward(&self, model: &SentenceEncoder, batch: BertInput, inputs: &[&TextInput]) -> Vec<Vec<Vec<f32>>> {
         let every_token = inputs.iter().any(|input| input.every_token);
-        // The pooler reads the last layer, whichever others are asked for.
+        // The pooler reads the last layer, whichever layers were chosen.
         let states = match self.description.pooling[..] {
             [Pooling::Pooler] if !every_token => model.bert.encode(batch),
             _ => self.token_states(&model.bert, batch),
@@ -280,7 +281,7 @@ impl HeadProcessor for EmbeddingProcessor {
     }
 }
 
-/// The rows of a matrix, scaled to length 1.
+/// Normalizes the rows of a matrix to length 1.
 fn normalized(vectors: Tensor<2>) -> Tensor<2> {
     let length = vectors.clone().powi_scalar(2).sum_dim(1).sqrt().clamp_min(1e-12);
     vectors / length

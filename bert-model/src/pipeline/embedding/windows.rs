@@ -1,6 +1,6 @@
-//! Long texts in windows: each is embedded by itself, and their vectors become one.
+//! Windows over long texts: each is embedded separately, and their vectors are combined into one.
 
-/// How the vectors of a long text's windows become one.
+/// How the vectors of a long text's windows are combined into one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Windows {
@@ -11,7 +11,8 @@ pub enum Windows {
 }
 
 impl Windows {
-    /// One vector from those of all windows, of which there is at least one; of length 1 if `normalize` says so.
+    /// Combines the vectors of all windows, of which there must be at least one, and normalizes the result to length 1
+    /// if `normalize` is set.
     pub(super) fn join(self, vectors: Vec<Vec<f32>>, normalize: bool) -> Vec<f32> {
         let count = vectors.len() as f32;
         let mut vectors = vectors.into_iter();

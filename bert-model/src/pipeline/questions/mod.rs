@@ -1,7 +1,9 @@
-//! The span of a text that answers a question (paper, sections 4.2 and 4.3; google-research/bert, `run_squad.py`).
+//! Question answering: finds the span of a text that answers a question (paper, sections 4.2 and 4.3;
+//! google-research/bert, `run_squad.py`).
 //!
-//! `[CLS] question [SEP] window of the text [SEP]`: windows start `stride` WordPieces apart. Of all windows' spans the
-//! best one wins; a span counts in the window where its first WordPiece has most context.
+//! The input is `[CLS] question [SEP] window of the text [SEP]`, with windows that start `stride` WordPieces apart. The
+//! best span of all windows wins; a span is considered only in the window where its first WordPiece has the most
+//! context.
 
 mod ranking;
 
@@ -17,10 +19,10 @@ use crate::text::{Sequence, Tokenizer};
 
 pub use ranking::{AnswerSpan, RankedSpans, SpanScores};
 
-/// Longest question, in WordPieces.
+/// Maximum length of a question, in WordPieces.
 const MAX_QUESTION: usize = 64;
 
-/// Answers to questions about texts.
+/// Answers questions about texts.
 ///
 /// ```no_run
 /// use bert_model::pipeline::QuestionAnswerer;
@@ -42,16 +44,16 @@ pub struct Answer {
     pub text: String,
     /// Its probability among all candidates, from 0 to 1.
     pub score: f64,
-    /// Where it starts, in code points.
+    /// Start of the answer, in code points.
     pub start: usize,
-    /// Where it ends, in code points, exclusive.
+    /// End of the answer, in code points, exclusive.
     pub end: usize,
-    /// The best candidates, best first, as many as [`Builder::candidates`] says; "no answer" is among them where it is
+    /// The best candidates, best first, as many as set by [`Builder::candidates`]; they include "no answer" if that is
     /// allowed.
     pub candidates: Vec<Candidate>,
 }
 
-/// One of several answers that a question may have.
+/// A possible answer to a question.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Candidate {
@@ -59,46 +61,47 @@ pub struct Candidate {
     pub text: String,
     /// Its probability among all candidates, from 0 to 1.
     pub score: f64,
-    /// Where it starts, in code points.
+    /// Start of the answer, in code points.
     pub start: usize,
-    /// Where it ends, in code points, exclusive.
+    /// End of the answer, in code points, exclusive.
     pub end: usize,
 }
 
-/// Options of question answering. The default of `None` is the value of the model directory.
+/// Options of question answering. Fields that are `None` take the value of the model directory.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct QuestionOptions {
-    /// WordPieces between the starts of two windows.
+    /// WordPieces between the starts of consecutive windows.
     pub stride: Option<usize>,
-    /// By how much "no answer" must outscore the best span.
+    /// The margin by which "no answer" must outscore the best span.
     pub no_answer_threshold: Option<f64>,
-    /// How many of the best candidates are listed.
+    /// The number of best candidates to list.
     pub candidates: usize,
 }
 
 impl Builder<QuestionProcessor> {
-    /// WordPieces between the starts of two windows of a long text; default: as in training, else 128.
+    /// Sets the number of WordPieces between the starts of consecutive windows of a long text. Default: that of
+    /// training if recorded, otherwise 128.
     pub fn stride(mut self, pieces: usize) -> Self {
         self.options.stride = Some(pieces);
         self
     }
 
-    /// The answer is "no answer" if that scores higher than the best span by more than `threshold`, in logits; default:
-    /// as tuned in training, else every question has an answer.
+    /// Sets the threshold for "no answer", which is the answer if it scores higher than the best span by more than
+    /// `threshold`, in logits. Default: the value tuned in training; without one, every question gets an answer.
     pub fn no_answer_threshold(mut self, threshold: f64) -> Self {
         self.options.no_answer_threshold = Some(threshold);
         self
     }
 
-    /// How many of the best candidates are listed beside each answer, at most 20; default: none.
+    /// Sets how many of the best candidates are listed with each answer, at most 20. Default: none.
     pub fn candidates(mut self, count: usize) -> Self {
         self.options.candidates = count;
         self
     }
 }
 
-/// The text side of a [`QuestionAnswerer`].
+/// The [`Processor`] of a [`QuestionAnswerer`].
 #[derive(Debug, Clone)]
 pub struct QuestionProcessor {
     tokenizer: Tokenizer,
@@ -112,17 +115,17 @@ pub struct QuestionProcessor {
 #[derive(Debug, Clone)]
 pub struct QuestionWindow {
     sequence: Sequence,
-    /// The number of the window's first WordPiece in the text.
+    /// The index in the text of the window's first WordPiece.
     first_piece: usize,
     /// The position of that WordPiece in the sequence.
     text_start: usize,
-    /// For each WordPiece of the window: its place in the text, and whether it has most context here.
+    /// For each WordPiece of the window: its offsets in the text, and whether this window gives it the most context.
     pieces: Vec<(Offsets, bool)>,
 }
 
 impl QuestionAnswerer {
-    /// The answer to each question, given as pairs of question and text. Texts of any length are read in
-    /// windows; questions are truncated at 64 WordPieces.
+    /// Answers each question, given as pairs of question and text. Texts of any length are read in windows; questions
+    /// are truncated to 64 WordPieces.
     ///
     /// # Errors
     /// If a text cannot be tokenized.
@@ -137,12 +140,12 @@ impl QuestionWindow {
         &self.sequence
     }
 
-    /// The numbers, in the text, of the WordPieces of this window.
+    /// The indices in the text of this window's WordPieces.
     pub fn pieces(&self) -> Range<usize> {
         self.first_piece..self.first_piece + self.pieces.len()
     }
 
-    /// The places in the text of the WordPieces of this window, in code points.
+    /// The offsets in the text of this window's WordPieces, in code points.
     pub fn places(&self) -> impl Iterator<Item = Offsets> {
         self.pieces.iter().map(|(place, _)| *place)
     }
@@ -155,38 +158,38 @@ impl QuestionWindow {
 }
 
 impl QuestionProcessor {
-    /// For windows of at most `max_length` tokens that start `stride` WordPieces apart.
+    /// Builds a processor for windows of at most `max_length` tokens that start `stride` WordPieces apart.
     pub fn new(tokenizer: Tokenizer, max_length: usize, stride: usize) -> Self {
         Self { tokenizer, max_length, stride, no_answer_threshold: None, candidates: 0 }
     }
 
-    /// The same with a threshold of "no answer", or with none where every question has an answer.
+    /// Sets the threshold for "no answer"; with `None`, every question gets an answer.
     pub fn with_no_answer_threshold(self, threshold: Option<f64>) -> Self {
         Self { no_answer_threshold: threshold, ..self }
     }
 
-    /// The same listing `candidates` beside each answer.
+    /// Sets how many candidates are listed with each answer.
     pub fn with_candidates(self, candidates: usize) -> Self {
         Self { candidates, ..self }
     }
 
-    /// By how much "no answer" must outscore the best span; `None` where every question has an answer.
+    /// The margin by which "no answer" must outscore the best span; `None` if every question gets an answer.
     pub fn no_answer_threshold(&self) -> Option<f64> {
         self.no_answer_threshold
     }
 
-    /// How many candidates are listed beside each answer.
+    /// The number of candidates listed with each answer.
     pub fn candidates(&self) -> usize {
         self.candidates
     }
 }
 
-/// How much context a WordPiece has in the window `start..end` (Google's `_check_is_max_context`).
+/// The amount of context of a WordPiece in the window `start..end` (Google's `_check_is_max_context`).
 fn context(piece: usize, start: usize, end: usize) -> f64 {
     (piece - start).min(end - 1 - piece) as f64 + 0.01 * (end - start) as f64
 }
 
-/// The window in which a WordPiece has most context; the first of equals, as in Google's code.
+/// The window in which a WordPiece has the most context; the first one among equals, as in Google's code.
 fn best_window(piece: usize, windows: &[(usize, usize)]) -> Option<usize> {
     let first = windows.partition_point(|(_, end)| *end <= piece);
     let last = windows.partition_point(|(start, _)| *start <= piece);
@@ -230,7 +233,7 @@ impl Processor for QuestionProcessor {
         question.truncate(MAX_QUESTION.min(self.max_length.saturating_sub(4) / 2));
         let (ids, places) = self.tokenizer.pieces_with_offsets(text)?;
         let room = self.max_length.saturating_sub(question.len() + 3).max(1);
-        // Windows start a stride apart, without a gap, until one reaches the end of the text.
+        // Windows start a stride apart and leave no gap, until one reaches the end of the text.
         let stride = self.stride.clamp(1, room);
         let count = 1 + ids.len().saturating_sub(room).div_ceil(stride);
         let starts = (0..count).map(|window| window * stride);
@@ -288,7 +291,7 @@ mod tests {
     use super::*;
     use crate::text::tokenizer::Normalization;
 
-    /// Whatever the stride, every WordPiece of the text is in a window, in exactly one of them with most context.
+    /// Whatever the stride, every WordPiece of the text is in some window, and has the most context in exactly one.
     #[test]
     fn windows_leave_no_gap() {
         let pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"].map(str::to_string);

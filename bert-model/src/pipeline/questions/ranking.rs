@@ -1,13 +1,13 @@
-//! From the scores of all windows to a ranking of spans (google-research/bert, `run_squad.py`, `write_predictions`).
+//! Ranks spans by the scores of all windows (google-research/bert, `run_squad.py`, `write_predictions`).
 
 use std::ops::Range;
 
 use super::{Candidate, QuestionProcessor, QuestionWindow};
 use crate::text::CodePoints;
 
-/// Starts and ends of a window that are paired, and spans that are kept.
+/// Number of starts and ends per window that are paired, and number of spans that are kept.
 const N_BEST: usize = 20;
-/// Longest answer, in WordPieces.
+/// Maximum length of an answer, in WordPieces.
 const MAX_ANSWER: usize = 30;
 
 /// Start and end scores of every position of a window.
@@ -17,30 +17,30 @@ pub type SpanScores = (Vec<f32>, Vec<f32>);
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct AnswerSpan {
-    /// Where it starts, in code points.
+    /// Start of the span, in code points.
     pub start: usize,
-    /// Where it ends, in code points, exclusive.
+    /// End of the span, in code points, exclusive.
     pub end: usize,
-    /// The sum of its start and end score.
+    /// The sum of its start and end scores.
     pub score: f32,
     /// Its probability among all candidates.
     pub probability: f64,
 }
 
-/// All candidates of a question.
+/// All candidate answers to a question.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RankedSpans {
-    /// Best first, at most 20; none if the text has no WordPiece.
+    /// The best spans, best first, at most 20; empty if the text has no WordPieces.
     pub spans: Vec<AnswerSpan>,
-    /// How much higher "no answer" scores than the best span; infinite where there is no span.
+    /// The score of "no answer" minus that of the best span; infinite if there is no span.
     pub no_answer_score: f64,
-    /// The probability of "no answer"; 0 where every question has one.
+    /// The probability of "no answer"; 0 if every question gets an answer.
     pub no_answer_probability: f64,
 }
 
 impl AnswerSpan {
-    /// The span of this text as a candidate.
+    /// Converts the span of `text` to a candidate.
     pub(super) fn of(&self, text: &str) -> Candidate {
         let &Self { start, end, probability, .. } = self;
         Candidate { text: CodePoints::new(text).slice(text, start, end).to_string(), score: probability, start, end }
@@ -48,32 +48,32 @@ impl AnswerSpan {
 }
 
 impl RankedSpans {
-    /// "No answer" as one of the candidates.
+    /// Converts "no answer" to a candidate.
     pub(super) fn no_answer(&self) -> Candidate {
         Candidate { text: String::new(), score: self.no_answer_probability, start: 0, end: 0 }
     }
 
-    /// The best span; `None` if the text has no WordPiece.
+    /// The best span; `None` if the text has no WordPieces.
     pub fn best_span(&self) -> Option<AnswerSpan> {
         self.spans.first().copied()
     }
 }
 
 impl QuestionProcessor {
-    /// The span that is the answer; `None` if that is "no answer". Every answer and every metric comes from here.
+    /// Decides on the answer: a span, or `None` for "no answer". All answers and metrics are based on this function.
     pub fn decide(&self, ranked: &RankedSpans) -> Option<AnswerSpan> {
         let is_none = self.no_answer_threshold.is_some_and(|threshold| ranked.no_answer_score > threshold);
         ranked.best_span().filter(|_| !is_none)
     }
 
-    /// All candidates of a question from the scores of its windows.
+    /// Ranks all candidates of a question by the scores of its windows.
     pub fn rank(&self, windows: &[QuestionWindow], scores: &[SpanScores]) -> RankedSpans {
         let mut spans: Vec<AnswerSpan> =
             windows.iter().zip(scores).flat_map(|(window, scores)| spans_of(window, scores)).collect();
         spans.sort_by(|a, b| b.score.total_cmp(&a.score));
         let no_answer = scores.iter().map(|(start, end)| start[0] + end[0]).fold(f32::INFINITY, f32::min);
         let best = spans.first().map(|span| span.score);
-        // Softmax over the candidates and, where it is allowed, "no answer".
+        // Softmax over the candidates, including "no answer" if that is allowed.
         let against = self.no_answer_threshold.map(|_| no_answer);
         let top = best.into_iter().chain(against).fold(f32::NEG_INFINITY, f32::max);
         let weight = |score: f32| f64::from(score - top).exp();
@@ -99,7 +99,7 @@ impl QuestionProcessor {
     }
 }
 
-/// The spans of a window that count there, without probabilities.
+/// The spans of a window that are considered there, without probabilities.
 fn spans_of(window: &QuestionWindow, (start_scores, end_scores): &SpanScores) -> Vec<AnswerSpan> {
     let positions = window.text_start..window.text_start + window.pieces.len();
     let ends = best_positions(end_scores, positions.clone());

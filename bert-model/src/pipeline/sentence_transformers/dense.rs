@@ -1,4 +1,4 @@
-//! A dense layer behind pooling, as its folder has it.
+//! The dense layers after pooling, as stored in their folders.
 
 use std::path::Path;
 
@@ -12,10 +12,10 @@ use crate::model::{Dense, OutputActivation};
 use crate::pretrained::load::transposed;
 use crate::pretrained::weights::Weights;
 
-/// What sentence-transformers calls a pooled vector.
+/// The name of a pooled vector in sentence-transformers.
 pub(super) const POOLED: &str = "sentence_embedding";
 
-/// A dense layer, not yet on a device. Matrices are in PyTorch's layout, `[output, input]`.
+/// A dense layer that is not on a device yet. Matrices are in PyTorch's layout, `[output, input]`.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct DenseWeights {
@@ -23,7 +23,7 @@ pub struct DenseWeights {
     pub inputs: usize,
     /// Width of its output.
     pub outputs: usize,
-    /// How the output is changed.
+    /// The activation applied to the output.
     pub activation: OutputActivation,
     /// `outputs` rows of `inputs` numbers.
     pub weight: Vec<f32>,
@@ -31,7 +31,7 @@ pub struct DenseWeights {
     pub bias: Option<Vec<f32>>,
     /// Whether the input is added to the output.
     pub is_residual: bool,
-    /// What the input passes before that, where the widths differ: `outputs` rows of `inputs` numbers.
+    /// The projection of the input before that sum, needed if the widths differ: `outputs` rows of `inputs` numbers.
     pub residual: Option<Vec<f32>>,
 }
 
@@ -41,7 +41,7 @@ struct Config {
     out_features: usize,
     #[serde(default = "yes")]
     bias: bool,
-    /// Absent: tanh.
+    /// If absent, tanh.
     #[serde(default = "tanh")]
     activation_function: Option<String>,
     #[serde(default)]
@@ -57,7 +57,7 @@ fn tanh() -> Option<String> {
 }
 
 impl DenseWeights {
-    /// Reads the folder of a module: `config.json`, and `model.safetensors` or `pytorch_model.bin`.
+    /// Reads the folder of a dense layer: `config.json`, and `model.safetensors` or `pytorch_model.bin`.
     pub(super) fn read(folder: &Path) -> Result<Self> {
         let path = folder.join("config.json");
         let config: Config = read_json(&path)?;
@@ -99,7 +99,7 @@ impl DenseWeights {
         })
     }
 
-    /// The layer on a device.
+    /// Builds the layer on a device.
     pub fn to_module(&self, device: &Device) -> Dense {
         let matrix = |values: &[f32]| {
             let values = transposed(values, self.outputs, self.inputs);
@@ -115,7 +115,7 @@ impl DenseWeights {
         }
     }
 
-    /// The layer as it has become.
+    /// Reads the current parameters of a layer back from its device.
     pub fn of_module(module: &Dense) -> Self {
         let [inputs, outputs] = module.weight.val().dims();
         let matrix =

@@ -1,15 +1,15 @@
-//! What a directory of [sentence-transformers](https://sbert.net) says about its embeddings, read and written.
+//! Reads and writes the settings of a [sentence-transformers](https://sbert.net) directory.
 //!
-//! | file | says |
+//! | file | contents |
 //! |---|---|
-//! | `modules.json` | which modules a text passes, and in which folders they are |
+//! | `modules.json` | the modules that a text passes through, and their folders |
 //! | `sentence_bert_config.json` | how texts are tokenized: `max_seq_length`, `do_lower_case` |
-//! | `1_Pooling/config.json` | how the vectors of a text's tokens become one ([`Pooling`]) |
-//! | `2_Dense/config.json` and weights | a dense layer behind pooling ([`DenseWeights`]) |
+//! | `1_Pooling/config.json` | how the vectors of a text's tokens are pooled ([`Pooling`]) |
+//! | `2_Dense/config.json` and weights | a dense layer after pooling ([`DenseWeights`]) |
 //! | `config_sentence_transformers.json` | [`Prompts`], and how two vectors are compared ([`Similarity`]) |
 //!
-//! `read` knows the forms of these files in all versions of the library, `write` writes the form that all of
-//! them read.
+//! The module `read` supports the formats of all versions of the library; `write` writes the format that all of them
+//! can read.
 
 mod dense;
 mod prompts;
@@ -31,28 +31,28 @@ const MODULES: &str = "modules.json";
 const TRANSFORMER: &str = "sentence_bert_config.json";
 const SETTINGS: &str = "config_sentence_transformers.json";
 
-/// How a directory of sentence-transformers embeds texts.
+/// How a sentence-transformers directory embeds texts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SentenceTransformer {
-    /// Longest sequence in tokens, special tokens included; `None` for as many as the model has positions.
+    /// Maximum sequence length in tokens, special tokens included; `None` for the model's number of positions.
     pub max_length: Option<usize>,
-    /// Whether texts are lowercased before the tokenizer sees them.
+    /// Whether texts are lowercased before tokenization.
     pub lowercase: bool,
-    /// How the vectors of a text's tokens become one; several are joined in this order.
+    /// How the vectors of a text's tokens are pooled; the results of several modes are concatenated in this order.
     pub pooling: Vec<Pooling>,
-    /// Whether the tokens of a prompt are pooled with those of the text.
+    /// Whether the tokens of a prompt are included in pooling.
     pub include_prompt: bool,
-    /// What the pooled vector passes.
+    /// The steps applied to the pooled vector, in order.
     pub steps: Vec<Step>,
-    /// Numbers of a vector that are kept, from the first on; `None` for all.
+    /// Number of leading components of a vector to keep; `None` for all.
     pub truncate_dim: Option<usize>,
-    /// Texts to be put in front.
+    /// The prompts put in front of texts.
     pub prompts: Prompts,
     /// How two vectors are compared.
     pub similarity: Similarity,
 }
 
-/// A module behind pooling.
+/// A module after pooling.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Step {
@@ -62,8 +62,8 @@ pub enum Step {
     Normalize,
 }
 
-/// A mean over all tokens of the last layer, and nothing behind it: what sentence-transformers makes of any other
-/// model directory.
+/// The mean over all tokens of the last layer without further steps, as sentence-transformers treats any other model
+/// directory.
 impl Default for SentenceTransformer {
     fn default() -> Self {
         Self {
@@ -80,21 +80,22 @@ impl Default for SentenceTransformer {
 }
 
 impl SentenceTransformer {
-    /// Reads what `directory` says; `None` if it is not one of sentence-transformers, or one of a cross-encoder.
+    /// Reads the settings of `directory`; `None` if it is not a sentence-transformers directory, or contains a
+    /// cross-encoder.
     ///
     /// # Errors
-    /// If a file is malformed, or a module is none of `Transformer`, `Pooling`, `Dense` and `Normalize`, or stands at
-    /// another place than these do.
+    /// If a file is malformed, a module is not one of `Transformer`, `Pooling`, `Dense` and `Normalize`, or the modules
+    /// are in an unsupported order.
     pub fn read(directory: impl AsRef<Path>) -> Result<Option<Self>> {
         read::read(directory.as_ref())
     }
 
-    /// Whether vectors have length 1.
+    /// Whether the vectors have length 1.
     pub fn is_normalized(&self) -> bool {
         self.steps.last() == Some(&Step::Normalize)
     }
 
-    /// The dense layers, in their order.
+    /// The dense layers, in order.
     pub fn dense(&self) -> impl Iterator<Item = &DenseWeights> {
         self.steps.iter().filter_map(|step| match step {
             Step::Dense(dense) => Some(dense),
@@ -103,8 +104,8 @@ impl SentenceTransformer {
     }
 }
 
-/// Where the encoder of a model directory is: in the directory itself, or in the folder that `modules.json` names
-/// (`0_Transformer` in old directories).
+/// The directory of a model's encoder: `directory` itself, or the folder that `modules.json` names (`0_Transformer` in
+/// old directories).
 ///
 /// # Errors
 /// If `modules.json` is malformed.
@@ -112,12 +113,12 @@ pub fn encoder_directory(directory: impl AsRef<Path>) -> Result<PathBuf> {
     read::encoder_directory(directory.as_ref())
 }
 
-/// The longest sequence in tokens that `tokenizer_config.json` allows; `None` if it does not say.
+/// The maximum sequence length in tokens according to `tokenizer_config.json`; `None` if it sets none.
 pub(super) fn tokenizer_length(directory: &Path) -> Result<Option<usize>> {
     read::tokenizer_length(directory)
 }
 
-/// What `config_sentence_transformers.json` names as the activation of a cross-encoder.
+/// The activation that `config_sentence_transformers.json` names for a cross-encoder.
 pub(super) fn cross_encoder_activation(directory: &Path) -> Result<Option<String>> {
     read::cross_encoder_activation(directory)
 }

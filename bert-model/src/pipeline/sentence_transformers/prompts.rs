@@ -1,24 +1,24 @@
-//! Texts that a model wants in front of what it embeds, such as "query: " (Su et al. 2023, "INSTRUCTOR"; Wang et al.
-//! 2022, "E5").
+//! Prompts: texts such as "query: " that a model expects in front of its inputs (Su et al. 2023, "INSTRUCTOR"; Wang et
+//! al. 2022, "E5").
 
 use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
 
-/// The prompts of a model by their names.
+/// The prompts of a model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Prompts {
-    /// The texts.
+    /// The text of each prompt, by name.
     pub texts: BTreeMap<String, String>,
-    /// The name of the one that is used where none is asked for.
+    /// The name of the default prompt.
     pub default: Option<String>,
 }
 
 impl Prompts {
-    /// The prompt with this name.
+    /// Returns the prompt with this name.
     ///
     /// # Errors
-    /// If there is none; the message lists those that there are.
+    /// If there is none; the message lists the available names.
     pub fn named(&self, name: &str) -> Result<&str> {
         let missing = || {
             let names: Vec<&str> = self.texts.keys().map(String::as_str).collect();
@@ -29,17 +29,17 @@ impl Prompts {
         self.texts.get(name).map(String::as_str).ok_or_else(missing)
     }
 
-    /// The one that is used where none is asked for; the empty text if there is none.
+    /// The default prompt; empty if there is none.
     pub fn usual(&self) -> &str {
         self.default.as_ref().and_then(|name| self.texts.get(name)).map_or("", String::as_str)
     }
 
-    /// The one for questions that are asked of a corpus; the empty text if there is none.
+    /// The prompt for queries to a corpus; empty if there is none.
     pub fn query(&self) -> &str {
         self.first(&["query"])
     }
 
-    /// The one for the texts of a corpus; the empty text if there is none.
+    /// The prompt for the texts of a corpus; empty if there is none.
     pub fn document(&self) -> &str {
         self.first(&["document", "passage", "corpus"])
     }

@@ -1,4 +1,4 @@
-//! Reads the files of a sentence-transformers directory, of any version of the library.
+//! Reads the files of a sentence-transformers directory written by any version of the library.
 
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,7 @@ pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     })
 }
 
-/// A JSON file that may be absent.
+/// Reads a JSON file; the default if it does not exist.
 fn read_optional<T: DeserializeOwned + Default>(path: &Path) -> Result<T> {
     if path.exists() { read_json(path) } else { Ok(T::default()) }
 }
@@ -35,7 +35,7 @@ struct Module {
 }
 
 impl Module {
-    /// The name of the class, if it is one of sentence-transformers itself; its module has moved between versions.
+    /// The name of the class if it belongs to sentence-transformers itself; its module path differs between versions.
     fn class(&self) -> &str {
         let path = self.r#type.strip_prefix("sentence_transformers.");
         path.and_then(|path| path.rsplit('.').next()).unwrap_or_default()
@@ -56,7 +56,7 @@ impl Module {
     }
 }
 
-/// `sentence_bert_config.json`.
+/// The contents of `sentence_bert_config.json`.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Transformer {
@@ -67,13 +67,13 @@ struct Transformer {
     module_output_name: Option<String>,
 }
 
-/// `1_Pooling/config.json`.
+/// The contents of `1_Pooling/config.json`.
 #[derive(Deserialize)]
 struct PoolingConfig {
     pooling_mode: Option<Value>,
     #[serde(default = "yes")]
     include_prompt: bool,
-    /// `pooling_mode_cls_token` and the like, one truth value for each.
+    /// Boolean keys such as `pooling_mode_cls_token`.
     #[serde(flatten)]
     other: Map<String, Value>,
 }
@@ -82,7 +82,7 @@ fn yes() -> bool {
     true
 }
 
-/// `config_sentence_transformers.json`.
+/// The contents of `config_sentence_transformers.json`.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Settings {
@@ -149,7 +149,7 @@ pub(super) fn read(directory: &Path) -> Result<Option<SentenceTransformer>> {
     Ok(Some(found))
 }
 
-/// Checks that a module works on the pooled vector, and not on those of tokens. Older versions have no such file.
+/// Checks that a module reads the pooled vector rather than those of tokens. Older versions do not write this file.
 pub(super) fn check_input(path: &Path) -> Result<()> {
     let config: Map<String, Value> = read_optional(path)?;
     for key in ["module_input_name", "module_output_name"] {
@@ -160,14 +160,14 @@ pub(super) fn check_input(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The longest sequence that the tokenizer of a model directory is configured for; 1e30 stands for none there.
+/// The maximum sequence length in the tokenizer's configuration, where 1e30 means none.
 pub(super) fn tokenizer_length(folder: &Path) -> Result<Option<usize>> {
     let config: Map<String, Value> = read_optional(&folder.join("tokenizer_config.json"))?;
     let length = config.get("model_max_length").and_then(Value::as_f64).filter(|length| (1.0..1e9).contains(length));
     Ok(length.map(|length| length as usize))
 }
 
-/// The longest sequence, and whether texts are lowercased.
+/// The maximum sequence length, and whether texts are lowercased.
 fn transformer(folder: &Path) -> Result<(Option<usize>, bool)> {
     let path = folder.join(TRANSFORMER);
     let config: Transformer = read_optional(&path)?;
@@ -186,12 +186,12 @@ fn transformer(folder: &Path) -> Result<(Option<usize>, bool)> {
     if config.max_seq_length == Some(0) {
         return wrong("max_seq_length", "0".into(), "at least 1");
     }
-    // Newer versions leave the length to the tokenizer.
+    // Newer versions store the length in the tokenizer's configuration only.
     let length = config.max_seq_length.map_or_else(|| tokenizer_length(folder), |length| Ok(Some(length)))?;
     Ok((length, config.do_lower_case))
 }
 
-/// How tokens become one vector, and whether those of a prompt are among them.
+/// The pooling modes, and whether the tokens of a prompt are included.
 fn pooling(path: &Path) -> Result<(Vec<Pooling>, bool)> {
     let config: PoolingConfig = read_json(path)?;
     let wrong = |key: &str, found: String| {
@@ -225,7 +225,7 @@ fn pooling(path: &Path) -> Result<(Vec<Pooling>, bool)> {
     Ok((modes, config.include_prompt))
 }
 
-/// Prompts and similarity.
+/// Converts settings to prompts and similarity.
 fn describe(settings: Settings, path: &Path) -> Result<(Prompts, Similarity)> {
     let wrong =
         |key: &str, found: String, expected: String| Error::config(path.display().to_string(), key, found, expected);

@@ -1,17 +1,17 @@
-//! How two vectors are compared.
+//! Similarity functions, which compare two vectors.
 
-/// The functions of sentence-transformers; more is more alike.
+/// The similarity functions of sentence-transformers; higher values mean more similar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Similarity {
-    /// The cosine of the angle between the two.
+    /// The cosine of the angle between the vectors.
     #[default]
     Cosine,
-    /// Their dot product.
+    /// The dot product.
     Dot,
-    /// Their distance, negated.
+    /// The negated Euclidean distance.
     Euclidean,
-    /// The sum of the absolute differences, negated.
+    /// The negated Manhattan distance, the sum of the absolute differences.
     Manhattan,
 }
 
@@ -19,20 +19,20 @@ impl Similarity {
     const NAMES: [(&'static str, Self); 4] =
         [("cosine", Self::Cosine), ("dot", Self::Dot), ("euclidean", Self::Euclidean), ("manhattan", Self::Manhattan)];
 
-    /// The function with the name that `config_sentence_transformers.json` has for it.
+    /// Returns the function with this name in `config_sentence_transformers.json`.
     pub fn named(name: &str) -> Option<Self> {
-        // `dot_score` is how older versions wrote it.
+        // Older versions write `dot_score`.
         let name = name.trim_end_matches("_score").trim_end_matches("_sim");
         Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, similarity)| *similarity)
     }
 
-    /// Its name.
+    /// The name in `config_sentence_transformers.json`.
     pub fn name(self) -> &'static str {
         Self::NAMES.iter().find(|(_, similarity)| *similarity == self).map_or("", |(name, _)| name)
     }
 
-    /// What is done to each vector once, so that [`Similarity::of_prepared`] need not do it for every pair: for the
-    /// cosine, it is scaled to length 1.
+    /// Prepares a vector once, so that [`Similarity::of_prepared`] need not repeat the work for every pair: for the
+    /// cosine, normalizes it to length 1.
     pub fn prepare(self, vector: &mut [f32]) {
         if self == Self::Cosine {
             let length = dot(vector, vector).sqrt().max(1e-12);
@@ -40,7 +40,7 @@ impl Similarity {
         }
     }
 
-    /// The similarity of two vectors of the same width that have been [prepared](Similarity::prepare).
+    /// The similarity of two vectors of the same width that were both [prepared](Similarity::prepare).
     pub fn of_prepared(self, a: &[f32], b: &[f32]) -> f32 {
         match self {
             Self::Cosine | Self::Dot => dot(a, b),
@@ -71,8 +71,8 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     sum(a, b, |a, b| a * b)
 }
 
-/// The sum over all places, in sixteen strands that the compiler turns into vector instructions; the order is always the
-/// same, so that equal vectors have equal scores wherever they stand.
+/// Sums `term` over all components in sixteen lanes, which the compiler turns into vector instructions. The order is
+/// always the same, so equal vectors have equal scores wherever they are stored.
 #[inline(always)]
 fn sum(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
     const STRANDS: usize = 16;

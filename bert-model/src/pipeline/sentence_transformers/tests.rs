@@ -1,4 +1,4 @@
-//! Directories of sentence-transformers: the vectors that the library itself computes, and what is wrong with a directory.
+//! Tests with sentence-transformers directories: vectors equal those of the library, and errors name what is wrong.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ fn strings(value: &Value) -> Vec<String> {
     serde_json::from_value(value.clone()).unwrap()
 }
 
-/// A directory with the files of a golden model, and some in JSON.
+/// A directory with the files of a golden model and the given JSON files.
 fn lay_out(model: &str, files: &Value) -> TempDir {
     let directory = TempDir::new().unwrap();
     for file in fs::read_dir(golden(model)).unwrap() {
@@ -36,7 +36,7 @@ fn lay_out(model: &str, files: &Value) -> TempDir {
     directory
 }
 
-/// Writes a file of JSON; what is there already keeps its other keys.
+/// Writes a JSON file, keeping other keys that the file already has.
 fn write(directory: &Path, path: &str, content: &Value) {
     let path = directory.join(path);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -50,7 +50,7 @@ fn write(directory: &Path, path: &str, content: &Value) {
     fs::write(path, content.to_string()).unwrap();
 }
 
-/// The directory of a case.
+/// The directory of a test case.
 fn case(case: &Value) -> TempDir {
     let directory = lay_out("encoder", &case["files"]);
     if let Some(name) = case["dense"].as_str() {
@@ -87,7 +87,7 @@ fn vectors_are_those_of_sentence_transformers() {
         let vectors: Vec<Vec<f32>> = serde_json::from_value(expected["vectors"].clone()).unwrap();
         let embedder = builder.open(directory.path()).unwrap();
         assert_close(name, &embedder.embed(&texts).unwrap(), &vectors);
-        // What is written again says the same.
+        // Reading what was written gives the same settings.
         let copy = TempDir::new().unwrap();
         let tokenizer = Tokenizer::load(directory.path()).unwrap();
         save(copy.path(), embedder.description(), embedder.model(), embedder.config(), &tokenizer).unwrap();
@@ -125,7 +125,7 @@ fn a_builder_overrides_the_directory() {
     assert!(error.contains("the Dense module's 16 inputs does not fit vectors of 32 numbers"), "{error}");
 }
 
-/// A text of two windows is the mean of the two as texts of their own, of length 1 where the directory says so.
+/// The vector of a text of two windows is the mean of theirs as separate texts, normalized if the directory says so.
 #[test]
 fn long_texts_are_embedded_in_windows() {
     let directory = lay_out("encoder", &json!({}));
@@ -139,7 +139,7 @@ fn long_texts_are_embedded_in_windows() {
     let max: Vec<f32> = vectors[1].iter().zip(&vectors[2]).map(|(a, b)| a.max(*b)).collect();
     assert_close("max", &vectors[..1], &[max]);
     assert_eq!(open(Windows::Max).truncated_count(), 0);
-    // With a prompt in front of each.
+    // The same, with a prompt in front of each window.
     let open = |windows: Option<Windows>| {
         let builder = builder().max_length(6).prompt_text("the ");
         windows.into_iter().fold(builder, |builder, windows| builder.windows(windows)).open(directory.path()).unwrap()
@@ -162,7 +162,7 @@ fn scores_of_cross_encoders_are_those_of_sentence_transformers() {
     }
 }
 
-/// Old directories have the encoder in a folder, and weights of dense layers in `pytorch_model.bin`.
+/// Old directories have the encoder in a folder, and the weights of dense layers in `pytorch_model.bin`.
 #[test]
 fn an_encoder_in_a_folder_is_found() {
     let golden = goldens();

@@ -1,4 +1,4 @@
-//! Writes a sentence-transformers directory in the form that every version of the library reads.
+//! Writes a sentence-transformers directory in the format that every version of the library can read.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,10 +16,10 @@ use crate::pretrained::save::HostTensor;
 use crate::pretrained::{self, save_weights};
 use crate::text::Tokenizer;
 
-/// Writes a model, its tokenizer, and what `description` says; the weights of dense layers are those of `model`.
+/// Writes a model, its tokenizer, and the settings in `description`; the weights of dense layers come from `model`.
 ///
 /// # Errors
-/// If a file cannot be written, a weight is not finite, or the pooling is one that sentence-transformers lacks.
+/// If a file cannot be written, a weight is not finite, or sentence-transformers does not support the pooling.
 pub fn save(
     directory: impl AsRef<Path>,
     description: &SentenceTransformer,
@@ -50,7 +50,7 @@ pub fn save(
         modules.push(module(place, &name, class));
     }
     write_json(&directory.join(SETTINGS), &settings(description))?;
-    // Last, since this file is what makes the directory one of sentence-transformers.
+    // This file comes last, since it is what marks a directory as one of sentence-transformers.
     write_json(&directory.join(MODULES), &modules.into())
 }
 
@@ -70,8 +70,8 @@ fn write_json(path: &Path, value: &Value) -> Result<()> {
     replace_file(path, (text + "\n").as_bytes())
 }
 
-/// One truth value for each kind, which joins several in the order of the table; another order has a list of names, which
-/// only newer versions read.
+/// The pooling configuration, with one Boolean key per mode, which implies the order of the table when several are
+/// concatenated. Any other order is written as a list of names, which only newer versions can read.
 fn pooling_config(description: &SentenceTransformer, width: usize) -> Result<Value> {
     let place = |pooling: &Pooling| {
         let known = Pooling::SENTENCE_TRANSFORMERS.iter().position(|(.., known)| known == pooling);

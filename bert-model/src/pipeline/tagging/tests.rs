@@ -1,4 +1,4 @@
-//! Words to windows and back.
+//! Tests of splitting words into windows and joining the results.
 
 use super::*;
 use crate::text::tokenizer::Normalization;

@@ -12,8 +12,8 @@
 //! | BMEWO | `W` | `B M E` | unchanged |
 //! | plain | the type itself | the type on each word | cannot be told apart |
 //!
-//! The letter stands before the type or after it, with `-` or `_` between them (`B-PER`, `PER_B`), or alone. `O` is
-//! outside of any entity in all schemes, as are BMEWO+'s `BB_O_PER`, `MM_O`, `EE_O_PER` and `WW_O_PER`.
+//! The letter comes before or after the type, separated by `-` or `_` (`B-PER`, `PER_B`), or is the whole tag. In all
+//! schemes `O` is outside of any entity, as are BMEWO+'s `BB_O_PER`, `MM_O`, `EE_O_PER` and `WW_O_PER`.
 //!
 //! A [`TagReader`] recognizes the scheme of a set of labels and reads entities from tags, as seqeval does.
 
@@ -46,12 +46,12 @@ pub enum TagScheme {
     Bmes,
     /// Begin/middle/end/whole/outside; BMEWO+ has more tags for words outside of entities.
     Bmewo,
-    /// The tag of a word is a type, as for parts of speech.
+    /// The whole tag is the type, as for parts of speech.
     Plain,
 }
 
-/// The schemes that differ in their letters, and those letters. A set of labels is of the first scheme that has all of
-/// its letters.
+/// The schemes that differ in their letters, with those letters. The scheme of a set of labels is the first one that
+/// has all of its letters.
 const LETTERS: [(TagScheme, &str); 6] = [
     (TagScheme::Iob2, "BI"),
     (TagScheme::Ioe2, "IE"),
@@ -75,7 +75,7 @@ pub struct EntitySpan {
 }
 
 impl EntitySpan {
-    /// The entity of the words `start..end`.
+    /// An entity of type `kind` that consists of the words `start..end`.
     pub fn new(kind: impl Into<String>, start: usize, end: usize) -> Self {
         Self { kind: kind.into(), start, end }
     }

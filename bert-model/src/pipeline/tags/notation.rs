@@ -1,22 +1,22 @@
-//! How a tag is written: a letter and a type.
+//! The notation of tags: how a letter and a type are written.
 
-/// What the letter of a tag says of its word.
+/// What the letter of a tag says about its word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
-    /// It is in no entity.
+    /// The word is in no entity.
     Outside,
-    /// It starts an entity: `B`.
+    /// The word starts an entity: `B`.
     Begin,
-    /// It continues an entity: `I` or `M`.
+    /// The word continues an entity: `I` or `M`.
     Inside,
-    /// It ends an entity: `E` or `L`.
+    /// The word ends an entity: `E` or `L`.
     End,
-    /// It is an entity by itself: `S`, `U` or `W`.
+    /// The word is an entity by itself: `S`, `U` or `W`.
     Single,
 }
 
 impl Role {
-    /// The role that a letter stands for in the schemes that have it.
+    /// The role of a letter, which is the same in all schemes that use it.
     pub fn of(letter: char) -> Option<Self> {
         Some(match letter {
             'B' => Self::Begin,
@@ -28,23 +28,24 @@ impl Role {
     }
 }
 
-/// Where the letter of a tag stands.
+/// The position of the letter in a tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Notation {
     /// `B-PER`, with this separator.
     First(char),
     /// `PER-B`, with this separator.
     Last(char),
-    /// `B`: there are no types.
+    /// `B`: the tags have no types.
     Alone,
 }
 
-/// All notations; of several that read a set of labels equally well, the first counts.
+/// All notations; if several of them read a set of labels equally well, the first one is used.
 pub(super) const NOTATIONS: [Notation; 5] =
     [Notation::First('-'), Notation::First('_'), Notation::Last('-'), Notation::Last('_'), Notation::Alone];
 
 impl Notation {
-    /// The letter and the type of a tag; `None` if the tag is not written like this. The type may hold the separator.
+    /// Splits a tag into letter and type; `None` if the tag is not in this notation. The type may contain the
+    /// separator.
     pub fn parse(self, tag: &str) -> Option<(char, &str)> {
         let (letter, kind) = match self {
             Self::First(separator) => tag.split_once(separator)?,
@@ -66,8 +67,8 @@ pub(super) fn is_outside(tag: &str) -> bool {
     tag == "O" || (matches!(first, "BB" | "MM" | "EE" | "WW") && second == Some("O"))
 }
 
-/// Whether a tag has a part of one letter before its first separator or after its last one, so that it may be meant to
-/// follow a scheme.
+/// Whether the part of a tag before its first separator or after its last one is a single letter, so that the tag may
+/// be meant to follow a scheme.
 pub(super) fn is_like_a_scheme(tag: &str) -> bool {
     let is_separator = |character: char| "-_:./|".contains(character);
     let is_letter = |part: &str| only_character(part).is_some_and(char::is_alphabetic);

@@ -1,19 +1,19 @@
-//! From a set of labels to the scheme that they follow.
+//! Recognizes the scheme of a set of labels.
 
 use std::collections::BTreeSet;
 
 use super::notation::{NOTATIONS, Notation, Role, is_like_a_scheme, is_outside};
 use super::{LETTERS, TagScheme};
 
-/// How many labels a warning names.
+/// Maximum number of labels named in a warning.
 const NAMED: usize = 5;
 
-/// Reads entities from tags, by the scheme and the notation of a set of labels.
+/// Reads entities from tags, according to the scheme and the notation of a set of labels.
 ///
-/// The rule by which they are recognized: the notation is the one in which most labels have a letter and a type. The
-/// letters that occur name the scheme. It holds if all labels but `O` follow it, or if a type occurs with two of its
-/// letters (`B-PER` and `I-PER`); other labels are then outside of any entity. Otherwise the tags are plain. What was
-/// left out is in [`TagReader::warnings`].
+/// Recognition works as follows. The notation is the one in which most labels have a letter and a type, and the letters
+/// that occur determine the scheme. The scheme is accepted if all labels but `O` follow it, or if some type occurs with
+/// two of its letters (`B-PER` and `I-PER`); the remaining labels are then outside of any entity. Otherwise the tags
+/// are plain. [`TagReader::warnings`] names the labels that were ignored.
 ///
 /// ```
 /// use bert_model::pipeline::tags::{TagReader, TagScheme};
@@ -28,16 +28,16 @@ const NAMED: usize = 5;
 pub struct TagReader {
     scheme: TagScheme,
     pub(super) notation: Notation,
-    /// Labels that do not follow the scheme, or that look like a scheme where tags are plain.
+    /// Labels that do not follow the scheme or, if tags are plain, that look like labels of a scheme.
     unread: Vec<String>,
     has_outside: bool,
-    /// Whether `0` is a label among others that are no numbers.
+    /// Whether `0` is a label and some other label is not a number.
     has_zero: bool,
 }
 
 impl TagReader {
-    /// Recognizes the scheme of a model's labels. Labels cannot tell IOB1 from IOB2, or IOE1 from IOE2: IOB2 is assumed
-    /// where there is a `B`, and IOE2 where there is an `E`.
+    /// Recognizes the scheme of a model's labels. Labels alone cannot distinguish IOB1 from IOB2, or IOE1 from IOE2:
+    /// IOB2 is assumed if there is a `B`, and IOE2 if there is an `E`.
     pub fn of_labels<S: AsRef<str>>(labels: impl IntoIterator<Item = S>) -> Self {
         let all: BTreeSet<String> = labels.into_iter().map(|label| label.as_ref().to_string()).collect();
         let labels: Vec<&str> = all.iter().map(String::as_str).filter(|label| !is_outside(label)).collect();
@@ -66,8 +66,8 @@ impl TagReader {
         }
     }
 
-    /// Recognizes the scheme of a file's tags. They are of IOB1 if every `B` directly follows a word of the same type,
-    /// and of IOE1 if every `E` directly precedes one.
+    /// Recognizes the scheme of a file's tags. The scheme is IOB1 if every `B` directly follows a word of the same
+    /// type, and IOE1 if every `E` directly precedes one.
     pub fn of_sentences<S: AsRef<str>>(sentences: &[impl AsRef<[S]>]) -> Self {
         let tags = sentences.iter().flat_map(|sentence| sentence.as_ref());
         let reader = Self::of_labels(tags.map(|tag| tag.as_ref()).collect::<BTreeSet<&str>>());
@@ -89,18 +89,18 @@ impl TagReader {
         reader.with_scheme(scheme)
     }
 
-    /// The same labels in a scheme that is known, for instance from training.
+    /// Returns a reader of the same labels for a scheme that is known, for instance from training.
     pub fn with_scheme(self, scheme: TagScheme) -> Self {
         Self { scheme, ..self }
     }
 
-    /// The scheme.
+    /// The tagging scheme.
     pub fn scheme(&self) -> TagScheme {
         self.scheme
     }
 
-    /// Whether tags mark entities: those of a scheme do, and plain ones with an `O` among them. Others, such as parts
-    /// of speech, are each about one word.
+    /// Whether tags mark entities: those of a scheme do, and plain ones do if there is an `O`. Other plain tags, such
+    /// as parts of speech, describe single words.
     pub fn marks_entities(&self) -> bool {
         self.scheme != TagScheme::Plain || self.has_outside
     }
@@ -111,7 +111,7 @@ impl TagReader {
         (role != Role::Outside).then_some(kind)
     }
 
-    /// What was not understood of the labels, as sentences for the user.
+    /// Warnings for the user about labels that were not understood, one sentence each.
     pub fn warnings(&self) -> Vec<String> {
         let quoted: Vec<String> = self.unread.iter().take(NAMED).map(|label| format!("`{label}`")).collect();
         let more = if self.unread.len() > NAMED { ", …" } else { "" };
@@ -138,7 +138,7 @@ impl TagReader {
     }
 }
 
-/// The scheme that has all of these letters.
+/// The first scheme that has all of these letters.
 fn scheme_of(letters: impl Iterator<Item = char>) -> Option<TagScheme> {
     let letters: BTreeSet<char> = letters.collect();
     let (scheme, _) = LETTERS.iter().find(|(_, own)| letters.iter().all(|&letter| own.contains(letter)))?;
@@ -149,7 +149,7 @@ fn scheme_of(letters: impl Iterator<Item = char>) -> Option<TagScheme> {
     }
 }
 
-/// Whether a type occurs with two letters.
+/// Whether some type occurs with two letters.
 fn has_pair(tags: &BTreeSet<(char, &str)>) -> bool {
     let kinds: BTreeSet<&str> = tags.iter().map(|tag| tag.1).collect();
     kinds.len() < tags.len()

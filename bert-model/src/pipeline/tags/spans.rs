@@ -1,14 +1,14 @@
-//! From the tags of a sentence to its entities.
+//! Reads the entities from the tags of a sentence.
 
 use super::notation::Role;
 use super::{EntitySpan, TagReader, TagScheme};
 
-/// A tag as it was read: what its letter says, and its type.
+/// A tag after parsing: its role and its type.
 type Tag<'a> = (Role, &'a str);
 
 impl TagReader {
-    /// The entities in a sentence's tags, from left to right, as CoNLL's `conlleval` and seqeval's default mode read
-    /// them: whatever continues nothing starts an entity, and a change of the type ends one.
+    /// Reads the entities from a sentence's tags, in order, like CoNLL's `conlleval` and seqeval's default mode: a tag
+    /// that continues nothing starts an entity, and a change of type ends one.
     pub fn entities<S: AsRef<str>>(&self, tags: &[S]) -> Vec<EntitySpan> {
         let mut entities: Vec<EntitySpan> = Vec::new();
         let mut previous = (Role::Outside, "");
@@ -27,12 +27,11 @@ impl TagReader {
         entities
     }
 
-    /// The entities whose tags follow the scheme to the letter, as seqeval's strict mode reads them. Plain tags are
-    /// always right.
+    /// Reads the entities whose tags follow the scheme strictly, like seqeval's strict mode. Plain tags always do.
     pub fn strict_entities<S: AsRef<str>>(&self, tags: &[S]) -> Vec<EntitySpan> {
         let Some(rules) = Rules::of(self.scheme()) else { return self.entities(tags) };
         let outside = (Role::Outside, "");
-        // One more tag outside ends what goes to the end of the sentence.
+        // An additional outside tag ends an entity at the end of the sentence.
         let tags: Vec<Tag> = tags.iter().map(|tag| self.read(tag.as_ref())).chain([outside]).collect();
         let (mut entities, mut start, mut previous) = (Vec::new(), 0, outside);
         while start < tags.len() {
@@ -59,7 +58,7 @@ enum Types {
     Any,
 }
 
-/// Letters of two neighbors, each `*` for any, and how their types compare.
+/// The letters of two neighbors, where `*` is any letter, and how their types must compare.
 type Pattern = (char, char, Types);
 
 /// The transitions that start, continue and end an entity in strict mode (seqeval 1.2.2, `scheme.py`), in the letters
@@ -134,7 +133,7 @@ const IOBES: Rules = Rules {
 };
 
 impl Rules {
-    /// `None` for plain tags, which have no rules.
+    /// Returns the rules of a scheme; `None` for plain tags, which have none.
     fn of(scheme: TagScheme) -> Option<&'static Self> {
         Some(match scheme {
             TagScheme::Iob1 => &IOB1,
@@ -161,7 +160,7 @@ fn fits(patterns: &[Pattern], previous: Tag, tag: Tag) -> bool {
 mod tests {
     use super::*;
 
-    /// Entities as `PER:0-2`.
+    /// Formats entities as `PER:0-2`.
     fn shown(entities: &[EntitySpan]) -> String {
         let one = |entity: &EntitySpan| format!("{}:{}-{}", entity.kind, entity.start, entity.end);
         entities.iter().map(one).collect::<Vec<_>>().join(" ")

@@ -1,4 +1,4 @@
-//! One file, shards, and what is wrong with them.
+//! Tests of single files, shards, and their errors.
 
 use safetensors::tensor::TensorView;
 use tempfile::TempDir;

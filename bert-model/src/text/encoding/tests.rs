@@ -1,4 +1,4 @@
-//! A long text in parts is the text as a whole.
+//! Tests that a long text tokenized in parts gives the same result as the whole text.
 
 use super::*;
 use crate::text::tokenizer::Normalization;
@@ -10,7 +10,7 @@ fn tokenizer() -> Tokenizer {
     Tokenizer::from_vocabulary(&pieces, Normalization::new(true)).unwrap()
 }
 
-/// Texts that are cut at spaces, punctuation, CJK characters, or nowhere.
+/// Texts that can be cut at spaces, punctuation or CJK characters, or not at all.
 fn long_texts() -> Vec<String> {
     let count = LONG + LONG / 4;
     let repeated = |part: &str| part.repeat(count / part.len());

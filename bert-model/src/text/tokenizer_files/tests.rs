@@ -1,4 +1,4 @@
-//! What the files say, and what is wrong with them.
+//! Tests of reading tokenizer files, and of their errors.
 
 use std::path::PathBuf;
 
@@ -33,7 +33,7 @@ fn a_vocabulary_has_a_piece_on_every_line() {
     assert!(message.contains("vocab.txt:2: found bytes that are not UTF-8"), "{message}");
 }
 
-/// As transformers reads them: the older map counts unless the configuration lists the added tokens.
+/// As in transformers, the older map takes precedence unless the configuration lists the added tokens.
 #[test]
 fn special_tokens_are_named_by_the_map_or_the_configuration() {
     let mut config = json!({"cls_token": "<s>", "sep_token": {"content": "</s>", "lstrip": false}, "pad_token": null});

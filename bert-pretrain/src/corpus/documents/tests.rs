@@ -1,10 +1,10 @@
-//! What a document is, in text and in `.jsonl`, hard-wrapped or not.
+//! Tests of document boundaries in text and `.jsonl`, hard-wrapped or not.
 
 use std::path::PathBuf;
 
 use super::*;
 
-/// The documents of a file of this name and content, up to the first error.
+/// The documents of a file with this name and content, up to the first error.
 fn read(name: &str, content: &str) -> Result<Vec<Document>> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join(name);
@@ -16,7 +16,7 @@ fn file(path: PathBuf) -> CorpusFile {
     CorpusFile { path, bytes: 0, is_wrapped: false }
 }
 
-/// The documents of a hard-wrapped file of this name and content.
+/// The documents of a hard-wrapped file with this name and content.
 fn read_wrapped(name: &str, content: &str) -> Vec<Document> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join(name);
