@@ -57,7 +57,7 @@ pub struct Description {
     /// The metric that selects the best epoch.
     pub metric: String,
     /// How embeddings are learned.
-    #[serde(default, skip_serializing_if = "EmbeddingSettings::is_usual")]
+    #[serde(default)]
     pub embedding: EmbeddingSettings,
 }
 

@@ -35,6 +35,12 @@ fn main() -> ExitCode {
 
 fn run(mut cli: Cli) -> Result<ExitCode> {
     let interrupt = Interrupt::listen()?;
+    if let Some(Command::Train(args)) = &cli.command
+        && !args.resume
+    {
+        // Options are checked before a model is downloaded.
+        FinetuneSettings::resolve(args)?;
+    }
     cli.fetch_models()?;
     match &cli.command {
         None => run_train(&cli.train, &interrupt),

@@ -14,12 +14,16 @@ use crate::args::TrainArgs;
 use crate::settings::{DEFAULT_OUTPUT, FinetuneRunOptions, FinetuneSettings};
 
 /// Options whose settings have a different name. [`claimed`] matches all others by name.
-const SETTINGS: [(&str, &[&str]); 7] = [
+const SETTINGS: [(&str, &[&str]); 11] = [
     ("lr", &["learning_rate"]),
     ("schedule", &["decay"]),
     ("freeze", &["adaptation"]),
     ("lora", &["adaptation"]),
     ("no-header", &["header"]),
+    ("negative", &["embedding"]),
+    ("scale", &["embedding"]),
+    ("pooling", &["embedding"]),
+    ("normalize", &["embedding"]),
     ("seed", &["seed", "split_seed"]),
     ("preset", &["task", "text", "text_pair", "label", "header", "skip_short_rows"]),
 ];
@@ -45,7 +49,18 @@ impl FinetuneSettings {
         let task = args.task.or(args.preset.is_none().then_some(settings.description.task));
         let (train, model) = (args.train.clone().or(settings.train.clone()), args.model.clone());
         let model = model.or_else(|| Some(settings.model.clone()));
-        let filled = TrainArgs { task, train, model, output: Some(output.clone()), ..args.clone() };
+        let embedding = &settings.description.embedding;
+        let filled = TrainArgs {
+            task,
+            train,
+            model,
+            output: Some(output.clone()),
+            negative: if args.negative.is_empty() { embedding.negatives.clone() } else { args.negative.clone() },
+            scale: args.scale.or(Some(embedding.scale)),
+            pooling: args.pooling.or(embedding.pooling),
+            normalize: args.normalize || embedding.normalize,
+            ..args.clone()
+        };
         let (asked, options) = Self::resolve(&filled)?;
         // With different seeds, a different model may be the best.
         let with_seeds = |settings: Value, seeds: &Value| {

@@ -57,7 +57,7 @@ pub struct FinetuneSettings {
     /// Number of epochs without improvement after which training stops.
     pub early_stop: Option<u64>,
     /// Number of examples to hold in memory at once, if the loss depends on the whole batch.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub mini_batch: Option<usize>,
     /// Whether classes are weighted inversely to their frequency.
     pub class_weights: bool,

@@ -5,9 +5,23 @@ use bert_cli::given::only_if;
 use bert_cli::input::kind::Input;
 use bert_model::Result;
 
-use crate::args::{EvaluateArgs, FillMaskArgs, TrainArgs};
+use crate::args::{Cli, Command, EvaluateArgs, FillMaskArgs, TrainArgs};
 
 const NO_PAIRS: &str = "--no-nsp makes no pairs of segments";
+
+/// Rejects options that have no effect, before a model is downloaded or a file is read.
+///
+/// # Errors
+/// [`bert_model::Error::Usage`] for the first such option.
+pub fn check_options(cli: &Cli) -> Result<()> {
+    match &cli.command {
+        None => check_train(&cli.train),
+        Some(Command::Train(args)) => check_train(args),
+        Some(Command::Evaluate(args)) => check_evaluate(args),
+        Some(Command::FillMask(args)) => check_fill_mask(args),
+        Some(Command::Vocab(_) | Command::NextSentence(_)) => Ok(()),
+    }
+}
 
 /// Rejects options of `train` that have no effect.
 ///
@@ -24,19 +38,12 @@ pub fn check_train(args: &TrainArgs) -> Result<()> {
     ])
 }
 
-/// Rejects options of `evaluate` that have no effect.
-///
-/// # Errors
-/// [`bert_model::Error::Usage`] for the first such option.
-pub fn check_evaluate(args: &EvaluateArgs) -> Result<()> {
+fn check_evaluate(args: &EvaluateArgs) -> Result<()> {
     args.given.check(&[only_if(!args.data.no_nsp, &["nsp-mode", "short-seq-prob"], NO_PAIRS)])
 }
 
-/// Rejects options of `fill-mask` that have no effect; `source` is `None` if texts are given as arguments.
-///
-/// # Errors
-/// [`bert_model::Error::Usage`] for the first such option.
-pub fn check_fill_mask(args: &FillMaskArgs, source: Option<&Input>) -> Result<()> {
-    let format = source.and_then(Input::table_format);
+fn check_fill_mask(args: &FillMaskArgs) -> Result<()> {
+    let source = args.texts.source()?;
+    let format = source.as_ref().and_then(Input::table_format);
     args.given.check(&column_rules(source.is_some(), format, &["text", "no-header", "keep"]))
 }

@@ -19,7 +19,7 @@ use bert_model::pipeline::{
 use bert_model::{Error, Tokenizer, load};
 use bert_pretrain::args::{Cli, Command, EvaluateArgs, FillMaskArgs, NextSentenceArgs, TrainArgs, VocabArgs};
 use bert_pretrain::corpus::Corpus;
-use bert_pretrain::effect::{check_evaluate, check_fill_mask};
+use bert_pretrain::effect::check_options;
 use bert_pretrain::evaluate::evaluate;
 use bert_pretrain::settings::{DataSettings, PretrainSettings};
 use bert_pretrain::vocabulary::write_vocab;
@@ -39,6 +39,7 @@ fn main() -> ExitCode {
 
 fn run(mut cli: Cli) -> Result<ExitCode> {
     let interrupt = Interrupt::listen()?;
+    check_options(&cli)?;
     cli.fetch_models()?;
     match &cli.command {
         None => run_train(&cli.train, &interrupt),
@@ -140,7 +141,6 @@ fn run_vocab(args: &VocabArgs) -> Result<ExitCode> {
 }
 
 fn run_evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
-    check_evaluate(args)?;
     let device = select_device(&args.common.device, args.common.quiet)?;
     let data = DataSettings::resolve(&args.data, 128)?;
     let evaluation =
@@ -160,7 +160,6 @@ fn run_evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
 
 fn run_fill_mask(args: &FillMaskArgs) -> Result<ExitCode> {
     let source = args.texts.source()?;
-    check_fill_mask(args, source.as_ref())?;
     let filler: MaskFiller = open(&args.model, &args.common, MaskProcessor::new)?;
     let mut answers = Answers::new(args.common.json);
     let mut answer = |row: &KeptRow, filled: FilledText| -> Result<()> {

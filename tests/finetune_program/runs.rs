@@ -52,7 +52,7 @@ fn a_finished_run_keeps_no_checkpoints_and_a_refused_one_writes_nothing() {
     assert!(message.contains("nowhere: found no run to resume"), "{message}");
     assert!(!at.join("runs").exists() && !at.join("nowhere").exists());
     // Runs with several seeds are resumed as a whole.
-    let summary = json(&train("seeds", "--max-seq-len 12 --seeds 2 --epochs 1"), at);
+    let summary = json(&train("seeds", "--max-seq-len 12 --seeds 2"), at);
     fs::remove_file(at.join("seeds/model.safetensors")).unwrap();
     let again = json("train --resume -o seeds --quiet --json", at);
     assert_eq!((&again["best_seed"], &again["model"]), (&summary["best_seed"], &"seeds".into()));

@@ -20,7 +20,7 @@ fn the_files_that_are_needed_are_fetched_once_into_pythons_layout() {
     assert_eq!(lab.names(&format!("snapshots/{COMMIT}")), files);
     assert_eq!(fs::read(lab.snapshot().join("model.safetensors")).unwrap(), weights());
     assert_eq!(fs::read_to_string(lab.path("refs/main")).unwrap(), COMMIT);
-    let missing = ["finetune.json", "modules.json", "special_tokens_map.json"];
+    let missing = ["added_tokens.json", "finetune.json", "modules.json", "special_tokens_map.json"];
     assert_eq!(lab.names(&format!(".no_exist/{COMMIT}")), missing);
     let mut blobs = vec![sha256(&weights())];
     blobs.extend([CONFIG, b"{}", b"{\"a\": 1}"].map(|content| sha256(content)[..40].to_string()));

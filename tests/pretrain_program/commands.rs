@@ -159,7 +159,7 @@ fn what_is_wrong_is_named_in_one_line() {
         ("train --phase2-seq-len 64", "--phase2-steps"),
         ("train --optimizer sgd", "none of adamw, lamb"),
         ("train --precision f8", "none of f32, bf16, f16"),
-        ("fill-mask --model run - --input-format parquet", "possible values: txt, tsv, csv, jsonl"),
+        ("fill-mask --model run - --input-format xlsx", "possible values: txt, tsv, csv, jsonl"),
     ] {
         let message = fail(line, at, 2);
         assert!(message.contains(expected), "{line}: {message}");

@@ -52,11 +52,6 @@ impl Default for EmbeddingSettings {
 }
 
 impl EmbeddingSettings {
-    /// Whether all settings have their defaults, so that they need not be saved.
-    pub fn is_usual(&self) -> bool {
-        *self == Self { model: self.model.clone(), ..Self::default() }
-    }
-
     /// Overrides the configuration of the model directory with these settings.
     pub(super) fn change(&self, how: &mut SentenceTransformer) {
         if let Some(pooling) = self.pooling {
