@@ -134,16 +134,21 @@ fn a_full_disk_leaves_no_half_file() {
     assert!(fs::read(at.join("run/report.html")).unwrap() == page, "half a report");
 }
 
-/// Waits for a process and returns its peak memory use, in KiB.
+/// Waits for a `bert-finetune` and returns its peak memory use, in KiB.
+///
+/// For a moment after `spawn` the child still has the memory of the test (`vfork`); its name changes after that.
 #[cfg(target_os = "linux")]
 fn peak_until_end(child: &mut std::process::Child) -> u64 {
     let mut peak = 0;
     while child.try_wait().unwrap().is_none() {
         let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        peak = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(peak);
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        if status.starts_with("Name:\tbert-finetune\n") {
+            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0");
+            peak = peak.max(line.trim().trim_end_matches(" kB").parse().unwrap());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
     }
+    assert!(peak > 0, "ended before its memory was read");
     peak
 }
 
