@@ -18,9 +18,11 @@ use serde_json::{Value, json};
 use crate::advice;
 use crate::corpus::Corpus;
 use crate::examples::NspMode;
+use crate::fit::fit;
 use crate::objective::{Evaluation, Pretraining};
 use crate::phases::{PhasedSource, count_steps, first_examples};
 use crate::prepare::{PreparedData, prepare, remove_cache};
+use crate::recipe;
 use crate::report;
 use crate::settings::{PretrainRunOptions, PretrainSettings};
 use crate::split::Subset;
@@ -55,7 +57,7 @@ pub fn run(settings: &PretrainSettings, run: &PretrainRunOptions, interrupt: &In
         eprintln!("{} is finished after {} steps; nothing to resume", run.output.display(), summary["steps"]);
         return Ok(PretrainOutcome { ended: Ended::Finished, summary });
     }
-    let (mut prepared, model) = Run::prepare(settings, run)?;
+    let (mut prepared, model) = Run::prepare(settings, run, started)?;
     let checkpoints = prepared.directory.checkpoints(run.keep.unwrap_or(KEEP))?;
     let mut state = prepared.start(model, &checkpoints)?;
     let seconds_before = state.seconds;
@@ -75,7 +77,7 @@ pub fn run(settings: &PretrainSettings, run: &PretrainRunOptions, interrupt: &In
 
 /// The settings of a run and everything prepared from them before the first step.
 struct Run<'a> {
-    settings: &'a PretrainSettings,
+    settings: PretrainSettings,
     run: &'a PretrainRunOptions,
     if_exists: IfExists,
     directory: RunDirectory,
@@ -90,13 +92,21 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     /// Opens the run directory, the corpus and the model, and writes `run.json`.
-    fn prepare(settings: &'a PretrainSettings, run: &'a PretrainRunOptions) -> Result<(Self, BertForPreTraining)> {
+    fn prepare(
+        settings: &PretrainSettings,
+        run: &'a PretrainRunOptions,
+        started: Instant,
+    ) -> Result<(Self, BertForPreTraining)> {
+        let mut settings = settings.clone();
         let NamedDevice { name, device, .. } = select_device(&run.device, run.quiet)?;
         settings.precision.check(&device)?;
         // Report invalid inputs before anything is written.
-        for paths in [&settings.corpus, &settings.eval_corpus] {
+        for (paths, is_training) in [(&settings.corpus, true), (&settings.eval_corpus, false)] {
             if !paths.is_empty() {
-                Corpus::open(paths)?;
+                let corpus = Corpus::open(paths)?;
+                if is_training && settings.open.vocab_size {
+                    settings.vocab_size = Some(recipe::vocab_size(corpus.files().iter().map(|file| file.bytes).sum()));
+                }
             }
         }
         let if_exists = run.if_exists.unwrap_or(IfExists::Refuse);
@@ -104,16 +114,17 @@ impl<'a> Run<'a> {
         let inputs = paths.chain(settings.tokenizer.as_deref()).chain(settings.init.as_deref());
         check_inputs(&run.output, if_exists, inputs)?;
         let directory = RunDirectory::open(&run.output, if_exists)?;
-        let data = directory.prepared(prepare(settings, &directory, run.quiet))?;
-        let steps = directory.prepared(count_steps(settings, &data))?;
+        let data = directory.prepared(prepare(&settings, &directory, run.quiet))?;
+        settings = directory.prepared(fit(settings, &data, &device, started, run.quiet))?;
+        let steps = directory.prepared(count_steps(&settings, &data))?;
         if settings.data.nsp_mode != NspMode::Off {
-            let first = directory.prepared(first_examples(settings, &data, FIRST_EXAMPLES))?;
+            let first = directory.prepared(first_examples(&settings, &data, FIRST_EXAMPLES))?;
             let warning = advice::one_label(&first, data.split.len(Subset::Training));
             warning.iter().for_each(|warning| eprintln!("warning: {warning}"));
         }
-        let (model, config) = directory.prepared(initial_model(settings, &data.tokenizer, &device))?;
+        let (model, config) = directory.prepared(initial_model(&settings, &data.tokenizer, &device))?;
 
-        let mut numbers = to_value(settings)?;
+        let mut numbers = to_value(&settings)?;
         numbers["data_sha256"] = data.fingerprint.clone().into();
         if if_exists == IfExists::Resume {
             directory.check_settings(&numbers)?;
@@ -173,7 +184,7 @@ impl<'a> Run<'a> {
         interrupt: &Interrupt,
     ) -> Result<(TrainingState<BertForPreTraining>, Ended)> {
         let plan = self.plan();
-        let source = PhasedSource::new(self.settings, &self.data, self.steps, (state.step, &state.cursor))?;
+        let source = PhasedSource::new(&self.settings, &self.data, self.steps, (state.step, &state.cursor))?;
         let directory = &mut self.directory;
         std::thread::scope(|scope| {
             let batches = prefetch(scope, source);

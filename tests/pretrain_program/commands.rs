@@ -158,6 +158,9 @@ fn what_is_wrong_is_named_in_one_line() {
         ("train --dupe-factor 3", "--static-masking"),
         ("train --phase2-seq-len 64", "--phase2-steps"),
         ("train --optimizer sgd", "none of adamw, lamb, muon"),
+        ("train --budget 1h --steps 3", "--budget <TIME>' cannot be used with '--steps <N>'"),
+        ("train --budget 1h --epochs 3", "--budget <TIME>' cannot be used with '--epochs <N>'"),
+        ("train --budget 90", "found \"90\", expected a number with a unit, such as 90m, 1h or 3d"),
         ("train --precision f8", "none of f32, bf16, f16"),
         ("fill-mask --model run - --input-format xlsx", "possible values: txt, tsv, csv, jsonl"),
     ] {
