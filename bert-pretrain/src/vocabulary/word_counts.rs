@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 
-use bert_model::text::parts;
 use bert_model::{Error, Result};
 use rayon::prelude::*;
 use tokenizers::normalizers::BertNormalizer;
@@ -22,6 +21,9 @@ const MAX_WORD_CHARS: usize = 100;
 /// pieces. From then on the counts depend on the order of the text and its batches, but never on
 /// threads or hashing.
 pub const MAX_DISTINCT_WORDS: usize = 4_000_000;
+
+/// Maximum length in bytes of a text without spaces that is processed at once.
+const LONGEST_PART: usize = 1 << 14;
 
 /// Word counts, accumulated incrementally.
 #[derive(Debug, Clone)]
@@ -114,7 +116,6 @@ fn count_words<'a>(
     lines: impl IntoIterator<Item = &'a str>,
 ) -> Result<HashMap<String, u64>> {
     let mut stretches: HashMap<&str, u64> = HashMap::new();
-    // Splitting a stretch of many kilobytes without spaces saves memory.
     let split = lines.into_iter().flat_map(|line| line.split([' ', '\t', '\n', '\r']));
     for stretch in split.flat_map(parts) {
         *stretches.entry(stretch).or_default() += 1;
@@ -124,6 +125,29 @@ fn count_words<'a>(
         add_words(normalizer, stretch, count, &mut words).map_err(|error| Error::Setting(error.to_string()))?;
     }
     Ok(words)
+}
+
+/// Splits a text without spaces into parts of at most [`LONGEST_PART`] bytes, in order: the normalizer needs over a
+/// hundred bytes for each character that it processes at once. A part ends after an ideograph, which is a word of its
+/// own, or else anywhere, since a word of that length does not count.
+fn parts(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let (part, after) = text.split_at(end_of_part(text));
+        rest = (!after.is_empty()).then_some(after);
+        Some(part)
+    })
+}
+
+fn end_of_part(text: &str) -> usize {
+    if text.len() <= LONGEST_PART {
+        return text.len();
+    }
+    let limit = text.floor_char_boundary(LONGEST_PART);
+    let is_ideograph = |character| matches!(character, '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}' | '。' | '、');
+    let ideograph = text[..limit].char_indices().rfind(|&(_, character)| is_ideograph(character));
+    ideograph.map_or(limit, |(at, character)| at + character.len_utf8())
 }
 
 /// Adds `count` for each word of a substring.
@@ -184,6 +208,17 @@ mod tests {
         let mut whole: Vec<_> = whole.into_iter().collect();
         whole.sort_unstable();
         assert_eq!(counted(true, text), whole);
+    }
+
+    #[test]
+    fn parts_are_short_and_are_the_text() {
+        for text in ["", "short", &"語。".repeat(9000), &"語the".repeat(9000), &"é".repeat(50_000)] {
+            let parts: Vec<&str> = parts(text).collect();
+            assert_eq!(parts.concat(), text);
+            assert!(parts.iter().all(|part| part.len() <= LONGEST_PART) && parts.len() <= text.len() / 8000 + 1);
+        }
+        let text = "語the".repeat(9000);
+        assert_eq!(counted(true, &text), pairs(&[("the", 9000), ("語", 9000)]));
     }
 
     #[test]
