@@ -1,4 +1,4 @@
-//! Options shared by both programs.
+//! Options shared by the programs.
 
 use std::path::{Path, PathBuf};
 

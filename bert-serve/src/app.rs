@@ -52,7 +52,7 @@ pub struct RequestLimits {
     pub queue: usize,
 }
 
-/// Paths that can be read without a key: the page and the probes.
+/// Paths that can be read without a key: the page, its description of the routes, and the probes; `/metrics` needs one.
 const OPEN: [&str; 4] = ["/", "/health", "/ready", "/openapi.json"];
 
 /// Builds the router with all routes and middleware.

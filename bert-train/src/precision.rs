@@ -104,8 +104,8 @@ impl Change for Replace {
 const GROWTH: u32 = 2000;
 
 /// The loss scale of `f16` training, a factor that keeps small gradients from becoming 0. It doubles after 2,000 finite
-/// steps and halves whenever a gradient overflows; that step is skipped, as in PyTorch's `GradScaler`. In other
-/// precisions, it is 1.
+/// steps and halves whenever a gradient overflows; that step is skipped, as in PyTorch's `GradScaler`, but counts
+/// for the schedule and the bias correction. In other precisions, it is 1.
 #[derive(Debug, Clone)]
 pub struct LossScale {
     precision: Precision,

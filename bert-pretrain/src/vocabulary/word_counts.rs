@@ -128,26 +128,45 @@ fn count_words<'a>(
 }
 
 /// Splits a text without spaces into parts of at most [`LONGEST_PART`] bytes, in order: the normalizer needs over a
-/// hundred bytes for each character that it processes at once. A part ends after an ideograph, which is a word of its
-/// own, or else anywhere, since a word of that length does not count.
+/// hundred bytes for each character that it processes at once. A part ends at a [divider](is_divider). A longer run of
+/// ASCII letters and digits is a single word that does not count, and is left out; any other run without dividers is cut
+/// at the limit, so that the ends of its parts may count as words.
 fn parts(text: &str) -> impl Iterator<Item = &str> {
-    let mut rest = Some(text);
+    let mut rest = text;
     std::iter::from_fn(move || {
-        let text = rest?;
-        let (part, after) = text.split_at(end_of_part(text));
-        rest = (!after.is_empty()).then_some(after);
-        Some(part)
+        loop {
+            if rest.is_empty() {
+                return None;
+            }
+            let (part, after) = rest.split_at(end_of_part(rest));
+            rest = after;
+            if part.len() <= LONGEST_PART {
+                return Some(part);
+            }
+        }
     })
 }
 
+/// The length of the first part, which exceeds [`LONGEST_PART`] only if it is a single word.
 fn end_of_part(text: &str) -> usize {
     if text.len() <= LONGEST_PART {
         return text.len();
     }
     let limit = text.floor_char_boundary(LONGEST_PART);
-    let is_ideograph = |character| matches!(character, '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}' | '。' | '、');
-    let ideograph = text[..limit].char_indices().rfind(|&(_, character)| is_ideograph(character));
-    ideograph.map_or(limit, |(at, character)| at + character.len_utf8())
+    match text[..limit].char_indices().rfind(|&(_, character)| is_divider(character)) {
+        Some((0, divider)) => divider.len_utf8(),
+        Some((at, _)) => at,
+        None => {
+            let run = text[limit..].find(is_divider).map_or(text.len(), |after| limit + after);
+            if text.as_bytes()[..run].iter().all(u8::is_ascii_alphanumeric) { run } else { limit }
+        }
+    }
+}
+
+/// Whether the tokenizer makes a word of its own of the character, so that a text can be cut before and after it.
+fn is_divider(character: char) -> bool {
+    character.is_ascii_punctuation()
+        || matches!(character, '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}' | '。' | '、')
 }
 
 /// Adds `count` for each word of a substring.
@@ -211,14 +230,22 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_short_and_are_the_text() {
-        for text in ["", "short", &"語。".repeat(9000), &"語the".repeat(9000), &"é".repeat(50_000)] {
-            let parts: Vec<&str> = parts(text).collect();
-            assert_eq!(parts.concat(), text);
-            assert!(parts.iter().all(|part| part.len() <= LONGEST_PART) && parts.len() <= text.len() / 8000 + 1);
+    fn a_long_text_without_spaces_counts_as_the_whole_text_does() {
+        for sample in ["語。", "語the", "some-thing,", "é/", "under_score|", "!", &format!("{},", "a".repeat(101))]
+        {
+            let text = sample.repeat(40_000 / sample.len());
+            assert!(parts(&text).all(|part| part.len() <= LONGEST_PART), "{sample}");
+            assert_eq!(parts(&text).collect::<String>(), text, "{sample}");
+            let mut whole = HashMap::new();
+            add_words(&BertNormalizer::new(true, true, None, true), &text, 1, &mut whole).unwrap();
+            let mut whole: Vec<_> = whole.into_iter().collect();
+            whole.sort_unstable();
+            assert_eq!(counted(true, &text), whole, "{sample}");
         }
-        let text = "語the".repeat(9000);
-        assert_eq!(counted(true, &text), pairs(&[("the", 9000), ("語", 9000)]));
+        let endless = "a".repeat(LONGEST_PART + 50);
+        assert_eq!(counted(true, &format!("{endless},b")), pairs(&[(",", 1), ("b", 1)]));
+        assert_eq!(counted(true, &format!(",{endless}")), pairs(&[(",", 1)]));
+        assert_eq!(parts(&"é".repeat(50_000)).collect::<String>(), "é".repeat(50_000));
     }
 
     #[test]
