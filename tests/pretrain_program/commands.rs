@@ -140,7 +140,7 @@ fn what_is_wrong_is_named_in_one_line() {
         ("train --corpus corpus.txt -o x --device rocm", "build with `--features rocm`"),
         ("train --corpus corpus.txt -o x --config huge", "expected one of tiny, mini"),
         ("train --corpus corpus.txt -o x --config strange.json --device flex", "`hiden_size` is an unknown key"),
-        ("train --corpus corpus.txt -o x --config one.json --device flex", "a model of 1 token type"),
+        ("train --corpus corpus.txt -o x --config one.json --device flex", "a model with 1 token type"),
         ("train --corpus corpus.txt -o x --mask-prob 2", "--mask-prob: found 2"),
         (
             "train --corpus corpus.txt -o x --phase2-steps 1 --phase2-seq-len 2",
