@@ -157,8 +157,8 @@ fn what_is_wrong_is_named_in_one_line() {
         ("train --stepz 3", "--stepz"),
         ("train --dupe-factor 3", "--static-masking"),
         ("train --phase2-seq-len 64", "--phase2-steps"),
-        ("train --optimizer sgd", "none of adamw, lamb"),
-        ("train --precision f8", "none of f32, bf16, f16"),
+        ("train --optimizer sgd", "unknown optimizer `sgd`, expected adamw or lamb"),
+        ("train --precision f8", "unknown precision `f8`, expected f32, bf16 or f16"),
         ("fill-mask --model run - --input-format xlsx", "possible values: txt, tsv, csv, jsonl"),
     ] {
         let message = fail(line, at, 2);
