@@ -191,12 +191,12 @@ fn quiet_is_quiet_and_a_run_ends_with_what_to_do_next() {
     let output = run(&short("run", 4, "").replace("--json --quiet", "").replace("--quiet --json", ""), at);
     success(&output);
     let message = text(&output.stderr);
-    for part in ["fill-mask --model run", "run/report.html", "by word frequency", "held out: 12 documents, "] {
+    for part in ["fill-mask --model run", "run/report.html", "word-frequency baseline", "held out: 12 documents, "] {
         assert!(message.contains(part), "{part}: {message}");
     }
     assert!(message.contains("little text") && message.contains("--init"), "{message}");
     let page = fs::read_to_string(at.join("run/report.html")).unwrap();
-    for part in ["loss by word frequency", "What the loss means", "not set", "none", "no</dd>"] {
+    for part in ["word-frequency baseline loss", "What the loss means", "not set", "none", "no</dd>"] {
         assert!(page.contains(part), "{part} is not in the report");
     }
     for raw in [">null<", ">[]<", "[{", "{&quot;"] {
@@ -212,7 +212,7 @@ fn a_vocabulary_goes_into_a_new_directory_and_says_if_the_text_has_no_more() {
     success(&output);
     let pieces = fs::read_to_string(at.join("new/deep/vocab.txt")).unwrap().lines().count();
     let message = text(&output.stderr);
-    let expected = format!("30522 WordPieces requested, {pieces} learned: the text has no more");
+    let expected = format!("30522 WordPieces requested, {pieces} learned: the text yields no more");
     assert!(message.contains(&expected), "{message}");
     let output = run("vocab --corpus corpus.txt --size 300 -o vocab.txt", at);
     assert!(!text(&output.stderr).contains("requested"));
