@@ -129,7 +129,7 @@ fn of_evaluate() {
             ),
             ("evaluate --model tagger --data tags.conll --text text", "text", "the task is tagging"),
             ("evaluate --model tagger --data tags.conll --label tag", "label", "the task is tagging"),
-            ("evaluate --model tagger --data tags.conll --predictions p --keep id", "keep", "no columns"),
+            ("evaluate --model tagger --data tags.conll --predictions p --keep id", "keep", "no named columns"),
             ("evaluate --model answerer --data squad.json --text question", "text", "the task is question-answering"),
             ("evaluate --model answerer --data squad.json --input-format jsonl", "input-format", "SQuAD"),
             (

@@ -81,7 +81,7 @@ fn one_label_is_a_probability_and_several_values_are_all_given() {
     assert_eq!(text(&run("predict --model values 'good film'", at).stdout).split_whitespace().count(), 3);
     fs::write(at.join("numbers.tsv"), "text\tlabel\na film\t0.5\n").unwrap();
     let message = fail("evaluate --model values --data numbers.tsv", at, 1);
-    assert!(message.contains("numbers.tsv:2: found one label for a model that gives 3 values"), "{message}");
+    assert!(message.contains("numbers.tsv:2: found one label for a model with 3 values"), "{message}");
 }
 
 #[test]
