@@ -131,7 +131,7 @@ impl EmbedderArgs {
     fn tell_changes(&self, positions: usize) -> bert_model::Result<()> {
         let Some(how) = SentenceTransformer::read(&self.model)? else { return Ok(()) };
         let tell = |option: String, place: String| {
-            eprintln!("{option}: in the place of what {} says ({place})", self.model.display());
+            eprintln!("{option}: overrides {} ({place})", self.model.display());
         };
         if let Some(pooling) = self.pooling.filter(|pooling| pooling.of_text().is_none_or(|kind| how.pooling != [kind]))
         {

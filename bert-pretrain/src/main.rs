@@ -84,7 +84,7 @@ fn print_table(summary: &Value) {
             if (part, name.as_str()) == ("eval", "mlm_loss") {
                 let baseline = number(&summary["unigram_loss"]);
                 rows.extend(
-                    baseline.map(|value| ("  by word frequency".into(), format!("{value} without any context"))),
+                    baseline.map(|value| ("  word-frequency baseline".into(), format!("{value} (no context)"))),
                 );
             }
         }

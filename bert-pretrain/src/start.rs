@@ -59,7 +59,7 @@ pub fn initial_model(
     if settings.longest() > config.max_position_embeddings {
         return Err(Error::Mismatch {
             left: format!("a sequence length of {}", settings.longest()),
-            right: format!("a model of {} positions", config.max_position_embeddings),
+            right: format!("a model with {} positions", config.max_position_embeddings),
             advice: "lower --max-seq-len, or use a configuration with a larger max_position_embeddings".into(),
         });
     }

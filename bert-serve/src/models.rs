@@ -84,7 +84,7 @@ impl Model {
 
     fn cannot(&self, route: &str) -> String {
         let routes = self.routes().join(", ");
-        format!("the model `{}` ({}) does not answer {route}; it answers {routes}", self.name, self.architecture())
+        format!("the model `{}` ({}) does not support {route}; it supports {routes}", self.name, self.architecture())
     }
 }
 
@@ -111,7 +111,7 @@ impl Models {
             self.0.iter().filter(|model| name.is_none_or(|name| model.is_called(name))).collect();
         if let (Some(name), []) = (name, &named[..]) {
             let names: Vec<&str> = self.0.iter().map(|model| model.name.as_str()).collect();
-            return Err(ApiError::not_found(format!("no model `{name}`; there is {}", names.join(", "))));
+            return Err(ApiError::not_found(format!("no model `{name}`; available: {}", names.join(", "))));
         }
         let cannot = || named.iter().map(|model| model.cannot(route)).collect::<Vec<_>>().join("; ");
         named.iter().find(|model| answers(model)).copied().ok_or_else(|| ApiError::invalid(cannot()))

@@ -34,7 +34,7 @@ impl FromStr for Precision {
             "f32" => Ok(Self::F32),
             "bf16" => Ok(Self::Bf16),
             "f16" => Ok(Self::F16),
-            _ => Err(format!("`{name}` is none of f32, bf16, f16")),
+            _ => Err(format!("unknown precision `{name}`, expected f32, bf16 or f16")),
         }
     }
 }
@@ -56,7 +56,7 @@ impl Precision {
         match device.supports_dtype(self.dtype()) {
             true => Ok(()),
             false => Err(Error::Setting(format!(
-                "--precision: found {:?}, which this device does not compute in, expected f32 or another --device",
+                "--precision: found {:?}, which this device does not support, expected f32 or another --device",
                 self.dtype()
             ))),
         }

@@ -26,9 +26,7 @@ pub(super) fn classes(table: &TableOptions, training: &Path) -> Result<Vec<Strin
     let is_scale = |labels: &[String]| labels == ["-1", "0", "1"];
     if table.text_pair.is_some() && is_scale(&found) {
         let file = training.display();
-        warn_once(format!(
-            "{file}: the label -1 is learned as a class; if it marks rows without a label, leave them out"
-        ));
+        warn_once(format!("{file}: the label -1 is learned as a class; if it marks unlabeled rows, remove them"));
     }
     Ok(match &table.label {
         // A named column is a label even if no training text has it.

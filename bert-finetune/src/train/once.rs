@@ -77,7 +77,7 @@ pub(super) fn run_once(
     if settings.description.max_seq_len > config.max_position_embeddings {
         return Err(Error::Mismatch {
             left: format!("--max-seq-len {}", settings.description.max_seq_len),
-            right: format!("a model of {} positions", config.max_position_embeddings),
+            right: format!("a model with {} positions", config.max_position_embeddings),
             advice: "lower --max-seq-len".into(),
         });
     }

@@ -95,8 +95,8 @@ impl PairScorerBuilder {
         match weights.shape("classifier.weight") {
             Some(&[1, _]) => Ok(PairScorer(Scorer::CrossEncoder(self.cross_encoder.build(checkpoint)?))),
             found => {
-                let found = found.map_or("neither".into(), |shape| format!("a classifier of {} labels", shape[0]));
-                Err(Error::file(weights.path(), found, "a next-sentence head, or a classifier of one label"))
+                let found = found.map_or("neither".into(), |shape| format!("a classifier with {} labels", shape[0]));
+                Err(Error::file(weights.path(), found, "a next-sentence head, or a classifier with one label"))
             }
         }
     }

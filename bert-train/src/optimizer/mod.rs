@@ -53,7 +53,7 @@ impl FromStr for Algorithm {
         match name {
             "adamw" => Ok(Self::AdamW),
             "lamb" => Ok(Self::Lamb),
-            _ => Err(format!("`{name}` is none of adamw, lamb")),
+            _ => Err(format!("unknown optimizer `{name}`, expected adamw or lamb")),
         }
     }
 }
