@@ -93,7 +93,7 @@ pub fn check_evaluate(args: &EvaluateArgs, task: TaskKind, data: &Input) -> Resu
             "columns are copied into the file of predictions; pass --predictions OUT",
         ),
         only_if(task.reads_tables || is_json, &["keep"], "the file has no named columns"),
-        only_if(!is_squad, &["input-format"], "questions are read from SQuAD's JSON"),
+        only_if(!is_squad, &["input-format"], "the format of questions is recognized by their first line"),
     ];
     let reason = task_reason(task);
     rules.extend(task_rules(task, &reason));

@@ -73,8 +73,9 @@ pub(super) fn at_least(count: usize, labels: Vec<String>, training: &Path) -> Re
     if labels.len() >= count {
         return Ok(labels);
     }
-    let found = format!("one label only, {:?}", labels.first().map_or("none", String::as_str));
-    Err(Error::file(training, found, "at least two classes to tell apart"))
+    let found = labels.first().map_or("no labels".to_string(), |label| format!("one label only, {label:?}"));
+    let expected = if count > 1 { "at least two classes to tell apart" } else { "at least one label" };
+    Err(Error::file(training, found, expected))
 }
 
 #[cfg(test)]

@@ -83,7 +83,7 @@ impl Tokenizer {
         // Tables indexed by id are as long as the highest id, so bound it by the size of the file.
         if end_of_ids > 1024 + 8 * pieces {
             let found = format!("the id {} among {pieces} pieces", end_of_ids - 1);
-            return Err(Error::file(origin, found, "ids numbered from 0"));
+            return Err(Error::file(origin, found, "ids close to the number of pieces"));
         }
         let template = Template::of(&inner).map_err(|(found, expected)| Error::file(origin, found, expected))?;
         Ok(Self {

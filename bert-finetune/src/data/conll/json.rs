@@ -67,6 +67,7 @@ pub fn words_or_text(line: &Line, path: &Path, column: &str, is_only: bool) -> R
             Some(text) => Ok(WordsOrText::Text(text)),
             None => Err(wrong(format!("a list or an object in column `{column}`"))),
         },
+        (None, None) if is_only => Err(wrong("none".into())),
         (None, None) => Err(wrong("neither".into())),
     }
 }

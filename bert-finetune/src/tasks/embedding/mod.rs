@@ -109,7 +109,8 @@ fn learn_range(description: &mut Description, files: &Files) -> Result<Vec<Strin
         let (low, high) =
             scores.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), score| (low.min(score), high.max(score)));
         if low >= high {
-            return Err(Error::file(&files.training, format!("only the score {low}"), "scores that are not all equal"));
+            let found = if low == high { format!("only the score {low}") } else { "no scores".to_string() };
+            return Err(Error::file(&files.training, found, "scores that are not all equal"));
         }
         description.embedding.score_range = Some((low, high));
     }
