@@ -113,7 +113,7 @@ pub struct TrainArgs {
     /// Number of different maskings with --static-masking
     #[arg(long, default_value_t = 10, value_name = "N", requires = "static_masking")]
     pub dupe_factor: u64,
-    /// Optimizer: adamw or lamb
+    /// Optimizer: adamw, lamb or muon
     #[arg(long, default_value = "adamw")]
     pub optimizer: Algorithm,
     /// Peak learning rate [default: 1e-4]

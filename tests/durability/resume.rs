@@ -14,14 +14,16 @@ use crate::{assert_same_run, losses};
 fn a_resumed_run_is_bit_for_bit_the_uninterrupted_one() {
     let directory = corpus();
     let at = directory.path();
-    let save = "--save-every 2 --keep 9 --accumulate 2";
-    succeed(&short("whole", 6, save), at);
-    succeed(&short("cut", 6, save), at);
-    // The state after a kill that followed step 4 and interrupted writing the metrics.
-    fs::remove_dir_all(at.join("cut/checkpoints/step-00000006")).unwrap();
-    fs::remove_file(at.join("cut/model.safetensors")).unwrap();
-    succeed(&short("cut", 6, &format!("{save} --resume")), at);
-    assert_same_run(&at.join("whole"), &at.join("cut"));
+    for optimizer in ["adamw", "lamb", "muon"] {
+        let save = format!("--save-every 2 --keep 9 --accumulate 2 --optimizer {optimizer} --overwrite");
+        succeed(&short("whole", 6, &save), at);
+        succeed(&short("cut", 6, &save), at);
+        // The state after a kill that followed step 4 and interrupted writing the metrics.
+        fs::remove_dir_all(at.join("cut/checkpoints/step-00000006")).unwrap();
+        fs::remove_file(at.join("cut/model.safetensors")).unwrap();
+        succeed(&short("cut", 6, &save.replace("--overwrite", "--resume")), at);
+        assert_same_run(&at.join("whole"), &at.join("cut"));
+    }
 }
 
 #[test]

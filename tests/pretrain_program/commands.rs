@@ -157,7 +157,7 @@ fn what_is_wrong_is_named_in_one_line() {
         ("train --stepz 3", "--stepz"),
         ("train --dupe-factor 3", "--static-masking"),
         ("train --phase2-seq-len 64", "--phase2-steps"),
-        ("train --optimizer sgd", "unknown optimizer `sgd`, expected adamw or lamb"),
+        ("train --optimizer sgd", "unknown optimizer `sgd`, expected adamw, lamb or muon"),
         ("train --precision f8", "unknown precision `f8`, expected f32, bf16 or f16"),
         ("fill-mask --model run - --input-format xlsx", "possible values: txt, tsv, csv, jsonl"),
     ] {
