@@ -17,7 +17,7 @@ use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::models::Models;
 use crate::routes::ask::ask;
-use crate::routes::{about, choices, embeddings, inference, labels, masks, questions, tags, tokenize};
+use crate::routes::{about, choices, embeddings, inference, labels, masks, questions, ranks, tags, tokenize};
 
 /// State shared by all request handlers.
 pub struct App {
@@ -64,11 +64,11 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/embed", post(ask::<embeddings::Embed>))
         .route("/similarity", post(ask::<embeddings::Similarity>))
         .route("/predict", post(ask::<labels::Predict>))
-        .route("/rerank", post(ask::<labels::Rerank>))
+        .route("/rerank", post(ask::<ranks::Rerank>))
         .route("/tokenize", post(tokenize::tokenize))
         .route("/info", get(about::info).post(about::info))
         .route("/tag", post(ask::<tags::Tag>))
-        .route("/answer", post(ask::<questions::Answering>))
+        .route("/answer", post(ask::<questions::AnswerRoute>))
         .route("/fill-mask", post(ask::<masks::FillMask>))
         .route("/choose", post(ask::<choices::Choose>))
         .route("/health", get(about::health))

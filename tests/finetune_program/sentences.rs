@@ -334,6 +334,37 @@ fn scores_of_pairs_are_learned() {
     assert_eq!(metrics["pearson"], summary["eval"]["pearson"], "{metrics}");
 }
 
+/// Older directories of sentence-transformers have the encoder in a folder.
+#[test]
+fn an_encoder_in_a_folder_is_evaluated_and_trained() {
+    let directory = library();
+    let at = directory.path();
+    let folder = at.join("old/0_Transformer");
+    fs::create_dir_all(&folder).unwrap();
+    for file in fs::read_dir(at.join("cls")).unwrap().map(Result::unwrap).filter(|file| file.path().is_file()) {
+        fs::copy(file.path(), folder.join(file.file_name())).unwrap();
+    }
+    fs::create_dir_all(at.join("old/1_Pooling")).unwrap();
+    fs::copy(at.join("cls/1_Pooling/config.json"), at.join("old/1_Pooling/config.json")).unwrap();
+    let mut modules = object(folder.join("modules.json"));
+    modules[0]["path"] = "0_Transformer".into();
+    fs::write(at.join("old/modules.json"), modules.to_string()).unwrap();
+    let rows: String = TEXTS[..6].iter().zip(&TEXTS[1..]).map(|(a, b)| format!("{a}\t{b}.\t{}\n", a.len())).collect();
+    fs::write(at.join("pairs.tsv"), format!("text\tother\tlabel\n{rows}")).unwrap();
+    let evaluate = |model: &str| {
+        json(&format!("evaluate --model {model} --data pairs.tsv --text-pair other --json --quiet"), at)
+    };
+    assert_eq!(evaluate("old"), evaluate("cls"));
+    for options in ["--task embedding --text-pair other", "--task regression"] {
+        let train = |model: &str| {
+            let data = "--train pairs.tsv --eval pairs.tsv --epochs 1 --device flex";
+            json(&format!("train {options} --model {model} {data} --json --quiet -o run --overwrite"), at);
+            (fs::read(at.join("run/model.safetensors")).unwrap(), json("evaluate --model run --data pairs.tsv --json --quiet", at))
+        };
+        assert!(train("old") == train("cls"), "{options}");
+    }
+}
+
 /// Compares with the evaluators of sentence-transformers on the same pairs.
 #[test]
 fn metrics_are_those_of_sentence_transformers() {

@@ -15,6 +15,7 @@ pub mod tagging;
 
 use std::path::Path;
 
+use bert_cli::answers::to_value;
 use bert_cli::input::kind::Input;
 use bert_cli::warning::warn_once;
 use bert_model::pipeline::{HeadProcessor, Processor};
@@ -23,8 +24,10 @@ use bert_model::pretrained::{self, Loaded, load_weights_partial};
 use bert_model::{BertConfig, Error, Pretrained, Result, Tokenizer};
 use bert_train::Adaptation;
 use burn::tensor::{Device, Tensor};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::output::short;
 use crate::report::Mistake;
 
 /// Iterates over examples, reading one at a time.
@@ -174,8 +177,16 @@ pub trait Task: Clone + Send + Sync {
         targets: &[&Self::Target],
     ) -> Tensor<1>;
 
-    /// Formats an answer as printed by `predict --json`.
-    fn json(&self, answer: &AnswerOf<Self>) -> Value;
+    /// An answer as printed by `predict --json`.
+    fn json<'a>(&'a self, answer: &'a AnswerOf<Self>) -> impl Serialize + 'a;
+
+    /// An answer as printed by `predict`: one short line.
+    ///
+    /// # Errors
+    /// If the answer is no JSON.
+    fn plain(&self, answer: &AnswerOf<Self>) -> Result<String> {
+        Ok(short(&to_value(&self.json(answer))?))
+    }
 
     /// The texts of a labeled example and, as `expected`, its gold answer, for a file of predictions.
     fn labeled(&self, example: &Self::Example) -> Map<String, Value>;

@@ -38,6 +38,12 @@ impl<M> Loaded<M> {
         Self { model, config, initialized: Vec::new(), unused: Vec::new(), has_other_decoder: false }
     }
 
+    /// The same checkpoint in another model.
+    pub(crate) fn map<N>(self, change: impl FnOnce(M) -> N) -> Loaded<N> {
+        let Self { model, config, initialized, unused, has_other_decoder } = self;
+        Loaded { model: change(model), config, initialized, unused, has_other_decoder }
+    }
+
     /// A warning that names the freshly initialized parameters and the ignored tensors of the checkpoint's encoder and
     /// decoder, as one sentence; `None` if there are none.
     pub fn warning(&self) -> Option<String> {

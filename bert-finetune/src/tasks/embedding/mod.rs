@@ -16,10 +16,11 @@ use bert_model::model::SentenceEncoder;
 use bert_model::pipeline::sentence_transformers::save;
 use bert_model::pipeline::{EmbeddingProcessor, Processor, SentenceTransformer};
 use bert_model::pretrained::weights::Weights;
-use bert_model::pretrained::{Loaded, load_config};
+use bert_model::pretrained::Loaded;
 use bert_model::{BertConfig, BertModel, Error, Pretrained, Result, Tokenizer};
 use bert_train::Adaptation;
 use burn::tensor::{Device, Tensor};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::any::{AnyTask, open_task};
@@ -28,6 +29,7 @@ use super::{Defect, Examples, JointLoss, Query, Task};
 use crate::data::Files;
 use crate::data::pairs::{PairOptions, PairRow, read_pairs};
 use crate::description::Description;
+use crate::model_directory::{config_of, weights_of};
 use crate::report::Mistake;
 
 pub use processor::{GroupProcessor, TextGroup};
@@ -57,7 +59,7 @@ const SCORED: [&str; 2] = ["spearman", "pearson"];
 
 fn open(description: &Description, _labels: Vec<String>, tokenizer: &Tokenizer) -> Result<AnyTask> {
     let settings = &description.embedding;
-    let config = load_config(&settings.model)?;
+    let config = config_of(&settings.model)?;
     let mut how = SentenceTransformer::read(&settings.model)?.unwrap_or_default();
     how.max_length = Some(description.max_seq_len);
     settings.change(&mut how);
@@ -253,7 +255,7 @@ impl Task for EmbeddingTask {
         (self.is_scored() && example.score.is_none()).then_some(Defect::Unlabeled)
     }
 
-    fn json(&self, vectors: &Vec<Vec<f32>>) -> Value {
+    fn json<'a>(&'a self, vectors: &'a Vec<Vec<f32>>) -> impl Serialize + 'a {
         json!({"similarity": self.similarity(vectors)})
     }
 
@@ -308,7 +310,7 @@ impl Task for EmbeddingTask {
 
     fn saved(&self, directory: &Path, device: &Device) -> Result<(Self, SentenceEncoder)> {
         let AnyTask::Embedding(task) = open_task(directory)? else { return Err(no_prediction()) };
-        let loaded = task.load_model(&Weights::open(directory)?, &load_config(directory)?, 0, device)?;
+        let loaded = task.load_model(&weights_of(directory)?, &config_of(directory)?, 0, device)?;
         Ok((task, loaded.model))
     }
 }

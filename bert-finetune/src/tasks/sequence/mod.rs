@@ -15,6 +15,7 @@ use bert_model::pipeline::{Classification, ClassificationProcessor};
 use bert_model::text::Sequence;
 use bert_model::{BertForSequenceClassification, Error, ProblemType, Result};
 use burn::tensor::{Int, Tensor, TensorData};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 pub use self::facts::{CLASSIFICATION, MULTI_LABEL, REGRESSION};
@@ -197,7 +198,7 @@ impl Task for SequenceTask {
         }
     }
 
-    fn json(&self, answer: &Classification) -> Value {
+    fn json<'a>(&'a self, answer: &'a Classification) -> impl Serialize + 'a {
         let scores = &answer.scores;
         let probabilities: Map<String, Value> =
             self.labels().iter().cloned().zip(scores.iter().map(|&p| Value::from(f64::from(p)))).collect();

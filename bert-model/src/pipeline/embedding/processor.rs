@@ -1,11 +1,14 @@
 //! The steps from a text to a vector: prompt, tokens or windows of them, hidden states, pooling, dense layers,
 //! normalization.
 
+use std::borrow::Cow;
+
 use burn::tensor::{Device, Tensor};
 
 use super::options::Prompt;
 use super::{
-    Combine, EmbeddingOptions, EmbeddingRequest, PooledTokens, Pooling, TextInput, TokenEmbeddings, Windows, pooling,
+    Combine, EmbeddingOptions, EmbeddingRequest, PooledTokens, Pooling, RequestPrompt, TextInput, TokenEmbeddings, Windows,
+    pooling,
 };
 use crate::config::BertConfig;
 use crate::error::{Error, Result};
@@ -206,7 +209,11 @@ impl Processor for EmbeddingProcessor {
     }
 
     fn preprocess(&self, &EmbeddingRequest { text, every_token, prompt }: &EmbeddingRequest) -> Result<Vec<TextInput>> {
-        let prompt = prompt.unwrap_or(&self.prompt);
+        let prompt = &*match prompt {
+            RequestPrompt::Usual => Cow::Borrowed(&self.prompt),
+            RequestPrompt::Given(prompt) => Cow::Borrowed(prompt),
+            RequestPrompt::Named(name) => Cow::Owned(self.prompt(self.description.prompts.named(name)?)?),
+        };
         let prompted = (!prompt.text.is_empty()).then(|| format!("{}{text}", prompt.text));
         let text = prompted.as_deref().unwrap_or(text);
         let skipped = if self.description.include_prompt { 0 } else { prompt.ids.len() };
