@@ -21,7 +21,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::args::TrainArgs;
 use crate::data::Files;
 use crate::for_task;
-use crate::output::{class_names, print_table, short};
+use crate::output::{class_names, print_table};
 use crate::predict::open_pipeline;
 use crate::settings::{FinetuneRunOptions, FinetuneSettings};
 use crate::tasks::any::open_task;
@@ -96,7 +96,7 @@ fn show_answers<T: Task>(task: &T, directory: &Path, texts: &[&str], common: &Co
     let examples: Vec<T::Example> = texts.iter().map(query).collect::<Result<_, _>>()?;
     let requests: Vec<RequestOf<T>> = examples.iter().map(|example| task.request(example)).collect();
     for (text, answer) in texts.iter().zip(pipeline.run(&requests)?) {
-        print_line(format_args!("{text} → {}", short(&task.json(&answer))))?;
+        print_line(format_args!("{text} → {}", task.plain(&answer)?))?;
     }
     Ok(())
 }

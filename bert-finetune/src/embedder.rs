@@ -7,12 +7,11 @@ use bert_cli::args::Common;
 use bert_cli::program::select_device;
 use bert_model::Error;
 use bert_model::device::NamedDevice;
-use bert_model::pipeline::sentence_transformers::encoder_directory;
 use bert_model::pipeline::{self, Combine, Layers, SentenceTransformer, TextEmbedder};
-use bert_model::pretrained::load_config;
 use bert_train::run_directory::check_has_model;
 use clap::{Args, ValueEnum};
 
+use crate::model_directory::config_of;
 use crate::option_values::Pooling;
 use crate::output::warn;
 
@@ -61,7 +60,7 @@ impl EmbedderArgs {
     pub fn open(&self, layers: &Layers, combine: Combine, common: &Common) -> anyhow::Result<TextEmbedder> {
         self.check(layers)?;
         let NamedDevice { device, .. } = select_device(&common.device, common.quiet)?;
-        let positions = load_config(encoder_directory(&self.model)?)?.max_position_embeddings;
+        let positions = config_of(&self.model)?.max_position_embeddings;
         self.tell_changes(positions)?;
         let mut builder = TextEmbedder::builder().device(device).layers(layers.clone()).combine(combine);
         if let Some(pooling) = self.pooling.and_then(Pooling::of_text) {
@@ -102,7 +101,7 @@ impl EmbedderArgs {
     /// If the model lacks them, or if the run in its directory has not finished.
     pub fn check(&self, layers: &Layers) -> bert_model::Result<usize> {
         check_has_model(&self.model)?;
-        let config = load_config(encoder_directory(&self.model)?)?;
+        let config = config_of(&self.model)?;
         let in_option = |error: Error| Error::Usage(format!("--{error}"));
         let layers = layers.resolve(config.num_hidden_layers + 1).map_err(in_option)?;
         let limit = config.max_position_embeddings;
@@ -131,7 +130,7 @@ impl EmbedderArgs {
     fn tell_changes(&self, positions: usize) -> bert_model::Result<()> {
         let Some(how) = SentenceTransformer::read(&self.model)? else { return Ok(()) };
         let tell = |option: String, place: String| {
-            eprintln!("{option}: in the place of what {} says ({place})", self.model.display());
+            eprintln!("{option}: overrides {} ({place})", self.model.display());
         };
         if let Some(pooling) = self.pooling.filter(|pooling| pooling.of_text().is_none_or(|kind| how.pooling != [kind]))
         {

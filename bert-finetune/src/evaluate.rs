@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use bert_cli::answers::to_value;
 use bert_cli::args::Common;
 use bert_cli::input::keep::KeptRow;
 use bert_cli::input::kind::Input;
@@ -79,7 +80,7 @@ fn evaluate_part<T: Task>(
     truncated.warn("row");
     let (metrics, outputs) = train::evaluate(task, pipeline.model(), &examples, &encoded, &device)?;
     if let Some(path) = predictions {
-        let lines = prediction_lines(task, &examples, &rows, &encoded, &outputs);
+        let lines = prediction_lines(task, &examples, &rows, &encoded, &outputs)?;
         replace_file(path, lines.as_bytes())?;
     }
     Ok(metrics)
@@ -110,13 +111,13 @@ fn prediction_lines<T: Task>(
     rows: &[KeptRow],
     encoded: &Encoded<T>,
     outputs: &OutputsOf<T>,
-) -> String {
+) -> Result<String> {
     let answers = examples.iter().zip(&encoded.inputs).zip(outputs);
     let line = |(((example, inputs), outputs), row): (((&T::Example, &Vec<_>), &Vec<_>), &KeptRow)| {
-        let answer = task.json(&task.processor().postprocess(&task.request(example), inputs, outputs));
+        let answer = task.processor().postprocess(&task.request(example), inputs, outputs);
         let mut fields = task.labeled(example);
-        fields.extend(answer.as_object().cloned().unwrap_or_default());
-        format!("{}\n", row.with(Value::Object(fields)))
+        fields.extend(to_value(&task.json(&answer))?.as_object().cloned().unwrap_or_default());
+        Ok(row.line(&fields)? + "\n")
     };
     answers.zip(rows).map(line).collect()
 }

@@ -124,9 +124,7 @@ fn check(args: &SearchArgs) -> Result<()> {
         )));
     }
     if args.corpus.as_os_str() == "-" && args.queries.as_ref().is_some_and(|path| path.as_os_str() == "-") {
-        return Err(Error::Usage(
-            "--queries -: found the standard input twice, expected a file for one of the two".into(),
-        ));
+        return Err(Error::Usage("--queries -: found standard input twice, expected a file for one of the two".into()));
     }
     Ok(())
 }
@@ -234,8 +232,12 @@ impl<'a> Search<'a> {
         let matrix = Matrix::open(path)?;
         match self.queries.first().map(Vec::len) {
             Some(width) if width != matrix.width => {
-                let found = format!("vectors of {} numbers", matrix.width);
-                Err(Error::file(path, found, format!("{width}, as this model's have: embed the corpus with it")))
+                let found = format!("vectors with {} dimensions", matrix.width);
+                Err(Error::file(
+                    path,
+                    found,
+                    format!("{width}, as in this model's vectors: embed the corpus with this model"),
+                ))
             }
             _ => Ok(matrix),
         }

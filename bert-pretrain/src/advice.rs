@@ -26,7 +26,7 @@ pub fn one_label(first: &[PretrainingExample], documents: u64) -> Option<String>
 /// Warns that an evaluation on these examples has no next-sentence accuracy.
 pub fn no_accuracy(held_out: &[PretrainingExample]) -> Option<String> {
     let label = label(only_label(held_out)?);
-    Some(format!("every pair of the evaluation is {label}, so there is no next-sentence accuracy"))
+    Some(format!("every evaluation pair is {label}, so there is no next-sentence accuracy"))
 }
 
 fn label(is_random: bool) -> &'static str {

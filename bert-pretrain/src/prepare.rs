@@ -172,8 +172,8 @@ impl Described {
             count => format!(" and {count} other file(s)"),
         };
         say(format!(
-            "{}{others}: lines end within sentences (hard-wrapped text) and are joined up to an empty line; a file is one \
-             document. --sentences unicode takes each line as a paragraph",
+            "{}{others}: lines end within sentences (hard-wrapped text) and are joined up to an empty line; each file \
+             is one document. --sentences unicode treats each line as a paragraph",
             first.path.display()
         ));
     }

@@ -51,7 +51,7 @@ pub fn model_config(settings: &PretrainSettings, tokenizer: &Tokenizer) -> Resul
     if settings.longest() > config.max_position_embeddings {
         return Err(Error::Mismatch {
             left: format!("a sequence length of {}", settings.longest()),
-            right: format!("a model of {} positions", config.max_position_embeddings),
+            right: format!("a model with {} positions", config.max_position_embeddings),
             advice: "lower --max-seq-len, or use a configuration with a larger max_position_embeddings".into(),
         });
     }
@@ -70,15 +70,15 @@ pub fn initial_model(
 ) -> Result<(BertForPreTraining, BertConfig)> {
     let seed = mix(&[settings.seed, WEIGHTS]);
     let config = model_config(settings, tokenizer)?;
-    let mut model = match &settings.init {
+    let (mut model, config) = match &settings.init {
         Some(directory) => {
             let loaded = load_partial::<BertForPreTraining>(directory, seed, device)?;
             if let Some(warning) = loaded.warning() {
                 eprintln!("warning: {}: {warning}", directory.display());
             }
-            loaded.model
+            (loaded.model, loaded.config)
         }
-        None => BertForPreTraining::init_seeded(&config, seed, device),
+        None => (BertForPreTraining::init_seeded(&config, seed, device), config),
     };
     if let Some(probability) = settings.dropout {
         set_dropout(&mut model, probability);

@@ -1,4 +1,5 @@
-//! Gradients by parameter name: summed over parts of a batch and micro-batches, and clipped by their global norm.
+//! Gradients by parameter name, summed over the parts of a batch and its micro-batches in a fixed order.
+//! [`bert_model::ops::optimizer`] clips them by their global norm.
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

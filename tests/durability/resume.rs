@@ -67,7 +67,7 @@ fn a_run_is_not_resumed_with_other_settings_or_another_corpus() {
     succeed(&short("run", 4, "--save-every 2"), at);
     let message = fail(&short("run", 4, "--resume --lr 0.5"), at, 1);
     assert!(
-        message.contains("learning_rate = 0.5 does not fit the run to be resumed, learning_rate = 0.0001"),
+        message.contains("learning_rate = 0.5 does not fit the run to resume, learning_rate = 0.0001"),
         "{message}"
     );
     // All differing settings are named at once.
@@ -79,7 +79,7 @@ fn a_run_is_not_resumed_with_other_settings_or_another_corpus() {
     fs::write(at.join("corpus.txt"), sample::corpus(120, 8)).unwrap();
     let before = contents(&at.join("run"));
     let message = fail(&short("run", 4, "--resume"), at, 1);
-    assert!(message.contains("data_sha256") && message.contains("does not fit the run to be resumed"), "{message}");
+    assert!(message.contains("data_sha256") && message.contains("does not fit the run to resume"), "{message}");
     assert!(contents(&at.join("run")) == before, "a refused run wrote something");
 }
 

@@ -55,7 +55,7 @@ impl FromStr for Algorithm {
             "adamw" => Ok(Self::AdamW),
             "lamb" => Ok(Self::Lamb),
             "muon" => Ok(Self::Muon),
-            _ => Err(format!("`{name}` is none of adamw, lamb, muon")),
+            _ => Err(format!("unknown optimizer `{name}`, expected adamw, lamb or muon")),
         }
     }
 }

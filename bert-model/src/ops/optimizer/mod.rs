@@ -77,7 +77,7 @@ impl Control {
         Self::Host(HostControl { gradient_scale, settings, is_taken: norm.is_finite(), norm })
     }
 
-    /// Computes the control on the GPU of the gradients. `loss_scale` `[2]` holds the factor by which they were multiplied
+    /// Computes the control on the GPU that holds the gradients. `loss_scale` `[2]` holds the factor by which they were multiplied
     /// and the number of steps with finite gradients since it changed; both are updated in place.
     pub fn on_device(gradients: Vec<Tensor<2>>, settings: StepSettings, loss_scale: &Tensor<1>) -> Self {
         #[cfg(feature = "cube")]
