@@ -115,7 +115,7 @@ impl<'a> Run<'a> {
         check_inputs(&run.output, if_exists, inputs)?;
         let directory = RunDirectory::open(&run.output, if_exists)?;
         let data = directory.prepared(prepare(&settings, &directory, run.quiet))?;
-        settings = directory.prepared(fit(settings, &data, &device, started, run.quiet))?;
+        settings = directory.prepared(fit(settings, &data, &device, started, run))?;
         let steps = directory.prepared(count_steps(&settings, &data))?;
         if settings.data.nsp_mode != NspMode::Off {
             let first = directory.prepared(first_examples(&settings, &data, FIRST_EXAMPLES))?;
