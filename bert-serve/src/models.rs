@@ -181,7 +181,8 @@ impl<'a> Opener<'a> {
             }
             Head::Classes => {
                 let classifier = self.build::<ScoreProcessor>(&checkpoint)?;
-                let (is_cross_encoder, shared) = (classifier.processor().labels().len() == 1, classifier.model().clone());
+                let (is_cross_encoder, shared) =
+                    (classifier.processor().labels().len() == 1, classifier.model().clone());
                 if is_cross_encoder && model.check_reads_pairs().is_ok() {
                     let ranker = self.builder().build_with(&checkpoint, shared)?;
                     model.rank = Some(self.serve(&model.name, ranker));

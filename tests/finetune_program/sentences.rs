@@ -347,15 +347,17 @@ fn an_encoder_in_a_folder_is_evaluated_and_trained() {
     fs::write(at.join("old/modules.json"), modules.to_string()).unwrap();
     let rows: String = TEXTS[..6].iter().zip(&TEXTS[1..]).map(|(a, b)| format!("{a}\t{b}.\t{}\n", a.len())).collect();
     fs::write(at.join("pairs.tsv"), format!("text\tother\tlabel\n{rows}")).unwrap();
-    let evaluate = |model: &str| {
-        json(&format!("evaluate --model {model} --data pairs.tsv --text-pair other --json --quiet"), at)
-    };
+    let evaluate =
+        |model: &str| json(&format!("evaluate --model {model} --data pairs.tsv --text-pair other --json --quiet"), at);
     assert_eq!(evaluate("old"), evaluate("cls"));
     for options in ["--task embedding --text-pair other", "--task regression"] {
         let train = |model: &str| {
             let data = "--train pairs.tsv --eval pairs.tsv --epochs 1 --device flex";
             json(&format!("train {options} --model {model} {data} --json --quiet -o run --overwrite"), at);
-            (fs::read(at.join("run/model.safetensors")).unwrap(), json("evaluate --model run --data pairs.tsv --json --quiet", at))
+            (
+                fs::read(at.join("run/model.safetensors")).unwrap(),
+                json("evaluate --model run --data pairs.tsv --json --quiet", at),
+            )
         };
         assert!(train("old") == train("cls"), "{options}");
     }

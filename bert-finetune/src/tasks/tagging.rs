@@ -264,7 +264,8 @@ impl Task for TaggingTask {
 fn mean_loss(targets: &[Vec<Option<usize>>], found: &[Vec<WindowTags>]) -> f64 {
     let (mut loss, mut count) = (0.0, 0);
     for (tags, found) in targets.iter().zip(found.iter().flatten()) {
-        for (tag, scores) in tags.iter().zip(found.probabilities()).filter_map(|(tag, scores)| Some(((*tag)?, scores))) {
+        for (tag, scores) in tags.iter().zip(found.probabilities()).filter_map(|(tag, scores)| Some(((*tag)?, scores)))
+        {
             loss -= f64::from(scores[tag].max(1e-30)).ln();
             count += 1;
         }

@@ -352,10 +352,11 @@ impl Processor for TaggingProcessor {
         let spans = self.reader.entities(&tags);
         let places: Vec<Offsets> = spans.iter().map(|span| text.place_of(&(span.start..span.end))).collect();
         let texts = slices(&text.text, places.iter().copied());
-        let entity = |((EntitySpan { kind, start: first, end: after }, &(start, end)), found): ((_, &Offsets), &str)| {
-            let score = scores[first..after].iter().sum::<f32>() / (after - first) as f32;
-            Entity { label: kind, start, end, text: found.to_string(), score }
-        };
+        let entity =
+            |((EntitySpan { kind, start: first, end: after }, &(start, end)), found): ((_, &Offsets), &str)| {
+                let score = scores[first..after].iter().sum::<f32>() / (after - first) as f32;
+                Entity { label: kind, start, end, text: found.to_string(), score }
+            };
         let entities = spans.into_iter().zip(&places).zip(texts).map(entity).collect();
         TaggedText { words: text.iter().map(str::to_string).collect(), tags, scores, entities }
     }

@@ -7,8 +7,8 @@ use burn::tensor::{Device, Tensor};
 
 use super::options::Prompt;
 use super::{
-    Combine, EmbeddingOptions, EmbeddingRequest, PooledTokens, Pooling, RequestPrompt, TextInput, TokenEmbeddings, Windows,
-    pooling,
+    Combine, EmbeddingOptions, EmbeddingRequest, PooledTokens, Pooling, RequestPrompt, TextInput, TokenEmbeddings,
+    Windows, pooling,
 };
 use crate::config::BertConfig;
 use crate::error::{Error, Result};
