@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bert_cli::hub::model_directory;
 use bert_model::model::SentenceEncoder;
 use bert_model::pipeline::{
-    Builder, Checkpoint, ChoiceProcessor, EmbeddingProcessor, FromCheckpoint, MaskProcessor, Pipeline, Processor,
-    QuestionProcessor, TaggingProcessor, TextEmbedder,
+    Builder, Checkpoint, ChoiceProcessor, EmbeddingProcessor, FromCheckpoint, MaskProcessor, Pipeline, Precision,
+    Processor, QuestionProcessor, TaggingProcessor, TextEmbedder,
 };
 use bert_model::{BertConfig, BertModel, Error, Result, Tokenizer};
 use burn::tensor::Device;
@@ -121,6 +121,7 @@ impl Models {
 /// Opens models for one device and one scheduler.
 pub struct Opener<'a> {
     pub device: &'a Device,
+    pub precision: Precision,
     pub limits: BatchLimits,
     pub scheduler: &'a Arc<Scheduler>,
     pub metrics: &'a Metrics,
@@ -130,8 +131,13 @@ pub struct Opener<'a> {
 
 impl<'a> Opener<'a> {
     /// Creates an opener that has not opened any model.
-    pub fn new(device: &'a Device, limits: BatchLimits, scheduler: &'a Arc<Scheduler>, metrics: &'a Metrics) -> Self {
-        Self { device, limits, scheduler, metrics, sources: Vec::new(), warnings: Vec::new() }
+    pub fn new(
+        (device, precision): (&'a Device, Precision),
+        limits: BatchLimits,
+        scheduler: &'a Arc<Scheduler>,
+        metrics: &'a Metrics,
+    ) -> Self {
+        Self { device, precision, limits, scheduler, metrics, sources: Vec::new(), warnings: Vec::new() }
     }
 
     /// Opens all models of a command line and starts the threads that run them. Also returns the warnings of their
@@ -180,7 +186,7 @@ impl<'a> Opener<'a> {
             Head::Tags => model.tag = Some(self.serve(&model.name, self.build(&checkpoint)?)),
             Head::Answers => {
                 let builder = Builder::<QuestionProcessor>::default().candidates(N_BEST);
-                let pipeline = builder.device(self.device.clone()).build(&checkpoint)?;
+                let pipeline = self.on_device(builder).build(&checkpoint)?;
                 model.answer = Some(self.serve(&model.name, pipeline));
             }
             Head::Choices => model.choose = Some(self.serve(&model.name, self.build(&checkpoint)?)),
@@ -194,11 +200,15 @@ impl<'a> Opener<'a> {
             return self.build(checkpoint);
         }
         let encoder = SentenceEncoder { bert, dense: Vec::new() };
-        TextEmbedder::builder().device(self.device.clone()).build_with(checkpoint, encoder)
+        self.on_device(TextEmbedder::builder()).build_with(checkpoint, encoder)
     }
 
     fn build<P: FromCheckpoint>(&self, checkpoint: &Checkpoint) -> Result<Pipeline<P>> {
-        Builder::default().device(self.device.clone()).build(checkpoint)
+        self.on_device(Builder::default()).build(checkpoint)
+    }
+
+    fn on_device<P: FromCheckpoint>(&self, builder: Builder<P>) -> Builder<P> {
+        builder.device(self.device.clone()).precision(self.precision)
     }
 
     /// Creates the queue of a pipeline and registers it with the scheduler.

@@ -7,7 +7,7 @@ use std::path::Path;
 use burn::tensor::Device;
 use burn::tensor::activation::softmax;
 
-use super::{Builder, Checkpoint, CrossEncoderProcessor, FromCheckpoint, Pipeline, Processor};
+use super::{Builder, Checkpoint, CrossEncoderProcessor, FromCheckpoint, Pipeline, Precision, Processor};
 use crate::config::BertConfig;
 use crate::error::{Error, Result};
 use crate::model::{BertForNextSentencePrediction, BertInput};
@@ -45,6 +45,11 @@ impl PairScorerBuilder {
     /// See [`Builder::device`].
     pub fn device(self, device: Device) -> Self {
         self.each(|builder| builder.device(device.clone()), |builder| builder.device(device.clone()))
+    }
+
+    /// See [`Builder::precision`].
+    pub fn precision(self, precision: Precision) -> Self {
+        self.each(|builder| builder.precision(precision), |builder| builder.precision(precision))
     }
 
     /// See [`Builder::max_length`].
