@@ -131,7 +131,8 @@ fn check(args: &SearchArgs) -> Result<()> {
 fn open_reranker(args: &SearchArgs) -> anyhow::Result<PairScorer> {
     let NamedDevice { device, .. } = select_device(&args.common.device, true)?;
     let Some(directory) = &args.rerank else { anyhow::bail!("--rerank: no directory") };
-    Ok(PairScorer::builder().device(device).open(directory)?)
+    args.embedder.precision.check(&device)?;
+    Ok(PairScorer::builder().device(device).precision(args.embedder.precision).open(directory)?)
 }
 
 fn columns(args: &SearchArgs, text: &str) -> Result<TableOptions> {
