@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use bert_cli::args::Common;
 use bert_cli::program::print_line;
 use bert_model::device::{self, NamedDevice};
+use bert_model::pipeline::Precision;
 use bert_pretrain::sample::{BLAME, PRAISE, SUBJECTS};
 use bert_train::run_directory::read_run;
 use bert_train::{Ended, IfExists, Interrupt};
@@ -91,7 +92,7 @@ pub fn run_sample(
 /// Prints the fine-tuned model's predictions for a few texts.
 fn show_answers<T: Task>(task: &T, directory: &Path, texts: &[&str], common: &Common) -> Result<()> {
     let NamedDevice { device, .. } = device::select(&common.device)?;
-    let pipeline = open_pipeline(task, directory, &device)?;
+    let pipeline = open_pipeline(task, directory, &device, Precision::F32)?;
     let query = |text: &&str| task.question(&Query { text: text.to_string(), ..Query::default() });
     let examples: Vec<T::Example> = texts.iter().map(query).collect::<Result<_, _>>()?;
     let requests: Vec<RequestOf<T>> = examples.iter().map(|example| task.request(example)).collect();

@@ -102,6 +102,7 @@ fn run_evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
         data,
         keep: &args.keep,
         predictions: args.predictions.as_deref(),
+        precision: args.precision,
         common: &args.common,
     };
     let metrics = for_task!(task, task => evaluate(&task, evaluation))?;

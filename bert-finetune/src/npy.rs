@@ -5,6 +5,8 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use bert_model::{Error, Result};
+use half::f16;
+use half::slice::HalfFloatSliceExt;
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
 /// Maximum length of a header, in bytes; real ones are much shorter.
@@ -38,23 +40,14 @@ impl Number {
 
     fn to_f32(self, bytes: &[u8]) -> Vec<f32> {
         match self {
-            Self::F16 => bytes.as_chunks().0.iter().map(|b| half_to_f32(u16::from_le_bytes(*b))).collect(),
+            Self::F16 => {
+                let halves: Vec<f16> = bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b)).collect();
+                halves.to_f32_vec()
+            }
             Self::F32 => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
             Self::F64 => bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b) as f32).collect(),
         }
     }
-}
-
-/// Converts IEEE half precision to single precision, which is exact.
-fn half_to_f32(bits: u16) -> f32 {
-    let (exponent, fraction) = (bits >> 10 & 0x1f, f32::from(bits & 0x3ff));
-    let magnitude = match exponent {
-        0 => fraction * 2_f32.powi(-24),
-        31 if fraction == 0.0 => f32::INFINITY,
-        31 => f32::NAN,
-        _ => (1024.0 + fraction) * 2_f32.powi(i32::from(exponent) - 25),
-    };
-    if bits >> 15 == 1 { -magnitude } else { magnitude }
 }
 
 /// A matrix in a `.npy` file.
@@ -107,11 +100,11 @@ impl Matrix {
         Ok(Self { path: path.into(), file, number, rows, width, read: 0 })
     }
 
-    /// Reads the next `count` rows, or all remaining ones if there are fewer.
+    /// Reads the numbers of the next `count` rows, or of all remaining ones if there are fewer.
     ///
     /// # Errors
     /// If the rows cannot be read, or a number is not finite.
-    pub fn next_rows(&mut self, count: usize) -> Result<Vec<Vec<f32>>> {
+    pub fn next_rows(&mut self, count: usize) -> Result<Vec<f32>> {
         let count = count.min(self.rows - self.read);
         let mut bytes = vec![0; count * self.width * self.number.bytes()];
         self.file.read_exact(&mut bytes).map_err(Error::io(&self.path, "read"))?;
@@ -122,7 +115,7 @@ impl Matrix {
             return Err(Error::file(&self.path, found, "finite numbers"));
         }
         self.read += count;
-        Ok(values.chunks(self.width.max(1)).map(<[f32]>::to_vec).collect())
+        Ok(values)
     }
 }
 
@@ -178,7 +171,7 @@ mod tests {
             assert_eq!((matrix.rows, matrix.width), (3, 2));
             let rows =
                 [matrix.next_rows(2).unwrap(), matrix.next_rows(2).unwrap(), matrix.next_rows(2).unwrap()].concat();
-            assert_eq!(rows.concat(), values, "{descriptor}");
+            assert_eq!(rows, values, "{descriptor}");
         }
     }
 

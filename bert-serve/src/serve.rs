@@ -63,9 +63,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 pub fn open(args: &Args) -> Result<Arc<App>> {
     let keys = args.api_key_file.as_deref().map(Keys::read).transpose()?.unwrap_or_default();
     let device = select_device(&args.device, false)?.device;
+    args.precision.check(&device)?;
     let metrics = Metrics::default();
     let scheduler = Scheduler::new(Workers::for_device(&device)?.count())?;
-    let opener = Opener::new(&device, args.batch_limits(), &scheduler, &metrics);
+    let opener = Opener::new((&device, args.precision), args.batch_limits(), &scheduler, &metrics);
     let (models, warnings) = opener.open_all(&args.models)?;
     for warning in warnings {
         tracing::warn!("{warning}");

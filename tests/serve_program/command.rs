@@ -37,6 +37,7 @@ fn a_wrong_command_line_is_refused() {
         ),
         ("--model encoder --no-auth --api-key-file keys", "cannot be used with"),
         ("--model encoder --timeout 0", "expected seconds"),
+        ("--model encoder --precision f16", "none of f32, bf16, int8"),
         ("--model encoder --max-inputs 0", "--max-inputs: found 0"),
         ("--model encoder --model encoder", "two models are called `encoder`"),
     ] {

@@ -50,7 +50,9 @@ pub fn save<M: Pretrained>(
     tokenizer: &Tokenizer,
 ) -> Result<()> {
     let directory = directory.as_ref();
-    let tensors = state_dict(model);
+    let mut unpacked = model.clone();
+    unpacked.encoder_mut().unpack();
+    let tensors = state_dict(&unpacked);
     if let Some(adapter) = tensors.keys().find(|name| names::is_adapter(name)) {
         let advice = "merged adapters (`model.materialize()`): other readers would ignore this one";
         return Err(Error::tensor(directory, adapter, "a low-rank adapter", advice));
