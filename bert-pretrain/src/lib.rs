@@ -2,7 +2,7 @@
 //!
 //! In data-flow order: [`corpus`] → [`vocabulary`] → [`store`] (tokenized, on disk), [`split`] → [`examples`] with
 //! [`masking`] → [`stream`] → [`batch`] → [`objective`]. [`prepare`], with [`held_out`], [`phases`], [`start`] and
-//! [`train`] put these together; [`mod@evaluate`] runs without training; [`advice`] tells the user what to expect.
+//! [`train`] put these together, and [`shared`] gives them to all ranks; [`mod@evaluate`] runs without training; [`advice`] tells the user what to expect.
 //! [`args`] is the command line, [`settings`] its validated form, and [`effect`] rejects options that have no effect.
 //! [`sample`] is the built-in corpus. [`report`] displays the run.
 
@@ -26,6 +26,7 @@ pub mod prepare;
 pub mod report;
 pub mod sample;
 pub mod settings;
+pub mod shared;
 pub mod split;
 pub mod start;
 pub mod store;
