@@ -1,4 +1,4 @@
-//! The edge of both programs: results on standard output, errors as one line on stderr, exit codes.
+//! The edge of every program: results on standard output, errors as one line on stderr, exit codes.
 
 use std::fmt::Display;
 use std::fs;

@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use bert_cli::args::Common;
 use bert_cli::program::print_line;
 use bert_model::device::{self, NamedDevice};
+use bert_model::pipeline::Precision;
 use bert_pretrain::sample::{BLAME, PRAISE, SUBJECTS};
 use bert_train::run_directory::read_run;
 use bert_train::{Ended, IfExists, Interrupt, Solo};
@@ -21,7 +22,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::args::TrainArgs;
 use crate::data::Files;
 use crate::for_task;
-use crate::output::{class_names, print_table, short};
+use crate::output::{class_names, print_table};
 use crate::predict::open_pipeline;
 use crate::settings::{FinetuneRunOptions, FinetuneSettings};
 use crate::tasks::any::open_task;
@@ -91,12 +92,12 @@ pub fn run_sample(
 /// Prints the fine-tuned model's predictions for a few texts.
 fn show_answers<T: Task>(task: &T, directory: &Path, texts: &[&str], common: &Common) -> Result<()> {
     let NamedDevice { device, .. } = device::select(&common.device)?;
-    let pipeline = open_pipeline(task, directory, &device)?;
+    let pipeline = open_pipeline(task, directory, &device, Precision::F32)?;
     let query = |text: &&str| task.question(&Query { text: text.to_string(), ..Query::default() });
     let examples: Vec<T::Example> = texts.iter().map(query).collect::<Result<_, _>>()?;
     let requests: Vec<RequestOf<T>> = examples.iter().map(|example| task.request(example)).collect();
     for (text, answer) in texts.iter().zip(pipeline.run(&requests)?) {
-        print_line(format_args!("{text} → {}", short(&task.json(&answer))))?;
+        print_line(format_args!("{text} → {}", task.plain(&answer)?))?;
     }
     Ok(())
 }

@@ -7,12 +7,11 @@ use bert_cli::args::Common;
 use bert_cli::program::select_device;
 use bert_model::Error;
 use bert_model::device::NamedDevice;
-use bert_model::pipeline::sentence_transformers::encoder_directory;
-use bert_model::pipeline::{self, Combine, Layers, SentenceTransformer, TextEmbedder};
-use bert_model::pretrained::load_config;
+use bert_model::pipeline::{self, Combine, Layers, Precision, SentenceTransformer, TextEmbedder};
 use bert_train::run_directory::check_has_model;
 use clap::{Args, ValueEnum};
 
+use crate::model_directory::config_of;
 use crate::option_values::Pooling;
 use crate::output::warn;
 
@@ -22,6 +21,10 @@ pub struct EmbedderArgs {
     /// Model directory
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
+    /// Number type of the encoder's products: f32, bf16 or int8. The last two are faster and take less memory, need
+    /// the device flex, and change the results slightly
+    #[arg(long, default_value = "f32")]
+    pub precision: Precision,
     /// How to pool token vectors into one per text: mean, cls, max or pooler; for `embed`, none keeps all [default: as
     /// the model's directory says, else mean]
     #[arg(long, value_enum)]
@@ -61,9 +64,11 @@ impl EmbedderArgs {
     pub fn open(&self, layers: &Layers, combine: Combine, common: &Common) -> anyhow::Result<TextEmbedder> {
         self.check(layers)?;
         let NamedDevice { device, .. } = select_device(&common.device, common.quiet)?;
-        let positions = load_config(encoder_directory(&self.model)?)?.max_position_embeddings;
+        self.precision.check(&device)?;
+        let positions = config_of(&self.model)?.max_position_embeddings;
         self.tell_changes(positions)?;
-        let mut builder = TextEmbedder::builder().device(device).layers(layers.clone()).combine(combine);
+        let builder = TextEmbedder::builder().device(device).precision(self.precision);
+        let mut builder = builder.layers(layers.clone()).combine(combine);
         if let Some(pooling) = self.pooling.and_then(Pooling::of_text) {
             builder = builder.pooling(pooling);
         }
@@ -102,7 +107,7 @@ impl EmbedderArgs {
     /// If the model lacks them, or if the run in its directory has not finished.
     pub fn check(&self, layers: &Layers) -> bert_model::Result<usize> {
         check_has_model(&self.model)?;
-        let config = load_config(encoder_directory(&self.model)?)?;
+        let config = config_of(&self.model)?;
         let in_option = |error: Error| Error::Usage(format!("--{error}"));
         let layers = layers.resolve(config.num_hidden_layers + 1).map_err(in_option)?;
         let limit = config.max_position_embeddings;
@@ -131,7 +136,7 @@ impl EmbedderArgs {
     fn tell_changes(&self, positions: usize) -> bert_model::Result<()> {
         let Some(how) = SentenceTransformer::read(&self.model)? else { return Ok(()) };
         let tell = |option: String, place: String| {
-            eprintln!("{option}: in the place of what {} says ({place})", self.model.display());
+            eprintln!("{option}: overrides {} ({place})", self.model.display());
         };
         if let Some(pooling) = self.pooling.filter(|pooling| pooling.of_text().is_none_or(|kind| how.pooling != [kind]))
         {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use bert_cli::answers::to_value;
 use bert_cli::args::Common;
 use bert_cli::input::keep::KeptRow;
 use bert_cli::input::kind::Input;
@@ -9,7 +10,7 @@ use bert_cli::program::{create_parent, select_device};
 use bert_model::Result;
 use bert_model::device::NamedDevice;
 use bert_model::file::replace_file;
-use bert_model::pipeline::Processor;
+use bert_model::pipeline::{Precision, Processor};
 use serde_json::{Map, Value};
 
 use crate::features::Encoded;
@@ -32,6 +33,8 @@ pub struct Evaluation<'a> {
     pub keep: &'a [String],
     /// Output file for the predictions, one JSON object per line.
     pub predictions: Option<&'a Path>,
+    /// The number type of the encoder's products.
+    pub precision: Precision,
     /// Device and progress display.
     pub common: &'a Common,
 }
@@ -50,10 +53,10 @@ fn evaluate_part<T: Task>(
     evaluation: Evaluation,
     held_out_by: Option<&FinetuneSettings>,
 ) -> anyhow::Result<Map<String, Value>> {
-    let Evaluation { model, data, keep, predictions, common } = evaluation;
+    let Evaluation { model, data, keep, predictions, precision, common } = evaluation;
     predictions.map_or(Ok(()), create_parent)?;
     let NamedDevice { device, .. } = select_device(&common.device, common.quiet)?;
-    let pipeline = open_pipeline(task, model, &device)?;
+    let pipeline = open_pipeline(task, model, &device, precision)?;
     let (data, mut kept) = data.keeping(keep.to_vec());
     let mut examples = task.read_held_out(&data)?;
     let mut rows: Vec<KeptRow> = examples.iter().map(|_| kept.next_row()).collect::<Result<_>>()?;
@@ -79,7 +82,7 @@ fn evaluate_part<T: Task>(
     truncated.warn("row");
     let (metrics, outputs) = train::evaluate(task, pipeline.model(), &examples, &encoded, &device)?;
     if let Some(path) = predictions {
-        let lines = prediction_lines(task, &examples, &rows, &encoded, &outputs);
+        let lines = prediction_lines(task, &examples, &rows, &encoded, &outputs)?;
         replace_file(path, lines.as_bytes())?;
     }
     Ok(metrics)
@@ -96,7 +99,14 @@ pub fn write_predictions(settings: &FinetuneSettings, run: &FinetuneRunOptions) 
     let Some(data) = file.or(settings.train.as_ref()).map(Input::new) else { return Ok(()) };
     let common = Common { device: run.device.clone(), seed: settings.seed, json: run.json, quiet: true };
     let model = run.output.as_path();
-    let evaluation = Evaluation { model, data, keep: &[], predictions: Some(predictions), common: &common };
+    let evaluation = Evaluation {
+        model,
+        data,
+        keep: &[],
+        predictions: Some(predictions),
+        precision: Precision::F32,
+        common: &common,
+    };
     let held_out_by = if file.is_none() { Some(settings) } else { None };
     for_task!(open_task(model)?, task => evaluate_part(&task, evaluation, held_out_by))?;
     Ok(())
@@ -110,13 +120,13 @@ fn prediction_lines<T: Task>(
     rows: &[KeptRow],
     encoded: &Encoded<T>,
     outputs: &OutputsOf<T>,
-) -> String {
+) -> Result<String> {
     let answers = examples.iter().zip(&encoded.inputs).zip(outputs);
     let line = |(((example, inputs), outputs), row): (((&T::Example, &Vec<_>), &Vec<_>), &KeptRow)| {
-        let answer = task.json(&task.processor().postprocess(&task.request(example), inputs, outputs));
+        let answer = task.processor().postprocess(&task.request(example), inputs, outputs);
         let mut fields = task.labeled(example);
-        fields.extend(answer.as_object().cloned().unwrap_or_default());
-        format!("{}\n", row.with(Value::Object(fields)))
+        fields.extend(to_value(&task.json(&answer))?.as_object().cloned().unwrap_or_default());
+        Ok(row.line(&fields)? + "\n")
     };
     answers.zip(rows).map(line).collect()
 }

@@ -15,6 +15,7 @@ use bert_finetune::description::Description;
 use bert_finetune::effect::{check_evaluate, check_predict};
 use bert_finetune::embed::embed;
 use bert_finetune::evaluate::{Evaluation, evaluate, write_predictions};
+use bert_finetune::model_directory::config_of;
 use bert_finetune::output::{class_names, hint_never_found, print_metrics, print_next_steps, print_table};
 use bert_finetune::predict::predict;
 use bert_finetune::settings::{FinetuneRunOptions, FinetuneSettings};
@@ -22,7 +23,6 @@ use bert_finetune::tasks::any::{AnyTask, open_task_for};
 use bert_finetune::train::{self, FinetuneOutcome};
 use bert_finetune::{demo, for_task, rank, report, search, similarity};
 use bert_model::Error;
-use bert_model::pretrained::load_config;
 use bert_train::launch::{Failure, launched_rank, on_ranks, refuse_ranks, told_once};
 use bert_train::sharing::share_settings;
 use bert_train::{Communicator, Ended, Interrupt};
@@ -133,7 +133,7 @@ fn run_report(args: &ReportArgs) -> Result<ExitCode> {
 
 fn run_evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
     let data = Input::new(&args.data).in_format(args.input_format);
-    check_evaluate(args, Description::read(&args.model, &load_config(&args.model)?, args.task)?.task, &data)?;
+    check_evaluate(args, Description::read(&args.model, &config_of(&args.model)?, args.task)?.task, &data)?;
     let task = open_task_for(&args.model, args.task, |usual| {
         args.columns.over(usual, args.label.as_deref()).with_threshold(args.no_answer_threshold)
     })?;
@@ -142,6 +142,7 @@ fn run_evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
         data,
         keep: &args.keep,
         predictions: args.predictions.as_deref(),
+        precision: args.precision,
         common: &args.common,
     };
     let metrics = for_task!(task, task => evaluate(&task, evaluation))?;
@@ -161,7 +162,7 @@ fn run_predict(args: &PredictArgs) -> Result<ExitCode> {
     // The context of a question also counts as a text.
     let has_texts = args.context.is_none() || args.texts.input.is_some() || !args.texts.texts.is_empty();
     let source = if has_texts { args.texts.source()? } else { None };
-    let kind = Description::read(&args.model, &load_config(&args.model)?, args.task)?.task;
+    let kind = Description::read(&args.model, &config_of(&args.model)?, args.task)?.task;
     check_predict(args, kind, source.as_ref())?;
     let mut task = open_task_for(&args.model, args.task, |usual| {
         let unlabeled = Description { label: None, ..usual };

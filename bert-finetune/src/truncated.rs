@@ -84,7 +84,7 @@ pub fn warn_of_training(texts: usize, length: usize) {
 /// Warns on stderr if texts of a comparison or a search were truncated; `texts` is their number.
 pub fn warn_of_comparison(texts: u64) {
     if texts > 0 {
-        eprintln!("warning: {texts} text(s) longer than the model reads were truncated");
+        eprintln!("warning: {texts} text(s) longer than the model's limit were truncated");
     }
 }
 

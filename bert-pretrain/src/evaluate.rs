@@ -47,7 +47,7 @@ pub fn evaluate(
     }
     let max_seq_len = data.max_seq_len.min(loaded.config.max_position_embeddings);
     if max_seq_len < SHORTEST {
-        let expected = format!("a model that reads at least {SHORTEST} tokens");
+        let expected = format!("a model that accepts at least {SHORTEST} tokens");
         let found = format!("{max_seq_len} positions (`max_position_embeddings`)");
         return Err(Error::file(model_directory.join("config.json"), found, expected));
     }

@@ -14,9 +14,11 @@ use bert_cli::input::read_inputs;
 use bert_cli::program::{create_parent, exit, exit_code, one_line, print_line, select_device};
 use bert_model::device::NamedDevice;
 use bert_model::pipeline::{
-    FilledText, MaskFiller, MaskProcessor, NextSentenceProcessor, PairScorer, Pipeline, Prediction, Processor,
+    FilledText, MaskFiller, MaskProcessor, PairProcessor, PairScorer, Pipeline, Prediction, Processor,
 };
-use bert_model::{Error, Tokenizer, load};
+use bert_model::pretrained::load_config;
+use bert_model::pretrained::weights::Weights;
+use bert_model::{Error, Tokenizer};
 use bert_pretrain::args::{Cli, Command, EvaluateArgs, FillMaskArgs, NextSentenceArgs, TrainArgs, VocabArgs};
 use bert_pretrain::corpus::Corpus;
 use bert_pretrain::effect::check_options;
@@ -105,7 +107,7 @@ fn print_table(summary: &Value) {
             if (part, name.as_str()) == ("eval", "mlm_loss") {
                 let baseline = number(&summary["unigram_loss"]);
                 rows.extend(
-                    baseline.map(|value| ("  by word frequency".into(), format!("{value} without any context"))),
+                    baseline.map(|value| ("  word-frequency baseline".into(), format!("{value} (no context)"))),
                 );
             }
         }
@@ -184,8 +186,7 @@ fn run_fill_mask(args: &FillMaskArgs) -> Result<ExitCode> {
     let filler: MaskFiller = open(&args.model, &args.common, MaskProcessor::new)?;
     let mut answers = Answers::new(args.common.json);
     let mut answer = |row: &KeptRow, filled: FilledText| -> Result<()> {
-        let json = serde_json::to_value(&filled).context("the predictions")?;
-        answers.write(row, json, |_| describe(&filled))?;
+        answers.write(row, &filled, || Ok(describe(&filled)))?;
         // Flush immediately: the next text may be a long time coming.
         Ok(answers.flush()?)
     };
@@ -209,9 +210,9 @@ fn run_fill_mask(args: &FillMaskArgs) -> Result<ExitCode> {
 }
 
 fn run_next_sentence(args: &NextSentenceArgs) -> Result<ExitCode> {
-    let pipeline = open(&args.model, &args.common, NextSentenceProcessor::new)?;
-    pipeline.config().check_pairs()?;
-    let scores = PairScorer::from(pipeline).score(&[(&args.first, &args.second)])?;
+    let scorer: PairScorer = open(&args.model, &args.common, PairProcessor::next_sentence)?;
+    scorer.config().check_pairs()?;
+    let scores = scorer.score(&[(&args.first, &args.second)])?;
     let probability = scores.first().map_or(f64::NAN, |&score| f64::from(score));
     if args.common.json {
         print_line(json!({"is_next": probability}))?;
@@ -231,8 +232,9 @@ fn open<P: Processor>(
     check_has_model(directory)?;
     let NamedDevice { device, .. } = select_device(&common.device, common.quiet)?;
     let tokenizer = Tokenizer::load(directory)?;
-    let loaded = load::<P::Model>(directory, &device).map_err(advised)?;
-    let processor = processor(tokenizer, loaded.config.max_position_embeddings);
+    let config = load_config(directory)?;
+    let processor = processor(tokenizer, config.max_position_embeddings);
+    let loaded = processor.load(&Weights::open(directory)?, config, &device).map_err(advised)?;
     let pipeline = Pipeline::new(loaded, processor, &device)?;
     if let Some(warning) = pipeline.warning() {
         eprintln!("warning: {}: {warning}", directory.display());

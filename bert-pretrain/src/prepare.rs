@@ -48,6 +48,14 @@ pub struct PreparedData {
     pub fingerprint: String,
 }
 
+impl PreparedData {
+    /// The number of tokens of the training documents.
+    pub fn training_tokens(&self) -> u64 {
+        let count = |name: &str| self.facts[name].as_u64().unwrap_or(0);
+        count("tokens").saturating_sub(count("held_out_tokens"))
+    }
+}
+
 /// Opens the corpus, loads or learns the tokenizer, tokenizes, and holds out documents. The data of a resumed run must
 /// be the data that its `run.json` describes; otherwise nothing is written.
 ///
@@ -166,8 +174,8 @@ impl Described {
             count => format!(" and {count} other file(s)"),
         };
         say(format!(
-            "{}{others}: lines end within sentences (hard-wrapped text) and are joined up to an empty line; a file is one \
-             document. --sentences unicode takes each line as a paragraph",
+            "{}{others}: lines end within sentences (hard-wrapped text) and are joined up to an empty line; each file \
+             is one document. --sentences unicode treats each line as a paragraph",
             first.path.display()
         ));
     }

@@ -30,6 +30,8 @@ pub struct Announcement {
     split: Split,
     unigram_loss: Option<f64>,
     fingerprint: String,
+    /// The completed settings of the run.
+    pub settings: PretrainSettings,
     /// The configuration of the model.
     pub config: BertConfig,
     /// The number of steps.
@@ -52,7 +54,13 @@ impl Announcement {
     ///
     /// # Errors
     /// If a file cannot be read.
-    pub fn new(data: &PreparedData, config: &BertConfig, steps: u64, numbers: &Value) -> Result<Self> {
+    pub fn new(
+        settings: PretrainSettings,
+        data: &PreparedData,
+        config: &BertConfig,
+        steps: u64,
+        numbers: &Value,
+    ) -> Result<Self> {
         Ok(Self {
             tokenizer: data.tokenizer.to_json()?,
             store: StoreFile::describe(data.store.path())?,
@@ -60,6 +68,7 @@ impl Announcement {
             split: data.split,
             unigram_loss: data.unigram_loss,
             fingerprint: data.fingerprint.clone(),
+            settings,
             config: config.clone(),
             steps,
             numbers: numbers.clone(),
@@ -73,7 +82,6 @@ impl Announcement {
 /// If a file cannot be read or written, or the connection fails.
 pub fn share_data(
     communicator: &dyn Communicator,
-    settings: &PretrainSettings,
     data: Option<PreparedData>,
     announcement: &Announcement,
     directory: &Path,
@@ -89,7 +97,7 @@ pub fn share_data(
     let store = stores.next().ok_or_else(missing)??;
     let eval_store = stores.next().transpose()?;
     let split = announcement.split;
-    let held_out = held_out_examples(settings, &tokenizer, &store, eval_store.as_ref(), split)?;
+    let held_out = held_out_examples(&announcement.settings, &tokenizer, &store, eval_store.as_ref(), split)?;
     Ok(PreparedData {
         tokenizer,
         store,

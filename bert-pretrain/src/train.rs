@@ -20,14 +20,16 @@ use tempfile::TempDir;
 use crate::advice;
 use crate::corpus::Corpus;
 use crate::examples::NspMode;
+use crate::fit::fit;
 use crate::objective::{Evaluation, Pretraining};
 use crate::phases::{PhasedSource, count_steps, first_examples};
 use crate::prepare::{PreparedData, prepare, remove_cache};
+use crate::recipe;
 use crate::report;
 use crate::settings::{PretrainRunOptions, PretrainSettings};
 use crate::shared::{Announcement, share_data};
 use crate::split::Subset;
-use crate::start::initial_model;
+use crate::start::{initial_model, set_dropout};
 
 /// Number of checkpoints to keep during training: a second one in case the newest is damaged.
 const KEEP: usize = 2;
@@ -67,7 +69,7 @@ pub fn run(
         }
         return Ok(PretrainOutcome { ended: Ended::Finished, summary });
     }
-    let (mut prepared, model) = Run::prepare(settings, run, communicator)?;
+    let (mut prepared, model) = Run::prepare(settings, run, communicator, started)?;
     let checkpoints = prepared.directory.checkpoints(run.keep.unwrap_or(KEEP))?;
     let mut state = prepared.start(model, &checkpoints)?;
     let seconds_before = state.seconds;
@@ -109,20 +111,16 @@ impl<'a> Run<'a> {
         settings: &PretrainSettings,
         run: &'a PretrainRunOptions,
         communicator: &'a dyn Communicator,
+        started: Instant,
     ) -> Result<(Self, BertForPreTraining)> {
         let NamedDevice { name, device, .. } = select_device(&run.device, run.quiet)?;
         settings.precision.check(&device)?;
         let if_exists = run.if_exists.unwrap_or(IfExists::Refuse);
-        let mut settings = settings.clone();
-        let is_new = if_exists != IfExists::Resume || !run.output.join("run.json").exists();
-        if communicator.is_first() && is_new {
-            settings.parts = Some(cores::parts(&device, settings.accumulate, communicator));
-        }
-        settings.parts = communicator.from_first(|| Ok(settings.parts), encode, |bytes| decode(&bytes))?;
         let mut first = None;
         let announcement = communicator.from_first(
             || {
-                let (directory, data, model, announcement) = prepare_first(&settings, run, if_exists, (name, &device))?;
+                let (directory, data, model, announcement) =
+                    prepare_first(settings.clone(), run, (communicator, started), (name, &device))?;
                 first = Some((directory, data, model));
                 Ok(announcement)
             },
@@ -137,10 +135,14 @@ impl<'a> Run<'a> {
                 (RunDirectory::open(temporary.path().join("run"), IfExists::Refuse)?, None, None, Some(temporary))
             }
         };
-        let data = share_data(communicator, &settings, data, &announcement, directory.path())?;
-        let Announcement { config, steps, numbers, .. } = announcement;
-        // The weights come from the first rank.
-        let model = model.unwrap_or_else(|| BertForPreTraining::init_seeded(&config, 0, &device));
+        let data = share_data(communicator, data, &announcement, directory.path())?;
+        let Announcement { settings, config, steps, numbers, .. } = announcement;
+        let model = model.unwrap_or_else(|| {
+            // The weights come from the first rank.
+            let mut model = BertForPreTraining::init_seeded(&config, 0, &device);
+            settings.dropout.iter().for_each(|dropout| set_dropout(&mut model, *dropout));
+            model
+        });
         let prepared = Self {
             settings,
             run,
@@ -252,31 +254,44 @@ impl<'a> Run<'a> {
 
 /// Opens the run directory, the corpus and the model, and writes `run.json`.
 fn prepare_first(
-    settings: &PretrainSettings,
+    mut settings: PretrainSettings,
     run: &PretrainRunOptions,
-    if_exists: IfExists,
+    (communicator, started): (&dyn Communicator, Instant),
     (device_name, device): (&str, &Device),
 ) -> Result<(RunDirectory, PreparedData, BertForPreTraining, Announcement)> {
+    if communicator.size() > 1 && settings.budget.is_some() && settings.steps.is_none() {
+        let message = "--budget measures the speed of one process; with several, pass --steps instead";
+        return Err(Error::Usage(message.into()));
+    }
     // Report invalid inputs before anything is written.
-    for paths in [&settings.corpus, &settings.eval_corpus] {
+    for (paths, is_training) in [(&settings.corpus, true), (&settings.eval_corpus, false)] {
         if !paths.is_empty() {
-            Corpus::open(paths)?;
+            let corpus = Corpus::open(paths)?;
+            if is_training && settings.open.vocab_size {
+                settings.vocab_size = Some(recipe::vocab_size(corpus.files().iter().map(|file| file.bytes).sum()));
+            }
         }
     }
+    let if_exists = run.if_exists.unwrap_or(IfExists::Refuse);
     let paths = [&settings.corpus, &settings.eval_corpus].into_iter().flatten().map(Path::new);
     let inputs = paths.chain(settings.tokenizer.as_deref()).chain(settings.init.as_deref());
     check_inputs(&run.output, if_exists, inputs)?;
+    let is_new = if_exists != IfExists::Resume || !run.output.join("run.json").exists();
     let directory = RunDirectory::open(&run.output, if_exists)?;
-    let data = directory.prepared(prepare(settings, &directory, run.quiet))?;
-    let steps = directory.prepared(count_steps(settings, &data))?;
+    let data = directory.prepared(prepare(&settings, &directory, run.quiet))?;
+    settings = directory.prepared(fit(settings, &data, device, started, run.quiet))?;
+    if is_new {
+        settings.parts = Some(cores::parts(device, settings.accumulate, communicator));
+    }
+    let steps = directory.prepared(count_steps(&settings, &data))?;
     if settings.data.nsp_mode != NspMode::Off {
-        let first = directory.prepared(first_examples(settings, &data, FIRST_EXAMPLES))?;
+        let first = directory.prepared(first_examples(&settings, &data, FIRST_EXAMPLES))?;
         let warning = advice::one_label(&first, data.split.len(Subset::Training));
         warning.iter().for_each(|warning| eprintln!("warning: {warning}"));
     }
-    let (model, config) = directory.prepared(initial_model(settings, &data.tokenizer, device))?;
+    let (model, config) = directory.prepared(initial_model(&settings, &data.tokenizer, device))?;
 
-    let mut numbers = to_value(settings)?;
+    let mut numbers = to_value(&settings)?;
     numbers["data_sha256"] = data.fingerprint.clone().into();
     if if_exists == IfExists::Resume {
         directory.check_settings(&numbers)?;
@@ -291,7 +306,7 @@ fn prepare_first(
         "model": config,
         "data": data.facts,
     }))?;
-    let announcement = Announcement::new(&data, &config, steps, &numbers)?;
+    let announcement = Announcement::new(settings, &data, &config, steps, &numbers)?;
     Ok((directory, data, model, announcement))
 }
 

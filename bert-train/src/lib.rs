@@ -6,7 +6,8 @@
 //! [`communicator`].
 //! Around it, [`mod@prefetch`] prepares batches, [`permutation`] shuffles them, [`adaptation`] selects the trainable
 //! parameters, [`checkpoint`] makes runs resumable, [`interrupt`] handles signals, [`run_directory`] manages the files
-//! of a run, and [`progress`] and [`report`] display it.
+//! of a run, [`progress`] and [`report`] display it, [`parameters`] visits a model's
+//! parameters by name, and a [`communicator`] adds the gradients of other processes.
 
 #![warn(missing_docs)]
 // Invalid user input must never panic.

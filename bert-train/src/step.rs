@@ -45,7 +45,7 @@ impl PendingStep {
     /// Waits for the step and returns its numbers.
     ///
     /// # Errors
-    /// If a loss or the gradient is not finite. The parameters are then unchanged.
+    /// If a loss or the gradient is not finite. A gradient that is not finite leaves the parameters unchanged.
     pub fn wait(self) -> Result<Step> {
         let Self { number, names, reading, norm, learning_rate, precision } = self;
         let values = reading.wait();

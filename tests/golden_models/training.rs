@@ -82,6 +82,7 @@ fn ten_steps_of_pretraining_with_each_optimizer() {
     let directory = golden("training");
     let batches = read_golden(&directory.join("batches.safetensors"));
     let adamw = OptimizerConfig::default();
+    let muon = OptimizerConfig { algorithm: Algorithm::Muon, ..adamw };
     let optimizers = [
         ("expected.json", adamw),
         ("expected_google.json", OptimizerConfig { bias_correction: false, ..adamw }),
@@ -89,6 +90,8 @@ fn ten_steps_of_pretraining_with_each_optimizer() {
         // Ten steps hardly show a weight decay of 0.01. A decay of 1 shows which parameters it applies to.
         ("expected_strong_decay.json", OptimizerConfig { weight_decay: 1.0, ..adamw }),
         ("expected_google_strong_decay.json", OptimizerConfig { bias_correction: false, weight_decay: 1.0, ..adamw }),
+        ("expected_muon.json", muon),
+        ("expected_muon_strong_decay.json", OptimizerConfig { weight_decay: 1.0, ..muon }),
     ];
     for (backend, device) in devices() {
         for (file, config) in optimizers {

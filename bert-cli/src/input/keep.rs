@@ -3,10 +3,13 @@
 //! Readers send one [`KeptRow`] per row, in row order, over a separate channel, so that tasks need not know about
 //! columns that they do not use.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use bert_model::{Error, Result};
+use serde::Serialize;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 /// The sending end: the columns to keep, and the channel for their cells.
@@ -89,20 +92,31 @@ impl KeptRows {
 }
 
 impl KeptRow {
-    /// Puts the row number and the kept cells in front of an answer. A cell whose name the answer already uses becomes
-    /// `input_NAME`.
-    pub fn with(&self, answer: Value) -> Value {
-        let Value::Object(answer) = answer else { return answer };
-        let mut line = Map::new();
+    /// Formats an answer, a JSON object, as a line of JSON, with the row number and the kept cells in front. A cell
+    /// whose name the answer already uses becomes `input_NAME`.
+    ///
+    /// # Errors
+    /// If the answer cannot be expressed in JSON.
+    pub fn line(&self, answer: &impl Serialize) -> Result<String> {
+        let wrong = |error: serde_json::Error| Error::Setting(format!("an answer that is no JSON: {error}"));
+        let answer = serde_json::to_string(answer).map_err(wrong)?;
+        let mut front = Map::new();
         if let Some(row) = self.row {
-            line.insert("row".into(), row.into());
+            front.insert("row".into(), row.into());
         }
-        for (name, value) in &self.cells {
-            let is_taken = name == "row" || answer.contains_key(name);
-            line.insert(if is_taken { format!("input_{name}") } else { name.clone() }, value.clone());
+        if !self.cells.is_empty() {
+            let fields: BTreeMap<String, IgnoredAny> = serde_json::from_str(&answer).map_err(wrong)?;
+            for (name, value) in &self.cells {
+                let is_taken = name == "row" || fields.contains_key(name);
+                front.insert(if is_taken { format!("input_{name}") } else { name.clone() }, value.clone());
+            }
         }
-        line.extend(answer);
-        Value::Object(line)
+        let front = Value::Object(front).to_string();
+        Ok(match (front.strip_suffix('}'), answer.strip_prefix('{')) {
+            (Some("{"), _) | (_, None) => answer,
+            (_, Some("}")) => front,
+            (opening, Some(fields)) => [opening.unwrap_or_default(), ",", fields].concat(),
+        })
     }
 
     /// Puts the kept cells in front of a plain answer, separated by tabs. Tabs and line breaks within a cell become
@@ -130,11 +144,12 @@ mod tests {
     #[test]
     fn answers_carry_their_row_and_lose_no_cell_to_a_field_of_the_same_name() {
         let row = KeptRow { row: Some(7), cells: object(json!({"id": "a\tb", "label": [1], "row": 2})) };
-        let line = row.with(json!({"label": "good"}));
+        let line = row.line(&json!({"label": "good"})).unwrap();
         let expected = json!({"row": 7, "id": "a\tb", "input_label": [1], "input_row": 2, "label": "good"});
-        assert_eq!(line.to_string(), expected.to_string());
+        assert_eq!(line, expected.to_string());
         assert_eq!(row.plain("good 0.98"), "a b\t[1]\t2\tgood 0.98");
-        assert_eq!(KeptRow::default().with(json!({"label": "good"})), json!({"label": "good"}));
+        assert_eq!(KeptRow::default().line(&json!({"label": "good"})).unwrap(), r#"{"label":"good"}"#);
+        assert_eq!(KeptRow { row: Some(1), ..KeptRow::default() }.line(&json!({})).unwrap(), r#"{"row":1}"#);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use super::best::{compare, is_defined};
 use super::data::LabeledData;
 use super::epochs::Batch;
-use super::joint::{Joint, Meeting, Member, Wanted};
+use super::joint::{Joint, Meeting, Member, VectorGradient};
 use super::once::Run;
 use crate::features::{Encoded, Item, hidden_states};
 use crate::report::EvaluationRecord;
@@ -76,7 +76,7 @@ impl<T: Task> FineTuning<'_, T> {
         member: Member<T>,
         pieces: &[Vec<Item<T>>],
         masks: Masks,
-    ) -> Vec<Wanted> {
+    ) -> Vec<VectorGradient> {
         let Run { task, device, .. } = self.run;
         let model = model.clone().no_grad();
         let (mut all, mut width, mut done) = (Vec::new(), 0, 0);
@@ -89,7 +89,7 @@ impl<T: Task> FineTuning<'_, T> {
             all.extend(to_host(vectors));
         }
         let counts: Vec<usize> = pieces.iter().map(|items| sequences(items)).collect();
-        member.meet(loss, all, width, device).divide(&counts)
+        member.meet(loss, all, width, device).split(&counts)
     }
 }
 

@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use bert_cli::program::select_device;
 use bert_model::device::NamedDevice;
-use bert_model::pretrained::load_config;
 use bert_model::{BertConfig, Error, Result, Tokenizer};
 use bert_train::checkpoint::{check_settings, sha256_of};
 use bert_train::permutation::mix;
@@ -28,6 +27,7 @@ use crate::data::Files;
 use crate::description::Description;
 use crate::features::Encoded;
 use crate::for_task;
+use crate::model_directory::{config_of, tokenizer_of};
 use crate::output::warn;
 use crate::report;
 use crate::settings::{FinetuneRunOptions, FinetuneSettings};
@@ -137,8 +137,8 @@ struct Start {
 fn start(settings: &FinetuneSettings, run: &FinetuneRunOptions, files: &Files) -> Result<Start> {
     check_has_model(&settings.model)?;
     let NamedDevice { name, device, .. } = select_device(&run.device, run.quiet)?;
-    let config = load_config(&settings.model)?;
-    let tokenizer = Tokenizer::load(&settings.model)?;
+    let config = config_of(&settings.model)?;
+    let tokenizer = tokenizer_of(&settings.model)?;
     settings.description.check_fits(&config, &tokenizer)?;
     tokenizer.warnings().iter().for_each(|warning| warn(&settings.model, Some(warning)));
     if let Adaptation::FrozenLayers(layers) = settings.adaptation
@@ -150,7 +150,7 @@ fn start(settings: &FinetuneSettings, run: &FinetuneRunOptions, files: &Files) -
     if settings.description.max_seq_len > config.max_position_embeddings {
         return Err(Error::Mismatch {
             left: format!("--max-seq-len {}", settings.description.max_seq_len),
-            right: format!("a model of {} positions", config.max_position_embeddings),
+            right: format!("a model with {} positions", config.max_position_embeddings),
             advice: "lower --max-seq-len".into(),
         });
     }

@@ -93,7 +93,7 @@ fn copy_files(from: &Path, to: &Path) -> Result<()> {
         let Some(name) = path.file_name().filter(|name| !is_left(name)) else { continue };
         if path.is_dir() {
             let target = to.join(name);
-            fs::create_dir_all(&target).map_err(Error::io(&target, "make the directory"))?;
+            fs::create_dir_all(&target).map_err(Error::io(&target, "create the directory"))?;
             copy_files(&path, &target)?;
             continue;
         }

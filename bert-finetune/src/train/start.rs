@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use bert_model::pretrained::weights::Weights;
 use bert_model::{BertConfig, BertForTokenClassification, Pretrained, Result};
 use bert_train::permutation::mix;
 use burn::tensor::Device;
 
 use crate::description::Description;
+use crate::model_directory::weights_of;
 use crate::output::warn;
 use crate::settings::FinetuneSettings;
 use crate::tasks::{ModelOf, Task};
@@ -60,7 +60,7 @@ pub(super) fn initial_model<T: Task>(
     if settings.from_scratch {
         return Ok(task.fresh_model(config, seed, device));
     }
-    let weights = Weights::open(&settings.model)?;
+    let weights = weights_of(&settings.model)?;
     let weights = if keeps_head { weights } else { weights.without(ModelOf::<T>::HEADS) };
     let loaded = task.load_model(&weights, config, seed, device)?;
     warn(&settings.model, loaded.left_aside().as_deref());

@@ -15,8 +15,8 @@
 //! batches of similar length, which run in parallel on the cores of a CPU. Every request gets one answer, in the order
 //! of the requests.
 //!
-//! All but [`PairScorer`] are a [`Pipeline`] around a [`Processor`]. Training uses the same processors, so a model is
-//! evaluated exactly as it will be used.
+//! Each is a [`Pipeline`] around a [`Processor`]. Training uses the same processors, so a model is evaluated exactly as
+//! it will be used.
 //! ```no_run
 //! # fn main() -> bert_model::Result<()> {
 //! use bert_model::pipeline::TextEmbedder;
@@ -31,7 +31,6 @@ mod builder;
 mod checkpoint;
 mod choosing;
 mod classification;
-mod cross_encoder;
 mod embedding;
 mod filling;
 mod pairs;
@@ -51,28 +50,28 @@ use crate::error::Result;
 use crate::hub::model_directory;
 use crate::pretrained::load::joined;
 use crate::pretrained::weights::Weights;
-use crate::pretrained::{Loaded, load_config};
+use crate::pretrained::{Loaded, Pretrained, load_config};
 use crate::text::{Sequence, collate};
 use crate::workers::{BATCH_TOKENS, Workers};
 
+pub use crate::ops::packed::Precision;
 pub use builder::{Builder, FromCheckpoint};
 pub use checkpoint::Checkpoint;
 pub use choosing::{Choice, ChoiceInput, ChoiceProcessor, MultipleChoice};
 pub use classification::{Classification, ClassificationProcessor, TextClassifier, highest};
-pub use cross_encoder::CrossEncoderProcessor;
 pub use embedding::{
     Combine, EmbeddingOptions, EmbeddingProcessor, EmbeddingRequest, Layers, PooledTokens, Pooling, TextEmbedder,
     TextInput, TokenEmbeddings, Windows,
 };
 pub use filling::{FilledMask, FilledText, MaskFiller, MaskProcessor, MaskedInput, Prediction, best_pieces};
-pub use pairs::{NextSentenceProcessor, PairScorer, PairScorerBuilder};
+pub use pairs::{PairProcessor, PairScore, PairScorer};
 pub use processor::{HeadProcessor, Processor, check_fit, longest};
 pub use questions::{
     Answer, AnswerSpan, Candidate, QuestionAnswerer, QuestionOptions, QuestionProcessor, QuestionWindow, RankedSpans,
     SpanScores,
 };
 pub use sentence_transformers::{Prompts, SentenceTransformer, Similarity};
-pub use tagging::{Entity, TaggedText, TaggingProcessor, TaggingWindow, TokenClassifier, Words};
+pub use tagging::{Entity, TaggedText, TaggingProcessor, TaggingWindow, TokenClassifier, WindowTags, Words};
 
 /// A model on a device, together with its [`Processor`] and worker threads.
 #[derive(Debug)]
@@ -133,14 +132,24 @@ impl<P: Processor> Pipeline<P> {
         })
     }
 
-    /// Opens the model of a directory with a custom processor.
+    /// Opens the model of a directory with a custom processor; see [`Builder::precision`].
     ///
     /// # Errors
     /// As [`Builder::open`].
-    pub fn with_processor(directory: impl AsRef<Path>, processor: P, device: &Device) -> Result<Self> {
+    pub fn with_processor(
+        directory: impl AsRef<Path>,
+        processor: P,
+        device: &Device,
+        precision: Precision,
+    ) -> Result<Self> {
+        precision.check(device)?;
         let directory = sentence_transformers::encoder_directory(&model_directory(directory)?)?;
         let config = load_config(&directory)?;
-        Self::new(processor.load(&Weights::open(directory)?, config, device)?, processor, device)
+        let mut loaded = processor.load(&Weights::open(directory)?, config, device)?;
+        if *device == Device::flex() {
+            loaded.model.encoder_mut().pack(precision);
+        }
+        Self::new(loaded, processor, device)
     }
 
     /// Computes the answer to each request, in order.
