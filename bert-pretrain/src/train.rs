@@ -279,7 +279,7 @@ fn prepare_first(
     let is_new = if_exists != IfExists::Resume || !run.output.join("run.json").exists();
     let directory = RunDirectory::open(&run.output, if_exists)?;
     let data = directory.prepared(prepare(&settings, &directory, run.quiet))?;
-    settings = directory.prepared(fit(settings, &data, device, started, run.quiet))?;
+    settings = directory.prepared(fit(settings, &data, device, started, run))?;
     if is_new {
         settings.parts = Some(cores::parts(device, settings.accumulate, communicator));
     }
