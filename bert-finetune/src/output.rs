@@ -123,7 +123,7 @@ pub fn short(answer: &Value) -> String {
 /// Prints a warning about a model directory on stderr, if there is one.
 pub fn warn(directory: &Path, warning: Option<&str>) {
     if let Some(warning) = warning {
-        eprintln!("warning: {}: {warning}", directory.display());
+        bert_cli::warning::warn(format_args!("{}: {warning}", directory.display()));
     }
 }
 

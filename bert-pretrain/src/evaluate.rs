@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use bert_model::{BertForPreTraining, Error, Result, Tokenizer, load_partial};
+use bert_train::Solo;
 use bert_train::run_directory::check_has_model;
 use burn::tensor::Device;
 
@@ -65,7 +66,7 @@ pub fn evaluate(
         eval_batch_size: batch_size,
         latest: None,
     };
-    objective.evaluate_held_out(&loaded.model)
+    objective.evaluate_held_out(&loaded.model, &Solo)
 }
 
 /// Builds the examples of all documents of a corpus, which is tokenized in a temporary directory.

@@ -2,8 +2,9 @@
 //!
 //! In data-flow order: [`corpus`] → [`vocabulary`] → [`store`] (tokenized, on disk), [`split`] → [`examples`] with
 //! [`masking`] → [`stream`] → [`batch`] → [`objective`]. [`prepare`], with [`held_out`], [`phases`], [`start`] and
-//! [`train`] put these together; [`mod@evaluate`] runs without training; [`advice`] tells the user what to expect.
-//! With a [`budget`] of time, [`fit`] measures the speed and completes the settings by the [`recipe`].
+//! [`train`] put these together, and [`shared`] gives them to all ranks; [`mod@evaluate`] runs without training;
+//! [`advice`] tells the user what to expect. With a [`budget`] of time, [`fit`] measures the speed and completes the
+//! settings by the [`recipe`].
 //! [`args`] is the command line, [`settings`] its validated form, and [`effect`] rejects options that have no effect.
 //! [`sample`] is the built-in corpus. [`report`] displays the run.
 
@@ -30,6 +31,7 @@ pub mod recipe;
 pub mod report;
 pub mod sample;
 pub mod settings;
+pub mod shared;
 pub mod split;
 pub mod start;
 pub mod store;

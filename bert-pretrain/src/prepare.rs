@@ -34,6 +34,8 @@ pub struct PreparedData {
     pub tokenizer: Tokenizer,
     /// The tokenized corpus.
     pub(crate) store: Store,
+    /// The tokenized evaluation corpus, if there is one.
+    pub(crate) eval_store: Option<Store>,
     /// Which documents of the corpus are held out.
     pub(crate) split: Split,
     /// The evaluation examples.
@@ -104,7 +106,7 @@ pub fn prepare(settings: &PretrainSettings, directory: &RunDirectory, quiet: boo
         "unknown_tokens": stats.unknown,
         "vocabulary": tokenizer.vocab_size(),
     });
-    Ok(PreparedData { tokenizer, store, split, held_out, unigram_loss, facts, fingerprint })
+    Ok(PreparedData { tokenizer, store, eval_store, split, held_out, unigram_loss, facts, fingerprint })
 }
 
 /// Reports the size of the corpus and the held-out part, with advice.
@@ -180,7 +182,10 @@ impl Described {
 }
 
 /// The evaluation examples: from the evaluation corpus, or otherwise from the held-out documents.
-fn held_out_examples(
+///
+/// # Errors
+/// If the tokenized corpus cannot be read.
+pub(crate) fn held_out_examples(
     settings: &PretrainSettings,
     tokenizer: &Tokenizer,
     store: &Store,

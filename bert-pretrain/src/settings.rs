@@ -83,6 +83,10 @@ pub struct PretrainSettings {
     pub batch_size: usize,
     /// Micro-batches per step.
     pub accumulate: usize,
+    /// Number of parts that a micro-batch is split into, which are computed in parallel: the cores at the start of the
+    /// run; `None` for those of this process.
+    #[serde(default)]
+    pub parts: Option<usize>,
     /// Number of steps; `None` derives it from `epochs`.
     pub steps: Option<u64>,
     /// Passes over the corpus, if `steps` is `None`.
@@ -222,6 +226,7 @@ impl PretrainSettings {
             clip: args.clip,
             batch_size: args.batch_size.unwrap_or(preset.batch_size),
             accumulate: args.accumulate,
+            parts: None,
             steps: args.steps.or(preset.steps.filter(|_| args.epochs.is_none() && args.budget.is_none())),
             epochs: args.epochs.unwrap_or(3.0),
             budget: args.budget,

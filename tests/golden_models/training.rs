@@ -44,7 +44,7 @@ fn train_steps<M: Pretrained>(
     for step in 0..count {
         let (loss, tape) = tape::record(false, || loss(&model, step));
         let mut gradients = GradientSum::default();
-        tape.backward(loss.clone(), |part| gradients.add(&model, part));
+        tape.backward(loss.clone(), |part| gradients.add(GradientSum::of(&model, part)));
         let control = optimizer.control(&gradients, schedule.learning_rate(step as u64), Some(1.0), &mut loss_scale);
         let norm = f64::from(control.norm(&loss.device()).into_scalar::<f32>());
         model = optimizer.step(model, gradients, &control);

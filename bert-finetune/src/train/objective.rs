@@ -6,7 +6,7 @@ use bert_cli::warning::warn_once;
 use bert_model::Result;
 use bert_model::pipeline::Processor;
 use bert_model::workers::split_by_length;
-use bert_train::{Evaluation, Losses, Masks};
+use bert_train::{Communicator, Evaluation, Losses, Masks};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use serde_json::{Map, Value};
@@ -160,7 +160,11 @@ impl<'a, T: Task> bert_train::Objective for FineTuning<'a, T> {
         Losses { total, parts: Vec::new() }
     }
 
-    fn evaluate(&mut self, model: &Self::Model, step: u64) -> Result<Evaluation> {
+    fn is_joint(&self) -> bool {
+        self.run.task.joint().is_some()
+    }
+
+    fn evaluate(&mut self, model: &Self::Model, step: u64, _communicator: &dyn Communicator) -> Result<Evaluation> {
         let examples = &self.data.evaluation;
         if examples.is_empty() {
             return Ok(Evaluation::default());
@@ -173,7 +177,7 @@ impl<'a, T: Task> bert_train::Objective for FineTuning<'a, T> {
         }
         let epoch = step / self.steps_per_epoch;
         let mistakes = task.mistakes(examples, &self.evaluation.inputs, &outputs);
-        if self.keep_if_best(epoch, metrics.clone()) {
+        if self.keep_if_best(epoch, metrics.clone()) && self.run.communicator.is_first() {
             self.run.save(&self.directory, model, &metrics)?;
             EvaluationRecord { epoch, metrics: metrics.clone(), mistakes, test: None }.save(&self.directory)?;
         }
