@@ -90,6 +90,7 @@ fn orthogonalized(x: Tensor<2>) -> Tensor<2> {
 }
 
 /// A factor that is known on the host, or only on the device, as `[1, 1]`.
+#[allow(clippy::large_enum_variant, reason = "two of them live at a time")]
 enum Factor {
     Host(f64),
     Device(Tensor<2>),
