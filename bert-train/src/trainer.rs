@@ -4,6 +4,7 @@ use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
 use bert_model::Result;
+use bert_model::fail_point::fail_point;
 use bert_model::ops::optimizer::is_asynchronous;
 use burn::module::Module;
 use serde_json::{Map, Value, json};
@@ -72,6 +73,7 @@ pub fn train<O: Objective>(
     while state.step < plan.schedule.steps {
         let Ok(step_batches) = steps.recv() else { break };
         let StepBatches { batches, tokens, epoch, cursor } = step_batches?;
+        fail_point("step");
         let taken;
         (state, taken) = take_step(state, objective, batches, plan, &workers, communicator)?;
         state.cursor = cursor;
@@ -84,6 +86,7 @@ pub fn train<O: Objective>(
             log.flush()?;
         }
         if evaluates {
+            fail_point("evaluation");
             let Evaluation { metrics, stop } = objective.evaluate(&state.model.valid(), step, communicator)?;
             log.evaluation(step, &metrics)?;
             if stop {

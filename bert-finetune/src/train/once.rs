@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use bert_cli::program::select_device;
+use bert_cli::program::select_numbered_device;
 use bert_model::device::NamedDevice;
 use bert_model::{BertConfig, Error, Result, Tokenizer};
 use bert_train::checkpoint::{check_settings, sha256_of};
@@ -64,13 +64,14 @@ pub(super) fn run_once(
         return Ok(FinetuneOutcome { ended: Ended::Finished, summary });
     }
     let Start { settings, description, labels, keeps_head, config, tokenizer, device_name, device } =
-        communicator.agree(start(settings, run, files))?;
+        communicator.agree(start(settings, run, files, communicator.local_rank()))?;
     let mut settings = settings;
     let is_new = run.if_exists != IfExists::Resume || !run.output.join("run.json").exists();
     if communicator.is_first() && is_new {
-        settings.parts = Some(cores::parts(&device, 1, communicator));
+        settings.parts = Some(cores::parts(&device, 1, communicator, run.quiet));
     }
-    settings.parts = communicator.from_first(|| Ok(settings.parts), encode, |bytes| decode(&bytes))?;
+    let checked = || cores::check_ranks(settings.parts, 1, settings.batch_size, communicator).map(|()| settings.parts);
+    settings.parts = communicator.from_first(checked, encode, |bytes| decode(&bytes))?;
     let settings = &settings;
     let task = communicator.agree((description.task.open)(&description, labels, &tokenizer))?;
     for_task!(task, task => {
@@ -103,7 +104,8 @@ pub(super) fn open_directory(
     match first {
         Some(directory) => Ok((directory, None)),
         None => {
-            let temporary = tempfile::tempdir().map_err(Error::io(std::env::temp_dir(), "create a directory in"))?;
+            let temporary =
+                tempfile::tempdir().map_err(Error::io(std::env::temp_dir(), "create a temporary directory in"))?;
             Ok((RunDirectory::open(temporary.path().join("run"), IfExists::Refuse)?, Some(temporary)))
         }
     }
@@ -134,9 +136,9 @@ struct Start {
 }
 
 /// Reads everything but the examples and the weights.
-fn start(settings: &FinetuneSettings, run: &FinetuneRunOptions, files: &Files) -> Result<Start> {
+fn start(settings: &FinetuneSettings, run: &FinetuneRunOptions, files: &Files, local_rank: usize) -> Result<Start> {
     check_has_model(&settings.model)?;
-    let NamedDevice { name, device, .. } = select_device(&run.device, run.quiet)?;
+    let NamedDevice { name, device, .. } = select_numbered_device(&run.device, local_rank, run.quiet)?;
     let config = config_of(&settings.model)?;
     let tokenizer = tokenizer_of(&settings.model)?;
     settings.description.check_fits(&config, &tokenizer)?;
