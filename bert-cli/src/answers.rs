@@ -40,11 +40,11 @@ impl Answers {
         answer: &impl Serialize,
         plain: impl FnOnce() -> Result<String>,
     ) -> Result<()> {
-        let line = match self.json {
-            true => row.line(answer)?,
-            false => row.plain(&plain()?),
+        let written = match self.json {
+            true => row.write_line(answer, &mut self.output),
+            false => writeln!(self.output, "{}", row.plain(&plain()?)),
         };
-        writeln!(self.output, "{line}").map_err(Error::io(STDOUT, "write"))
+        written.map_err(Error::io(STDOUT, "write"))
     }
 
     /// Flushes the buffer, at the end of a batch.

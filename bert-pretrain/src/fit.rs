@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bert_model::{BertConfig, BertForPreTraining, Error, Pretrained, Result, Workers};
-use bert_train::{Optimizer, Plan, StepSource, TrainingState, take_step};
+use bert_train::{Optimizer, Plan, Solo, StepSource, TrainingState, take_step};
 use burn::module::Module;
 use burn::tensor::Device;
 use serde_json::Value;
@@ -14,13 +14,15 @@ use crate::objective::Pretraining;
 use crate::phases::PhasedSource;
 use crate::prepare::PreparedData;
 use crate::recipe::{self, Open, SIZES};
-use crate::settings::PretrainSettings;
+use crate::settings::{PretrainRunOptions, PretrainSettings};
 use crate::start::{model_config, set_dropout};
 
 /// The part of a budget that measuring one size may take.
 const MEASURED_SHARE: f64 = 0.01;
 /// The most steps that are timed.
 const MOST_STEPS: u32 = 30;
+/// A first step that takes this many times as long as measuring may take is the only one.
+const SLOW_STEP: u32 = 5;
 /// The part of the remaining time that is planned. The rest allows for slower moments and for writing the model.
 const PLANNED_SHARE: f64 = 0.97;
 /// The time of an evaluation relative to training on the same examples, whose backward pass takes twice the forward pass's.
@@ -54,7 +56,7 @@ pub fn fit(
     data: &PreparedData,
     device: &Device,
     started: Instant,
-    quiet: bool,
+    run: &PretrainRunOptions,
 ) -> Result<PretrainSettings> {
     let Some(budget) = settings.budget.filter(|_| settings.steps.is_none()) else { return Ok(settings) };
     let corpus_tokens = data.training_tokens() as f64;
@@ -95,7 +97,7 @@ pub fn fit(
             Some(measure(&settings, &best.config, data, device, longest)?)
         }
     };
-    finish(best, second, budget, left(), (data.held_out.len(), corpus_tokens), quiet)
+    finish(best, second, budget, left(), (data.held_out.len(), corpus_tokens), run)
 }
 
 /// The settings of a run with a model of this size, and its configuration.
@@ -133,18 +135,21 @@ fn measure(
     let workers = Workers::for_device(device)?;
     let mut source = PhasedSource::new(settings, data, u64::MAX, (0, &Value::Null))?;
     let (mut timed, mut tokens) = (0, 0);
-    let mut since = Instant::now();
-    while timed < MOST_STEPS && (timed < 2 || since.elapsed() < longest) {
+    let (mut since, mut is_slow) = (Instant::now(), false);
+    while timed < MOST_STEPS && (timed < 2 || since.elapsed() < longest) && !is_slow {
         let Some(step) = source.next_step()? else {
             return Err(Error::Setting("--budget: the corpus is too short for a training example".into()));
         };
         let taken;
-        (state, taken) = take_step(state, &objective, step.batches, &plan, &workers, &bert_train::Solo)?;
+        (state, taken) = take_step(state, &objective, step.batches, &plan, &workers, &Solo)?;
         taken.wait()?;
-        // The first step takes longer: it allocates memory and, on a GPU, compiles kernels.
-        match state.step {
-            1 => since = Instant::now(),
-            _ => (timed, tokens) = (timed + 1, tokens + step.tokens),
+        (timed, tokens) = (timed + 1, tokens + step.tokens);
+        // The first step takes longer than the others: it allocates memory and, on a GPU, compiles kernels.
+        if state.step == 1 {
+            is_slow = since.elapsed() > longest * SLOW_STEP;
+            if !is_slow {
+                (since, timed, tokens) = (Instant::now(), 0, 0);
+            }
         }
     }
     let timed = f64::from(timed);
@@ -159,25 +164,27 @@ fn finish(
     budget: Budget,
     left: f64,
     (held_out, corpus_tokens): (usize, f64),
-    quiet: bool,
+    run: &PretrainRunOptions,
 ) -> Result<PretrainSettings> {
     let examples = (settings.batch_size * settings.accumulate) as f64;
     let evaluation = held_out as f64 / examples * speed.step * EVALUATION_SHARE;
+    let evaluation_per_step = if run.eval_every == 0 { 0.0 } else { evaluation / run.eval_every as f64 };
     let phase2 = settings.phase2_steps as f64;
-    let phase2_time = phase2 * second.map_or(0.0, |speed| speed.step);
+    let phase2_time = phase2 * second.map_or(0.0, |speed| speed.step + evaluation_per_step);
+    let step = speed.step + evaluation_per_step;
     let planned = (left - evaluation) * PLANNED_SHARE;
-    let phase1 = ((planned - phase2_time) / speed.step).floor();
+    let phase1 = ((planned - phase2_time) / step).floor();
     if phase1 < 1.0 {
         return Err(Error::Setting(format!(
             "--budget: found {budget}, of which {:.0} s are left after preparing the data; expected at least {:.0} s for one step, \
              --phase2-steps and the evaluation",
             left.max(0.0),
-            (phase2_time + speed.step) / PLANNED_SHARE + evaluation
+            (phase2_time + step) / PLANNED_SHARE + evaluation
         )));
     }
     settings.steps = Some(phase1 as u64 + settings.phase2_steps);
     settings.open = Open::default();
-    if !quiet {
+    if !run.quiet {
         let BertConfig { num_hidden_layers: layers, hidden_size: hidden, .. } = config;
         let tokens = phase1 * speed.tokens + phase2 * second.map_or(0.0, |speed| speed.tokens);
         eprintln!(
@@ -189,7 +196,7 @@ fn finish(
             tokens / 1e6,
             tokens / corpus_tokens.max(1.0)
         );
-        let duration = Duration::from_secs_f64(phase1 * speed.step + phase2_time + evaluation);
+        let duration = Duration::from_secs_f64(phase1 * step + phase2_time + evaluation);
         eprintln!("expected end: in {}, at {} UTC", about(duration), clock(SystemTime::now() + duration));
     }
     Ok(settings)
@@ -219,25 +226,29 @@ fn clock(time: SystemTime) -> String {
 mod tests {
     use super::*;
 
-    fn candidate(options: &str, speed: Speed) -> Candidate {
+    fn candidate(options: &str, speed: Speed) -> (Candidate, PretrainRunOptions) {
         let words =
             ["x", "--corpus", "a.txt", "-o", "run", "--budget", "10m"].into_iter().chain(options.split_whitespace());
         let args = <crate::args::Cli as clap::Parser>::parse_from(words).train;
-        let (mut settings, _) = PretrainSettings::resolve(&args).unwrap();
+        let (mut settings, run) = PretrainSettings::resolve(&args).unwrap();
+        let run = PretrainRunOptions { quiet: true, ..run };
         settings.config = "tiny".into();
-        Candidate { settings, config: BertConfig::named("tiny").unwrap(), speed }
+        (Candidate { settings, config: BertConfig::named("tiny").unwrap(), speed }, run)
     }
 
     #[test]
     fn as_many_steps_are_planned_as_fit_beside_the_evaluation_and_phase_2() {
         let (speed, budget) = (Speed { step: 0.5, tokens: 4000.0 }, "10m".parse().unwrap());
         let plan = |options: &str, second, left, held_out| {
-            finish(candidate(options, speed), second, budget, left, (held_out, 1e6), true)
+            let (candidate, run) = candidate(options, speed);
+            finish(candidate, second, budget, left, (held_out, 1e6), &run)
         };
         let steps = |settings: Result<PretrainSettings>| settings.unwrap().steps.unwrap();
         assert_eq!(steps(plan("", None, 500.0, 0)), 970);
         // 3200 examples are 100 batches, each of which takes 40 % of a step.
         assert_eq!(steps(plan("", None, 520.0, 3200)), 970);
+        // An evaluation after every 100 steps adds as much to each as a hundredth of the evaluation.
+        assert_eq!(steps(plan("--eval-every 100", None, 540.0, 6400)), 538);
         let second = Some(Speed { step: 2.0, tokens: 16_000.0 });
         assert_eq!(steps(plan("--phase2-steps 100", second, 500.0, 0)), 570 + 100);
         let settings = plan("", None, 500.0, 0).unwrap();

@@ -285,7 +285,7 @@ fn prepare_first(
     let directory = RunDirectory::open(&run.output, if_exists)?;
     fail_point("preparation");
     let data = directory.prepared(prepare(&settings, &directory, run.quiet))?;
-    settings = directory.prepared(fit(settings, &data, device, started, run.quiet))?;
+    settings = directory.prepared(fit(settings, &data, device, started, run))?;
     let steps = directory.prepared(count_steps(&settings, &data))?;
     if settings.data.nsp_mode != NspMode::Off {
         let first = directory.prepared(first_examples(&settings, &data, FIRST_EXAMPLES))?;

@@ -9,7 +9,7 @@ use serde_json::Value;
 #[cfg(target_os = "linux")]
 use crate::program::spawn;
 use crate::program::{command, fail, failure, feed, json, objects, run_with_file_limit, succeed, success};
-use crate::{on_file, train, workshop};
+use crate::{on_file, train, workshop, workshop_of};
 
 fn gzip(text: &str) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
@@ -158,10 +158,12 @@ fn peak_until_end(child: &mut std::process::Child) -> u64 {
 #[test]
 fn a_line_of_megabytes_takes_a_few_times_its_size() {
     const LINES: usize = 60_000;
-    let directory = workshop();
+    let directory = workshop_of(128);
     let at = directory.path();
     let sentence = "somebody saw a good film about a rather bad book . ";
-    fs::write(at.join("tags.txt"), "good B-X\nfilm O\n\nbad O\nbook B-X\n\n".repeat(4)).unwrap();
+    let tagged = |word: &str| format!("{word} {}\n", if ["good", "book"].contains(&word) { "B-X" } else { "O" });
+    fs::write(at.join("tags.txt"), (sentence.split_whitespace().map(tagged).collect::<String>() + "\n").repeat(32))
+        .unwrap();
     let squad = serde_json::json!({"data": [{"paragraphs": [{"context": "a bad film .", "qas": [
         {"id": "1", "question": "film", "answers": [{"text": "bad", "answer_start": 2}]}]}]}]});
     fs::write(at.join("squad.json"), squad.to_string()).unwrap();
@@ -171,7 +173,7 @@ fn a_line_of_megabytes_takes_a_few_times_its_size() {
         let row = serde_json::json!({"question": "film", "context": sentence.repeat(count)});
         fs::write(at.join(format!("{name}.jsonl")), row.to_string()).unwrap();
     }
-    succeed(&on_file("tags.txt", "tags", "--task tagging --epochs 1"), at);
+    succeed(&on_file("tags.txt", "tags", "--task tagging --epochs 3"), at);
     succeed(&on_file("squad.json", "answers", "--task question-answering --epochs 1"), at);
     for (model, kind) in [("tags", "txt"), ("answers", "jsonl")] {
         let [short, long] = ["short", "line"].map(|file| {

@@ -356,7 +356,7 @@ fn an_encoder_in_a_folder_is_evaluated_and_trained() {
     assert_eq!(evaluate("old"), evaluate("cls"));
     for options in ["--task embedding --text-pair other", "--task regression"] {
         let train = |model: &str| {
-            let data = "--train pairs.tsv --eval pairs.tsv --epochs 1 --device flex";
+            let data = "--train pairs.tsv --eval pairs.tsv --epochs 1 --max-seq-len 8 --device flex";
             json(&format!("train {options} --model {model} {data} --json --quiet -o run --overwrite"), at);
             (
                 fs::read(at.join("run/model.safetensors")).unwrap(),

@@ -4,6 +4,7 @@
 //! columns that they do not use.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -91,32 +92,36 @@ impl KeptRows {
     }
 }
 
+/// A line of JSON.
+#[derive(Serialize)]
+struct Line<'a, A> {
+    #[serde(flatten)]
+    front: Map<String, Value>,
+    #[serde(flatten)]
+    answer: &'a A,
+}
+
 impl KeptRow {
-    /// Formats an answer, a JSON object, as a line of JSON, with the row number and the kept cells in front. A cell
-    /// whose name the answer already uses becomes `input_NAME`.
+    /// Writes an answer, a JSON object, as a line of JSON, with the row number and the kept cells in front. A cell whose
+    /// name the answer already uses becomes `input_NAME`.
     ///
     /// # Errors
-    /// If the answer cannot be expressed in JSON.
-    pub fn line(&self, answer: &impl Serialize) -> Result<String> {
-        let wrong = |error: serde_json::Error| Error::Setting(format!("an answer that is no JSON: {error}"));
-        let answer = serde_json::to_string(answer).map_err(wrong)?;
+    /// If the answer cannot be expressed in JSON, or `output` cannot be written.
+    pub fn write_line(&self, answer: &impl Serialize, output: &mut impl Write) -> io::Result<()> {
         let mut front = Map::new();
         if let Some(row) = self.row {
             front.insert("row".into(), row.into());
         }
         if !self.cells.is_empty() {
-            let fields: BTreeMap<String, IgnoredAny> = serde_json::from_str(&answer).map_err(wrong)?;
+            let fields: BTreeMap<String, IgnoredAny> = serde_json::from_str(&serde_json::to_string(answer)?)?;
             for (name, value) in &self.cells {
                 let is_taken = name == "row" || fields.contains_key(name);
                 front.insert(if is_taken { format!("input_{name}") } else { name.clone() }, value.clone());
             }
         }
-        let front = Value::Object(front).to_string();
-        Ok(match (front.strip_suffix('}'), answer.strip_prefix('{')) {
-            (Some("{"), _) | (_, None) => answer,
-            (_, Some("}")) => front,
-            (opening, Some(fields)) => [opening.unwrap_or_default(), ",", fields].concat(),
-        })
+        // Written as it is serialized: an answer may have many times the size of its text.
+        serde_json::to_writer(&mut *output, &Line { front, answer })?;
+        output.write_all(b"\n")
     }
 
     /// Puts the kept cells in front of a plain answer, separated by tabs. Tabs and line breaks within a cell become
@@ -144,12 +149,16 @@ mod tests {
     #[test]
     fn answers_carry_their_row_and_lose_no_cell_to_a_field_of_the_same_name() {
         let row = KeptRow { row: Some(7), cells: object(json!({"id": "a\tb", "label": [1], "row": 2})) };
-        let line = row.line(&json!({"label": "good"})).unwrap();
+        let line = |row: &KeptRow, answer: Value| {
+            let mut line = Vec::new();
+            row.write_line(&answer, &mut line).unwrap();
+            String::from_utf8(line).unwrap()
+        };
         let expected = json!({"row": 7, "id": "a\tb", "input_label": [1], "input_row": 2, "label": "good"});
-        assert_eq!(line, expected.to_string());
+        assert_eq!(line(&row, json!({"label": "good"})), format!("{expected}\n"));
         assert_eq!(row.plain("good 0.98"), "a b\t[1]\t2\tgood 0.98");
-        assert_eq!(KeptRow::default().line(&json!({"label": "good"})).unwrap(), r#"{"label":"good"}"#);
-        assert_eq!(KeptRow { row: Some(1), ..KeptRow::default() }.line(&json!({})).unwrap(), r#"{"row":1}"#);
+        assert_eq!(line(&KeptRow::default(), json!({"label": "good"})), "{\"label\":\"good\"}\n");
+        assert_eq!(line(&KeptRow { row: Some(1), ..KeptRow::default() }, json!({})), "{\"row\":1}\n");
     }
 
     #[test]

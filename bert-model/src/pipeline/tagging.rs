@@ -243,8 +243,13 @@ impl TaggingProcessor {
 
     /// The tag of each word and its probability, from the tags of all windows, which are in the order of the words.
     pub fn tags(&self, found: &[WindowTags]) -> (Vec<String>, Vec<f32>) {
-        let best = found.iter().flat_map(|window| &window.best);
-        best.map(|&(tag, score)| (self.labels[tag as usize].clone(), score)).unzip()
+        let count = found.iter().map(|window| window.best.len()).sum();
+        let (mut tags, mut scores) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for &(tag, score) in found.iter().flat_map(|window| &window.best) {
+            tags.push(self.labels[tag as usize].clone());
+            scores.push(score);
+        }
+        (tags, scores)
     }
 
     /// The WordPieces of the words: at least one each, and no more than fit into a window.
