@@ -86,7 +86,7 @@ pub fn vocab_size(corpus_bytes: u64) -> usize {
 pub fn learning_rate(algorithm: Algorithm, config: &BertConfig) -> f64 {
     let width = 256.0 / config.hidden_size as f64;
     match algorithm {
-        Algorithm::Muon => 2e-3 * width.sqrt(),
+        Algorithm::Muon => 5e-3 * width.sqrt(),
         Algorithm::AdamW => 1e-3 * width,
         Algorithm::Lamb => 4e-3 * width.sqrt(),
     }
