@@ -21,7 +21,8 @@ pub fn exit(result: anyhow::Result<ExitCode>) -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             if !matches!(error.downcast_ref(), Some(Error::OtherRank { .. })) {
-                eprintln!("error: {}", one_line(&error));
+                // In one piece: several processes may share stderr.
+                let _ = io::stderr().write_all(format!("error: {}\n", one_line(&error)).as_bytes());
             }
             ExitCode::from(exit_code(&error))
         }
@@ -70,8 +71,16 @@ pub fn create_parent(file: &Path) -> Result<()> {
 /// # Errors
 /// If there is no such device.
 pub fn select_device(name: &str, quiet: bool) -> Result<NamedDevice> {
+    select_numbered_device(name, 0, quiet)
+}
+
+/// Selects a device as [`select_device`] does, but the GPU with this number, from 0.
+///
+/// # Errors
+/// If there is no such device.
+pub fn select_numbered_device(name: &str, number: usize, quiet: bool) -> Result<NamedDevice> {
     static HINT: Once = Once::new();
-    let device = device::select(name).map_err(|error| match error {
+    let device = device::select_number(name, number).map_err(|error| match error {
         Error::NotBuilt { feature } => Error::Device {
             name: feature.into(),
             reason: format!("not in this build; build with `--features {feature}`"),

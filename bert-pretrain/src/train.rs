@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::time::Instant;
 
-use bert_cli::program::select_device;
+use bert_cli::program::select_numbered_device;
 use bert_model::device::NamedDevice;
+use bert_model::fail_point::fail_point;
 use bert_model::pretrained::{save_weights, state_dict};
 use bert_model::{BertConfig, BertForPreTraining, Error, Pretrained, Result, Tokenizer};
 use bert_train::run_directory::{check_inputs, read_metrics, result_of};
@@ -113,8 +114,9 @@ impl<'a> Run<'a> {
         communicator: &'a dyn Communicator,
         started: Instant,
     ) -> Result<(Self, BertForPreTraining)> {
-        let NamedDevice { name, device, .. } = select_device(&run.device, run.quiet)?;
-        settings.precision.check(&device)?;
+        let selected = select_numbered_device(&run.device, communicator.local_rank(), run.quiet);
+        let NamedDevice { name, device, .. } = communicator.agree(selected)?;
+        communicator.agree(settings.precision.check(&device))?;
         let if_exists = run.if_exists.unwrap_or(IfExists::Refuse);
         let mut first = None;
         let announcement = communicator.from_first(
@@ -131,7 +133,7 @@ impl<'a> Run<'a> {
             Some((directory, data, model)) => (directory, Some(data), Some(model), None),
             None => {
                 let temporary =
-                    tempfile::tempdir().map_err(Error::io(std::env::temp_dir(), "create a directory in"))?;
+                    tempfile::tempdir().map_err(Error::io(std::env::temp_dir(), "create a temporary directory in"))?;
                 (RunDirectory::open(temporary.path().join("run"), IfExists::Refuse)?, None, None, Some(temporary))
             }
         };
@@ -276,13 +278,14 @@ fn prepare_first(
     let paths = [&settings.corpus, &settings.eval_corpus].into_iter().flatten().map(Path::new);
     let inputs = paths.chain(settings.tokenizer.as_deref()).chain(settings.init.as_deref());
     check_inputs(&run.output, if_exists, inputs)?;
-    let is_new = if_exists != IfExists::Resume || !run.output.join("run.json").exists();
+    if if_exists != IfExists::Resume || !run.output.join("run.json").exists() {
+        settings.parts = Some(cores::parts(device, settings.accumulate, communicator, run.quiet));
+    }
+    cores::check_ranks(settings.parts, settings.accumulate, settings.batch_size, communicator)?;
     let directory = RunDirectory::open(&run.output, if_exists)?;
+    fail_point("preparation");
     let data = directory.prepared(prepare(&settings, &directory, run.quiet))?;
     settings = directory.prepared(fit(settings, &data, device, started, run))?;
-    if is_new {
-        settings.parts = Some(cores::parts(device, settings.accumulate, communicator));
-    }
     let steps = directory.prepared(count_steps(&settings, &data))?;
     if settings.data.nsp_mode != NspMode::Off {
         let first = directory.prepared(first_examples(&settings, &data, FIRST_EXAMPLES))?;

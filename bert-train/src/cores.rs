@@ -3,7 +3,7 @@
 use std::fs;
 use std::thread::available_parallelism;
 
-use bert_model::{Result, Workers};
+use bert_model::{Error, Result, Workers};
 use burn::tensor::Device;
 
 use super::communicator::Communicator;
@@ -57,10 +57,48 @@ pub fn advice(own: usize, share: usize) -> String {
 }
 
 /// The number of parts for the micro-batches of a new run: one for each core of the machine, on a GPU a single one, but
-/// at least as many as it takes to give every rank one of the `micro_batches`' parts.
-pub fn parts(device: &Device, micro_batches: usize, communicator: &dyn Communicator) -> usize {
+/// at least as many as it takes to give every rank one of the `micro_batches`' parts, which a line on stderr reports
+/// unless `quiet`.
+pub fn parts(device: &Device, micro_batches: usize, communicator: &dyn Communicator, quiet: bool) -> usize {
     let cores = if is_cpu(device) { of_machine() } else { 1 };
-    cores.max(communicator.size().div_ceil(micro_batches.max(1)))
+    let ranks = communicator.size();
+    let needed = ranks.div_ceil(micro_batches.max(1));
+    if needed > cores && communicator.is_first() && !quiet {
+        eprintln!(
+            "{ranks} ranks share a step of {micro_batches} micro-batch(es): each is split into {needed} parts, not {cores}, \
+             so the last digits differ from a run in one process"
+        );
+    }
+    cores.max(needed)
+}
+
+/// Checks that every rank has something to compute in a step of `micro_batches`, each of `examples` in `parts` parts.
+///
+/// # Errors
+/// If there are more ranks than parts of a step.
+pub fn check_ranks(
+    parts: Option<usize>,
+    micro_batches: usize,
+    examples: usize,
+    communicator: &dyn Communicator,
+) -> Result<()> {
+    let ranks = communicator.size();
+    let parts = match parts {
+        Some(parts) => parts,
+        None if ranks == 1 => return Ok(()),
+        None => {
+            let message = "this run was started without ranks, by an earlier version; resume it in one process";
+            return Err(Error::Usage(message.into()));
+        }
+    };
+    let shards = micro_batches * parts.min(examples);
+    match ranks <= shards {
+        true => Ok(()),
+        false => Err(Error::Usage(format!(
+            "{ranks} ranks cannot share a step of {micro_batches} micro-batch(es) of {examples} example(s) in at most \
+             {parts} part(s); start at most {shards}, or a new run with a larger --batch-size"
+        ))),
+    }
 }
 
 /// The workers of a training process: as many as its share of the machine's cores or, if the `parts` of a micro-batch
@@ -98,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_run_of_one_process_has_a_part_for_each_core() {
-        assert_eq!(parts(&Device::flex(), 1, &Solo), own());
+        assert_eq!(parts(&Device::flex(), 1, &Solo, true), own());
         assert_eq!(workers(&Device::flex(), None, &Solo).unwrap().count(), own());
         assert_eq!(workers(&Device::flex(), Some(own() + 3), &Solo).unwrap().count(), own() + 3);
     }

@@ -2,7 +2,7 @@
 //!
 //! [`trainer`] is the training loop, which follows a [`plan`]. Each [`step`] updates a [`state`] for an [`objective`]
 //! with an [`optimizer`], using a learning rate from a [`schedule`] and [`gradients`] computed at some [`precision`],
-//! which are added in the order of a [`tree`] over all [`cores`] and, by a [`reduction`], over all processes of a
+//! which a [`tree_sum`] adds in the order of a [`tree`] over the shards of all [`cores`] and, by a [`reduction`], over all processes of a
 //! [`communicator`].
 //! Around it, [`mod@prefetch`] prepares batches, [`permutation`] shuffles them, [`adaptation`] selects the trainable
 //! parameters, [`checkpoint`] makes runs resumable, [`interrupt`] handles signals, [`run_directory`] manages the files
@@ -40,6 +40,7 @@ pub mod state;
 pub mod step;
 pub mod trainer;
 pub mod tree;
+pub mod tree_sum;
 
 pub use adaptation::Adaptation;
 pub use checkpoint::Checkpoints;

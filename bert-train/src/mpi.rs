@@ -3,6 +3,7 @@
 //! One thread at a time uses MPI (level `Serialized`). It waits by testing its requests and sleeping in between, so that
 //! the cores are free for the model, and ranks that do not answer can be named.
 
+use std::io::Write;
 use std::panic;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -104,7 +105,7 @@ pub(super) fn start<T, E: From<Error>>(
     if let Err(error) = &result {
         let Failure { message, code, is_common } = describe(error);
         if !is_common && !ranks.is_over.load(Ordering::Relaxed) {
-            eprintln!("error: {name}: {message}");
+            tell(format!("error: {name}: {message}"));
             ranks.world.abort(i32::from(code));
         }
     }
@@ -113,6 +114,11 @@ pub(super) fn start<T, E: From<Error>>(
     let _ = panic::take_hook();
     drop(mpi);
     result
+}
+
+/// Prints a line on stderr in one piece, since all ranks share it.
+fn tell(line: String) {
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 fn failed(error: ferrompi::Error) -> Error {
@@ -130,7 +136,7 @@ fn limits() -> [Duration; 2] {
 /// Reports a panic of any thread and ends all ranks: unwinding would wait for the others in MPI.
 fn abort_on_panic(world: World, name: String) {
     panic::set_hook(Box::new(move |panic| {
-        eprintln!("error: {name} panicked: {panic}");
+        tell(format!("error: {name} panicked: {panic}"));
         world.abort(PANICKED);
     }));
 }
@@ -157,7 +163,7 @@ fn prepare(ranks: &mut Ranks) -> Result<()> {
     if ranks.rank() == 0
         && let Some((rank, (own, share))) = bound.into_iter().find(|(_, (own, share))| own < share)
     {
-        eprintln!("warning: rank {rank} on {}: {}", ranks.hosts[rank], cores::advice(own, share));
+        tell(format!("warning: rank {rank} on {}: {}", ranks.hosts[rank], cores::advice(own, share)));
     }
     Ok(())
 }
@@ -204,10 +210,10 @@ impl Ranks {
                     missing.join(", ")
                 );
                 if has_warned {
-                    eprintln!("error: {waiting}; giving up");
+                    tell(format!("error: {waiting}; giving up"));
                     self.world.communicator.abort(1);
                 }
-                eprintln!("warning: {waiting}");
+                tell(format!("warning: {waiting}"));
                 has_warned = true;
             }
             std::thread::sleep((waited / 16).clamp(SLEEP[0], SLEEP[1]));
@@ -258,7 +264,7 @@ impl Communicator for Ranks {
             let outcome = self.wait(requests, patience);
             if let Err(error) = &outcome {
                 // The scope would wait for the other requests.
-                eprintln!("error: {}: MPI: {error}", self.name(self.rank()));
+                tell(format!("error: {}: MPI: {error}", self.name(self.rank())));
                 world.abort(1);
             }
             outcome

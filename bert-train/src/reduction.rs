@@ -14,8 +14,9 @@ use bert_model::{Error, Result};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::communicator::{Communicator, Patience};
-use super::gradients::{GradientSum, Rows, RowsForm, Sink, collect};
+use super::gradients::{GradientSum, Rows, RowsForm};
 use super::tree::{Node, Tree, fold};
+use super::tree_sum::{Sink, collect};
 
 /// Gradients are exchanged in bundles of at least this size.
 const BUNDLE_BYTES: usize = 4 << 20;

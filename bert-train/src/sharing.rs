@@ -69,7 +69,7 @@ pub fn share_state<M: Module>(
     Ok(state)
 }
 
-/// Encodes a value for [`Communicator::from_first`](trait.Communicator.html).
+/// Encodes a value for other ranks.
 ///
 /// # Errors
 /// If it cannot be serialized.

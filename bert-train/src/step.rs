@@ -9,12 +9,13 @@ use burn::module::Module;
 use serde_json::{Map, Value};
 
 use super::communicator::Communicator;
-use super::gradients::{GradientSum, TreeSum};
+use super::gradients::GradientSum;
 use super::objective::{LossSum, Losses, Masks, Objective};
 use super::plan::Plan;
 use super::precision::{LossScale, Precision};
 use super::reduction::{Share, gather_losses, reduce};
 use super::state::TrainingState;
+use super::tree_sum::TreeSum;
 
 /// The numbers of a finished step.
 #[derive(Debug, Clone)]

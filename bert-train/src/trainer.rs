@@ -4,6 +4,7 @@ use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
 use bert_model::Result;
+use bert_model::fail_point::fail_point;
 use bert_model::ops::optimizer::is_asynchronous;
 use burn::module::Module;
 use serde_json::{Map, Value, json};
@@ -72,6 +73,7 @@ pub fn train<O: Objective>(
     while state.step < plan.schedule.steps {
         let Ok(step_batches) = steps.recv() else { break };
         let StepBatches { batches, tokens, epoch, cursor } = step_batches?;
+        fail_point("step");
         let taken;
         (state, taken) = take_step(state, objective, batches, plan, &workers, communicator)?;
         state.cursor = cursor;
@@ -84,9 +86,11 @@ pub fn train<O: Objective>(
             log.flush()?;
         }
         if evaluates {
+            fail_point("evaluation");
             let Evaluation { metrics, stop } = objective.evaluate(&state.model.valid(), step, communicator)?;
             log.evaluation(step, &metrics)?;
-            if stop {
+            // The first rank alone knows the evaluations before a resumed run.
+            if agree(communicator, None, stop)?.1 {
                 ended = Ended::Stopped;
                 break;
             }
@@ -117,10 +121,9 @@ pub fn train<O: Objective>(
     Ok((state, ended))
 }
 
-/// What all ranks do after a step: the exit code if a signal has reached any of them, and whether a checkpoint is due
-/// according to the first one.
-fn agree(communicator: &dyn Communicator, code: Option<i32>, is_due: bool) -> Result<(Option<i32>, bool)> {
-    let all = communicator.gather(&[code.unwrap_or(0) as u8, u8::from(is_due)], Patience::Limited)?;
+/// What all ranks do: the exit code if a signal has reached any of them, and `decision` of the first one.
+fn agree(communicator: &dyn Communicator, code: Option<i32>, decision: bool) -> Result<(Option<i32>, bool)> {
+    let all = communicator.gather(&[code.unwrap_or(0) as u8, u8::from(decision)], Patience::Limited)?;
     let code = all.iter().map(|own| i32::from(own[0])).max().filter(|&code| code > 0);
     Ok((code, all.first().is_some_and(|first| first[1] == 1)))
 }

@@ -23,8 +23,18 @@ pub(super) struct LabeledData<T: Task> {
     pub files: Value,
 }
 
+/// Reads the labeled examples, and weights their classes if the settings say so.
+pub(super) fn prepare<T: Task>(settings: &FinetuneSettings, files: &Files, task: &mut T) -> Result<LabeledData<T>> {
+    task.check_adaptation(settings.adaptation)?;
+    let data = read_data(settings, files, task)?;
+    if settings.class_weights {
+        task.balance(&data.training)?;
+    }
+    Ok(data)
+}
+
 /// Reads the files; without an evaluation file, holds out a fraction of the training examples.
-pub(super) fn read_data<T: Task>(settings: &FinetuneSettings, files: &Files, task: &T) -> Result<LabeledData<T>> {
+fn read_data<T: Task>(settings: &FinetuneSettings, files: &Files, task: &T) -> Result<LabeledData<T>> {
     let read = |path: &Path, defects: &[Defect]| {
         let mut examples = task.read(&Input::new(path))?;
         leave_out(task, &mut examples, defects, path);

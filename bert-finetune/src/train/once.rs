@@ -3,12 +3,10 @@
 use std::path::Path;
 use std::time::Instant;
 
-use bert_cli::program::select_device;
-use bert_model::device::NamedDevice;
 use bert_model::{BertConfig, Error, Result, Tokenizer};
 use bert_train::checkpoint::{check_settings, sha256_of};
 use bert_train::permutation::mix;
-use bert_train::run_directory::{check_has_model, read_run, result_of};
+use bert_train::run_directory::{read_run, result_of};
 use bert_train::sharing::{decode, encode, share_state};
 use bert_train::{
     Adaptation, Checkpoints, Communicator, Ended, IfExists, Interrupt, Optimizer, OptimizerConfig, Plan, Precision,
@@ -19,16 +17,14 @@ use burn::tensor::Device;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
-use super::data::{LabeledData, read_data};
+use super::data::{LabeledData, prepare};
 use super::epochs::EpochSource;
 use super::objective::{Best, FineTuning, evaluate};
-use super::start::{fit_to_head, initial_model, with_head};
+use super::start::{Start, initial_model, start};
 use crate::data::Files;
 use crate::description::Description;
 use crate::features::Encoded;
 use crate::for_task;
-use crate::model_directory::{config_of, tokenizer_of};
-use crate::output::warn;
 use crate::report;
 use crate::settings::{FinetuneRunOptions, FinetuneSettings};
 use crate::tasks::{ModelOf, Task};
@@ -64,13 +60,14 @@ pub(super) fn run_once(
         return Ok(FinetuneOutcome { ended: Ended::Finished, summary });
     }
     let Start { settings, description, labels, keeps_head, config, tokenizer, device_name, device } =
-        communicator.agree(start(settings, run, files))?;
+        communicator.agree(start(settings, run, files, communicator.local_rank()))?;
     let mut settings = settings;
     let is_new = run.if_exists != IfExists::Resume || !run.output.join("run.json").exists();
     if communicator.is_first() && is_new {
-        settings.parts = Some(cores::parts(&device, 1, communicator));
+        settings.parts = Some(cores::parts(&device, 1, communicator, run.quiet));
     }
-    settings.parts = communicator.from_first(|| Ok(settings.parts), encode, |bytes| decode(&bytes))?;
+    let checked = || cores::check_ranks(settings.parts, 1, settings.batch_size, communicator).map(|()| settings.parts);
+    settings.parts = communicator.from_first(checked, encode, |bytes| decode(&bytes))?;
     let settings = &settings;
     let task = communicator.agree((description.task.open)(&description, labels, &tokenizer))?;
     for_task!(task, task => {
@@ -103,67 +100,11 @@ pub(super) fn open_directory(
     match first {
         Some(directory) => Ok((directory, None)),
         None => {
-            let temporary = tempfile::tempdir().map_err(Error::io(std::env::temp_dir(), "create a directory in"))?;
+            let temporary =
+                tempfile::tempdir().map_err(Error::io(std::env::temp_dir(), "create a temporary directory in"))?;
             Ok((RunDirectory::open(temporary.path().join("run"), IfExists::Refuse)?, Some(temporary)))
         }
     }
-}
-
-/// Reads the labeled examples, and weights their classes if the settings say so.
-fn prepare<T: Task>(settings: &FinetuneSettings, files: &Files, task: &mut T) -> Result<LabeledData<T>> {
-    task.check_adaptation(settings.adaptation)?;
-    let data = read_data(settings, files, task)?;
-    if settings.class_weights {
-        task.balance(&data.training)?;
-    }
-    Ok(data)
-}
-
-/// What a run starts from.
-struct Start {
-    settings: FinetuneSettings,
-    /// The description, completed with what was learned about the labels.
-    description: Description,
-    labels: Vec<String>,
-    /// Whether the head of the model is kept.
-    keeps_head: bool,
-    config: BertConfig,
-    tokenizer: Tokenizer,
-    device_name: &'static str,
-    device: Device,
-}
-
-/// Reads everything but the examples and the weights.
-fn start(settings: &FinetuneSettings, run: &FinetuneRunOptions, files: &Files) -> Result<Start> {
-    check_has_model(&settings.model)?;
-    let NamedDevice { name, device, .. } = select_device(&run.device, run.quiet)?;
-    let config = config_of(&settings.model)?;
-    let tokenizer = tokenizer_of(&settings.model)?;
-    settings.description.check_fits(&config, &tokenizer)?;
-    tokenizer.warnings().iter().for_each(|warning| warn(&settings.model, Some(warning)));
-    if let Adaptation::FrozenLayers(layers) = settings.adaptation
-        && layers > config.num_hidden_layers
-    {
-        let found = format!("--freeze: found {layers}, expected at most the model's {}", config.num_hidden_layers);
-        return Err(Error::Usage(found + " layers"));
-    }
-    if settings.description.max_seq_len > config.max_position_embeddings {
-        return Err(Error::Mismatch {
-            left: format!("--max-seq-len {}", settings.description.max_seq_len),
-            right: format!("a model with {} positions", config.max_position_embeddings),
-            advice: "lower --max-seq-len".into(),
-        });
-    }
-    let mut description = settings.description.clone();
-    let labels = (description.task.learn_labels)(&mut description, files)?;
-    let (labels, keeps_head) = fit_to_head(labels, description.task.architecture, &config);
-    let is_same_class = config.architectures.iter().flatten().any(|name| name == description.task.architecture);
-    if is_same_class && !keeps_head && !settings.from_scratch && !run.quiet {
-        eprintln!("{}: its task head has different labels; initializing a new one", settings.model.display());
-    }
-    let config = with_head(config, &description, &labels);
-    let settings = settings.clone();
-    Ok(Start { settings, description, labels, keeps_head, config, tokenizer, device_name: name, device })
 }
 
 /// The result of the run to be resumed, if it has finished. Otherwise checks that the data is unchanged, before
