@@ -2,7 +2,7 @@
 one run, turn by turn.
 
     python3 -m venv /tmp/bench
-    /tmp/bench/bin/pip install torch transformers onnx onnxscript onnxruntime
+    /tmp/bench/bin/pip install torch transformers onnx onnxscript onnxruntime openvino
     /tmp/bench/bin/python benchmarks/compare.py            # builds ours and candle's worker with --release first
 
 Every program has a process of its own and does one step when it is its turn; medians and ratios (above 1: ours is faster)
@@ -112,10 +112,10 @@ def mixed_lengths():
 
 def compare(name, work, size, lengths, ways, options, folder):
     def command(way, *arguments):
-        program = {"ours": [str(options.worker)], "candle": [str(options.candle)]}.get(way)
+        program = {"ours": [str(options.worker)], "candle": [str(options.candle)]}.get(way.removesuffix("-f32"))
         if program:
             return program + [str(argument) for argument in arguments]
-        script = "onnx_worker.py" if way == "onnx" else "torch_worker.py"
+        script = "onnx_worker.py" if way.startswith(("onnx", "openvino")) else "torch_worker.py"
         return [sys.executable, str(ROOT / "benchmarks" / script), *map(str, arguments), way, str(options.threads)]
 
     batch = folder / "batch.json"
@@ -125,18 +125,23 @@ def compare(name, work, size, lengths, ways, options, folder):
         model = folder / f"{size}-{dropout}"
         if not model.exists():
             make_model(model, size, dropout, max(lengths))
-        if "onnx" in ways and not (model / "model.onnx").exists():
+        if any(way.startswith(("onnx", "openvino")) for way in ways) and not (model / "model.onnx").exists():
             make_onnx(model, (2, 16))
+    # In a precision other than f32, "ours-f32" is our own program in f32, and the others choose theirs by their names.
+    def work_of(way):
+        return work if way == "ours" else work.split("-")[0]
+
     # The same work? Without dropout, the first loss or the encodings must agree.
+    bound = 1e-4 if "-" not in work else 2e-2
     plain = [folder / f"{size}-0.0", batch]
     mine = Worker(command("ours", *plain))
     expected = mine.ask(work)["value"]
     mine.close()
     for way in ways:
         other = Worker(command(way, *plain))
-        agreement[way] = abs(other.ask(work)["value"] - expected) / abs(expected)
+        agreement[way] = abs(other.ask(work_of(way))["value"] - expected) / abs(expected)
         other.close()
-        if agreement[way] > 1e-4:
+        if agreement[way] > bound:
             raise SystemExit(f"{name}: {way} and ours do not compute the same: {agreement[way]:.1e} apart")
     timed = [folder / f"{size}-0.1", batch]
     workers = {way: Worker(command(way, *timed)) for way in ["ours", *ways]}
@@ -144,7 +149,7 @@ def compare(name, work, size, lengths, ways, options, folder):
     for turn in range(options.turns + options.warmup):
         for way, worker in workers.items():
             time.sleep(0.2)  # for the threads of the one before to fall asleep
-            ms = worker.ask(work)["ms"]
+            ms = worker.ask(work_of(way))["ms"]
             if turn >= options.warmup:
                 times[way].append(ms)
     peak = {way: worker.ask("peak")["value"] for way, worker in workers.items()}
@@ -209,7 +214,10 @@ def main():
     shapes = [("mini", 32, 128), ("small", 32, 128), ("base", 8, 128), ("mini", 8, 512)]
     plan = [(f"train {s} {b}x{t}", "train", s, [t] * b, ["default", "tuned"]) for s, b, t in shapes]
     plan += [(f"encode {s} {b}x{t}", "encode", s, [t] * b, encoders) for s, b, t in shapes]
-    plan.append(("encode base 1x128", "encode", "base", [128], encoders))
+    plan += [(f"encode base 1x{t}", "encode", "base", [t], encoders) for t in (128, 16)]
+    for precision, ways in [("bf16", ["ours-f32", "sdpa-bf16"]), ("int8", ["ours-f32", "onnx-int8", "openvino"])]:
+        for b, t in [(8, 128), (1, 128), (1, 16)]:
+            plan.append((f"{precision} base {b}x{t}", f"encode-{precision}", "base", [t] * b, ways))
     plan.append(("encode mini mixed", "encode", "mini", mixed_lengths(), encoders))
     results = []
     with tempfile.TemporaryDirectory() as folder:

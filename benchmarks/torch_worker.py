@@ -1,6 +1,8 @@
 """The other side of compare.py: does with PyTorch and transformers what examples/benchmark.rs does with ours.
 
-usage: torch_worker.py MODEL_DIR BATCH.json default|tuned|sdpa|eager
+usage: torch_worker.py MODEL_DIR BATCH.json default|tuned|sdpa|eager|sdpa-bf16
+
+sdpa-bf16 encodes under autocast.
 """
 
 import json
@@ -67,7 +69,8 @@ def encode():
         part = slice(start, start + 32)
         width = int(mask[part].sum(1).max())
         attention_mask = mask[part, :width]
-        hidden = encoder(ids[part, :width], attention_mask=None if whole else attention_mask).last_hidden_state
+        with torch.autocast("cpu", torch.bfloat16, enabled=way == "sdpa-bf16"):
+            hidden = encoder(ids[part, :width], attention_mask=None if whole else attention_mask).last_hidden_state
         weights = attention_mask[..., None].float()
         total += ((hidden * weights).sum(1) / weights.sum(1)).abs().sum().item()
     return (time.perf_counter() - started) * 1e3, total

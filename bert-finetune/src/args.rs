@@ -6,7 +6,7 @@ use bert_cli::args::{Common, TextArgs, TextColumns};
 use bert_cli::given::Given;
 use bert_cli::input::header::ColumnSource;
 use bert_cli::input::kind::Format;
-use bert_model::pipeline::Layers;
+use bert_model::pipeline::{Layers, Precision};
 use bert_train::{Algorithm, Decay};
 use clap::{Args, Parser, Subcommand};
 
@@ -151,7 +151,7 @@ pub struct TrainArgs {
     /// Examples per step [default: 32]
     #[arg(long, value_name = "N")]
     pub batch_size: Option<usize>,
-    /// Optimizer: adamw or lamb
+    /// Optimizer: adamw, lamb or muon
     #[arg(long, default_value = "adamw")]
     pub optimizer: Algorithm,
     /// Peak learning rate [default: 5e-5; 5e-4 with --lora, 1e-3 with --freeze encoder]
@@ -260,6 +260,10 @@ pub struct EvaluateArgs {
     /// Fine-tuned model directory
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
+    /// Number type of the encoder's products: f32, bf16 or int8. The last two are faster and take less memory, need
+    /// the device flex, and change the results slightly
+    #[arg(long, default_value = "f32")]
+    pub precision: Precision,
     /// Task of a third-party model whose config.json does not specify it [default: as in training, else told from
     /// `architectures` and `problem_type`]
     #[arg(long, value_enum)]
@@ -300,6 +304,10 @@ pub struct PredictArgs {
     /// Fine-tuned model directory
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
+    /// Number type of the encoder's products: f32, bf16 or int8. The last two are faster and take less memory, need
+    /// the device flex, and change the results slightly
+    #[arg(long, default_value = "f32")]
+    pub precision: Precision,
     /// Task of a third-party model whose config.json does not specify it [default: as in training, else told from
     /// `architectures` and `problem_type`]
     #[arg(long, value_enum)]

@@ -12,9 +12,10 @@ use anyhow::{Context, Result};
 use bert_cli::args::Common;
 use bert_cli::program::print_line;
 use bert_model::device::{self, NamedDevice};
+use bert_model::pipeline::Precision;
 use bert_pretrain::sample::{BLAME, PRAISE, SUBJECTS};
 use bert_train::run_directory::read_run;
-use bert_train::{Ended, IfExists, Interrupt};
+use bert_train::{Ended, IfExists, Interrupt, Solo};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -60,11 +61,11 @@ pub fn run_sample(
     std::fs::write(&files.training, training)?;
     std::fs::write(folder.path().join("guests-held-out.tsv"), held_out)?;
 
-    let pretrained = train::run(&settings, &run, &files, interrupt)?;
+    let pretrained = train::run(&settings, &run, &files, (interrupt, &Solo))?;
     let (directory, json) = (run.output.clone(), run.json);
     settings.from_scratch = true;
     run.output = folder.path().join("from-scratch");
-    let random = train::run(&settings, &run, &files, interrupt)?;
+    let random = train::run(&settings, &run, &files, (interrupt, &Solo))?;
     for outcome in [&pretrained, &random] {
         if let Ended::Interrupted(code) = outcome.ended {
             return Ok(ExitCode::from(code as u8));
@@ -91,7 +92,7 @@ pub fn run_sample(
 /// Prints the fine-tuned model's predictions for a few texts.
 fn show_answers<T: Task>(task: &T, directory: &Path, texts: &[&str], common: &Common) -> Result<()> {
     let NamedDevice { device, .. } = device::select(&common.device)?;
-    let pipeline = open_pipeline(task, directory, &device)?;
+    let pipeline = open_pipeline(task, directory, &device, Precision::F32)?;
     let query = |text: &&str| task.question(&Query { text: text.to_string(), ..Query::default() });
     let examples: Vec<T::Example> = texts.iter().map(query).collect::<Result<_, _>>()?;
     let requests: Vec<RequestOf<T>> = examples.iter().map(|example| task.request(example)).collect();
@@ -113,7 +114,7 @@ fn pretrain_for_a_moment(args: &TrainArgs, directory: &Path, interrupt: &Interru
     run.if_exists = Some(if begun.is_null() { IfExists::Overwrite } else { IfExists::Resume });
     run.device = args.common.device.clone();
     run.quiet = args.common.quiet;
-    Ok(bert_pretrain::train::run(&settings, &run, interrupt)?.ended)
+    Ok(bert_pretrain::train::run(&settings, &run, (interrupt, &Solo))?.ended)
 }
 
 /// Training and held-out examples, as two tab-separated tables with columns `text` and `label`.

@@ -7,7 +7,7 @@ use bert_cli::args::Common;
 use bert_cli::program::select_device;
 use bert_model::Error;
 use bert_model::device::NamedDevice;
-use bert_model::pipeline::{self, Combine, Layers, SentenceTransformer, TextEmbedder};
+use bert_model::pipeline::{self, Combine, Layers, Precision, SentenceTransformer, TextEmbedder};
 use bert_train::run_directory::check_has_model;
 use clap::{Args, ValueEnum};
 
@@ -21,6 +21,10 @@ pub struct EmbedderArgs {
     /// Model directory
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
+    /// Number type of the encoder's products: f32, bf16 or int8. The last two are faster and take less memory, need
+    /// the device flex, and change the results slightly
+    #[arg(long, default_value = "f32")]
+    pub precision: Precision,
     /// How to pool token vectors into one per text: mean, cls, max or pooler; for `embed`, none keeps all [default: as
     /// the model's directory says, else mean]
     #[arg(long, value_enum)]
@@ -60,9 +64,11 @@ impl EmbedderArgs {
     pub fn open(&self, layers: &Layers, combine: Combine, common: &Common) -> anyhow::Result<TextEmbedder> {
         self.check(layers)?;
         let NamedDevice { device, .. } = select_device(&common.device, common.quiet)?;
+        self.precision.check(&device)?;
         let positions = config_of(&self.model)?.max_position_embeddings;
         self.tell_changes(positions)?;
-        let mut builder = TextEmbedder::builder().device(device).layers(layers.clone()).combine(combine);
+        let builder = TextEmbedder::builder().device(device).precision(self.precision);
+        let mut builder = builder.layers(layers.clone()).combine(combine);
         if let Some(pooling) = self.pooling.and_then(Pooling::of_text) {
             builder = builder.pooling(pooling);
         }
@@ -130,7 +136,7 @@ impl EmbedderArgs {
     fn tell_changes(&self, positions: usize) -> bert_model::Result<()> {
         let Some(how) = SentenceTransformer::read(&self.model)? else { return Ok(()) };
         let tell = |option: String, place: String| {
-            eprintln!("{option}: in the place of what {} says ({place})", self.model.display());
+            eprintln!("{option}: overrides {} ({place})", self.model.display());
         };
         if let Some(pooling) = self.pooling.filter(|pooling| pooling.of_text().is_none_or(|kind| how.pooling != [kind]))
         {

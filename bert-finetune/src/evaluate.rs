@@ -9,7 +9,7 @@ use bert_cli::input::kind::Input;
 use bert_cli::program::{create_parent, select_device};
 use bert_model::device::NamedDevice;
 use bert_model::file::replace_file;
-use bert_model::pipeline::Processor;
+use bert_model::pipeline::{Precision, Processor};
 use bert_model::{Error, Result};
 use serde_json::{Map, Value};
 
@@ -33,6 +33,8 @@ pub struct Evaluation<'a> {
     pub keep: &'a [String],
     /// Output file for the predictions, one JSON object per line.
     pub predictions: Option<&'a Path>,
+    /// The number type of the encoder's products.
+    pub precision: Precision,
     /// Device and progress display.
     pub common: &'a Common,
 }
@@ -51,10 +53,10 @@ fn evaluate_part<T: Task>(
     evaluation: Evaluation,
     held_out_by: Option<&FinetuneSettings>,
 ) -> anyhow::Result<Map<String, Value>> {
-    let Evaluation { model, data, keep, predictions, common } = evaluation;
+    let Evaluation { model, data, keep, predictions, precision, common } = evaluation;
     predictions.map_or(Ok(()), create_parent)?;
     let NamedDevice { device, .. } = select_device(&common.device, common.quiet)?;
-    let pipeline = open_pipeline(task, model, &device)?;
+    let pipeline = open_pipeline(task, model, &device, precision)?;
     let (data, mut kept) = data.keeping(keep.to_vec());
     let mut examples = task.read_held_out(&data)?;
     let mut rows: Vec<KeptRow> = examples.iter().map(|_| kept.next_row()).collect::<Result<_>>()?;
@@ -97,7 +99,14 @@ pub fn write_predictions(settings: &FinetuneSettings, run: &FinetuneRunOptions) 
     let Some(data) = file.or(settings.train.as_ref()).map(Input::new) else { return Ok(()) };
     let common = Common { device: run.device.clone(), seed: settings.seed, json: run.json, quiet: true };
     let model = run.output.as_path();
-    let evaluation = Evaluation { model, data, keep: &[], predictions: Some(predictions), common: &common };
+    let evaluation = Evaluation {
+        model,
+        data,
+        keep: &[],
+        predictions: Some(predictions),
+        precision: Precision::F32,
+        common: &common,
+    };
     let held_out_by = if file.is_none() { Some(settings) } else { None };
     for_task!(open_task(model)?, task => evaluate_part(&task, evaluation, held_out_by))?;
     Ok(())

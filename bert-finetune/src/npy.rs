@@ -72,7 +72,7 @@ impl Matrix {
         let file = File::open(path).map_err(Error::io(path, "open"))?;
         let length = file.metadata().map_err(Error::io(path, "read"))?.len();
         let mut file = BufReader::new(file);
-        let wrong = |found: String| Error::file(path, found, "a matrix that numpy.save wrote");
+        let wrong = |found: String| Error::file(path, found, "a matrix written by numpy.save");
         let mut start = [0; 8];
         file.read_exact(&mut start).map_err(|_| wrong(format!("{length} bytes")))?;
         if !start.starts_with(MAGIC) {
@@ -86,10 +86,10 @@ impl Matrix {
             return Err(wrong(format!("a header of {size} bytes")));
         }
         let mut header = vec![0; size];
-        file.read_exact(&mut header).map_err(|_| wrong("a header that is cut off".into()))?;
+        file.read_exact(&mut header).map_err(|_| wrong("a truncated header".into()))?;
         let header = String::from_utf8_lossy(&header).into_owned();
         let (number, rows, width) = parse(&header).map_err(|found| {
-            Error::file(path, found, "a matrix of '<f2', '<f4' or '<f8', rows first (numpy.ascontiguousarray)")
+            Error::file(path, found, "a matrix of '<f2', '<f4' or '<f8' in row-major order (numpy.ascontiguousarray)")
         })?;
         let data = length - (8 + size_bytes + size) as u64;
         let expected =
@@ -126,7 +126,7 @@ fn parse(header: &str) -> std::result::Result<(Number, usize, usize), String> {
     let descriptor = value("descr").and_then(|rest| rest.split('\'').nth(1)).unwrap_or("none");
     let number = Number::of(descriptor).ok_or_else(|| format!("numbers of type '{descriptor}'"))?;
     if value("fortran_order").is_some_and(|rest| rest.starts_with("True")) {
-        return Err("columns first (Fortran order)".into());
+        return Err("column-major (Fortran) order".into());
     }
     let shape = value("shape").and_then(|rest| rest.strip_prefix('(')?.split(')').next()).unwrap_or_default();
     let sizes: Option<Vec<usize>> =
@@ -183,7 +183,7 @@ mod tests {
         };
         let shape = "'fortran_order': False, 'shape': (1, 2)";
         assert!(message("<i8", shape, &[0; 16]).contains("found numbers of type '<i8'"));
-        assert!(message("<f4", "'fortran_order': True, 'shape': (1, 2)", &[0; 8]).contains("found columns first"));
+        assert!(message("<f4", "'fortran_order': True, 'shape': (1, 2)", &[0; 8]).contains("found column-major"));
         assert!(message("<f4", "'fortran_order': False, 'shape': (2,)", &[0; 8]).contains("found the shape (2,)"));
         assert!(message("<f4", shape, &[0; 9]).contains("found 9 bytes of data for the shape (1, 2)"));
         let huge = "'fortran_order': False, 'shape': (9223372036854775807, 9223372036854775807)";

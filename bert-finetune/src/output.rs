@@ -65,8 +65,8 @@ pub fn metric_name(name: &str, metrics: &Map<String, Value>, labels: &[String]) 
 pub fn hint_never_found(metrics: &Value, labels: &[String]) {
     let classes = never_found(metrics, labels);
     if !classes.is_empty() {
-        let advice = "more examples or epochs may help, for classes and tags also --class-weights balanced";
-        eprintln!("hint: never found: {}; {advice}", classes.join(", "));
+        let advice = "more examples or epochs may help, and for classes and tags also --class-weights balanced";
+        eprintln!("hint: never predicted correctly: {}; {advice}", classes.join(", "));
     }
 }
 
@@ -98,7 +98,7 @@ pub fn print_next_steps(model: &Path, description: &Description) {
     };
     let model = model.display().to_string();
     let quoted = if model.contains(' ') { format!("'{model}'") } else { model.clone() };
-    eprintln!("predict with bert-finetune predict --model {quoted} {asked}");
+    eprintln!("next: bert-finetune predict --model {quoted} {asked}");
     eprintln!("mistakes and curves: {model}/report.html");
 }
 
@@ -123,7 +123,7 @@ pub fn short(answer: &Value) -> String {
 /// Prints a warning about a model directory on stderr, if there is one.
 pub fn warn(directory: &Path, warning: Option<&str>) {
     if let Some(warning) = warning {
-        eprintln!("warning: {}: {warning}", directory.display());
+        bert_cli::warning::warn(format_args!("{}: {warning}", directory.display()));
     }
 }
 

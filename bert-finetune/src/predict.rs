@@ -10,7 +10,7 @@ use bert_cli::input::kind::{Format, Input};
 use bert_cli::program::select_device;
 use bert_cli::stream::Batches;
 use bert_model::device::NamedDevice;
-use bert_model::pipeline::Pipeline;
+use bert_model::pipeline::{Pipeline, Precision};
 use bert_model::{Error, Result};
 use burn::tensor::Device;
 
@@ -26,16 +26,23 @@ use crate::truncated::{Truncated, number};
 ///
 /// # Errors
 /// If the model cannot be loaded, or is not a fine-tuned model.
-pub fn open_pipeline<T: Task>(task: &T, directory: &Path, device: &Device) -> anyhow::Result<Pipeline<T::Processor>> {
-    let pipeline =
-        Pipeline::with_processor(directory, task.processor().clone(), device).map_err(|error| match error {
+pub fn open_pipeline<T: Task>(
+    task: &T,
+    directory: &Path,
+    device: &Device,
+    precision: Precision,
+) -> anyhow::Result<Pipeline<T::Processor>> {
+    precision.check(device)?;
+    let pipeline = Pipeline::with_processor(directory, task.processor().clone(), device, precision).map_err(
+        |error| match error {
             Error::MissingTensors { tensors, .. } => anyhow!(
                 "{}: no tensor `{}`: not a fine-tuned model; train one with `bert-finetune train`",
                 directory.display(),
                 tensors.first().map_or("", String::as_str)
             ),
             other => other.into(),
-        })?;
+        },
+    )?;
     warn(directory, pipeline.warning());
     Ok(pipeline)
 }
@@ -51,7 +58,7 @@ pub fn predict<T: Task>(task: &T, kind: TaskKind, args: &PredictArgs, source: Op
     // Reading starts here, in parallel with loading the model.
     let batches = examples(task, args, source)?;
     let NamedDevice { device, .. } = select_device(&args.common.device, args.common.quiet)?;
-    let pipeline = open_pipeline(task, &args.model, &device)?;
+    let pipeline = open_pipeline(task, &args.model, &device, args.precision)?;
     let mut answers = Answers::new(args.common.json);
     let meter = Meter::new("predicting", total, quiet);
     let mut truncated = Truncated::default();

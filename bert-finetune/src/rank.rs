@@ -10,7 +10,7 @@ use bert_cli::input::read_inputs;
 use bert_cli::input::table::TableOptions;
 use bert_cli::program::{print_line, select_device};
 use bert_model::device::NamedDevice;
-use bert_model::pipeline::PairScorer;
+use bert_model::pipeline::{PairScorer, Precision};
 use bert_train::Progress;
 use clap::Args;
 use serde_json::json;
@@ -28,6 +28,10 @@ pub struct RankArgs {
     /// Cross-encoder directory: a classifier with one label
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
+    /// Number type of the encoder's products: f32, bf16 or int8. The last two are faster and take less memory, need
+    /// the device flex, and change the results slightly
+    #[arg(long, default_value = "f32")]
+    pub precision: Precision,
     /// Query to rank the texts for
     #[arg(long, value_name = "TEXT")]
     pub query: String,
@@ -96,7 +100,8 @@ pub fn run(args: &RankArgs) -> anyhow::Result<()> {
 
 fn open_scorer(args: &RankArgs) -> anyhow::Result<PairScorer> {
     let NamedDevice { device, .. } = select_device(&args.common.device, args.common.quiet)?;
-    let builder = PairScorer::builder().device(device);
+    args.precision.check(&device)?;
+    let builder = PairScorer::builder().device(device).precision(args.precision);
     let builder = args.max_seq_len.into_iter().fold(builder, |builder, length| builder.max_length(length));
     Ok(builder.open(&args.model)?)
 }

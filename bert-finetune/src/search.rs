@@ -123,9 +123,7 @@ fn check(args: &SearchArgs) -> Result<()> {
         )));
     }
     if args.corpus.as_os_str() == "-" && args.queries.as_ref().is_some_and(|path| path.as_os_str() == "-") {
-        return Err(Error::Usage(
-            "--queries -: found the standard input twice, expected a file for one of the two".into(),
-        ));
+        return Err(Error::Usage("--queries -: found standard input twice, expected a file for one of the two".into()));
     }
     Ok(())
 }
@@ -133,7 +131,8 @@ fn check(args: &SearchArgs) -> Result<()> {
 fn open_reranker(args: &SearchArgs) -> anyhow::Result<PairScorer> {
     let NamedDevice { device, .. } = select_device(&args.common.device, true)?;
     let Some(directory) = &args.rerank else { anyhow::bail!("--rerank: no directory") };
-    Ok(PairScorer::builder().device(device).open(directory)?)
+    args.embedder.precision.check(&device)?;
+    Ok(PairScorer::builder().device(device).precision(args.embedder.precision).open(directory)?)
 }
 
 fn columns(args: &SearchArgs, text: &str) -> Result<TableOptions> {
@@ -228,8 +227,12 @@ impl<'a> Search<'a> {
         let matrix = Matrix::open(path)?;
         match self.queries.width() {
             Some(width) if width != matrix.width => {
-                let found = format!("vectors of {} numbers", matrix.width);
-                Err(Error::file(path, found, format!("{width}, as this model's have: embed the corpus with it")))
+                let found = format!("vectors with {} dimensions", matrix.width);
+                Err(Error::file(
+                    path,
+                    found,
+                    format!("{width}, as in this model's vectors: embed the corpus with this model"),
+                ))
             }
             _ => Ok(matrix),
         }

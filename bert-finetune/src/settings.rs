@@ -42,6 +42,10 @@ pub struct FinetuneSettings {
     pub epochs: u64,
     /// Examples per step.
     pub batch_size: usize,
+    /// Number of parts that a batch is split into, which are computed in parallel: the cores at the start of the run;
+    /// `None` for those of this process.
+    #[serde(default)]
+    pub parts: Option<usize>,
     /// The optimizer.
     pub optimizer: Algorithm,
     /// Peak learning rate.
@@ -144,6 +148,7 @@ impl FinetuneSettings {
             test: args.test.clone(),
             epochs: args.epochs,
             batch_size: args.batch_size.unwrap_or(preset.batch_size),
+            parts: None,
             optimizer: args.optimizer,
             learning_rate: args.lr.or(preset.learning_rate).unwrap_or(usual_rate),
             warmup: args.warmup,

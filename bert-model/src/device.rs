@@ -1,6 +1,6 @@
 //! Selects the device that a user names: "flex", "wgpu", "cuda", …
 //!
-//! Backends are cargo features of this crate and of both programs. `flex` (pure Rust, the fastest on a CPU) is always
+//! Backends are cargo features of this crate and of the programs. `flex` (pure Rust, the fastest on a CPU) is always
 //! available.
 
 use std::path::Path;

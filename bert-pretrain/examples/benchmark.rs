@@ -1,5 +1,6 @@
 //! The worker of `benchmarks/compare.py`: loads a model directory and a batch, then does one piece of work for each line
-//! that it reads (`train`, `encode` or `peak`; `train 5`: five times), and answers with the milliseconds and a number to compare.
+//! that it reads (`train`, `encode`, `encode-bf16`, `encode-int8` or `peak`; `train 5`: five times), and answers with the
+//! milliseconds and a number to compare. A worker encodes in one precision only.
 
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use bert_cli::allocator::keep_memory;
 use bert_model::model::loss::cross_entropy;
+use bert_model::pipeline;
 use bert_model::pretrained::load_config;
 use bert_model::pretrained::weights::Weights;
 use bert_model::text::{Sequence, collate};
@@ -141,9 +143,16 @@ fn main() -> Result<()> {
                 training = Some(state);
                 (started, loss)
             }
-            "encode" => {
+            "encode" | "encode-bf16" | "encode-int8" => {
                 if encoder.is_none() {
-                    encoder = Some(load(weights.as_ref(), &config, &device)?);
+                    let mut model: BertModel = load(weights.as_ref(), &config, &device)?;
+                    let name = what.strip_prefix("encode-").unwrap_or("f32");
+                    let precision: pipeline::Precision = name.parse().map_err(anyhow::Error::msg)?;
+                    precision.check(&device)?;
+                    if device == Device::flex() {
+                        model.encoder.pack(precision);
+                    }
+                    encoder = Some(model);
                 }
                 let Some(model) = &encoder else { bail!("no model") };
                 let started = Instant::now();
@@ -151,7 +160,7 @@ fn main() -> Result<()> {
                 (started, sums[0])
             }
             "peak" => (Instant::now(), peak_megabytes()),
-            other => bail!("`{other}` is none of train, encode, peak"),
+            other => bail!("unknown mode `{other}`, expected train, encode, encode-bf16, encode-int8 or peak"),
         };
         let milliseconds = started.elapsed().as_secs_f64() * 1e3 / count as f64;
         println!("{}", json!({"ms": milliseconds, "value": value}));

@@ -52,7 +52,7 @@ pub struct RequestLimits {
     pub queue: usize,
 }
 
-/// Paths that can be read without a key: the page and the probes.
+/// Paths that can be read without a key: the page, its description of the routes, and the probes; `/metrics` needs one.
 const OPEN: [&str; 4] = ["/", "/health", "/ready", "/openapi.json"];
 
 /// Builds the router with all routes and middleware.
@@ -89,7 +89,7 @@ async fn no_route(request: Request) -> ApiError {
 
 async fn wrong_method(request: Request) -> ApiError {
     let (method, path) = (request.method(), request.uri().path());
-    ApiError::wrong_method(format!("{path} is not asked with {method}; /openapi.json says how"))
+    ApiError::wrong_method(format!("{path} does not support {method}; see /openapi.json"))
 }
 
 /// Rejects requests without a valid key, except reads of [`OPEN`] paths.

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bert_model::pipeline::Precision;
 use bert_model::{Error, Result};
 use clap::{Parser, ValueEnum};
 use tracing_subscriber::filter::LevelFilter;
@@ -30,6 +31,10 @@ pub struct Args {
     /// Device: auto, flex, ndarray, wgpu, vulkan, metal, cuda or rocm
     #[arg(long, default_value = "auto")]
     pub device: String,
+    /// Number type of the encoders' products: f32, bf16 or int8. The last two are faster and take less memory, need
+    /// the device flex, and change the results slightly
+    #[arg(long, default_value = "f32")]
+    pub precision: Precision,
     /// Maximum tokens per batch, padding included
     #[arg(long, value_name = "N", default_value_t = 16384)]
     pub max_batch_tokens: usize,
@@ -138,7 +143,7 @@ impl Args {
         let mut addresses = (host, self.port).to_socket_addrs().map_err(|error| wrong(error.to_string()))?;
         let address = addresses.next().ok_or_else(|| wrong("found no address".into()))?;
         if !address.ip().is_loopback() && self.api_key_file.is_none() && !self.no_auth {
-            let advice = "others can reach it: add --api-key-file FILE, or --no-auth to let everybody in";
+            let advice = "other machines can reach it: add --api-key-file FILE, or --no-auth to allow everyone";
             return Err(wrong(advice.into()));
         }
         Ok(address)

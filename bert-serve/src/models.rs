@@ -7,7 +7,7 @@ use bert_cli::hub::model_directory;
 use bert_model::model::SentenceEncoder;
 use bert_model::pipeline::{
     Builder, Checkpoint, ChoiceProcessor, EmbeddingProcessor, FromCheckpoint, MaskProcessor, PairProcessor, PairScorer,
-    Pipeline, Processor, QuestionProcessor, TaggingProcessor, TextEmbedder,
+    Pipeline, Precision, Processor, QuestionProcessor, TaggingProcessor, TextEmbedder,
 };
 use bert_model::{BertConfig, BertModel, Error, Result, Tokenizer};
 use burn::tensor::Device;
@@ -81,7 +81,7 @@ impl Model {
 
     fn cannot(&self, route: &str) -> String {
         let routes = self.routes().join(", ");
-        format!("the model `{}` ({}) does not answer {route}; it answers {routes}", self.name, self.architecture())
+        format!("the model `{}` ({}) does not support {route}; it supports {routes}", self.name, self.architecture())
     }
 }
 
@@ -108,7 +108,7 @@ impl Models {
             self.0.iter().filter(|model| name.is_none_or(|name| model.is_called(name))).collect();
         if let (Some(name), []) = (name, &named[..]) {
             let names: Vec<&str> = self.0.iter().map(|model| model.name.as_str()).collect();
-            return Err(ApiError::not_found(format!("no model `{name}`; there is {}", names.join(", "))));
+            return Err(ApiError::not_found(format!("no model `{name}`; available: {}", names.join(", "))));
         }
         let cannot = || named.iter().map(|model| model.cannot(route)).collect::<Vec<_>>().join("; ");
         named.iter().find(|model| answers(model)).copied().ok_or_else(|| ApiError::invalid(cannot()))
@@ -118,6 +118,7 @@ impl Models {
 /// Opens models for one device and one scheduler.
 pub struct Opener<'a> {
     pub device: &'a Device,
+    pub precision: Precision,
     pub limits: BatchLimits,
     pub scheduler: &'a Arc<Scheduler>,
     pub metrics: &'a Metrics,
@@ -127,8 +128,13 @@ pub struct Opener<'a> {
 
 impl<'a> Opener<'a> {
     /// Creates an opener that has not opened any model.
-    pub fn new(device: &'a Device, limits: BatchLimits, scheduler: &'a Arc<Scheduler>, metrics: &'a Metrics) -> Self {
-        Self { device, limits, scheduler, metrics, sources: Vec::new(), warnings: Vec::new() }
+    pub fn new(
+        (device, precision): (&'a Device, Precision),
+        limits: BatchLimits,
+        scheduler: &'a Arc<Scheduler>,
+        metrics: &'a Metrics,
+    ) -> Self {
+        Self { device, precision, limits, scheduler, metrics, sources: Vec::new(), warnings: Vec::new() }
     }
 
     /// Opens all models of a command line and starts the threads that run them. Also returns the warnings of their
@@ -217,7 +223,7 @@ impl<'a> Opener<'a> {
     }
 
     fn builder<P: FromCheckpoint>(&self) -> Builder<P> {
-        Builder::default().device(self.device.clone())
+        Builder::default().device(self.device.clone()).precision(self.precision)
     }
 
     fn build<P: FromCheckpoint>(&self, checkpoint: &Checkpoint) -> Result<Pipeline<P>> {

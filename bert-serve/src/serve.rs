@@ -63,9 +63,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 pub fn open(args: &Args) -> Result<Arc<App>> {
     let keys = args.api_key_file.as_deref().map(Keys::read).transpose()?.unwrap_or_default();
     let device = select_device(&args.device, false)?.device;
+    args.precision.check(&device)?;
     let metrics = Metrics::default();
     let scheduler = Scheduler::new(Workers::for_device(&device)?.count())?;
-    let opener = Opener::new(&device, args.batch_limits(), &scheduler, &metrics);
+    let opener = Opener::new((&device, args.precision), args.batch_limits(), &scheduler, &metrics);
     let (models, warnings) = opener.open_all(&args.models)?;
     for warning in warnings {
         tracing::warn!("{warning}");
@@ -123,7 +124,10 @@ async fn serve(args: &Args, socket: TcpSocket, app: Arc<App>) -> Result<()> {
     let ending = async {
         end.await;
         app.is_ending.store(true, Ordering::Relaxed);
-        tracing::info!("ending: no new connections, {} s for the requests that are inside", args.grace.as_secs_f64());
+        tracing::info!(
+            "shutting down: no new connections, {} s for pending requests to finish",
+            args.grace.as_secs_f64()
+        );
     };
     connections.accept(listener, ending).await;
     if timeout(args.grace, connections.finish()).await.is_err() {

@@ -1,7 +1,8 @@
-//! Gradients by parameter name: summed over parts of a batch and micro-batches, and clipped by their global norm.
+//! Gradients by parameter name, and their sum over the shards of a step.
 
 use std::collections::BTreeMap;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bert_model::ops::tape::{GradientPart, RowGradients};
 use bert_model::ops::{self, optimizer};
@@ -9,26 +10,120 @@ use burn::module::{Module, Param, ParamId};
 use burn::tensor::{DType, Gradients, Int, Tensor};
 
 use super::parameters::{Visit, as_matrix, visit_parameters};
+use super::tree::{Node, Tree, fold};
 
-/// The sum of the gradients of several micro-batches, each as a matrix (a vector becomes one row).
+/// Gradients by parameter name, each as a matrix (a vector becomes one row).
 #[derive(Debug, Default)]
 pub struct GradientSum {
     by_name: BTreeMap<String, Tensor<2>>,
+    /// Gradients of rows of embedding tables, not yet added to those of the tables.
+    rows: BTreeMap<String, Rows>,
+}
+
+/// The gradients of rows of an embedding table `[V, H]`.
+#[derive(Debug)]
+pub struct Rows {
+    /// The number of rows of the table, V.
+    pub table: usize,
+    /// The gradients.
+    pub gradients: RowsForm,
+}
+
+/// Two forms of the gradients of rows.
+#[derive(Debug)]
+pub enum RowsForm {
+    /// The rows `[N, H]` and their numbers `[N]`, with repetitions.
+    Listed(Tensor<1, Int>, Tensor<2>),
+    /// The whole table `[V, H]`, once there are more rows than it has.
+    Table(Tensor<2>),
+}
+
+/// The number of rows that are listed even if the table has fewer.
+const LISTED_ROWS: usize = 1 << 14;
+
+impl Rows {
+    /// The sum of two, of which `self` comes first.
+    pub fn merge(self, right: Self) -> Self {
+        use RowsForm::{Listed, Table};
+        let table = self.table;
+        let gradients = match (self.gradients, right.gradients) {
+            (Listed(ids, rows), Listed(more_ids, more_rows)) => {
+                let [count, width] = [rows.dims()[0] + more_rows.dims()[0], rows.dims()[1]];
+                let device = rows.device();
+                let (ids, rows) = (Tensor::cat(vec![ids, more_ids], 0), Tensor::cat(vec![rows, more_rows], 0));
+                match count <= table.max(LISTED_ROWS) {
+                    true => Listed(ids, rows),
+                    false => {
+                        let zeros = Tensor::zeros([table, width], (&device, DType::F32));
+                        Table(optimizer::add_rows(zeros, ids, rows))
+                    }
+                }
+            }
+            (Table(sum), Listed(ids, rows)) | (Listed(ids, rows), Table(sum)) => {
+                Table(optimizer::add_rows(sum, ids, rows))
+            }
+            (Table(sum), Table(more)) => Table(optimizer::accumulate(sum, more)),
+        };
+        Self { table, gradients }
+    }
 }
 
 impl GradientSum {
-    /// Adds the gradients that one part of a backward pass computed for parameters of `model`.
-    pub fn add<M: Module>(&mut self, model: &M, part: GradientPart) {
-        let sum = &mut self.by_name;
+    /// The gradients that one part of a backward pass computed for parameters of `model`.
+    pub fn of<M: Module>(model: &M, part: GradientPart) -> Self {
+        let mut sum = Self::default();
         match part {
-            GradientPart::Gradients(gradients) => visit_parameters(model, &mut GradientCollector { gradients, sum }),
+            GradientPart::Gradients(gradients) => {
+                visit_parameters(model, &mut GradientCollector { gradients, sum: &mut sum.by_name });
+            }
             GradientPart::Rows(rows) => {
                 let RowGradients { table, ids, gradient } = *rows;
                 let (count, width) = (ids.shape().num_elements(), gradient.dims()[2]);
-                let rows = Some((ids.reshape([count]), gradient.reshape([count, width])));
-                visit_parameters(model, &mut RowCollector { table, rows, sum });
+                let listed = RowsForm::Listed(ids.reshape([count]), gradient.reshape([count, width]));
+                visit_parameters(model, &mut RowCollector { table, rows: Some(listed), sum: &mut sum.rows });
             }
         }
+        sum
+    }
+
+    /// The sum of the same part of the backward pass for two sets of shards, of which `self` comes first.
+    pub fn merge(mut self, right: Self) -> Self {
+        for (name, gradient) in right.by_name {
+            self.add_gradient(name, gradient);
+        }
+        for (name, rows) in right.rows {
+            let sum = match self.rows.remove(&name) {
+                Some(sum) => sum.merge(rows),
+                None => rows,
+            };
+            self.rows.insert(name, sum);
+        }
+        self
+    }
+
+    /// Adds the sum over all shards of a later part of the backward pass.
+    pub fn add(&mut self, part: Self) {
+        for (name, gradient) in part.by_name {
+            self.add_gradient(name, gradient);
+        }
+        for (name, Rows { table, gradients }) in part.rows {
+            match gradients {
+                RowsForm::Listed(ids, rows) => {
+                    let zeros = || Tensor::zeros([table, rows.dims()[1]], (&rows.device(), DType::F32));
+                    let sum = self.by_name.remove(&name).unwrap_or_else(zeros);
+                    self.by_name.insert(name, optimizer::add_rows(sum, ids, rows));
+                }
+                RowsForm::Table(sum) => self.add_gradient(name, sum),
+            }
+        }
+    }
+
+    fn add_gradient(&mut self, name: String, gradient: Tensor<2>) {
+        let sum = match self.by_name.remove(&name) {
+            Some(sum) => optimizer::accumulate(sum, gradient),
+            None => gradient,
+        };
+        self.by_name.insert(name, sum);
     }
 
     /// All gradients, sorted by parameter name.
@@ -40,72 +135,138 @@ impl GradientSum {
     pub fn remove(&mut self, name: &str) -> Option<Tensor<2>> {
         self.by_name.remove(name)
     }
-}
 
-/// A gradient sum that several threads add to in a fixed order: the first gradients of each part of a micro-batch, in
-/// the order of the parts, then the second ones, and so on. The sum therefore does not depend on scheduling.
-pub struct OrderedSum<'a> {
-    state: Mutex<State<'a>>,
-    changed: Condvar,
-}
-
-struct State<'a> {
-    sum: &'a mut GradientSum,
-    /// Number of times that each part has added; `DONE` when it has finished.
-    turns: Vec<usize>,
-}
-
-const DONE: usize = usize::MAX;
-
-impl<'a> OrderedSum<'a> {
-    /// Creates the sum for `parts` parts, which must all run concurrently.
-    pub fn new(sum: &'a mut GradientSum, parts: usize) -> Self {
-        Self { state: Mutex::new(State { sum, turns: vec![0; parts] }), changed: Condvar::new() }
+    /// The gradients of whole parameters, and those of rows, by name.
+    pub(super) fn into_parts(self) -> (BTreeMap<String, Tensor<2>>, BTreeMap<String, Rows>) {
+        (self.by_name, self.rows)
     }
 
-    /// One handle per part, which the part drops when it has finished.
-    pub fn turns(&self) -> Vec<Turns<'a, '_>> {
-        (0..self.lock().turns.len()).map(|part| Turns { shared: self, part }).collect()
+    /// The reverse of [`into_parts`](Self::into_parts).
+    pub(super) fn from_parts(by_name: BTreeMap<String, Tensor<2>>, rows: BTreeMap<String, Rows>) -> Self {
+        Self { by_name, rows }
+    }
+}
+
+/// Receives, one after another, the parts of the backward pass ("turns": the heads, then each layer): for each, the
+/// sums of the fewest nodes of the tree that cover the shards of this process.
+pub type Sink<'a> = &'a (dyn Fn(BTreeMap<Node, GradientSum>) + Sync);
+
+/// Adds the gradients of shards in the order of a [`Tree`], one turn of the backward pass at a time, so that the
+/// gradients of a layer are added as soon as two neighboring shards have them. The sum does not depend on scheduling.
+pub struct TreeSum<'a> {
+    tree: Tree,
+    /// The shards that this process computes.
+    own: Range<usize>,
+    sink: Sink<'a>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    turns: Vec<Turn>,
+    /// The number of turns that have gone to the sink.
+    sent: usize,
+    /// The number of turns of each shard that has ended.
+    ended: Vec<usize>,
+}
+
+#[derive(Default)]
+struct Turn {
+    sums: BTreeMap<Node, GradientSum>,
+    /// The number of shards in the sums.
+    added: usize,
+}
+
+impl<'a> TreeSum<'a> {
+    /// Creates the sum of a process that computes the shards `own` of all.
+    pub fn new(tree: Tree, own: Range<usize>, sink: Sink<'a>) -> Self {
+        Self { tree, own, sink, state: Mutex::default() }
     }
 
-    /// Locks the state. A poisoned lock is accepted, since the panic of the other part ends the run anyway.
-    fn lock(&self) -> MutexGuard<'_, State<'a>> {
+    /// The number of shards of the step, those of other processes included.
+    pub fn leaves(&self) -> usize {
+        self.tree.leaves
+    }
+
+    /// The handle with which a shard adds its gradients, and which it drops when it has finished.
+    pub fn shard(&self, leaf: usize) -> Shard<'a, '_> {
+        Shard { shared: self, leaf, turn: 0 }
+    }
+
+    /// Locks the state. A poisoned lock is accepted, since the panic of the other shard ends the run anyway.
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-/// The handle with which one part adds to an [`OrderedSum`].
-pub struct Turns<'a, 's> {
-    shared: &'s OrderedSum<'a>,
-    part: usize,
-}
-
-impl Turns<'_, '_> {
-    /// Waits for this part's next turn, then calls `add` with the sum.
-    pub fn take(&mut self, add: impl FnOnce(&mut GradientSum)) {
-        let (part, mut state) = (self.part, self.shared.lock());
-        let is_next = |state: &State| {
-            let (before, after) = state.turns.split_at(part);
-            let own = after[0];
-            before.iter().all(|&turn| turn > own) && after.iter().all(|&turn| turn >= own)
-        };
-        while !is_next(&state) {
-            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+    /// Adds the gradients of one shard and turn: combines them with those of the sibling, if they are there, and so on.
+    fn add(&self, turn: usize, leaf: usize, mut sum: GradientSum) {
+        let mut node = Node::leaf(leaf);
+        loop {
+            let mut state = self.lock();
+            while state.turns.len() <= turn {
+                state.turns.push(Turn::default());
+            }
+            let sums = &mut state.turns[turn].sums;
+            let parent = self.tree.parent_and_sibling(node);
+            let found = parent.and_then(|(parent, sibling)| Some((parent, sibling, sums.remove(&sibling)?)));
+            let Some((parent, sibling, other)) = found else {
+                sums.insert(node, sum);
+                state.turns[turn].added += 1;
+                return self.send(&mut state);
+            };
+            // The others continue while this thread adds.
+            drop(state);
+            sum = if sibling < node { other.merge(sum) } else { sum.merge(other) };
+            node = parent;
         }
-        add(state.sum);
-        state.turns[part] += 1;
-        self.shared.changed.notify_all();
+    }
+
+    /// Sends all turns that are complete.
+    fn send(&self, state: &mut State) {
+        while let Some(turn) = state.turns.get_mut(state.sent) {
+            let missing = state.ended.iter().filter(|turns| **turns <= state.sent).count();
+            if turn.added + missing < self.own.len() {
+                break;
+            }
+            (self.sink)(std::mem::take(&mut turn.sums));
+            state.sent += 1;
+        }
     }
 }
 
-impl Drop for Turns<'_, '_> {
+/// The handle with which one shard adds to a [`TreeSum`].
+pub struct Shard<'a, 's> {
+    shared: &'s TreeSum<'a>,
+    leaf: usize,
+    turn: usize,
+}
+
+impl Shard<'_, '_> {
+    /// Adds the gradients of the shard's next turn.
+    pub fn add(&mut self, sum: GradientSum) {
+        self.shared.add(self.turn, self.leaf, sum);
+        self.turn += 1;
+    }
+}
+
+impl Drop for Shard<'_, '_> {
     fn drop(&mut self) {
-        self.shared.lock().turns[self.part] = DONE;
-        self.shared.changed.notify_all();
+        let mut state = self.shared.lock();
+        state.ended.push(self.turn);
+        self.shared.send(&mut state);
     }
 }
 
-/// Adds the gradient of every parameter to the sum.
+/// Collects the gradients of all turns of a run of one process.
+pub fn collect(tree: Tree, sum: &Mutex<GradientSum>) -> impl Fn(BTreeMap<Node, GradientSum>) + Sync {
+    move |mut sums| {
+        if let Some(turn) = fold(tree.root(), &mut sums, &GradientSum::merge) {
+            sum.lock().unwrap_or_else(PoisonError::into_inner).add(turn);
+        }
+    }
+}
+
+/// Collects the gradient of every parameter.
 struct GradientCollector<'a> {
     gradients: Gradients,
     sum: &'a mut BTreeMap<String, Tensor<2>>,
@@ -114,20 +275,15 @@ struct GradientCollector<'a> {
 impl Visit for GradientCollector<'_> {
     fn visit<const D: usize>(&mut self, name: String, parameter: &Param<Tensor<D>>) {
         let Some(gradient) = parameter.base().grad_remove(&mut self.gradients) else { return };
-        let gradient = ops::upcast(as_matrix(gradient));
-        let sum = match self.sum.remove(&name) {
-            Some(sum) => optimizer::accumulate(sum, gradient),
-            None => gradient,
-        };
-        self.sum.insert(name, sum);
+        self.sum.insert(name, ops::upcast(as_matrix(gradient)));
     }
 }
 
-/// Adds rows to the gradient of one embedding table.
+/// Collects the gradients of rows of one embedding table.
 struct RowCollector<'a> {
     table: ParamId,
-    rows: Option<(Tensor<1, Int>, Tensor<2>)>,
-    sum: &'a mut BTreeMap<String, Tensor<2>>,
+    rows: Option<RowsForm>,
+    sum: &'a mut BTreeMap<String, Rows>,
 }
 
 impl Visit for RowCollector<'_> {
@@ -135,10 +291,8 @@ impl Visit for RowCollector<'_> {
         if parameter.id != self.table {
             return;
         }
-        let Some((ids, rows)) = self.rows.take() else { return };
-        let (shape, options) = (parameter.lazy_shape(), (&rows.device(), DType::F32));
-        let sum = self.sum.remove(&name).unwrap_or_else(|| Tensor::zeros(shape, options));
-        self.sum.insert(name, optimizer::add_rows(sum, ids, rows));
+        let Some(gradients) = self.rows.take() else { return };
+        self.sum.insert(name, Rows { table: parameter.lazy_shape()[0], gradients });
     }
 }
 
@@ -148,41 +302,78 @@ mod tests {
 
     use bert_model::ops::{dropout, tape};
     use bert_model::{BertConfig, BertForPreTraining, BertInput, BertModel, Pretrained};
-    use burn::tensor::Device;
+    use burn::tensor::{Device, TensorData};
 
     use super::*;
     use crate::Adaptation;
 
-    /// The order holds even if the first part is the slowest; a part that ends early or panics does not block the
-    /// others.
-    #[test]
-    fn parts_add_in_their_order_whoever_is_fast() {
-        let mut sum = GradientSum::default();
-        let order = Mutex::new(Vec::new());
-        let ordered_sum = OrderedSum::new(&mut sum, 3);
+    /// Gradients whose value records the order in which they were added: adding is not associative in `f32`.
+    fn gradient(leaf: usize, turn: usize) -> GradientSum {
+        let values: Vec<f32> = (0..5).map(|at| ((leaf * 31 + turn * 7 + at * 3) as f32 * 0.7).sin() * 1e3).collect();
+        let rows = Tensor::<2>::from_data(TensorData::new(values.clone(), [1, 5]), &Device::flex());
+        let ids = Tensor::from_data([leaf as i32 % 3], &Device::flex());
+        let rows = Rows { table: 3, gradients: RowsForm::Listed(ids, rows.clone() * 0.3) };
+        let by_name = BTreeMap::from([(
+            format!("layer {turn}"),
+            Tensor::from_data(TensorData::new(values, [1, 5]), &Device::flex()),
+        )]);
+        GradientSum::from_parts(by_name, BTreeMap::from([("words".to_string(), rows)]))
+    }
+
+    /// All bits of a sum of seven shards, computed by threads of different speed.
+    fn sum_of_seven(turns: [usize; 7], slow: usize) -> Vec<u32> {
+        let (tree, sum) = (Tree { leaves: 7 }, Mutex::default());
+        let sink = collect(tree, &sum);
+        let all = TreeSum::new(tree, 0..7, &sink);
         std::thread::scope(|scope| {
-            for (part, mut turns) in ordered_sum.turns().into_iter().enumerate() {
-                let order = &order;
+            for (leaf, turns) in turns.into_iter().enumerate() {
+                let mut shard = all.shard(leaf);
                 scope.spawn(move || {
-                    for turn in 0..if part == 1 { 2 } else { 3 } {
-                        std::thread::sleep(Duration::from_millis(10 * (3 - part as u64)));
-                        turns.take(|_| order.lock().unwrap().push((turn, part)));
+                    for turn in 0..turns {
+                        std::thread::sleep(Duration::from_millis(if leaf == slow { 5 } else { 0 }));
+                        shard.add(gradient(leaf, turn));
                     }
                 });
             }
         });
-        let expected = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (2, 2)];
-        assert_eq!(*order.lock().unwrap(), expected);
+        let sum = sum.lock().unwrap();
+        let bits = |tensor: Tensor<2>| tensor.into_data().iter::<f32>().map(f32::to_bits).collect::<Vec<_>>();
+        sum.all().into_iter().flat_map(bits).collect()
+    }
 
-        let ordered_sum = OrderedSum::new(&mut sum, 2);
-        let result = std::thread::scope(|scope| {
-            let mut turns = ordered_sum.turns().into_iter();
-            let (mut first, mut second) = (turns.next().unwrap(), turns.next().unwrap());
-            let failing = scope.spawn(move || first.take(|_| panic!("on purpose")));
-            let waiting = scope.spawn(move || second.take(|_| ()));
-            (failing.join().is_err(), waiting.join().is_ok())
-        });
-        assert_eq!(result, (true, true));
+    #[test]
+    fn a_sum_depends_on_the_shards_alone_whoever_is_fast() {
+        let same = sum_of_seven([3; 7], 0);
+        for slow in 1..7 {
+            assert_eq!(sum_of_seven([3; 7], slow), same);
+        }
+        // The order is that of the tree.
+        let number = |leaf| values(&mut gradient(leaf, 1), "layer 1")[2];
+        let n: Vec<f32> = (0..7).map(number).collect();
+        let expected = ((n[0] + n[1]) + (n[2] + n[3])) + ((n[4] + n[5]) + n[6]);
+        assert_eq!(f32::from_bits(same[5 + 2]), expected);
+        // A shard of fewer turns is left out of the others.
+        let fewer = sum_of_seven([3, 3, 1, 3, 3, 2, 3], 2);
+        assert_eq!(fewer[..5], same[..5]);
+        assert_eq!(f32::from_bits(fewer[5 + 2]), ((n[0] + n[1]) + n[3]) + ((n[4] + n[5]) + n[6]));
+    }
+
+    /// Whatever is listed or already a table, the sum is that of all rows.
+    #[test]
+    fn many_rows_become_a_table() {
+        let device = Device::flex();
+        let rows = |count: usize| {
+            let ids: Tensor<1, Int> = Tensor::arange(0..count as i64, &device).remainder_scalar(4);
+            Rows { table: 4, gradients: RowsForm::Listed(ids, Tensor::ones([count, 2], &device)) }
+        };
+        let sum = rows(LISTED_ROWS / 2).merge(rows(LISTED_ROWS / 2));
+        assert!(matches!(sum.gradients, RowsForm::Listed(..)));
+        let sum = rows(4).merge(sum);
+        assert!(matches!(sum.gradients, RowsForm::Table(_)));
+        let sum = rows(4).merge(sum).merge(rows(4).merge(rows(LISTED_ROWS)));
+        let mut all = GradientSum::default();
+        all.add(GradientSum::from_parts(BTreeMap::new(), BTreeMap::from([("words".to_string(), sum)])));
+        assert_eq!(values(&mut all, "words"), [(LISTED_ROWS * 2 + 12) as f32 / 4.0; 8]);
     }
 
     #[test]
@@ -195,7 +386,7 @@ mod tests {
         for _ in 0..2 {
             let ids = Tensor::from_data([[3, 1], [3, 0]], &device);
             let gradient = Tensor::<3>::ones([2, 2, 128], &device);
-            sum.add(&model, GradientPart::Rows(Box::new(RowGradients { table, ids, gradient })));
+            sum.add(GradientSum::of(&model, GradientPart::Rows(Box::new(RowGradients { table, ids, gradient }))));
         }
         let rows = sum.remove("embeddings.word_embeddings.weight").unwrap();
         let means: Vec<f32> = rows.mean_dim(1).into_data().try_to_vec().unwrap();
@@ -233,7 +424,7 @@ mod tests {
         let (mut sum, mut parts) = (GradientSum::default(), 0);
         tape.backward(loss, |part| {
             parts += 1;
-            sum.add(model, part);
+            sum.add(GradientSum::of(model, part));
         });
         (sum, parts)
     }
@@ -247,7 +438,7 @@ mod tests {
     fn layer_by_layer_gives_the_gradients_of_one_graph() {
         let model = model(&Device::flex()).train();
         let mut whole = GradientSum::default();
-        whole.add(&model, GradientPart::Gradients(loss(&model).backward()));
+        whole.add(GradientSum::of(&model, GradientPart::Gradients(loss(&model).backward())));
         let (mut sum, parts) = recorded(&model, false);
         // The heads; for each batch, the layers and the embeddings; then the rows of each batch.
         assert_eq!(parts, 1 + 2 * (3 + 1) + 2);

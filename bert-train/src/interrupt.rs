@@ -96,7 +96,7 @@ struct Announcement {
 impl Announcement {
     fn make(&self) {
         if !self.is_made.swap(true, Ordering::Relaxed) {
-            (self.say)("stopping after this step, saving; once more to give up");
+            (self.say)("saving and stopping after this step; interrupt again to quit without saving");
         }
     }
 }

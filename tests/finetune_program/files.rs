@@ -108,7 +108,7 @@ fn any_bytes_may_come_and_long_texts_are_cut() {
     }
     fs::write(at.join("words.csv"), "text,label\n\"a good film,good\n").unwrap();
     let message = fail("evaluate --model run --data words.csv --quiet", at, 1);
-    assert!(message.contains("words.csv:2: found a quotation mark that is never closed"), "{message}");
+    assert!(message.contains("words.csv:2: found an unclosed quotation mark"), "{message}");
 }
 
 #[cfg(unix)]

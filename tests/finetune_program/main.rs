@@ -12,6 +12,7 @@ mod hub_server;
 mod models;
 mod options;
 mod parquet;
+mod precision;
 #[path = "../support/program.rs"]
 mod program;
 mod questions;

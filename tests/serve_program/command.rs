@@ -33,10 +33,11 @@ fn a_wrong_command_line_is_refused() {
         ("--model encoder --port 99999", "99999"),
         (
             "--model encoder --host 0.0.0.0",
-            "--host 0.0.0.0: others can reach it: add --api-key-file FILE, or --no-auth",
+            "--host 0.0.0.0: other machines can reach it: add --api-key-file FILE, or --no-auth",
         ),
         ("--model encoder --no-auth --api-key-file keys", "cannot be used with"),
         ("--model encoder --timeout 0", "expected seconds"),
+        ("--model encoder --precision f16", "none of f32, bf16, int8"),
         ("--model encoder --max-inputs 0", "--max-inputs: found 0"),
         ("--model encoder --model encoder", "two models are called `encoder`"),
     ] {

@@ -80,8 +80,8 @@ pub fn leave_out<T: Task>(task: &T, examples: &mut Vec<T::Example>, defects: &[D
 /// Reports on stderr how many examples were left out because of a defect.
 pub fn warn_of(defect: Defect, count: usize, path: &Path) {
     let what = match defect {
-        Defect::Unlabeled => "without a gold label left out",
-        Defect::Misplaced => "not learned, because their answer is not where `answer_start` says",
+        Defect::Unlabeled => "without a gold label skipped",
+        Defect::Misplaced => "not used for training, because their answer is not at `answer_start`",
     };
     if count > 0 {
         warn_once(format!("{}: {count} example(s) {what}", path.display()));
@@ -146,7 +146,7 @@ pub trait Task: Clone + Send + Sync {
     /// # Errors
     /// If the task has no classes.
     fn balance(&mut self, _examples: &[Self::Example]) -> Result<()> {
-        Err(Error::Usage("--class-weights: only classification and tagging have classes to weigh".into()))
+        Err(Error::Usage("--class-weights: only classification and tagging have classes to weight".into()))
     }
 
     /// Checks that training with this adaptation would change the loss.

@@ -163,7 +163,7 @@ impl Task for QuestionAnsweringTask {
     fn question(&self, query: &Query) -> Result<Question> {
         let Some(question) = query.question.clone() else {
             return Err(Error::Setting(
-                "this model answers questions: give one with --question, its text with --context".into(),
+                "this model answers questions: pass one with --question and its text with --context".into(),
             ));
         };
         Ok(Question { id: String::new(), context: query.text.clone().into(), question, answers: None })
@@ -273,7 +273,7 @@ impl Task for QuestionAnsweringTask {
             let gold = question.first_place().map(|(start, end)| (start, end, "answer".to_string(), Mark::Missed));
             let predicted = decided.map(|span| (span.start, span.end, "predicted".to_string(), Mark::Spurious));
             let lead = match decided {
-                None => format!("{} — said to have no answer", question.question),
+                None => format!("{} — predicted to have no answer", question.question),
                 Some(_) => question.question.clone(),
             };
             let (text, spans) = (question.context.to_string(), gold.into_iter().chain(predicted).collect());

@@ -80,7 +80,7 @@ fn learn_labels(description: &mut Description, files: &Files) -> Result<Vec<Stri
     let labels: Vec<String> = labels.into_iter().cloned().collect();
     if labels.iter().all(|label| label.parse::<f64>().is_ok()) {
         let file = files.training.display();
-        warn_once(format!("{file}: the tags are numbers, which mark no entities: `f1` is the accuracy"));
+        warn_once(format!("{file}: the tags are numbers, which do not mark entities: `f1` is the accuracy"));
     }
     description.tag_scheme = TagReader::of_sentences(&tags).scheme();
     at_least(2, labels, &files.training)
@@ -124,7 +124,7 @@ impl Task for TaggingTask {
         if let Some(first) = unknown.first() {
             let (file, count) = (path.display(), unknown.len());
             warn_once(format!(
-                "{file}: {count} word(s) have tags that the model does not have ({first}, …): counted as missed"
+                "{file}: {count} word(s) have tags that are unknown to the model ({first}, …): counted as missed"
             ));
         }
         Ok(sentences)
@@ -142,8 +142,8 @@ impl Task for TaggingTask {
                 self.texts(input)
             }
             _ if is_given && !is_text => {
-                let found = "CoNLL columns, in which no column has texts";
-                Err(Error::file(&input.path, found, "a table for --text, .csv or .tsv"))
+                let found = "CoNLL columns, which contain words rather than texts";
+                Err(Error::file(&input.path, found, "a .csv or .tsv table for --text"))
             }
             _ if is_given || is_text && !self.has_tags(input)? => self.texts(input),
             _ => {

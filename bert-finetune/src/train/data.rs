@@ -41,8 +41,11 @@ pub(super) fn read_data<T: Task>(settings: &FinetuneSettings, files: &Files, tas
         None => set_aside(&mut training, settings.eval_share, mix(&[settings.split_seed, SPLIT])),
     };
     if training.is_empty() {
-        let expected = "more, so that one can be held out (or --eval FILE, or --eval-share 0)";
-        return Err(Error::file(&files.training, format!("{} example(s)", evaluation.len()), expected));
+        let (found, expected) = match (&files.evaluation, evaluation.len()) {
+            (None, 1..) => ("1 example", "more, so that one can be held out (or --eval FILE, or --eval-share 0)"),
+            _ => ("no examples", "labeled examples to train on"),
+        };
+        return Err(Error::file(&files.training, found, expected));
     }
     let test = files.test.as_deref().map(read_held_out).transpose()?.unwrap_or_default();
     let files = files.all().map(|path| describe_file(path)).collect::<Result<Vec<_>>>()?;

@@ -169,9 +169,8 @@ impl BertModel {
         let padding = input.padding();
         let hidden_states = self.hidden_states(input);
         let layers = self.encoder.layers.iter().zip(&hidden_states);
-        let attention = |(layer, hidden): (&EncoderLayer, &Tensor<3>)| {
-            layer.attention.probabilities(hidden.clone(), padding.clone())
-        };
+        let attention =
+            |(layer, hidden): (&EncoderLayer, &Tensor<3>)| layer.probabilities(hidden.clone(), padding.clone());
         let attentions = layers.map(attention).collect();
         let last = hidden_states.last().cloned();
         let pooler_output = self.pooler.as_ref().zip(last).map(|(pooler, last)| pooler.forward(last));

@@ -1,6 +1,9 @@
 //! The Transformer encoder (Devlin et al. 2018, §3; Vaswani et al. 2017, §3.1): L layers of self-attention and a
 //! feed-forward network, each with dropout, a residual connection and layer normalization *after* the sum (post-norm).
 
+use std::sync::Arc;
+
+use burn::module::Param;
 use burn::prelude::*;
 use burn::tensor::activation;
 
@@ -9,6 +12,7 @@ use super::attention::MultiHeadAttention;
 use super::layer_norm::LayerNorm;
 use super::linear::Linear;
 use crate::config::Activation;
+use crate::ops::packed::{self, Norm, PackedLayer, Precision};
 use crate::ops::{self, dropout::Dropout, tape};
 
 /// The Transformer encoder: a stack of L layers.
@@ -31,10 +35,25 @@ impl Encoder {
     /// - `hidden` and output: `[B, T, H]`
     /// - `padding`: `[B, T]`, true for padding tokens
     pub fn forward(&self, hidden: Tensor<3>, padding: Tensor<2, Bool>) -> Tensor<3> {
+        let packed: Option<Vec<&PackedLayer>> = self.layers.iter().map(|layer| layer.packed.as_deref()).collect();
+        if let Some(layers) = packed.filter(|layers| !layers.is_empty()) {
+            return packed::encode(&layers, hidden, padding);
+        }
         self.layers.iter().fold(hidden, |hidden, layer| {
             let padding = padding.clone();
             tape::layer(layer, hidden, move |layer, hidden| layer.forward(hidden, padding.clone()))
         })
+    }
+
+    /// Packs the weights of all layers for inference on `flex`, rounded to a precision. They take the place of those of the
+    /// dense layers, which are freed: the encoder can no longer be trained. Layers that are packed stay as they are.
+    pub fn pack(&mut self, precision: Precision) {
+        self.layers.iter_mut().for_each(|layer| layer.pack(precision));
+    }
+
+    /// Takes [`Encoder::pack`] back, except for the rounding.
+    pub fn unpack(&mut self) {
+        self.layers.iter_mut().for_each(EncoderLayer::unpack);
     }
 }
 
@@ -52,6 +71,10 @@ pub struct EncoderLayer {
     pub feed_forward_norm: LayerNorm,
     /// Dropout of both outputs, before the residual sum.
     pub dropout: Dropout,
+    /// The weights of all six dense layers, if they are packed for inference ([`Encoder::pack`]); the layers above then have
+    /// none.
+    #[module(skip)]
+    pub packed: Option<Arc<PackedLayer>>,
 }
 
 impl EncoderLayer {
@@ -63,6 +86,7 @@ impl EncoderLayer {
             feed_forward: FeedForward::init(initializer),
             feed_forward_norm: initializer.layer_norm(),
             dropout: Dropout::new(initializer.config().hidden_dropout_prob),
+            packed: None,
         }
     }
 
@@ -72,11 +96,72 @@ impl EncoderLayer {
     /// - `hidden` and output: `[B, T, H]`
     /// - `padding`: `[B, T]`, true for padding tokens
     pub fn forward(&self, hidden: Tensor<3>, padding: Tensor<2, Bool>) -> Tensor<3> {
+        if let Some(packed) = &self.packed {
+            return packed::encode(&[packed], hidden, padding);
+        }
         let context = self.attention.forward(hidden.clone(), padding);
         let hidden = self.attention_norm.after_residual(hidden, &self.attention.output, context, &self.dropout);
         let activated = self.feed_forward.forward(hidden.clone());
         self.feed_forward_norm.after_residual(hidden, &self.feed_forward.output, activated, &self.dropout)
     }
+
+    /// The attention probabilities of this layer; see [`MultiHeadAttention::probabilities`].
+    pub fn probabilities(&self, hidden: Tensor<3>, padding: Tensor<2, Bool>) -> Tensor<4> {
+        match &self.packed {
+            Some(packed) => {
+                let [query, key] = packed.queries_and_keys(hidden);
+                ops::attention::probabilities(query, key, padding, self.attention.heads)
+            }
+            None => self.attention.probabilities(hidden, padding),
+        }
+    }
+
+    /// The dense layers in the order of [`PackedLayer::new`].
+    fn dense(&mut self) -> [&mut Linear; 6] {
+        let (attention, feed_forward) = (&mut self.attention, &mut self.feed_forward);
+        [
+            &mut attention.query,
+            &mut attention.key,
+            &mut attention.value,
+            &mut attention.output,
+            &mut feed_forward.intermediate,
+            &mut feed_forward.output,
+        ]
+    }
+
+    fn pack(&mut self, precision: Precision) {
+        if self.packed.is_some() {
+            return;
+        }
+        let norms = [&self.attention_norm, &self.feed_forward_norm].map(|norm| Norm {
+            gamma: host(&norm.gamma),
+            beta: host(&norm.beta),
+            epsilon: norm.epsilon as f32,
+        });
+        let (activation, heads) = (self.feed_forward.activation, self.attention.heads);
+        let mut dense = self.dense();
+        let take = |number: usize| {
+            let linear = &mut *dense[number];
+            let (weights, device) = (host(&linear.weight), linear.bias.val().device());
+            linear.weight = Param::from_tensor(Tensor::empty([0, 0], &device));
+            (weights, host(&linear.bias))
+        };
+        self.packed = Some(Arc::new(PackedLayer::new(precision, take, norms, activation, heads)));
+    }
+
+    fn unpack(&mut self) {
+        let Some(packed) = self.packed.take() else { return };
+        for (linear, (weights, bias)) in self.dense().into_iter().zip(packed.dense()) {
+            let device = linear.bias.val().device();
+            let shape = [weights.len() / bias.len().max(1), bias.len()];
+            linear.weight = Param::from_data(TensorData::new(weights, shape), &device);
+        }
+    }
+}
+
+/// The values of a parameter.
+fn host<const D: usize>(parameter: &Param<Tensor<D>>) -> Vec<f32> {
+    parameter.val().into_data().iter::<f32>().collect()
 }
 
 /// The position-wise feed-forward network (Vaswani et al. 2017, §3.3): `W₂·act(W₁·x + b₁) + b₂`, H → I → H, in BERT with

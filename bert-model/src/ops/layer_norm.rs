@@ -141,6 +141,15 @@ pub(super) fn normalize(row: &[f32], gamma: &[f32], beta: &[f32], epsilon: f32, 
     output.extend(normalized.map(|((x, gamma), beta)| (x - mean) * factor * gamma + beta));
 }
 
+/// Normalizes a row in place.
+#[inline(always)]
+pub(super) fn normalize_in_place(row: &mut [f32], gamma: &[f32], beta: &[f32], epsilon: f32) {
+    let (mean, factor) = moments(row, epsilon);
+    for ((x, gamma), beta) in row.iter_mut().zip(gamma).zip(beta) {
+        *x = (*x - mean) * factor * gamma + beta;
+    }
+}
+
 /// The backward pass of layer normalization, row by row.
 pub(super) struct RowBackward<'a> {
     gamma: &'a [f32],

@@ -28,6 +28,7 @@ pub mod layer_norm;
 pub mod linear;
 mod math;
 pub mod optimizer;
+pub mod packed;
 mod surrogate_loss;
 pub mod tape;
 

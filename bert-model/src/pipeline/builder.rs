@@ -1,14 +1,14 @@
-//! Builders of pipelines: device, limits, and pipeline-specific options.
+//! Builders of pipelines: device, precision, limits, and pipeline-specific options.
 
 use std::borrow::Cow;
 use std::path::Path;
 
 use burn::tensor::Device;
 
-use super::{Checkpoint, Pipeline, Processor};
+use super::{Checkpoint, Pipeline, Precision, Processor};
 use crate::device;
 use crate::error::Result;
-use crate::pretrained::Loaded;
+use crate::pretrained::{Loaded, Pretrained};
 use crate::workers::BATCH_TOKENS;
 
 /// A [`Processor`] that can be built from a checkpoint and options.
@@ -38,6 +38,7 @@ pub trait FromCheckpoint: Processor + Sized {
 #[must_use = "a builder does nothing until `open`, `from_bytes` or `build`"]
 pub struct Builder<P: FromCheckpoint> {
     device: Option<Device>,
+    precision: Precision,
     max_length: Option<usize>,
     batch_tokens: usize,
     pub(super) options: P::Options,
@@ -45,7 +46,13 @@ pub struct Builder<P: FromCheckpoint> {
 
 impl<P: FromCheckpoint> Default for Builder<P> {
     fn default() -> Self {
-        Self { device: None, max_length: None, batch_tokens: BATCH_TOKENS, options: P::Options::default() }
+        Self {
+            device: None,
+            precision: Precision::default(),
+            max_length: None,
+            batch_tokens: BATCH_TOKENS,
+            options: P::Options::default(),
+        }
     }
 }
 
@@ -53,6 +60,14 @@ impl<P: FromCheckpoint> Builder<P> {
     /// Sets the device to run on. Default: the fastest one available in this build and on this machine.
     pub fn device(mut self, device: Device) -> Self {
         self.device = Some(device);
+        self
+    }
+
+    /// Sets the number type of the dense layers of the encoder, whose weights then take that many bits. Embeddings, layer
+    /// normalization, softmax and heads are computed in single precision. Default: `f32`; the others need the device
+    /// `flex`.
+    pub fn precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
         self
     }
 
@@ -77,7 +92,7 @@ impl<P: FromCheckpoint> Builder<P> {
     ///
     /// # Errors
     /// If a file is missing or malformed, the checkpoint lacks a parameter of the model, the checkpoint is for another
-    /// task, or the device does not exist.
+    /// task, or the device does not exist or does not compute in the precision.
     pub fn open(self, directory: impl AsRef<Path>) -> Result<Pipeline<P>> {
         self.build(&Checkpoint::open(directory)?)
     }
@@ -124,7 +139,11 @@ impl<P: FromCheckpoint> Builder<P> {
             Some(device) => device,
             None => device::select("auto")?.device,
         };
-        let loaded = load(&processor, &device)?;
+        self.precision.check(&device)?;
+        let mut loaded = load(&processor, &device)?;
+        if device == Device::flex() {
+            loaded.model.encoder_mut().pack(self.precision);
+        }
         Ok(Pipeline { batch_tokens: self.batch_tokens, ..Pipeline::new(loaded, processor, &device)? })
     }
 }

@@ -50,10 +50,11 @@ use crate::error::Result;
 use crate::hub::model_directory;
 use crate::pretrained::load::joined;
 use crate::pretrained::weights::Weights;
-use crate::pretrained::{Loaded, load_config};
+use crate::pretrained::{Loaded, Pretrained, load_config};
 use crate::text::{Sequence, collate};
 use crate::workers::{BATCH_TOKENS, Workers};
 
+pub use crate::ops::packed::Precision;
 pub use builder::{Builder, FromCheckpoint};
 pub use checkpoint::Checkpoint;
 pub use choosing::{Choice, ChoiceInput, ChoiceProcessor, MultipleChoice};
@@ -131,14 +132,24 @@ impl<P: Processor> Pipeline<P> {
         })
     }
 
-    /// Opens the model of a directory with a custom processor.
+    /// Opens the model of a directory with a custom processor; see [`Builder::precision`].
     ///
     /// # Errors
     /// As [`Builder::open`].
-    pub fn with_processor(directory: impl AsRef<Path>, processor: P, device: &Device) -> Result<Self> {
+    pub fn with_processor(
+        directory: impl AsRef<Path>,
+        processor: P,
+        device: &Device,
+        precision: Precision,
+    ) -> Result<Self> {
+        precision.check(device)?;
         let directory = sentence_transformers::encoder_directory(&model_directory(directory)?)?;
         let config = load_config(&directory)?;
-        Self::new(processor.load(&Weights::open(directory)?, config, device)?, processor, device)
+        let mut loaded = processor.load(&Weights::open(directory)?, config, device)?;
+        if *device == Device::flex() {
+            loaded.model.encoder_mut().pack(precision);
+        }
+        Self::new(loaded, processor, device)
     }
 
     /// Computes the answer to each request, in order.

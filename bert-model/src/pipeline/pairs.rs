@@ -119,8 +119,8 @@ impl FromCheckpoint for PairProcessor {
                 Ok(Self::cross_encoder(tokenizer, activation(checkpoint)?))
             }
             found => {
-                let found = found.map_or("neither".into(), |shape| format!("a classifier of {} labels", shape[0]));
-                Err(Error::file(weights.path(), found, "a next-sentence head, or a classifier of one label"))
+                let found = found.map_or("neither".into(), |shape| format!("a classifier with {} labels", shape[0]));
+                Err(Error::file(weights.path(), found, "a next-sentence head or a classifier with one label"))
             }
         }
     }

@@ -130,7 +130,7 @@ fn what_is_too_long_is_cut_or_refused() {
     let (config, weights, tokenizer) = parts("BertForMaskedLM");
     let builder = MaskFiller::builder().device(Device::flex()).max_length(100_000);
     let error = builder.from_bytes(&config, weights, &tokenizer).unwrap_err().to_string();
-    assert!(error.contains("a maximum length of 100000 tokens does not fit a model of 19 positions"), "{error}");
+    assert!(error.contains("a maximum length of 100000 tokens does not fit a model with 19 positions"), "{error}");
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn pairs_are_scored_by_either_head() {
         "{error}"
     );
     let error = open("BertForSequenceClassification").unwrap_err().to_string();
-    assert!(error.contains("found a classifier of 3 labels, expected a next-sentence head"), "{error}");
+    assert!(error.contains("found a classifier with 3 labels, expected a next-sentence head"), "{error}");
 }
 
 #[test]
@@ -270,4 +270,87 @@ fn a_directory_says_how_its_head_is_used_and_what_it_lacks() {
     let Error::MissingTensors { tensors, .. } = open() else { panic!("loaded") };
     assert!(tensors.iter().any(|name| name == "classifier.weight"), "{tensors:?}");
     assert!(std::error::Error::source(&TextEmbedder::open("./nowhere").unwrap_err()).is_some());
+}
+
+/// The answers of a pipeline in single precision and in another one, as floats.
+fn in_both<P: FromCheckpoint>(
+    precision: Precision,
+    head: &str,
+    answer: impl Fn(&Pipeline<P>) -> Vec<f32>,
+) -> [Vec<f32>; 2] {
+    let pipelines =
+        [Precision::F32, precision].map(|precision| pipeline(Builder::default().precision(precision), head));
+    pipelines.each_ref().map(answer)
+}
+
+#[test]
+fn every_pipeline_computes_in_every_precision() {
+    let text = "word7 word5 word9 word13 word40";
+    for precision in [Precision::Bf16, Precision::Int8] {
+        let answers = [
+            in_both(precision, "BertForMaskedLM", |embedder: &TextEmbedder| embedder.embed(&[text]).unwrap().concat()),
+            in_both(precision, "BertForSequenceClassification", |classifier: &TextClassifier| {
+                classifier.classify(&[text]).unwrap()[0].scores.clone()
+            }),
+            in_both(precision, "BertForTokenClassification", |tagger: &TokenClassifier| {
+                tagger.tag(&[text]).unwrap()[0].scores.clone()
+            }),
+            in_both(precision, "BertForQuestionAnswering", |answerer: &QuestionAnswerer| {
+                vec![answerer.answer(&[("word6", text)]).unwrap()[0].score as f32]
+            }),
+            in_both(precision, "BertForMultipleChoice", |chooser: &MultipleChoice| {
+                chooser.choose(&[(text, vec!["word5", "word6"])]).unwrap()[0].probabilities.clone()
+            }),
+            in_both(precision, "BertForMaskedLM", |filler: &MaskFiller| {
+                let filled = filler.fill_all(&["word7 [MASK] word5"], 67).unwrap();
+                let mut predictions = filled[0].masks[0].predictions.clone();
+                predictions.sort_by_key(|prediction| prediction.id);
+                predictions.iter().map(|prediction| prediction.probability as f32).collect()
+            }),
+        ];
+        for (number, [single, rounded]) in answers.iter().enumerate() {
+            assert_eq!(single.len(), rounded.len());
+            let worst = single.iter().zip(rounded).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(0.0 < worst && worst < 0.2, "{precision}, pipeline {number}: {single:?} and {rounded:?}");
+        }
+        let (config, weights, tokenizer) = parts("BertForNextSentencePrediction");
+        let scores = [Precision::F32, precision].map(|precision| {
+            let builder = PairScorer::builder().device(Device::flex()).precision(precision);
+            builder.from_bytes(&config, weights.clone(), &tokenizer).unwrap().score(&[("word5", text)]).unwrap()[0]
+        });
+        assert!(scores[0] != scores[1] && (scores[0] - scores[1]).abs() < 0.1, "{precision}: {scores:?}");
+    }
+}
+
+#[test]
+#[allow(deprecated)]
+fn other_devices_compute_in_single_precision_only() {
+    let (config, weights, tokenizer) = parts("BertForMaskedLM");
+    for (precision, expected) in
+        [(Precision::Int8, Some("int8")), (Precision::Bf16, Some("bf16")), (Precision::F32, None)]
+    {
+        let builder = TextEmbedder::builder().device(Device::ndarray()).precision(precision);
+        let error = builder.from_bytes(&config, weights.clone(), &tokenizer).err().map(|error| error.to_string());
+        let expected = expected.map(|name| {
+            format!("--precision: found {name}, which only the device flex computes in, expected f32 or --device flex")
+        });
+        assert_eq!(error, expected);
+    }
+}
+
+#[test]
+fn a_packed_model_has_no_other_weights_and_is_saved_as_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let embedder = pipeline(TextEmbedder::builder(), "BertForMaskedLM");
+    let layer = &embedder.model().bert.encoder.layers[0];
+    assert_eq!((layer.attention.query.weight.dims(), layer.feed_forward.output.weight.dims()), ([0, 0], [0, 0]));
+    crate::save(directory.path(), &embedder.model().bert, embedder.config(), embedder.processor().tokenizer()).unwrap();
+    let (_, weights, _) = parts("BertForMaskedLM");
+    let (written, original) = (Weights::open(directory.path()).unwrap(), Weights::from_bytes(weights).unwrap());
+    let of_layers: Vec<&str> = written.names().filter(|name| name.starts_with("encoder.layer.")).collect();
+    assert!(of_layers.len() >= 32);
+    for name in of_layers {
+        let shape = written.shape(name).unwrap();
+        assert_eq!(written.read(name, shape).unwrap(), original.read(name, shape).unwrap(), "{name}");
+    }
 }

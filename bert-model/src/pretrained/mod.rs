@@ -12,6 +12,7 @@ pub mod weights;
 use burn::module::Module;
 
 use crate::config::BertConfig;
+use crate::model::encoder::Encoder;
 use crate::model::{
     BertForMaskedLM, BertForMultipleChoice, BertForNextSentencePrediction, BertForPreTraining,
     BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification, BertModel, Initializer,
@@ -32,6 +33,9 @@ pub trait Pretrained: Module + Sync {
     /// Creates a model with the initializer's configuration and random parameters.
     fn initialize(initializer: &mut Initializer) -> Self;
 
+    /// The encoder, whose weights a pipeline packs.
+    fn encoder_mut(&mut self) -> &mut Encoder;
+
     /// Creates a model with random parameters, which are generated on first use.
     fn init_seeded(config: &BertConfig, seed: u64, device: &burn::tensor::Device) -> Self {
         Self::initialize(&mut Initializer::new(config, seed, device))
@@ -45,6 +49,10 @@ impl Pretrained for BertModel {
     fn initialize(initializer: &mut Initializer) -> Self {
         Self::init_with_pooler(initializer)
     }
+
+    fn encoder_mut(&mut self) -> &mut Encoder {
+        &mut self.encoder
+    }
 }
 
 /// Saved as a plain BERT; the dense layers have files of their own.
@@ -54,6 +62,10 @@ impl Pretrained for SentenceEncoder {
 
     fn initialize(initializer: &mut Initializer) -> Self {
         Self::init_with(initializer)
+    }
+
+    fn encoder_mut(&mut self) -> &mut Encoder {
+        &mut self.bert.encoder
     }
 }
 
@@ -65,6 +77,10 @@ macro_rules! pretrained {
 
             fn initialize(initializer: &mut Initializer) -> Self {
                 Self::init_with(initializer)
+            }
+
+            fn encoder_mut(&mut self) -> &mut Encoder {
+                &mut self.bert.encoder
             }
         })+
     };

@@ -140,7 +140,7 @@ fn pairs_of(inputs: OneOrMany<Texts>) -> Result<OneOrMany<OwnedPair>, ApiError> 
         OneOrMany::Many(list) => {
             let text = |texts: &Texts| match texts {
                 OneOrMany::One(text) => Ok(text.clone()),
-                OneOrMany::Many(_) => Err(ApiError::invalid("`inputs`: found texts beside lists, expected one kind")),
+                OneOrMany::Many(_) => Err(ApiError::invalid("`inputs`: found both texts and lists, expected one kind")),
             };
             pair(list.iter().map(text).collect::<Result<_, _>>()?).map(OneOrMany::One)
         }

@@ -38,7 +38,7 @@ pub use settings::{EmbeddingPooling, EmbeddingSettings};
 /// The facts of the embedding task.
 pub const EMBEDDING: Facts = Facts {
     name: "embedding",
-    about: "Vectors that are alike for texts that belong together",
+    about: "Vectors that are similar for texts that belong together",
     architecture: BertModel::ARCHITECTURE,
     problem_type: None,
     main_metric: "ndcg_at_10",
@@ -84,9 +84,7 @@ fn columns(description: &Description) -> Result<PairOptions> {
     };
     let negatives = &description.embedding.negatives;
     if !negatives.is_empty() && description.label.is_some() {
-        return Err(Error::Usage(
-            "--negative has no effect beside --label: pairs with scores have no negatives".into(),
-        ));
+        return Err(Error::Usage("--negative has no effect with --label: pairs with scores have no negatives".into()));
     }
     Ok(PairOptions {
         text: description.column(&description.text)?,
@@ -113,7 +111,8 @@ fn learn_range(description: &mut Description, files: &Files) -> Result<Vec<Strin
         let (low, high) =
             scores.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), score| (low.min(score), high.max(score)));
         if low >= high {
-            return Err(Error::file(&files.training, format!("the score {low} alone"), "scores that differ"));
+            let found = if low == high { format!("only the score {low}") } else { "no scores".to_string() };
+            return Err(Error::file(&files.training, found, "scores that are not all equal"));
         }
         description.embedding.score_range = Some((low, high));
     }
@@ -217,7 +216,9 @@ impl Task for EmbeddingTask {
         };
         match is_frozen && !has_dense {
             true => Err(Error::Usage(
-                "--freeze encoder: an embedding is what the encoder gives, so that nothing would learn; freeze some layers".into(),
+                "--freeze: embeddings come from the encoder, so freezing all of it leaves nothing to train; \
+                 freeze only some layers"
+                    .into(),
             )),
             false => Ok(()),
         }

@@ -96,8 +96,8 @@ impl SequenceTask {
             }
             (ProblemType::SingleLabelClassification, [label]) => Target::Class(number(label)?),
             (ProblemType::Regression, [_]) if self.labels().len() > 1 => {
-                let found = format!("one label for a model that gives {} values", self.labels().len());
-                let expected = "a model of one value; of this one take the predictions";
+                let found = format!("one label for a model with {} values", self.labels().len());
+                let expected = "a model with one value; for this one, only use its predictions";
                 return Err(Error::line(path, row.line, found, expected));
             }
             (ProblemType::Regression, [label]) => {
@@ -123,7 +123,7 @@ impl Task for SequenceTask {
         let (mut rows, path) = (read_table(input, &self.columns)?, input.name());
         let examples = rows.by_ref().map(|row| self.example(&path, row?)).collect();
         if rows.skipped() > 0 {
-            warn_once(format!("{}: {} row(s) with too few fields passed over", path.display(), rows.skipped()));
+            warn_once(format!("{}: {} row(s) with too few fields skipped", path.display(), rows.skipped()));
         }
         examples
     }
@@ -140,7 +140,7 @@ impl Task for SequenceTask {
     fn question(&self, query: &Query) -> Result<SequenceExample> {
         let Query { text, pair, .. } = query.clone();
         if self.columns.text_pair.is_some() && pair.is_none() {
-            return Err(Error::Usage("this model judges pairs: give the second text with --pair TEXT".into()));
+            return Err(Error::Usage("this model takes pairs: pass the second text with --pair TEXT".into()));
         }
         Ok(SequenceExample { line: 1, text, pair, target: Target::None })
     }
@@ -155,7 +155,7 @@ impl Task for SequenceTask {
 
     fn balance(&mut self, examples: &[SequenceExample]) -> Result<()> {
         if self.processor.problem() != ProblemType::SingleLabelClassification {
-            return Err(Error::Usage("--class-weights: only one-label classes can be weighed".into()));
+            return Err(Error::Usage("--class-weights: only single-label classes can be weighted".into()));
         }
         let classes = examples.iter().map(|example| class_of(&example.target));
         self.class_weights = balanced(classes, self.labels().len());

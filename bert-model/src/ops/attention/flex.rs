@@ -56,11 +56,7 @@ impl Differentiable<Flex, 3> for FastAttention {
         let mask = contiguous(self.mask.clone());
         let kernel = Kernel::new(&query.shape(), self.heads, self.dropout);
         let inputs = [elements(&query), elements(&key), elements(&value), elements(&mask)];
-        let output = match query.shape()[0] < rayon::current_num_threads() {
-            true => by_heads(&kernel, query.shape()[0], self.heads, inputs),
-            false => by_sequences(&kernel, self.heads, inputs),
-        };
-        (tensor_from(output, query.shape()), saved)
+        (tensor_from(contexts(&kernel, query.shape()[0], self.heads, inputs), query.shape()), saved)
     }
 
     fn backward(self, saved: Self::Saved, gradient: FlexTensor, _wanted: [bool; 3]) -> [Option<FlexTensor>; 3] {
@@ -79,9 +75,17 @@ impl Differentiable<Flex, 3> for FastAttention {
     }
 }
 
+/// The context vectors `[B, T, H]` from queries, keys, values and the mask.
+pub(in crate::ops) fn contexts(kernel: &Kernel, batches: usize, heads: usize, inputs: [&[f32]; 4]) -> Vec<f32> {
+    match batches < rayon::current_num_threads() {
+        true => by_heads(kernel, batches, heads, inputs),
+        false => by_sequences(kernel, batches, heads, inputs),
+    }
+}
+
 /// The output `[B, T, H]`, one sequence per task.
-fn by_sequences(kernel: &Kernel, heads: usize, inputs: [&[f32]; 4]) -> Vec<f32> {
-    let mut output = vec![0.0; inputs[0].len()];
+fn by_sequences(kernel: &Kernel, batches: usize, heads: usize, inputs: [&[f32]; 4]) -> Vec<f32> {
+    let mut output = vec![0.0; batches * kernel.tokens * kernel.width];
     let sequence = (kernel.tokens * kernel.width).max(1);
     output.par_chunks_mut(sequence).enumerate().for_each_init(Vec::new, |scratch, (batch, output)| {
         for head in 0..heads {
@@ -101,7 +105,7 @@ fn by_heads(kernel: &Kernel, batches: usize, heads: usize, inputs: [&[f32]; 4]) 
         kernel.forward(place, inputs, (&mut context, View::row_major(size)), scratch);
         context
     });
-    let mut output = vec![0.0; inputs[0].len()];
+    let mut output = vec![0.0; batches * sequence];
     for (pair, context) in contexts.collect::<Vec<_>>().iter().enumerate() {
         let output = &mut output[pair / heads * sequence..][..sequence];
         for (token, context) in output.chunks_exact_mut(kernel.width).zip(context.chunks_exact(size)) {

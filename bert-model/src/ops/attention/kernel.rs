@@ -13,7 +13,7 @@ use crate::ops::gemm::{View, Write, matmul};
 const BLOCK_SCORES: usize = 1 << 16;
 
 /// The sizes and the dropout mask of one call.
-pub(super) struct Kernel {
+pub(in crate::ops) struct Kernel {
     /// T.
     pub tokens: usize,
     /// H = A·D.
@@ -21,6 +21,8 @@ pub(super) struct Kernel {
     /// D.
     pub head_size: usize,
     heads: usize,
+    /// Elements from a token's query, key or value to the next token's: H, or more if they lie side by side.
+    row: usize,
     /// 1 / √D.
     scale: f32,
     dropout: Mask,
@@ -38,7 +40,12 @@ impl Kernel {
     pub fn new(shape: &Shape, heads: usize, dropout: Mask) -> Self {
         let (tokens, width) = (shape[1], shape[2]);
         let head_size = width / heads;
-        Self { tokens, width, head_size, heads, scale: 1.0 / (head_size as f32).sqrt(), dropout }
+        Self { tokens, width, head_size, heads, row: width, scale: 1.0 / (head_size as f32).sqrt(), dropout }
+    }
+
+    /// The same, for queries, keys and values that are `row` elements apart.
+    pub fn with_row(self, row: usize) -> Self {
+        Self { row, ..self }
     }
 
     /// A head `[T, D]` within its sequence `[T, H]`.
@@ -46,10 +53,9 @@ impl Kernel {
         View { start: head * self.head_size, row: self.width, column: 1 }
     }
 
-    /// A head `[T, D]` within the whole batch `[B, T, H]`.
+    /// A head `[T, D]` of the queries, keys or values within the whole batch `[B, T, H]`.
     fn head_in_batch(&self, batch: usize, head: usize) -> View {
-        let view = self.head(head);
-        View { start: view.start + batch * self.tokens * self.width, ..view }
+        View { start: head * self.head_size + batch * self.tokens * self.row, row: self.row, column: 1 }
     }
 
     /// The queries of a head in blocks whose scores stay in the cache.
@@ -59,8 +65,8 @@ impl Kernel {
         queries.map(move |queries| Block { batch, head, queries })
     }
 
-    /// The context vectors of one head: `output` is a slice and where the head's `[T, D]` lies in it. `inputs` are queries,
-    /// keys and values `[B, T, H]` and the mask `[B, T]` that is added to the scores.
+    /// Computes the context vectors of one head. `q`, `k` and `v` are `[B, T, H]`; `mask` `[B, T]` is added to the scores;
+    /// `output` is a slice and where the head's `[T, D]` lies in it.
     pub fn forward(
         &self,
         (batch, head): (usize, usize),
@@ -86,8 +92,8 @@ impl Kernel {
         }
     }
 
-    /// Adds to the gradients of queries, keys and values of one sequence, `[T, H]` each. `inputs` are those of the forward
-    /// pass and the gradient of its output `[B, T, H]`.
+    /// Adds to the gradients of queries, keys and values of one sequence, `[T, H]` each. `q`, `k`, `v` and `mask` are as in
+    /// the forward pass; `g` `[B, T, H]` is the gradient of its output.
     pub fn backward(
         &self,
         (batch, head): (usize, usize),

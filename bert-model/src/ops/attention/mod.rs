@@ -15,6 +15,8 @@ use burn::tensor::DType;
 use super::dropout::{Mask, attention_index, factor};
 use super::{is_fast, softmax};
 use flex::AttentionOps;
+pub(super) use flex::contexts;
+pub(super) use kernel::Kernel;
 
 /// Multi-head attention without its projections (Vaswani et al. 2017, §3.2.1 and §3.2.2): for each query, the mean of the
 /// values, weighted by the softmax of the scaled scores.

@@ -69,7 +69,7 @@ impl<'a> EmbeddingRequest<'a> {
         Self { text, every_token: false, prompt: RequestPrompt::Usual }
     }
 
-    /// Requests one vector for each token.
+    /// Requests one vector for each token. Such requests cannot be mixed with those of [`Self::text`] in one call.
     pub fn tokens(text: &'a str) -> Self {
         Self { every_token: true, ..Self::text(text) }
     }
@@ -102,7 +102,7 @@ impl TextInput {
     }
 }
 
-/// The vectors of a text's tokens.
+/// The answer to an [`EmbeddingRequest`]: for `tokens`, one vector per token; for `text`, no tokens and a single vector.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct TokenEmbeddings {

@@ -105,8 +105,8 @@ impl EmbeddingProcessor {
             if dense.inputs != width {
                 return Err(Error::Mismatch {
                     left: format!("the Dense module's {} inputs", dense.inputs),
-                    right: format!("vectors of {width} numbers"),
-                    advice: "leave pooling and layers as the model's directory has them".into(),
+                    right: format!("vectors with {width} dimensions"),
+                    advice: "keep the pooling and layers of the model directory".into(),
                 });
             }
             width = dense.outputs;
@@ -114,7 +114,7 @@ impl EmbeddingProcessor {
         match self.description.truncate_dim {
             Some(kept) if kept == 0 || kept > width => Err(Error::Mismatch {
                 left: format!("truncate_dim {kept}"),
-                right: format!("vectors of {width} numbers"),
+                right: format!("vectors with {width} dimensions"),
                 advice: "correct config_sentence_transformers.json".into(),
             }),
             _ => Ok(()),

@@ -1,0 +1,66 @@
+//! `--precision`: other answers than in single precision, but nearly the same, with every command that has it.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::program::{fail, json, objects, succeed};
+use crate::{on_file, workshop};
+
+/// The numbers of an answer.
+fn numbers(value: &Value, found: &mut Vec<f64>) {
+    match value {
+        Value::Number(number) => found.extend(number.as_f64()),
+        Value::Array(values) => values.iter().for_each(|value| numbers(value, found)),
+        Value::Object(fields) => fields.values().for_each(|value| numbers(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn answers_are_nearly_those_in_single_precision() {
+    let directory = workshop();
+    let at = directory.path();
+    json(&on_file("films.tsv", "run", "--epochs 8"), at);
+    fs::write(at.join("values.tsv"), "text\tlabel\na good film\t1\na bad book\t0\na fine film\t0.9\n".repeat(4))
+        .unwrap();
+    json(&on_file("values.tsv", "ranker", "--task regression --metric pearson --epochs 2"), at);
+    fs::write(at.join("corpus.txt"), "a good film\na bad book\na poor film\n").unwrap();
+    for command in [
+        "embed --model model 'a good film' 'a bad book .'",
+        "similarity --model model 'a good film' 'a bad book .' --json",
+        "predict --model run 'a good film' 'a bad book' --json",
+        "evaluate --model run --data films.tsv --json",
+        "search --model model --corpus corpus.txt --query 'a fine film' --json",
+        "search --model model --corpus corpus.txt --query 'a fine film' --rerank ranker --json",
+        "rank --model ranker --query 'a fine film' 'a good film' 'a bad book' --top-k 1 --json",
+    ] {
+        let answers = ["f32", "bf16", "int8"].map(|precision| {
+            let mut found = Vec::new();
+            let output = succeed(&format!("{command} --device flex --quiet --precision {precision}"), at);
+            objects(&output).iter().for_each(|answer| numbers(answer, &mut found));
+            found
+        });
+        let [single, rounded @ ..] = &answers;
+        assert!(!single.is_empty(), "{command}");
+        for (name, rounded) in ["bf16", "int8"].iter().zip(rounded) {
+            let worst = single.iter().zip(rounded).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            assert!(single.len() == rounded.len() && 0.0 < worst && worst < 0.2, "{command} in {name}: {worst}");
+        }
+    }
+}
+
+#[test]
+fn what_a_device_does_not_compute_in_is_refused() {
+    let directory = workshop();
+    let at = directory.path();
+    let message = fail("embed --model model 'a film' --precision f16", at, 2);
+    assert!(message.contains("none of f32, bf16, int8"), "{message}");
+    for command in ["embed 'a film'", "predict 'a film' --task classification", "search --corpus films.tsv --query a"] {
+        for precision in ["bf16", "int8"] {
+            let message = fail(&format!("{command} --model model --device ndarray --precision {precision}"), at, 1);
+            let expected = format!("--precision: found {precision}, which only the device flex computes in");
+            assert!(message.contains(&expected) && message.trim().lines().count() == 1, "{command}: {message}");
+        }
+    }
+}
