@@ -3,7 +3,7 @@
     python3 tests/break_promises.py [NAME…]
 
 All breaks are compiled into one copy of the project, each asleep until the environment says `BROKEN=NAME`; with nothing
-broken, the same tests must pass. Builds below `target/` (or `CARGO_TARGET_DIR`).
+broken, the same tests must pass. Needs MPI. Builds below `target/` (or `CARGO_TARGET_DIR`).
 """
 
 import os
@@ -46,8 +46,8 @@ BREAKS = {
         "durability", "resume::a_resumed_run_is_bit_for_bit_the_uninterrupted_one"),
     "a signal ends a run without a checkpoint": (
         f"{TRAIN}/trainer.rs",
-        "let interrupted = interrupt.requested();",
-        "let interrupted = interrupt.requested();\n        if BROKEN && interrupted.is_some() { ended = Ended::Interrupted(143); break; }",
+        "let saves = is_due || interrupted.is_some();",
+        "let saves = is_due || interrupted.is_some();\n        if BROKEN && interrupted.is_some() { ended = Ended::Interrupted(143); break; }",
         "durability", "kills::signals_save_and_end_with_their_code_and_a_resumed_run_is_the_same"),
     "a run that is resumed between its phases goes on with the data of the first": (
         "bert-pretrain/src/phases.rs",
@@ -146,8 +146,8 @@ BREAKS = {
         "pretrain_program", "commands::casing_is_as_asked_for_or_refused"),
     "training leaks": (
         f"{TRAIN}/trainer.rs",
-        "let interrupted = interrupt.requested();",
-        "let interrupted = interrupt.requested();\n        if BROKEN { std::hint::black_box(vec![1_u8; 20_000].leak()); }",
+        "let saves = is_due || interrupted.is_some();",
+        "let saves = is_due || interrupted.is_some();\n        if BROKEN { std::hint::black_box(vec![1_u8; 20_000].leak()); }",
         "durability", "disk::two_thousand_steps_more_take_no_more_memory"),
     "prediction leaks": (
         "bert-finetune/src/predict.rs",
@@ -159,6 +159,27 @@ BREAKS = {
         "[step, micro_batch as u64].into_iter()",
         "[step, micro_batch as u64 + if BROKEN { u64::from(std::process::id()) } else { 0 }].into_iter()",
         "pretrain_program", "training::the_same_seed_gives_the_same_bytes_and_another_one_others"),
+    "ranks add gradients as they arrive": (
+        f"{TRAIN}/reduction.rs",
+        "add_nodes(tree.root(), &nodes, &mut result[part.clone()]);",
+        "add_nodes(tree.root(), &nodes, &mut result[part.clone()]);\n    if BROKEN {\n        let sum = &mut result[part.clone()];\n"
+        "        sum.fill(0.0);\n        nodes.iter().for_each(|(_, own)| sum.iter_mut().zip(*own).for_each(|(sum, it)| *sum += it));\n    }",
+        "ranks", "same_bits::every_number_of_ranks_gives_the_losses_checkpoints_and_weights_of_one_process"),
+    "dropout depends on the rank": (
+        f"{TRAIN}/step.rs",
+        "(dropout_seed(plan.seed, step, index), 0);",
+        "(dropout_seed(plan.seed, step, index + if BROKEN { 7 * communicator.rank() } else { 0 }), 0);",
+        "ranks", "same_bits::every_number_of_ranks_gives_the_losses_checkpoints_and_weights_of_one_process"),
+    "a signal stops only the rank that it reaches": (
+        f"{TRAIN}/trainer.rs",
+        "let code = all.iter().map(",
+        "let own = communicator.rank();\n    let heard = if BROKEN { own..own + 1 } else { 0..all.len() };\n    let code = all[heard].iter().map(",
+        "ranks", "signals::a_signal_to_one_rank_or_to_mpirun_saves_on_all_and_the_run_resumes"),
+    "a rank that panics waits for the others": (
+        f"{TRAIN}/mpi.rs",
+        "world.abort(PANICKED);",
+        "if !BROKEN {\n            world.abort(PANICKED);\n        }",
+        "ranks", "failures::a_panic_or_an_error_of_one_rank_ends_all_and_is_told_once"),
     "backends differ": (
         f"{MODEL}/ops/elementwise/flex.rs",
         "            |gradients| {\n                for (gradient, &x) in gradients.iter_mut().zip(inputs) {\n                    // Φ(x)",
@@ -208,7 +229,7 @@ def main() -> int:
     environment = {**os.environ, "CARGO_TARGET_DIR": str(target), "RUST_BACKTRACE": "0"}
     copy = target / "broken"
     copy_broken(copy)
-    cargo = ["cargo", "test", "--workspace", "--locked", "--quiet"]
+    cargo = ["cargo", "test", "--workspace", "--features", "mpi", "--locked", "--quiet"]
     subprocess.run([*cargo, "--no-run"], cwd=copy, check=True, env=environment)
     noticed = 0
     for name in chosen:

@@ -185,9 +185,13 @@ fn a_pickle_may_be_in_shards() {
     write("pytorch_model-00001-of-00001.bin", name);
     assert_eq!(weights(directory.path()), weights(&from));
     for (shard, tensor, expected) in [
-        ("../pytorch_model.bin", name, "expected a .bin file beside it"),
+        ("../pytorch_model.bin", name, "expected a .bin file in the same directory"),
         ("nowhere.bin", name, "nowhere.bin: cannot open"),
-        ("pytorch_model-00001-of-00001.bin", "x", "tensor `x`: found no such tensor, expected what the index says"),
+        (
+            "pytorch_model-00001-of-00001.bin",
+            "x",
+            "tensor `x`: found no such tensor, expected the tensor that the index lists",
+        ),
     ] {
         write(shard, tensor);
         let error = load::<BertForPreTraining>(directory.path(), &Device::flex()).unwrap_err().to_string();
@@ -295,7 +299,7 @@ fn a_dead_file_is_named() {
     let error = spoiled(|directory| fs::remove_file(directory.join("config.json")).unwrap());
     assert!(error.contains("config.json: cannot read: No such file"), "{error}");
     let error = spoiled(|directory| fs::write(directory.join("model.safetensors"), b"").unwrap());
-    assert!(error.contains("model.safetensors: found 0 bytes, expected a whole safetensors file"), "{error}");
+    assert!(error.contains("model.safetensors: found 0 bytes, expected a complete safetensors file"), "{error}");
 }
 
 #[test]
@@ -303,7 +307,7 @@ fn truncation_anywhere_is_noticed() {
     let whole = fs::read(golden("models/gelu-odd/model.safetensors")).unwrap();
     for length in (0..whole.len()).step_by(whole.len() / 97) {
         let error = spoiled(|directory| fs::write(directory.join("model.safetensors"), &whole[..length]).unwrap());
-        assert!(error.contains("a whole safetensors file"), "{length}: {error}");
+        assert!(error.contains("a complete safetensors file"), "{length}: {error}");
     }
     let whole = fs::read(golden("variants/torch/pytorch_model.bin")).unwrap();
     for length in (0..whole.len()).step_by(whole.len() / 31) {
@@ -322,7 +326,7 @@ fn a_header_that_claims_the_moon_takes_no_memory() {
         let mut file = claimed.to_le_bytes().to_vec();
         file.extend_from_slice(header);
         let error = spoiled(|directory| fs::write(directory.join("model.safetensors"), file).unwrap());
-        assert!(error.contains("a whole safetensors file"), "{error}");
+        assert!(error.contains("a complete safetensors file"), "{error}");
     }
 }
 
@@ -373,7 +377,7 @@ fn an_index_cannot_lead_out_of_its_directory() {
         let index = r#"{"weight_map": {"a": "../../etc/passwd.safetensors"}}"#;
         fs::write(directory.join("model.safetensors.index.json"), index).unwrap();
     });
-    assert!(error.contains("a .safetensors file beside it"), "{error}");
+    assert!(error.contains("a .safetensors file in the same directory"), "{error}");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! Keeps freed memory in the process. A training step frees and allocates the same large blocks over and over, and page
-//! faults on fresh memory take a third of the time of a matrix product. Both programs use mimalloc, configured never to
+//! faults on fresh memory take a third of the time of a matrix product. All programs use mimalloc, configured never to
 //! return memory to the system.
 
 #![allow(unsafe_code, reason = "sets an option of mimalloc, a C library")]

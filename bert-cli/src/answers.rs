@@ -3,10 +3,19 @@
 use std::io::{self, BufWriter, Stdout, Write};
 
 use bert_model::{Error, Result};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::input::keep::KeptRow;
 use crate::program::STDOUT;
+
+/// Converts an answer to a JSON value.
+///
+/// # Errors
+/// If it cannot be expressed in JSON.
+pub fn to_value(answer: &impl Serialize) -> Result<Value> {
+    serde_json::to_value(answer).map_err(|error| Error::Setting(format!("an answer that is no JSON: {error}")))
+}
 
 /// A writer of answers. Output is buffered and becomes visible after [`Answers::flush`].
 #[derive(Debug)]
@@ -25,12 +34,17 @@ impl Answers {
     ///
     /// # Errors
     /// If the answer cannot be written.
-    pub fn write(&mut self, row: &KeptRow, answer: Value, plain: impl FnOnce(&Value) -> String) -> Result<()> {
-        let line = match self.json {
-            true => row.with(answer).to_string(),
-            false => row.plain(&plain(&answer)),
+    pub fn write(
+        &mut self,
+        row: &KeptRow,
+        answer: &impl Serialize,
+        plain: impl FnOnce() -> Result<String>,
+    ) -> Result<()> {
+        let written = match self.json {
+            true => row.write_line(answer, &mut self.output),
+            false => writeln!(self.output, "{}", row.plain(&plain()?)),
         };
-        writeln!(self.output, "{line}").map_err(Error::io(STDOUT, "write"))
+        written.map_err(Error::io(STDOUT, "write"))
     }
 
     /// Flushes the buffer, at the end of a batch.

@@ -1,4 +1,4 @@
-//! Options shared by both programs.
+//! Options shared by the programs.
 
 use std::path::{Path, PathBuf};
 
@@ -109,9 +109,13 @@ pub fn column_rules<'a>(is_read: bool, format: Option<Format>, columns: &'a [&'a
         only_if(
             format.is_some_and(Format::has_columns),
             columns,
-            "the input has no columns that can be named; for a table, use --input-format tsv, csv or jsonl",
+            "the input has no columns; for a table, use --input-format tsv, csv or jsonl",
         ),
-        only_if(format.is_some_and(Format::has_header), &["no-header"], "each of the JSON lines names its fields"),
+        only_if(
+            format.is_some_and(Format::has_header),
+            &["no-header"],
+            "JSON lines and Parquet rows have named fields",
+        ),
     ]
 }
 

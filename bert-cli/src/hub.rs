@@ -48,7 +48,8 @@ fn directory(path: &Path, need: Need, _quiet: bool) -> Result<PathBuf> {
     };
     found.map_err(|error| match error {
         Error::Hub { name, problem: problem @ hub::HubProblem::NotBuilt, found, .. } => {
-            let expected = "a directory, or for a name on the Hugging Face Hub a build with `--features hub`".into();
+            let expected =
+                "a directory; loading from the Hugging Face Hub requires a build with `--features hub`".into();
             Error::Hub { name, problem, found, expected }
         }
         other => other,

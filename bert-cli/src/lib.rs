@@ -1,4 +1,4 @@
-//! The command-line layer shared by both programs. Neither the model nor training depends on it.
+//! The command-line layer shared by the three programs. Neither the model nor training depends on it.
 //!
 //! In the order of a run: [`args`] defines the common options and [`given`] rejects those without effect; [`hub`]
 //! resolves model names to directories; [`program`] selects the device; [`lines`], [`input`] and [`stream`] read texts;

@@ -123,7 +123,7 @@ impl LineReader {
 
     fn utf16(&self) -> Error {
         let expected = "UTF-8: convert the file, for instance with `iconv -f utf-16 -t utf-8`";
-        self.error("the byte order mark of UTF-16", expected)
+        self.error("a UTF-16 byte order mark", expected)
     }
 
     /// The error for a byte that is not UTF-8; `offset` is in bytes from the start of the line.

@@ -1,4 +1,4 @@
-//! The edge of both programs: results on standard output, errors as one line on stderr, exit codes.
+//! The edge of every program: results on standard output, errors as one line on stderr, exit codes.
 
 use std::fmt::Display;
 use std::fs;
@@ -20,17 +20,23 @@ pub fn exit(result: anyhow::Result<ExitCode>) -> ExitCode {
         // Broken pipe: the reader has closed standard output (`… | head`). Exit quietly.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", one_line(&error));
-            // The same exit code that clap uses for an invalid command line.
-            let is_usage = matches!(error.downcast_ref(), Some(Error::Usage(_)));
-            if is_usage { ExitCode::from(2) } else { ExitCode::FAILURE }
+            if !matches!(error.downcast_ref(), Some(Error::OtherRank { .. })) {
+                // In one piece: several processes may share stderr.
+                let _ = io::stderr().write_all(format!("error: {}\n", one_line(&error)).as_bytes());
+            }
+            ExitCode::from(exit_code(&error))
         }
     }
 }
 
+/// The exit code of a program that ends with this error.
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    error.downcast_ref().map_or(1, Error::exit_code)
+}
+
 /// The error and its causes, outermost first. The message of [`Error::Io`] already includes its
 /// source.
-fn one_line(error: &anyhow::Error) -> String {
+pub fn one_line(error: &anyhow::Error) -> String {
     let is_io = |error: &(dyn std::error::Error + 'static)| matches!(error.downcast_ref(), Some(Error::Io { .. }));
     let told = error.chain().position(is_io).map_or(usize::MAX, |io| io + 1);
     error.chain().take(told).map(ToString::to_string).collect::<Vec<_>>().join(": ")
@@ -65,8 +71,16 @@ pub fn create_parent(file: &Path) -> Result<()> {
 /// # Errors
 /// If there is no such device.
 pub fn select_device(name: &str, quiet: bool) -> Result<NamedDevice> {
+    select_numbered_device(name, 0, quiet)
+}
+
+/// Selects a device as [`select_device`] does, but the GPU with this number, from 0.
+///
+/// # Errors
+/// If there is no such device.
+pub fn select_numbered_device(name: &str, number: usize, quiet: bool) -> Result<NamedDevice> {
     static HINT: Once = Once::new();
-    let device = device::select(name).map_err(|error| match error {
+    let device = device::select_number(name, number).map_err(|error| match error {
         Error::NotBuilt { feature } => Error::Device {
             name: feature.into(),
             reason: format!("not in this build; build with `--features {feature}`"),

@@ -151,7 +151,7 @@ pub struct TrainArgs {
     /// Examples per step [default: 32]
     #[arg(long, value_name = "N")]
     pub batch_size: Option<usize>,
-    /// Optimizer: adamw or lamb
+    /// Optimizer: adamw, lamb or muon
     #[arg(long, default_value = "adamw")]
     pub optimizer: Algorithm,
     /// Peak learning rate [default: 5e-5; 5e-4 with --lora, 1e-3 with --freeze encoder]

@@ -15,14 +15,14 @@ use bert_model::device::{self, NamedDevice};
 use bert_model::pipeline::Precision;
 use bert_pretrain::sample::{BLAME, PRAISE, SUBJECTS};
 use bert_train::run_directory::read_run;
-use bert_train::{Ended, IfExists, Interrupt};
+use bert_train::{Ended, IfExists, Interrupt, Solo};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::args::TrainArgs;
 use crate::data::Files;
 use crate::for_task;
-use crate::output::{class_names, print_table, short};
+use crate::output::{class_names, print_table};
 use crate::predict::open_pipeline;
 use crate::settings::{FinetuneRunOptions, FinetuneSettings};
 use crate::tasks::any::open_task;
@@ -61,11 +61,11 @@ pub fn run_sample(
     std::fs::write(&files.training, training)?;
     std::fs::write(folder.path().join("guests-held-out.tsv"), held_out)?;
 
-    let pretrained = train::run(&settings, &run, &files, interrupt)?;
+    let pretrained = train::run(&settings, &run, &files, (interrupt, &Solo))?;
     let (directory, json) = (run.output.clone(), run.json);
     settings.from_scratch = true;
     run.output = folder.path().join("from-scratch");
-    let random = train::run(&settings, &run, &files, interrupt)?;
+    let random = train::run(&settings, &run, &files, (interrupt, &Solo))?;
     for outcome in [&pretrained, &random] {
         if let Ended::Interrupted(code) = outcome.ended {
             return Ok(ExitCode::from(code as u8));
@@ -97,7 +97,7 @@ fn show_answers<T: Task>(task: &T, directory: &Path, texts: &[&str], common: &Co
     let examples: Vec<T::Example> = texts.iter().map(query).collect::<Result<_, _>>()?;
     let requests: Vec<RequestOf<T>> = examples.iter().map(|example| task.request(example)).collect();
     for (text, answer) in texts.iter().zip(pipeline.run(&requests)?) {
-        print_line(format_args!("{text} → {}", short(&task.json(&answer))))?;
+        print_line(format_args!("{text} → {}", task.plain(&answer)?))?;
     }
     Ok(())
 }
@@ -114,7 +114,7 @@ fn pretrain_for_a_moment(args: &TrainArgs, directory: &Path, interrupt: &Interru
     run.if_exists = Some(if begun.is_null() { IfExists::Overwrite } else { IfExists::Resume });
     run.device = args.common.device.clone();
     run.quiet = args.common.quiet;
-    Ok(bert_pretrain::train::run(&settings, &run, interrupt)?.ended)
+    Ok(bert_pretrain::train::run(&settings, &run, (interrupt, &Solo))?.ended)
 }
 
 /// Training and held-out examples, as two tab-separated tables with columns `text` and `label`.

@@ -105,8 +105,8 @@ impl Description {
             }
             (told, asked) => asked.or(told).ok_or_else(|| {
                 let architecture = config.architectures.iter().flatten().next().map_or("none", String::as_str);
-                let expected = "a fine-tuned model; train one with `bert-finetune train`, or name the task of this one with \
-                                --task";
+                let expected = "a fine-tuned model; train one with `bert-finetune train`, or specify the task of this \
+                                one with --task";
                 Error::file(&path, format!("architecture {architecture}"), expected)
             })?,
         };

@@ -64,8 +64,8 @@ pub fn check_train(args: &TrainArgs, task: TaskKind) -> Result<()> {
     let evaluates = args.eval.is_some() || args.eval_share > 0.0;
     let is_json = files().count() > 0 && files().all(|file| is_json_lines(file));
     let mut rules = vec![
-        only_if(args.train.is_some(), &OF_FILES, "without --train FILE the run is on the built-in sample"),
-        only_if(args.eval.is_none(), &["eval-share"], "--eval FILE takes the place of examples that are held out"),
+        only_if(args.train.is_some(), &OF_FILES, "without --train FILE, the run uses the built-in sample"),
+        only_if(args.eval.is_none(), &["eval-share"], "--eval FILE replaces the held-out examples"),
         only_if(evaluates, &["early-stop", "metric"], "no examples are held out for evaluation"),
         only_if(
             evaluates || args.test.is_some(),
@@ -90,10 +90,10 @@ pub fn check_evaluate(args: &EvaluateArgs, task: TaskKind, data: &Input) -> Resu
         only_if(
             args.predictions.is_some(),
             &["keep"],
-            "columns are carried into a file; name it with --predictions OUT",
+            "columns are copied into the file of predictions; pass --predictions OUT",
         ),
-        only_if(task.reads_tables || is_json, &["keep"], "the file has no columns that can be named"),
-        only_if(!is_squad, &["input-format"], "questions are read from SQuAD's JSON"),
+        only_if(task.reads_tables || is_json, &["keep"], "the file has no named columns"),
+        only_if(!is_squad, &["input-format"], "the format of questions is recognized by their first line"),
     ];
     let reason = task_reason(task);
     rules.extend(task_rules(task, &reason));
@@ -107,14 +107,14 @@ pub fn check_evaluate(args: &EvaluateArgs, task: TaskKind, data: &Input) -> Resu
 /// [`bert_model::Error::Usage`] for the first such option.
 pub fn check_predict(args: &PredictArgs, task: TaskKind, source: Option<&Input>) -> Result<()> {
     let reason = task_reason(task);
-    let in_columns = "what belongs to a text of a file is in its columns (--text-pair, --choices)";
+    let in_columns = "for texts from a file, it is read from the file's columns (--text-pair, --choices)";
     let mut rules: Vec<Rule> = task_rules(task, &reason).collect();
     rules.extend(column_rules(source.is_some(), table_format(task, source), &OF_TEXTS));
     rules.push(only_if(source.is_none(), &["pair", "choice", "question", "context"], in_columns));
     rules.push(only_if(
         args.texts.texts.is_empty(),
         &["question", "context"],
-        "--context is the text; leave out others",
+        "--context is the text; omit other texts",
     ));
     args.given.check(&rules)
 }
@@ -128,7 +128,7 @@ pub fn check_embed(args: &EmbedArgs, source: Option<&Input>, layers: usize) -> R
     let has_lines = args.output.as_deref().is_none_or(is_json_lines);
     let mut rules = Vec::from(column_rules(source.is_some(), format, &["text", "no-header", "keep"]));
     rules.extend([
-        only_if(has_lines, &["keep"], ".npy and .safetensors hold vectors alone; write .jsonl"),
+        only_if(has_lines, &["keep"], ".npy and .safetensors hold only vectors; write .jsonl"),
         only_if(
             args.embedder.pooling != Some(Pooling::None),
             &["windows"],
@@ -139,7 +139,7 @@ pub fn check_embed(args: &EmbedArgs, source: Option<&Input>, layers: usize) -> R
             &["layers", "combine"],
             "the pooler reads the last layer",
         ),
-        only_if(layers > 1, &["combine"], "there is one layer; name several with --layers"),
+        only_if(layers > 1, &["combine"], "there is only one layer; select several with --layers"),
     ]);
     args.given.check(&rules)
 }
@@ -173,7 +173,7 @@ fn task_rules<'a>(task: TaskKind, reason: &'a str) -> impl Iterator<Item = Rule<
 fn labeled_rules(task: TaskKind, is_json: bool, reason: &str) -> [Rule<'_>; 3] {
     [
         only_if(task.reads_tables, &OF_TABLES, reason),
-        only_if(!is_json, &["no-header"], "each of the JSON lines names its fields"),
-        only_if(!is_json, &["token-column", "tag-column"], "JSON lines have `words` and `tags`"),
+        only_if(!is_json, &["no-header"], "JSON lines and Parquet rows have named fields"),
+        only_if(!is_json, &["token-column", "tag-column"], "JSON lines and Parquet rows have `words` and `tags`"),
     ]
 }

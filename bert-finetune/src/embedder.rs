@@ -7,12 +7,11 @@ use bert_cli::args::Common;
 use bert_cli::program::select_device;
 use bert_model::Error;
 use bert_model::device::NamedDevice;
-use bert_model::pipeline::sentence_transformers::encoder_directory;
 use bert_model::pipeline::{self, Combine, Layers, Precision, SentenceTransformer, TextEmbedder};
-use bert_model::pretrained::load_config;
 use bert_train::run_directory::check_has_model;
 use clap::{Args, ValueEnum};
 
+use crate::model_directory::config_of;
 use crate::option_values::Pooling;
 use crate::output::warn;
 
@@ -66,7 +65,7 @@ impl EmbedderArgs {
         self.check(layers)?;
         let NamedDevice { device, .. } = select_device(&common.device, common.quiet)?;
         self.precision.check(&device)?;
-        let positions = load_config(encoder_directory(&self.model)?)?.max_position_embeddings;
+        let positions = config_of(&self.model)?.max_position_embeddings;
         self.tell_changes(positions)?;
         let builder = TextEmbedder::builder().device(device).precision(self.precision);
         let mut builder = builder.layers(layers.clone()).combine(combine);
@@ -108,7 +107,7 @@ impl EmbedderArgs {
     /// If the model lacks them, or if the run in its directory has not finished.
     pub fn check(&self, layers: &Layers) -> bert_model::Result<usize> {
         check_has_model(&self.model)?;
-        let config = load_config(encoder_directory(&self.model)?)?;
+        let config = config_of(&self.model)?;
         let in_option = |error: Error| Error::Usage(format!("--{error}"));
         let layers = layers.resolve(config.num_hidden_layers + 1).map_err(in_option)?;
         let limit = config.max_position_embeddings;
@@ -137,7 +136,7 @@ impl EmbedderArgs {
     fn tell_changes(&self, positions: usize) -> bert_model::Result<()> {
         let Some(how) = SentenceTransformer::read(&self.model)? else { return Ok(()) };
         let tell = |option: String, place: String| {
-            eprintln!("{option}: in the place of what {} says ({place})", self.model.display());
+            eprintln!("{option}: overrides {} ({place})", self.model.display());
         };
         if let Some(pooling) = self.pooling.filter(|pooling| pooling.of_text().is_none_or(|kind| how.pooling != [kind]))
         {

@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
+use bert_cli::answers::to_value;
 use bert_cli::args::Common;
 use bert_cli::input::keep::KeptRow;
 use bert_cli::input::kind::Input;
 use bert_cli::program::{create_parent, select_device};
-use bert_model::Result;
 use bert_model::device::NamedDevice;
 use bert_model::file::replace_file;
 use bert_model::pipeline::{Precision, Processor};
+use bert_model::{Error, Result};
 use serde_json::{Map, Value};
 
 use crate::features::Encoded;
@@ -81,8 +82,8 @@ fn evaluate_part<T: Task>(
     truncated.warn("row");
     let (metrics, outputs) = train::evaluate(task, pipeline.model(), &examples, &encoded, &device)?;
     if let Some(path) = predictions {
-        let lines = prediction_lines(task, &examples, &rows, &encoded, &outputs);
-        replace_file(path, lines.as_bytes())?;
+        let lines = prediction_lines(task, &examples, &rows, &encoded, &outputs)?;
+        replace_file(path, &lines)?;
     }
     Ok(metrics)
 }
@@ -119,13 +120,15 @@ fn prediction_lines<T: Task>(
     rows: &[KeptRow],
     encoded: &Encoded<T>,
     outputs: &OutputsOf<T>,
-) -> String {
-    let answers = examples.iter().zip(&encoded.inputs).zip(outputs);
-    let line = |(((example, inputs), outputs), row): (((&T::Example, &Vec<_>), &Vec<_>), &KeptRow)| {
-        let answer = task.json(&task.processor().postprocess(&task.request(example), inputs, outputs));
+) -> Result<Vec<u8>> {
+    let mut lines = Vec::new();
+    let answers = examples.iter().zip(&encoded.inputs).zip(outputs).zip(rows);
+    for (((example, inputs), outputs), row) in answers {
+        let answer = task.processor().postprocess(&task.request(example), inputs, outputs);
         let mut fields = task.labeled(example);
-        fields.extend(answer.as_object().cloned().unwrap_or_default());
-        format!("{}\n", row.with(Value::Object(fields)))
-    };
-    answers.zip(rows).map(line).collect()
+        fields.extend(to_value(&task.json(&answer))?.as_object().cloned().unwrap_or_default());
+        let in_memory = row.write_line(&fields, &mut lines);
+        in_memory.map_err(|error| Error::Setting(format!("a prediction that is no JSON: {error}")))?;
+    }
+    Ok(lines)
 }

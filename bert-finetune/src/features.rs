@@ -21,6 +21,8 @@ pub struct Encoded<T: Task> {
     pub inputs: Vec<Vec<InputOf<T>>>,
     /// Index and length in tokens of each example that was truncated.
     pub truncated: Vec<(usize, usize)>,
+    /// Number of workers; `None` for one per core. Batches, and so the last digits of outputs, depend on it.
+    workers: Option<usize>,
     /// Progress display of [`Encoded::score`].
     meter: Option<Meter>,
     /// The expected output for each input, in example order.
@@ -74,13 +76,22 @@ impl<T: Task> Encoded<T> {
         let targets = examples.iter().zip(&inputs).flat_map(|(example, inputs)| task.targets(example, inputs));
         let targets: Vec<T::Target> = targets.collect();
         let features = vec![None; targets.len()];
-        Ok(Self { inputs, truncated, meter: None, targets, features })
+        Ok(Self { inputs, truncated, workers: None, meter: None, targets, features })
     }
 
     /// Adds a progress display on stderr for [`Encoded::score`], unless `quiet`.
     pub fn with_progress(self, what: &str, quiet: bool) -> Self {
         let meter = Meter::new(what, Some(self.targets.len() as u64), quiet);
         Self { meter: Some(meter), ..self }
+    }
+
+    /// Sets the number of workers, so that outputs are the same on every machine.
+    pub fn with_workers(self, workers: Option<usize>) -> Self {
+        Self { workers, ..self }
+    }
+
+    fn workers(&self, device: &Device) -> Result<Workers> {
+        self.workers.map_or_else(|| Workers::for_device(device), |count| Workers::new(device, count))
     }
 
     /// All inputs, in example order.
@@ -94,7 +105,7 @@ impl<T: Task> Encoded<T> {
     /// # Errors
     /// If the system cannot create threads.
     pub fn run_encoder(&mut self, task: &T, model: &ModelOf<T>, device: &Device) -> Result<()> {
-        let found = for_each_input(&self.items(), device, |items| {
+        let found = for_each_input(&self.items(), &self.workers(device)?, |items| {
             let hidden = hidden_states(task, model, items, device);
             let [_, tokens, width] = hidden.dims();
             let values: Vec<f32> = hidden.into_data().iter::<f32>().collect();
@@ -108,7 +119,7 @@ impl<T: Task> Encoded<T> {
                 own.map(|(sequence, row)| Arc::from(&row[..kept(sequence) * width])).collect::<Features>()
             };
             items.iter().map(&mut features).collect()
-        })?;
+        });
         self.features = found.into_iter().map(Some).collect();
         Ok(())
     }
@@ -118,13 +129,13 @@ impl<T: Task> Encoded<T> {
     /// # Errors
     /// If the system cannot create threads.
     pub fn score(&self, task: &T, model: &ModelOf<T>, device: &Device) -> Result<OutputsOf<T>> {
-        let outputs = for_each_input(&self.items(), device, |items| {
+        let outputs = for_each_input(&self.items(), &self.workers(device)?, |items| {
             let hidden = hidden_states(task, model, items, device);
             let inputs: Vec<&InputOf<T>> = items.iter().map(|item| item.input).collect();
             let outputs = task.processor().head(model, hidden, &inputs);
             self.meter.iter().for_each(|meter| meter.add(items.len() as u64));
             outputs
-        })?;
+        });
         self.meter.iter().for_each(Meter::finish);
         let mut outputs = outputs.into_iter();
         Ok(self.inputs.iter().map(|inputs| outputs.by_ref().take(inputs.len()).collect()).collect())
@@ -163,12 +174,12 @@ fn stack(rows: &[&Arc<[f32]>], width: usize, device: &Device) -> Tensor<3> {
 /// input order.
 fn for_each_input<T: Task, R: Send>(
     items: &[Item<T>],
-    device: &Device,
+    workers: &Workers,
     work: impl Fn(&[Item<T>]) -> Vec<R> + Sync,
-) -> Result<Vec<R>> {
+) -> Vec<R> {
     let lengths: Vec<usize> = items.iter().map(Item::tokens).collect();
-    Ok(Workers::for_device(device)?.run_by_length(&lengths, BATCH_TOKENS, |batch| {
+    workers.run_by_length(&lengths, BATCH_TOKENS, |batch| {
         let chosen: Vec<Item<T>> = batch.iter().map(|&index| items[index]).collect();
         work(&chosen)
-    }))
+    })
 }

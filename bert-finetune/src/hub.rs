@@ -3,17 +3,16 @@
 use bert_cli::hub::model_directory;
 use bert_model::Result;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, TrainArgs};
 
 impl Cli {
-    /// Replaces every model name by the directory of its files, downloading them if necessary.
+    /// Replaces every model name by the directory of its files, downloading them if necessary; for `train`, see
+    /// [`TrainArgs::fetch_models`].
     ///
     /// # Errors
     /// If a model is not available locally and cannot be downloaded.
     pub fn fetch_models(&mut self) -> Result<()> {
         let (models, common) = match &mut self.command {
-            None => (vec![self.train.model.as_mut()], &self.train.common),
-            Some(Command::Train(args)) => (vec![args.model.as_mut()], &args.common),
             Some(Command::Evaluate(args)) => (vec![Some(&mut args.model)], &args.common),
             Some(Command::Predict(args)) => (vec![Some(&mut args.model)], &args.common),
             Some(Command::Embed(args)) => (vec![Some(&mut args.embedder.model)], &args.common),
@@ -23,10 +22,23 @@ impl Cli {
                 (vec![Some(&mut args.embedder.model), args.rerank.as_mut()], &args.common)
             }
             Some(Command::Rank(args)) => (vec![Some(&mut args.model)], &args.common),
-            Some(Command::Report(_)) => return Ok(()),
+            None | Some(Command::Train(_) | Command::Report(_)) => return Ok(()),
         };
         for model in models.into_iter().flatten() {
             *model = model_directory(&*model, common.quiet)?;
+        }
+        Ok(())
+    }
+}
+
+impl TrainArgs {
+    /// Replaces the model's name by the directory of its files, downloading them if necessary.
+    ///
+    /// # Errors
+    /// If the model is not available locally and cannot be downloaded.
+    pub fn fetch_models(&mut self) -> Result<()> {
+        if let Some(model) = &mut self.model {
+            *model = model_directory(&*model, self.common.quiet)?;
         }
         Ok(())
     }

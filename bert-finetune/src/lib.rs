@@ -5,6 +5,7 @@
 //! [`embed`] computes vectors and [`vectors`] writes them, [`similarity`], [`search`] and [`rank`] compare texts, and
 //! [`report`] renders a run. [`description`] is what a model directory records about its head. [`args`] defines the
 //! command line, with [`presets`], and [`settings`] is its validated form; [`effect`] rejects options without effect.
+//! [`model_directory`] finds the parts of a model directory.
 //! [`output`], [`meter`] and [`truncated`] report results, progress and truncated texts, and [`demo`] is the run
 //! without options.
 
@@ -24,6 +25,7 @@ pub mod features;
 mod hub;
 pub mod meter;
 pub mod metrics;
+pub mod model_directory;
 pub mod nearest;
 pub mod npy;
 mod option_values;

@@ -7,21 +7,25 @@ use std::process::ExitCode;
 use anyhow::Result;
 use bert_cli::allocator::keep_memory;
 use bert_cli::input::kind::Input;
-use bert_cli::program::{create_parent, exit, print_line};
+use bert_cli::program::{create_parent, exit, exit_code, one_line, print_line};
+use bert_cli::warning::silence;
 use bert_finetune::args::{Cli, Command, EmbedArgs, EvaluateArgs, PredictArgs, ReportArgs, TrainArgs};
 use bert_finetune::data::Files;
 use bert_finetune::description::Description;
 use bert_finetune::effect::{check_evaluate, check_predict};
 use bert_finetune::embed::embed;
 use bert_finetune::evaluate::{Evaluation, evaluate, write_predictions};
+use bert_finetune::model_directory::config_of;
 use bert_finetune::output::{class_names, hint_never_found, print_metrics, print_next_steps, print_table};
 use bert_finetune::predict::predict;
-use bert_finetune::settings::FinetuneSettings;
+use bert_finetune::settings::{FinetuneRunOptions, FinetuneSettings};
 use bert_finetune::tasks::any::{AnyTask, open_task_for};
 use bert_finetune::train::{self, FinetuneOutcome};
 use bert_finetune::{demo, for_task, rank, report, search, similarity};
-use bert_model::pretrained::load_config;
-use bert_train::{Ended, Interrupt};
+use bert_model::Error;
+use bert_train::launch::{Failure, launched_rank, on_ranks, refuse_ranks, told_once};
+use bert_train::sharing::share_settings;
+use bert_train::{Communicator, Ended, Interrupt};
 use clap::Parser;
 use serde_json::{Value, json};
 
@@ -30,7 +34,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     keep_memory();
-    exit(run(Cli::parse()))
+    match Cli::try_parse() {
+        Ok(cli) => exit(told_once(run(cli), exit_code)),
+        Err(error) if launched_rank() == 0 => error.exit(),
+        Err(error) => ExitCode::from(error.exit_code() as u8),
+    }
 }
 
 fn run(mut cli: Cli) -> Result<ExitCode> {
@@ -41,10 +49,13 @@ fn run(mut cli: Cli) -> Result<ExitCode> {
         // Options are checked before a model is downloaded.
         FinetuneSettings::resolve(args)?;
     }
+    if !matches!(&cli.command, None | Some(Command::Train(_))) {
+        refuse_ranks()?;
+    }
     cli.fetch_models()?;
     match &cli.command {
-        None => run_train(&cli.train, &interrupt),
-        Some(Command::Train(args)) => run_train(args, &interrupt),
+        None => on_ranks(|communicator| run_train(&cli.train, (&interrupt, communicator)), failure),
+        Some(Command::Train(args)) => on_ranks(|communicator| run_train(args, (&interrupt, communicator)), failure),
         Some(Command::Evaluate(args)) => run_evaluate(args),
         Some(Command::Predict(args)) => run_predict(args),
         Some(Command::Embed(args)) => run_embed(args),
@@ -55,17 +66,46 @@ fn run(mut cli: Cli) -> Result<ExitCode> {
     }
 }
 
-fn run_train(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
-    let (settings, run) = match args.resume {
-        true => FinetuneSettings::resume(args)?,
-        false => FinetuneSettings::resolve(args)?,
-    };
-    let Some(training) = settings.train.clone() else { return demo::run_sample(settings, run, args, interrupt) };
+/// What an error means to the other ranks.
+fn failure(error: &anyhow::Error) -> Failure {
+    let is_common = matches!(error.downcast_ref(), Some(Error::NotFinite { .. } | Error::OtherRank { .. }));
+    Failure { message: one_line(error), code: exit_code(error), is_common }
+}
+
+fn run_train(args: &TrainArgs, ranks: (&Interrupt, &dyn Communicator)) -> Result<ExitCode> {
+    let (mut args, communicator) = (args.clone(), ranks.1);
+    let (mut settings, run) = share_settings(communicator, || {
+        args.fetch_models()?;
+        let resolved = if args.resume { FinetuneSettings::resume(&args)? } else { FinetuneSettings::resolve(&args)? };
+        match resolved.0.train {
+            None if communicator.size() > 1 => {
+                Err(Error::Usage("the sample runs in one process; pass --train FILE".into()))
+            }
+            _ => Ok(resolved),
+        }
+    })?;
+    let is_first = communicator.is_first();
+    if !is_first {
+        silence();
+        // A model of the Hub may have another place on this machine.
+        args.common.quiet = true;
+        communicator.agree(args.fetch_models())?;
+        settings.model = args.model.clone().unwrap_or(settings.model);
+    } else {
+        communicator.agree(Ok(()))?;
+    }
+    let run = FinetuneRunOptions { quiet: run.quiet || !is_first, ..run };
+    let Some(training) = settings.train.clone() else { return demo::run_sample(settings, run, &args, ranks.0) };
     let files = Files { training, evaluation: settings.eval.clone(), test: settings.test.clone() };
-    run.predictions.as_deref().map_or(Ok(()), create_parent)?;
-    let FinetuneOutcome { ended, summary } = train::run(&settings, &run, &files, interrupt)?;
+    if is_first {
+        run.predictions.as_deref().map_or(Ok(()), create_parent)?;
+    }
+    let FinetuneOutcome { ended, summary } = train::run(&settings, &run, &files, ranks)?;
     if let Ended::Interrupted(code) = ended {
         return Ok(ExitCode::from(code as u8));
+    }
+    if !is_first {
+        return Ok(ExitCode::SUCCESS);
     }
     write_predictions(&settings, &run)?;
     let labels = class_names(&run.output);
@@ -93,7 +133,7 @@ fn run_report(args: &ReportArgs) -> Result<ExitCode> {
 
 fn run_evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
     let data = Input::new(&args.data).in_format(args.input_format);
-    check_evaluate(args, Description::read(&args.model, &load_config(&args.model)?, args.task)?.task, &data)?;
+    check_evaluate(args, Description::read(&args.model, &config_of(&args.model)?, args.task)?.task, &data)?;
     let task = open_task_for(&args.model, args.task, |usual| {
         args.columns.over(usual, args.label.as_deref()).with_threshold(args.no_answer_threshold)
     })?;
@@ -122,7 +162,7 @@ fn run_predict(args: &PredictArgs) -> Result<ExitCode> {
     // The context of a question also counts as a text.
     let has_texts = args.context.is_none() || args.texts.input.is_some() || !args.texts.texts.is_empty();
     let source = if has_texts { args.texts.source()? } else { None };
-    let kind = Description::read(&args.model, &load_config(&args.model)?, args.task)?.task;
+    let kind = Description::read(&args.model, &config_of(&args.model)?, args.task)?.task;
     check_predict(args, kind, source.as_ref())?;
     let mut task = open_task_for(&args.model, args.task, |usual| {
         let unlabeled = Description { label: None, ..usual };

@@ -5,6 +5,8 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use bert_model::{Error, Result};
+use half::f16;
+use half::slice::HalfFloatSliceExt;
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
 /// Maximum length of a header, in bytes; real ones are much shorter.
@@ -38,23 +40,14 @@ impl Number {
 
     fn to_f32(self, bytes: &[u8]) -> Vec<f32> {
         match self {
-            Self::F16 => bytes.as_chunks().0.iter().map(|b| half_to_f32(u16::from_le_bytes(*b))).collect(),
+            Self::F16 => {
+                let halves: Vec<f16> = bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b)).collect();
+                halves.to_f32_vec()
+            }
             Self::F32 => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
             Self::F64 => bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b) as f32).collect(),
         }
     }
-}
-
-/// Converts IEEE half precision to single precision, which is exact.
-fn half_to_f32(bits: u16) -> f32 {
-    let (exponent, fraction) = (bits >> 10 & 0x1f, f32::from(bits & 0x3ff));
-    let magnitude = match exponent {
-        0 => fraction * 2_f32.powi(-24),
-        31 if fraction == 0.0 => f32::INFINITY,
-        31 => f32::NAN,
-        _ => (1024.0 + fraction) * 2_f32.powi(i32::from(exponent) - 25),
-    };
-    if bits >> 15 == 1 { -magnitude } else { magnitude }
 }
 
 /// A matrix in a `.npy` file.
@@ -79,7 +72,7 @@ impl Matrix {
         let file = File::open(path).map_err(Error::io(path, "open"))?;
         let length = file.metadata().map_err(Error::io(path, "read"))?.len();
         let mut file = BufReader::new(file);
-        let wrong = |found: String| Error::file(path, found, "a matrix that numpy.save wrote");
+        let wrong = |found: String| Error::file(path, found, "a matrix written by numpy.save");
         let mut start = [0; 8];
         file.read_exact(&mut start).map_err(|_| wrong(format!("{length} bytes")))?;
         if !start.starts_with(MAGIC) {
@@ -93,10 +86,10 @@ impl Matrix {
             return Err(wrong(format!("a header of {size} bytes")));
         }
         let mut header = vec![0; size];
-        file.read_exact(&mut header).map_err(|_| wrong("a header that is cut off".into()))?;
+        file.read_exact(&mut header).map_err(|_| wrong("a truncated header".into()))?;
         let header = String::from_utf8_lossy(&header).into_owned();
         let (number, rows, width) = parse(&header).map_err(|found| {
-            Error::file(path, found, "a matrix of '<f2', '<f4' or '<f8', rows first (numpy.ascontiguousarray)")
+            Error::file(path, found, "a matrix of '<f2', '<f4' or '<f8' in row-major order (numpy.ascontiguousarray)")
         })?;
         let data = length - (8 + size_bytes + size) as u64;
         let expected =
@@ -107,11 +100,11 @@ impl Matrix {
         Ok(Self { path: path.into(), file, number, rows, width, read: 0 })
     }
 
-    /// Reads the next `count` rows, or all remaining ones if there are fewer.
+    /// Reads the numbers of the next `count` rows, or of all remaining ones if there are fewer.
     ///
     /// # Errors
     /// If the rows cannot be read, or a number is not finite.
-    pub fn next_rows(&mut self, count: usize) -> Result<Vec<Vec<f32>>> {
+    pub fn next_rows(&mut self, count: usize) -> Result<Vec<f32>> {
         let count = count.min(self.rows - self.read);
         let mut bytes = vec![0; count * self.width * self.number.bytes()];
         self.file.read_exact(&mut bytes).map_err(Error::io(&self.path, "read"))?;
@@ -122,7 +115,7 @@ impl Matrix {
             return Err(Error::file(&self.path, found, "finite numbers"));
         }
         self.read += count;
-        Ok(values.chunks(self.width.max(1)).map(<[f32]>::to_vec).collect())
+        Ok(values)
     }
 }
 
@@ -133,7 +126,7 @@ fn parse(header: &str) -> std::result::Result<(Number, usize, usize), String> {
     let descriptor = value("descr").and_then(|rest| rest.split('\'').nth(1)).unwrap_or("none");
     let number = Number::of(descriptor).ok_or_else(|| format!("numbers of type '{descriptor}'"))?;
     if value("fortran_order").is_some_and(|rest| rest.starts_with("True")) {
-        return Err("columns first (Fortran order)".into());
+        return Err("column-major (Fortran) order".into());
     }
     let shape = value("shape").and_then(|rest| rest.strip_prefix('(')?.split(')').next()).unwrap_or_default();
     let sizes: Option<Vec<usize>> =
@@ -178,7 +171,7 @@ mod tests {
             assert_eq!((matrix.rows, matrix.width), (3, 2));
             let rows =
                 [matrix.next_rows(2).unwrap(), matrix.next_rows(2).unwrap(), matrix.next_rows(2).unwrap()].concat();
-            assert_eq!(rows.concat(), values, "{descriptor}");
+            assert_eq!(rows, values, "{descriptor}");
         }
     }
 
@@ -190,7 +183,7 @@ mod tests {
         };
         let shape = "'fortran_order': False, 'shape': (1, 2)";
         assert!(message("<i8", shape, &[0; 16]).contains("found numbers of type '<i8'"));
-        assert!(message("<f4", "'fortran_order': True, 'shape': (1, 2)", &[0; 8]).contains("found columns first"));
+        assert!(message("<f4", "'fortran_order': True, 'shape': (1, 2)", &[0; 8]).contains("found column-major"));
         assert!(message("<f4", "'fortran_order': False, 'shape': (2,)", &[0; 8]).contains("found the shape (2,)"));
         assert!(message("<f4", shape, &[0; 9]).contains("found 9 bytes of data for the shape (1, 2)"));
         let huge = "'fortran_order': False, 'shape': (9223372036854775807, 9223372036854775807)";

@@ -87,7 +87,7 @@ impl FromStr for Freeze {
             "embeddings" => Ok(Self::Layers(0)),
             number => {
                 let number =
-                    number.parse().map_err(|_| format!("`{name}` is none of encoder, embeddings, a number"))?;
+                    number.parse().map_err(|_| format!("found `{name}`, expected encoder, embeddings or a number"))?;
                 Ok(Self::Layers(number))
             }
         }

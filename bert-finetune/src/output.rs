@@ -4,10 +4,10 @@ use std::path::Path;
 
 use bert_cli::program::print_line;
 use bert_model::Result;
-use bert_model::pretrained::load_config;
 use serde_json::{Map, Value};
 
 use crate::description::Description;
+use crate::model_directory::config_of;
 
 /// Prints the final metrics of a run on stderr. `labels` are the class names in index order; empty if there are none.
 pub fn print_table(summary: &Value, labels: &[String]) {
@@ -65,8 +65,8 @@ pub fn metric_name(name: &str, metrics: &Map<String, Value>, labels: &[String]) 
 pub fn hint_never_found(metrics: &Value, labels: &[String]) {
     let classes = never_found(metrics, labels);
     if !classes.is_empty() {
-        let advice = "more examples or epochs may help, for classes and tags also --class-weights balanced";
-        eprintln!("hint: never found: {}; {advice}", classes.join(", "));
+        let advice = "more examples or epochs may help, and for classes and tags also --class-weights balanced";
+        eprintln!("hint: never predicted correctly: {}; {advice}", classes.join(", "));
     }
 }
 
@@ -84,7 +84,7 @@ fn never_found(metrics: &Value, labels: &[String]) -> Vec<String> {
 
 /// The class names of a model directory in index order; empty if its head has no classes.
 pub fn class_names(model: &Path) -> Vec<String> {
-    load_config(model).ok().and_then(|config| config.labels().ok().flatten()).unwrap_or_default()
+    config_of(model).ok().and_then(|config| config.labels().ok().flatten()).unwrap_or_default()
 }
 
 /// Prints on stderr which commands to run next with a trained model.
@@ -98,7 +98,7 @@ pub fn print_next_steps(model: &Path, description: &Description) {
     };
     let model = model.display().to_string();
     let quoted = if model.contains(' ') { format!("'{model}'") } else { model.clone() };
-    eprintln!("predict with bert-finetune predict --model {quoted} {asked}");
+    eprintln!("next: bert-finetune predict --model {quoted} {asked}");
     eprintln!("mistakes and curves: {model}/report.html");
 }
 
@@ -109,10 +109,6 @@ pub fn short(answer: &Value) -> String {
     }
     if let Some(labels) = answer["labels"].as_array() {
         return labels.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ");
-    }
-    if let (Some(words), Some(tags)) = (answer["words"].as_array(), answer["tags"].as_array()) {
-        let tagged = |(word, tag): (&Value, &Value)| Some(format!("{}/{}", word.as_str()?, tag.as_str()?));
-        return words.iter().zip(tags).filter_map(tagged).collect::<Vec<_>>().join(" ");
     }
     if let Some(values) = answer["values"].as_array() {
         let shown = values.iter().filter_map(Value::as_f64).map(|value| format!("{value:.3}"));
@@ -127,7 +123,7 @@ pub fn short(answer: &Value) -> String {
 /// Prints a warning about a model directory on stderr, if there is one.
 pub fn warn(directory: &Path, warning: Option<&str>) {
     if let Some(warning) = warning {
-        eprintln!("warning: {}: {warning}", directory.display());
+        bert_cli::warning::warn(format_args!("{}: {warning}", directory.display()));
     }
 }
 

@@ -16,7 +16,7 @@ use burn::tensor::Device;
 
 use crate::args::{PredictArgs, batch_size};
 use crate::meter::Meter;
-use crate::output::{short, warn};
+use crate::output::warn;
 use crate::tasks::kind::TaskKind;
 use crate::tasks::{Query, RequestOf, Task};
 use crate::truncated::{Truncated, number};
@@ -66,7 +66,7 @@ pub fn predict<T: Task>(task: &T, kind: TaskKind, args: &PredictArgs, source: Op
         let batch = batch?;
         let requests: Vec<RequestOf<T>> = batch.iter().map(|(example, _)| task.request(example)).collect();
         for ((_, row), answer) in batch.iter().zip(pipeline.run(&requests)?) {
-            answers.write(row, task.json(&answer), short)?;
+            answers.write(row, &task.json(&answer), || task.plain(&answer))?;
         }
         answers.flush()?;
         truncated.note(pipeline.processor(), &requests, |index| number(&batch[index].1, index))?;

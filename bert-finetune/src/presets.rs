@@ -94,7 +94,10 @@ impl FromStr for Preset {
 
     fn from_str(name: &str) -> Result<Self, String> {
         let names = || PRESETS.map(|preset| preset.name).join(", ");
-        PRESETS.into_iter().find(|preset| preset.name == name).ok_or_else(|| format!("`{name}` is none of {}", names()))
+        PRESETS
+            .into_iter()
+            .find(|preset| preset.name == name)
+            .ok_or_else(|| format!("unknown preset `{name}`, expected one of {}", names()))
     }
 }
 

@@ -197,9 +197,9 @@ fn details(report: &mut Report, evaluation: &EvaluationRecord, labels: &[String]
         }
     }
     if !labeled.is_empty() {
-        report.examples("The worst mistakes", &labeled);
+        report.examples("Worst mistakes", &labeled);
     }
     if !marked.is_empty() {
-        report.marked("The worst mistakes", &marked);
+        report.marked("Worst mistakes", &marked);
     }
 }

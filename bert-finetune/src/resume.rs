@@ -79,7 +79,7 @@ impl FinetuneSettings {
 
 fn parse<T: DeserializeOwned>(path: &Path, value: &Value) -> Result<T> {
     serde_json::from_value(value.clone())
-        .map_err(|error| Error::file(path, error.to_string(), "the settings of a run of this program's version"))
+        .map_err(|error| Error::file(path, error.to_string(), "the settings of a run by this version of the program"))
 }
 
 #[cfg(test)]

@@ -11,8 +11,7 @@ use bert_cli::input::read_inputs;
 use bert_cli::input::table::TableOptions;
 use bert_cli::program::{print_line, select_device};
 use bert_model::device::NamedDevice;
-use bert_model::pipeline::{Combine, Layers, PairScorer, Similarity, TextEmbedder};
-use bert_model::workers::split_evenly;
+use bert_model::pipeline::{Combine, Layers, PairScorer, TextEmbedder};
 use bert_model::{Error, Result, Workers};
 use bert_train::Progress;
 use burn::tensor::Device;
@@ -20,7 +19,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::embedder::EmbedderArgs;
-use crate::nearest::{Best, Hit};
+use crate::nearest::{Best, Hit, Queries};
 use crate::npy::Matrix;
 use crate::rank::one_line;
 use crate::truncated::warn_of_comparison;
@@ -124,9 +123,7 @@ fn check(args: &SearchArgs) -> Result<()> {
         )));
     }
     if args.corpus.as_os_str() == "-" && args.queries.as_ref().is_some_and(|path| path.as_os_str() == "-") {
-        return Err(Error::Usage(
-            "--queries -: found the standard input twice, expected a file for one of the two".into(),
-        ));
+        return Err(Error::Usage("--queries -: found standard input twice, expected a file for one of the two".into()));
     }
     Ok(())
 }
@@ -164,20 +161,16 @@ fn embed_queries(args: &SearchArgs, embedder: &TextEmbedder, queries: &[String])
 /// A search in progress.
 struct Search<'a> {
     embedder: &'a TextEmbedder,
-    similarity: Similarity,
     corpus_prompt: String,
     workers: Workers,
-    /// The query vectors, prepared for the similarity function.
-    queries: Vec<Vec<f32>>,
+    queries: Queries,
     /// The best hits of each query, with their texts.
     best: Vec<Best<String>>,
     limit: usize,
 }
 
 impl<'a> Search<'a> {
-    fn new(args: &SearchArgs, embedder: &'a TextEmbedder, mut queries: Vec<Vec<f32>>) -> Result<Self> {
-        let similarity = embedder.similarity();
-        queries.iter_mut().for_each(|query| similarity.prepare(query));
+    fn new(args: &SearchArgs, embedder: &'a TextEmbedder, queries: Vec<Vec<f32>>) -> Result<Self> {
         let limit = match &args.rerank {
             Some(_) => args.candidates.unwrap_or(args.top_k.saturating_mul(CANDIDATES_PER_HIT)),
             None => args.top_k,
@@ -189,11 +182,10 @@ impl<'a> Search<'a> {
         };
         Ok(Self {
             embedder,
-            similarity,
             corpus_prompt: corpus_prompt.into(),
             workers: Workers::for_device(&Device::flex())?,
             best: queries.iter().map(|_| Best::new(limit)).collect(),
-            queries,
+            queries: Queries::new(queries, embedder.similarity()),
             limit,
         })
     }
@@ -209,14 +201,14 @@ impl<'a> Search<'a> {
             if window.is_empty() {
                 break;
             }
-            let found = match &mut vectors {
-                Some(matrix) => matrix.next_rows(window.len())?,
-                None => self.embedder.embed_with_prompt(&window, &self.corpus_prompt)?,
-            };
-            if found.len() < window.len() {
+            if vectors.as_ref().is_some_and(|matrix| matrix.rows < done + window.len()) {
                 done += window.len() + texts.by_ref().count();
                 break;
             }
+            let found = match &mut vectors {
+                Some(matrix) => matrix.next_rows(window.len())?,
+                None => self.embedder.embed_with_prompt(&window, &self.corpus_prompt)?.concat(),
+            };
             self.compare(found, &window, done);
             done += window.len();
             progress.update(done as u64, "texts");
@@ -233,33 +225,33 @@ impl<'a> Search<'a> {
 
     fn open_vectors(&self, path: &Path) -> Result<Matrix> {
         let matrix = Matrix::open(path)?;
-        match self.queries.first().map(Vec::len) {
+        match self.queries.width() {
             Some(width) if width != matrix.width => {
-                let found = format!("vectors of {} numbers", matrix.width);
-                Err(Error::file(path, found, format!("{width}, as this model's have: embed the corpus with it")))
+                let found = format!("vectors with {} dimensions", matrix.width);
+                Err(Error::file(
+                    path,
+                    found,
+                    format!("{width}, as in this model's vectors: embed the corpus with this model"),
+                ))
             }
             _ => Ok(matrix),
         }
     }
 
-    /// Compares a window of texts with every query; `first` is the index of the window's first text.
-    fn compare(&mut self, vectors: Vec<Vec<f32>>, texts: &[String], first: usize) {
-        let numbered: Vec<(usize, Vec<f32>)> = vectors.into_iter().enumerate().collect();
-        let parts = split_evenly(numbered, self.workers.count());
-        let (similarity, queries, limit) = (self.similarity, &self.queries, self.limit);
-        let found = self.workers.run(parts, |part: Vec<(usize, Vec<f32>)>| {
-            let mut best: Vec<Best<()>> = queries.iter().map(|_| Best::new(limit)).collect();
-            for (place, mut vector) in part {
-                similarity.prepare(&mut vector);
-                for (query, best) in queries.iter().zip(&mut best) {
-                    best.offer(similarity.of_prepared(query, &vector), place, || ());
+    /// Compares the vectors of a window of texts with every query; `first` is the index of the window's first text.
+    fn compare(&mut self, mut vectors: Vec<f32>, texts: &[String], first: usize) {
+        let (queries, limit) = (&self.queries, self.limit);
+        let least: Vec<f32> = self.best.iter().map(Best::least).collect();
+        let rows = texts.len().div_ceil(self.workers.count()).max(1);
+        let width = vectors.len() / texts.len().max(1);
+        let parts: Vec<&mut [f32]> = vectors.chunks_mut((rows * width).max(1)).collect();
+        let found = self.workers.run(parts, |part| queries.compare(part, &least, limit));
+        for (part, found) in found.into_iter().enumerate() {
+            for (best, found) in self.best.iter_mut().zip(found) {
+                for Hit { score, index, .. } in found.into_hits() {
+                    let index = part * rows + index;
+                    best.offer(score, first + index, || texts[index].clone());
                 }
-            }
-            best
-        });
-        for (query, found) in found.into_iter().flat_map(|part| part.into_iter().enumerate()) {
-            for Hit { score, index, .. } in found.into_hits() {
-                self.best[query].offer(score, first + index, || texts[index].clone());
             }
         }
     }

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use bert_model::pipeline::SentenceTransformer;
-use bert_model::pretrained::load_config;
 use bert_model::{Error, Result};
 use bert_train::run_directory::read_run;
 use bert_train::{Adaptation, Algorithm, Decay, IfExists, Schedule};
@@ -12,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::args::{Freeze, TrainArgs};
 use crate::description::{Description, SHORTEST_SEQUENCE};
 use crate::effect::check_train;
+use crate::model_directory::config_of;
 use crate::tasks::embedding::EmbeddingSettings;
 
 /// Default output directory of a run on the sample.
@@ -42,6 +42,10 @@ pub struct FinetuneSettings {
     pub epochs: u64,
     /// Examples per step.
     pub batch_size: usize,
+    /// Number of parts that a batch is split into, which are computed in parallel: the cores at the start of the run;
+    /// `None` for those of this process.
+    #[serde(default)]
+    pub parts: Option<usize>,
     /// The optimizer.
     pub optimizer: Algorithm,
     /// Peak learning rate.
@@ -144,6 +148,7 @@ impl FinetuneSettings {
             test: args.test.clone(),
             epochs: args.epochs,
             batch_size: args.batch_size.unwrap_or(preset.batch_size),
+            parts: None,
             optimizer: args.optimizer,
             learning_rate: args.lr.or(preset.learning_rate).unwrap_or(usual_rate),
             warmup: args.warmup,
@@ -231,7 +236,7 @@ fn describe(args: &TrainArgs, model: &Path) -> Result<Description> {
         (task, preset) => task.or(preset.map(|preset| preset.task)).unwrap_or_default(),
     };
     // Do not let the default length exceed the model's positions.
-    let positions = load_config(model).map_or(usize::MAX, |config| config.max_position_embeddings);
+    let positions = config_of(model).map_or(usize::MAX, |config| config.max_position_embeddings);
     let own_length =
         if task.joins_pairs() { None } else { SentenceTransformer::read(model)?.and_then(|how| how.max_length) };
     let length = args.max_seq_len.unwrap_or(own_length.unwrap_or(task.max_seq_len).min(positions));

@@ -1,6 +1,7 @@
 //! Records which texts exceeded the maximum sequence length and were truncated.
 
 use bert_cli::input::keep::KeptRow;
+use bert_cli::warning::warn;
 use bert_model::Result;
 use bert_model::pipeline::{Processor, longest};
 
@@ -76,14 +77,14 @@ impl Truncated {
 /// Warns on stderr if texts of a training run were truncated to `length` tokens.
 pub fn warn_of_training(texts: usize, length: usize) {
     if texts > 0 {
-        eprintln!("warning: {texts} text(s) longer than {length} tokens were truncated; --max-seq-len sets the limit");
+        warn(format_args!("{texts} text(s) longer than {length} tokens were truncated; --max-seq-len sets the limit"));
     }
 }
 
 /// Warns on stderr if texts of a comparison or a search were truncated; `texts` is their number.
 pub fn warn_of_comparison(texts: u64) {
     if texts > 0 {
-        eprintln!("warning: {texts} text(s) longer than the model reads were truncated");
+        eprintln!("warning: {texts} text(s) longer than the model's limit were truncated");
     }
 }
 

@@ -10,7 +10,7 @@ use bert_model::file::StagedFile;
 use bert_model::pretrained::save::HostTensor;
 use bert_model::pretrained::save_weights;
 use bert_model::{Error, Result};
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// Length of the `.npy` header in bytes, padded with spaces so that it can be rewritten once the shape is known.
 const NPY_HEADER: usize = 128;
@@ -52,15 +52,13 @@ impl Sink {
     /// If the vectors cannot be written.
     pub fn add(&mut self, row: &KeptRow, text: &str, tokens: &[String], vectors: Vec<Vec<f32>>) -> Result<()> {
         let every_token = self.every_token;
-        let line = |vectors: Vec<Vec<f32>>| -> Value {
-            row.with(match every_token {
-                true => json!({"text": text, "tokens": tokens, "embedding": vectors}),
-                false => json!({"text": text, "embedding": vectors.first()}),
-            })
+        let line = |vectors: Vec<Vec<f32>>| match every_token {
+            true => json!({"text": text, "tokens": tokens, "embedding": vectors}),
+            false => json!({"text": text, "embedding": vectors.first()}),
         };
         match &mut self.target {
-            Target::Stdout(writer) => writeln!(writer, "{}", line(vectors)).map_err(Error::io(STDOUT, "write")),
-            Target::Lines { file, path } => writeln!(file, "{}", line(vectors)).map_err(Error::io(&*path, "write")),
+            Target::Stdout(writer) => row.write_line(&line(vectors), writer).map_err(Error::io(STDOUT, "write")),
+            Target::Lines { file, path } => row.write_line(&line(vectors), file).map_err(Error::io(&*path, "write")),
             Target::Npy { file, path, rows, width } => {
                 for vector in vectors {
                     (*rows, *width) = (*rows + 1, vector.len());

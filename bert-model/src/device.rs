@@ -1,6 +1,6 @@
 //! Selects the device that a user names: "flex", "wgpu", "cuda", …
 //!
-//! Backends are cargo features of this crate and of both programs. `flex` (pure Rust, the fastest on a CPU) is always
+//! Backends are cargo features of this crate and of the programs. `flex` (pure Rust, the fastest on a CPU) is always
 //! available.
 
 use std::path::Path;
@@ -35,15 +35,27 @@ pub struct NamedDevice {
 /// assert!(bert_model::device::select("abacus").is_err());
 /// ```
 pub fn select(name: &str) -> Result<NamedDevice> {
+    select_number(name, 0)
+}
+
+/// Selects a device as [`select`] does, but if it is a GPU, the one with this number, from 0: several processes on one
+/// machine can each use one of their own.
+///
+/// # Errors
+/// As [`select`], and if the machine has fewer such GPUs.
+pub fn select_number(name: &str, number: usize) -> Result<NamedDevice> {
     match name {
-        "auto" => Ok(fastest()),
+        "auto" => match fastest() {
+            gpu if number > 0 && gpu.name != "flex" => select_number(gpu.name, number),
+            device => Ok(device),
+        },
         "flex" => Ok(NamedDevice { name: "flex", device: Device::flex() }),
         "ndarray" => ndarray(),
-        "wgpu" => wgpu(),
-        "vulkan" => vulkan(),
-        "metal" => metal(),
-        "cuda" => cuda(),
-        "rocm" => rocm(),
+        "wgpu" => wgpu(number),
+        "vulkan" => vulkan(number),
+        "metal" => metal(number),
+        "cuda" => cuda(number),
+        "rocm" => rocm(number),
         _ => Err(error(name, format!("no such device; expected one of {}", NAMES.join(", ")))),
     }
 }
@@ -51,11 +63,11 @@ pub fn select(name: &str) -> Result<NamedDevice> {
 /// A hardware GPU if there is one, otherwise the CPU. A software rasterizer is never chosen: flex is faster.
 fn fastest() -> NamedDevice {
     #[cfg(feature = "cuda")]
-    if let Ok(device) = cuda() {
+    if let Ok(device) = cuda(0) {
         return device;
     }
     #[cfg(feature = "rocm")]
-    if let Ok(device) = rocm() {
+    if let Ok(device) = rocm(0) {
         return device;
     }
     #[cfg(feature = "wgpu")]
@@ -113,23 +125,33 @@ fn not_built(feature: &'static str) -> Error {
 macro_rules! gpu {
     ($name:ident, $feature:literal, $kind:ident, $device:expr) => {
         #[cfg(feature = $feature)]
-        fn $name() -> Result<NamedDevice> {
+        fn $name(number: usize) -> Result<NamedDevice> {
             use burn::tensor::DeviceType;
-            if Device::enumerate(DeviceType::$kind).is_empty() {
+            let (all, device) = (Device::enumerate(DeviceType::$kind), $device(number));
+            if all.is_empty() {
                 return Err(error($feature, "this machine has no such device, or its driver is not installed"));
             }
-            Ok(NamedDevice { name: $feature, device: $device })
+            if number > 0 && !all.contains(&device) {
+                return Err(error($feature, format!("this machine has none with the number {number}")));
+            }
+            Ok(NamedDevice { name: $feature, device })
         }
 
         #[cfg(not(feature = $feature))]
-        fn $name() -> Result<NamedDevice> {
+        fn $name(_number: usize) -> Result<NamedDevice> {
             Err(not_built($feature))
         }
     };
 }
 
-gpu!(wgpu, "wgpu", Wgpu, Device::wgpu(DeviceKind::DefaultDevice));
-gpu!(vulkan, "vulkan", Vulkan, Device::vulkan(DeviceKind::DefaultDevice));
-gpu!(metal, "metal", Metal, Device::metal(DeviceKind::DefaultDevice));
-gpu!(cuda, "cuda", Cuda, Device::cuda(0));
-gpu!(rocm, "rocm", Rocm, Device::rocm(0));
+/// The kind of a GPU with this number; the driver's choice for 0.
+#[cfg(feature = "wgpu")]
+fn kind(number: usize) -> DeviceKind {
+    if number == 0 { DeviceKind::DefaultDevice } else { DeviceKind::DiscreteGpu(number) }
+}
+
+gpu!(wgpu, "wgpu", Wgpu, |number| Device::wgpu(kind(number)));
+gpu!(vulkan, "vulkan", Vulkan, |number| Device::vulkan(kind(number)));
+gpu!(metal, "metal", Metal, |number| Device::metal(kind(number)));
+gpu!(cuda, "cuda", Cuda, |number: usize| Device::cuda(number));
+gpu!(rocm, "rocm", Rocm, |number: usize| Device::rocm(number));

@@ -151,6 +151,13 @@ pub enum Error {
         value: f64,
     },
 
+    /// Another process of the run has failed, and says why itself.
+    #[error("another process of this run has failed")]
+    OtherRank {
+        /// Its exit code.
+        code: u8,
+    },
+
     /// The command line is invalid: a value is out of range, an option is missing, or options conflict.
     #[error("{0}")]
     Usage(String),
@@ -161,6 +168,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// The exit code of a program that ends with this error: 2 for an invalid command line, otherwise 1.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::OtherRank { code } => *code,
+            _ => 1,
+        }
+    }
+
     /// For `map_err`: adds the path and the attempted action ("read", "write", "open", …) to an I/O error.
     pub fn io(path: impl AsRef<Path>, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();

@@ -6,6 +6,7 @@
 //! a GPU, the calling thread is the only worker.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::Device;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -16,7 +17,7 @@ use crate::ops::denormals;
 /// The workers that process the shards of a batch in parallel.
 #[derive(Debug)]
 pub struct Workers {
-    /// One pool per worker; empty if the calling thread is the only worker.
+    /// One pool per worker; empty on a GPU, where the calling thread is the only worker.
     pools: Vec<ThreadPool>,
 }
 
@@ -26,8 +27,15 @@ impl Workers {
     /// # Errors
     /// If the threads cannot be started.
     pub fn for_device(device: &Device) -> Result<Self> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let count = if device.clone().inner() == Device::flex() && cores > 1 { cores } else { 0 };
+        Self::new(device, std::thread::available_parallelism().map_or(1, usize::from))
+    }
+
+    /// Creates the workers for a device: `count` for `flex`, otherwise one.
+    ///
+    /// # Errors
+    /// If the threads cannot be started.
+    pub fn new(device: &Device, count: usize) -> Result<Self> {
+        let count = if device.clone().inner() == Device::flex() { count.max(1) } else { 0 };
         let pool = |_| ThreadPoolBuilder::new().num_threads(1).start_handler(|_| denormals::flush()).build();
         let pools = (0..count).map(pool).collect::<Result<_, _>>();
         Ok(Self { pools: pools.map_err(|error| Error::Setting(format!("cannot start threads: {error}")))? })
@@ -40,7 +48,7 @@ impl Workers {
 
     /// Applies `work` to every shard, one per worker, and returns the results in the order of the shards.
     pub fn run<S: Send, R: Send>(&self, shards: Vec<S>, work: impl Fn(S) -> R + Sync) -> Vec<R> {
-        if shards.len() <= 1 || self.pools.is_empty() {
+        if shards.len() <= 1 || self.pools.len() <= 1 {
             return shards.into_iter().map(work).collect();
         }
         let work = &work;
@@ -55,6 +63,35 @@ impl Workers {
             };
             handles.into_iter().map(join).collect()
         })
+    }
+
+    /// Applies `work` to every item: a free worker takes the next one. Returns the results in the order of the items.
+    /// Unlike [`run`](Self::run), it never uses the calling thread, whose arithmetic treats denormal numbers
+    /// differently.
+    pub fn run_each<S: Send, R: Send>(&self, items: Vec<S>, work: impl Fn(S) -> R + Sync) -> Vec<R> {
+        if self.pools.is_empty() {
+            return items.into_iter().map(work).collect();
+        }
+        let count = items.len();
+        let (work, items) = (&work, Mutex::new(items.into_iter().enumerate()));
+        let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let take_all = &|| {
+            let mut results = Vec::new();
+            while let Some((index, item)) = next() {
+                results.push((index, work(item)));
+            }
+            results
+        };
+        let mut results: Vec<(usize, R)> = std::thread::scope(|scope| {
+            let pools = self.pools.iter().take(count);
+            let handles: Vec<_> = pools.map(|pool| scope.spawn(move || pool.install(take_all))).collect();
+            let join = |handle: std::thread::ScopedJoinHandle<Vec<(usize, R)>>| {
+                handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            handles.into_iter().flat_map(join).collect()
+        });
+        results.sort_unstable_by_key(|(index, _)| *index);
+        results.into_iter().map(|(_, result)| result).collect()
     }
 
     /// Applies `work` to items of the given lengths (in tokens), in batches of similar lengths, which need little
@@ -198,5 +235,14 @@ mod tests {
     fn results_are_in_the_order_of_the_shards() {
         let workers = Workers::for_device(&Device::flex()).unwrap();
         assert_eq!(workers.run(vec![1, 2, 3], |shard| shard * 10), [10, 20, 30]);
+        let slow_first = |item: u64| {
+            std::thread::sleep(std::time::Duration::from_millis(10 / item));
+            item * 10
+        };
+        for count in [1, 2, 5] {
+            let workers = Workers::new(&Device::flex(), count).unwrap();
+            assert_eq!(workers.run_each(vec![1, 2, 3], slow_first), [10, 20, 30]);
+            assert!(workers.run_each(Vec::new(), slow_first).is_empty());
+        }
     }
 }

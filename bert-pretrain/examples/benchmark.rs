@@ -160,7 +160,7 @@ fn main() -> Result<()> {
                 (started, sums[0])
             }
             "peak" => (Instant::now(), peak_megabytes()),
-            other => bail!("`{other}` is none of train, encode, encode-bf16, encode-int8, peak"),
+            other => bail!("unknown mode `{other}`, expected train, encode, encode-bf16, encode-int8 or peak"),
         };
         let milliseconds = started.elapsed().as_secs_f64() * 1e3 / count as f64;
         println!("{}", json!({"ms": milliseconds, "value": value}));

@@ -9,6 +9,9 @@ const FEWEST_EXAMPLES: usize = 10;
 /// With fewer tokens than this, a new model learns little more than the frequencies of words.
 const LITTLE_TEXT: u64 = 1_000_000;
 
+/// A model whose loss is less than this below the frequency baseline, in nats, has hardly learned to use context.
+const LITTLE_GAIN: f64 = 1.0;
+
 /// Warns that next-sentence prediction cannot learn from a corpus, given its first examples.
 pub fn one_label(first: &[PretrainingExample], documents: u64) -> Option<String> {
     let is_random = only_label(first).filter(|_| documents == 1 || first.len() >= FEWEST_EXAMPLES)?;
@@ -23,7 +26,7 @@ pub fn one_label(first: &[PretrainingExample], documents: u64) -> Option<String>
 /// Warns that an evaluation on these examples has no next-sentence accuracy.
 pub fn no_accuracy(held_out: &[PretrainingExample]) -> Option<String> {
     let label = label(only_label(held_out)?);
-    Some(format!("every pair of the evaluation is {label}, so there is no next-sentence accuracy"))
+    Some(format!("every evaluation pair is {label}, so there is no next-sentence accuracy"))
 }
 
 fn label(is_random: bool) -> &'static str {
@@ -54,12 +57,17 @@ pub fn little_text(settings: &PretrainSettings, tokens: u64) -> Option<String> {
     ))
 }
 
-/// Advice if the final model is no better than the frequency baseline.
-pub fn below_baseline(mlm_loss: f64, unigram_loss: f64) -> Option<&'static str> {
-    (mlm_loss >= unigram_loss).then_some(
-        "the model is no better than guessing by word frequency: train longer (--epochs), with a higher --lr, or continue \
-         from a trained model (--init)",
-    )
+/// Advice if the final model is no better than the frequency baseline, or hardly better.
+pub fn below_baseline(mlm_loss: f64, unigram_loss: f64) -> Option<String> {
+    let better = match unigram_loss - mlm_loss {
+        gain if gain <= 0.0 => "no better",
+        gain if gain < LITTLE_GAIN => "hardly better",
+        _ => return None,
+    };
+    Some(format!(
+        "the model is {better} than guessing by word frequency: let --budget 1h choose the options for an hour, train longer \
+         (--epochs), with a higher --lr, or continue from a trained model (--init)"
+    ))
 }
 
 #[cfg(test)]
@@ -95,6 +103,8 @@ mod tests {
         assert!(nothing_held_out(&settings, 1, 0).unwrap().contains("--eval-corpus"));
         assert_eq!(nothing_held_out(&settings, 1, 3), None);
         assert_eq!(nothing_held_out(&PretrainSettings { eval_share: 0.0, ..settings }, 1, 0), None);
-        assert!(below_baseline(6.55, 5.12).is_some() && below_baseline(4.1, 5.12).is_none());
+        assert!(below_baseline(6.55, 5.12).unwrap().contains("no better"));
+        assert!(below_baseline(6.371, 7.04).unwrap().contains("hardly better than guessing"));
+        assert_eq!(below_baseline(4.1, 5.12), None);
     }
 }

@@ -7,6 +7,7 @@ use bert_cli::given::Given;
 use bert_train::{Algorithm, Decay, Precision};
 use clap::{Args, Parser, Subcommand};
 
+use crate::budget::Budget;
 use crate::corpus::SentenceMode;
 use crate::examples::NspMode;
 
@@ -113,7 +114,7 @@ pub struct TrainArgs {
     /// Number of different maskings with --static-masking
     #[arg(long, default_value_t = 10, value_name = "N", requires = "static_masking")]
     pub dupe_factor: u64,
-    /// Optimizer: adamw or lamb
+    /// Optimizer: adamw, lamb or muon
     #[arg(long, default_value = "adamw")]
     pub optimizer: Algorithm,
     /// Peak learning rate [default: 1e-4]
@@ -146,12 +147,19 @@ pub struct TrainArgs {
     /// Passes over the corpus [default: 3]
     #[arg(long, value_name = "N")]
     pub epochs: Option<f64>,
+    /// Time to spend, for example 90m, 1h or 3d: measures the speed first, then sets the number of steps, without --config
+    /// also the size of the model, and every other option that is not given, to what learns most in this time
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["steps", "epochs"])]
+    pub budget: Option<Budget>,
     /// Train the last N steps on longer sequences
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub phase2_steps: u64,
     /// Maximum sequence length in phase 2
     #[arg(long, default_value_t = 512, value_name = "N", requires = "phase2_steps")]
     pub phase2_seq_len: usize,
+    /// Dropout probability in training; config.json keeps its own for fine-tuning [default: that of the configuration]
+    #[arg(long, value_name = "P")]
+    pub dropout: Option<f64>,
     /// Floating-point precision: f32, bf16 or f16, if the device supports it
     #[arg(long, default_value = "f32")]
     pub precision: Precision,

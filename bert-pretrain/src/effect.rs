@@ -7,7 +7,7 @@ use bert_model::Result;
 
 use crate::args::{Cli, Command, EvaluateArgs, FillMaskArgs, TrainArgs};
 
-const NO_PAIRS: &str = "--no-nsp makes no pairs of segments";
+const NO_PAIRS: &str = "--no-nsp does not form segment pairs";
 
 /// Rejects options that have no effect, before a model is downloaded or a file is read.
 ///
@@ -32,7 +32,7 @@ pub fn check_train(args: &TrainArgs) -> Result<()> {
     let evaluates = !args.eval_corpus.is_empty() || args.eval_share > 0.0;
     args.given.check(&[
         only_if(learns_vocabulary, &["vocab-size"], "no vocabulary is learned"),
-        only_if(args.eval_corpus.is_empty(), &["eval-share"], "--eval-corpus takes the place of documents held out"),
+        only_if(args.eval_corpus.is_empty(), &["eval-share"], "--eval-corpus replaces the held-out documents"),
         only_if(evaluates, &["eval-every", "eval-examples"], "no documents are held out for evaluation"),
         only_if(!args.data.no_nsp, &["nsp-mode", "short-seq-prob"], NO_PAIRS),
     ])

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use bert_model::{BertForPreTraining, Error, Result, Tokenizer, load_partial};
+use bert_train::Solo;
 use bert_train::run_directory::check_has_model;
 use burn::tensor::Device;
 
@@ -46,7 +47,7 @@ pub fn evaluate(
     }
     let max_seq_len = data.max_seq_len.min(loaded.config.max_position_embeddings);
     if max_seq_len < SHORTEST {
-        let expected = format!("a model that reads at least {SHORTEST} tokens");
+        let expected = format!("a model that accepts at least {SHORTEST} tokens");
         let found = format!("{max_seq_len} positions (`max_position_embeddings`)");
         return Err(Error::file(model_directory.join("config.json"), found, expected));
     }
@@ -65,7 +66,7 @@ pub fn evaluate(
         eval_batch_size: batch_size,
         latest: None,
     };
-    objective.evaluate_held_out(&loaded.model)
+    objective.evaluate_held_out(&loaded.model, &Solo)
 }
 
 /// Builds the examples of all documents of a corpus, which is tokenized in a temporary directory.

@@ -33,7 +33,7 @@ impl FromStr for NspMode {
         match name {
             "balanced" => Ok(Self::Balanced),
             "google" => Ok(Self::Google),
-            _ => Err(format!("`{name}` is none of balanced, google")),
+            _ => Err(format!("unknown mode `{name}`, expected balanced or google")),
         }
     }
 }

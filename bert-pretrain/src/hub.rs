@@ -6,15 +6,14 @@ use bert_model::Result;
 use crate::args::{Cli, Command, TrainArgs};
 
 impl Cli {
-    /// Replaces the name of every model by the directory of its files, which are downloaded if necessary.
+    /// Replaces the name of every model by the directory of its files, which are downloaded if necessary; for `train`, see
+    /// [`TrainArgs::fetch_models`].
     ///
     /// # Errors
     /// If a model neither exists locally nor can be downloaded.
     pub fn fetch_models(&mut self) -> Result<()> {
         let (model, common) = match &mut self.command {
-            None => return self.train.fetch_models(),
-            Some(Command::Train(args)) => return args.fetch_models(),
-            Some(Command::Vocab(_)) => return Ok(()),
+            None | Some(Command::Train(_) | Command::Vocab(_)) => return Ok(()),
             Some(Command::Evaluate(args)) => (&mut args.model, &args.common),
             Some(Command::FillMask(args)) => (&mut args.model, &args.common),
             Some(Command::NextSentence(args)) => (&mut args.model, &args.common),
@@ -25,7 +24,11 @@ impl Cli {
 }
 
 impl TrainArgs {
-    fn fetch_models(&mut self) -> Result<()> {
+    /// Replaces the name of every model by the directory of its files, which are downloaded if necessary.
+    ///
+    /// # Errors
+    /// If a model neither exists locally nor can be downloaded.
+    pub fn fetch_models(&mut self) -> Result<()> {
         if let Some(init) = &mut self.init {
             *init = model_directory(init, self.common.quiet)?;
         }

@@ -11,21 +11,25 @@ use bert_cli::answers::Answers;
 use bert_cli::args::Common;
 use bert_cli::input::keep::KeptRow;
 use bert_cli::input::read_inputs;
-use bert_cli::program::{create_parent, exit, print_line, select_device};
+use bert_cli::program::{create_parent, exit, exit_code, one_line, print_line, select_device};
 use bert_model::device::NamedDevice;
 use bert_model::pipeline::{
-    FilledText, MaskFiller, MaskProcessor, NextSentenceProcessor, PairScorer, Pipeline, Prediction, Processor,
+    FilledText, MaskFiller, MaskProcessor, PairProcessor, PairScorer, Pipeline, Prediction, Processor,
 };
-use bert_model::{Error, Tokenizer, load};
+use bert_model::pretrained::load_config;
+use bert_model::pretrained::weights::Weights;
+use bert_model::{Error, Tokenizer};
 use bert_pretrain::args::{Cli, Command, EvaluateArgs, FillMaskArgs, NextSentenceArgs, TrainArgs, VocabArgs};
 use bert_pretrain::corpus::Corpus;
 use bert_pretrain::effect::check_options;
 use bert_pretrain::evaluate::evaluate;
-use bert_pretrain::settings::{DataSettings, PretrainSettings};
+use bert_pretrain::settings::{DataSettings, PretrainRunOptions, PretrainSettings};
 use bert_pretrain::vocabulary::write_vocab;
 use bert_pretrain::{advice, sample, train, vocabulary};
+use bert_train::launch::{Failure, launched_rank, on_ranks, refuse_ranks, told_once};
 use bert_train::run_directory::check_has_model;
-use bert_train::{Ended, Interrupt};
+use bert_train::sharing::share_settings;
+use bert_train::{Communicator, Ended, Interrupt};
 use clap::Parser;
 use serde_json::{Value, json};
 
@@ -34,16 +38,23 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     keep_memory();
-    exit(run(Cli::parse()))
+    match Cli::try_parse() {
+        Ok(cli) => exit(told_once(run(cli), exit_code)),
+        Err(error) if launched_rank() == 0 => error.exit(),
+        Err(error) => ExitCode::from(error.exit_code() as u8),
+    }
 }
 
 fn run(mut cli: Cli) -> Result<ExitCode> {
     let interrupt = Interrupt::listen()?;
     check_options(&cli)?;
+    if !matches!(&cli.command, None | Some(Command::Train(_))) {
+        refuse_ranks()?;
+    }
     cli.fetch_models()?;
     match &cli.command {
-        None => run_train(&cli.train, &interrupt),
-        Some(Command::Train(args)) => run_train(args, &interrupt),
+        None => on_ranks(|communicator| run_train(&cli.train, (&interrupt, communicator)), failure),
+        Some(Command::Train(args)) => on_ranks(|communicator| run_train(args, (&interrupt, communicator)), failure),
         Some(Command::Vocab(args)) => run_vocab(args),
         Some(Command::Evaluate(args)) => run_evaluate(args),
         Some(Command::FillMask(args)) => run_fill_mask(args),
@@ -51,14 +62,26 @@ fn run(mut cli: Cli) -> Result<ExitCode> {
     }
 }
 
-fn run_train(args: &TrainArgs, interrupt: &Interrupt) -> Result<ExitCode> {
-    let (settings, run) = match args.resume {
-        true => PretrainSettings::resume(args)?,
-        false => PretrainSettings::resolve(args)?,
-    };
-    let outcome = train::run(&settings, &run, interrupt)?;
+/// What an error means to the other ranks.
+fn failure(error: &anyhow::Error) -> Failure {
+    let is_common = matches!(error.downcast_ref(), Some(Error::NotFinite { .. } | Error::OtherRank { .. }));
+    Failure { message: one_line(error), code: exit_code(error), is_common }
+}
+
+fn run_train(args: &TrainArgs, ranks: (&Interrupt, &dyn Communicator)) -> Result<ExitCode> {
+    let is_first = ranks.1.is_first();
+    let (settings, run) = share_settings(ranks.1, || {
+        let mut args = args.clone();
+        args.fetch_models()?;
+        if args.resume { PretrainSettings::resume(&args) } else { PretrainSettings::resolve(&args) }
+    })?;
+    let run = PretrainRunOptions { quiet: run.quiet || !is_first, ..run };
+    let outcome = train::run(&settings, &run, ranks)?;
     if let Ended::Interrupted(code) = outcome.ended {
         return Ok(ExitCode::from(code as u8));
+    }
+    if !is_first {
+        return Ok(ExitCode::SUCCESS);
     }
     if run.json {
         print_line(&outcome.summary)?;
@@ -84,7 +107,7 @@ fn print_table(summary: &Value) {
             if (part, name.as_str()) == ("eval", "mlm_loss") {
                 let baseline = number(&summary["unigram_loss"]);
                 rows.extend(
-                    baseline.map(|value| ("  by word frequency".into(), format!("{value} without any context"))),
+                    baseline.map(|value| ("  word-frequency baseline".into(), format!("{value} (no context)"))),
                 );
             }
         }
@@ -163,8 +186,7 @@ fn run_fill_mask(args: &FillMaskArgs) -> Result<ExitCode> {
     let filler: MaskFiller = open(&args.model, &args.common, MaskProcessor::new)?;
     let mut answers = Answers::new(args.common.json);
     let mut answer = |row: &KeptRow, filled: FilledText| -> Result<()> {
-        let json = serde_json::to_value(&filled).context("the predictions")?;
-        answers.write(row, json, |_| describe(&filled))?;
+        answers.write(row, &filled, || Ok(describe(&filled)))?;
         // Flush immediately: the next text may be a long time coming.
         Ok(answers.flush()?)
     };
@@ -188,9 +210,9 @@ fn run_fill_mask(args: &FillMaskArgs) -> Result<ExitCode> {
 }
 
 fn run_next_sentence(args: &NextSentenceArgs) -> Result<ExitCode> {
-    let pipeline = open(&args.model, &args.common, NextSentenceProcessor::new)?;
-    pipeline.config().check_pairs()?;
-    let scores = PairScorer::from(pipeline).score(&[(&args.first, &args.second)])?;
+    let scorer: PairScorer = open(&args.model, &args.common, PairProcessor::next_sentence)?;
+    scorer.config().check_pairs()?;
+    let scores = scorer.score(&[(&args.first, &args.second)])?;
     let probability = scores.first().map_or(f64::NAN, |&score| f64::from(score));
     if args.common.json {
         print_line(json!({"is_next": probability}))?;
@@ -210,8 +232,9 @@ fn open<P: Processor>(
     check_has_model(directory)?;
     let NamedDevice { device, .. } = select_device(&common.device, common.quiet)?;
     let tokenizer = Tokenizer::load(directory)?;
-    let loaded = load::<P::Model>(directory, &device).map_err(advised)?;
-    let processor = processor(tokenizer, loaded.config.max_position_embeddings);
+    let config = load_config(directory)?;
+    let processor = processor(tokenizer, config.max_position_embeddings);
+    let loaded = processor.load(&Weights::open(directory)?, config, &device).map_err(advised)?;
     let pipeline = Pipeline::new(loaded, processor, &device)?;
     if let Some(warning) = pipeline.warning() {
         eprintln!("warning: {}: {warning}", directory.display());

@@ -2,9 +2,11 @@
 //! next-sentence labels. Also evaluates a model on held-out documents.
 
 use bert_model::model::loss::cross_entropy;
-use bert_model::workers::{Workers, split_evenly};
+use bert_model::workers::split_evenly;
 use bert_model::{BertForPreTraining, Result};
-use bert_train::{Losses, Objective};
+use bert_train::sharing::{decode, encode};
+use bert_train::tree::Tree;
+use bert_train::{Communicator, Losses, Objective, Patience, cores};
 use burn::tensor::{Device, Int, Tensor};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -74,11 +76,16 @@ impl Objective for Pretraining {
         Losses { total: mlm.clone() + nsp.clone(), parts: vec![("mlm_loss", mlm), ("nsp_loss", nsp)] }
     }
 
-    fn evaluate(&mut self, model: &BertForPreTraining, _step: u64) -> Result<bert_train::Evaluation> {
+    fn evaluate(
+        &mut self,
+        model: &BertForPreTraining,
+        _step: u64,
+        communicator: &dyn Communicator,
+    ) -> Result<bert_train::Evaluation> {
         if self.held_out.is_empty() {
             return Ok(bert_train::Evaluation::default());
         }
-        let evaluation = self.evaluate_held_out(model)?;
+        let evaluation = self.evaluate_held_out(model, communicator)?;
         self.latest = Some(evaluation);
         let metrics = match serde_json::to_value(evaluation) {
             Ok(Value::Object(metrics)) => metrics,
@@ -95,19 +102,26 @@ impl Pretraining {
     }
 
     /// Evaluates a model (without autodiff) on the held-out examples, of which there must be at
-    /// least one.
+    /// least one. Each rank evaluates a part of them.
     ///
     /// # Errors
-    /// If the system cannot create threads.
-    pub fn evaluate_held_out(&self, model: &BertForPreTraining) -> Result<Evaluation> {
-        let workers = Workers::for_device(&self.device)?;
+    /// If the system cannot create threads, or the connection to other ranks fails.
+    pub fn evaluate_held_out(&self, model: &BertForPreTraining, communicator: &dyn Communicator) -> Result<Evaluation> {
+        let workers = cores::workers(&self.device, None, communicator)?;
         let batches: Vec<&[PretrainingExample]> = self.held_out.chunks(self.eval_batch_size).collect();
-        let parts = split_evenly(batches, workers.count());
-        let scores = workers.run(parts, |batches| batches.into_iter().map(|batch| self.score(model, batch)).collect());
+        let own = Tree { leaves: batches.len() }.share(communicator.rank(), communicator.size());
+        let work = |batch: &[PretrainingExample]| self.score(model, batch);
+        let scores: Vec<[Score; 2]> = match batches.len() {
+            1 => batches[own].iter().map(|batch| work(batch)).collect(),
+            _ => workers.run_each(batches[own].to_vec(), work),
+        };
+        let bits: Vec<[u64; 3]> = scores.iter().flatten().map(Score::to_bits).collect();
         let (mut mlm, mut nsp) = (Score::default(), Score::default());
-        for (mlm_part, nsp_part) in scores.into_iter().flat_map(|part: Vec<_>| part) {
-            mlm.add(mlm_part);
-            nsp.add(nsp_part);
+        for bits in communicator.gather(&encode(&bits)?, Patience::Limited)? {
+            for [mlm_part, nsp_part] in decode::<Vec<[u64; 3]>>(&bits)?.as_chunks::<2>().0 {
+                mlm.add(Score::from_bits(*mlm_part));
+                nsp.add(Score::from_bits(*nsp_part));
+            }
         }
         let mlm_loss = mlm.mean_loss();
         let judges_nsp = self.with_nsp && only_label(&self.held_out).is_none();
@@ -120,7 +134,7 @@ impl Pretraining {
         })
     }
 
-    fn score(&self, model: &BertForPreTraining, examples: &[PretrainingExample]) -> (Score, Score) {
+    fn score(&self, model: &BertForPreTraining, examples: &[PretrainingExample]) -> [Score; 2] {
         let batch = PretrainingBatch::new(examples, self.pad_id, &self.device);
         let (mlm_logits, nsp_logits) = model.forward(batch.input, batch.positions);
         let (mlm_count, nsp_count) = (mlm_logits.dims()[0], nsp_logits.dims()[0]);
@@ -129,7 +143,7 @@ impl Pretraining {
         // Read all of them at once: on a GPU, each read waits for everything queued before it.
         let values = Tensor::cat(vec![mlm_losses, mlm_right, nsp_losses, nsp_right], 0).into_data();
         let mut values = values.iter::<f32>();
-        (Score::sum(&mut values, mlm_count), Score::sum(&mut values, nsp_count))
+        [Score::sum(&mut values, mlm_count), Score::sum(&mut values, nsp_count)]
     }
 }
 
@@ -152,8 +166,8 @@ fn scored(logits: Tensor<2>, labels: Tensor<1, Int>) -> [Tensor<1>; 2] {
 #[derive(Default)]
 struct Score {
     loss: f64,
-    right: i64,
-    count: usize,
+    right: u64,
+    count: u64,
 }
 
 impl Score {
@@ -161,8 +175,17 @@ impl Score {
     /// correct or incorrect one.
     fn sum(values: &mut impl Iterator<Item = f32>, count: usize) -> Self {
         let loss = values.take(count).map(f64::from).sum();
-        let right = values.take(count).filter(|&right| right == 1.0).count() as i64;
-        Self { loss, right, count }
+        let right = values.take(count).filter(|&right| right == 1.0).count() as u64;
+        Self { loss, right, count: count as u64 }
+    }
+
+    /// For a message to other ranks, in which a number must keep all bits.
+    fn to_bits(&self) -> [u64; 3] {
+        [self.loss.to_bits(), self.right, self.count]
+    }
+
+    fn from_bits([loss, right, count]: [u64; 3]) -> Self {
+        Self { loss: f64::from_bits(loss), right, count }
     }
 
     fn add(&mut self, other: Self) {
@@ -183,6 +206,7 @@ impl Score {
 #[cfg(test)]
 mod tests {
     use bert_model::{BertConfig, Pretrained};
+    use bert_train::Solo;
 
     use super::*;
     use crate::masking::MaskedToken;
@@ -242,15 +266,15 @@ mod tests {
         let (both, alone) = (losses(true), losses(false));
         assert_eq!((both.parts.len(), alone.parts.len()), (2, 1));
         assert_eq!(number(&alone.total), number(&both.parts[0].1));
-        let evaluation = task(false, 4).evaluate_held_out(&model).unwrap();
+        let evaluation = task(false, 4).evaluate_held_out(&model, &Solo).unwrap();
         assert_eq!((evaluation.nsp_loss, evaluation.nsp_accuracy), (None, None));
     }
 
     #[test]
     fn an_evaluation_is_the_same_in_batches_of_any_size_and_what_the_loss_is() {
         let model = model();
-        let whole = task(true, 6).evaluate_held_out(&model).unwrap();
-        let parts = task(true, 1).evaluate_held_out(&model).unwrap();
+        let whole = task(true, 6).evaluate_held_out(&model, &Solo).unwrap();
+        let parts = task(true, 1).evaluate_held_out(&model, &Solo).unwrap();
         assert!((whole.mlm_loss - parts.mlm_loss).abs() < 1e-5);
         assert!((whole.perplexity - whole.mlm_loss.exp()).abs() < 1e-9);
         assert_eq!((whole.mlm_accuracy, whole.nsp_accuracy), (parts.mlm_accuracy, parts.nsp_accuracy));
@@ -265,7 +289,7 @@ mod tests {
         for is_random_next in [false, true] {
             let held_out =
                 examples().into_iter().map(|example| PretrainingExample { is_random_next, ..example }).collect();
-            let evaluation = Pretraining { held_out, ..task(true, 4) }.evaluate_held_out(&model).unwrap();
+            let evaluation = Pretraining { held_out, ..task(true, 4) }.evaluate_held_out(&model, &Solo).unwrap();
             assert_eq!((evaluation.nsp_loss, evaluation.nsp_accuracy), (None, None));
         }
     }
@@ -273,6 +297,6 @@ mod tests {
     #[test]
     fn without_held_out_examples_there_is_nothing_to_tell() {
         let mut task = Pretraining::new(Device::flex(), 0, 4);
-        assert!(task.evaluate(&model(), 1).unwrap().metrics.is_empty() && task.latest.is_none());
+        assert!(task.evaluate(&model(), 1, &Solo).unwrap().metrics.is_empty() && task.latest.is_none());
     }
 }

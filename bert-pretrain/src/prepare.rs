@@ -34,6 +34,8 @@ pub struct PreparedData {
     pub tokenizer: Tokenizer,
     /// The tokenized corpus.
     pub(crate) store: Store,
+    /// The tokenized evaluation corpus, if there is one.
+    pub(crate) eval_store: Option<Store>,
     /// Which documents of the corpus are held out.
     pub(crate) split: Split,
     /// The evaluation examples.
@@ -44,6 +46,14 @@ pub struct PreparedData {
     pub facts: Value,
     /// Hash of the corpora's content and the tokenizer, which must not change when a run is resumed.
     pub fingerprint: String,
+}
+
+impl PreparedData {
+    /// The number of tokens of the training documents.
+    pub fn training_tokens(&self) -> u64 {
+        let count = |name: &str| self.facts[name].as_u64().unwrap_or(0);
+        count("tokens").saturating_sub(count("held_out_tokens"))
+    }
 }
 
 /// Opens the corpus, loads or learns the tokenizer, tokenizes, and holds out documents. The data of a resumed run must
@@ -96,7 +106,7 @@ pub fn prepare(settings: &PretrainSettings, directory: &RunDirectory, quiet: boo
         "unknown_tokens": stats.unknown,
         "vocabulary": tokenizer.vocab_size(),
     });
-    Ok(PreparedData { tokenizer, store, split, held_out, unigram_loss, facts, fingerprint })
+    Ok(PreparedData { tokenizer, store, eval_store, split, held_out, unigram_loss, facts, fingerprint })
 }
 
 /// Reports the size of the corpus and the held-out part, with advice.
@@ -164,15 +174,18 @@ impl Described {
             count => format!(" and {count} other file(s)"),
         };
         say(format!(
-            "{}{others}: lines end within sentences (hard-wrapped text) and are joined up to an empty line; a file is one \
-             document. --sentences unicode takes each line as a paragraph",
+            "{}{others}: lines end within sentences (hard-wrapped text) and are joined up to an empty line; each file \
+             is one document. --sentences unicode treats each line as a paragraph",
             first.path.display()
         ));
     }
 }
 
 /// The evaluation examples: from the evaluation corpus, or otherwise from the held-out documents.
-fn held_out_examples(
+///
+/// # Errors
+/// If the tokenized corpus cannot be read.
+pub(crate) fn held_out_examples(
     settings: &PretrainSettings,
     tokenizer: &Tokenizer,
     store: &Store,

@@ -34,7 +34,7 @@ pub fn write(directory: &Path, masks: &[MaskedSentence]) -> Result<()> {
             |name: &'static str| Some((name.replace('_', " "), format!("{:.3}", last["eval"][name].as_f64()?)));
         let names = ["perplexity", "mlm_accuracy", "nsp_accuracy", "mlm_loss"];
         let mut figures: Vec<(String, String)> = names.into_iter().filter_map(figure).collect();
-        figures.extend(baseline.map(|loss| ("loss by word frequency".to_string(), format!("{loss:.3}"))));
+        figures.extend(baseline.map(|loss| ("word-frequency baseline loss".to_string(), format!("{loss:.3}"))));
         report.figures("Held-out text", &figures);
     }
     if let Some(loss) = baseline {
@@ -46,7 +46,7 @@ pub fn write(directory: &Path, masks: &[MaskedSentence]) -> Result<()> {
         .series("held out", evals("mlm_loss"));
     if let (Some(loss), logged) = (baseline, steps("mlm_loss")) {
         let ends = [logged.first(), logged.last()].into_iter().flatten();
-        losses = losses.series("by word frequency", ends.map(|(step, _)| (*step, loss)).collect());
+        losses = losses.series("word-frequency baseline", ends.map(|(step, _)| (*step, loss)).collect());
     }
     report.chart(losses);
     if !steps("nsp_loss").is_empty() {
@@ -78,9 +78,10 @@ pub fn write(directory: &Path, masks: &[MaskedSentence]) -> Result<()> {
 /// Explains what the loss of the frequency baseline says about the model's.
 fn meaning(baseline: f64) -> String {
     format!(
-        "The loss is the mean cross-entropy of the masked tokens, in nats; its exponential is the perplexity. Guessing every \
-         masked token by its frequency in the training text, without looking at the context, has a loss of {baseline:.3} \
-         (perplexity {:.0}) on the held-out text. A model that has learned to use the context is below that.",
+        "The loss is the mean cross-entropy of the masked tokens, in nats; its exponential is the perplexity. Guessing \
+         every masked token by its frequency in the training text, without looking at the context, has a loss of \
+         {baseline:.3} (perplexity {:.0}) on the held-out text. A model that has learned to use the context has a \
+         lower loss.",
         baseline.exp()
     )
 }

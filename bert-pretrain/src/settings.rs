@@ -11,9 +11,11 @@ use clap::Parser;
 use serde::{Deserialize, Serialize};
 
 use crate::args::{Cli, DataArgs, TrainArgs};
+use crate::budget::Budget;
 use crate::corpus::SentenceMode;
 use crate::effect::check_train;
 use crate::examples::NspMode;
+use crate::recipe::{self, Open};
 use crate::sample;
 
 pub use self::run_options::PretrainRunOptions;
@@ -81,14 +83,25 @@ pub struct PretrainSettings {
     pub batch_size: usize,
     /// Micro-batches per step.
     pub accumulate: usize,
+    /// Number of parts that a micro-batch is split into, which are computed in parallel: the cores at the start of the
+    /// run; `None` for those of this process.
+    #[serde(default)]
+    pub parts: Option<usize>,
     /// Number of steps; `None` derives it from `epochs`.
     pub steps: Option<u64>,
     /// Passes over the corpus, if `steps` is `None`.
     pub epochs: f64,
+    /// Time that the run was given, from which `steps` and other settings were derived; `None` without a budget.
+    pub budget: Option<Budget>,
+    /// What the budget has yet to decide.
+    #[serde(skip)]
+    pub open: Open,
     /// Number of final steps that train on longer sequences.
     pub phase2_steps: u64,
     /// Maximum sequence length in phase 2.
     pub phase2_seq_len: usize,
+    /// Dropout probability in training; `None` for that of the model's configuration.
+    pub dropout: Option<f64>,
     /// Floating-point precision of the forward and backward pass.
     pub precision: Precision,
     /// Whether the backward pass recomputes activations to save memory.
@@ -185,6 +198,7 @@ impl PretrainSettings {
     /// If a value is out of range, or options conflict.
     pub fn resolve(args: &TrainArgs) -> Result<(Self, PretrainRunOptions)> {
         check_train(args)?;
+        let (args, open) = (&recipe::apply(args), Open::of(args));
         let preset = if args.corpus.is_empty() { Preset::SAMPLE } else { Preset::CORPUS };
         let run = PretrainRunOptions::resolve(args, &preset)?;
         let has_tokenizer = args.tokenizer.is_some() || args.init.is_some();
@@ -212,10 +226,14 @@ impl PretrainSettings {
             clip: args.clip,
             batch_size: args.batch_size.unwrap_or(preset.batch_size),
             accumulate: args.accumulate,
-            steps: args.steps.or(preset.steps.filter(|_| args.epochs.is_none())),
+            parts: None,
+            steps: args.steps.or(preset.steps.filter(|_| args.epochs.is_none() && args.budget.is_none())),
             epochs: args.epochs.unwrap_or(3.0),
+            budget: args.budget,
+            open,
             phase2_steps: args.phase2_steps,
             phase2_seq_len: args.phase2_seq_len,
+            dropout: args.dropout,
             precision: args.precision,
             gradient_checkpointing: args.gradient_checkpointing,
             seed: args.common.seed,
@@ -248,6 +266,8 @@ impl PretrainSettings {
         check(self.clip >= 0.0 && self.clip.is_finite(), "--clip", self.clip, "0 or more")?;
         check((0.0..1.0).contains(&self.eval_share), "--eval-share", self.eval_share, "at least 0 and below 1")?;
         check(self.maskings != Some(0), "--dupe-factor", 0, "at least 1")?;
+        let dropout = self.dropout.unwrap_or(0.0);
+        check((0.0..1.0).contains(&dropout), "--dropout", dropout, "at least 0 and below 1")?;
         let total = self.steps.unwrap_or(u64::MAX);
         check(
             self.phase2_seq_len >= SHORTEST,

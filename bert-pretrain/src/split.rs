@@ -1,9 +1,10 @@
 //! Splits the documents of a tokenized corpus into training and held-out documents.
 
 use bert_train::permutation::Permutation;
+use serde::{Deserialize, Serialize};
 
 /// Splits documents into training and held-out ones; the two are disjoint.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Split {
     training: u64,
     held_out: u64,

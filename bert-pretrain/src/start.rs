@@ -1,5 +1,6 @@
 //! The initial weights of a run: random, or those of a model directory.
 
+use bert_model::ops::dropout::Dropout;
 use bert_model::{BertConfig, BertForPreTraining, Error, Pretrained, Result, Tokenizer, load_partial};
 use bert_train::permutation::mix;
 use bert_train::run_directory::check_has_model;
@@ -25,31 +26,22 @@ pub fn check_pairs(config: &BertConfig) -> Result<()> {
     })
 }
 
-/// Creates the initial model and a configuration that matches the tokenizer.
+/// The configuration of the model that a run trains, adapted to the tokenizer.
 ///
 /// # Errors
-/// If a weight file is malformed, or model, tokenizer and sequence length do not match.
-pub fn initial_model(
-    settings: &PretrainSettings,
-    tokenizer: &Tokenizer,
-    device: &Device,
-) -> Result<(BertForPreTraining, BertConfig)> {
-    let seed = mix(&[settings.seed, WEIGHTS]);
-    let (model, config) = match &settings.init {
+/// If a configuration is malformed, or model, tokenizer and sequence length do not match.
+pub fn model_config(settings: &PretrainSettings, tokenizer: &Tokenizer) -> Result<BertConfig> {
+    let config = match &settings.init {
         Some(directory) => {
             check_has_model(directory)?;
-            let loaded = load_partial::<BertForPreTraining>(directory, seed, device)?;
-            if let Some(warning) = loaded.warning() {
-                eprintln!("warning: {}: {warning}", directory.display());
-            }
-            (Some(loaded.model), loaded.config)
+            BertConfig::from_file(directory.join("config.json"))?
         }
         None => {
             let (config, follows_tokenizer) = settings.model_config()?;
             let vocab_size = tokenizer.vocabulary().len();
             let learned_smaller = settings.tokenizer.is_none() && vocab_size < config.vocab_size;
             let fits = if follows_tokenizer || learned_smaller { config.with_vocab_size(vocab_size) } else { config };
-            (None, BertConfig { pad_token_id: Some(tokenizer.special().pad as usize), ..fits })
+            BertConfig { pad_token_id: Some(tokenizer.special().pad as usize), ..fits }
         }
     };
     tokenizer.check_fits(&config)?;
@@ -59,10 +51,47 @@ pub fn initial_model(
     if settings.longest() > config.max_position_embeddings {
         return Err(Error::Mismatch {
             left: format!("a sequence length of {}", settings.longest()),
-            right: format!("a model of {} positions", config.max_position_embeddings),
+            right: format!("a model with {} positions", config.max_position_embeddings),
             advice: "lower --max-seq-len, or use a configuration with a larger max_position_embeddings".into(),
         });
     }
-    let model = model.unwrap_or_else(|| BertForPreTraining::init_seeded(&config, seed, device));
+    Ok(config)
+}
+
+/// Creates the initial model of a run, and its configuration. Training with `dropout` does not change the configuration,
+/// which keeps its own for fine-tuning.
+///
+/// # Errors
+/// As [`model_config`], or if a weight file is malformed.
+pub fn initial_model(
+    settings: &PretrainSettings,
+    tokenizer: &Tokenizer,
+    device: &Device,
+) -> Result<(BertForPreTraining, BertConfig)> {
+    let seed = mix(&[settings.seed, WEIGHTS]);
+    let config = model_config(settings, tokenizer)?;
+    let (mut model, config) = match &settings.init {
+        Some(directory) => {
+            let loaded = load_partial::<BertForPreTraining>(directory, seed, device)?;
+            if let Some(warning) = loaded.warning() {
+                eprintln!("warning: {}: {warning}", directory.display());
+            }
+            (loaded.model, loaded.config)
+        }
+        None => (BertForPreTraining::init_seeded(&config, seed, device), config),
+    };
+    if let Some(probability) = settings.dropout {
+        set_dropout(&mut model, probability);
+    }
     Ok((model, config))
+}
+
+/// Sets all dropout probabilities of a model.
+pub(crate) fn set_dropout(model: &mut BertForPreTraining, probability: f64) {
+    let dropout = Dropout::new(probability);
+    model.bert.embeddings.dropout = dropout.clone();
+    for layer in &mut model.bert.encoder.layers {
+        layer.attention.dropout = dropout.clone();
+        layer.dropout = dropout.clone();
+    }
 }

@@ -127,14 +127,34 @@ impl Store {
         Self::open(path, &fingerprint).ok_or_else(|| unreadable(path))
     }
 
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens the store at `path`, whatever corpus it is of.
+    ///
+    /// # Errors
+    /// If it is not a complete store.
+    pub fn open_any(path: &Path) -> Result<Self> {
+        Self::open_if(path, |_| true).ok_or_else(|| Error::file(path, "an unreadable file", "a tokenized corpus"))
+    }
+
     /// Opens the store at `path`; `None` if it is incomplete or does not match `fingerprint`.
     fn open(path: &Path, fingerprint: &str) -> Option<Self> {
+        Self::open_if(path, |found| found == fingerprint)
+    }
+
+    fn open_if(path: &Path, is_expected: impl Fn(&str) -> bool) -> Option<Self> {
         let mut header = Vec::new();
         File::open(path).ok()?.take(HEADER_BYTES).read_to_end(&mut header).ok()?;
         let text = std::str::from_utf8(&header).ok()?;
         let header: Header = serde_json::from_str(text.trim_end_matches('\0')).ok()?;
-        let is_same = header.fingerprint == fingerprint;
-        is_same.then(|| Self { path: path.into(), stats: header.stats, offsets_at: header.offsets_at })
+        is_expected(&header.fingerprint).then(|| Self {
+            path: path.into(),
+            stats: header.stats,
+            offsets_at: header.offsets_at,
+        })
     }
 
     /// Counts over the corpus.

@@ -3,28 +3,34 @@
 use std::path::Path;
 use std::time::Instant;
 
-use bert_cli::program::select_device;
+use bert_cli::program::select_numbered_device;
 use bert_model::device::NamedDevice;
+use bert_model::fail_point::fail_point;
 use bert_model::pretrained::{save_weights, state_dict};
 use bert_model::{BertConfig, BertForPreTraining, Error, Pretrained, Result, Tokenizer};
 use bert_train::run_directory::{check_inputs, read_metrics, result_of};
+use bert_train::sharing::{decode, encode, share_state};
 use bert_train::{
-    Checkpoints, Ended, IfExists, Interrupt, Optimizer, Plan, RunDirectory, SaveInterval, TrainingState, prefetch,
-    train,
+    Checkpoints, Communicator, Ended, IfExists, Interrupt, Optimizer, Plan, RunDirectory, SaveInterval, TrainingState,
+    cores, prefetch, train,
 };
 use burn::tensor::Device;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::advice;
 use crate::corpus::Corpus;
 use crate::examples::NspMode;
+use crate::fit::fit;
 use crate::objective::{Evaluation, Pretraining};
 use crate::phases::{PhasedSource, count_steps, first_examples};
 use crate::prepare::{PreparedData, prepare, remove_cache};
+use crate::recipe;
 use crate::report;
 use crate::settings::{PretrainRunOptions, PretrainSettings};
+use crate::shared::{Announcement, share_data};
 use crate::split::Subset;
-use crate::start::initial_model;
+use crate::start::{initial_model, set_dropout};
 
 /// Number of checkpoints to keep during training: a second one in case the newest is damaged.
 const KEEP: usize = 2;
@@ -41,21 +47,30 @@ pub struct PretrainOutcome {
     pub summary: Value,
 }
 
-/// Runs `bert-pretrain train`.
+/// Runs `bert-pretrain train`, together with the other ranks of `communicator`. The first rank owns the run directory; on
+/// the others, the summary is null.
 ///
 /// # Errors
 /// If the corpus, a file, the device or a computed number is invalid.
-pub fn run(settings: &PretrainSettings, run: &PretrainRunOptions, interrupt: &Interrupt) -> Result<PretrainOutcome> {
+pub fn run(
+    settings: &PretrainSettings,
+    run: &PretrainRunOptions,
+    (interrupt, communicator): (&Interrupt, &dyn Communicator),
+) -> Result<PretrainOutcome> {
     let started = Instant::now();
-    if run.if_exists == Some(IfExists::Resume)
-        && let Some(mut summary) = result_of(&run.output)?
-    {
-        // Use the logged numbers: those that are written and parsed again may differ in the last digit.
-        summary["train"] = last_losses(&read_metrics(&run.output)?);
-        eprintln!("{} is finished after {} steps; nothing to resume", run.output.display(), summary["steps"]);
+    let finished = || match run.if_exists {
+        Some(IfExists::Resume) => result_of(&run.output),
+        _ => Ok(None),
+    };
+    if let Some(mut summary) = communicator.from_first(finished, encode, |bytes| decode(&bytes))? {
+        if communicator.is_first() {
+            // Use the logged numbers: those that are written and parsed again may differ in the last digit.
+            summary["train"] = last_losses(&read_metrics(&run.output)?);
+            eprintln!("{} is finished after {} steps; nothing to resume", run.output.display(), summary["steps"]);
+        }
         return Ok(PretrainOutcome { ended: Ended::Finished, summary });
     }
-    let (mut prepared, model) = Run::prepare(settings, run)?;
+    let (mut prepared, model) = Run::prepare(settings, run, communicator, started)?;
     let checkpoints = prepared.directory.checkpoints(run.keep.unwrap_or(KEEP))?;
     let mut state = prepared.start(model, &checkpoints)?;
     let seconds_before = state.seconds;
@@ -75,8 +90,9 @@ pub fn run(settings: &PretrainSettings, run: &PretrainRunOptions, interrupt: &In
 
 /// The settings of a run and everything prepared from them before the first step.
 struct Run<'a> {
-    settings: &'a PretrainSettings,
+    settings: PretrainSettings,
     run: &'a PretrainRunOptions,
+    communicator: &'a dyn Communicator,
     if_exists: IfExists,
     directory: RunDirectory,
     device: Device,
@@ -86,49 +102,63 @@ struct Run<'a> {
     steps: u64,
     /// The settings and data that a resumed run must share.
     numbers: Value,
+    /// Where a rank other than the first has its run directory; removed at the end.
+    _temporary: Option<TempDir>,
 }
 
 impl<'a> Run<'a> {
-    /// Opens the run directory, the corpus and the model, and writes `run.json`.
-    fn prepare(settings: &'a PretrainSettings, run: &'a PretrainRunOptions) -> Result<(Self, BertForPreTraining)> {
-        let NamedDevice { name, device, .. } = select_device(&run.device, run.quiet)?;
-        settings.precision.check(&device)?;
-        // Report invalid inputs before anything is written.
-        for paths in [&settings.corpus, &settings.eval_corpus] {
-            if !paths.is_empty() {
-                Corpus::open(paths)?;
-            }
-        }
+    /// Prepares the run on the first rank, and gives all others its data.
+    fn prepare(
+        settings: &PretrainSettings,
+        run: &'a PretrainRunOptions,
+        communicator: &'a dyn Communicator,
+        started: Instant,
+    ) -> Result<(Self, BertForPreTraining)> {
+        let selected = select_numbered_device(&run.device, communicator.local_rank(), run.quiet);
+        let NamedDevice { name, device, .. } = communicator.agree(selected)?;
+        communicator.agree(settings.precision.check(&device))?;
         let if_exists = run.if_exists.unwrap_or(IfExists::Refuse);
-        let paths = [&settings.corpus, &settings.eval_corpus].into_iter().flatten().map(Path::new);
-        let inputs = paths.chain(settings.tokenizer.as_deref()).chain(settings.init.as_deref());
-        check_inputs(&run.output, if_exists, inputs)?;
-        let directory = RunDirectory::open(&run.output, if_exists)?;
-        let data = directory.prepared(prepare(settings, &directory, run.quiet))?;
-        let steps = directory.prepared(count_steps(settings, &data))?;
-        if settings.data.nsp_mode != NspMode::Off {
-            let first = directory.prepared(first_examples(settings, &data, FIRST_EXAMPLES))?;
-            let warning = advice::one_label(&first, data.split.len(Subset::Training));
-            warning.iter().for_each(|warning| eprintln!("warning: {warning}"));
-        }
-        let (model, config) = directory.prepared(initial_model(settings, &data.tokenizer, &device))?;
-
-        let mut numbers = to_value(settings)?;
-        numbers["data_sha256"] = data.fingerprint.clone().into();
-        if if_exists == IfExists::Resume {
-            directory.check_settings(&numbers)?;
-        }
-        directory.describe(&json!({
-            "program": "bert-pretrain",
-            "version": env!("CARGO_PKG_VERSION"),
-            "settings": numbers,
-            "run": to_value(run)?,
-            "device": name,
-            "steps": steps,
-            "model": config,
-            "data": data.facts,
-        }))?;
-        Ok((Self { settings, run, if_exists, directory, device, data, config, steps, numbers }, model))
+        let mut first = None;
+        let announcement = communicator.from_first(
+            || {
+                let (directory, data, model, announcement) =
+                    prepare_first(settings.clone(), run, (communicator, started), (name, &device))?;
+                first = Some((directory, data, model));
+                Ok(announcement)
+            },
+            encode,
+            |bytes| decode(&bytes),
+        )?;
+        let (directory, data, model, temporary) = match first {
+            Some((directory, data, model)) => (directory, Some(data), Some(model), None),
+            None => {
+                let temporary =
+                    tempfile::tempdir().map_err(Error::io(std::env::temp_dir(), "create a temporary directory in"))?;
+                (RunDirectory::open(temporary.path().join("run"), IfExists::Refuse)?, None, None, Some(temporary))
+            }
+        };
+        let data = share_data(communicator, data, &announcement, directory.path())?;
+        let Announcement { settings, config, steps, numbers, .. } = announcement;
+        let model = model.unwrap_or_else(|| {
+            // The weights come from the first rank.
+            let mut model = BertForPreTraining::init_seeded(&config, 0, &device);
+            settings.dropout.iter().for_each(|dropout| set_dropout(&mut model, *dropout));
+            model
+        });
+        let prepared = Self {
+            settings,
+            run,
+            communicator,
+            if_exists,
+            directory,
+            device,
+            data,
+            config,
+            steps,
+            numbers,
+            _temporary: temporary,
+        };
+        Ok((prepared, model))
     }
 
     /// The state before the first step or, if the run is resumed, that of the newest checkpoint.
@@ -138,7 +168,7 @@ impl<'a> Run<'a> {
         checkpoints: &Checkpoints,
     ) -> Result<TrainingState<BertForPreTraining>> {
         let mut state = TrainingState::new(model, Optimizer::new(self.settings.optimizer));
-        if self.if_exists == IfExists::Resume {
+        if self.if_exists == IfExists::Resume && self.communicator.is_first() {
             match checkpoints.newest()? {
                 Some(found) => {
                     found.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
@@ -150,7 +180,7 @@ impl<'a> Run<'a> {
             }
             self.directory.rewind_metrics(state.step)?;
         }
-        Ok(state)
+        share_state(self.communicator, state, &self.device)
     }
 
     fn objective(&self) -> Pretraining {
@@ -173,11 +203,11 @@ impl<'a> Run<'a> {
         interrupt: &Interrupt,
     ) -> Result<(TrainingState<BertForPreTraining>, Ended)> {
         let plan = self.plan();
-        let source = PhasedSource::new(self.settings, &self.data, self.steps, (state.step, &state.cursor))?;
+        let source = PhasedSource::new(&self.settings, &self.data, self.steps, (state.step, &state.cursor))?;
         let directory = &mut self.directory;
         std::thread::scope(|scope| {
             let batches = prefetch(scope, source);
-            train(state, objective, &batches, &plan, directory, checkpoints, interrupt)
+            train(state, objective, &batches, &plan, directory, checkpoints, (interrupt, self.communicator))
         })
     }
 
@@ -186,6 +216,7 @@ impl<'a> Run<'a> {
         Plan {
             schedule: settings.schedule(self.steps),
             clip: (settings.clip > 0.0).then_some(settings.clip),
+            parts: settings.parts,
             seed: settings.seed,
             eval_every: run.eval_every,
             save: SaveInterval::new(run.save_every, run.save_minutes),
@@ -196,7 +227,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Writes the model, the report and the result; returns the JSON object that `--json` prints.
+    /// Writes the model, the report and the result on the first rank; returns the JSON object that `--json` prints.
     fn finish(
         &self,
         state: &TrainingState<BertForPreTraining>,
@@ -206,7 +237,10 @@ impl<'a> Run<'a> {
         let (path, model, tokenizer) = (self.directory.path(), &state.model, &self.data.tokenizer);
         // A resumed run without remaining steps has not been evaluated yet.
         if objective.latest.is_none() && !objective.held_out.is_empty() {
-            objective.latest = Some(objective.evaluate_held_out(model)?);
+            objective.latest = Some(objective.evaluate_held_out(model, self.communicator)?);
+        }
+        if !self.communicator.is_first() {
+            return Ok(Value::Null);
         }
         save_model(path, model, &self.config, tokenizer, objective.with_nsp)?;
         remove_cache(path)?;
@@ -218,6 +252,65 @@ impl<'a> Run<'a> {
         self.directory.finish(&summary)?;
         Ok(summary)
     }
+}
+
+/// Opens the run directory, the corpus and the model, and writes `run.json`.
+fn prepare_first(
+    mut settings: PretrainSettings,
+    run: &PretrainRunOptions,
+    (communicator, started): (&dyn Communicator, Instant),
+    (device_name, device): (&str, &Device),
+) -> Result<(RunDirectory, PreparedData, BertForPreTraining, Announcement)> {
+    if communicator.size() > 1 && settings.budget.is_some() && settings.steps.is_none() {
+        let message = "--budget measures the speed of one process; with several, pass --steps instead";
+        return Err(Error::Usage(message.into()));
+    }
+    // Report invalid inputs before anything is written.
+    for (paths, is_training) in [(&settings.corpus, true), (&settings.eval_corpus, false)] {
+        if !paths.is_empty() {
+            let corpus = Corpus::open(paths)?;
+            if is_training && settings.open.vocab_size {
+                settings.vocab_size = Some(recipe::vocab_size(corpus.files().iter().map(|file| file.bytes).sum()));
+            }
+        }
+    }
+    let if_exists = run.if_exists.unwrap_or(IfExists::Refuse);
+    let paths = [&settings.corpus, &settings.eval_corpus].into_iter().flatten().map(Path::new);
+    let inputs = paths.chain(settings.tokenizer.as_deref()).chain(settings.init.as_deref());
+    check_inputs(&run.output, if_exists, inputs)?;
+    if if_exists != IfExists::Resume || !run.output.join("run.json").exists() {
+        settings.parts = Some(cores::parts(device, settings.accumulate, communicator, run.quiet));
+    }
+    cores::check_ranks(settings.parts, settings.accumulate, settings.batch_size, communicator)?;
+    let directory = RunDirectory::open(&run.output, if_exists)?;
+    fail_point("preparation");
+    let data = directory.prepared(prepare(&settings, &directory, run.quiet))?;
+    settings = directory.prepared(fit(settings, &data, device, started, run))?;
+    let steps = directory.prepared(count_steps(&settings, &data))?;
+    if settings.data.nsp_mode != NspMode::Off {
+        let first = directory.prepared(first_examples(&settings, &data, FIRST_EXAMPLES))?;
+        let warning = advice::one_label(&first, data.split.len(Subset::Training));
+        warning.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    }
+    let (model, config) = directory.prepared(initial_model(&settings, &data.tokenizer, device))?;
+
+    let mut numbers = to_value(&settings)?;
+    numbers["data_sha256"] = data.fingerprint.clone().into();
+    if if_exists == IfExists::Resume {
+        directory.check_settings(&numbers)?;
+    }
+    directory.describe(&json!({
+        "program": "bert-pretrain",
+        "version": env!("CARGO_PKG_VERSION"),
+        "settings": numbers,
+        "run": to_value(run)?,
+        "device": device_name,
+        "steps": steps,
+        "model": config,
+        "data": data.facts,
+    }))?;
+    let announcement = Announcement::new(settings, &data, &config, steps, &numbers)?;
+    Ok((directory, data, model, announcement))
 }
 
 /// Writes the model directory. Without next-sentence prediction, only the masked-LM part has been trained and is

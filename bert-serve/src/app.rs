@@ -17,7 +17,7 @@ use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::models::Models;
 use crate::routes::ask::ask;
-use crate::routes::{about, choices, embeddings, inference, labels, masks, questions, tags, tokenize};
+use crate::routes::{about, choices, embeddings, inference, labels, masks, questions, ranks, tags, tokenize};
 
 /// State shared by all request handlers.
 pub struct App {
@@ -52,7 +52,7 @@ pub struct RequestLimits {
     pub queue: usize,
 }
 
-/// Paths that can be read without a key: the page and the probes.
+/// Paths that can be read without a key: the page, its description of the routes, and the probes; `/metrics` needs one.
 const OPEN: [&str; 4] = ["/", "/health", "/ready", "/openapi.json"];
 
 /// Builds the router with all routes and middleware.
@@ -64,11 +64,11 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/embed", post(ask::<embeddings::Embed>))
         .route("/similarity", post(ask::<embeddings::Similarity>))
         .route("/predict", post(ask::<labels::Predict>))
-        .route("/rerank", post(ask::<labels::Rerank>))
+        .route("/rerank", post(ask::<ranks::Rerank>))
         .route("/tokenize", post(tokenize::tokenize))
         .route("/info", get(about::info).post(about::info))
         .route("/tag", post(ask::<tags::Tag>))
-        .route("/answer", post(ask::<questions::Answering>))
+        .route("/answer", post(ask::<questions::AnswerRoute>))
         .route("/fill-mask", post(ask::<masks::FillMask>))
         .route("/choose", post(ask::<choices::Choose>))
         .route("/health", get(about::health))
@@ -89,7 +89,7 @@ async fn no_route(request: Request) -> ApiError {
 
 async fn wrong_method(request: Request) -> ApiError {
     let (method, path) = (request.method(), request.uri().path());
-    ApiError::wrong_method(format!("{path} is not asked with {method}; /openapi.json says how"))
+    ApiError::wrong_method(format!("{path} does not support {method}; see /openapi.json"))
 }
 
 /// Rejects requests without a valid key, except reads of [`OPEN`] paths.

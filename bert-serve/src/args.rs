@@ -143,7 +143,7 @@ impl Args {
         let mut addresses = (host, self.port).to_socket_addrs().map_err(|error| wrong(error.to_string()))?;
         let address = addresses.next().ok_or_else(|| wrong("found no address".into()))?;
         if !address.ip().is_loopback() && self.api_key_file.is_none() && !self.no_auth {
-            let advice = "others can reach it: add --api-key-file FILE, or --no-auth to let everybody in";
+            let advice = "other machines can reach it: add --api-key-file FILE, or --no-auth to allow everyone";
             return Err(wrong(advice.into()));
         }
         Ok(address)

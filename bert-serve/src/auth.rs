@@ -24,7 +24,7 @@ impl Keys {
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         let keys: Vec<[u8; 32]> = lines.map(|key| hash(key.as_bytes())).collect();
         match keys.is_empty() {
-            true => Err(Error::file(path, "no key", "one key a line")),
+            true => Err(Error::file(path, "no key", "one key per line")),
             false => Ok(Self(keys)),
         }
     }

@@ -61,7 +61,7 @@ async fn next_data(body: &mut Body) -> Result<Option<Bytes>, ApiError> {
     loop {
         match body.frame().await {
             None => return Ok(None),
-            Some(Err(error)) => return Err(ApiError::malformed(format!("the body broke off: {error}"))),
+            Some(Err(error)) => return Err(ApiError::malformed(format!("the body was cut off: {error}"))),
             Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data() {
                     return Ok(Some(data));
@@ -96,6 +96,6 @@ fn content_length(headers: &HeaderMap) -> Option<usize> {
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(bytes).map_err(|error| match error.classify() {
         Category::Data => ApiError::invalid(error.to_string()),
-        _ => ApiError::malformed(format!("the body is no JSON: {error}")),
+        _ => ApiError::malformed(format!("the body is not JSON: {error}")),
     })
 }

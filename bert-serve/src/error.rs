@@ -71,7 +71,7 @@ impl ApiError {
 
     /// 504: the answer took longer than `--timeout`.
     pub fn timeout(seconds: f64) -> Self {
-        let message = format!("no answer within {seconds} s (--timeout); send less at once, or try again later");
+        let message = format!("no answer within {seconds} s (--timeout); send less per request, or try again later");
         Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout_error", message)
     }
 

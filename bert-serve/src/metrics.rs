@@ -80,19 +80,19 @@ impl Metrics {
         let mut registry = Registry::with_prefix("bert_serve");
         let all = &mut registry;
         all.register("requests", "Requests by route and status", self.requests.clone());
-        let help = "Time from a request's head to its answer";
+        let help = "Time from a request's head to its response";
         all.register_with_unit("request_duration", help, Unit::Seconds, self.seconds.clone());
         all.register("connections", "Open connections", self.connections.clone());
         let help = "Connections beyond --max-connections";
         all.register("refused_connections", help, self.refused_connections.clone());
-        all.register("waiting_requests", "Requests that wait for a batch", self.waiting.clone());
-        all.register("waiting_tokens", "Tokens that wait for a batch", self.waiting_tokens.clone());
-        all.register("inputs", "Inputs that the model has read", self.inputs.clone());
-        all.register("tokens", "Tokens that the model has read, padding left out", self.tokens.clone());
-        all.register("padding_tokens", "Tokens of padding beside them", self.padding.clone());
-        all.register("batch_inputs", "Inputs of a batch", self.batch_inputs.clone());
-        all.register("batch_tokens", "Tokens of a batch, padding left out", self.batch_tokens.clone());
-        all.register_with_unit("batch_duration", "Time of a batch", Unit::Seconds, self.batch_seconds.clone());
+        all.register("waiting_requests", "Requests waiting for a batch", self.waiting.clone());
+        all.register("waiting_tokens", "Tokens waiting for a batch", self.waiting_tokens.clone());
+        all.register("inputs", "Inputs processed by the model", self.inputs.clone());
+        all.register("tokens", "Tokens processed by the model, without padding", self.tokens.clone());
+        all.register("padding_tokens", "Padding tokens processed by the model", self.padding.clone());
+        all.register("batch_inputs", "Inputs per batch", self.batch_inputs.clone());
+        all.register("batch_tokens", "Tokens per batch, without padding", self.batch_tokens.clone());
+        all.register_with_unit("batch_duration", "Time per batch", Unit::Seconds, self.batch_seconds.clone());
         registry
     }
 

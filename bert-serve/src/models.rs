@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bert_cli::hub::model_directory;
 use bert_model::model::SentenceEncoder;
 use bert_model::pipeline::{
-    Builder, Checkpoint, ChoiceProcessor, EmbeddingProcessor, FromCheckpoint, MaskProcessor, Pipeline, Precision,
-    Processor, QuestionProcessor, TaggingProcessor, TextEmbedder,
+    Builder, Checkpoint, ChoiceProcessor, EmbeddingProcessor, FromCheckpoint, MaskProcessor, PairProcessor, PairScorer,
+    Pipeline, Precision, Processor, QuestionProcessor, TaggingProcessor, TextEmbedder,
 };
 use bert_model::{BertConfig, BertModel, Error, Result, Tokenizer};
 use burn::tensor::Device;
@@ -31,6 +31,8 @@ pub struct Model {
     pub embed: Option<Arc<Batcher<EmbeddingProcessor>>>,
     /// Scores labels. Present if the model is a sequence classifier.
     pub classify: Option<Arc<Batcher<ScoreProcessor>>>,
+    /// Scores pairs. Present if the model is a cross-encoder or has a next-sentence head, and can read pairs.
+    pub rank: Option<Arc<Batcher<PairProcessor>>>,
     /// Tags words. Present if the model is a token classifier.
     pub tag: Option<Arc<Batcher<TaggingProcessor>>>,
     /// Answers questions. Present if the model has a question-answering head.
@@ -50,11 +52,6 @@ impl Model {
         self.config.architectures.as_deref().and_then(|names| names.first()).map_or("BertModel", String::as_str)
     }
 
-    /// Whether the head gives a single score, as a cross-encoder does.
-    pub fn is_ranker(&self) -> bool {
-        self.classify.as_ref().is_some_and(|scores| scores.pipeline().processor().labels().len() == 1)
-    }
-
     /// Checks that the model can read text pairs.
     ///
     /// # Errors
@@ -68,7 +65,7 @@ impl Model {
         let table: [(bool, &[&str]); 8] = [
             (self.embed.is_some(), &["/v1/embeddings", "/embed", "/similarity"]),
             (self.classify.is_some(), &["/predict"]),
-            (self.is_ranker(), &["/rerank"]),
+            (self.rank.is_some(), &["/rerank"]),
             (self.tag.is_some(), &["/tag"]),
             (self.answer.is_some(), &["/answer"]),
             (self.fill.is_some(), &["/fill-mask"]),
@@ -84,7 +81,7 @@ impl Model {
 
     fn cannot(&self, route: &str) -> String {
         let routes = self.routes().join(", ");
-        format!("the model `{}` ({}) does not answer {route}; it answers {routes}", self.name, self.architecture())
+        format!("the model `{}` ({}) does not support {route}; it supports {routes}", self.name, self.architecture())
     }
 }
 
@@ -111,7 +108,7 @@ impl Models {
             self.0.iter().filter(|model| name.is_none_or(|name| model.is_called(name))).collect();
         if let (Some(name), []) = (name, &named[..]) {
             let names: Vec<&str> = self.0.iter().map(|model| model.name.as_str()).collect();
-            return Err(ApiError::not_found(format!("no model `{name}`; there is {}", names.join(", "))));
+            return Err(ApiError::not_found(format!("no model `{name}`; available: {}", names.join(", "))));
         }
         let cannot = || named.iter().map(|model| model.cannot(route)).collect::<Vec<_>>().join("; ");
         named.iter().find(|model| answers(model)).copied().ok_or_else(|| ApiError::invalid(cannot()))
@@ -168,6 +165,7 @@ impl<'a> Opener<'a> {
             tokenizer: checkpoint.tokenizer.clone(),
             embed: None,
             classify: None,
+            rank: None,
             tag: None,
             answer: None,
             fill: None,
@@ -179,14 +177,28 @@ impl<'a> Opener<'a> {
             Head::Masks => {
                 let filler = self.build::<MaskProcessor>(&checkpoint)?;
                 let embedder = self.embedder_around(filler.model().bert.clone(), &checkpoint)?;
+                let has = |tensor: &str| checkpoint.weights.shape(tensor).is_some();
+                if has(NEXT_SENTENCE) && has("pooler.dense.weight") && model.check_reads_pairs().is_ok() {
+                    let ranker = self.ranker_around(filler.model().bert.clone(), &checkpoint)?;
+                    model.rank = Some(self.serve(&model.name, ranker));
+                }
                 model.fill = Some(self.serve(&model.name, filler));
                 model.embed = Some(self.serve(&model.name, embedder));
             }
-            Head::Classes => model.classify = Some(self.serve(&model.name, self.build(&checkpoint)?)),
+            Head::Classes => {
+                let classifier = self.build::<ScoreProcessor>(&checkpoint)?;
+                let (is_cross_encoder, shared) =
+                    (classifier.processor().labels().len() == 1, classifier.model().clone());
+                if is_cross_encoder && model.check_reads_pairs().is_ok() {
+                    let ranker = self.builder().build_with(&checkpoint, shared)?;
+                    model.rank = Some(self.serve(&model.name, ranker));
+                }
+                model.classify = Some(self.serve(&model.name, classifier));
+            }
+            Head::NextSentence => model.rank = Some(self.serve(&model.name, self.build(&checkpoint)?)),
             Head::Tags => model.tag = Some(self.serve(&model.name, self.build(&checkpoint)?)),
             Head::Answers => {
-                let builder = Builder::<QuestionProcessor>::default().candidates(N_BEST);
-                let pipeline = self.on_device(builder).build(&checkpoint)?;
+                let pipeline = self.builder::<QuestionProcessor>().candidates(N_BEST).build(&checkpoint)?;
                 model.answer = Some(self.serve(&model.name, pipeline));
             }
             Head::Choices => model.choose = Some(self.serve(&model.name, self.build(&checkpoint)?)),
@@ -200,15 +212,22 @@ impl<'a> Opener<'a> {
             return self.build(checkpoint);
         }
         let encoder = SentenceEncoder { bert, dense: Vec::new() };
-        self.on_device(TextEmbedder::builder()).build_with(checkpoint, encoder)
+        self.builder().build_with(checkpoint, encoder)
+    }
+
+    /// A scorer of pairs with the checkpoint's next-sentence head, which shares an encoder's weights.
+    fn ranker_around(&self, bert: BertModel, checkpoint: &Checkpoint) -> Result<PairScorer> {
+        let mut model = self.build::<PairProcessor>(checkpoint)?.model().clone();
+        model.bert = BertModel { pooler: model.bert.pooler, ..bert };
+        self.builder().build_with(checkpoint, model)
+    }
+
+    fn builder<P: FromCheckpoint>(&self) -> Builder<P> {
+        Builder::default().device(self.device.clone()).precision(self.precision)
     }
 
     fn build<P: FromCheckpoint>(&self, checkpoint: &Checkpoint) -> Result<Pipeline<P>> {
-        self.on_device(Builder::default()).build(checkpoint)
-    }
-
-    fn on_device<P: FromCheckpoint>(&self, builder: Builder<P>) -> Builder<P> {
-        builder.device(self.device.clone()).precision(self.precision)
+        self.builder().build(checkpoint)
     }
 
     /// Creates the queue of a pipeline and registers it with the scheduler.
@@ -224,11 +243,15 @@ impl<'a> Opener<'a> {
     }
 }
 
+/// A tensor of the next-sentence head.
+const NEXT_SENTENCE: &str = "cls.seq_relationship.weight";
+
 /// The head of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Head {
     None,
     Masks,
+    NextSentence,
     Classes,
     Tags,
     Answers,
@@ -241,6 +264,7 @@ impl Head {
         let named = [
             ("ForMaskedLM", Self::Masks),
             ("ForPreTraining", Self::Masks),
+            ("ForNextSentencePrediction", Self::NextSentence),
             ("ForSequenceClassification", Self::Classes),
             ("ForTokenClassification", Self::Tags),
             ("ForQuestionAnswering", Self::Answers),
@@ -248,6 +272,7 @@ impl Head {
         ];
         let tensors = [
             ("cls.predictions.bias", Self::Masks),
+            (NEXT_SENTENCE, Self::NextSentence),
             ("classifier.weight", Self::Classes),
             ("qa_outputs.weight", Self::Answers),
         ];

@@ -124,7 +124,10 @@ async fn serve(args: &Args, socket: TcpSocket, app: Arc<App>) -> Result<()> {
     let ending = async {
         end.await;
         app.is_ending.store(true, Ordering::Relaxed);
-        tracing::info!("ending: no new connections, {} s for the requests that are inside", args.grace.as_secs_f64());
+        tracing::info!(
+            "shutting down: no new connections, {} s for pending requests to finish",
+            args.grace.as_secs_f64()
+        );
     };
     connections.accept(listener, ending).await;
     if timeout(args.grace, connections.finish()).await.is_err() {

@@ -117,7 +117,7 @@ mod tests {
         let loss = training.forward(BertInput::new(Tensor::from_data([[2, 7, 42, 3]], &device))).powi_scalar(2).sum();
         let gradients = loss.backward();
         let mut sum = crate::GradientSum::default();
-        sum.add(&training, GradientPart::Gradients(gradients));
+        sum.add(crate::GradientSum::of(&training, GradientPart::Gradients(gradients)));
         let stem = "bert.encoder.layer.1.attention.self.value.weight";
         assert!(sum.remove(stem).is_none(), "the frozen matrix is trained");
         assert!(sum.remove(&format!("{stem}.lora.b")).is_some(), "the adapter is not trained");

@@ -133,7 +133,7 @@ impl Checkpoints {
             fs::rename(&path, &replaced).map_err(Error::io(&path, "replace"))?;
             fail_point("replaced");
         }
-        fs::rename(&staging, &path).map_err(Error::io(&path, "rename the checkpoint to"))?;
+        fs::rename(&staging, &path).map_err(Error::io(&path, "rename the checkpoint to this path"))?;
         fail_point("renamed");
         sync_directory(&self.directory)?;
         if replaced.exists() {
@@ -246,8 +246,8 @@ pub fn check_settings(saved: &Value, now: &Value) -> Result<()> {
         |value: fn(&(String, &Value, &Value)) -> String| differing.iter().map(value).collect::<Vec<_>>().join(", ");
     Err(Error::Mismatch {
         left: list(|(name, _, now)| format!("{name} = {now}")),
-        right: format!("the run to be resumed, {}", list(|(name, saved, _)| format!("{name} = {saved}"))),
-        advice: "a run is resumed with its own settings, which its run.json records".into(),
+        right: format!("the run to resume, {}", list(|(name, saved, _)| format!("{name} = {saved}"))),
+        advice: "a run resumes with its own settings, which are recorded in its run.json".into(),
     })
 }
 

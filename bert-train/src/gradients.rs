@@ -1,7 +1,6 @@
-//! Gradients by parameter name: summed over parts of a batch and micro-batches, and clipped by their global norm.
+//! Gradients by parameter name. [`bert_model::ops::optimizer`] clips them by their global norm.
 
 use std::collections::BTreeMap;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use bert_model::ops::tape::{GradientPart, RowGradients};
 use bert_model::ops::{self, optimizer};
@@ -10,25 +9,118 @@ use burn::tensor::{DType, Gradients, Int, Tensor};
 
 use super::parameters::{Visit, as_matrix, visit_parameters};
 
-/// The sum of the gradients of several micro-batches, each as a matrix (a vector becomes one row).
+/// Gradients by parameter name, each as a matrix (a vector becomes one row).
 #[derive(Debug, Default)]
 pub struct GradientSum {
     by_name: BTreeMap<String, Tensor<2>>,
+    /// Gradients of rows of embedding tables, not yet added to those of the tables.
+    rows: BTreeMap<String, Rows>,
+}
+
+/// The gradients of rows of an embedding table `[V, H]`.
+#[derive(Debug)]
+pub struct Rows {
+    /// The number of rows of the table, V.
+    pub table: usize,
+    /// The gradients.
+    pub gradients: RowsForm,
+}
+
+/// Two forms of the gradients of rows.
+#[derive(Debug)]
+pub enum RowsForm {
+    /// The rows `[N, H]` and their numbers `[N]`, with repetitions.
+    Listed(Tensor<1, Int>, Tensor<2>),
+    /// The whole table `[V, H]`, once there are more rows than it has.
+    Table(Tensor<2>),
+}
+
+/// The number of rows that are listed even if the table has fewer.
+const LISTED_ROWS: usize = 1 << 14;
+
+impl Rows {
+    /// The sum of two, of which `self` comes first.
+    pub fn merge(self, right: Self) -> Self {
+        use RowsForm::{Listed, Table};
+        let table = self.table;
+        let gradients = match (self.gradients, right.gradients) {
+            (Listed(ids, rows), Listed(more_ids, more_rows)) => {
+                let [count, width] = [rows.dims()[0] + more_rows.dims()[0], rows.dims()[1]];
+                let device = rows.device();
+                let (ids, rows) = (Tensor::cat(vec![ids, more_ids], 0), Tensor::cat(vec![rows, more_rows], 0));
+                match count <= table.max(LISTED_ROWS) {
+                    true => Listed(ids, rows),
+                    false => {
+                        let zeros = Tensor::zeros([table, width], (&device, DType::F32));
+                        Table(optimizer::add_rows(zeros, ids, rows))
+                    }
+                }
+            }
+            (Table(sum), Listed(ids, rows)) | (Listed(ids, rows), Table(sum)) => {
+                Table(optimizer::add_rows(sum, ids, rows))
+            }
+            (Table(sum), Table(more)) => Table(optimizer::accumulate(sum, more)),
+        };
+        Self { table, gradients }
+    }
 }
 
 impl GradientSum {
-    /// Adds the gradients that one part of a backward pass computed for parameters of `model`.
-    pub fn add<M: Module>(&mut self, model: &M, part: GradientPart) {
-        let sum = &mut self.by_name;
+    /// The gradients that one part of a backward pass computed for parameters of `model`.
+    pub fn of<M: Module>(model: &M, part: GradientPart) -> Self {
+        let mut sum = Self::default();
         match part {
-            GradientPart::Gradients(gradients) => visit_parameters(model, &mut GradientCollector { gradients, sum }),
+            GradientPart::Gradients(gradients) => {
+                visit_parameters(model, &mut GradientCollector { gradients, sum: &mut sum.by_name });
+            }
             GradientPart::Rows(rows) => {
                 let RowGradients { table, ids, gradient } = *rows;
                 let (count, width) = (ids.shape().num_elements(), gradient.dims()[2]);
-                let rows = Some((ids.reshape([count]), gradient.reshape([count, width])));
-                visit_parameters(model, &mut RowCollector { table, rows, sum });
+                let listed = RowsForm::Listed(ids.reshape([count]), gradient.reshape([count, width]));
+                visit_parameters(model, &mut RowCollector { table, rows: Some(listed), sum: &mut sum.rows });
             }
         }
+        sum
+    }
+
+    /// The sum of the same part of the backward pass for two sets of shards, of which `self` comes first.
+    pub fn merge(mut self, right: Self) -> Self {
+        for (name, gradient) in right.by_name {
+            self.add_gradient(name, gradient);
+        }
+        for (name, rows) in right.rows {
+            let sum = match self.rows.remove(&name) {
+                Some(sum) => sum.merge(rows),
+                None => rows,
+            };
+            self.rows.insert(name, sum);
+        }
+        self
+    }
+
+    /// Adds the sum over all shards of a later part of the backward pass.
+    pub fn add(&mut self, part: Self) {
+        for (name, gradient) in part.by_name {
+            self.add_gradient(name, gradient);
+        }
+        for (name, Rows { table, gradients }) in part.rows {
+            match gradients {
+                RowsForm::Listed(ids, rows) => {
+                    let zeros = || Tensor::zeros([table, rows.dims()[1]], (&rows.device(), DType::F32));
+                    let sum = self.by_name.remove(&name).unwrap_or_else(zeros);
+                    self.by_name.insert(name, optimizer::add_rows(sum, ids, rows));
+                }
+                RowsForm::Table(sum) => self.add_gradient(name, sum),
+            }
+        }
+    }
+
+    fn add_gradient(&mut self, name: String, gradient: Tensor<2>) {
+        let sum = match self.by_name.remove(&name) {
+            Some(sum) => optimizer::accumulate(sum, gradient),
+            None => gradient,
+        };
+        self.by_name.insert(name, sum);
     }
 
     /// All gradients, sorted by parameter name.
@@ -40,72 +132,19 @@ impl GradientSum {
     pub fn remove(&mut self, name: &str) -> Option<Tensor<2>> {
         self.by_name.remove(name)
     }
-}
 
-/// A gradient sum that several threads add to in a fixed order: the first gradients of each part of a micro-batch, in
-/// the order of the parts, then the second ones, and so on. The sum therefore does not depend on scheduling.
-pub struct OrderedSum<'a> {
-    state: Mutex<State<'a>>,
-    changed: Condvar,
-}
-
-struct State<'a> {
-    sum: &'a mut GradientSum,
-    /// Number of times that each part has added; `DONE` when it has finished.
-    turns: Vec<usize>,
-}
-
-const DONE: usize = usize::MAX;
-
-impl<'a> OrderedSum<'a> {
-    /// Creates the sum for `parts` parts, which must all run concurrently.
-    pub fn new(sum: &'a mut GradientSum, parts: usize) -> Self {
-        Self { state: Mutex::new(State { sum, turns: vec![0; parts] }), changed: Condvar::new() }
+    /// The gradients of whole parameters, and those of rows, by name.
+    pub(super) fn into_parts(self) -> (BTreeMap<String, Tensor<2>>, BTreeMap<String, Rows>) {
+        (self.by_name, self.rows)
     }
 
-    /// One handle per part, which the part drops when it has finished.
-    pub fn turns(&self) -> Vec<Turns<'a, '_>> {
-        (0..self.lock().turns.len()).map(|part| Turns { shared: self, part }).collect()
-    }
-
-    /// Locks the state. A poisoned lock is accepted, since the panic of the other part ends the run anyway.
-    fn lock(&self) -> MutexGuard<'_, State<'a>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The reverse of [`into_parts`](Self::into_parts).
+    pub(super) fn from_parts(by_name: BTreeMap<String, Tensor<2>>, rows: BTreeMap<String, Rows>) -> Self {
+        Self { by_name, rows }
     }
 }
 
-/// The handle with which one part adds to an [`OrderedSum`].
-pub struct Turns<'a, 's> {
-    shared: &'s OrderedSum<'a>,
-    part: usize,
-}
-
-impl Turns<'_, '_> {
-    /// Waits for this part's next turn, then calls `add` with the sum.
-    pub fn take(&mut self, add: impl FnOnce(&mut GradientSum)) {
-        let (part, mut state) = (self.part, self.shared.lock());
-        let is_next = |state: &State| {
-            let (before, after) = state.turns.split_at(part);
-            let own = after[0];
-            before.iter().all(|&turn| turn > own) && after.iter().all(|&turn| turn >= own)
-        };
-        while !is_next(&state) {
-            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        add(state.sum);
-        state.turns[part] += 1;
-        self.shared.changed.notify_all();
-    }
-}
-
-impl Drop for Turns<'_, '_> {
-    fn drop(&mut self) {
-        self.shared.lock().turns[self.part] = DONE;
-        self.shared.changed.notify_all();
-    }
-}
-
-/// Adds the gradient of every parameter to the sum.
+/// Collects the gradient of every parameter.
 struct GradientCollector<'a> {
     gradients: Gradients,
     sum: &'a mut BTreeMap<String, Tensor<2>>,
@@ -114,20 +153,15 @@ struct GradientCollector<'a> {
 impl Visit for GradientCollector<'_> {
     fn visit<const D: usize>(&mut self, name: String, parameter: &Param<Tensor<D>>) {
         let Some(gradient) = parameter.base().grad_remove(&mut self.gradients) else { return };
-        let gradient = ops::upcast(as_matrix(gradient));
-        let sum = match self.sum.remove(&name) {
-            Some(sum) => optimizer::accumulate(sum, gradient),
-            None => gradient,
-        };
-        self.sum.insert(name, sum);
+        self.sum.insert(name, ops::upcast(as_matrix(gradient)));
     }
 }
 
-/// Adds rows to the gradient of one embedding table.
+/// Collects the gradients of rows of one embedding table.
 struct RowCollector<'a> {
     table: ParamId,
-    rows: Option<(Tensor<1, Int>, Tensor<2>)>,
-    sum: &'a mut BTreeMap<String, Tensor<2>>,
+    rows: Option<RowsForm>,
+    sum: &'a mut BTreeMap<String, Rows>,
 }
 
 impl Visit for RowCollector<'_> {
@@ -135,17 +169,13 @@ impl Visit for RowCollector<'_> {
         if parameter.id != self.table {
             return;
         }
-        let Some((ids, rows)) = self.rows.take() else { return };
-        let (shape, options) = (parameter.lazy_shape(), (&rows.device(), DType::F32));
-        let sum = self.sum.remove(&name).unwrap_or_else(|| Tensor::zeros(shape, options));
-        self.sum.insert(name, optimizer::add_rows(sum, ids, rows));
+        let Some(gradients) = self.rows.take() else { return };
+        self.sum.insert(name, Rows { table: parameter.lazy_shape()[0], gradients });
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use bert_model::ops::{dropout, tape};
     use bert_model::{BertConfig, BertForPreTraining, BertInput, BertModel, Pretrained};
     use burn::tensor::Device;
@@ -153,36 +183,22 @@ mod tests {
     use super::*;
     use crate::Adaptation;
 
-    /// The order holds even if the first part is the slowest; a part that ends early or panics does not block the
-    /// others.
+    /// Whatever is listed or already a table, the sum is that of all rows.
     #[test]
-    fn parts_add_in_their_order_whoever_is_fast() {
-        let mut sum = GradientSum::default();
-        let order = Mutex::new(Vec::new());
-        let ordered_sum = OrderedSum::new(&mut sum, 3);
-        std::thread::scope(|scope| {
-            for (part, mut turns) in ordered_sum.turns().into_iter().enumerate() {
-                let order = &order;
-                scope.spawn(move || {
-                    for turn in 0..if part == 1 { 2 } else { 3 } {
-                        std::thread::sleep(Duration::from_millis(10 * (3 - part as u64)));
-                        turns.take(|_| order.lock().unwrap().push((turn, part)));
-                    }
-                });
-            }
-        });
-        let expected = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (2, 2)];
-        assert_eq!(*order.lock().unwrap(), expected);
-
-        let ordered_sum = OrderedSum::new(&mut sum, 2);
-        let result = std::thread::scope(|scope| {
-            let mut turns = ordered_sum.turns().into_iter();
-            let (mut first, mut second) = (turns.next().unwrap(), turns.next().unwrap());
-            let failing = scope.spawn(move || first.take(|_| panic!("on purpose")));
-            let waiting = scope.spawn(move || second.take(|_| ()));
-            (failing.join().is_err(), waiting.join().is_ok())
-        });
-        assert_eq!(result, (true, true));
+    fn many_rows_become_a_table() {
+        let device = Device::flex();
+        let rows = |count: usize| {
+            let ids: Tensor<1, Int> = Tensor::arange(0..count as i64, &device).remainder_scalar(4);
+            Rows { table: 4, gradients: RowsForm::Listed(ids, Tensor::ones([count, 2], &device)) }
+        };
+        let sum = rows(LISTED_ROWS / 2).merge(rows(LISTED_ROWS / 2));
+        assert!(matches!(sum.gradients, RowsForm::Listed(..)));
+        let sum = rows(4).merge(sum);
+        assert!(matches!(sum.gradients, RowsForm::Table(_)));
+        let sum = rows(4).merge(sum).merge(rows(4).merge(rows(LISTED_ROWS)));
+        let mut all = GradientSum::default();
+        all.add(GradientSum::from_parts(BTreeMap::new(), BTreeMap::from([("words".to_string(), sum)])));
+        assert_eq!(values(&mut all, "words"), [(LISTED_ROWS * 2 + 12) as f32 / 4.0; 8]);
     }
 
     #[test]
@@ -195,7 +211,7 @@ mod tests {
         for _ in 0..2 {
             let ids = Tensor::from_data([[3, 1], [3, 0]], &device);
             let gradient = Tensor::<3>::ones([2, 2, 128], &device);
-            sum.add(&model, GradientPart::Rows(Box::new(RowGradients { table, ids, gradient })));
+            sum.add(GradientSum::of(&model, GradientPart::Rows(Box::new(RowGradients { table, ids, gradient }))));
         }
         let rows = sum.remove("embeddings.word_embeddings.weight").unwrap();
         let means: Vec<f32> = rows.mean_dim(1).into_data().try_to_vec().unwrap();
@@ -233,7 +249,7 @@ mod tests {
         let (mut sum, mut parts) = (GradientSum::default(), 0);
         tape.backward(loss, |part| {
             parts += 1;
-            sum.add(model, part);
+            sum.add(GradientSum::of(model, part));
         });
         (sum, parts)
     }
@@ -247,7 +263,7 @@ mod tests {
     fn layer_by_layer_gives_the_gradients_of_one_graph() {
         let model = model(&Device::flex()).train();
         let mut whole = GradientSum::default();
-        whole.add(&model, GradientPart::Gradients(loss(&model).backward()));
+        whole.add(GradientSum::of(&model, GradientPart::Gradients(loss(&model).backward())));
         let (mut sum, parts) = recorded(&model, false);
         // The heads; for each batch, the layers and the embeddings; then the rows of each batch.
         assert_eq!(parts, 1 + 2 * (3 + 1) + 2);

@@ -1,4 +1,4 @@
-//! Signal handling: during training, the first SIGINT or SIGTERM saves a checkpoint and stops after the current step; a
+//! Signal handling: during training, the first SIGINT, SIGTERM or SIGUSR1 saves a checkpoint and stops after the current step; a
 //! later one, or any signal outside training, exits immediately.
 
 use std::sync::Arc;
@@ -17,7 +17,14 @@ const SAME_SIGNAL: Duration = Duration::from_secs(1);
 /// Interval between checks for a signal.
 const POLL: Duration = Duration::from_millis(10);
 
-/// Records SIGINT and SIGTERM, or lets them end the program.
+/// The signals that end a run. Slurm sends SIGUSR1 at a chosen time before the end of a job, and Open MPI's mpirun forwards
+/// it without killing the ranks a second later, as after SIGTERM.
+#[cfg(unix)]
+const SIGNALS: [i32; 3] = [SIGINT, SIGTERM, signal_hook::consts::SIGUSR1];
+#[cfg(not(unix))]
+const SIGNALS: [i32; 2] = [SIGINT, SIGTERM];
+
+/// Records the signals that end a run, or lets them end the program.
 #[derive(Debug, Clone, Default)]
 pub struct Interrupt {
     signal: Arc<AtomicUsize>,
@@ -31,13 +38,13 @@ impl Interrupt {
         Self::default()
     }
 
-    /// Installs handlers for SIGINT and SIGTERM, which end the program with exit code 130 or 143.
+    /// Installs handlers for SIGINT, SIGTERM and SIGUSR1, which end the program with exit code 130, 143 or 138.
     ///
     /// # Errors
     /// If the system refuses to install the handlers.
     pub fn listen() -> Result<Self> {
         let interrupt = Self { at_once: Arc::new(AtomicBool::new(true)), ..Self::default() };
-        for signal in [SIGINT, SIGTERM] {
+        for signal in SIGNALS {
             let register = || {
                 flag::register_conditional_shutdown(signal, exit_code(signal), interrupt.at_once.clone())?;
                 flag::register_usize(signal, interrupt.signal.clone(), signal as usize)
@@ -78,7 +85,7 @@ impl Interrupt {
         }
     }
 
-    /// The exit code of the recorded signal (130 or 143), if there was one.
+    /// The exit code of the recorded signal (128 plus its number), if there was one.
     pub fn requested(&self) -> Option<i32> {
         match self.signal.load(Ordering::Relaxed) {
             0 => None,
@@ -96,7 +103,7 @@ struct Announcement {
 impl Announcement {
     fn make(&self) {
         if !self.is_made.swap(true, Ordering::Relaxed) {
-            (self.say)("stopping after this step, saving; once more to give up");
+            (self.say)("saving and stopping after this step; interrupt again to quit without saving");
         }
     }
 }

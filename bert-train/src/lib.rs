@@ -1,10 +1,13 @@
 //! Everything about a training run that pretraining and fine-tuning share.
 //!
 //! [`trainer`] is the training loop, which follows a [`plan`]. Each [`step`] updates a [`state`] for an [`objective`]
-//! with an [`optimizer`], using a learning rate from a [`schedule`] and [`gradients`] computed at some [`precision`].
+//! with an [`optimizer`], using a learning rate from a [`schedule`] and [`gradients`] computed at some [`precision`],
+//! which a [`tree_sum`] adds in the order of a [`tree`] over the shards of all [`cores`] and, by a [`reduction`], over all processes of a
+//! [`communicator`].
 //! Around it, [`mod@prefetch`] prepares batches, [`permutation`] shuffles them, [`adaptation`] selects the trainable
 //! parameters, [`checkpoint`] makes runs resumable, [`interrupt`] handles signals, [`run_directory`] manages the files
-//! of a run, and [`progress`] and [`report`] display it.
+//! of a run, [`progress`] and [`report`] display it, [`parameters`] visits a model's
+//! parameters by name, and a [`communicator`] adds the gradients of other processes.
 
 #![warn(missing_docs)]
 // Invalid user input must never panic.
@@ -14,8 +17,12 @@
 pub mod adaptation;
 pub mod checkpoint;
 pub mod communicator;
+pub mod cores;
 pub mod gradients;
 pub mod interrupt;
+pub mod launch;
+#[cfg(feature = "mpi")]
+mod mpi;
 pub mod objective;
 pub mod optimizer;
 pub mod parameters;
@@ -24,16 +31,20 @@ pub mod plan;
 pub mod precision;
 pub mod prefetch;
 pub mod progress;
+pub mod reduction;
 pub mod report;
 pub mod run_directory;
 pub mod schedule;
+pub mod sharing;
 pub mod state;
 pub mod step;
 pub mod trainer;
+pub mod tree;
+pub mod tree_sum;
 
 pub use adaptation::Adaptation;
 pub use checkpoint::Checkpoints;
-pub use communicator::{Communicator, Solo};
+pub use communicator::{Communicator, Patience, Solo};
 pub use gradients::GradientSum;
 pub use interrupt::Interrupt;
 pub use objective::{Evaluation, Losses, Masks, Objective};

@@ -6,6 +6,8 @@ use burn::module::Module;
 use burn::prelude::*;
 use serde_json::{Map, Value};
 
+use super::communicator::Communicator;
+
 /// A training objective, which computes the loss of a batch and evaluates the model.
 pub trait Objective: Sync {
     /// The model to train.
@@ -25,6 +27,12 @@ pub trait Objective: Sync {
         vec![part]
     }
 
+    /// Whether the parts of a micro-batch exchange data in [`pieces`](Self::pieces) or [`loss`](Self::loss), so that
+    /// they must be computed at the same time, by one process.
+    fn is_joint(&self) -> bool {
+        false
+    }
+
     /// Number of sequences in a micro-batch or in a part of one.
     fn sequences(&self, batch: &Self::Batch) -> usize;
 
@@ -32,11 +40,12 @@ pub trait Objective: Sync {
     /// step.
     fn loss(&self, model: &Self::Model, batch: Self::Batch) -> Losses;
 
-    /// Evaluates the model on held-out data. `model` has no dropout and no autodiff.
+    /// Evaluates the model on held-out data. `model` has no dropout and no autodiff. All ranks evaluate at the same
+    /// time, and must return the same.
     ///
     /// # Errors
     /// If the data cannot be read.
-    fn evaluate(&mut self, _model: &Self::Model, _step: u64) -> Result<Evaluation> {
+    fn evaluate(&mut self, _model: &Self::Model, _step: u64, _communicator: &dyn Communicator) -> Result<Evaluation> {
         Ok(Evaluation::default())
     }
 }
@@ -80,9 +89,17 @@ pub struct LossSum {
     sums: Vec<(&'static str, Tensor<1>)>,
 }
 
+impl FromIterator<Losses> for LossSum {
+    fn from_iter<I: IntoIterator<Item = Losses>>(losses: I) -> Self {
+        let mut sum = Self::default();
+        losses.into_iter().for_each(|losses| sum.add(losses));
+        sum
+    }
+}
+
 impl LossSum {
     /// Adds the losses of a micro-batch or of a part of one.
-    pub(super) fn add(&mut self, losses: Losses) {
+    fn add(&mut self, losses: Losses) {
         let named = std::iter::once(("loss", losses.total)).chain(losses.parts);
         for (name, value) in named {
             let value = value.inner();
@@ -91,6 +108,20 @@ impl LossSum {
                 None => self.sums.push((name, value)),
             }
         }
+    }
+
+    /// The values, on the host.
+    pub(super) fn values(&self) -> Vec<f32> {
+        self.sums.iter().flat_map(|(_, value)| value.clone().into_data().iter::<f32>().collect::<Vec<_>>()).collect()
+    }
+
+    /// The sums of the losses of several shards, `values`, with the names of this one's.
+    pub(super) fn sum_of(&self, values: &[f32], device: &Device) -> Self {
+        let count = self.sums.len().max(1);
+        let sum = |at: usize| values.iter().skip(at).step_by(count).copied().reduce(|sum, value| sum + value);
+        let sums = self.sums.iter().enumerate();
+        let sums = sums.map(|(at, (name, _))| (*name, Tensor::from_data([sum(at).unwrap_or(f32::NAN)], device)));
+        Self { sums: sums.collect() }
     }
 
     /// The names of the losses, and one tensor with their values followed by those in `more`.

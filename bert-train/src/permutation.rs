@@ -5,12 +5,13 @@
 //! corpus of any size as a whole.
 
 use bert_model::ops::hash;
+use serde::{Deserialize, Serialize};
 
 /// Four rounds give a pseudorandom permutation (Luby and Rackoff 1988); a few more cost nothing here.
 const ROUNDS: u64 = 6;
 
 /// A keyed pseudorandom permutation of 0..n.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Permutation {
     n: u64,
     half_bits: u32,

@@ -14,6 +14,9 @@ pub struct Plan {
     pub schedule: Schedule,
     /// Maximum global gradient norm; `None` does not clip.
     pub clip: Option<f64>,
+    /// Number of parts that a micro-batch is split into, which are computed in parallel, as far as there are cores;
+    /// `None` for one per worker. Like the other settings, it affects the last digits of the result.
+    pub parts: Option<usize>,
     /// Seed of the dropout masks.
     pub seed: u64,
     /// Steps between evaluations; 0 evaluates only at the end.
@@ -37,6 +40,7 @@ impl Plan {
         Self {
             schedule: Schedule { peak: learning_rate, warmup: 0, steps, decay: Decay::Constant },
             clip: Some(1.0),
+            parts: None,
             seed: 42,
             eval_every: 0,
             save: SaveInterval::default(),

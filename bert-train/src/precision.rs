@@ -34,7 +34,7 @@ impl FromStr for Precision {
             "f32" => Ok(Self::F32),
             "bf16" => Ok(Self::Bf16),
             "f16" => Ok(Self::F16),
-            _ => Err(format!("`{name}` is none of f32, bf16, f16")),
+            _ => Err(format!("unknown precision `{name}`, expected f32, bf16 or f16")),
         }
     }
 }
@@ -56,7 +56,7 @@ impl Precision {
         match device.supports_dtype(self.dtype()) {
             true => Ok(()),
             false => Err(Error::Setting(format!(
-                "--precision: found {:?}, which this device does not compute in, expected f32 or another --device",
+                "--precision: found {:?}, which this device does not support, expected f32 or another --device",
                 self.dtype()
             ))),
         }
@@ -104,8 +104,8 @@ impl Change for Replace {
 const GROWTH: u32 = 2000;
 
 /// The loss scale of `f16` training, a factor that keeps small gradients from becoming 0. It doubles after 2,000 finite
-/// steps and halves whenever a gradient overflows; that step is skipped, as in PyTorch's `GradScaler`. In other
-/// precisions, it is 1.
+/// steps and halves whenever a gradient overflows; that step is skipped, as in PyTorch's `GradScaler`, but counts
+/// for the schedule and the bias correction. In other precisions, it is 1.
 #[derive(Debug, Clone)]
 pub struct LossScale {
     precision: Precision,

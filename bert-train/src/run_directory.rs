@@ -81,7 +81,7 @@ pub fn check_inputs(
         let would_go = place == Some(found.clone()) || (is_run_file && place.as_deref() == found.parent());
         if would_go && if_exists == IfExists::Overwrite {
             let expected =
-                format!("an output directory other than {}, which is to be overwritten", directory.display());
+                format!("an output directory other than {}, which would be overwritten", directory.display());
             return Err(Error::file(input, "an input inside the run directory", expected));
         }
     }

@@ -28,7 +28,7 @@ impl FromStr for Decay {
             "linear" => Ok(Self::Linear),
             "cosine" => Ok(Self::Cosine),
             "constant" => Ok(Self::Constant),
-            _ => Err(format!("`{name}` is none of linear, cosine, constant")),
+            _ => Err(format!("unknown schedule `{name}`, expected linear, cosine or constant")),
         }
     }
 }

@@ -1,4 +1,6 @@
-//! One training step: split the batch among the cores, forward and backward pass, clip, update.
+//! One training step: split the batch among the ranks and their cores, forward and backward pass, clip, update.
+
+use std::sync::{Mutex, PoisonError};
 
 use bert_model::ops::optimizer::Reading;
 use bert_model::ops::{hash, tape};
@@ -7,11 +9,13 @@ use burn::module::Module;
 use serde_json::{Map, Value};
 
 use super::communicator::Communicator;
-use super::gradients::{GradientSum, OrderedSum};
+use super::gradients::GradientSum;
 use super::objective::{LossSum, Losses, Masks, Objective};
 use super::plan::Plan;
 use super::precision::{LossScale, Precision};
+use super::reduction::{Share, gather_losses, reduce};
 use super::state::TrainingState;
+use super::tree_sum::TreeSum;
 
 /// The numbers of a finished step.
 #[derive(Debug, Clone)]
@@ -42,7 +46,7 @@ impl PendingStep {
     /// Waits for the step and returns its numbers.
     ///
     /// # Errors
-    /// If a loss or the gradient is not finite. The parameters are then unchanged.
+    /// If a loss or the gradient is not finite. A gradient that is not finite leaves the parameters unchanged.
     pub fn wait(self) -> Result<Step> {
         let Self { number, names, reading, norm, learning_rate, precision } = self;
         let values = reading.wait();
@@ -63,31 +67,50 @@ impl PendingStep {
 /// Takes one step: splits the batch, runs the forward and backward pass, reduces, clips and updates. The model of
 /// `state` must have autodiff. On a GPU, the step is only queued; [`PendingStep::wait`] waits for it.
 ///
+/// All ranks of `communicator` pass all micro-batches of the step, and each computes its own shards. The result does not
+/// depend on their number, nor on that of the workers.
+///
 /// # Errors
-/// If the objective splits a micro-batch into no parts or more than requested, or another process has failed.
+/// If there are no micro-batches, if the objective splits one into no parts or more than requested, or if another
+/// process has failed.
 pub fn take_step<O: Objective>(
     mut state: TrainingState<O::Model>,
     objective: &O,
     batches: Vec<O::Batch>,
     plan: &Plan,
     workers: &Workers,
-    communicator: &impl Communicator,
+    communicator: &dyn Communicator,
 ) -> Result<(TrainingState<O::Model>, PendingStep)> {
     let device = state.model.devices().first().cloned().unwrap_or_default();
     let new_scale = || LossScale::new(plan.precision, state.saved_scale, &device);
     let mut loss_scale = state.loss_scale.take().unwrap_or_else(new_scale);
-    let (mut gradients, mut losses) = (GradientSum::default(), LossSum::default());
 
+    let shards = split_step(objective, batches, plan, state.step, workers, communicator)?;
+    let share = Share::of(shards.len(), communicator);
+    let (start, count) = (share.computed().start, share.computed().len());
+    let own = shards.into_iter().enumerate().skip(start).take(count).collect();
     let model = plan.precision.copy(&state.model);
-    for (index, batch) in batches.into_iter().enumerate() {
-        let seed = dropout_seed(plan.seed, state.step, index);
-        let shards = shard(objective, batch, workers.count())?;
-        for loss in forward_backward(&model, objective, shards, (plan, &loss_scale, seed), workers, &mut gradients) {
-            losses.add(loss);
-        }
-    }
+    let inner = device.clone().inner();
+    let (losses, gradients, layout) = reduce(communicator, &share, &inner, |sink| {
+        forward_backward(
+            &model,
+            objective,
+            own,
+            (plan, &loss_scale),
+            workers,
+            &TreeSum::new(share.tree, share.computed(), sink),
+        )
+    })?;
     drop(model);
-    communicator.all_reduce(&mut gradients, &mut losses)?;
+    let losses = match communicator.size() {
+        1 => losses.into_iter().flatten().collect(),
+        _ => {
+            let by_shard: Vec<LossSum> = losses.into_iter().map(LossSum::from_iter).collect();
+            let own: Vec<f32> = by_shard.iter().flat_map(LossSum::values).collect();
+            let all = gather_losses(communicator, &share, &own, layout)?;
+            by_shard.first().map(|losses| losses.sum_of(&all, &inner)).unwrap_or_default()
+        }
+    };
     let learning_rate = plan.schedule.learning_rate(state.step);
     let control = state.optimizer.control(&gradients, learning_rate, plan.clip, &mut loss_scale);
     state.model = state.optimizer.step(state.model, gradients, &control);
@@ -104,53 +127,73 @@ pub fn take_step<O: Objective>(
 /// The part of a micro-batch that one worker computes.
 struct Shard<B> {
     batch: B,
-    /// Index of its first sequence within the micro-batch.
-    first_sequence: usize,
+    masks: Masks,
 }
 
-/// Splits a micro-batch into at most one part per worker.
-fn shard<O: Objective>(objective: &O, batch: O::Batch, workers: usize) -> Result<Vec<Shard<O::Batch>>> {
-    let parts = objective.split(batch, workers);
-    if !(1..=workers).contains(&parts.len()) {
-        let found = parts.len();
-        return Err(Error::Setting(format!("Objective::split: found {found} parts, expected 1 to {workers}")));
+/// Splits all micro-batches of a step into shards, in order.
+fn split_step<O: Objective>(
+    objective: &O,
+    batches: Vec<O::Batch>,
+    plan: &Plan,
+    step: u64,
+    workers: &Workers,
+    communicator: &dyn Communicator,
+) -> Result<Vec<Shard<O::Batch>>> {
+    if objective.is_joint() && communicator.size() > 1 {
+        return Err(Error::Setting("a loss over the whole batch cannot be shared by several ranks".into()));
     }
-    let mut first_sequence = 0;
-    let shard = |batch: O::Batch| {
-        let shard = Shard { first_sequence, batch };
-        first_sequence += objective.sequences(&shard.batch);
-        shard
-    };
-    Ok(parts.into_iter().map(shard).collect())
+    let parts = plan.parts.unwrap_or(workers.count());
+    // Parts that wait for each other must all run.
+    let limit = if objective.is_joint() { parts.min(workers.count()) } else { parts };
+    let mut shards = Vec::new();
+    for (index, batch) in batches.into_iter().enumerate() {
+        let parts = objective.split(batch, limit);
+        if !(1..=limit).contains(&parts.len()) {
+            let found = parts.len();
+            return Err(Error::Setting(format!("Objective::split: found {found} parts, expected 1 to {limit}")));
+        }
+        let (seed, mut first_sequence) = (dropout_seed(plan.seed, step, index), 0);
+        for batch in parts {
+            shards.push(Shard { masks: Masks { seed, first_sequence }, batch });
+            first_sequence += objective.sequences(&shards[shards.len() - 1].batch);
+        }
+    }
+    match shards.is_empty() {
+        true => Err(Error::Setting(format!("step {}: found no micro-batch, expected at least one", step + 1))),
+        false => Ok(shards),
+    }
 }
 
-/// Computes the losses of a micro-batch's shards, each with its own worker on a copy of the model, and adds their
-/// gradients to `gradients` in the order of the shards.
+/// Computes the losses of shards, each on a copy of the model, and adds their gradients to `sum`. Returns the losses of
+/// each shard's pieces.
 fn forward_backward<O: Objective>(
     model: &O::Model,
     objective: &O,
-    shards: Vec<Shard<O::Batch>>,
-    (plan, loss_scale, seed): (&Plan, &LossScale, u64),
+    shards: Vec<(usize, Shard<O::Batch>)>,
+    (plan, loss_scale): (&Plan, &LossScale),
     workers: &Workers,
-    gradients: &mut GradientSum,
-) -> Vec<Losses> {
-    let sum = OrderedSum::new(gradients, shards.len());
+    sum: &TreeSum,
+) -> Vec<Vec<Losses>> {
     let device = model.devices().first().cloned().unwrap_or_default();
-    let work = shards.into_iter().zip(sum.turns()).map(|(shard, turns)| (shard, turns, model.clone().fork(&device)));
-    let losses = workers.run(work.collect(), |(Shard { batch, first_sequence }, mut turns, model)| {
-        let masks = Masks { seed, first_sequence };
-        let mut sequences = 0;
+    let model = Mutex::new(model.clone());
+    let work = |(leaf, Shard { batch, masks }): (usize, Shard<O::Batch>)| {
+        let model = model.lock().unwrap_or_else(PoisonError::into_inner).clone().fork(&device);
+        let (mut gradients, mut sequences) = (sum.shard(leaf), 0);
         let mut learn = |piece: O::Batch| {
             masks.begin(sequences);
             sequences += objective.sequences(&piece);
             let (losses, tape) = tape::record(plan.gradient_checkpointing, || objective.loss(&model, piece));
             let loss = loss_scale.scaled(losses.total.clone());
-            tape.backward(loss, |part| turns.take(|gradients| gradients.add(&model, part)));
+            tape.backward(loss, |part| gradients.add(GradientSum::of(&model, part)));
             losses
         };
         objective.pieces(&model, batch, masks).into_iter().map(&mut learn).collect::<Vec<_>>()
-    });
-    losses.into_iter().flatten().collect()
+    };
+    match sum.leaves() {
+        // All cores work on the only shard.
+        1 => shards.into_iter().map(work).collect(),
+        _ => workers.run_each(shards, work),
+    }
 }
 
 /// The dropout seed of a micro-batch, a function of the run's seed and the micro-batch's position, so that a resumed

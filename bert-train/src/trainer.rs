@@ -3,19 +3,22 @@
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
+use bert_model::Result;
+use bert_model::fail_point::fail_point;
 use bert_model::ops::optimizer::is_asynchronous;
-use bert_model::{Result, Workers};
 use burn::module::Module;
 use serde_json::{Map, Value, json};
 
 use super::checkpoint::Checkpoints;
-use super::communicator::Solo;
+use super::communicator::{Communicator, Patience};
+use super::cores;
 use super::interrupt::Interrupt;
 use super::objective::{Evaluation, Objective};
 use super::plan::{Plan, is_multiple};
 use super::prefetch::StepBatches;
 use super::progress::Progress;
 use super::run_directory::RunDirectory;
+use super::sharing::compare_weights;
 use super::state::TrainingState;
 use super::step::{PendingStep, Step, take_step};
 
@@ -32,7 +35,7 @@ pub enum Ended {
 
 /// Trains until the plan's last step and logs every step to `metrics.jsonl`. If the data ends earlier, training ends
 /// too, without a final evaluation and checkpoint. On a GPU, the numbers of a step are read while the next one is
-/// queued.
+/// queued. All ranks of the communicator make the same call; only the first one writes checkpoints.
 ///
 /// # Errors
 /// If data cannot be read, a file cannot be written, or a loss or gradient is not finite.
@@ -43,43 +46,60 @@ pub fn train<O: Objective>(
     plan: &Plan,
     run: &mut RunDirectory,
     checkpoints: &Checkpoints,
-    interrupt: &Interrupt,
+    (interrupt, communicator): (&Interrupt, &dyn Communicator),
 ) -> Result<(TrainingState<O::Model>, Ended)> {
     let device = state.model.devices().first().cloned().unwrap_or_default();
     let progress = Progress::new("training", Some(plan.schedule.steps), state.step, plan.quiet);
-    let guard = interrupt.defer(progress.announcer());
+    let (announce, is_first) = (progress.announcer(), communicator.is_first());
+    let guard = interrupt.defer(move |line| {
+        if is_first {
+            announce(line)
+        }
+    });
     let mut log = StepLog { run, progress, queued: None, finished: Instant::now() };
-    let mut saving =
-        Saving { checkpoints, plan, saved: Instant::now(), seconds: state.seconds, started: Instant::now() };
+    let mut saving = Saving {
+        checkpoints,
+        plan,
+        communicator,
+        saved: Instant::now(),
+        seconds: state.seconds,
+        started: Instant::now(),
+    };
     state.model = state.model.train();
     let mut ended = Ended::Finished;
-    let workers = Workers::for_device(&device)?;
+    let workers = cores::workers(&device, plan.parts.filter(|_| objective.is_joint()), communicator)?;
     let is_asynchronous = is_asynchronous(&device);
 
     while state.step < plan.schedule.steps {
         let Ok(step_batches) = steps.recv() else { break };
         let StepBatches { batches, tokens, epoch, cursor } = step_batches?;
+        fail_point("step");
         let taken;
-        (state, taken) = take_step(state, objective, batches, plan, &workers, &Solo)?;
+        (state, taken) = take_step(state, objective, batches, plan, &workers, communicator)?;
         state.cursor = cursor;
         let step = state.step;
         let evaluates = step == plan.schedule.steps || is_multiple(step, plan.eval_every);
-        let interrupted = interrupt.requested();
-        let saves = saving.is_due(step) || interrupted.is_some();
+        let (interrupted, is_due) = agree(communicator, interrupt.requested(), saving.is_due(step))?;
+        let saves = is_due || interrupted.is_some();
         log.queue(taken, tokens, epoch)?;
         if !is_asynchronous || evaluates || saves {
             log.flush()?;
         }
         if evaluates {
-            let Evaluation { metrics, stop } = objective.evaluate(&state.model.valid(), step)?;
+            fail_point("evaluation");
+            let Evaluation { metrics, stop } = objective.evaluate(&state.model.valid(), step, communicator)?;
             log.evaluation(step, &metrics)?;
-            if stop {
+            // The first rank alone knows the evaluations before a resumed run.
+            if agree(communicator, None, stop)?.1 {
                 ended = Ended::Stopped;
                 break;
             }
         }
-        let interrupted = interrupted.or_else(|| interrupt.requested());
-        if interrupted.is_some() {
+        let interrupted = match interrupted {
+            None if evaluates || communicator.size() == 1 => agree(communicator, interrupt.requested(), false)?.0,
+            known => known,
+        };
+        if interrupted.is_some() && is_first {
             guard.announce();
         }
         if saves || interrupted.is_some() {
@@ -88,7 +108,9 @@ pub fn train<O: Objective>(
             log.finished = Instant::now();
         }
         if let Some(code) = interrupted {
-            log.interrupted(step);
+            if is_first {
+                log.interrupted(step);
+            }
             ended = Ended::Interrupted(code);
             break;
         }
@@ -99,10 +121,18 @@ pub fn train<O: Objective>(
     Ok((state, ended))
 }
 
+/// What all ranks do: the exit code if a signal has reached any of them, and `decision` of the first one.
+fn agree(communicator: &dyn Communicator, code: Option<i32>, decision: bool) -> Result<(Option<i32>, bool)> {
+    let all = communicator.gather(&[code.unwrap_or(0) as u8, u8::from(decision)], Patience::Limited)?;
+    let code = all.iter().map(|own| i32::from(own[0])).max().filter(|&code| code > 0);
+    Ok((code, all.first().is_some_and(|first| first[1] == 1)))
+}
+
 /// Decides when to write checkpoints, and writes them.
 struct Saving<'a> {
     checkpoints: &'a Checkpoints,
     plan: &'a Plan,
+    communicator: &'a dyn Communicator,
     /// Time of the last checkpoint, or of the start.
     saved: Instant,
     /// Seconds that the run had taken before this loop.
@@ -115,9 +145,13 @@ impl Saving<'_> {
         self.plan.save.is_due(step, self.saved.elapsed(), step == self.plan.schedule.steps)
     }
 
+    /// Writes a checkpoint of the first rank, after checking that all have the same weights.
     fn save<M: Module>(&mut self, state: &mut TrainingState<M>) -> Result<()> {
         state.seconds = self.seconds + self.started.elapsed().as_secs_f64();
-        self.checkpoints.save(state, &self.plan.settings)?;
+        compare_weights(self.communicator, &state.model)?;
+        if self.communicator.is_first() {
+            self.checkpoints.save(state, &self.plan.settings)?;
+        }
         self.saved = Instant::now();
         Ok(())
     }

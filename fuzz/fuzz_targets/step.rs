@@ -44,7 +44,7 @@ fuzz_target!(|shape: [u8; 12]| {
     let examples: Vec<PretrainingExample> = (0..1 + batch % 6).map(example).collect();
     let device = device::select("flex").expect("flex").device;
     let model = BertForPreTraining::init_seeded(&config, 1, &device).train();
-    let algorithm = if flags & 1 == 0 { Algorithm::AdamW } else { Algorithm::Lamb };
+    let algorithm = [Algorithm::AdamW, Algorithm::Lamb, Algorithm::Muon][flags / 4 % 3];
     let state = TrainingState::new(model, Optimizer::new(OptimizerConfig { algorithm, ..OptimizerConfig::default() }));
     let plan = Plan { gradient_checkpointing: flags & 2 != 0, ..Plan::constant(1e-3, 1) };
     let workers = Workers::for_device(&device).expect("threads");

@@ -187,7 +187,7 @@ fn the_first_signal_says_what_it_does_and_a_later_one_leaves_at_once() {
     signal(&child, "INT");
     signal(&child, "TERM");
     let line = lines.next().unwrap().unwrap();
-    assert_eq!(line, "stopping after this step, saving; once more to give up");
+    assert_eq!(line, "saving and stopping after this step; interrupt again to quit without saving");
     assert!(asked.elapsed() < Duration::from_secs(2), "said too late");
     std::thread::sleep(Duration::from_millis(1500));
     assert!(child.try_wait().unwrap().is_none(), "a second signal within a second counts as the first");

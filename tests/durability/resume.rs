@@ -14,14 +14,16 @@ use crate::{assert_same_run, losses};
 fn a_resumed_run_is_bit_for_bit_the_uninterrupted_one() {
     let directory = corpus();
     let at = directory.path();
-    let save = "--save-every 2 --keep 9 --accumulate 2";
-    succeed(&short("whole", 6, save), at);
-    succeed(&short("cut", 6, save), at);
-    // The state after a kill that followed step 4 and interrupted writing the metrics.
-    fs::remove_dir_all(at.join("cut/checkpoints/step-00000006")).unwrap();
-    fs::remove_file(at.join("cut/model.safetensors")).unwrap();
-    succeed(&short("cut", 6, &format!("{save} --resume")), at);
-    assert_same_run(&at.join("whole"), &at.join("cut"));
+    for optimizer in ["adamw", "lamb", "muon"] {
+        let save = format!("--save-every 2 --keep 9 --accumulate 2 --optimizer {optimizer} --overwrite");
+        succeed(&short("whole", 6, &save), at);
+        succeed(&short("cut", 6, &save), at);
+        // The state after a kill that followed step 4 and interrupted writing the metrics.
+        fs::remove_dir_all(at.join("cut/checkpoints/step-00000006")).unwrap();
+        fs::remove_file(at.join("cut/model.safetensors")).unwrap();
+        succeed(&short("cut", 6, &save.replace("--overwrite", "--resume")), at);
+        assert_same_run(&at.join("whole"), &at.join("cut"));
+    }
 }
 
 #[test]
@@ -65,7 +67,7 @@ fn a_run_is_not_resumed_with_other_settings_or_another_corpus() {
     succeed(&short("run", 4, "--save-every 2"), at);
     let message = fail(&short("run", 4, "--resume --lr 0.5"), at, 1);
     assert!(
-        message.contains("learning_rate = 0.5 does not fit the run to be resumed, learning_rate = 0.0001"),
+        message.contains("learning_rate = 0.5 does not fit the run to resume, learning_rate = 0.0001"),
         "{message}"
     );
     // All differing settings are named at once.
@@ -77,7 +79,7 @@ fn a_run_is_not_resumed_with_other_settings_or_another_corpus() {
     fs::write(at.join("corpus.txt"), sample::corpus(120, 8)).unwrap();
     let before = contents(&at.join("run"));
     let message = fail(&short("run", 4, "--resume"), at, 1);
-    assert!(message.contains("data_sha256") && message.contains("does not fit the run to be resumed"), "{message}");
+    assert!(message.contains("data_sha256") && message.contains("does not fit the run to resume"), "{message}");
     assert!(contents(&at.join("run")) == before, "a refused run wrote something");
 }
 

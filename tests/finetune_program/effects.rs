@@ -89,11 +89,15 @@ fn of_predict() {
             ("predict --model classifier 'a film' --n-best 3", "n-best", "the task is classification"),
             ("predict --model classifier 'a film' --no-answer-threshold 0", "no-answer-threshold", "the task is"),
             ("predict --model tagger 'a film' --pair 'a book'", "pair", "the task is tagging"),
-            ("predict --model tagger --input words.conll --text text", "text", "no columns that can be named"),
-            ("predict --model tagger --input words.conll --keep label", "keep", "no columns that can be named"),
+            ("predict --model tagger --input words.conll --text text", "text", "the input has no columns"),
+            ("predict --model tagger --input words.conll --keep label", "keep", "the input has no columns"),
             ("predict --model tagger --input texts.jsonl --text-pair b", "text-pair", "the task is tagging"),
-            ("predict --model answerer --input squad.json --text question", "text", "no columns that can be named"),
-            ("predict --model answerer --input squad.json --question q --context c", "question", "in its columns"),
+            ("predict --model answerer --input squad.json --text question", "text", "the input has no columns"),
+            (
+                "predict --model answerer --input squad.json --question q --context c",
+                "question",
+                "from the file's columns",
+            ),
             ("predict --model answerer --question q --context c 'a film'", "question", "--context is the text"),
             (
                 "predict --model answerer --question q --context c --choice a",
@@ -125,7 +129,7 @@ fn of_evaluate() {
             ),
             ("evaluate --model tagger --data tags.conll --text text", "text", "the task is tagging"),
             ("evaluate --model tagger --data tags.conll --label tag", "label", "the task is tagging"),
-            ("evaluate --model tagger --data tags.conll --predictions p --keep id", "keep", "no columns"),
+            ("evaluate --model tagger --data tags.conll --predictions p --keep id", "keep", "no named columns"),
             ("evaluate --model answerer --data squad.json --text question", "text", "the task is question-answering"),
             ("evaluate --model answerer --data squad.json --input-format jsonl", "input-format", "SQuAD"),
             (

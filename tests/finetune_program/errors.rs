@@ -21,7 +21,7 @@ fn what_is_wrong_is_named() {
         ("--train nowhere.tsv", "nowhere.tsv: cannot"),
         ("--train films.tsv --text sentence", "sentence"),
         ("--train films.tsv --eval other.tsv", "other.tsv:2: found the label \"great\", expected one of bad, good"),
-        ("--train numbers.tsv --task regression", "numbers.tsv: found 1 example(s), expected more"),
+        ("--train numbers.tsv --task regression", "numbers.tsv: found 1 example, expected more"),
     ] {
         let message = fail(&format!("train --model model {options} --max-seq-len 12 -o x --quiet"), at, 1);
         assert!(message.contains(expected), "{options}: {message}");

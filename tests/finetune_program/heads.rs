@@ -159,7 +159,7 @@ fn multiple_choice_from_training_to_prediction() {
     assert!(message.contains("--question has no effect here: the task is multiple-choice"), "{message}");
     let message = fail("predict --model chooser --input choices.jsonl --choice fine", at, 2);
     assert!(
-        message.contains("--choice has no effect here: what belongs to a text of a file is in its columns"),
+        message.contains("--choice has no effect here: for texts from a file, it is read from the file's columns"),
         "{message}"
     );
 }

@@ -103,7 +103,11 @@ fn a_name_of_nothing_is_one_line() {
         ("owner/name@nothing", "0", "error: owner/name@nothing: found status 404 (Invalid rev id), expected a branch"),
         ("owner/name@../x", "0", "error: owner/name@../x: found the revision \"../x\", expected a branch, a tag or"),
         ("../owner", "0", "error: ../owner/config.json: cannot read: No such file or directory"),
-        ("owner/name", "1", "error: owner/name: found no such directory, and not all of such a model in the cache"),
+        (
+            "owner/name",
+            "1",
+            "error: owner/name: found no such directory, and no complete copy of such a model in the cache",
+        ),
     ] {
         let line = format!("embed --model {name} x --device flex --quiet");
         let message = failure(&online(&line, at, &server).env("HF_HUB_OFFLINE", offline).output().unwrap(), 1);

@@ -37,6 +37,11 @@ const WORDS: [&str; 8] = ["good", "fine", "bad", "poor", "a", "film", "book", ".
 
 /// A directory with a tiny random model and a labeled table in which four words determine the label.
 fn workshop() -> TempDir {
+    workshop_of(16)
+}
+
+/// A workshop whose model has this many positions.
+fn workshop_of(max_position_embeddings: usize) -> TempDir {
     let directory = TempDir::new().unwrap();
     let pieces: Vec<String> =
         ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].iter().chain(&WORDS).map(|piece| piece.to_string()).collect();
@@ -46,7 +51,7 @@ fn workshop() -> TempDir {
         num_hidden_layers: 1,
         num_attention_heads: 2,
         intermediate_size: 64,
-        max_position_embeddings: 16,
+        max_position_embeddings,
         // Large enough that such a small model learns within a few steps.
         initializer_range: 0.2,
         ..BertConfig::default()

@@ -56,7 +56,7 @@ fn a_pair_for_a_model_of_one_token_type_is_refused() {
         "train --model one-type --train pairs.tsv --eval pairs.tsv --text-pair pair --max-seq-len 12 -o x",
     ] {
         let message = fail(line, at, 1);
-        assert!(message.contains("pairs of texts does not fit a model of 1 token type"), "{line}: {message}");
+        assert!(message.contains("pairs of texts does not fit a model with 1 token type"), "{line}: {message}");
     }
     assert!(json("predict --model one-type 'a film' --json", at)["label"].is_string());
 }
@@ -81,7 +81,7 @@ fn one_label_is_a_probability_and_several_values_are_all_given() {
     assert_eq!(text(&run("predict --model values 'good film'", at).stdout).split_whitespace().count(), 3);
     fs::write(at.join("numbers.tsv"), "text\tlabel\na film\t0.5\n").unwrap();
     let message = fail("evaluate --model values --data numbers.tsv", at, 1);
-    assert!(message.contains("numbers.tsv:2: found one label for a model that gives 3 values"), "{message}");
+    assert!(message.contains("numbers.tsv:2: found one label for a model with 3 values"), "{message}");
 }
 
 #[test]
@@ -139,9 +139,9 @@ fn what_is_left_aside_is_told_by_every_command() {
         success(&output);
         let warnings = text(&output.stderr);
         assert!(
-            warnings.contains("16 tensor(s) of the checkpoint's encoder have no place in config.json"),
+            warnings.contains("16 tensor(s) of the checkpoint's encoder are not described by config.json"),
             "{line}: {warnings}"
         );
-        assert!(warnings.contains("`do_lower_case` is false, while tokenizer.json says true"), "{line}: {warnings}");
+        assert!(warnings.contains("`do_lower_case` is false, but tokenizer.json says true"), "{line}: {warnings}");
     }
 }

@@ -93,7 +93,10 @@ fn a_wrong_answer_start_is_passed_over_in_training_alone() {
     let output = run(&on_file("wrong.json", "answers", TASK), at);
     let summary: Value = serde_json::from_str(&success(&output)).unwrap();
     let warning = text(&output.stderr);
-    assert!(warning.contains("wrong.json: 3 example(s) not learned, because their answer is not where"), "{warning}");
+    assert!(
+        warning.contains("wrong.json: 3 example(s) not used for training, because their answer is not at"),
+        "{warning}"
+    );
     assert_eq!(summary["eval"]["examples"], 32, "all are counted in metrics");
     assert!(summary["eval"]["exact_match"].as_f64().unwrap() > 95.0, "{summary}");
     assert_eq!(object_of_run(at)["examples"]["train"], 29);
@@ -157,7 +160,7 @@ fn a_question_without_gold_is_not_scored_and_counted() {
     fs::write(at.join("none.jsonl"), row("")).unwrap();
     let line = "evaluate --model answers --data some.jsonl --json --quiet --predictions p.jsonl";
     let output = run(line, at);
-    assert!(text(&output.stderr).contains("some.jsonl: 2 example(s) without a gold label left out"));
+    assert!(text(&output.stderr).contains("some.jsonl: 2 example(s) without a gold label skipped"));
     assert_eq!(success(&output), succeed("evaluate --model answers --data one.jsonl --json --quiet", at));
     assert_eq!(lines(at.join("p.jsonl")).len(), 3, "an answer for each row");
     let none = json("evaluate --model answers --data none.jsonl --json --quiet", at);

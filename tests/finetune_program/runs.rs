@@ -111,7 +111,7 @@ fn the_report_shows_what_happened_and_can_be_written_again() {
     let at = directory.path();
     json(&on_file("films.tsv", "run", "--epochs 1 --lr 1e-5"), at);
     let page = fs::read_to_string(at.join("run/report.html")).unwrap();
-    for part in ["Confusion matrix", "Classes", "The worst mistakes", "Loss", "Settings", "a good film"] {
+    for part in ["Confusion matrix", "Classes", "Worst mistakes", "Loss", "Settings", "a good film"] {
         assert!(page.contains(part), "{part} is not in the report");
     }
     fs::remove_file(at.join("run/report.html")).unwrap();
@@ -147,7 +147,9 @@ fn a_run_ends_with_what_to_do_next() {
     fs::write(at.join("films.tsv"), films + &"a good film\trare\n".repeat(2)).unwrap();
     let options = "--model model --train films.tsv --eval films.tsv --epochs 8 --lr 3e-3 --device flex";
     let message = text(&run(&format!("train {options} -o run"), at).stderr);
-    for part in ["predict with bert-finetune predict --model run \"TEXT\"", "run/report.html", "hint: never found: "] {
+    for part in
+        ["next: bert-finetune predict --model run \"TEXT\"", "run/report.html", "hint: never predicted correctly: "]
+    {
         assert!(message.contains(part), "{part} is not in {message}");
     }
     assert!(message.contains("rare (2 examples)") && message.contains("device: flex (CPU)"), "{message}");

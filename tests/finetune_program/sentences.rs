@@ -77,18 +77,18 @@ fn a_directory_is_obeyed_and_options_that_override_it_say_so() {
     };
     let (own, said) = embed("");
     assert!((own.iter().map(|x| x * x).sum::<f32>() - 1.0).abs() < 1e-5);
-    assert!(!said.contains("in the place of"), "{said}");
+    assert!(!said.contains("overrides"), "{said}");
     let (mean, said) = embed("--pooling mean");
-    assert!(said.contains("--pooling mean: in the place of what cls says (pooling: cls)"), "{said}");
+    assert!(said.contains("--pooling mean: overrides cls (pooling: cls)"), "{said}");
     let (long, said) = embed("--max-seq-len 20");
-    assert!(said.contains("--max-seq-len 20: in the place of what cls says (6 tokens)"), "{said}");
+    assert!(said.contains("--max-seq-len 20: overrides cls (6 tokens)"), "{said}");
     let (prompted, _) = embed("--prompt query");
     let others = [mean, long, prompted.clone(), embed("--windows mean").0];
     assert!(others.iter().all(|other| cosine(&own, other) < 0.9999));
     assert_eq!(embed("--prompt-text 'query : '").0, prompted);
     let (same, said) = embed("--pooling cls --normalize --max-seq-len 6");
     assert_eq!(same, own);
-    assert!(said.contains("1 text longer than 6 tokens was truncated") && !said.contains("in the place of"), "{said}");
+    assert!(said.contains("1 text longer than 6 tokens was truncated") && !said.contains("overrides"), "{said}");
     let message = fail("embed --model cls a --prompt question", at, 2);
     assert!(message.contains("--prompt: found no prompt `question`, expected one of passage, query"), "{message}");
     let modules = at.join("cls/modules.json");
@@ -159,7 +159,11 @@ fn search_is_exact_with_and_without_vectors() {
             1,
             "corpus.npy: found 7 vectors, expected 1, one for each text of one.txt",
         ),
-        ("--corpus corpus.txt --query a --vectors wide.npy", 1, "wide.npy: found vectors of 32 numbers, expected 16"),
+        (
+            "--corpus corpus.txt --query a --vectors wide.npy",
+            1,
+            "wide.npy: found vectors with 32 dimensions, expected 16",
+        ),
         ("--corpus corpus.txt", 2, "--query"),
         ("--corpus corpus.txt --query a --text body", 2, "--text has no effect here"),
         ("--corpus corpus.txt --query a --top-k 0", 2, "--top-k: found 0"),
@@ -330,6 +334,39 @@ fn scores_of_pairs_are_learned() {
     assert_eq!(metrics["pearson"], summary["eval"]["pearson"], "{metrics}");
 }
 
+/// Older directories of sentence-transformers have the encoder in a folder.
+#[test]
+fn an_encoder_in_a_folder_is_evaluated_and_trained() {
+    let directory = library();
+    let at = directory.path();
+    let folder = at.join("old/0_Transformer");
+    fs::create_dir_all(&folder).unwrap();
+    for file in fs::read_dir(at.join("cls")).unwrap().map(Result::unwrap).filter(|file| file.path().is_file()) {
+        fs::copy(file.path(), folder.join(file.file_name())).unwrap();
+    }
+    fs::create_dir_all(at.join("old/1_Pooling")).unwrap();
+    fs::copy(at.join("cls/1_Pooling/config.json"), at.join("old/1_Pooling/config.json")).unwrap();
+    let mut modules = object(folder.join("modules.json"));
+    modules[0]["path"] = "0_Transformer".into();
+    fs::write(at.join("old/modules.json"), modules.to_string()).unwrap();
+    let rows: String = TEXTS[..6].iter().zip(&TEXTS[1..]).map(|(a, b)| format!("{a}\t{b}.\t{}\n", a.len())).collect();
+    fs::write(at.join("pairs.tsv"), format!("text\tother\tlabel\n{rows}")).unwrap();
+    let evaluate =
+        |model: &str| json(&format!("evaluate --model {model} --data pairs.tsv --text-pair other --json --quiet"), at);
+    assert_eq!(evaluate("old"), evaluate("cls"));
+    for options in ["--task embedding --text-pair other", "--task regression"] {
+        let train = |model: &str| {
+            let data = "--train pairs.tsv --eval pairs.tsv --epochs 1 --max-seq-len 8 --device flex";
+            json(&format!("train {options} --model {model} {data} --json --quiet -o run --overwrite"), at);
+            (
+                fs::read(at.join("run/model.safetensors")).unwrap(),
+                json("evaluate --model run --data pairs.tsv --json --quiet", at),
+            )
+        };
+        assert!(train("old") == train("cls"), "{options}");
+    }
+}
+
 /// Compares with the evaluators of sentence-transformers on the same pairs.
 #[test]
 fn metrics_are_those_of_sentence_transformers() {
@@ -359,8 +396,8 @@ fn what_cannot_be_learned_is_refused() {
     let at = directory.path();
     pairs(at);
     for (more, code, expected) in [
-        ("--freeze encoder", 2, "--freeze encoder: an embedding is what the encoder gives"),
-        ("--label wrong --negative wrong", 2, "--negative has no effect beside --label"),
+        ("--freeze encoder", 2, "--freeze: embeddings come from the encoder"),
+        ("--label wrong --negative wrong", 2, "--negative has no effect with --label"),
         ("--label wrong", 1, "found \"a book\" in column `wrong`, expected a number"),
         ("--metric spearman", 2, "--metric: found spearman, expected one of accuracy_at_1"),
         ("--scale 0", 2, "--scale: found 0"),

@@ -93,7 +93,7 @@ fn pairs_of_texts() {
         assert_eq!(found, in_row(1, &answer), "{file}");
     }
     let message = fail("predict --model pairs --json --quiet 'a good film' film", at, 2);
-    assert!(message.contains("give the second text with --pair"), "{message}");
+    assert!(message.contains("pass the second text with --pair"), "{message}");
 }
 
 #[test]

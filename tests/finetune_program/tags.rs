@@ -54,9 +54,9 @@ fn labels_that_follow_no_scheme_are_named_on_stderr() {
         (["B-X", "I-X"], None),
         (["X_B", "X_I"], None),
         (["LOC", "PER"], None),
-        (["b-x", "i-x"], Some("tags `b-x`, `i-x`: none of the schemes")),
-        (["B-X", "[CLS]"], Some("tags `B-X`: none of the schemes")),
-        (["X.B", "X.I"], Some("tags `X.B`, `X.I`: none of the schemes")),
+        (["b-x", "i-x"], Some("tags `b-x`, `i-x`: not in the schemes")),
+        (["B-X", "[CLS]"], Some("tags `B-X`: not in the schemes")),
+        (["X.B", "X.I"], Some("tags `X.B`, `X.I`: not in the schemes")),
     ] {
         let named =
             config.replace("\"B-X\"", &format!("{:?}", names[0])).replace("\"I-X\"", &format!("{:?}", names[1]));

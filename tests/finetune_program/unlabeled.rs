@@ -23,14 +23,14 @@ fn rows_without_a_gold_label_are_left_out_of_training_and_evaluation() {
         fs::write(at.join("empty.tsv"), header.to_string() + &rows("")).unwrap();
         let output = run(&on_file(&format!("{name}.tsv"), name, "--text-pair pair --epochs 1 --max-seq-len 12"), at);
         success(&output);
-        let warning = format!("{name}.tsv: 8 example(s) without a gold label left out");
+        let warning = format!("{name}.tsv: 8 example(s) without a gold label skipped");
         assert!(text(&output.stderr).contains(&warning), "{}", text(&output.stderr));
         let described = object(at.join(name).join("run.json"));
         assert_eq!(described["labels"].as_array().unwrap().len(), 3);
         assert_eq!(described["examples"]["train"], 24);
         for file in [format!("{name}.tsv"), "empty.tsv".into()] {
             let output = run(&format!("evaluate --model {name} --data {file} --json --quiet"), at);
-            assert!(text(&output.stderr).contains("8 example(s) without a gold label left out"));
+            assert!(text(&output.stderr).contains("8 example(s) without a gold label skipped"));
             let metrics: Value = serde_json::from_str(&success(&output)).unwrap();
             assert_eq!(metrics["examples"], 24, "{file}");
         }

@@ -213,13 +213,46 @@ class Lamb(torch.optim.Optimizer):
                 p.sub_(group["lr"] * ratio * update)
 
 
+def newton_schulz(grad, coefficients, steps, eps):
+    """PyTorch's function in single precision; its own computes in bfloat16, whose rounding would hide mistakes."""
+    a, b, c = coefficients
+    x = grad.T if grad.size(0) > grad.size(1) else grad
+    x = x / x.norm().clamp(min=eps)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.T if grad.size(0) > grad.size(1) else x
+
+
+torch.optim._muon._zeropower_via_newtonschulz = newton_schulz
+
+
+class Muon(torch.optim.Optimizer):
+    """torch.optim.Muon for the matrices of the encoder's layers, torch.optim.AdamW for everything else."""
+
+    def __init__(self, groups, lr):
+        super().__init__([p for group in groups for _, p in group["params"]], {"lr": lr})
+        is_inner = lambda name, p: "encoder.layer." in name and p.ndim == 2
+        def select(inner):
+            return [{"params": [p for name, p in group["params"] if is_inner(name, p) == inner], "weight_decay": group["weight_decay"]}
+                    for group in groups]
+        inner, others = [group for group in select(True) if group["params"]], select(False)
+        self.parts = [torch.optim.Muon(inner, lr=lr, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
+                      torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.999), eps=1e-6)]
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+    def step(self):
+        for part in self.parts:
+            part.step()
+
+
 def training(model, batches, optimizer_class, weight_decay=0.01, **arguments):
     """Ten steps; the figures of each, before its update. Biases and LayerNorms do not decay; `grad_norm` is before the clip."""
     decays = lambda name: not name.endswith("bias") and "LayerNorm" not in name
     named = list(model.named_parameters())
     groups = [
-        {"params": [p for name, p in named if decays(name)], "weight_decay": weight_decay},
-        {"params": [p for name, p in named if not decays(name)], "weight_decay": 0.0},
+        {"params": [(name, p) for name, p in named if decays(name)], "weight_decay": weight_decay},
+        {"params": [(name, p) for name, p in named if not decays(name)], "weight_decay": 0.0},
     ]
     optimizer = optimizer_class(groups, **arguments)
     schedule = get_linear_schedule_with_warmup(optimizer, 3, 10)
@@ -278,6 +311,8 @@ def trainings():
         ("expected_lamb", Lamb, own),
         ("expected_strong_decay", torch.optim.AdamW, adamw | strong),
         ("expected_google_strong_decay", GoogleAdam, own | strong),
+        ("expected_muon", Muon, {"lr": 1e-3}),
+        ("expected_muon_strong_decay", Muon, {"lr": 1e-3} | strong),
     ]:
         torch.manual_seed(3)
         model = randomise(BertForPreTraining(config(**shape)), 3)

@@ -44,7 +44,7 @@ fn train_steps<M: Pretrained>(
     for step in 0..count {
         let (loss, tape) = tape::record(false, || loss(&model, step));
         let mut gradients = GradientSum::default();
-        tape.backward(loss.clone(), |part| gradients.add(&model, part));
+        tape.backward(loss.clone(), |part| gradients.add(GradientSum::of(&model, part)));
         let control = optimizer.control(&gradients, schedule.learning_rate(step as u64), Some(1.0), &mut loss_scale);
         let norm = f64::from(control.norm(&loss.device()).into_scalar::<f32>());
         model = optimizer.step(model, gradients, &control);
@@ -82,6 +82,7 @@ fn ten_steps_of_pretraining_with_each_optimizer() {
     let directory = golden("training");
     let batches = read_golden(&directory.join("batches.safetensors"));
     let adamw = OptimizerConfig::default();
+    let muon = OptimizerConfig { algorithm: Algorithm::Muon, ..adamw };
     let optimizers = [
         ("expected.json", adamw),
         ("expected_google.json", OptimizerConfig { bias_correction: false, ..adamw }),
@@ -89,6 +90,8 @@ fn ten_steps_of_pretraining_with_each_optimizer() {
         // Ten steps hardly show a weight decay of 0.01. A decay of 1 shows which parameters it applies to.
         ("expected_strong_decay.json", OptimizerConfig { weight_decay: 1.0, ..adamw }),
         ("expected_google_strong_decay.json", OptimizerConfig { bias_correction: false, weight_decay: 1.0, ..adamw }),
+        ("expected_muon.json", muon),
+        ("expected_muon_strong_decay.json", OptimizerConfig { weight_decay: 1.0, ..muon }),
     ];
     for (backend, device) in devices() {
         for (file, config) in optimizers {

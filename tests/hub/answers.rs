@@ -82,7 +82,7 @@ fn the_wait_that_the_hub_asks_for_is_kept() {
     let lab = Lab::new();
     lab.server.fail("HEAD", 9, Fault::Status(429, vec![("RateLimit", "\"api\";r=0;t=3000".into())]));
     let (found, message) = lab.problem("owner/name");
-    assert!(found == HubProblem::Busy && message.contains("asks to wait 3000 seconds"), "{message}");
+    assert!(found == HubProblem::Busy && message.contains("asking to wait 3000 seconds"), "{message}");
 }
 
 #[test]

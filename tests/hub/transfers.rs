@@ -99,7 +99,7 @@ fn damaged_bytes_are_fetched_once_more_and_never_opened() {
     let lab = Lab::new();
     lab.server.fail("GET /storage", 99, Fault::Flip);
     let (found, message) = lab.problem("owner/name");
-    assert!(found == HubProblem::Damaged && message.contains("the SHA-256"), "{message}");
+    assert!(found == HubProblem::Damaged && message.contains("bytes with SHA-256"), "{message}");
     assert!(!lab.snapshot().join("model.safetensors").exists());
     assert!(lab.names("blobs").iter().all(|name| name.len() == 40), "{:?}", lab.names("blobs"));
 }
@@ -132,7 +132,7 @@ fn a_file_that_changes_between_two_requests_is_asked_for_again() {
     let lab = Lab::new();
     lab.server.fail("GET /owner/name/resolve", 99, Fault::OtherVersion);
     let (found, message) = lab.problem("owner/name");
-    assert!(found == HubProblem::Damaged && message.contains("another version of the file"), "{message}");
+    assert!(found == HubProblem::Damaged && message.contains("a different version of the file"), "{message}");
 }
 
 #[test]

@@ -140,7 +140,7 @@ fn what_is_wrong_is_named_in_one_line() {
         ("train --corpus corpus.txt -o x --device rocm", "build with `--features rocm`"),
         ("train --corpus corpus.txt -o x --config huge", "expected one of tiny, mini"),
         ("train --corpus corpus.txt -o x --config strange.json --device flex", "`hiden_size` is an unknown key"),
-        ("train --corpus corpus.txt -o x --config one.json --device flex", "a model of 1 token type"),
+        ("train --corpus corpus.txt -o x --config one.json --device flex", "a model with 1 token type"),
         ("train --corpus corpus.txt -o x --mask-prob 2", "--mask-prob: found 2"),
         (
             "train --corpus corpus.txt -o x --phase2-steps 1 --phase2-seq-len 2",
@@ -157,8 +157,11 @@ fn what_is_wrong_is_named_in_one_line() {
         ("train --stepz 3", "--stepz"),
         ("train --dupe-factor 3", "--static-masking"),
         ("train --phase2-seq-len 64", "--phase2-steps"),
-        ("train --optimizer sgd", "none of adamw, lamb"),
-        ("train --precision f8", "none of f32, bf16, f16"),
+        ("train --optimizer sgd", "unknown optimizer `sgd`, expected adamw, lamb or muon"),
+        ("train --budget 1h --steps 3", "--budget <TIME>' cannot be used with '--steps <N>'"),
+        ("train --budget 1h --epochs 3", "--budget <TIME>' cannot be used with '--epochs <N>'"),
+        ("train --budget 90", "found \"90\", expected a number with a unit, such as 90m, 1h or 3d"),
+        ("train --precision f8", "unknown precision `f8`, expected f32, bf16 or f16"),
         ("fill-mask --model run - --input-format xlsx", "possible values: txt, tsv, csv, jsonl"),
     ] {
         let message = fail(line, at, 2);
@@ -191,12 +194,12 @@ fn quiet_is_quiet_and_a_run_ends_with_what_to_do_next() {
     let output = run(&short("run", 4, "").replace("--json --quiet", "").replace("--quiet --json", ""), at);
     success(&output);
     let message = text(&output.stderr);
-    for part in ["fill-mask --model run", "run/report.html", "by word frequency", "held out: 12 documents, "] {
+    for part in ["fill-mask --model run", "run/report.html", "word-frequency baseline", "held out: 12 documents, "] {
         assert!(message.contains(part), "{part}: {message}");
     }
     assert!(message.contains("little text") && message.contains("--init"), "{message}");
     let page = fs::read_to_string(at.join("run/report.html")).unwrap();
-    for part in ["loss by word frequency", "What the loss means", "not set", "none", "no</dd>"] {
+    for part in ["word-frequency baseline loss", "What the loss means", "not set", "none", "no</dd>"] {
         assert!(page.contains(part), "{part} is not in the report");
     }
     for raw in [">null<", ">[]<", "[{", "{&quot;"] {
@@ -212,7 +215,7 @@ fn a_vocabulary_goes_into_a_new_directory_and_says_if_the_text_has_no_more() {
     success(&output);
     let pieces = fs::read_to_string(at.join("new/deep/vocab.txt")).unwrap().lines().count();
     let message = text(&output.stderr);
-    let expected = format!("30522 WordPieces requested, {pieces} learned: the text has no more");
+    let expected = format!("30522 WordPieces requested, {pieces} learned: the text yields no more");
     assert!(message.contains(&expected), "{message}");
     let output = run("vocab --corpus corpus.txt --size 300 -o vocab.txt", at);
     assert!(!text(&output.stderr).contains("requested"));

@@ -1,6 +1,7 @@
 //! Promise: `bert-pretrain` does what its help says, from text files to a model directory, and its errors name the
 //! cause.
 
+mod budget;
 mod commands;
 mod hub;
 #[path = "../support/hub_server.rs"]

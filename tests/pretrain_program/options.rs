@@ -11,7 +11,7 @@ use crate::program::{fail, json, object, succeed};
 /// option.
 #[test]
 fn every_option_is_in_run_json_and_changes_the_run() {
-    let rows: [(&str, &str, Value, bool); 17] = [
+    let rows: [(&str, &str, Value, bool); 19] = [
         ("--no-nsp", "/settings/nsp_mode", value!("off"), true),
         ("--nsp-mode google", "/settings/nsp_mode", value!("google"), true),
         ("--sentences line", "/settings/sentences", value!("line"), false),
@@ -22,6 +22,8 @@ fn every_option_is_in_run_json_and_changes_the_run() {
         ("--weight-decay 0.5", "/settings/optimizer/weight_decay", value!(0.5), true),
         ("--no-bias-correction", "/settings/optimizer/bias_correction", value!(false), true),
         ("--optimizer lamb", "/settings/optimizer/algorithm", value!("lamb"), true),
+        ("--optimizer muon", "/settings/optimizer/algorithm", value!("muon"), true),
+        ("--dropout 0", "/settings/dropout", value!(0.0), true),
         ("--schedule cosine", "/settings/decay", value!("cosine"), true),
         ("--warmup 0.5", "/settings/warmup", value!(0.5), true),
         ("--clip 0.1", "/settings/clip", value!(0.1), true),

@@ -50,7 +50,7 @@ fn a_finished_run_is_not_trained_again() {
     // Different settings are rejected, even without a checkpoint.
     fs::remove_dir_all(run.join("checkpoints")).unwrap();
     let message = fail(&short("run", 6, "--lr 0.5 --resume"), at, 1);
-    assert!(message.contains("does not fit the run to be resumed"), "{message}");
+    assert!(message.contains("does not fit the run to resume"), "{message}");
     assert!(weights(&run) == before);
 }
 

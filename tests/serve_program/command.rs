@@ -33,7 +33,7 @@ fn a_wrong_command_line_is_refused() {
         ("--model encoder --port 99999", "99999"),
         (
             "--model encoder --host 0.0.0.0",
-            "--host 0.0.0.0: others can reach it: add --api-key-file FILE, or --no-auth",
+            "--host 0.0.0.0: other machines can reach it: add --api-key-file FILE, or --no-auth",
         ),
         ("--model encoder --no-auth --api-key-file keys", "cannot be used with"),
         ("--model encoder --timeout 0", "expected seconds"),

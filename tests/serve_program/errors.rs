@@ -18,9 +18,9 @@ fn every_wrong_request_is_told_what_is_wrong() {
     let ignored = format!("{{\"inputs\": \"a\", \"options\": {{\"a\": {}", "[".repeat(1000));
     let long = format!("{{\"inputs\": \"{}\"}}", "a".repeat(2000));
     for (path, body, status, expected) in [
-        ("/embed", "", 400, "the body is no JSON"),
-        ("/embed", "{", 400, "the body is no JSON"),
-        ("/embed", "\u{feff}{}", 400, "the body is no JSON"),
+        ("/embed", "", 400, "the body is not JSON"),
+        ("/embed", "{", 400, "the body is not JSON"),
+        ("/embed", "\u{feff}{}", 400, "the body is not JSON"),
         ("/embed", &deep, 422, "invalid type: sequence, expected a string"),
         ("/", &ignored, 400, "recursion limit"),
         ("/embed", r#"{"inputs": "a"} {}"#, 400, "trailing"),
@@ -39,18 +39,18 @@ fn every_wrong_request_is_told_what_is_wrong() {
         ("/embed", r#"{"inputs": "a", "truncation_direction": "Left"}"#, 422, "unknown variant `Left`"),
         ("/embed", r#"{"inputs": ["a", "a", "a", "a", "a"]}"#, 413, "found 5 inputs, expected at most 4"),
         ("/embed", &long, 413, "the body is longer than 2000 bytes"),
-        ("/embed", r#"{"inputs": "a", "model": "other"}"#, 404, "no model `other`; there is encoder, labels"),
+        ("/embed", r#"{"inputs": "a", "model": "other"}"#, 404, "no model `other`; available: encoder, labels"),
         ("/embed?model=other", r#"{"inputs": "a"}"#, 404, "no model `other`"),
         ("/embed?model=encoder", r#"{"inputs": "a", "model": "masks"}"#, 422, "two models, `encoder` and `masks`"),
         ("/embed?mdoel=encoder", r#"{"inputs": "a"}"#, 422, "the query has `mdoel=encoder`"),
-        ("/embed?model=tags", r#"{"inputs": "a"}"#, 422, "does not answer /embed; it answers /tag, /tokenize"),
-        ("/rerank?model=labels", r#"{"query": "a", "texts": ["b"]}"#, 422, "it answers /predict, /tokenize"),
+        ("/embed?model=tags", r#"{"inputs": "a"}"#, 422, "does not support /embed; it supports /tag, /tokenize"),
+        ("/rerank?model=labels", r#"{"query": "a", "texts": ["b"]}"#, 422, "it supports /predict, /tokenize"),
         ("/v1/embeddings", r#"{"input": [1, 2]}"#, 422, "expected a string"),
         ("/v1/embeddings", r#"{"input": "a", "encoding_format": "int8"}"#, 422, "unknown variant `int8`"),
         ("/v1/embeddings", r#"{"input": []}"#, 422, "found an empty list"),
         ("/similarity", r#"{"inputs": {"source_sentence": "a", "sentences": []}}"#, 422, "found an empty list"),
         ("/predict", r#"{"inputs": ["a", "b", "c"]}"#, 422, "found a list of 3"),
-        ("/predict", r#"{"inputs": [["a"], "b"]}"#, 422, "found texts beside lists"),
+        ("/predict", r#"{"inputs": [["a"], "b"]}"#, 422, "found both texts and lists"),
         ("/rerank", r#"{"query": "", "texts": ["b"]}"#, 422, "`query`: found an empty text"),
         ("/rerank", r#"{"query": "a", "texts": []}"#, 422, "found an empty list"),
         ("/tag", "{}", 422, "expected `text` or `words`"),
@@ -65,7 +65,7 @@ fn every_wrong_request_is_told_what_is_wrong() {
         ("/tokenize", r#"{"inputs": []}"#, 422, "found an empty list"),
         ("/", r#"{"inputs": "a", "parameters": {"what": 1}}"#, 422, "unknown field `what`"),
         ("/nowhere", "{}", 404, "no route /nowhere"),
-        ("/health", "{}", 405, "/health is not asked with POST"),
+        ("/health", "{}", 405, "/health does not support POST"),
     ] {
         let response = server.post(path, body);
         assert_eq!(response.status, status, "{path} {body}: {}", response.text());

@@ -35,6 +35,8 @@ fn mutated(random: &mut Random, count: usize, server: &Server) {
             r#"{"inputs": {"source_sentence": "a", "sentences": ["b"]}, "parameters": {"truncate": true}}"#,
         ),
         ("/embed", r#"{"inputs": [["a"], ["b", "c"]], "truncate": null}"#),
+        ("/embed", r#"{"inputs": "a", "prompt_name": "query", "normalize": false}"#),
+        ("/rerank", r#"{"query": "word7", "texts": ["word8", "b"], "raw_scores": true, "return_text": true}"#),
         ("/tokenize", r#"{"inputs": "word7, word8", "add_special_tokens": false}"#),
         ("/", r#"{"inputs": "word7", "parameters": {"normalize": true}, "options": {"a": [1e400, -0]}}"#),
     ];
@@ -60,8 +62,9 @@ fn mutated(random: &mut Random, count: usize, server: &Server) {
 #[test]
 fn bodies_of_any_bytes() {
     let directory = models();
-    let server = Server::start(directory.path(), "--model encoder");
-    mutated(&mut Random(1), 200, &server);
+    let server = Server::start(directory.path(), "--model encoder --model follows");
+    let count = std::env::var("BERT_MUTATIONS").map_or(200, |count| count.parse().unwrap());
+    mutated(&mut Random(1), count, &server);
     assert_serves(&server);
 }
 

@@ -7,16 +7,17 @@ use bert_model::Tokenizer;
 use bert_model::pipeline::{Builder, FromCheckpoint, Pipeline};
 use bert_model::text::tokenizer::Normalization;
 use burn::tensor::Device;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Directory, golden head, and architecture of each model.
-const HEADS: [(&str, &str, &str); 8] = [
+const HEADS: [(&str, &str, &str); 9] = [
     ("encoder", "BertForMaskedLM", "BertModel"),
     ("masks", "BertForMaskedLM", "BertForMaskedLM"),
     ("labels", "BertForSequenceClassification", "BertForSequenceClassification"),
     ("several", "BertForSequenceClassification-multi_label", "BertForSequenceClassification"),
     ("ranker", "BertForSequenceClassification-regression", "BertForSequenceClassification"),
+    ("follows", "BertForNextSentencePrediction", "BertForNextSentencePrediction"),
     ("tags", "BertForTokenClassification", "BertForTokenClassification"),
     ("answers", "BertForQuestionAnswering", "BertForQuestionAnswering"),
     ("choices", "BertForMultipleChoice", "BertForMultipleChoice"),
@@ -44,6 +45,36 @@ pub fn models() -> TempDir {
         fs::write(at.join("tokenizer.json"), &tokenizer).unwrap();
     }
     directory
+}
+
+/// Changes a JSON file of a model.
+pub fn change(directory: &TempDir, file: &str, change: impl FnOnce(&mut Value)) {
+    let path = directory.path().join(file);
+    let mut value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    change(&mut value);
+    fs::write(path, value.to_string()).unwrap();
+}
+
+/// Makes a model a directory of sentence-transformers with prompts, of which `query` is the default.
+pub fn add_prompts(directory: &TempDir, model: &str) {
+    let at = directory.path().join(model);
+    fs::create_dir(at.join("1_Pooling")).unwrap();
+    let class = |name: &str| format!("sentence_transformers.models.{name}");
+    for (file, content) in [
+        (
+            "modules.json",
+            json!([
+                {"idx": 0, "name": "0", "path": "", "type": class("Transformer")},
+                {"idx": 1, "name": "1", "path": "1_Pooling", "type": class("Pooling")}]),
+        ),
+        ("1_Pooling/config.json", json!({"pooling_mode": "mean"})),
+        (
+            "config_sentence_transformers.json",
+            json!({"prompts": {"query": "word40 word41 ", "passage": "word50 "}, "default_prompt_name": "query"}),
+        ),
+    ] {
+        fs::write(at.join(file), content.to_string()).unwrap();
+    }
 }
 
 /// The same model as a pipeline, which computes the expected results.

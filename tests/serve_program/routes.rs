@@ -1,12 +1,15 @@
 //! Embeddings, labels, and ranks through the routes of OpenAI and text-embeddings-inference, and information about the
 //! server.
 
+use std::fs;
+use std::path::Path;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bert_model::pipeline::{ClassificationProcessor, EmbeddingProcessor};
+use bert_model::pipeline::{ClassificationProcessor, EmbeddingProcessor, PairProcessor};
 use serde_json::{Value, json};
 
-use crate::models::{minilm, models, open};
+use crate::models::{add_prompts, change, minilm, models, open};
 use crate::server::Server;
 
 const TEXTS: [&str; 3] = ["word7", "word9 word8 word7 word30 word31", "word12 word13"];
@@ -147,6 +150,87 @@ fn ranks_are_in_order_of_their_scores() {
     assert_eq!(plain[0].as_object().unwrap().len(), 2, "no text unless it is asked for");
     let index = plain[0]["index"].as_u64().unwrap() as usize;
     assert_close(&[plain[0]["score"].as_f64().unwrap() as f32], &[raw(TEXTS[index])]);
+}
+
+/// A cross-encoder's score is the head's output behind the activation that its configuration names; for a next-sentence
+/// head, it is the probability that the text follows the query.
+#[test]
+fn ranks_have_the_scores_of_the_pair_scorer() {
+    let directory = models();
+    change(&directory, "ranker/config.json", |config| {
+        config["sentence_transformers"] = json!({"activation_fn": "torch.nn.modules.activation.Tanh"});
+    });
+    // A checkpoint with both pretraining heads ranks, too.
+    let both = directory.path().join("both");
+    fs::create_dir(&both).unwrap();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/models/gelu-odd");
+    fs::copy(golden.join("config.json"), both.join("config.json")).unwrap();
+    fs::copy(golden.join("model.safetensors"), both.join("model.safetensors")).unwrap();
+    fs::copy(directory.path().join("follows/tokenizer.json"), both.join("tokenizer.json")).unwrap();
+    let server = Server::start(directory.path(), "--model ranker --model follows --model both --model labels");
+    for model in ["ranker", "follows", "both"] {
+        let ask = |raw: bool| {
+            let body = json!({"query": "word5", "texts": TEXTS, "raw_scores": raw, "model": model});
+            let ranks = server.ask("/rerank", body);
+            let mut scores = [0.0_f32; 3];
+            for rank in ranks.as_array().unwrap() {
+                scores[rank["index"].as_u64().unwrap() as usize] = rank["score"].as_f64().unwrap() as f32;
+            }
+            scores
+        };
+        let scorer = open::<PairProcessor>(&directory, model);
+        let found = scorer.run(&TEXTS.map(|text| ("word5", text))).unwrap();
+        assert_close(&ask(false), &found.iter().map(|pair| pair.score).collect::<Vec<_>>());
+        assert_close(&ask(true), &found.iter().map(|pair| pair.logit).collect::<Vec<_>>());
+        assert!(ask(false) != ask(true));
+        if model == "ranker" {
+            assert_close(&ask(false), &ask(true).map(f32::tanh));
+        }
+        let info = server.get(&format!("/info?model={model}")).json();
+        assert!(info["routes"].as_array().unwrap().contains(&json!("/rerank")), "{info}");
+    }
+    let refused = server.post("/rerank", json!({"query": "word5", "texts": ["word6"], "model": "labels"}).to_string());
+    assert!(refused.status == 422 && refused.error().contains("it answers /predict"), "{}", refused.error());
+    let long = json!({"query": "word5", "texts": ["word6 ".repeat(50)], "model": "follows"});
+    assert_eq!(server.post("/rerank", long.to_string()).status, 413);
+}
+
+#[test]
+fn prompts_stand_before_the_texts() {
+    let directory = models();
+    add_prompts(&directory, "encoder");
+    let server = Server::start(directory.path(), "--model encoder");
+    let embedder = open::<EmbeddingProcessor>(&directory, "encoder");
+    let vector = |prompt: &str| normalized(&embedder.embed_with_prompt(&[TEXTS[0]], prompt).unwrap()[0]);
+    let (query, passage) = (vector("word40 word41 "), vector("word50 "));
+    assert!(query != passage);
+    let embed = |more: Value| {
+        let mut body = json!({"inputs": TEXTS[0]});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        numbers(&server.ask("/embed", body.clone())[0])
+    };
+    assert_close(&embed(json!({})), &query);
+    assert_close(&embed(json!({"prompt_name": "query"})), &query);
+    assert_close(&embed(json!({"prompt_name": "passage"})), &passage);
+    // OpenAI's clients cannot name a prompt; the default one applies.
+    let found = server.ask("/v1/embeddings", json!({"input": TEXTS[0]}));
+    assert_close(&numbers(&found["data"][0]["embedding"]), &query);
+    assert_eq!(found["usage"]["prompt_tokens"], 5, "the tokens of the prompt count");
+    for body in [
+        json!({"inputs": TEXTS[0], "parameters": {"prompt_name": "passage"}}),
+        json!({"inputs": TEXTS[0], "prompt_name": "passage"}),
+    ] {
+        assert_close(&numbers(&server.ask("/", body)[0]), &passage);
+    }
+    let inputs = json!({"source_sentence": TEXTS[0], "sentences": [TEXTS[0]]});
+    let same = server.ask("/similarity", json!({"inputs": inputs, "parameters": {"prompt_name": "passage"}}));
+    assert_close(&numbers(&same), &[1.0]);
+    let refused = server.post("/embed", json!({"inputs": "word7", "prompt_name": "other"}).to_string());
+    let expected = "prompt: found no prompt `other`, expected one of passage, query";
+    assert!(refused.status == 422 && refused.error().contains(expected), "{}", refused.error());
+    // 17 words fit the 19 positions, but not behind a prompt.
+    let refused = server.post("/embed", json!({"inputs": "word7 ".repeat(17)}).to_string());
+    assert!(refused.status == 413 && refused.error().contains("has 21 tokens"), "{}", refused.error());
 }
 
 #[test]

@@ -28,7 +28,7 @@ pub fn args(line: &str) -> Vec<String> {
             _ => word.get_or_insert_default().push(character),
         }
     }
-    assert!(quote.is_none(), "a quotation mark that is never closed: {line}");
+    assert!(quote.is_none(), "an unclosed quotation mark: {line}");
     words.extend(word);
     words
 }

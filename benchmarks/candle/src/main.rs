@@ -52,7 +52,7 @@ fn main() -> Result<()> {
         let value = match line?.as_str() {
             "encode" => encode(&model, &rows, &device)?,
             "peak" => peak_megabytes(),
-            other => bail!("`{other}` is none of encode, peak"),
+            other => bail!("unknown mode `{other}`, expected encode or peak"),
         };
         println!("{}", json!({"ms": started.elapsed().as_secs_f64() * 1e3, "value": value}));
         std::io::stdout().flush()?;

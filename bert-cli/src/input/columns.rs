@@ -49,7 +49,7 @@ impl Column {
         };
         number
             .and_then(|number: usize| number.checked_sub(1))
-            .ok_or_else(|| Error::Setting(format!("column `{self}`: with `--no-header` a column is a number, from 1")))
+            .ok_or_else(|| Error::Setting(format!("column `{self}`: with `--no-header`, columns are numbered from 1")))
     }
 }
 
@@ -264,7 +264,7 @@ impl Delimited {
     fn values(&self, record: Record, path: &Path) -> Result<Vec<Value>> {
         let found = record.fields.len();
         let (wrong, expected) = match self.records.dialect {
-            Dialect::Csv => (found != self.width, "is a text with commas not in quotation marks?"),
+            Dialect::Csv => (found != self.width, "is there an unquoted text with commas?"),
             Dialect::Tsv => (found < self.width, "separated by tabs"),
         };
         if wrong {

@@ -64,12 +64,7 @@ impl Records {
                     fields.push_line(&next.text);
                 }
                 _ => {
-                    return Err(Error::line(
-                        self.lines.path(),
-                        line,
-                        "a quotation mark that is never closed",
-                        "a second one",
-                    ));
+                    return Err(Error::line(self.lines.path(), line, "an unclosed quotation mark", "a closing one"));
                 }
             }
         }
@@ -150,12 +145,12 @@ mod tests {
         let line = format!("\",{},\"\n", "a".repeat(1 << 20));
         let text: &str = Box::leak(format!("\"\n{}\"\nb\n", line.repeat(20)).into_boxed_str());
         let error = records(Dialect::Csv, text).swap_remove(0).unwrap_err();
-        assert_eq!(error.to_string(), "x:1: found a quotation mark that is never closed, expected a second one");
+        assert_eq!(error.to_string(), "x:1: found an unclosed quotation mark, expected a closing one");
     }
 
     #[test]
     fn an_unclosed_quotation_mark_is_found_where_it_opens() {
         let error = records(Dialect::Csv, "a,b\nc,\"d\ne,f\n").pop().unwrap().unwrap_err();
-        assert_eq!(error.to_string(), "x:2: found a quotation mark that is never closed, expected a second one");
+        assert_eq!(error.to_string(), "x:2: found an unclosed quotation mark, expected a closing one");
     }
 }

@@ -52,13 +52,13 @@ pub(super) fn locate(
     let text = (source == ColumnSource::Remembered).then(|| names.iter().position(|name| *name == TEXT)).flatten();
     let place = format!("{}:{}", path.display(), first.line);
     if !header && let Some(text) = text {
-        warn_once(format!("{place}: taken as a header, because it names a column `{TEXT}`: {}", shown(first)));
+        warn_once(format!("{place}: treated as a header because it names a column `{TEXT}`: {}", shown(first)));
         let rest = columns.iter().skip(1).map(Column::index).collect::<Result<Vec<_>>>()?;
         return Ok(Located { positions: [text].into_iter().chain(rest).collect(), is_header: true });
     }
     if !header {
         if is_like_a_header(&names) {
-            warn_once(format!("{place}: read as a row, though it looks like a header: {}", shown(first)));
+            warn_once(format!("{place}: treated as a row although it looks like a header: {}", shown(first)));
         }
         let positions = columns.iter().map(Column::index).collect::<Result<_>>()?;
         return Ok(Located { positions, is_header: false });
@@ -74,7 +74,7 @@ pub(super) fn locate(
     let positions = columns.iter().enumerate().map(find).collect::<Result<Vec<_>>>()?;
     match columns.first() {
         Some(column) if columns.iter().all(|column| by_name(column).is_none()) && by_number(column).is_some() => {
-            warn_once(format!("{place}: taken as a header, because --no-header is not given: {}", shown(first)));
+            warn_once(format!("{place}: treated as a header because --no-header was not given: {}", shown(first)));
         }
         Some(column) if by_name(column).or_else(|| by_number(column)).is_none() => {
             warn_once(second_guess(path, column));
@@ -86,7 +86,7 @@ pub(super) fn locate(
 
 /// The warning for a file that lacks the text column of the training run.
 pub(super) fn second_guess(path: &Path, column: &Column) -> String {
-    format!("{}: there is no column `{column}`, as in training; `{TEXT}` is read", path.display())
+    format!("{}: no column `{column}`, which was used in training; reading `{TEXT}` instead", path.display())
 }
 
 /// Whether a `.txt` file is a tab-separated table, rather than one text (or the pair of texts that `options` ask for)
@@ -110,15 +110,14 @@ pub(super) fn is_table(input: &Input, options: &TableOptions) -> Result<bool> {
         _ if fields.len() > 1 && is_found && options.source != ColumnSource::Usual => Ok(true),
         _ if fields.len() > 1 && columns.iter().all(is_in_header) => Ok(true),
         ColumnSource::Given if fields.len() > 1 => Ok(true),
-        ColumnSource::Given => refuse(
-            "a line without tabs".into(),
-            "a table with the column that is named (leave out --text if each line is a text)",
-        ),
+        ColumnSource::Given => {
+            refuse("a line without tabs".into(), "a table with the given column (omit --text if each line is a text)")
+        }
         ColumnSource::Remembered if columns.len() == 1 && fields.contains(&TEXT) && fields.len() > 1 => Ok(true),
         ColumnSource::Remembered if fields.len() > columns.len() => refuse(
-            format!("{} fields with tabs between: {}", fields.len(), excerpt(&first.text)),
-            "a text on each line, or a table with the columns of training (name its columns with --text and, if it has \
-             no header, --no-header; to take each line as a text, pipe the file to -)",
+            format!("{} tab-separated fields: {}", fields.len(), excerpt(&first.text)),
+            "one text per line, or a table with the columns used in training (name its columns with --text and, if it \
+             has no header, pass --no-header; to treat each line as a text, pipe the file to -)",
         ),
         _ => Ok(false),
     }
@@ -222,7 +221,7 @@ mod tests {
     #[test]
     fn a_txt_file_without_the_columns_is_refused_or_lines() {
         for (content, text, source, expected) in [
-            ("ham\tGo on\nspam\tWin\n", "text", Remembered, Err(":1: found 2 fields with tabs between")),
+            ("ham\tGo on\nspam\tWin\n", "text", Remembered, Err(":1: found 2 tab-separated fields")),
             ("ham\tGo on\nspam\tWin\n", "text", Given, Err(":1: found no column `text`, expected one of `ham`")),
             ("one\ntwo\tthree\n", "text", Given, Err(":1: found a line without tabs")),
             ("one\ntwo\tthree\n", "text", Remembered, Ok(2)),

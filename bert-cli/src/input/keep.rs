@@ -3,10 +3,14 @@
 //! Readers send one [`KeptRow`] per row, in row order, over a separate channel, so that tasks need not know about
 //! columns that they do not use.
 
+use std::collections::BTreeMap;
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use bert_model::{Error, Result};
+use serde::Serialize;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 /// The sending end: the columns to keep, and the channel for their cells.
@@ -88,21 +92,36 @@ impl KeptRows {
     }
 }
 
+/// A line of JSON.
+#[derive(Serialize)]
+struct Line<'a, A> {
+    #[serde(flatten)]
+    front: Map<String, Value>,
+    #[serde(flatten)]
+    answer: &'a A,
+}
+
 impl KeptRow {
-    /// Puts the row number and the kept cells in front of an answer. A cell whose name the answer already uses becomes
-    /// `input_NAME`.
-    pub fn with(&self, answer: Value) -> Value {
-        let Value::Object(answer) = answer else { return answer };
-        let mut line = Map::new();
+    /// Writes an answer, a JSON object, as a line of JSON, with the row number and the kept cells in front. A cell whose
+    /// name the answer already uses becomes `input_NAME`.
+    ///
+    /// # Errors
+    /// If the answer cannot be expressed in JSON, or `output` cannot be written.
+    pub fn write_line(&self, answer: &impl Serialize, output: &mut impl Write) -> io::Result<()> {
+        let mut front = Map::new();
         if let Some(row) = self.row {
-            line.insert("row".into(), row.into());
+            front.insert("row".into(), row.into());
         }
-        for (name, value) in &self.cells {
-            let is_taken = name == "row" || answer.contains_key(name);
-            line.insert(if is_taken { format!("input_{name}") } else { name.clone() }, value.clone());
+        if !self.cells.is_empty() {
+            let fields: BTreeMap<String, IgnoredAny> = serde_json::from_str(&serde_json::to_string(answer)?)?;
+            for (name, value) in &self.cells {
+                let is_taken = name == "row" || fields.contains_key(name);
+                front.insert(if is_taken { format!("input_{name}") } else { name.clone() }, value.clone());
+            }
         }
-        line.extend(answer);
-        Value::Object(line)
+        // Written as it is serialized: an answer may have many times the size of its text.
+        serde_json::to_writer(&mut *output, &Line { front, answer })?;
+        output.write_all(b"\n")
     }
 
     /// Puts the kept cells in front of a plain answer, separated by tabs. Tabs and line breaks within a cell become
@@ -130,11 +149,16 @@ mod tests {
     #[test]
     fn answers_carry_their_row_and_lose_no_cell_to_a_field_of_the_same_name() {
         let row = KeptRow { row: Some(7), cells: object(json!({"id": "a\tb", "label": [1], "row": 2})) };
-        let line = row.with(json!({"label": "good"}));
+        let line = |row: &KeptRow, answer: Value| {
+            let mut line = Vec::new();
+            row.write_line(&answer, &mut line).unwrap();
+            String::from_utf8(line).unwrap()
+        };
         let expected = json!({"row": 7, "id": "a\tb", "input_label": [1], "input_row": 2, "label": "good"});
-        assert_eq!(line.to_string(), expected.to_string());
+        assert_eq!(line(&row, json!({"label": "good"})), format!("{expected}\n"));
         assert_eq!(row.plain("good 0.98"), "a b\t[1]\t2\tgood 0.98");
-        assert_eq!(KeptRow::default().with(json!({"label": "good"})), json!({"label": "good"}));
+        assert_eq!(line(&KeptRow::default(), json!({"label": "good"})), "{\"label\":\"good\"}\n");
+        assert_eq!(line(&KeptRow { row: Some(1), ..KeptRow::default() }, json!({})), "{\"row\":1}\n");
     }
 
     #[test]

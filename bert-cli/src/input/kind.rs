@@ -128,7 +128,8 @@ const CONVERSIONS: [(&[&str], &str); 4] = [
     (&["conll", "conllu", "bio", "iob", "iob2"], "words with tags are for `--task tagging`"),
     (
         &["json"],
-        "a list of objects becomes `.jsonl` with `jq -c '.[]' FILE`; SQuAD's JSON is for `--task question-answering`",
+        "convert a list of objects to `.jsonl` with `jq -c '.[]' FILE`; SQuAD's JSON is for \
+         `--task question-answering`",
     ),
     (&["xlsx", "xls", "ods"], "save the sheet as `.csv`"),
     (&["pdf", "doc", "docx", "odt", "html"], "save it as plain text"),
@@ -188,11 +189,7 @@ impl Input {
     /// The error for a format that cannot be read here, suggesting how to convert it.
     pub fn error(&self, expected: &str) -> Error {
         if self.is_stdin() {
-            return Error::file(
-                STDIN,
-                "a format that cannot be told",
-                format!("{expected}; name it with --input-format"),
-            );
+            return Error::file(STDIN, "an unknown format", format!("{expected}; specify it with --input-format"));
         }
         match self.conversion() {
             Some(advice) => FileKind::error(&self.path, format!("{expected}; {advice}")),
@@ -302,7 +299,7 @@ mod tests {
             assert!(message.contains("expected `.txt`; ") && message.contains(advice), "{message}");
         }
         assert!(Input::new("a.train").error("`.txt`").to_string().ends_with("expected `.txt`"));
-        assert!(Input::new("-").error("`.txt`").to_string().ends_with("name it with --input-format"));
+        assert!(Input::new("-").error("`.txt`").to_string().ends_with("specify it with --input-format"));
     }
 
     #[test]

@@ -61,7 +61,12 @@ fn row(line: Line, pairs: bool, path: &Path) -> Result<Row> {
         return Ok(Row { line: number, text, pair: None, labels: Vec::new() });
     }
     let Some((first, second)) = text.split_once('\t') else {
-        return Err(Error::line(path, number, "one text", "two with a tab between, for this model judges pairs"));
+        return Err(Error::line(
+            path,
+            number,
+            "one text",
+            "two texts separated by a tab, because this model takes pairs",
+        ));
     };
     Ok(Row { line: number, text: first.to_string(), pair: Some(second.to_string()), labels: Vec::new() })
 }

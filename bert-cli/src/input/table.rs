@@ -159,7 +159,7 @@ fn listed_labels(cells: &Cells, index: usize, separator: Option<char>) -> Result
         Some((_, label)) => Err(cells.error(
             index,
             format!("the label `{label}` twice"),
-            "the names of those that hold (a column of 0 and 1 for each label: `--label COL,COL…`)",
+            "the names of the labels that apply (for a column of 0 and 1 per label, pass `--label COL,COL…`)",
         )),
         None => Ok(labels),
     }
@@ -179,7 +179,7 @@ fn separated(text: &str, separator: Option<char>) -> Vec<String> {
 }
 
 fn list_error(cells: &Cells, index: usize) -> Error {
-    cells.error(index, "something else", "a list of labels, or labels with `|` between them")
+    cells.error(index, "another kind of value", "a list of labels, or labels separated by `|`")
 }
 
 /// The labels whose columns contain 1. A −1 marks a row without a label (as in the test file of Jigsaw's toxic
@@ -275,7 +275,11 @@ mod tests {
                 "id,text\n1,a\n",
                 "x.csv:1: found no column `label`, expected one of `id`, `text` (`--no-header`",
             ),
-            ("x.csv", "text,label\na,1\nb, c,1\n", "x.csv:3: found 3 field(s), expected 2 (is a text with commas"),
+            (
+                "x.csv",
+                "text,label\na,1\nb, c,1\n",
+                "x.csv:3: found 3 field(s), expected 2 (is there an unquoted text with commas",
+            ),
             ("x.tsv", "text\tlabel\n\na\n", "x.tsv:3: found 1 field(s), expected 2 (separated by tabs)"),
             ("x.jsonl", "{\"text\":\"a\"}\n", "x.jsonl:1: found no column `label`, expected one of `text`"),
             (

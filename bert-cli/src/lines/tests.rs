@@ -114,7 +114,7 @@ fn a_byte_that_is_not_utf_8_is_named_with_its_place() {
 
 #[test]
 fn utf_16_is_named() {
-    assert!(refusal("a.txt", b"\xff\xfea\0\n\0").contains("a.txt:1: found the byte order mark of UTF-16"));
+    assert!(refusal("a.txt", b"\xff\xfea\0\n\0").contains("a.txt:1: found a UTF-16 byte order mark"));
     assert!(refusal("a.txt", b"\xfe\xff\0a\0\n").contains("iconv -f utf-16"));
 }
 

@@ -100,7 +100,7 @@ impl Layout {
         match &cells.values[first] {
             Value::Array(list) if self.choices == 1 => {
                 let choices: Option<Vec<String>> = list.iter().map(scalar).collect();
-                choices.ok_or_else(|| cells.error(first, "a list within the list", "a list of texts"))
+                choices.ok_or_else(|| cells.error(first, "a nested list", "a list of texts"))
             }
             _ => (first..first + self.choices).map(|index| cells.text(index)).collect(),
         }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bert_model::{Result, Tokenizer};
+use bert_model::Result;
 use bert_train::run_directory::check_has_model;
 
 use super::embedding::EmbeddingTask;
@@ -12,6 +12,7 @@ use super::question_answering::QuestionAnsweringTask;
 use super::sequence::SequenceTask;
 use super::tagging::TaggingTask;
 use crate::description::Description;
+use crate::model_directory::{config_of, tokenizer_of};
 
 /// A task of any kind, with its labels and tokenizer.
 #[derive(Debug, Clone)]
@@ -61,9 +62,9 @@ pub fn open_task_for(
     change: impl FnOnce(Description) -> Description,
 ) -> Result<AnyTask> {
     check_has_model(directory)?;
-    let config = bert_model::pretrained::load_config(directory)?;
+    let config = config_of(directory)?;
     let description = change(Description::read(directory, &config, task)?);
-    let tokenizer = Tokenizer::load(directory)?;
+    let tokenizer = tokenizer_of(directory)?;
     description.check_fits(&config, &tokenizer)?;
     (description.task.open)(&description, config.label_names()?, &tokenizer)
 }

@@ -1,7 +1,7 @@
 //! The kinds of tasks, and the facts about each that do not depend on a file.
 //!
-//! To add a task, add a module next to this one and a line to [`REGISTRY`]; [`super::any`] depends on the types of all
-//! tasks.
+//! To add a task, add a module next to this one, a line to [`REGISTRY`], and one to [`COUNT`]. A task with a type of its
+//! own also needs a variant of [`AnyTask`] and an arm of `for_task!`, both in [`super::any`].
 
 use std::fmt;
 use std::ops::Deref;

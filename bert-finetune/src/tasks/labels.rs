@@ -26,9 +26,7 @@ pub(super) fn classes(table: &TableOptions, training: &Path) -> Result<Vec<Strin
     let is_scale = |labels: &[String]| labels == ["-1", "0", "1"];
     if table.text_pair.is_some() && is_scale(&found) {
         let file = training.display();
-        warn_once(format!(
-            "{file}: the label -1 is learned as a class; if it marks rows without a label, leave them out"
-        ));
+        warn_once(format!("{file}: the label -1 is learned as a class; if it marks unlabeled rows, remove them"));
     }
     Ok(match &table.label {
         // A named column is a label even if no training text has it.
@@ -75,8 +73,9 @@ pub(super) fn at_least(count: usize, labels: Vec<String>, training: &Path) -> Re
     if labels.len() >= count {
         return Ok(labels);
     }
-    let found = format!("one label only, {:?}", labels.first().map_or("none", String::as_str));
-    Err(Error::file(training, found, "at least two classes to tell apart"))
+    let found = labels.first().map_or("no labels".to_string(), |label| format!("one label only, {label:?}"));
+    let expected = if count > 1 { "at least two classes to tell apart" } else { "at least one label" };
+    Err(Error::file(training, found, expected))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ pub mod tagging;
 
 use std::path::Path;
 
+use bert_cli::answers::to_value;
 use bert_cli::input::kind::Input;
 use bert_cli::warning::warn_once;
 use bert_model::pipeline::{HeadProcessor, Processor};
@@ -23,8 +24,10 @@ use bert_model::pretrained::{self, Loaded, load_weights_partial};
 use bert_model::{BertConfig, Error, Pretrained, Result, Tokenizer};
 use bert_train::Adaptation;
 use burn::tensor::{Device, Tensor};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::output::short;
 use crate::report::Mistake;
 
 /// Iterates over examples, reading one at a time.
@@ -77,8 +80,8 @@ pub fn leave_out<T: Task>(task: &T, examples: &mut Vec<T::Example>, defects: &[D
 /// Reports on stderr how many examples were left out because of a defect.
 pub fn warn_of(defect: Defect, count: usize, path: &Path) {
     let what = match defect {
-        Defect::Unlabeled => "without a gold label left out",
-        Defect::Misplaced => "not learned, because their answer is not where `answer_start` says",
+        Defect::Unlabeled => "without a gold label skipped",
+        Defect::Misplaced => "not used for training, because their answer is not at `answer_start`",
     };
     if count > 0 {
         warn_once(format!("{}: {count} example(s) {what}", path.display()));
@@ -143,7 +146,7 @@ pub trait Task: Clone + Send + Sync {
     /// # Errors
     /// If the task has no classes.
     fn balance(&mut self, _examples: &[Self::Example]) -> Result<()> {
-        Err(Error::Usage("--class-weights: only classification and tagging have classes to weigh".into()))
+        Err(Error::Usage("--class-weights: only classification and tagging have classes to weight".into()))
     }
 
     /// Checks that training with this adaptation would change the loss.
@@ -174,8 +177,16 @@ pub trait Task: Clone + Send + Sync {
         targets: &[&Self::Target],
     ) -> Tensor<1>;
 
-    /// Formats an answer as printed by `predict --json`.
-    fn json(&self, answer: &AnswerOf<Self>) -> Value;
+    /// An answer as printed by `predict --json`.
+    fn json<'a>(&'a self, answer: &'a AnswerOf<Self>) -> impl Serialize + 'a;
+
+    /// An answer as printed by `predict`: one short line.
+    ///
+    /// # Errors
+    /// If the answer is no JSON.
+    fn plain(&self, answer: &AnswerOf<Self>) -> Result<String> {
+        Ok(short(&to_value(&self.json(answer))?))
+    }
 
     /// The texts of a labeled example and, as `expected`, its gold answer, for a file of predictions.
     fn labeled(&self, example: &Self::Example) -> Map<String, Value>;

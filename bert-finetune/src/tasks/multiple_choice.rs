@@ -7,6 +7,7 @@ use bert_cli::input::kind::Input;
 use bert_model::pipeline::{Choice, ChoiceInput, ChoiceProcessor, highest};
 use bert_model::{BertForMultipleChoice, Error, Pretrained, Result, Tokenizer};
 use burn::tensor::{Int, Tensor};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::any::AnyTask;
@@ -89,7 +90,7 @@ impl Task for MultipleChoiceTask {
         let Query { text, pair, choices, .. } = query.clone();
         match choices.len() {
             0 | 1 => {
-                Err(Error::Setting("this model chooses: give each choice with --choice TEXT, at least two".into()))
+                Err(Error::Setting("this model chooses among texts: pass at least two, each with --choice TEXT".into()))
             }
             _ => Ok(ChoiceRow { line: 1, text, pair, choices, label: None }),
         }
@@ -122,7 +123,7 @@ impl Task for MultipleChoiceTask {
         Tensor::cat(right.collect(), 0).sum().neg()
     }
 
-    fn json(&self, choice: &Choice) -> Value {
+    fn json<'a>(&'a self, choice: &'a Choice) -> impl Serialize + 'a {
         json!({"choice": choice.index, "probabilities": choice.probabilities})
     }
 

@@ -12,6 +12,7 @@ use bert_model::text::CodePoints;
 use bert_model::{BertForQuestionAnswering, Error, Pretrained, Result, Tokenizer};
 use bert_train::report::Mark;
 use burn::tensor::{Int, Tensor};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::any::AnyTask;
@@ -162,7 +163,7 @@ impl Task for QuestionAnsweringTask {
     fn question(&self, query: &Query) -> Result<Question> {
         let Some(question) = query.question.clone() else {
             return Err(Error::Setting(
-                "this model answers questions: give one with --question, its text with --context".into(),
+                "this model answers questions: pass one with --question and its text with --context".into(),
             ));
         };
         Ok(Question { id: String::new(), context: query.text.clone().into(), question, answers: None })
@@ -175,7 +176,7 @@ impl Task for QuestionAnsweringTask {
     fn targets(&self, question: &Question, windows: &[QuestionWindow]) -> Vec<(usize, usize)> {
         // The first and last WordPieces that overlap the answer, whichever windows they are in.
         let span = question.first_place().and_then(|(from, to)| {
-            let places = || windows.iter().flat_map(|window| window.pieces().zip(window.places()));
+            let places = || windows.iter().flat_map(|window| window.pieces().zip(window.places().iter().copied()));
             let first = places().filter(|(_, place)| place.1 > from).map(|(piece, _)| piece).min()?;
             let last = places().filter(|(_, place)| place.0 < to).map(|(piece, _)| piece).max()?;
             (first <= last).then_some((first, last))
@@ -206,7 +207,7 @@ impl Task for QuestionAnsweringTask {
         (cross_entropy(start, first).sum() + cross_entropy(end, last).sum()) / 2.0
     }
 
-    fn json(&self, answer: &Answer) -> Value {
+    fn json<'a>(&'a self, answer: &'a Answer) -> impl Serialize + 'a {
         let found = |text: &str, score: f64, start: usize, end: usize| json!({"answer": text, "score": score, "start": start, "end": end});
         let mut json = found(&answer.text, answer.score, answer.start, answer.end);
         if self.processor.candidates() > 0 {
@@ -272,7 +273,7 @@ impl Task for QuestionAnsweringTask {
             let gold = question.first_place().map(|(start, end)| (start, end, "answer".to_string(), Mark::Missed));
             let predicted = decided.map(|span| (span.start, span.end, "predicted".to_string(), Mark::Spurious));
             let lead = match decided {
-                None => format!("{} — said to have no answer", question.question),
+                None => format!("{} — predicted to have no answer", question.question),
                 Some(_) => question.question.clone(),
             };
             let (text, spans) = (question.context.to_string(), gold.into_iter().chain(predicted).collect());

@@ -10,10 +10,11 @@ use bert_cli::input::table::TableOptions;
 use bert_cli::warning::warn_once;
 use bert_model::model::loss::cross_entropy;
 use bert_model::pipeline::tags::{EntitySpan, TagReader};
-use bert_model::pipeline::{TaggedText, TaggingProcessor, TaggingWindow, Words};
+use bert_model::pipeline::{TaggedText, TaggingProcessor, TaggingWindow, WindowTags, Words};
 use bert_model::{BertForTokenClassification, Error, Pretrained, Result, Tokenizer};
 use bert_train::report::Mark;
 use burn::tensor::{Int, Tensor};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 pub use self::examples::{GoldTag, TaggedSentence};
@@ -79,7 +80,7 @@ fn learn_labels(description: &mut Description, files: &Files) -> Result<Vec<Stri
     let labels: Vec<String> = labels.into_iter().cloned().collect();
     if labels.iter().all(|label| label.parse::<f64>().is_ok()) {
         let file = files.training.display();
-        warn_once(format!("{file}: the tags are numbers, which mark no entities: `f1` is the accuracy"));
+        warn_once(format!("{file}: the tags are numbers, which do not mark entities: `f1` is the accuracy"));
     }
     description.tag_scheme = TagReader::of_sentences(&tags).scheme();
     at_least(2, labels, &files.training)
@@ -123,7 +124,7 @@ impl Task for TaggingTask {
         if let Some(first) = unknown.first() {
             let (file, count) = (path.display(), unknown.len());
             warn_once(format!(
-                "{file}: {count} word(s) have tags that the model does not have ({first}, …): counted as missed"
+                "{file}: {count} word(s) have tags that are unknown to the model ({first}, …): counted as missed"
             ));
         }
         Ok(sentences)
@@ -141,8 +142,8 @@ impl Task for TaggingTask {
                 self.texts(input)
             }
             _ if is_given && !is_text => {
-                let found = "CoNLL columns, in which no column has texts";
-                Err(Error::file(&input.path, found, "a table for --text, .csv or .tsv"))
+                let found = "CoNLL columns, which contain words rather than texts";
+                Err(Error::file(&input.path, found, "a .csv or .tsv table for --text"))
             }
             _ if is_given || is_text && !self.has_tags(input)? => self.texts(input),
             _ => {
@@ -192,13 +193,13 @@ impl Task for TaggingTask {
         weighted_sum(losses, &self.tag_weights, &tags)
     }
 
-    fn json(&self, tagged: &TaggedText) -> Value {
-        let entity = |entity: &bert_model::pipeline::Entity| {
-            let bert_model::pipeline::Entity { label, start, end, text, score, .. } = entity;
-            json!({"type": label, "start": start, "end": end, "text": text, "score": score})
-        };
-        let entities: Vec<Value> = tagged.entities.iter().map(entity).collect();
-        json!({"words": tagged.words, "tags": tagged.tags, "entities": entities})
+    fn json<'a>(&'a self, tagged: &'a TaggedText) -> impl Serialize + 'a {
+        tagged
+    }
+
+    fn plain(&self, tagged: &TaggedText) -> Result<String> {
+        let words = tagged.words.iter().zip(&tagged.tags).map(|(word, tag)| format!("{word}/{tag}"));
+        Ok(words.collect::<Vec<_>>().join(" "))
     }
 
     fn labeled(&self, sentence: &TaggedSentence) -> Map<String, Value> {
@@ -210,32 +211,29 @@ impl Task for TaggingTask {
         &self,
         sentences: &[TaggedSentence],
         windows: &[Vec<TaggingWindow>],
-        scores: &[Vec<Vec<Vec<f32>>>],
+        found: &[Vec<WindowTags>],
     ) -> Map<String, Value> {
         let names = |sentence: &TaggedSentence| {
             sentence.tags.iter().map(|tag| tag.name(self.labels()).to_string()).collect::<Vec<_>>()
         };
         let gold: Vec<Vec<String>> = sentences.iter().map(names).collect();
-        let inputs = sentences.iter().zip(windows).zip(scores);
-        let predicted: Vec<Vec<String>> =
-            inputs.map(|((s, windows), scores)| self.processor.tags(s.words.words.len(), windows, scores).0).collect();
+        let predicted: Vec<Vec<String>> = found.iter().map(|found| self.processor.tags(found).0).collect();
         let mut metrics = json!(entity_scores(&gold, &predicted, self.processor.reader()));
         let targets: Vec<Vec<Option<usize>>> =
             sentences.iter().zip(windows).flat_map(|(sentence, windows)| self.targets(sentence, windows)).collect();
-        metrics["loss"] = mean_loss(&targets, scores).into();
+        metrics["loss"] = mean_loss(&targets, found).into();
         metrics.as_object().cloned().unwrap_or_default()
     }
 
     fn mistakes(
         &self,
         sentences: &[TaggedSentence],
-        windows: &[Vec<TaggingWindow>],
-        scores: &[Vec<Vec<Vec<f32>>>],
+        _windows: &[Vec<TaggingWindow>],
+        found: &[Vec<WindowTags>],
     ) -> Vec<Mistake> {
         let mistake = |index: usize| {
             let sentence = &sentences[index];
-            let (found, probabilities) =
-                self.processor.tags(sentence.words.words.len(), &windows[index], &scores[index]);
+            let (found, probabilities) = self.processor.tags(&found[index]);
             let gold: Vec<&str> = sentence.tags.iter().map(|tag| tag.name(self.labels())).collect();
             let reader = self.processor.reader();
             let (gold, found) = (reader.entities(&gold), reader.entities(&found));
@@ -263,10 +261,11 @@ impl Task for TaggingTask {
 }
 
 /// Mean cross-entropy of the tags of all windows, in nats.
-fn mean_loss(targets: &[Vec<Option<usize>>], scores: &[Vec<Vec<Vec<f32>>>]) -> f64 {
+fn mean_loss(targets: &[Vec<Option<usize>>], found: &[Vec<WindowTags>]) -> f64 {
     let (mut loss, mut count) = (0.0, 0);
-    for (tags, scores) in targets.iter().zip(scores.iter().flatten()) {
-        for (tag, scores) in tags.iter().zip(scores).filter_map(|(tag, scores)| Some(((*tag)?, scores))) {
+    for (tags, found) in targets.iter().zip(found.iter().flatten()) {
+        for (tag, scores) in tags.iter().zip(found.probabilities()).filter_map(|(tag, scores)| Some(((*tag)?, scores)))
+        {
             loss -= f64::from(scores[tag].max(1e-30)).ln();
             count += 1;
         }

@@ -23,8 +23,18 @@ pub(super) struct LabeledData<T: Task> {
     pub files: Value,
 }
 
+/// Reads the labeled examples, and weights their classes if the settings say so.
+pub(super) fn prepare<T: Task>(settings: &FinetuneSettings, files: &Files, task: &mut T) -> Result<LabeledData<T>> {
+    task.check_adaptation(settings.adaptation)?;
+    let data = read_data(settings, files, task)?;
+    if settings.class_weights {
+        task.balance(&data.training)?;
+    }
+    Ok(data)
+}
+
 /// Reads the files; without an evaluation file, holds out a fraction of the training examples.
-pub(super) fn read_data<T: Task>(settings: &FinetuneSettings, files: &Files, task: &T) -> Result<LabeledData<T>> {
+fn read_data<T: Task>(settings: &FinetuneSettings, files: &Files, task: &T) -> Result<LabeledData<T>> {
     let read = |path: &Path, defects: &[Defect]| {
         let mut examples = task.read(&Input::new(path))?;
         leave_out(task, &mut examples, defects, path);
@@ -41,8 +51,11 @@ pub(super) fn read_data<T: Task>(settings: &FinetuneSettings, files: &Files, tas
         None => set_aside(&mut training, settings.eval_share, mix(&[settings.split_seed, SPLIT])),
     };
     if training.is_empty() {
-        let expected = "more, so that one can be held out (or --eval FILE, or --eval-share 0)";
-        return Err(Error::file(&files.training, format!("{} example(s)", evaluation.len()), expected));
+        let (found, expected) = match (&files.evaluation, evaluation.len()) {
+            (None, 1..) => ("1 example", "more, so that one can be held out (or --eval FILE, or --eval-share 0)"),
+            _ => ("no examples", "labeled examples to train on"),
+        };
+        return Err(Error::file(&files.training, found, expected));
     }
     let test = files.test.as_deref().map(read_held_out).transpose()?.unwrap_or_default();
     let files = files.all().map(|path| describe_file(path)).collect::<Result<Vec<_>>>()?;

@@ -19,21 +19,21 @@ pub(super) enum Joint<'a, T: Task> {
     /// The part has yet to meet the others.
     Meeting(Member<'a, T>),
     /// The parts have met; this is the resulting gradient of the part's vectors.
-    Met(Wanted),
+    Met(VectorGradient),
 }
 
 /// The gradient of the loss of the whole batch with respect to the vectors of a part.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Wanted {
+pub(super) struct VectorGradient {
     /// One row per vector.
     pub gradient: Vec<f32>,
     /// The part's share of the loss itself; a single part holds all of it.
     pub loss: f32,
 }
 
-impl Wanted {
+impl VectorGradient {
     /// Splits this into consecutive pieces of the part, with `counts` vectors each.
-    pub fn divide(self, counts: &[usize]) -> Vec<Self> {
+    pub fn split(self, counts: &[usize]) -> Vec<Self> {
         let width = self.gradient.len() / counts.iter().sum::<usize>().max(1);
         let (mut rest, mut loss) = (&self.gradient[..], self.loss);
         let piece = |count: &usize| {
@@ -68,9 +68,9 @@ struct State {
     /// The vectors of each part, once computed.
     vectors: Vec<Option<Vec<f32>>>,
     /// The gradient for each part, once all parts have arrived.
-    wanted: Option<Vec<Wanted>>,
+    gradients: Option<Vec<VectorGradient>>,
     /// Whether a part will never arrive because its worker panicked.
-    is_off: bool,
+    has_failed: bool,
 }
 
 /// One of the parts that a [`Meeting`] waits for.
@@ -82,7 +82,7 @@ pub(super) struct Member<'a, T: Task> {
 impl<'a, T: Task> Meeting<'a, T> {
     /// Creates a meeting of `parts` parts, which must all be computed concurrently.
     pub fn of(parts: usize, targets: Vec<&'a T::Target>, terms: f64) -> Vec<Member<'a, T>> {
-        let state = State { vectors: vec![None; parts], wanted: None, is_off: false };
+        let state = State { vectors: vec![None; parts], gradients: None, has_failed: false };
         let meeting = Arc::new(Self { targets, terms, state: Mutex::new(state), changed: Condvar::new() });
         (0..parts).map(|part| Member { meeting: meeting.clone(), part }).collect()
     }
@@ -93,7 +93,13 @@ impl<'a, T: Task> Meeting<'a, T> {
     }
 
     /// Computes the loss of the batch and its gradient, divided among the parts.
-    fn compute(&self, loss: &dyn JointLoss<T>, vectors: &[Vec<f32>], width: usize, device: &Device) -> Vec<Wanted> {
+    fn compute(
+        &self,
+        loss: &dyn JointLoss<T>,
+        vectors: &[Vec<f32>],
+        width: usize,
+        device: &Device,
+    ) -> Vec<VectorGradient> {
         let values = vectors.concat();
         let shape = [values.len() / width.max(1), width];
         let all = Tensor::<2>::from_data(TensorData::new(values, shape), &device.clone().autodiff()).require_grad();
@@ -103,7 +109,7 @@ impl<'a, T: Task> Meeting<'a, T> {
         let gradient =
             gradient.map_or(vec![0.0; shape[0] * shape[1]], |gradient| gradient.into_data().iter::<f32>().collect());
         let counts: Vec<usize> = vectors.iter().map(|vectors| vectors.len() / width.max(1)).collect();
-        Wanted { gradient, loss: value }.divide(&counts)
+        VectorGradient { gradient, loss: value }.split(&counts)
     }
 }
 
@@ -115,24 +121,24 @@ impl<T: Task> Member<'_, T> {
 
     /// Submits the vectors of this part, `[S, W]`, and waits for the other parts; the last one to arrive computes the
     /// loss.
-    pub fn meet(self, loss: &dyn JointLoss<T>, vectors: Vec<f32>, width: usize, device: &Device) -> Wanted {
+    pub fn meet(self, loss: &dyn JointLoss<T>, vectors: Vec<f32>, width: usize, device: &Device) -> VectorGradient {
         let count = vectors.len();
         let mut state = self.meeting.lock();
         state.vectors[self.part] = Some(vectors);
         if state.vectors.iter().all(Option::is_some) {
             let all: Vec<Vec<f32>> = state.vectors.iter_mut().filter_map(Option::take).collect();
             drop(state);
-            let wanted = self.meeting.compute(loss, &all, width, device);
+            let gradients = self.meeting.compute(loss, &all, width, device);
             state = self.meeting.lock();
-            state.wanted = Some(wanted);
+            state.gradients = Some(gradients);
             self.meeting.changed.notify_all();
         }
         loop {
-            if let Some(wanted) = &mut state.wanted {
-                break std::mem::take(&mut wanted[self.part]);
+            if let Some(gradients) = &mut state.gradients {
+                break std::mem::take(&mut gradients[self.part]);
             }
-            if state.is_off {
-                break Wanted { gradient: vec![0.0; count], loss: 0.0 };
+            if state.has_failed {
+                break VectorGradient { gradient: vec![0.0; count], loss: 0.0 };
             }
             state = self.meeting.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -143,7 +149,7 @@ impl<T: Task> Drop for Member<'_, T> {
     fn drop(&mut self) {
         let mut state = self.meeting.lock();
         // This has no effect on parts that have met; parts that wait for one that panicked stop waiting.
-        state.is_off = true;
+        state.has_failed = true;
         self.meeting.changed.notify_all();
     }
 }

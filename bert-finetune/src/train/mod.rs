@@ -14,8 +14,8 @@ mod seeds;
 mod start;
 
 use bert_model::Result;
-use bert_train::Interrupt;
 use bert_train::run_directory::check_inputs;
+use bert_train::{Communicator, Interrupt};
 
 use crate::data::Files;
 use crate::settings::{FinetuneRunOptions, FinetuneSettings};
@@ -24,7 +24,8 @@ pub use self::data::held_out_examples;
 pub use self::objective::evaluate;
 pub use self::once::FinetuneOutcome;
 
-/// Runs `bert-finetune train` on labeled files.
+/// Runs `bert-finetune train` on labeled files, together with the other ranks of the communicator, which must see the
+/// same files. The first rank owns the run directory; on the others, the summary is null.
 ///
 /// # Errors
 /// If the model, a file or the device is invalid, or if a computed number is not finite.
@@ -32,11 +33,12 @@ pub fn run(
     settings: &FinetuneSettings,
     run: &FinetuneRunOptions,
     files: &Files,
-    interrupt: &Interrupt,
+    ranks: (&Interrupt, &dyn Communicator),
 ) -> Result<FinetuneOutcome> {
-    check_inputs(&run.output, run.if_exists, [&settings.model].into_iter().chain(files.all()))?;
+    let inputs = [&settings.model].into_iter().chain(files.all());
+    ranks.1.agree(check_inputs(&run.output, run.if_exists, inputs))?;
     match run.seeds {
-        1 => once::run_once(settings, run, files, interrupt),
-        _ => seeds::run_all(settings, run, files, interrupt),
+        1 => once::run_once(settings, run, files, ranks),
+        _ => seeds::run_all(settings, run, files, ranks),
     }
 }

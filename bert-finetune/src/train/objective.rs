@@ -6,7 +6,7 @@ use bert_cli::warning::warn_once;
 use bert_model::Result;
 use bert_model::pipeline::Processor;
 use bert_model::workers::split_by_length;
-use bert_train::{Evaluation, Losses, Masks};
+use bert_train::{Communicator, Evaluation, Losses, Masks};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use serde_json::{Map, Value};
@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use super::best::{compare, is_defined};
 use super::data::LabeledData;
 use super::epochs::Batch;
-use super::joint::{Joint, Meeting, Member, Wanted};
+use super::joint::{Joint, Meeting, Member, VectorGradient};
 use super::once::Run;
 use crate::features::{Encoded, Item, hidden_states};
 use crate::report::EvaluationRecord;
@@ -76,7 +76,7 @@ impl<T: Task> FineTuning<'_, T> {
         member: Member<T>,
         pieces: &[Vec<Item<T>>],
         masks: Masks,
-    ) -> Vec<Wanted> {
+    ) -> Vec<VectorGradient> {
         let Run { task, device, .. } = self.run;
         let model = model.clone().no_grad();
         let (mut all, mut width, mut done) = (Vec::new(), 0, 0);
@@ -89,7 +89,7 @@ impl<T: Task> FineTuning<'_, T> {
             all.extend(to_host(vectors));
         }
         let counts: Vec<usize> = pieces.iter().map(|items| sequences(items)).collect();
-        member.meet(loss, all, width, device).divide(&counts)
+        member.meet(loss, all, width, device).split(&counts)
     }
 }
 
@@ -160,7 +160,11 @@ impl<'a, T: Task> bert_train::Objective for FineTuning<'a, T> {
         Losses { total, parts: Vec::new() }
     }
 
-    fn evaluate(&mut self, model: &Self::Model, step: u64) -> Result<Evaluation> {
+    fn is_joint(&self) -> bool {
+        self.run.task.joint().is_some()
+    }
+
+    fn evaluate(&mut self, model: &Self::Model, step: u64, _communicator: &dyn Communicator) -> Result<Evaluation> {
         let examples = &self.data.evaluation;
         if examples.is_empty() {
             return Ok(Evaluation::default());
@@ -173,7 +177,7 @@ impl<'a, T: Task> bert_train::Objective for FineTuning<'a, T> {
         }
         let epoch = step / self.steps_per_epoch;
         let mistakes = task.mistakes(examples, &self.evaluation.inputs, &outputs);
-        if self.keep_if_best(epoch, metrics.clone()) {
+        if self.keep_if_best(epoch, metrics.clone()) && self.run.communicator.is_first() {
             self.run.save(&self.directory, model, &metrics)?;
             EvaluationRecord { epoch, metrics: metrics.clone(), mistakes, test: None }.save(&self.directory)?;
         }

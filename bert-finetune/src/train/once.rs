@@ -3,30 +3,28 @@
 use std::path::Path;
 use std::time::Instant;
 
-use bert_cli::program::select_device;
-use bert_model::device::NamedDevice;
-use bert_model::pretrained::load_config;
 use bert_model::{BertConfig, Error, Result, Tokenizer};
 use bert_train::checkpoint::{check_settings, sha256_of};
 use bert_train::permutation::mix;
-use bert_train::run_directory::{check_has_model, read_run, result_of};
+use bert_train::run_directory::{read_run, result_of};
+use bert_train::sharing::{decode, encode, share_state};
 use bert_train::{
-    Adaptation, Checkpoints, Ended, IfExists, Interrupt, Optimizer, OptimizerConfig, Plan, Precision, RunDirectory,
-    SaveInterval, TrainingState, prefetch, train,
+    Adaptation, Checkpoints, Communicator, Ended, IfExists, Interrupt, Optimizer, OptimizerConfig, Plan, Precision,
+    RunDirectory, SaveInterval, TrainingState, cores, prefetch, train,
 };
 use burn::module::Module;
 use burn::tensor::Device;
 use serde_json::{Map, Value, json};
+use tempfile::TempDir;
 
-use super::data::{LabeledData, read_data};
+use super::data::{LabeledData, prepare};
 use super::epochs::EpochSource;
 use super::objective::{Best, FineTuning, evaluate};
-use super::start::{fit_to_head, initial_model, with_head};
+use super::start::{Start, initial_model, start};
 use crate::data::Files;
 use crate::description::Description;
 use crate::features::Encoded;
 use crate::for_task;
-use crate::output::warn;
 use crate::report;
 use crate::settings::{FinetuneRunOptions, FinetuneSettings};
 use crate::tasks::{ModelOf, Task};
@@ -55,53 +53,58 @@ pub(super) fn run_once(
     settings: &FinetuneSettings,
     run: &FinetuneRunOptions,
     files: &Files,
-    interrupt: &Interrupt,
+    (interrupt, communicator): (&Interrupt, &dyn Communicator),
 ) -> Result<FinetuneOutcome> {
-    if run.if_exists == IfExists::Resume
-        && let Some(summary) = resume(&run.output, files)?
-    {
+    let finished = || if run.if_exists == IfExists::Resume { resume(&run.output, files) } else { Ok(None) };
+    if let Some(summary) = communicator.from_first(finished, encode, |bytes| decode(&bytes))? {
         return Ok(FinetuneOutcome { ended: Ended::Finished, summary });
     }
-    check_has_model(&settings.model)?;
-    let NamedDevice { name, device, .. } = select_device(&run.device, run.quiet)?;
-    let config = load_config(&settings.model)?;
-    let tokenizer = Tokenizer::load(&settings.model)?;
-    settings.description.check_fits(&config, &tokenizer)?;
-    tokenizer.warnings().iter().for_each(|warning| warn(&settings.model, Some(warning)));
-    if let Adaptation::FrozenLayers(layers) = settings.adaptation
-        && layers > config.num_hidden_layers
-    {
-        let found = format!("--freeze: found {layers}, expected at most the model's {}", config.num_hidden_layers);
-        return Err(Error::Usage(found + " layers"));
+    let Start { settings, description, labels, keeps_head, config, tokenizer, device_name, device } =
+        communicator.agree(start(settings, run, files, communicator.local_rank()))?;
+    let mut settings = settings;
+    let is_new = run.if_exists != IfExists::Resume || !run.output.join("run.json").exists();
+    if communicator.is_first() && is_new {
+        settings.parts = Some(cores::parts(&device, 1, communicator, run.quiet));
     }
-    if settings.description.max_seq_len > config.max_position_embeddings {
-        return Err(Error::Mismatch {
-            left: format!("--max-seq-len {}", settings.description.max_seq_len),
-            right: format!("a model of {} positions", config.max_position_embeddings),
-            advice: "lower --max-seq-len".into(),
-        });
-    }
-    let mut description = settings.description.clone();
-    let labels = (description.task.learn_labels)(&mut description, files)?;
-    let (labels, keeps_head) = fit_to_head(labels, description.task.architecture, &config);
-    let is_same_class = config.architectures.iter().flatten().any(|name| name == description.task.architecture);
-    if is_same_class && !keeps_head && !settings.from_scratch && !run.quiet {
-        eprintln!("{}: its task head has different labels; initializing a new one", settings.model.display());
-    }
-    let task = (description.task.open)(&description, labels.clone(), &tokenizer)?;
-    let config = with_head(config, &description, &labels);
+    let checked = || cores::check_ranks(settings.parts, 1, settings.batch_size, communicator).map(|()| settings.parts);
+    settings.parts = communicator.from_first(checked, encode, |bytes| decode(&bytes))?;
+    let settings = &settings;
+    let task = communicator.agree((description.task.open)(&description, labels, &tokenizer))?;
     for_task!(task, task => {
         let mut task = task;
-        task.check_adaptation(settings.adaptation)?;
-        let data = read_data(settings, files, &task)?;
-        if settings.class_weights {
-            task.balance(&data.training)?;
+        let data = communicator.agree(prepare(settings, files, &mut task))?;
+        if communicator.size() > 1 && task.joint().is_some() {
+            let message = "--task embedding with pairs: the loss of a batch depends on all its texts, which ranks do not \
+                           share; start a single process";
+            return communicator.agree(Err(Error::Usage(message.into())));
         }
-        let directory = RunDirectory::open(&run.output, run.if_exists)?;
-        let model = directory.prepared(initial_model(&task, settings, keeps_head, &config, &device, run.quiet))?;
-        let run = Run { settings, run, description, config, tokenizer, task, device, interrupt };
-        run.train(model, &data, directory, name)
+        let (directory, _temporary) = open_directory(run, communicator)?;
+        let model = initial_model(&task, settings, keeps_head, &config, &device, run.quiet);
+        let model = directory.prepared(communicator.agree(model))?;
+        let run = Run { settings, run, description, config, tokenizer, task, device, interrupt, communicator };
+        run.train(model, &data, directory, device_name)
     })
+}
+
+/// Opens the run directory on the first rank, and a temporary one on the others, which is removed at the end.
+pub(super) fn open_directory(
+    run: &FinetuneRunOptions,
+    communicator: &dyn Communicator,
+) -> Result<(RunDirectory, Option<TempDir>)> {
+    let mut first = None;
+    let open = || {
+        first = Some(RunDirectory::open(&run.output, run.if_exists)?);
+        Ok(())
+    };
+    communicator.from_first(open, encode, |_| Ok(()))?;
+    match first {
+        Some(directory) => Ok((directory, None)),
+        None => {
+            let temporary =
+                tempfile::tempdir().map_err(Error::io(std::env::temp_dir(), "create a temporary directory in"))?;
+            Ok((RunDirectory::open(temporary.path().join("run"), IfExists::Refuse)?, Some(temporary)))
+        }
+    }
 }
 
 /// The result of the run to be resumed, if it has finished. Otherwise checks that the data is unchanged, before
@@ -130,6 +133,7 @@ pub(super) struct Run<'a, T: Task> {
     pub task: T,
     pub device: Device,
     pub interrupt: &'a Interrupt,
+    pub communicator: &'a dyn Communicator,
 }
 
 impl<T: Task> Run<'_, T> {
@@ -141,9 +145,10 @@ impl<T: Task> Run<'_, T> {
         device_name: &str,
     ) -> Result<FinetuneOutcome> {
         let started = Instant::now();
-        let Self { settings, task, device, .. } = self;
-        let mut training = Encoded::new(task, &data.training, &self.config)?;
-        let mut evaluation = Encoded::new(task, &data.evaluation, &self.config)?;
+        let Self { settings, task, device, communicator, .. } = self;
+        let encoded = |examples| Ok(Encoded::new(task, examples, &self.config)?.with_workers(settings.parts));
+        let mut training = communicator.agree(encoded(&data.training))?;
+        let mut evaluation = communicator.agree(encoded(&data.evaluation))?;
         let truncated = training.truncated.len() + evaluation.truncated.len();
         warn_of_training(truncated, settings.description.max_seq_len);
         if settings.adaptation == Adaptation::FrozenEncoder {
@@ -180,9 +185,12 @@ impl<T: Task> Run<'_, T> {
         let plan = self.plan(steps, steps_per_epoch, numbers);
         let (state, ended) = std::thread::scope(|scope| {
             let batches = prefetch(scope, source);
-            train(state, &mut learning, &batches, &plan, &mut directory, &checkpoints, self.interrupt)
+            train(state, &mut learning, &batches, &plan, &mut directory, &checkpoints, (self.interrupt, *communicator))
         })?;
         if let Ended::Interrupted(_) = ended {
+            return Ok(FinetuneOutcome { ended, summary: Value::Null });
+        }
+        if !communicator.is_first() {
             return Ok(FinetuneOutcome { ended, summary: Value::Null });
         }
         let seconds = || seconds_before + started.elapsed().as_secs_f64();
@@ -194,7 +202,8 @@ impl<T: Task> Run<'_, T> {
         Ok(FinetuneOutcome { ended, summary })
     }
 
-    /// Writes `run.json`; returns the settings and data that a resumed run must share.
+    /// Writes `run.json` on the first rank, with whose data the others compare theirs; returns the settings and data that
+    /// a resumed run must share.
     fn describe(
         &self,
         data: &LabeledData<T>,
@@ -202,12 +211,32 @@ impl<T: Task> Run<'_, T> {
         directory: &RunDirectory,
         device_name: &str,
     ) -> Result<Value> {
-        let run = self.run;
         let mut numbers = serde_json::to_value(self.settings).map_err(|error| Error::Setting(error.to_string()))?;
         numbers["data_sha256"] =
             data.files.as_array().into_iter().flatten().map(|file| file["sha256"].clone()).collect();
+        let communicator = self.communicator;
+        let first = communicator.from_first(|| Ok(numbers["data_sha256"].clone()), encode, |bytes| decode(&bytes))?;
+        if numbers["data_sha256"] != first {
+            let files = data.files.as_array().into_iter().flatten().map(|file| file["path"].to_string());
+            let found = format!("other content than on rank 0 in one of {}", files.collect::<Vec<_>>().join(", "));
+            return communicator.agree(Err(Error::Setting(found)));
+        }
+        let numbers = communicator.agree(Ok(numbers))?;
+        let write = || self.write_description(data, (steps, device_name), directory, &numbers);
+        communicator.from_first(write, encode, |_| Ok(()))?;
+        Ok(numbers)
+    }
+
+    fn write_description(
+        &self,
+        data: &LabeledData<T>,
+        (steps, device_name): (u64, &str),
+        directory: &RunDirectory,
+        numbers: &Value,
+    ) -> Result<()> {
+        let run = self.run;
         if run.if_exists == IfExists::Resume {
-            directory.check_settings(&numbers)?;
+            directory.check_settings(numbers)?;
         }
         directory.describe(&json!({
             "program": "bert-finetune",
@@ -220,8 +249,7 @@ impl<T: Task> Run<'_, T> {
             "labels": self.config.labels()?,
             "data": data.files,
             "examples": {"train": data.training.len(), "eval": data.evaluation.len(), "test": data.test.len()},
-        }))?;
-        Ok(numbers)
+        }))
     }
 
     /// The state before the first step, or that of the newest checkpoint when a run is resumed.
@@ -237,7 +265,7 @@ impl<T: Task> Run<'_, T> {
         let optimizer_config = OptimizerConfig { algorithm, weight_decay, ..OptimizerConfig::default() };
         let model = settings.adaptation.prepare(model, mix(&[settings.seed, ADAPTERS]), device);
         let mut state = TrainingState::new(model, Optimizer::new(optimizer_config));
-        if run.if_exists == IfExists::Resume {
+        if run.if_exists == IfExists::Resume && self.communicator.is_first() {
             if let Some(found) = checkpoints.newest()? {
                 found.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
                 found.check_settings(numbers)?;
@@ -246,7 +274,7 @@ impl<T: Task> Run<'_, T> {
             }
             directory.rewind_metrics(state.step)?;
         }
-        Ok(state)
+        share_state(self.communicator, state, device)
     }
 
     fn plan(&self, steps: u64, steps_per_epoch: u64, numbers: Value) -> Plan {
@@ -254,6 +282,7 @@ impl<T: Task> Run<'_, T> {
         Plan {
             schedule: settings.schedule(steps),
             clip: (settings.clip > 0.0).then_some(settings.clip),
+            parts: settings.parts,
             seed: settings.seed,
             eval_every: steps_per_epoch,
             save: SaveInterval::new(run.save_every, run.save_minutes),
@@ -288,7 +317,7 @@ impl<T: Task> Run<'_, T> {
             false => {
                 let (mut task, kept) = task.saved(path, device)?;
                 task.tune(&best.metrics);
-                let encoded = Encoded::new(&task, &data.test, &self.config)?;
+                let encoded = Encoded::new(&task, &data.test, &self.config)?.with_workers(self.settings.parts);
                 Some(evaluate(&task, &kept, &data.test, &encoded, device)?.0)
             }
         };

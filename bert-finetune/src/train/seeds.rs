@@ -7,11 +7,12 @@ use std::path::Path;
 
 use bert_model::{Error, Result};
 use bert_train::run_directory::{read_run, result_of};
-use bert_train::{Ended, IfExists, Interrupt, RunDirectory};
+use bert_train::sharing::{decode, encode};
+use bert_train::{Communicator, Ended, IfExists, Interrupt};
 use serde_json::{Map, Value, json};
 
 use super::best::compare;
-use super::once::{FinetuneOutcome, run_once};
+use super::once::{FinetuneOutcome, open_directory, run_once};
 use crate::data::Files;
 use crate::settings::{FinetuneRunOptions, FinetuneSettings};
 
@@ -23,16 +24,19 @@ pub fn run_all(
     settings: &FinetuneSettings,
     run: &FinetuneRunOptions,
     files: &Files,
-    interrupt: &Interrupt,
+    ranks: (&Interrupt, &dyn Communicator),
 ) -> Result<FinetuneOutcome> {
-    if run.if_exists == IfExists::Resume
-        && let Some(summary) = result_of(&run.output)?
-    {
-        eprintln!("{} is finished; nothing to resume", run.output.display());
+    let finished = || if run.if_exists == IfExists::Resume { result_of(&run.output) } else { Ok(None) };
+    if let Some(summary) = ranks.1.from_first(finished, encode, |bytes| decode(&bytes))? {
+        if ranks.1.is_first() {
+            eprintln!("{} is finished; nothing to resume", run.output.display());
+        }
         return Ok(FinetuneOutcome { ended: Ended::Finished, summary });
     }
-    let directory = RunDirectory::open(&run.output, run.if_exists)?;
-    directory.describe(&json!({"program": "bert-finetune", "settings": settings, "run": run}))?;
+    let (directory, _temporary) = open_directory(run, ranks.1)?;
+    if ranks.1.is_first() {
+        directory.describe(&json!({"program": "bert-finetune", "settings": settings, "run": run}))?;
+    }
     let mut runs: Vec<(u64, Value)> = Vec::new();
     for seed in settings.seed..settings.seed + run.seeds {
         let output = directory.path().join(format!("seed-{seed}"));
@@ -44,12 +48,15 @@ pub fn run_all(
             &FinetuneSettings { seed, ..settings.clone() },
             &FinetuneRunOptions { output, if_exists, ..run.clone() },
             files,
-            interrupt,
+            ranks,
         )?;
         if let Ended::Interrupted(_) = ended {
             return Ok(FinetuneOutcome { ended, summary });
         }
         runs.push((seed, summary));
+    }
+    if !ranks.1.is_first() {
+        return Ok(FinetuneOutcome { ended: Ended::Finished, summary: Value::Null });
     }
     let metrics = |summary: &Value| summary["eval"].as_object().cloned().unwrap_or_default();
     let metric = settings.description.main_metric();
@@ -86,7 +93,7 @@ fn copy_files(from: &Path, to: &Path) -> Result<()> {
         let Some(name) = path.file_name().filter(|name| !is_left(name)) else { continue };
         if path.is_dir() {
             let target = to.join(name);
-            fs::create_dir_all(&target).map_err(Error::io(&target, "make the directory"))?;
+            fs::create_dir_all(&target).map_err(Error::io(&target, "create the directory"))?;
             copy_files(&path, &target)?;
             continue;
         }

@@ -1,22 +1,80 @@
-//! Creates the model that a run starts from: a pretrained encoder with a new head, or with its existing head.
+//! What a run starts from: the configuration and labels, and a pretrained encoder with a new head, or with its existing
+//! head.
 
 use std::collections::BTreeSet;
 
-use bert_model::pretrained::weights::Weights;
-use bert_model::{BertConfig, BertForTokenClassification, Pretrained, Result};
+use bert_cli::program::select_numbered_device;
+use bert_model::device::NamedDevice;
+use bert_model::{BertConfig, BertForTokenClassification, Error, Pretrained, Result, Tokenizer};
+use bert_train::Adaptation;
 use bert_train::permutation::mix;
+use bert_train::run_directory::check_has_model;
 use burn::tensor::Device;
 
+use crate::data::Files;
 use crate::description::Description;
+use crate::model_directory::{config_of, tokenizer_of, weights_of};
 use crate::output::warn;
-use crate::settings::FinetuneSettings;
+use crate::settings::{FinetuneRunOptions, FinetuneSettings};
 use crate::tasks::{ModelOf, Task};
 
 /// Tag that keeps this random stream independent of the run's others.
 const HEAD: u64 = 23;
 
+/// What a run starts from.
+pub(super) struct Start {
+    pub settings: FinetuneSettings,
+    /// The description, completed with what was learned about the labels.
+    pub description: Description,
+    pub labels: Vec<String>,
+    /// Whether the head of the model is kept.
+    pub keeps_head: bool,
+    pub config: BertConfig,
+    pub tokenizer: Tokenizer,
+    pub device_name: &'static str,
+    pub device: Device,
+}
+
+/// Reads everything but the examples and the weights.
+pub(super) fn start(
+    settings: &FinetuneSettings,
+    run: &FinetuneRunOptions,
+    files: &Files,
+    local_rank: usize,
+) -> Result<Start> {
+    check_has_model(&settings.model)?;
+    let NamedDevice { name, device, .. } = select_numbered_device(&run.device, local_rank, run.quiet)?;
+    let config = config_of(&settings.model)?;
+    let tokenizer = tokenizer_of(&settings.model)?;
+    settings.description.check_fits(&config, &tokenizer)?;
+    tokenizer.warnings().iter().for_each(|warning| warn(&settings.model, Some(warning)));
+    if let Adaptation::FrozenLayers(layers) = settings.adaptation
+        && layers > config.num_hidden_layers
+    {
+        let found = format!("--freeze: found {layers}, expected at most the model's {}", config.num_hidden_layers);
+        return Err(Error::Usage(found + " layers"));
+    }
+    if settings.description.max_seq_len > config.max_position_embeddings {
+        return Err(Error::Mismatch {
+            left: format!("--max-seq-len {}", settings.description.max_seq_len),
+            right: format!("a model with {} positions", config.max_position_embeddings),
+            advice: "lower --max-seq-len".into(),
+        });
+    }
+    let mut description = settings.description.clone();
+    let labels = (description.task.learn_labels)(&mut description, files)?;
+    let (labels, keeps_head) = fit_to_head(labels, description.task.architecture, &config);
+    let is_same_class = config.architectures.iter().flatten().any(|name| name == description.task.architecture);
+    if is_same_class && !keeps_head && !settings.from_scratch && !run.quiet {
+        eprintln!("{}: its task head has different labels; initializing a new one", settings.model.display());
+    }
+    let config = with_head(config, &description, &labels);
+    let settings = settings.clone();
+    Ok(Start { settings, description, labels, keeps_head, config, tokenizer, device_name: name, device })
+}
+
 /// Adds the labels and problem type of the task to a configuration.
-pub(super) fn with_head(config: BertConfig, description: &Description, labels: &[String]) -> BertConfig {
+fn with_head(config: BertConfig, description: &Description, labels: &[String]) -> BertConfig {
     let mut config = if labels.is_empty() { config.without_labels() } else { config.with_labels(labels) };
     config.problem_type = description.task.problem_type;
     config
@@ -24,7 +82,7 @@ pub(super) fn with_head(config: BertConfig, description: &Description, labels: &
 
 /// Returns the labels, in the order of the checkpoint's head if it has the same architecture and labels, and whether
 /// that head can be kept. A tagging head is also kept if it has additional labels, since the files may lack a rare tag.
-pub(super) fn fit_to_head(labels: Vec<String>, architecture: &str, checkpoint: &BertConfig) -> (Vec<String>, bool) {
+fn fit_to_head(labels: Vec<String>, architecture: &str, checkpoint: &BertConfig) -> (Vec<String>, bool) {
     if !checkpoint.architectures.iter().flatten().any(|name| name == architecture) {
         return (labels, false);
     }
@@ -60,7 +118,7 @@ pub(super) fn initial_model<T: Task>(
     if settings.from_scratch {
         return Ok(task.fresh_model(config, seed, device));
     }
-    let weights = Weights::open(&settings.model)?;
+    let weights = weights_of(&settings.model)?;
     let weights = if keeps_head { weights } else { weights.without(ModelOf::<T>::HEADS) };
     let loaded = task.load_model(&weights, config, seed, device)?;
     warn(&settings.model, loaded.left_aside().as_deref());

@@ -70,7 +70,7 @@ impl BertConfig {
             2.. => Ok(()),
             types => Err(Error::Mismatch {
                 left: "pairs of texts".into(),
-                right: format!("a model of {types} token type (`type_vocab_size` in config.json)"),
+                right: format!("a model with {types} token type (`type_vocab_size` in config.json)"),
                 advice: "use single texts, or a model with two token types".into(),
             }),
         }

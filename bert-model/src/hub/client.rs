@@ -100,7 +100,7 @@ impl<'a> Client<'a> {
     pub fn pause(&self, failure: &Failure, tries: u32) -> Result<()> {
         match failure.wait {
             Some(asked) if asked > MAX_ASKED_WAIT => {
-                let found = format!("{}, which asks to wait {} seconds", failure.found, asked.as_secs());
+                let found = format!("{}, asking to wait {} seconds", failure.found, asked.as_secs());
                 Err(self.error(Failure { found, ..failure.clone() }))
             }
             Some(asked) => {
@@ -178,7 +178,7 @@ impl<'a> Client<'a> {
                 };
             }
             let Some(location) = header(headers, "location") else {
-                return Err(Failure::new(HubProblem::Protocol, "a redirect to nowhere"));
+                return Err(Failure::new(HubProblem::Protocol, "a redirect without a location"));
             };
             let target = joined(&address, location);
             if address.starts_with("https:") && !target.starts_with("https:") {
@@ -203,7 +203,7 @@ impl<'a> Client<'a> {
 
 /// Extracts a file's metadata from a response. The length of a redirect is not that of the file.
 fn metadata(headers: &HeaderMap, commit: Option<String>, is_redirect: bool) -> Result<Metadata, Failure> {
-    let missing = |what: &str| Failure::new(HubProblem::Protocol, format!("an answer without {what}"));
+    let missing = |what: &str| Failure::new(HubProblem::Protocol, format!("a response without {what}"));
     let etag = header(headers, "x-linked-etag").or_else(|| header(headers, "etag")).and_then(entity_tag);
     let length = || number(headers, "content-length").filter(|_| !is_redirect);
     Ok(Metadata {
@@ -221,7 +221,7 @@ fn check_version(headers: &HeaderMap, version: &Metadata, is_redirect: bool) -> 
         None => Ok(false),
         Some(found) if found == version.etag => Ok(true),
         Some(found) => {
-            let found = format!("another version of the file ({found}) than a moment before ({})", version.etag);
+            let found = format!("a different version of the file ({found}) than a moment ago ({})", version.etag);
             Err(Failure::new(HubProblem::Damaged, found))
         }
     }
@@ -233,7 +233,7 @@ fn certificates(path: &std::path::Path) -> Result<RootCerts> {
     let certificate = |item: Result<PemItem<'static>, ureq::Error>| match item {
         Ok(PemItem::Certificate(certificate)) => Some(Ok(certificate)),
         Ok(_) => None,
-        Err(error) => Some(Err(Error::file(path, error.to_string(), "certificates in PEM form"))),
+        Err(error) => Some(Err(Error::file(path, error.to_string(), "certificates in PEM format"))),
     };
     let found: Vec<_> = parse_pem(&pem).filter_map(certificate).collect::<Result<_>>()?;
     Ok(found.into())

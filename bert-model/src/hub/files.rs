@@ -109,8 +109,8 @@ fn weights(snapshot: &mut Snapshot<'_>, folder: &str) -> Result<()> {
         }
     }
     let expected = match cfg!(feature = "pickle") {
-        true => "weights in one of the two forms",
-        false => "weights in that form (pytorch_model.bin needs a build of bert-model with the feature `pickle`)",
+        true => "weights in one of these formats",
+        false => "weights in that format (pytorch_model.bin needs a build of bert-model with the feature `pickle`)",
     };
     Err(snapshot.missing(&forms.join(", no "), expected))
 }

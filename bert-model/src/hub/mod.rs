@@ -100,7 +100,7 @@ pub fn tokenizer_directory(name: impl AsRef<Path>) -> Result<PathBuf> {
 
 #[cfg(not(feature = "hub"))]
 fn not_built(name: &HubName) -> crate::error::Error {
-    let expected = "a model directory, or for a name on the Hugging Face Hub a build of bert-model with the cargo \
+    let expected = "a model directory; loading from the Hugging Face Hub requires a build of bert-model with the cargo \
                     feature `hub`";
     name.error(HubProblem::NotBuilt, "no such directory", expected)
 }

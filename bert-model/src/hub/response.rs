@@ -54,7 +54,7 @@ impl Failure {
     /// Classifies a request that got no response.
     pub fn of_transport(error: &ureq::Error) -> Self {
         use std::io::ErrorKind::{ConnectionRefused, NotFound};
-        let found = format!("no answer ({error})");
+        let found = format!("no response ({error})");
         match error {
             ureq::Error::HostNotFound => Self::new(HubProblem::Unreachable, "no such host, or no network"),
             // Not transient, so that a mistyped directory does not cost a minute of retries.
@@ -77,20 +77,23 @@ impl Failure {
 pub(super) fn advice(problem: HubProblem, endpoint: &str) -> String {
     match problem {
         HubProblem::NoRepository => format!(
-            "a directory of that name, or a model on {endpoint} (a private one needs a token in HF_TOKEN that may read \
-             it)"
+            "a directory of that name, or a model on {endpoint} (a private model requires a token with read access in \
+             HF_TOKEN)"
         ),
         HubProblem::Unauthorized => "a valid token in HF_TOKEN (or none, for a public model)".into(),
-        HubProblem::Forbidden => format!("a token in HF_TOKEN of a user who may read it: see {endpoint} for its terms"),
+        HubProblem::Forbidden => {
+            format!("a token in HF_TOKEN of a user with access to the model: see {endpoint} for its terms")
+        }
         HubProblem::NoRevision => "a branch, tag or commit of that model".into(),
         HubProblem::Unreachable => {
             format!(
-                "a directory of that name, or {endpoint} to answer (see HF_ENDPOINT; HF_HUB_OFFLINE=1 uses the cache alone)"
+                "a directory of that name, or {endpoint} to respond (see HF_ENDPOINT; HF_HUB_OFFLINE=1 uses \
+                 only the cache)"
             )
         }
-        HubProblem::Busy | HubProblem::Server => format!("{endpoint} to answer: try again later"),
+        HubProblem::Busy | HubProblem::Server => format!("a response from {endpoint}: try again later"),
         HubProblem::Protocol => {
-            format!("the answer of a Hugging Face Hub at {endpoint} (see HF_ENDPOINT and your proxy)")
+            format!("a response from a Hugging Face Hub at {endpoint} (see HF_ENDPOINT and your proxy)")
         }
         _ => "the file as the Hub describes it: try again".into(),
     }

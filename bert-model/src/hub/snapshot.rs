@@ -38,7 +38,7 @@ impl<'a> Snapshot<'a> {
         let (client, cache) = (Client::new(hub, name)?, Cache::new(hub, name));
         let revision = name.revision();
         let offline = || {
-            let found = "no such directory, and not all of such a model in the cache (HF_HUB_OFFLINE is set)";
+            let found = "no such directory, and no complete copy of such a model in the cache (HF_HUB_OFFLINE is set)";
             name.error(HubProblem::Offline, found, whole(hub))
         };
         let cached = name.commit().map(str::to_string).or_else(|| cache.commit(revision));
@@ -83,7 +83,7 @@ impl<'a> Snapshot<'a> {
     pub fn file(&mut self, file: &str) -> Result<Option<PathBuf>> {
         if !is_inside(file) {
             let found = format!("a file called {file:?}");
-            return Err(self.client.name.error(HubProblem::Name, found, "a file within the model's directory"));
+            return Err(self.client.name.error(HubProblem::Name, found, "a file in the model's directory"));
         }
         if let Some(path) = self.cache.file(&self.commit, file) {
             return Ok(Some(path));
@@ -105,7 +105,7 @@ impl<'a> Snapshot<'a> {
     pub fn required(&mut self, file: &str) -> Result<PathBuf> {
         match self.file(file)? {
             Some(path) => Ok(path),
-            None => Err(self.missing(file, "a BERT in Hugging Face's form")),
+            None => Err(self.missing(file, "a BERT model in Hugging Face format")),
         }
     }
 
@@ -126,8 +126,8 @@ impl<'a> Snapshot<'a> {
         };
         match self.client.look_up(&self.commit, file, if may_do_without { 0 } else { RETRIES }) {
             Ok(Lookup::Found(version)) if version.commit != self.commit => {
-                let found = format!("{file} of the commit {} instead of {}", version.commit, self.commit);
-                Err(self.client.name.error(HubProblem::Protocol, found, "a file of the commit that was asked for"))
+                let found = format!("{file} from commit {} instead of {}", version.commit, self.commit);
+                Err(self.client.name.error(HubProblem::Protocol, found, "a file from the requested commit"))
             }
             Ok(answer) => {
                 self.connection = Connection::Answered;
@@ -151,7 +151,7 @@ impl<'a> Snapshot<'a> {
         let fetched = match transfer::fetch(&self.client, &self.cache, file, &version) {
             Err(Error::Hub { problem: HubProblem::Damaged, .. }) => match self.look_up(file)? {
                 Some(version) => transfer::fetch(&self.client, &self.cache, file, &version).map(|()| version),
-                None => return Err(self.missing(file, "the file that was there a moment before")),
+                None => return Err(self.missing(file, "the file that was there a moment ago")),
             },
             other => other.map(|()| version),
         };
@@ -161,7 +161,7 @@ impl<'a> Snapshot<'a> {
 
 /// Describes what is needed to work offline.
 fn whole(hub: &Hub) -> String {
-    format!("a model that was fetched before into {}, or a connection", hub.cache.display())
+    format!("a model that is already in {}, or a connection", hub.cache.display())
 }
 
 fn missing_repository(hub: &Hub, name: &HubName, file: &str) -> Error {

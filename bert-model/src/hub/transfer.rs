@@ -107,10 +107,10 @@ impl Transfer<'_> {
         if answer.status() == StatusCode::RANGE_NOT_SATISFIABLE {
             // The file ends before `from`, so the partial file is not a prefix of it.
             self.restart().map_err(Stop::Error)?;
-            return Err(Failure::transient(HubProblem::Damaged, format!("nothing from byte {from} on")).into());
+            return Err(Failure::transient(HubProblem::Damaged, format!("a file that ends before byte {from}")).into());
         }
         if let Some(encoding) = header(headers, "content-encoding").filter(|&encoding| encoding != "identity") {
-            return Err(Failure::new(HubProblem::Protocol, format!("bytes in the encoding {encoding}")).into());
+            return Err(Failure::new(HubProblem::Protocol, format!("content with the encoding {encoding}")).into());
         }
         let mut bytes = from;
         if answer.status() == StatusCode::PARTIAL_CONTENT {
@@ -130,7 +130,7 @@ impl Transfer<'_> {
             };
             bytes += read as u64;
             if let Some(size) = self.version.size.filter(|&size| bytes > size) {
-                return Err(Failure::new(HubProblem::Damaged, format!("more than its {size} bytes")).into());
+                return Err(Failure::new(HubProblem::Damaged, format!("more than {size} bytes")).into());
             }
             let write = self.partial.write_all(&buffer[..read]);
             write.map_err(Error::io(self.path, "write")).map_err(Stop::Error)?;
@@ -146,7 +146,7 @@ impl Transfer<'_> {
         let range = header(headers, "content-range").unwrap_or_default();
         let (place, total) = range.strip_prefix("bytes ").and_then(|range| range.split_once('/')).unwrap_or_default();
         if place.split('-').next().and_then(|start| start.parse().ok()) != Some(from) {
-            return Err(Failure::new(HubProblem::Damaged, format!("the bytes `{range}` instead of those from {from}")));
+            return Err(Failure::new(HubProblem::Damaged, format!("bytes `{range}` instead of those from {from} on")));
         }
         self.check_size(total.parse().ok())
     }
@@ -176,7 +176,7 @@ impl Transfer<'_> {
         }
         let found: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         if found != self.version.etag {
-            let found = format!("{}: bytes with the SHA-256 {found} instead of {}", self.file, self.version.etag);
+            let found = format!("{}: bytes with SHA-256 {found} instead of {}", self.file, self.version.etag);
             return Err(self.client.error(Failure::new(HubProblem::Damaged, found)));
         }
         Ok(())

@@ -46,7 +46,7 @@ impl Embeddings {
         let types = (self.token_type.weight.val(), token_type_ids);
         let norm = (self.norm.gamma.val(), self.norm.beta.val());
         let dropout = self.dropout.active(&words.device());
-        let sum = ops::embed(words, self.position.weight.val(), types, norm, self.norm.epsilon, dropout);
-        tape::end_embeddings(self, sum)
+        let hidden = ops::embed(words, self.position.weight.val(), types, norm, self.norm.epsilon, dropout);
+        tape::end_embeddings(self, hidden)
     }
 }

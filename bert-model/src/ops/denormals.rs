@@ -2,7 +2,7 @@
 //! here they are noise.
 
 /// Makes this thread treat denormal numbers as 0 in inputs and outputs, on x86-64 and AArch64. Elsewhere does nothing.
-pub(crate) fn flush() {
+pub fn flush() {
     #[cfg(target_arch = "x86_64")]
     {
         /// "Flush to zero" and "denormals are zero" of the MXCSR register.

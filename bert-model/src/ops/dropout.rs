@@ -1,5 +1,5 @@
 //! Dropout masks: which elements dropout zeroes, as a function of the step's seed, the site (which application of dropout
-//! in the model), the sequence's number in the batch, and the element's index in the sequence.
+//! in the model), the sequence's number in the micro-batch, and the element's index in the sequence.
 //!
 //! So no mask is stored for the backward pass or in a checkpoint, and every backend on any number of cores zeroes the same
 //! elements. The random bits are a hash of the index (the finalizer of MurmurHash3, keyed at both ends), which compiles to
@@ -12,7 +12,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::hash::{mix, scramble};
 
-/// The position in this thread's sequence of masks: the step's seed, the number in the batch of the first sequence of this
+/// The position in this thread's sequence of masks: the step's seed, the number in the micro-batch of the first sequence of this
 /// thread's shard, and the site, the number of applications of dropout since the seed was set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MaskPosition {
@@ -28,7 +28,7 @@ thread_local! {
 
 /// Seeds this thread's masks, for a shard of the batch that starts with sequence number `first_sequence`.
 ///
-/// The trainer calls this before every shard of a micro-batch. A sequence has the same masks for the same seed, however
+/// The trainer calls this before every shard of a micro-batch, or every piece of one. A sequence has the same masks for the same seed, however
 /// the batch is sharded.
 pub fn seed(seed: u64, first_sequence: usize) {
     restore(MaskPosition { seed, first_sequence: first_sequence as u32, site: 0 });
@@ -49,7 +49,7 @@ pub(crate) fn restore(position: MaskPosition) {
 pub struct Mask {
     /// Hash of the step's seed and the site.
     pub(super) key: u64,
-    /// The number in the batch of the input's first sequence.
+    /// The number in the micro-batch of the input's first sequence.
     pub(super) first_sequence: u32,
     /// The probability in units of 2⁻³²; 0 for no dropout.
     pub(super) p: u32,

@@ -42,9 +42,9 @@ pub fn embed(
         return super::cube::embed(words, positions, (types, type_ids), (gamma, beta), epsilon, p);
     }
     let positions = positions.slice_dim(0, 0..words.dims()[1]).unsqueeze();
-    let sum = layer_norm(words + embedding(types, type_ids) + positions, gamma, beta, epsilon);
+    let normalized = layer_norm(words + embedding(types, type_ids) + positions, gamma, beta, epsilon);
     match p {
-        Some(p) => dropout(sum, p),
-        None => sum,
+        Some(p) => dropout(normalized, p),
+        None => normalized,
     }
 }

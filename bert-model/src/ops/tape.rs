@@ -117,6 +117,7 @@ pub(crate) fn layer<M: Module + 'static>(
 ) -> Tensor<3> {
     let checkpointing = TAPE.with_borrow(|tape| tape.as_ref().map(|tape| tape.checkpointing));
     let is_trainable_below = input.is_require_grad();
+    // If nothing here or below is trained, the backward pass never gets this far.
     match checkpointing {
         Some(true) if is_trainable_below || is_trainable(layer) => {
             let position = dropout::position();

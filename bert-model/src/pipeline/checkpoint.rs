@@ -125,7 +125,7 @@ impl Checkpoint {
         match requested {
             Some(length) if length > positions => Err(Error::Mismatch {
                 left: format!("a maximum length of {length} tokens"),
-                right: format!("a model of {positions} positions"),
+                right: format!("a model with {positions} positions"),
                 advice: "lower it".into(),
             }),
             Some(length) => Ok(length),

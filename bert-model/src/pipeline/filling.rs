@@ -125,7 +125,7 @@ impl Processor for MaskProcessor {
         if positions.is_empty() {
             let mask = self.tokenizer.piece(mask);
             return Err(Error::Setting(format!(
-                "found no {mask} in {text:?}; write {mask} where a word is to be guessed"
+                "found no {mask} in {text:?}; put {mask} where a token is to be predicted"
             )));
         }
         Ok(vec![MaskedInput { sequence, positions, top_k }])

@@ -15,8 +15,8 @@
 //! batches of similar length, which run in parallel on the cores of a CPU. Every request gets one answer, in the order
 //! of the requests.
 //!
-//! All but [`PairScorer`] are a [`Pipeline`] around a [`Processor`]. Training uses the same processors, so a model is
-//! evaluated exactly as it will be used.
+//! Each is a [`Pipeline`] around a [`Processor`]. Training uses the same processors, so a model is evaluated exactly as
+//! it will be used.
 //! ```no_run
 //! # fn main() -> bert_model::Result<()> {
 //! use bert_model::pipeline::TextEmbedder;
@@ -31,7 +31,6 @@ mod builder;
 mod checkpoint;
 mod choosing;
 mod classification;
-mod cross_encoder;
 mod embedding;
 mod filling;
 mod pairs;
@@ -60,20 +59,19 @@ pub use builder::{Builder, FromCheckpoint};
 pub use checkpoint::Checkpoint;
 pub use choosing::{Choice, ChoiceInput, ChoiceProcessor, MultipleChoice};
 pub use classification::{Classification, ClassificationProcessor, TextClassifier, highest};
-pub use cross_encoder::CrossEncoderProcessor;
 pub use embedding::{
     Combine, EmbeddingOptions, EmbeddingProcessor, EmbeddingRequest, Layers, PooledTokens, Pooling, TextEmbedder,
     TextInput, TokenEmbeddings, Windows,
 };
 pub use filling::{FilledMask, FilledText, MaskFiller, MaskProcessor, MaskedInput, Prediction, best_pieces};
-pub use pairs::{NextSentenceProcessor, PairScorer, PairScorerBuilder};
+pub use pairs::{PairProcessor, PairScore, PairScorer};
 pub use processor::{HeadProcessor, Processor, check_fit, longest};
 pub use questions::{
     Answer, AnswerSpan, Candidate, QuestionAnswerer, QuestionOptions, QuestionProcessor, QuestionWindow, RankedSpans,
     SpanScores,
 };
 pub use sentence_transformers::{Prompts, SentenceTransformer, Similarity};
-pub use tagging::{Entity, TaggedText, TaggingProcessor, TaggingWindow, TokenClassifier, Words};
+pub use tagging::{Entity, TaggedText, TaggingProcessor, TaggingWindow, TokenClassifier, WindowTags, Words};
 
 /// A model on a device, together with its [`Processor`] and worker threads.
 #[derive(Debug)]

@@ -1,19 +1,22 @@
 //! Scores for pairs of texts: the probability that the second follows the first (paper, section 3.1, task 2), or the
-//! score of a cross-encoder with one label.
+//! score of a cross-encoder, a classifier with one label that reads two texts together and tells how well they fit
+//! (Nogueira and Cho 2019, "Passage Re-ranking with BERT").
 
-use std::borrow::Cow;
-use std::path::Path;
-
-use burn::tensor::Device;
 use burn::tensor::activation::softmax;
+use burn::tensor::{Device, Tensor};
+use serde_json::Value;
 
-use super::{Builder, Checkpoint, CrossEncoderProcessor, FromCheckpoint, Pipeline, Precision, Processor};
+use super::{Checkpoint, FromCheckpoint, Pipeline, Processor};
 use crate::config::BertConfig;
 use crate::error::{Error, Result};
-use crate::model::{BertForNextSentencePrediction, BertInput};
+use crate::model::heads::TaskHead;
+use crate::model::{BertForNextSentencePrediction, BertForSequenceClassification, BertInput, OutputActivation};
+use crate::ops::dropout::Dropout;
+use crate::pretrained::weights::Weights;
+use crate::pretrained::{Loaded, load_weights};
 use crate::text::{Sequence, Tokenizer};
 
-/// Scores pairs of texts.
+/// Scores pairs of texts, with a next-sentence head or a classifier with one label (a cross-encoder).
 ///
 /// ```no_run
 /// use bert_model::pipeline::PairScorer;
@@ -24,115 +27,35 @@ use crate::text::{Sequence, Tokenizer};
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug)]
-pub struct PairScorer(Scorer);
+pub type PairScorer = Pipeline<PairProcessor>;
 
-#[derive(Debug)]
-enum Scorer {
-    NextSentence(Pipeline<NextSentenceProcessor>),
-    CrossEncoder(Pipeline<CrossEncoderProcessor>),
+/// The score of a pair of texts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct PairScore {
+    /// The head's output before its activation: of a next-sentence head, the logit of "is next".
+    pub logit: f32,
+    /// The score; see [`PairScorer::score`].
+    pub score: f32,
 }
 
-/// Opens a [`PairScorer`] with non-default settings.
-#[derive(Debug, Clone, Default)]
-#[must_use = "a builder does nothing until `open` or `from_bytes`"]
-pub struct PairScorerBuilder {
-    next_sentence: Builder<NextSentenceProcessor>,
-    cross_encoder: Builder<CrossEncoderProcessor>,
+/// Converts pairs to model input, and the head's outputs to scores.
+#[derive(Debug, Clone)]
+pub struct PairProcessor {
+    tokenizer: Tokenizer,
+    head: PairHead,
 }
 
-impl PairScorerBuilder {
-    /// See [`Builder::device`].
-    pub fn device(self, device: Device) -> Self {
-        self.each(|builder| builder.device(device.clone()), |builder| builder.device(device.clone()))
-    }
-
-    /// See [`Builder::precision`].
-    pub fn precision(self, precision: Precision) -> Self {
-        self.each(|builder| builder.precision(precision), |builder| builder.precision(precision))
-    }
-
-    /// See [`Builder::max_length`].
-    pub fn max_length(self, tokens: usize) -> Self {
-        self.each(|builder| builder.max_length(tokens), |builder| builder.max_length(tokens))
-    }
-
-    /// See [`Builder::batch_tokens`].
-    pub fn batch_tokens(self, tokens: usize) -> Self {
-        self.each(|builder| builder.batch_tokens(tokens), |builder| builder.batch_tokens(tokens))
-    }
-
-    fn each(
-        self,
-        next_sentence: impl FnOnce(Builder<NextSentenceProcessor>) -> Builder<NextSentenceProcessor>,
-        cross_encoder: impl FnOnce(Builder<CrossEncoderProcessor>) -> Builder<CrossEncoderProcessor>,
-    ) -> Self {
-        Self { next_sentence: next_sentence(self.next_sentence), cross_encoder: cross_encoder(self.cross_encoder) }
-    }
-
-    /// Opens a model directory in the format of Hugging Face or of this project's programs.
-    ///
-    /// # Errors
-    /// As [`Builder::open`], and if the model has neither a next-sentence head nor a classifier with one label.
-    pub fn open(self, directory: impl AsRef<Path>) -> Result<PairScorer> {
-        self.build(&Checkpoint::open(directory)?)
-    }
-
-    /// Builds the scorer from the contents of `config.json`, `model.safetensors` and `tokenizer.json`.
-    ///
-    /// # Errors
-    /// As [`PairScorerBuilder::open`].
-    pub fn from_bytes(
-        self,
-        config_json: &[u8],
-        weights_safetensors: impl Into<Cow<'static, [u8]>>,
-        tokenizer_json: &[u8],
-    ) -> Result<PairScorer> {
-        self.build(&Checkpoint::from_bytes(config_json, weights_safetensors, tokenizer_json)?)
-    }
-
-    fn build(self, checkpoint: &Checkpoint) -> Result<PairScorer> {
-        let Checkpoint { config, weights, tokenizer, .. } = checkpoint;
-        tokenizer.check_fits_pairs(config)?;
-        if weights.shape("cls.seq_relationship.weight").is_some() {
-            return Ok(PairScorer(Scorer::NextSentence(self.next_sentence.build(checkpoint)?)));
-        }
-        match weights.shape("classifier.weight") {
-            Some(&[1, _]) => Ok(PairScorer(Scorer::CrossEncoder(self.cross_encoder.build(checkpoint)?))),
-            found => {
-                let found = found.map_or("neither".into(), |shape| format!("a classifier of {} labels", shape[0]));
-                Err(Error::file(weights.path(), found, "a next-sentence head, or a classifier of one label"))
-            }
-        }
-    }
+/// What scores a pair.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum PairHead {
+    /// A next-sentence head. It needs to see where the texts meet and end, so longer pairs are rejected.
+    NextSentence { max_length: usize },
+    /// A classifier with one label, whose output is mapped to the score.
+    CrossEncoder(OutputActivation),
 }
 
 impl PairScorer {
-    /// Opens a model directory with default settings; see [`PairScorer::builder`] for other settings.
-    ///
-    /// # Errors
-    /// As [`PairScorerBuilder::open`].
-    pub fn open(directory: impl AsRef<Path>) -> Result<Self> {
-        Self::builder().open(directory)
-    }
-
-    /// Opens a model from the contents of `config.json`, `model.safetensors` and `tokenizer.json`.
-    ///
-    /// # Errors
-    /// As [`PairScorerBuilder::open`].
-    pub fn from_bytes(
-        config_json: &[u8],
-        weights_safetensors: impl Into<Cow<'static, [u8]>>,
-        tokenizer_json: &[u8],
-    ) -> Result<Self> {
-        Self::builder().from_bytes(config_json, weights_safetensors, tokenizer_json)
-    }
-
-    /// Returns a builder, which opens the scorer with other settings.
-    pub fn builder() -> PairScorerBuilder {
-        PairScorerBuilder::default()
-    }
-
     /// Computes the score of each pair. For a next-sentence head, this is the probability, from 0 to 1, that the second
     /// text follows the first. For a classifier with one label (a cross-encoder), it is the head's output passed
     /// through the activation that the configuration names, or the sigmoid if it names none, as in
@@ -143,91 +66,112 @@ impl PairScorer {
     /// head, which needs to see where the texts meet and end; a classifier truncates it, the longer side first.
     pub fn score<A: AsRef<str>, B: AsRef<str>>(&self, pairs: &[(A, B)]) -> Result<Vec<f32>> {
         let requests: Vec<(&str, &str)> = pairs.iter().map(|(a, b)| (a.as_ref(), b.as_ref())).collect();
-        match &self.0 {
-            Scorer::NextSentence(pipeline) => pipeline.run(&requests),
-            Scorer::CrossEncoder(pipeline) => pipeline.run(&requests),
-        }
-    }
-
-    /// The number of pairs truncated so far.
-    pub fn truncated_count(&self) -> u64 {
-        match &self.0 {
-            Scorer::NextSentence(pipeline) => pipeline.truncated_count(),
-            Scorer::CrossEncoder(pipeline) => pipeline.truncated_count(),
-        }
-    }
-
-    /// The model's configuration.
-    pub fn config(&self) -> &BertConfig {
-        match &self.0 {
-            Scorer::NextSentence(pipeline) => pipeline.config(),
-            Scorer::CrossEncoder(pipeline) => pipeline.config(),
-        }
-    }
-
-    /// See [`Pipeline::warning`].
-    pub fn warning(&self) -> Option<&str> {
-        match &self.0 {
-            Scorer::NextSentence(pipeline) => pipeline.warning(),
-            Scorer::CrossEncoder(pipeline) => pipeline.warning(),
-        }
+        Ok(self.run(&requests)?.into_iter().map(|found| found.score).collect())
     }
 }
 
-impl From<Pipeline<NextSentenceProcessor>> for PairScorer {
-    fn from(pipeline: Pipeline<NextSentenceProcessor>) -> Self {
-        Self(Scorer::NextSentence(pipeline))
+impl PairProcessor {
+    /// Builds a processor for a next-sentence head and pairs of at most `max_length` tokens; longer ones are rejected.
+    pub fn next_sentence(tokenizer: Tokenizer, max_length: usize) -> Self {
+        Self { tokenizer, head: PairHead::NextSentence { max_length } }
+    }
+
+    /// Builds a processor for a classifier with one label. `tokenizer` must truncate to the model's maximum length;
+    /// `activation` maps the head's output to the score.
+    pub fn cross_encoder(tokenizer: Tokenizer, activation: OutputActivation) -> Self {
+        Self { tokenizer, head: PairHead::CrossEncoder(activation) }
     }
 }
 
-/// Converts pairs to model input, and the next-sentence head's scores to probabilities.
-#[derive(Debug, Clone)]
-pub struct NextSentenceProcessor {
-    tokenizer: Tokenizer,
-    max_length: usize,
+/// The activation that a cross-encoder's configuration names in `sentence_transformers.activation_fn` or, in models of
+/// older versions, in `sbert_ce_default_activation_function`.
+fn configured_activation(config: &BertConfig) -> Option<(&'static str, &Value)> {
+    let newer = config.other.get("sentence_transformers").and_then(|settings| settings.get("activation_fn"));
+    let older = config.other.get("sbert_ce_default_activation_function").filter(|value| !value.is_null());
+    let newer = newer.map(|value| ("sentence_transformers.activation_fn", value));
+    newer.or(older.map(|value| ("sbert_ce_default_activation_function", value)))
 }
 
-impl NextSentenceProcessor {
-    /// Builds a processor for pairs of at most `max_length` tokens; longer ones are rejected.
-    pub fn new(tokenizer: Tokenizer, max_length: usize) -> Self {
-        Self { tokenizer, max_length }
-    }
+/// The activation of a cross-encoder; the sigmoid if its directory names none.
+fn activation(checkpoint: &Checkpoint) -> Result<OutputActivation> {
+    let of_file = checkpoint.cross_encoder_activation()?.map(Value::from);
+    let named = of_file.as_ref().map(|value| ("activation_fn", value)).or(configured_activation(&checkpoint.config));
+    let Some((key, value)) = named else { return Ok(OutputActivation::Sigmoid) };
+    value.as_str().and_then(OutputActivation::of_class).ok_or_else(|| {
+        let expected = format!("a class of torch.nn: {}", OutputActivation::names());
+        Error::config("the cross-encoder's configuration", key, value.to_string(), expected)
+    })
 }
 
-impl FromCheckpoint for NextSentenceProcessor {
+impl FromCheckpoint for PairProcessor {
     type Options = ();
 
     fn from_checkpoint(checkpoint: &Checkpoint, max_length: Option<usize>, _options: &()) -> Result<Self> {
-        checkpoint.tokenizer.check_fits_pairs(&checkpoint.config)?;
-        Ok(Self::new(checkpoint.tokenizer.clone(), checkpoint.max_length(max_length)?))
+        let Checkpoint { config, weights, tokenizer, .. } = checkpoint;
+        tokenizer.check_fits_pairs(config)?;
+        if weights.shape("cls.seq_relationship.weight").is_some() {
+            return Ok(Self::next_sentence(tokenizer.clone(), checkpoint.max_length(max_length)?));
+        }
+        match weights.shape("classifier.weight") {
+            Some(&[1, _]) => {
+                checkpoint.check_head::<BertForSequenceClassification>()?;
+                let tokenizer = tokenizer.truncating(checkpoint.cross_encoder_length(max_length)?)?;
+                Ok(Self::cross_encoder(tokenizer, activation(checkpoint)?))
+            }
+            found => {
+                let found = found.map_or("neither".into(), |shape| format!("a classifier with {} labels", shape[0]));
+                Err(Error::file(weights.path(), found, "a next-sentence head or a classifier with one label"))
+            }
+        }
     }
 }
 
-impl Processor for NextSentenceProcessor {
-    type Model = BertForNextSentencePrediction;
+impl Processor for PairProcessor {
+    /// A next-sentence head is a classifier of two labels, "is next" and "is random", without dropout.
+    type Model = BertForSequenceClassification;
     type Request<'a> = (&'a str, &'a str);
     type Input = Sequence;
-    /// The probability that the second text follows the first.
-    type Output = f32;
-    type Answer = f32;
+    type Output = PairScore;
+    type Answer = PairScore;
 
     fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
     }
 
+    fn load(&self, weights: &Weights, config: BertConfig, device: &Device) -> Result<Loaded<Self::Model>> {
+        if let PairHead::CrossEncoder(_) = self.head {
+            return load_weights(weights, config, device);
+        }
+        let loaded: Loaded<BertForNextSentencePrediction> = load_weights(weights, config, device)?;
+        Ok(loaded.map(|BertForNextSentencePrediction { bert, nsp }| BertForSequenceClassification {
+            bert,
+            classifier: TaskHead { dropout: Dropout::new(0.0), dense: nsp },
+        }))
+    }
+
     fn preprocess(&self, &(first, second): &(&str, &str)) -> Result<Vec<Sequence>> {
-        Ok(vec![self.tokenizer.whole_sequence(first, Some(second), self.max_length)?])
+        Ok(vec![match self.head {
+            PairHead::NextSentence { max_length } => self.tokenizer.whole_sequence(first, Some(second), max_length)?,
+            PairHead::CrossEncoder(_) => self.tokenizer.sequence(first, Some(second))?,
+        }])
     }
 
     fn sequences(input: &Sequence) -> &[Sequence] {
         std::slice::from_ref(input)
     }
 
-    fn forward(&self, model: &Self::Model, batch: BertInput, _inputs: &[&Sequence]) -> Vec<f32> {
-        softmax(model.forward(batch), 1).into_data().iter::<f32>().step_by(2).collect()
+    fn forward(&self, model: &Self::Model, batch: BertInput, _inputs: &[&Sequence]) -> Vec<PairScore> {
+        let outputs = model.forward(batch);
+        let scores = match self.head {
+            PairHead::NextSentence { .. } => softmax(outputs.clone(), 1),
+            PairHead::CrossEncoder(activation) => activation.apply(outputs.clone()),
+        };
+        let first = |values: Tensor<2>| values.slice_dim(1, 0..1).into_data().iter::<f32>().collect::<Vec<_>>();
+        let pairs = first(outputs).into_iter().zip(first(scores));
+        pairs.map(|(logit, score)| PairScore { logit, score }).collect()
     }
 
-    fn postprocess(&self, _request: &(&str, &str), _inputs: &[Sequence], outputs: &[f32]) -> f32 {
-        outputs.first().copied().unwrap_or(f32::NAN)
+    fn postprocess(&self, _request: &(&str, &str), _inputs: &[Sequence], outputs: &[PairScore]) -> PairScore {
+        outputs.first().copied().unwrap_or(PairScore { logit: f32::NAN, score: f32::NAN })
     }
 }

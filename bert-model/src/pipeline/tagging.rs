@@ -8,13 +8,14 @@ use std::ops::Range;
 
 use burn::tensor::activation::softmax;
 use burn::tensor::{Int, Tensor};
+use serde::Serialize;
 
 use super::tags::{EntitySpan, TagReader, TagScheme};
 use super::{Builder, Checkpoint, FromCheckpoint, HeadProcessor, Pipeline, Processor, highest};
 use crate::error::{Error, Result};
 use crate::model::{BertForTokenClassification, BertInput, BertModel};
 use crate::text::tokenizer::Offsets;
-use crate::text::{CodePoints, Sequence, Tokenizer, slices};
+use crate::text::{Sequence, Tokenizer, slices};
 
 /// `[CLS]`, a WordPiece, `[SEP]`.
 const SHORTEST: usize = 3;
@@ -39,14 +40,12 @@ pub type TokenClassifier = Pipeline<TaggingProcessor>;
 pub struct Words {
     /// The text; if words were given, the words joined by spaces.
     pub text: String,
-    /// The words.
-    pub words: Vec<String>,
     /// The offsets of each word in the text, in code points.
     pub places: Vec<Offsets>,
 }
 
-/// A text with its tags.
-#[derive(Debug, Clone, PartialEq)]
+/// A text with its tags. Its JSON is that of `bert-finetune predict`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct TaggedText {
     /// The words.
@@ -54,16 +53,18 @@ pub struct TaggedText {
     /// The tag of each word.
     pub tags: Vec<String>,
     /// The probability of each tag.
+    #[serde(skip)]
     pub scores: Vec<f32>,
     /// The entities that the tags mark, in the order of the text.
     pub entities: Vec<Entity>,
 }
 
 /// A named entity in a text.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Entity {
     /// Its type, such as `PER`.
+    #[serde(rename = "type")]
     pub label: String,
     /// Start of the entity, in code points.
     pub start: usize,
@@ -88,8 +89,19 @@ pub struct TaggingProcessor {
 #[derive(Debug, Clone)]
 pub struct TaggingWindow {
     sequence: Sequence,
-    /// For each word tagged in this window: the position of its first WordPiece, and the word's index.
-    words: Vec<(usize, usize)>,
+    /// The index of the first word that is tagged in this window.
+    first_word: usize,
+    /// For it and the words after it: the position of the word's first WordPiece.
+    positions: Vec<u32>,
+}
+
+/// The tags of the words that a window tags.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct WindowTags {
+    /// For each word: the index of its most probable tag, and that tag's probability.
+    best: Vec<(u32, f32)>,
+    /// For each word: the probability of every tag. Empty in a [`TokenClassifier`], whose answers do not need them.
+    probabilities: Vec<Vec<f32>>,
 }
 
 impl Builder<TaggingProcessor> {
@@ -133,7 +145,22 @@ impl Words {
             place
         };
         let places = words.iter().map(place).collect();
-        Self { text: words.join(" "), words, places }
+        Self { text: words.join(" "), places }
+    }
+
+    /// The words.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        slices(&self.text, self.places.iter().copied())
+    }
+
+    /// The number of words.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether there are no words.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
     }
 
     /// The offsets of the words of an entity in the text, in code points.
@@ -144,8 +171,24 @@ impl Words {
 
 impl TaggingWindow {
     /// The indices of the words that are tagged in this window.
-    pub fn words(&self) -> impl Iterator<Item = usize> {
-        self.words.iter().map(|(_, word)| *word)
+    pub fn words(&self) -> Range<usize> {
+        self.first_word..self.first_word + self.positions.len()
+    }
+}
+
+impl WindowTags {
+    /// Finds the most probable tag of each word, from the probability of every tag.
+    pub fn new(probabilities: Vec<Vec<f32>>) -> Self {
+        let best = |scores: &Vec<f32>| {
+            let tag = highest(scores);
+            (tag as u32, scores[tag])
+        };
+        Self { best: probabilities.iter().map(best).collect(), probabilities }
+    }
+
+    /// The probability of every tag, for each word that the window tags. Only [`HeadProcessor::head`] keeps them.
+    pub fn probabilities(&self) -> &[Vec<f32>] {
+        &self.probabilities
     }
 }
 
@@ -179,9 +222,7 @@ impl TaggingProcessor {
     /// # Errors
     /// If the text cannot be tokenized.
     pub fn split(&self, text: &str) -> Result<Words> {
-        let places = self.tokenizer.word_offsets(text)?;
-        let words = slices(text, places.iter().copied()).map(str::to_string).collect();
-        Ok(Words { text: text.into(), words, places })
+        Ok(Words { places: self.tokenizer.word_offsets(text)?, text: text.into() })
     }
 
     /// Computes the scores `[W, C]` of the words tagged in the windows from the hidden states `[B, T, H]`.
@@ -194,49 +235,68 @@ impl TaggingProcessor {
         let logits = model.head(hidden);
         let ([_, tokens, _], device) = (logits.dims(), logits.device());
         let flat = |(row, window): (usize, &&TaggingWindow)| {
-            window.words.iter().map(move |(position, _)| (row * tokens + position) as i32).collect::<Vec<_>>()
+            window.positions.iter().map(move |&position| (row * tokens) as i32 + position as i32).collect::<Vec<_>>()
         };
         let positions: Vec<i32> = windows.iter().enumerate().flat_map(flat).collect();
         logits.flatten::<2>(0, 1).select(0, Tensor::<1, Int>::from_data(&positions[..], &device))
     }
 
-    /// The tag of each of `count` words and its probability, from the scores of all windows.
-    pub fn tags(&self, count: usize, windows: &[TaggingWindow], scores: &[Vec<Vec<f32>>]) -> (Vec<String>, Vec<f32>) {
-        let mut found = vec![(0, 0.0); count];
-        for (window, scores) in windows.iter().zip(scores) {
-            for ((_, word), scores) in window.words.iter().zip(scores) {
-                let tag = highest(scores);
-                found[*word] = (tag, scores[tag]);
-            }
+    /// The tag of each word and its probability, from the tags of all windows, which are in the order of the words.
+    pub fn tags(&self, found: &[WindowTags]) -> (Vec<String>, Vec<f32>) {
+        let count = found.iter().map(|window| window.best.len()).sum();
+        let (mut tags, mut scores) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for &(tag, score) in found.iter().flat_map(|window| &window.best) {
+            tags.push(self.labels[tag as usize].clone());
+            scores.push(score);
         }
-        found.into_iter().map(|(tag, score)| (self.labels[tag].clone(), score)).unzip()
+        (tags, scores)
     }
 
-    /// The WordPieces of each word: at least one, and no more than fit into a window.
-    fn pieces(&self, words: &[String]) -> Result<Vec<Vec<u32>>> {
-        let piece = |word: &String| {
-            let mut ids = self.tokenizer.pieces(word)?;
-            ids.truncate(self.max_length - 2);
-            // A word that consists of control characters only has no WordPieces of its own.
-            Ok(if ids.is_empty() { vec![self.tokenizer.special().unk] } else { ids })
-        };
-        words.iter().map(piece).collect()
+    /// The WordPieces of the words: at least one each, and no more than fit into a window.
+    fn pieces(&self, words: &Words) -> Result<Pieces> {
+        let mut pieces = Pieces { ids: Vec::new(), starts: vec![0] };
+        for word in words.iter() {
+            let ids = self.tokenizer.pieces(word)?;
+            pieces.ids.extend(ids.iter().take(self.max_length - 2));
+            if ids.is_empty() {
+                // A word that consists of control characters only has no WordPieces of its own.
+                pieces.ids.push(self.tokenizer.special().unk);
+            }
+            pieces.starts.push(pieces.ids.len());
+        }
+        Ok(pieces)
     }
 
-    /// Builds the window that contains the words `span` and tags those in `read`.
-    fn window(&self, pieces: &[Vec<u32>], span: Range<usize>, read: Range<usize>) -> TaggingWindow {
+    /// Builds the window that contains the words `span` and tags those in `read`, which is a part of it.
+    fn window(&self, pieces: &Pieces, span: Range<usize>, read: Range<usize>) -> TaggingWindow {
         let special = self.tokenizer.special();
-        let mut window = TaggingWindow { sequence: Sequence::default(), words: Vec::new() };
-        window.sequence.ids.push(special.cls);
-        for word in span {
-            if read.contains(&word) {
-                window.words.push((window.sequence.len(), word));
-            }
-            window.sequence.ids.extend(&pieces[word]);
-        }
-        window.sequence.ids.push(special.sep);
-        window.sequence.types = vec![0; window.sequence.len()];
-        window
+        let start = pieces.starts[span.start];
+        let mut ids = vec![special.cls];
+        ids.extend(&pieces.ids[start..pieces.starts[span.end]]);
+        ids.push(special.sep);
+        let positions = read.clone().map(|word| (1 + pieces.starts[word] - start) as u32).collect();
+        let sequence = Sequence { types: vec![0; ids.len()], ids };
+        TaggingWindow { sequence, first_word: read.start, positions }
+    }
+}
+
+/// The WordPieces of a text's words.
+struct Pieces {
+    ids: Vec<u32>,
+    /// The index in `ids` of each word's first WordPiece, and the number of all.
+    starts: Vec<usize>,
+}
+
+impl Pieces {
+    /// The number of words.
+    fn words(&self) -> usize {
+        self.starts.len() - 1
+    }
+
+    /// The first words from `start` on that have at most `room` WordPieces together.
+    fn that_fit(&self, start: usize, room: usize) -> Range<usize> {
+        let limit = self.starts[start] + room;
+        start..self.starts.partition_point(|&end| end <= limit) - 1
     }
 }
 
@@ -257,8 +317,7 @@ impl Processor for TaggingProcessor {
     type Model = BertForTokenClassification;
     type Request<'a> = &'a Words;
     type Input = TaggingWindow;
-    /// The probability of every tag, for each word that the window tags.
-    type Output = Vec<Vec<f32>>;
+    type Output = WindowTags;
     type Answer = TaggedText;
 
     fn tokenizer(&self) -> &Tokenizer {
@@ -267,15 +326,11 @@ impl Processor for TaggingProcessor {
 
     fn preprocess(&self, text: &&Words) -> Result<Vec<TaggingWindow>> {
         let room = self.max_length - 2;
-        let pieces = self.pieces(&text.words)?;
+        let pieces = self.pieces(text)?;
         let (mut windows, mut start, mut read) = (Vec::new(), 0, 0);
         loop {
-            let (mut end, mut length) = (start, 0);
-            while end < pieces.len() && length + pieces[end].len() <= room {
-                length += pieces[end].len();
-                end += 1;
-            }
-            let is_last = end == pieces.len();
+            let end = pieces.that_fit(start, room).end;
+            let is_last = end == pieces.words();
             // The next window starts a quarter of a window before this one ends; each of the two tags half of the
             // shared words.
             let next = if is_last { end } else { (end - (end - start) / 4).max(start + 1) };
@@ -292,21 +347,23 @@ impl Processor for TaggingProcessor {
         std::slice::from_ref(&window.sequence)
     }
 
-    fn forward(&self, model: &Self::Model, batch: BertInput, windows: &[&TaggingWindow]) -> Vec<Vec<Vec<f32>>> {
-        self.head(model, model.bert.encode(batch), windows)
+    fn forward(&self, model: &Self::Model, batch: BertInput, windows: &[&TaggingWindow]) -> Vec<WindowTags> {
+        let found = self.head(model, model.bert.encode(batch), windows).into_iter();
+        found.map(|tags| WindowTags { probabilities: Vec::new(), ..tags }).collect()
     }
 
-    fn postprocess(&self, text: &&Words, windows: &[TaggingWindow], scores: &[Vec<Vec<f32>>]) -> TaggedText {
-        let (tags, scores) = self.tags(text.words.len(), windows, scores);
-        let code_points = CodePoints::new(&text.text);
-        let entity = |EntitySpan { kind, start, end }: EntitySpan| {
-            let words = start..end;
-            let score = scores[words.clone()].iter().sum::<f32>() / words.len() as f32;
-            let (start, end) = text.place_of(&words);
-            Entity { label: kind, start, end, text: code_points.slice(&text.text, start, end).to_string(), score }
-        };
-        let entities = self.reader.entities(&tags).into_iter().map(entity).collect();
-        TaggedText { words: text.words.clone(), tags, scores, entities }
+    fn postprocess(&self, text: &&Words, _windows: &[TaggingWindow], found: &[WindowTags]) -> TaggedText {
+        let (tags, scores) = self.tags(found);
+        let spans = self.reader.entities(&tags);
+        let places: Vec<Offsets> = spans.iter().map(|span| text.place_of(&(span.start..span.end))).collect();
+        let texts = slices(&text.text, places.iter().copied());
+        let entity =
+            |((EntitySpan { kind, start: first, end: after }, &(start, end)), found): ((_, &Offsets), &str)| {
+                let score = scores[first..after].iter().sum::<f32>() / (after - first) as f32;
+                Entity { label: kind, start, end, text: found.to_string(), score }
+            };
+        let entities = spans.into_iter().zip(&places).zip(texts).map(entity).collect();
+        TaggedText { words: text.iter().map(str::to_string).collect(), tags, scores, entities }
     }
 }
 
@@ -317,14 +374,14 @@ impl HeadProcessor for TaggingProcessor {
         &model.bert
     }
 
-    fn head(&self, model: &Self::Model, hidden: Tensor<3>, windows: &[&TaggingWindow]) -> Vec<Vec<Vec<f32>>> {
-        if windows.iter().all(|window| window.words.is_empty()) {
-            return vec![Vec::new(); windows.len()];
+    fn head(&self, model: &Self::Model, hidden: Tensor<3>, windows: &[&TaggingWindow]) -> Vec<WindowTags> {
+        if windows.iter().all(|window| window.positions.is_empty()) {
+            return vec![WindowTags::default(); windows.len()];
         }
         let probabilities: Vec<f32> =
             softmax(self.logits(model, hidden, windows), 1).into_data().iter::<f32>().collect();
         let mut rows = probabilities.chunks(self.labels.len()).map(<[f32]>::to_vec);
-        windows.iter().map(|window| rows.by_ref().take(window.words.len()).collect()).collect()
+        windows.iter().map(|window| WindowTags::new(rows.by_ref().take(window.positions.len()).collect())).collect()
     }
 }
 

@@ -130,7 +130,7 @@ fn what_is_too_long_is_cut_or_refused() {
     let (config, weights, tokenizer) = parts("BertForMaskedLM");
     let builder = MaskFiller::builder().device(Device::flex()).max_length(100_000);
     let error = builder.from_bytes(&config, weights, &tokenizer).unwrap_err().to_string();
-    assert!(error.contains("a maximum length of 100000 tokens does not fit a model of 19 positions"), "{error}");
+    assert!(error.contains("a maximum length of 100000 tokens does not fit a model with 19 positions"), "{error}");
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn pairs_are_scored_by_either_head() {
         "{error}"
     );
     let error = open("BertForSequenceClassification").unwrap_err().to_string();
-    assert!(error.contains("found a classifier of 3 labels, expected a next-sentence head"), "{error}");
+    assert!(error.contains("found a classifier with 3 labels, expected a next-sentence head"), "{error}");
 }
 
 #[test]

@@ -38,6 +38,12 @@ impl<M> Loaded<M> {
         Self { model, config, initialized: Vec::new(), unused: Vec::new(), has_other_decoder: false }
     }
 
+    /// The same checkpoint in another model.
+    pub(crate) fn map<N>(self, change: impl FnOnce(M) -> N) -> Loaded<N> {
+        let Self { model, config, initialized, unused, has_other_decoder } = self;
+        Loaded { model: change(model), config, initialized, unused, has_other_decoder }
+    }
+
     /// A warning that names the freshly initialized parameters and the ignored tensors of the checkpoint's encoder and
     /// decoder, as one sentence; `None` if there are none.
     pub fn warning(&self) -> Option<String> {
@@ -52,13 +58,16 @@ impl<M> Loaded<M> {
     pub fn left_aside(&self) -> Option<String> {
         let decoder = self.has_other_decoder.then(|| {
             format!(
-                "{DECODER} differs from the word embeddings and was left aside, since config.json says \
+                "{DECODER} differs from the word embeddings and was ignored, since config.json sets \
                  `tie_word_embeddings`; set it to false to use that decoder"
             )
         });
         let encoder: Vec<&String> = self.unused.iter().filter(|name| !names::is_head(name)).collect();
         let encoder = encoder.first().map(|first| {
-            format!("{} tensor(s) of the checkpoint's encoder have no place in config.json: {first}, …", encoder.len())
+            format!(
+                "{} tensor(s) of the checkpoint's encoder are not described by config.json: {first}, …",
+                encoder.len()
+            )
         });
         joined(encoder.into_iter().chain(decoder))
     }

@@ -49,6 +49,11 @@ pub fn is_decayed(name: &str) -> bool {
     !name.ends_with("bias") && !name.contains("LayerNorm")
 }
 
+/// Whether the parameter is the matrix of a linear layer within an encoder layer.
+pub fn is_inner_matrix(name: &str) -> bool {
+    name.contains("encoder.layer.") && is_transposed(name) && !is_adapter(name)
+}
+
 /// Whether the parameter belongs to a low-rank adapter of a matrix.
 pub fn is_adapter(name: &str) -> bool {
     name.contains(".lora.")
@@ -97,6 +102,22 @@ mod tests {
         assert_eq!(name("mlm.decoder"), "cls.predictions.decoder.weight");
         assert_eq!(name("nsp.weight"), "cls.seq_relationship.weight");
         assert_eq!(name("classifier.dense.bias"), "classifier.bias");
+    }
+
+    #[test]
+    fn inner_matrices_are_those_of_the_encoders_layers() {
+        let inner = ["attention.self.query", "attention.output.dense", "intermediate.dense", "output.dense"];
+        assert!(inner.iter().all(|name| is_inner_matrix(&format!("bert.encoder.layer.3.{name}.weight"))));
+        for name in [
+            "bert.encoder.layer.3.attention.self.query.bias",
+            "bert.encoder.layer.3.output.LayerNorm.weight",
+            "bert.encoder.layer.3.attention.self.query.weight.lora.a",
+            "bert.embeddings.word_embeddings.weight",
+            "bert.pooler.dense.weight",
+            "cls.predictions.transform.dense.weight",
+        ] {
+            assert!(!is_inner_matrix(name), "{name}");
+        }
     }
 
     #[test]

@@ -54,10 +54,10 @@ pub fn save<M: Pretrained>(
     unpacked.encoder_mut().unpack();
     let tensors = state_dict(&unpacked);
     if let Some(adapter) = tensors.keys().find(|name| names::is_adapter(name)) {
-        let advice = "merged adapters (`model.materialize()`): other readers would leave this one aside";
+        let advice = "merged adapters (`model.materialize()`): other readers would ignore this one";
         return Err(Error::tensor(directory, adapter, "a low-rank adapter", advice));
     }
-    std::fs::create_dir_all(directory).map_err(Error::io(directory, "make the directory"))?;
+    std::fs::create_dir_all(directory).map_err(Error::io(directory, "create the directory"))?;
     let mut config = config.clone();
     config.architectures = Some(vec![M::ARCHITECTURE.to_string()]);
     for key in ["dtype", "torch_dtype"] {

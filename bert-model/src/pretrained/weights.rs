@@ -134,7 +134,7 @@ impl Weights {
         for name in BTreeSet::from_iter(parsed.weight_map.values()) {
             // A shard must be in the same directory as its index; other paths are rejected.
             if name.contains(['/', '\\']) || !name.ends_with(extension) {
-                let expected = format!("a {extension} file beside it");
+                let expected = format!("a {extension} file in the same directory");
                 return Err(Error::file(index, format!("the shard name {name:?}"), expected));
             }
             let shard = index.with_file_name(name);
@@ -149,7 +149,7 @@ impl Weights {
                     index.with_file_name(shard),
                     tensor,
                     "no such tensor",
-                    "what the index says",
+                    "the tensor that the index lists",
                 ));
             }
         }
@@ -159,7 +159,7 @@ impl Weights {
     fn add_safetensors(&mut self, file: Storage) -> Result<()> {
         let file = Arc::new(file);
         let (path, contents) = (file.path(), file.bytes());
-        let not_whole = |found: String| Error::file(path, found, "a whole safetensors file");
+        let not_whole = |found: String| Error::file(path, found, "a complete safetensors file");
         check_content(path, contents)?;
         let length = contents.len() as u64;
         let (start, rest) = contents.split_first_chunk().ok_or_else(|| not_whole(format!("{length} bytes")))?;
@@ -203,7 +203,7 @@ impl Weights {
         let mut file = std::fs::File::open(path).map_err(Error::io(path, "open"))?;
         let length = file.read(&mut beginning).map_err(Error::io(path, "read"))?;
         check_content(path, &beginning[..length])?;
-        let bad = |found: String| Error::file(path, found, "a state dict that torch.save wrote");
+        let bad = |found: String| Error::file(path, found, "a state dict written by torch.save");
         let reader = pytorch_reader::PytorchReader::new(path).map_err(|error| bad(error.to_string()))?;
         let (file, before) = (Arc::from(path), self.entries.len());
         for (name, tensor) in reader.into_tensors() {
@@ -214,7 +214,7 @@ impl Weights {
 
     #[cfg(not(feature = "pickle"))]
     fn add_pickle(&mut self, path: &Path) -> Result<()> {
-        let found = "a pickle, which this build does not read";
+        let found = "a pickle, which this build cannot read";
         Err(Error::file(path, found, "model.safetensors, or a build of bert-model with the feature `pickle`"))
     }
 
@@ -313,7 +313,7 @@ impl Entry {
         match self {
             Self::Safetensors { file, start, end, .. } => {
                 let bytes = file.bytes().get(*start..*end);
-                bytes.map(Cow::from).ok_or_else(|| "a place outside of the file".to_string())
+                bytes.map(Cow::from).ok_or_else(|| "an offset outside of the file".to_string())
             }
             #[cfg(feature = "pickle")]
             Self::Pickle { tensor, .. } => tensor.read().map(Cow::from).map_err(|error| error.to_string()),

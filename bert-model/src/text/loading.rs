@@ -209,7 +209,7 @@ fn stale_ids(
     let (first, place) = (stale.first()?, configuration.added_path());
     let count = stale.len();
     Some(format!(
-        "{}: {count} token(s) have other ids than in the vocabulary, which counts: {first}, …",
+        "{}: {count} token(s) have different ids in the vocabulary, which takes precedence: {first}, …",
         file_name(&place)
     ))
 }
@@ -265,8 +265,8 @@ fn disagreements(inner: &tokenizers::Tokenizer, configuration: &Configuration) -
         let is_other = there.as_bool() != flag && (there.is_boolean() || there.is_null());
         is_other.then(|| {
             format!(
-                "{}: `{key}` is {there}, while tokenizer.json says {} and counts; transformers follows the former: make \
-                 them agree",
+                "{}: `{key}` is {there}, but tokenizer.json says {}, which takes precedence; transformers uses the \
+                 former: make them agree",
                 file_name(&configuration.path),
                 shown(flag)
             )

@@ -5,7 +5,6 @@ mod code_points;
 mod encoding;
 mod loading;
 mod long;
-mod parts;
 mod saving;
 mod template;
 pub mod tokenizer;
@@ -13,5 +12,4 @@ mod tokenizer_files;
 
 pub use batch::{Sequence, collate};
 pub use code_points::{CodePoints, slices};
-pub use parts::parts;
 pub use tokenizer::{SpecialTokens, Tokenizer};

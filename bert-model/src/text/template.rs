@@ -94,7 +94,7 @@ struct Inserted {
 
 /// Checks assumptions of the tokenizers library that would make it panic during tokenization if violated.
 fn check_processor(written: &Value, inner: &tokenizers::Tokenizer) -> Result<(), (String, String)> {
-    let expected = || "a post-processor that is whole".to_string();
+    let expected = || "a complete post-processor".to_string();
     match written["type"].as_str() {
         Some("TemplateProcessing") => {
             let template = Written::deserialize(written).map_err(|error| (error.to_string(), expected()))?;
@@ -122,15 +122,15 @@ fn check_processor(written: &Value, inner: &tokenizers::Tokenizer) -> Result<(),
 }
 
 fn check_template(template: &Written, inner: &tokenizers::Tokenizer) -> Result<(), (String, String)> {
-    let expected = || "a template that is whole".to_string();
+    let expected = || "a complete template".to_string();
     let is_second = |piece: &Piece| matches!(piece, Piece::Sequence { id } if id != "A");
     if template.single.iter().any(is_second) {
-        return Err(("a second text in the template of a single one".into(), expected()));
+        return Err(("a second text in the template for a single text".into(), expected()));
     }
     for piece in template.single.iter().chain(&template.pair) {
         let Piece::SpecialToken { id } = piece else { continue };
         let Some(Inserted { ids, tokens }) = template.special_tokens.get(id) else {
-            return Err((format!("{id} in the template and not among its special tokens"), expected()));
+            return Err((format!("{id} in the template but not among its special tokens"), expected()));
         };
         if ids.len() != tokens.len() {
             return Err((format!("{} tokens with {} ids for {id}", tokens.len(), ids.len()), expected()));
@@ -151,5 +151,5 @@ fn check_id(token: &str, id: u32, inner: &tokenizers::Tokenizer) -> Result<(), (
         None => "a token of the vocabulary".to_string(),
     };
     let found = format!("the id {id} for {token} in `post_processor`");
-    Err((found, expected + "; save the tokenizer again after its vocabulary was changed"))
+    Err((found, expected + "; save the tokenizer again after changing its vocabulary"))
 }

@@ -83,7 +83,7 @@ impl Tokenizer {
         // Tables indexed by id are as long as the highest id, so bound it by the size of the file.
         if end_of_ids > 1024 + 8 * pieces {
             let found = format!("the id {} among {pieces} pieces", end_of_ids - 1);
-            return Err(Error::file(origin, found, "ids from 0 on"));
+            return Err(Error::file(origin, found, "ids close to the number of pieces"));
         }
         let template = Template::of(&inner).map_err(|(found, expected)| Error::file(origin, found, expected))?;
         Ok(Self {
@@ -109,7 +109,7 @@ impl Tokenizer {
     /// # Errors
     /// If the vocabulary has no `[MASK]`. Such a tokenizer works for everything except masked-token prediction.
     pub fn mask(&self) -> Result<u32> {
-        let expected = "one, which the prediction of masked tokens needs";
+        let expected = "one, which masked-token prediction requires";
         self.mask.ok_or_else(|| Error::file(&self.origin, "no [MASK] token", expected))
     }
 
@@ -228,7 +228,7 @@ impl Tokenizer {
         }
         Err(Error::Mismatch {
             left: format!("{}: the token type {highest} in `post_processor`", self.origin.display()),
-            right: format!("a model of {} token type(s) (`type_vocab_size` in config.json)", config.type_vocab_size),
+            right: format!("a model with {} token type(s) (`type_vocab_size` in config.json)", config.type_vocab_size),
             advice: "use the tokenizer that the model was trained with".into(),
         })
     }

@@ -43,8 +43,8 @@ pub(super) fn read_vocabulary(path: &Path) -> Result<(Vec<String>, Option<String
     let warning = again.first().map(|(first, second, piece)| {
         let (file, count) = (file_name(path), again.len());
         format!(
-            "{file}:{second}: {piece:?} is there a second time (first in line {first}), {count} such line(s) in all; the \
-             last one counts, as in transformers"
+            "{file}:{second}: duplicate {piece:?} (first on line {first}), {count} duplicate line(s) in all; the last \
+             one takes precedence, as in transformers"
         )
     });
     Ok((vocabulary, warning))

@@ -55,8 +55,9 @@ fn expand(argument: &Path, files: &mut Vec<CorpusFile>) -> Result<()> {
 fn add_matches(pattern: &str, files: &mut Vec<CorpusFile>) -> Result<()> {
     let as_in_a_shell =
         MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
-    let matches = glob::glob_with(pattern, as_in_a_shell)
-        .map_err(|error| Error::file(pattern, format!("a pattern with an error: {error}"), "such as `texts/*.txt`"))?;
+    let matches = glob::glob_with(pattern, as_in_a_shell).map_err(|error| {
+        Error::file(pattern, format!("an invalid pattern: {error}"), "a pattern such as `texts/*.txt`")
+    })?;
     let mut paths = Vec::new();
     for found in matches {
         paths.push(found.map_err(|error| Error::io(error.path().to_path_buf(), "read")(error.into()))?);
@@ -180,7 +181,7 @@ mod tests {
         let texts = directory(&[]);
         assert!(refusal(&texts.path().join("*.txt")).contains("*.txt: found a pattern that matches nothing"));
         assert!(refusal(&texts.path().join("a.txt")).ends_with("a.txt: cannot read: No such file or directory"));
-        assert!(refusal(&texts.path().join("a[.txt")).contains("a pattern with an error"));
+        assert!(refusal(&texts.path().join("a[.txt")).contains("an invalid pattern"));
     }
 
     #[test]

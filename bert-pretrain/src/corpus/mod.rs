@@ -2,11 +2,13 @@
 //!
 //! The next-sentence task draws consecutive sentences from a document. In a text file, a document is a run of lines up
 //! to an empty one or the end of the file; in `.jsonl`, each line is a document, with its text under the key `text`.
-//! `files` finds the files, [`bert_cli::lines`] reads their lines, `documents` groups them, `wrapped` recognizes and
-//! joins hard-wrapped lines, and `sentences` splits text into sentences.
+//! `files` finds the files, [`bert_cli::lines`] reads their lines, `documents` groups them, `records` reads those of
+//! `.jsonl` and `.parquet`, `wrapped` recognizes and joins hard-wrapped lines, and `sentences` splits text into
+//! sentences.
 
 mod documents;
 mod files;
+mod records;
 mod sentences;
 mod wrapped;
 

@@ -1,6 +1,6 @@
 //! Tests of defaults and of rejected options.
 
-use bert_train::IfExists;
+use bert_train::{Algorithm, IfExists};
 use clap::Args;
 use serde_json::json;
 
@@ -63,12 +63,35 @@ fn what_cannot_be_is_refused_with_the_option() {
         ("--epochs 0", "--epochs: found 0"),
         ("--warmup nan", "--warmup: found NaN"),
         ("--lr=-1", "--lr: found -1"),
+        ("--dropout 1", "--dropout: found 1, expected at least 0 and below 1"),
         ("--eval-share 1", "--eval-share: found 1, expected at least 0 and below 1"),
         ("--steps 3 --phase2-steps 4", "--phase2-steps: found 4, expected at most --steps"),
         ("--config huge", "--config: found \"huge\", expected one of tiny"),
     ] {
         let message = resolve(arguments).unwrap_err().to_string();
         assert!(message.contains(expected), "{arguments}: {message}");
+    }
+}
+
+#[test]
+fn a_budget_brings_its_recipe_where_nothing_is_given() {
+    let plain = "--corpus a.txt -o run";
+    let with = settings(&format!("{plain} --budget 1h"));
+    assert_eq!((with.optimizer.algorithm, with.data.nsp_mode, with.steps), (Algorithm::Muon, NspMode::Off, None));
+    assert_eq!(with.open, Open { vocab_size: true, size: true, learning_rate: true, dropout: true });
+    let given = "--optimizer adamw --nsp-mode balanced --lr 1e-4 --warmup 0.01 --batch-size 7 --dropout 0.2 --vocab-size 99 \
+                 --config mini";
+    let given = settings(&format!("{plain} --budget 1h {given}"));
+    assert_eq!((given.optimizer.algorithm, given.data.nsp_mode), (Algorithm::AdamW, NspMode::Balanced));
+    assert_eq!((given.learning_rate, given.warmup, given.batch_size), (1e-4, 0.01, 7));
+    assert_eq!((given.dropout, given.vocab_size, &*given.config), (Some(0.2), Some(99), "mini"));
+    assert_eq!(given.open, Open::default());
+    // A model that is continued and the sample keep their settings.
+    for options in [format!("{plain} --init model"), String::new()] {
+        let (with, without) = (settings(&format!("{options} --budget 1h")), settings(&options));
+        let without = PretrainSettings { budget: with.budget, steps: with.steps, ..without };
+        assert_eq!((json!(with), with.open), (json!(without), Open::default()), "{options}");
+        assert_eq!((with.steps, with.budget), (None, Some("1h".parse().unwrap())));
     }
 }
 

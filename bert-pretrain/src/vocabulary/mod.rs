@@ -39,5 +39,5 @@ pub fn learn(corpus: &Corpus, size: usize, cased: bool) -> Result<Vec<String>> {
 /// Warns that a vocabulary has fewer pieces than requested; `None` if it does not.
 pub fn fewer_than(requested: usize, learned: usize) -> Option<String> {
     (learned < requested)
-        .then(|| format!("vocabulary: {requested} WordPieces requested, {learned} learned: the text has no more"))
+        .then(|| format!("vocabulary: {requested} WordPieces requested, {learned} learned: the text yields no more"))
 }

@@ -88,7 +88,7 @@ impl WordPieceTrainer {
         let characters = needed - special;
         Error::Setting(format!(
             "a vocabulary of {size} pieces is too small: {special} special tokens and the corpus's {characters} single \
-             characters (at the start of a word or inside) need {needed}; ask for at least that many"
+             characters (at the start of a word or inside) need {needed}; request at least that many"
         ))
     }
 }

@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 
-use bert_model::text::parts;
 use bert_model::{Error, Result};
 use rayon::prelude::*;
 use tokenizers::normalizers::BertNormalizer;
@@ -22,6 +21,9 @@ const MAX_WORD_CHARS: usize = 100;
 /// pieces. From then on the counts depend on the order of the text and its batches, but never on
 /// threads or hashing.
 pub const MAX_DISTINCT_WORDS: usize = 4_000_000;
+
+/// Maximum length in bytes of a text without spaces that is processed at once.
+const LONGEST_PART: usize = 1 << 14;
 
 /// Word counts, accumulated incrementally.
 #[derive(Debug, Clone)]
@@ -114,7 +116,6 @@ fn count_words<'a>(
     lines: impl IntoIterator<Item = &'a str>,
 ) -> Result<HashMap<String, u64>> {
     let mut stretches: HashMap<&str, u64> = HashMap::new();
-    // Splitting a stretch of many kilobytes without spaces saves memory.
     let split = lines.into_iter().flat_map(|line| line.split([' ', '\t', '\n', '\r']));
     for stretch in split.flat_map(parts) {
         *stretches.entry(stretch).or_default() += 1;
@@ -124,6 +125,48 @@ fn count_words<'a>(
         add_words(normalizer, stretch, count, &mut words).map_err(|error| Error::Setting(error.to_string()))?;
     }
     Ok(words)
+}
+
+/// Splits a text without spaces into parts of at most [`LONGEST_PART`] bytes, in order: the normalizer needs over a
+/// hundred bytes for each character that it processes at once. A part ends at a [divider](is_divider). A longer run of
+/// ASCII letters and digits is a single word that does not count, and is left out; any other run without dividers is cut
+/// at the limit, so that the ends of its parts may count as words.
+fn parts(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        loop {
+            if rest.is_empty() {
+                return None;
+            }
+            let (part, after) = rest.split_at(end_of_part(rest));
+            rest = after;
+            if part.len() <= LONGEST_PART {
+                return Some(part);
+            }
+        }
+    })
+}
+
+/// The length of the first part, which exceeds [`LONGEST_PART`] only if it is a single word.
+fn end_of_part(text: &str) -> usize {
+    if text.len() <= LONGEST_PART {
+        return text.len();
+    }
+    let limit = text.floor_char_boundary(LONGEST_PART);
+    match text[..limit].char_indices().rfind(|&(_, character)| is_divider(character)) {
+        Some((0, divider)) => divider.len_utf8(),
+        Some((at, _)) => at,
+        None => {
+            let run = text[limit..].find(is_divider).map_or(text.len(), |after| limit + after);
+            if text.as_bytes()[..run].iter().all(u8::is_ascii_alphanumeric) { run } else { limit }
+        }
+    }
+}
+
+/// Whether the tokenizer makes a word of its own of the character, so that a text can be cut before and after it.
+fn is_divider(character: char) -> bool {
+    character.is_ascii_punctuation()
+        || matches!(character, '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}' | '。' | '、')
 }
 
 /// Adds `count` for each word of a substring.
@@ -184,6 +227,25 @@ mod tests {
         let mut whole: Vec<_> = whole.into_iter().collect();
         whole.sort_unstable();
         assert_eq!(counted(true, text), whole);
+    }
+
+    #[test]
+    fn a_long_text_without_spaces_counts_as_the_whole_text_does() {
+        for sample in ["語。", "語the", "some-thing,", "é/", "under_score|", "!", &format!("{},", "a".repeat(101))]
+        {
+            let text = sample.repeat(40_000 / sample.len());
+            assert!(parts(&text).all(|part| part.len() <= LONGEST_PART), "{sample}");
+            assert_eq!(parts(&text).collect::<String>(), text, "{sample}");
+            let mut whole = HashMap::new();
+            add_words(&BertNormalizer::new(true, true, None, true), &text, 1, &mut whole).unwrap();
+            let mut whole: Vec<_> = whole.into_iter().collect();
+            whole.sort_unstable();
+            assert_eq!(counted(true, &text), whole, "{sample}");
+        }
+        let endless = "a".repeat(LONGEST_PART + 50);
+        assert_eq!(counted(true, &format!("{endless},b")), pairs(&[(",", 1), ("b", 1)]));
+        assert_eq!(counted(true, &format!(",{endless}")), pairs(&[(",", 1)]));
+        assert_eq!(parts(&"é".repeat(50_000)).collect::<String>(), "é".repeat(50_000));
     }
 
     #[test]

@@ -110,7 +110,8 @@ fn max_input_length(model: &Model) -> usize {
     let positions = model.config.max_position_embeddings;
     let embed = model.embed.as_ref().and_then(|batcher| longest(batcher.pipeline().processor()));
     let classify = model.classify.as_ref().and_then(|batcher| longest(batcher.pipeline().processor()));
-    embed.or(classify).unwrap_or(positions)
+    let rank = model.rank.as_ref().and_then(|batcher| longest(batcher.pipeline().processor()));
+    embed.or(rank).or(classify).unwrap_or(positions)
 }
 
 fn longest(processor: &impl bert_model::pipeline::Processor) -> Option<usize> {
@@ -127,7 +128,7 @@ fn model_type(model: &Model) -> Value {
     let label2id: Value = labels.iter().enumerate().map(|(id, label)| (label.clone(), json!(id))).collect();
     let labels = json!({"id2label": id2label, "label2id": label2id});
     match () {
-        () if model.is_ranker() => json!({"reranker": labels}),
+        () if model.rank.is_some() && model.fill.is_none() => json!({"reranker": labels}),
         () if model.classify.is_some() => json!({"classifier": labels}),
         () if model.tag.is_some() => json!({"tagger": labels}),
         () if model.answer.is_some() => json!({"question_answering": {}}),

@@ -1,5 +1,6 @@
 //! The path of a request through the server: body → question → tokens → queue → batch → answers → body.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,73 +20,85 @@ use crate::body::{parse, read_body};
 use crate::error::ApiError;
 use crate::models::Model;
 
-/// A route that runs a model. Implementations define only what differs between routes.
+/// What the head of a model can be asked, whatever the form of the request.
+pub trait Task: 'static {
+    /// The processor that tokenizes the requests.
+    type Processor: Processor<Input: 'static, Output: 'static> + 'static;
+    /// What a client asks, validated.
+    type Question: Send + 'static;
+
+    /// The queue of `model` for this task, or `None` if its head cannot do it.
+    fn batcher(model: &Model) -> Option<&Arc<Batcher<Self::Processor>>>;
+
+    /// The pipeline requests for a question.
+    fn requests(question: &Self::Question) -> Vec<<Self::Processor as Processor>::Request<'_>>;
+
+    /// The texts that must not be truncated, or `None` if the question allows truncation.
+    fn whole_texts<'a>(_question: &'a Self::Question, _asked: &Asked<Self>) -> Option<Vec<WholeText<'a>>> {
+        None
+    }
+}
+
+/// One input of the model for a task.
+type InputOf<T> = <<T as Task>::Processor as Processor>::Input;
+
+/// The answer to one request of a task.
+pub type AnswerOf<T> = <<T as Task>::Processor as Processor>::Answer;
+
+/// A route that runs a model: the form in which a task is asked and answered.
 pub trait Route: 'static {
     /// The route's path, as shown in messages.
     const PATH: &'static str;
-    /// The processor that tokenizes the requests.
-    type Processor: Processor<Input: 'static, Output: 'static> + 'static;
+    /// What is asked.
+    type Task: Task;
     /// The request body.
     type Body: DeserializeOwned + Send + 'static;
-    /// The validated body.
-    type Question: Send + 'static;
     /// The response body.
     type Reply: Serialize;
 
     /// The model that the body names, if any.
     fn model(body: &Self::Body) -> Option<&str>;
 
-    /// The queue of `model` for this route, or `None` if its head does not support the route.
-    fn batcher(model: &Model) -> Option<&Arc<Batcher<Self::Processor>>>;
-
     /// Validates a body.
     ///
     /// # Errors
     /// If the body is invalid for this model.
-    fn question(body: Self::Body, asked: &Asked<Self>) -> Result<Self::Question, ApiError>;
-
-    /// The pipeline requests for a question.
-    fn requests(question: &Self::Question) -> Vec<<Self::Processor as Processor>::Request<'_>>;
-
-    /// The texts that must not be truncated, or `None` if the question allows truncation.
-    fn whole_texts<'a>(_question: &'a Self::Question, _asked: &Asked<Self>) -> Option<Vec<TextOrPair<'a>>> {
-        None
-    }
+    fn question(body: Self::Body, asked: &Asked<Self::Task>) -> Result<<Self::Task as Task>::Question, ApiError>;
 
     /// Builds the response from the answers to the question's requests.
     ///
     /// # Errors
     /// If the question asks for more than the model provides.
     fn reply(
-        question: Self::Question,
-        answers: Vec<<Self::Processor as Processor>::Answer>,
-        asked: &Asked<Self>,
+        question: <Self::Task as Task>::Question,
+        answers: Vec<AnswerOf<Self::Task>>,
+        asked: &Asked<Self::Task>,
     ) -> Result<Self::Reply, ApiError>;
 }
 
 /// Larger bodies, in bytes, take turns.
 const LARGE_BODY: usize = 64 << 10;
 
-/// A text, and the second text of a pair.
-pub type TextOrPair<'a> = (&'a str, Option<&'a str>);
+/// A text as the model reads it, with its prompt, and the second text of a pair.
+pub type WholeText<'a> = (Cow<'a, str>, Option<&'a str>);
 
 /// The model and queue that a request is for.
-pub struct Asked<R: Route + ?Sized> {
+pub struct Asked<T: Task + ?Sized> {
     /// The server's state.
     pub app: Arc<App>,
     /// The model that answers the request.
     pub model: Arc<Model>,
-    /// The model's queue for this route.
-    pub batcher: Arc<Batcher<R::Processor>>,
+    /// The model's queue for this task.
+    pub batcher: Arc<Batcher<T::Processor>>,
     /// Total tokens of all inputs; 0 until they are tokenized.
     pub tokens: usize,
 }
 
 /// A tokenized question, and the number of inputs of each of its requests.
-struct Prepared<R: Route> {
-    asked: Asked<R>,
-    question: R::Question,
-    inputs: Vec<<R::Processor as Processor>::Input>,
+struct Prepared<T: Task> {
+    asked: Asked<T>,
+    question: T::Question,
+    inputs: Vec<InputOf<T>>,
     counts: Vec<usize>,
 }
 
@@ -121,31 +134,31 @@ pub async fn ask<R: Route>(State(app): State<Arc<App>>, request: Request) -> Res
 }
 
 /// Parses, validates, and tokenizes a body.
-fn prepare<R: Route>(app: Arc<App>, named: Option<String>, bytes: &[u8]) -> Result<Prepared<R>, ApiError> {
+fn prepare<R: Route>(app: Arc<App>, named: Option<String>, bytes: &[u8]) -> Result<Prepared<R::Task>, ApiError> {
     let body: R::Body = parse(bytes)?;
     let name = match (named.as_deref(), R::model(&body)) {
         (Some(a), Some(b)) if a != b => return Err(ApiError::invalid(format!("found two models, `{a}` and `{b}`"))),
         (a, b) => a.or(b),
     };
-    let model = app.models.pick(name, R::PATH, |model| R::batcher(model).is_some())?.clone();
-    let batcher = R::batcher(&model).cloned().ok_or_else(|| ApiError::internal("no queue"))?;
+    let model = app.models.pick(name, R::PATH, |model| R::Task::batcher(model).is_some())?.clone();
+    let batcher = R::Task::batcher(&model).cloned().ok_or_else(|| ApiError::internal("no queue"))?;
     batcher.check_room()?;
     let mut asked = Asked { app, model, batcher, tokens: 0 };
     let question = R::question(body, &asked)?;
     let pipeline = asked.batcher.pipeline();
     let (mut inputs, mut counts) = (Vec::new(), Vec::new());
     {
-        let requests = R::requests(&question);
+        let requests = R::Task::requests(&question);
         check_count(requests.len(), asked.app.limits.inputs)?;
         for request in &requests {
             let own = pipeline.preprocess(request)?;
             counts.push(own.len());
             inputs.extend(own);
         }
-        let lengths = inputs.iter().map(|input| sequence_lengths::<R::Processor>(input).sum::<usize>());
+        let lengths = inputs.iter().map(|input| sequence_lengths::<R::Task>(input).sum::<usize>());
         asked.tokens = lengths.sum();
-        if let Some(texts) = R::whole_texts(&question, &asked) {
-            check_whole::<R>(&asked, &texts, &inputs)?;
+        if let Some(texts) = R::Task::whole_texts(&question, &asked) {
+            check_whole(&asked, &texts, &inputs)?;
         }
     }
     Ok(Prepared { asked, question, inputs, counts })
@@ -153,16 +166,16 @@ fn prepare<R: Route>(app: Arc<App>, named: Option<String>, bytes: &[u8]) -> Resu
 
 /// Turns the outputs into the response body.
 fn reply<R: Route>(
-    asked: Asked<R>,
-    question: R::Question,
-    inputs: &[<R::Processor as Processor>::Input],
+    asked: Asked<R::Task>,
+    question: <R::Task as Task>::Question,
+    inputs: &[InputOf<R::Task>],
     counts: &[usize],
-    outputs: Vec<<R::Processor as Processor>::Output>,
+    outputs: Vec<<<R::Task as Task>::Processor as Processor>::Output>,
 ) -> Result<Vec<u8>, ApiError> {
     let processor = asked.batcher.pipeline().processor();
     let mut start = 0;
     let answers = {
-        let requests = R::requests(&question);
+        let requests = R::Task::requests(&question);
         let answer = |(request, count): (_, &usize)| {
             let own = start..start + count;
             start += count;
@@ -189,15 +202,11 @@ pub fn check_count(count: usize, limit: usize) -> Result<(), ApiError> {
 }
 
 /// Checks that no text was truncated. Only inputs of the maximum length need a closer look.
-fn check_whole<R: Route>(
-    asked: &Asked<R>,
-    texts: &[TextOrPair<'_>],
-    inputs: &[<R::Processor as Processor>::Input],
-) -> Result<(), ApiError> {
+fn check_whole<T: Task>(asked: &Asked<T>, texts: &[WholeText<'_>], inputs: &[InputOf<T>]) -> Result<(), ApiError> {
     let Some(limit) = asked.batcher.pipeline().processor().tokenizer().max_length() else { return Ok(()) };
-    for (number, (&(text, pair), input)) in texts.iter().zip(inputs).enumerate() {
-        if sequence_lengths::<R::Processor>(input).any(|length| length >= limit) {
-            let tokens = asked.model.tokenizer.encode(text, pair)?.len();
+    for (number, ((text, pair), input)) in texts.iter().zip(inputs).enumerate() {
+        if sequence_lengths::<T>(input).any(|length| length >= limit) {
+            let tokens = asked.model.tokenizer.encode(text, *pair)?.len();
             if tokens > limit {
                 return Err(ApiError::too_large(format!(
                     "input {number} has {tokens} tokens, the model takes at most {limit}; shorten it, or set \"truncate\": true"
@@ -208,8 +217,8 @@ fn check_whole<R: Route>(
     Ok(())
 }
 
-fn sequence_lengths<P: Processor>(input: &P::Input) -> impl Iterator<Item = usize> {
-    P::sequences(input).iter().map(bert_model::text::Sequence::len)
+fn sequence_lengths<T: Task>(input: &InputOf<T>) -> impl Iterator<Item = usize> {
+    T::Processor::sequences(input).iter().map(bert_model::text::Sequence::len)
 }
 
 /// Runs blocking work off the network threads.

@@ -6,11 +6,28 @@ use std::sync::Arc;
 use bert_model::pipeline::{Choice, ChoiceProcessor};
 use serde::{Deserialize, Serialize};
 
-use super::ask::{Asked, Route, check_count};
+use super::ask::{Asked, Route, Task, check_count};
 use super::one_or_many::{OneOrMany, check_text};
 use crate::batching::Batcher;
 use crate::error::ApiError;
 use crate::models::Model;
+
+/// Choosing the best of several continuations.
+pub struct Choices;
+
+impl Task for Choices {
+    type Processor = ChoiceProcessor;
+    type Question = OneOrMany<Continuations>;
+
+    fn batcher(model: &Model) -> Option<&Arc<Batcher<ChoiceProcessor>>> {
+        model.choose.as_ref()
+    }
+
+    fn requests(questions: &OneOrMany<Continuations>) -> Vec<(Cow<'_, str>, &[String])> {
+        let questions = questions.as_slice().iter();
+        questions.map(|Continuations { text, choices }| (Cow::from(text.as_str()), choices.as_slice())).collect()
+    }
+}
 
 /// `POST /choose`.
 pub struct Choose;
@@ -22,14 +39,14 @@ pub struct ChooseBody {
     text: Option<String>,
     choices: Option<Vec<String>>,
     /// Alternative to `text` and `choices`: one such object, or a list of them.
-    inputs: Option<OneOrMany<Choosing>>,
+    inputs: Option<OneOrMany<Continuations>>,
     model: Option<String>,
 }
 
 /// A text and its possible continuations.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Choosing {
+pub struct Continuations {
     #[serde(alias = "prompt")]
     text: String,
     choices: Vec<String>,
@@ -43,26 +60,21 @@ pub struct Chosen {
 
 impl Route for Choose {
     const PATH: &'static str = "/choose";
-    type Processor = ChoiceProcessor;
+    type Task = Choices;
     type Body = ChooseBody;
-    type Question = OneOrMany<Choosing>;
     type Reply = OneOrMany<Chosen>;
 
     fn model(body: &ChooseBody) -> Option<&str> {
         body.model.as_deref()
     }
 
-    fn batcher(model: &Model) -> Option<&Arc<Batcher<ChoiceProcessor>>> {
-        model.choose.as_ref()
-    }
-
-    fn question(body: ChooseBody, asked: &Asked<Self>) -> Result<OneOrMany<Choosing>, ApiError> {
+    fn question(body: ChooseBody, asked: &Asked<Choices>) -> Result<OneOrMany<Continuations>, ApiError> {
         let questions = match (body.text, body.choices, body.inputs) {
-            (Some(text), Some(choices), None) => OneOrMany::One(Choosing { text, choices }),
+            (Some(text), Some(choices), None) => OneOrMany::One(Continuations { text, choices }),
             (None, None, Some(inputs)) => inputs,
             _ => return Err(ApiError::invalid("expected `text` and `choices`, or a list of both in `inputs`")),
         };
-        for Choosing { text, choices } in questions.as_slice() {
+        for Continuations { text, choices } in questions.as_slice() {
             check_text(text, "text")?;
             OneOrMany::Many(choices.clone()).check("choices")?;
             if choices.is_empty() {
@@ -75,12 +87,11 @@ impl Route for Choose {
         Ok(questions)
     }
 
-    fn requests(questions: &OneOrMany<Choosing>) -> Vec<(Cow<'_, str>, &[String])> {
-        let questions = questions.as_slice().iter();
-        questions.map(|Choosing { text, choices }| (Cow::from(text.as_str()), choices.as_slice())).collect()
-    }
-
-    fn reply(questions: OneOrMany<Choosing>, answers: Vec<Choice>, _: &Asked<Self>) -> Result<Self::Reply, ApiError> {
+    fn reply(
+        questions: OneOrMany<Continuations>,
+        answers: Vec<Choice>,
+        _asked: &Asked<Choices>,
+    ) -> Result<Self::Reply, ApiError> {
         let chosen = |Choice { index, probabilities, .. }: Choice| Chosen { choice: index, probabilities };
         Ok(questions.like(answers.into_iter().map(chosen).collect()))
     }

@@ -1,14 +1,15 @@
 //! Embeddings: OpenAI's `/v1/embeddings`, and text-embeddings-inference's `/embed` and `/similarity`.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bert_model::pipeline::{EmbeddingProcessor, EmbeddingRequest, Processor, TokenEmbeddings};
+use bert_model::pipeline::{EmbeddingProcessor, EmbeddingRequest, TokenEmbeddings};
 use serde::{Deserialize, Serialize};
 
-use super::ask::{Asked, Route, TextOrPair};
-use super::one_or_many::{OneOrMany, Texts, check_text};
+use super::ask::{Asked, Route, Task, WholeText, check_count};
+use super::one_or_many::{Texts, check_text};
 use crate::batching::Batcher;
 use crate::error::ApiError;
 use crate::models::Model;
@@ -20,8 +21,83 @@ pub enum Direction {
     Right,
 }
 
-/// The request type of an embedding pipeline.
-pub type Request<'a> = <EmbeddingProcessor as Processor>::Request<'a>;
+/// Embedding texts.
+pub struct Embedding;
+
+/// The texts to embed, with their options.
+pub struct Embedded {
+    pub texts: Vec<String>,
+    /// The model's prompt to put in front of each text, by name; `None` for its default prompt, if it has one.
+    pub prompt: Option<String>,
+    pub truncate: Option<bool>,
+    pub normalize: bool,
+    pub dimensions: Option<usize>,
+    pub encoding: Encoding,
+}
+
+impl Task for Embedding {
+    type Processor = EmbeddingProcessor;
+    type Question = Embedded;
+
+    fn batcher(model: &Model) -> Option<&Arc<Batcher<EmbeddingProcessor>>> {
+        model.embed.as_ref()
+    }
+
+    fn requests(Embedded { texts, prompt, .. }: &Embedded) -> Vec<EmbeddingRequest<'_>> {
+        let request = |text| match prompt {
+            Some(name) => EmbeddingRequest::text(text).prompt(name),
+            None => EmbeddingRequest::text(text),
+        };
+        texts.iter().map(|text| request(text)).collect()
+    }
+
+    fn whole_texts<'a>(embedded: &'a Embedded, asked: &Asked<Self>) -> Option<Vec<WholeText<'a>>> {
+        let prompts = &asked.batcher.pipeline().description().prompts;
+        let prompt = embedded.prompt.as_ref().map_or(prompts.usual(), |name| prompts.named(name).unwrap_or_default());
+        let whole = |text: &'a String| match prompt.is_empty() {
+            true => (Cow::from(text), None),
+            false => (Cow::from([prompt, text].concat()), None),
+        };
+        (!embedded.truncate.unwrap_or(asked.app.limits.truncate)).then(|| embedded.texts.iter().map(whole).collect())
+    }
+}
+
+impl Embedded {
+    /// Texts of the field `name`, with the default options.
+    ///
+    /// # Errors
+    /// 422 if a text is empty.
+    pub fn new(texts: Texts, name: &str) -> Result<Self, ApiError> {
+        texts.check(name)?;
+        let texts = texts.into_vec();
+        let (prompt, truncate, dimensions) = Default::default();
+        Ok(Self { texts, prompt, truncate, normalize: true, dimensions, encoding: Encoding::Float })
+    }
+
+    /// The vectors, cut to their first `dimensions` numbers and scaled to length 1 if requested.
+    ///
+    /// # Errors
+    /// 422 if the model has fewer dimensions.
+    pub fn vectors(&self, answers: Vec<TokenEmbeddings>) -> Result<Vec<Vec<f32>>, ApiError> {
+        let finish = |answer: TokenEmbeddings| {
+            let mut vector = answer.vectors.into_iter().next().unwrap_or_default();
+            match self.dimensions {
+                Some(count) if !(1..=vector.len()).contains(&count) => {
+                    let expected = format!("expected 1 to {}, the width of the model's vectors", vector.len());
+                    return Err(ApiError::invalid(format!("`dimensions`: found {count}, {expected}")));
+                }
+                Some(count) => vector.truncate(count),
+                None => {}
+            }
+            if self.normalize {
+                let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-12);
+                vector.iter_mut().for_each(|x| *x /= length);
+            }
+            Ok(vector)
+        };
+        answers.into_iter().map(finish).collect()
+    }
+}
 
 /// `POST /v1/embeddings`.
 pub struct OpenAi;
@@ -39,9 +115,10 @@ pub struct OpenAiBody {
     _user: Option<String>,
 }
 
+/// How a vector is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Encoding {
+pub enum Encoding {
     Float,
     Base64,
 }
@@ -77,51 +154,37 @@ struct Usage {
 
 impl Route for OpenAi {
     const PATH: &'static str = "/v1/embeddings";
-    type Processor = EmbeddingProcessor;
+    type Task = Embedding;
     type Body = OpenAiBody;
-    type Question = OpenAiBody;
     type Reply = OpenAiReply;
 
     fn model(body: &OpenAiBody) -> Option<&str> {
         body.model.as_deref()
     }
 
-    fn batcher(model: &Model) -> Option<&Arc<Batcher<EmbeddingProcessor>>> {
-        model.embed.as_ref()
-    }
-
-    fn question(body: OpenAiBody, _asked: &Asked<Self>) -> Result<OpenAiBody, ApiError> {
-        body.input.check("input")?;
-        Ok(body)
-    }
-
-    fn requests(question: &OpenAiBody) -> Vec<Request<'_>> {
-        of_texts(question.input.as_slice())
-    }
-
-    fn whole_texts<'a>(question: &'a OpenAiBody, asked: &Asked<Self>) -> Option<Vec<TextOrPair<'a>>> {
-        (!asked.app.limits.truncate).then(|| singles(question.input.as_slice()))
+    fn question(body: OpenAiBody, _asked: &Asked<Embedding>) -> Result<Embedded, ApiError> {
+        let encoding = body.encoding_format.unwrap_or(Encoding::Float);
+        Ok(Embedded { dimensions: body.dimensions, encoding, ..Embedded::new(body.input, "input")? })
     }
 
     fn reply(
-        question: OpenAiBody,
+        embedded: Embedded,
         answers: Vec<TokenEmbeddings>,
-        asked: &Asked<Self>,
+        asked: &Asked<Embedding>,
     ) -> Result<OpenAiReply, ApiError> {
-        let vectors = finish(answers, true, question.dimensions)?;
         let vector = |(index, vector): (usize, Vec<f32>)| {
-            let embedding = match question.encoding_format {
-                Some(Encoding::Base64) => {
+            let embedding = match embedded.encoding {
+                Encoding::Float => Vector::Float(vector),
+                Encoding::Base64 => {
                     let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
                     Vector::Base64(STANDARD.encode(bytes))
                 }
-                _ => Vector::Float(vector),
             };
             OpenAiVector { object: "embedding", index, embedding }
         };
         Ok(OpenAiReply {
             object: "list",
-            data: vectors.into_iter().enumerate().map(vector).collect(),
+            data: embedded.vectors(answers)?.into_iter().enumerate().map(vector).collect(),
             model: asked.model.name.clone(),
             usage: Usage { prompt_tokens: asked.tokens, total_tokens: asked.tokens },
         })
@@ -138,6 +201,7 @@ pub struct EmbedBody {
     truncate: Option<bool>,
     normalize: Option<bool>,
     dimensions: Option<usize>,
+    prompt_name: Option<String>,
     #[serde(rename = "truncation_direction")]
     _direction: Option<Direction>,
     model: Option<String>,
@@ -145,39 +209,26 @@ pub struct EmbedBody {
 
 impl Route for Embed {
     const PATH: &'static str = "/embed";
-    type Processor = EmbeddingProcessor;
+    type Task = Embedding;
     type Body = EmbedBody;
-    type Question = EmbedBody;
     type Reply = Vec<Vec<f32>>;
 
     fn model(body: &EmbedBody) -> Option<&str> {
         body.model.as_deref()
     }
 
-    fn batcher(model: &Model) -> Option<&Arc<Batcher<EmbeddingProcessor>>> {
-        model.embed.as_ref()
-    }
-
-    fn question(body: EmbedBody, _asked: &Asked<Self>) -> Result<EmbedBody, ApiError> {
-        body.inputs.check("inputs")?;
-        Ok(body)
-    }
-
-    fn requests(question: &EmbedBody) -> Vec<Request<'_>> {
-        of_texts(question.inputs.as_slice())
-    }
-
-    fn whole_texts<'a>(question: &'a EmbedBody, asked: &Asked<Self>) -> Option<Vec<TextOrPair<'a>>> {
-        let truncate = question.truncate.unwrap_or(asked.app.limits.truncate);
-        (!truncate).then(|| singles(question.inputs.as_slice()))
+    fn question(body: EmbedBody, _asked: &Asked<Embedding>) -> Result<Embedded, ApiError> {
+        let EmbedBody { truncate, dimensions, prompt_name: prompt, .. } = body;
+        let normalize = body.normalize.unwrap_or(true);
+        Ok(Embedded { prompt, truncate, normalize, dimensions, ..Embedded::new(body.inputs, "inputs")? })
     }
 
     fn reply(
-        question: EmbedBody,
+        embedded: Embedded,
         answers: Vec<TokenEmbeddings>,
-        _asked: &Asked<Self>,
+        _asked: &Asked<Embedding>,
     ) -> Result<Vec<Vec<f32>>, ApiError> {
-        finish(answers, question.normalize.unwrap_or(true), question.dimensions)
+        embedded.vectors(answers)
     }
 }
 
@@ -203,85 +254,42 @@ struct SimilarityInputs {
 #[serde(deny_unknown_fields)]
 struct SimilarityParameters {
     truncate: Option<bool>,
+    prompt_name: Option<String>,
     #[serde(rename = "truncation_direction")]
     _direction: Option<Direction>,
 }
 
 impl Route for Similarity {
     const PATH: &'static str = "/similarity";
-    type Processor = EmbeddingProcessor;
+    type Task = Embedding;
     type Body = SimilarityBody;
-    /// All texts, of which the first is compared with the others, and whether to truncate them.
-    type Question = (Vec<String>, Option<bool>);
     type Reply = Vec<f32>;
 
     fn model(body: &SimilarityBody) -> Option<&str> {
         body.model.as_deref()
     }
 
-    fn batcher(model: &Model) -> Option<&Arc<Batcher<EmbeddingProcessor>>> {
-        model.embed.as_ref()
-    }
-
-    fn question(body: SimilarityBody, asked: &Asked<Self>) -> Result<Self::Question, ApiError> {
+    /// The first of the texts is compared with the others.
+    fn question(body: SimilarityBody, asked: &Asked<Embedding>) -> Result<Embedded, ApiError> {
         let SimilarityInputs { source_sentence, sentences } = body.inputs;
         check_text(&source_sentence, "source_sentence")?;
-        super::ask::check_count(sentences.len(), asked.app.limits.inputs)?;
-        OneOrMany::Many(sentences.clone()).check("sentences")?;
-        let truncate = body.parameters.and_then(|parameters| parameters.truncate);
-        Ok(([source_sentence].into_iter().chain(sentences).collect(), truncate))
+        check_count(sentences.len(), asked.app.limits.inputs)?;
+        let mut embedded = Embedded::new(Texts::Many(sentences), "sentences")?;
+        embedded.texts.insert(0, source_sentence);
+        if let Some(SimilarityParameters { truncate, prompt_name, .. }) = body.parameters {
+            (embedded.truncate, embedded.prompt) = (truncate, prompt_name);
+        }
+        Ok(embedded)
     }
 
-    fn requests((texts, _): &Self::Question) -> Vec<Request<'_>> {
-        of_texts(texts)
-    }
-
-    fn whole_texts<'a>((texts, truncate): &'a Self::Question, asked: &Asked<Self>) -> Option<Vec<TextOrPair<'a>>> {
-        (!truncate.unwrap_or(asked.app.limits.truncate)).then(|| singles(texts))
-    }
-
-    fn reply(_: Self::Question, answers: Vec<TokenEmbeddings>, _: &Asked<Self>) -> Result<Vec<f32>, ApiError> {
-        let vectors = finish(answers, true, None)?;
+    fn reply(
+        embedded: Embedded,
+        answers: Vec<TokenEmbeddings>,
+        _asked: &Asked<Embedding>,
+    ) -> Result<Vec<f32>, ApiError> {
+        let vectors = embedded.vectors(answers)?;
         let Some((source, others)) = vectors.split_first() else { return Ok(Vec::new()) };
         let dot = |other: &Vec<f32>| source.iter().zip(other).map(|(a, b)| a * b).sum();
         Ok(others.iter().map(dot).collect())
     }
-}
-
-/// One embedding request per text.
-pub fn of_texts(texts: &[String]) -> Vec<Request<'_>> {
-    texts.iter().map(|text| EmbeddingRequest::text(text)).collect()
-}
-
-/// Single texts, not pairs.
-pub fn singles(texts: &[String]) -> Vec<TextOrPair<'_>> {
-    texts.iter().map(|text| (text.as_str(), None)).collect()
-}
-
-/// The vectors, cut to their first `dimensions` numbers and scaled to length 1 if requested.
-///
-/// # Errors
-/// 422 if the model has fewer dimensions.
-pub fn finish(
-    answers: Vec<TokenEmbeddings>,
-    normalize: bool,
-    dimensions: Option<usize>,
-) -> Result<Vec<Vec<f32>>, ApiError> {
-    let finish = |answer: TokenEmbeddings| {
-        let mut vector = answer.vectors.into_iter().next().unwrap_or_default();
-        match dimensions {
-            Some(count) if !(1..=vector.len()).contains(&count) => {
-                let expected = format!("expected 1 to {}, the width of the model's vectors", vector.len());
-                return Err(ApiError::invalid(format!("`dimensions`: found {count}, {expected}")));
-            }
-            Some(count) => vector.truncate(count),
-            None => {}
-        }
-        if normalize {
-            let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-12);
-            vector.iter_mut().for_each(|x| *x /= length);
-        }
-        Ok(vector)
-    };
-    answers.into_iter().map(finish).collect()
 }

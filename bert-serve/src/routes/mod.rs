@@ -11,5 +11,6 @@ pub mod labels;
 pub mod masks;
 pub mod one_or_many;
 pub mod questions;
+pub mod ranks;
 pub mod tags;
 pub mod tokenize;

@@ -29,6 +29,14 @@ impl<T> OneOrMany<T> {
         }
     }
 
+    /// The value or values as a list.
+    pub fn into_vec(self) -> Vec<T> {
+        match self {
+            Self::One(one) => vec![one],
+            Self::Many(many) => many,
+        }
+    }
+
     /// Gives answers the form of the request.
     pub fn like<A>(&self, mut answers: Vec<A>) -> OneOrMany<A> {
         match self {

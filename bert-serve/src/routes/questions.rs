@@ -5,14 +5,52 @@ use std::sync::Arc;
 use bert_model::pipeline::{Answer, Candidate, QuestionProcessor};
 use serde::{Deserialize, Serialize};
 
-use super::ask::{Asked, Route};
+use super::ask::{Asked, Route, Task};
 use super::one_or_many::{OneOrMany, check_text};
 use crate::batching::Batcher;
 use crate::error::ApiError;
 use crate::models::{Model, N_BEST};
 
-/// `POST /answer`.
+/// Answering questions: the questions, and how many candidates to list for each.
 pub struct Answering;
+
+impl Task for Answering {
+    type Processor = QuestionProcessor;
+    type Question = (OneOrMany<Asking>, Option<usize>);
+
+    fn batcher(model: &Model) -> Option<&Arc<Batcher<QuestionProcessor>>> {
+        model.answer.as_ref()
+    }
+
+    fn requests((questions, _): &Self::Question) -> Vec<(&str, &str)> {
+        let questions = questions.as_slice().iter();
+        questions.map(|Asking { question, context }| (question.as_str(), context.as_str())).collect()
+    }
+}
+
+/// The questions and the number of candidates of a request; `field` is the name of that number.
+///
+/// # Errors
+/// 422 if a question or a context is empty, or the number is out of range.
+pub fn question(
+    questions: OneOrMany<Asking>,
+    field: &str,
+    candidates: Option<usize>,
+) -> Result<(OneOrMany<Asking>, Option<usize>), ApiError> {
+    for Asking { question, context } in questions.as_slice() {
+        check_text(question, "question")?;
+        check_text(context, "context")?;
+    }
+    match candidates {
+        Some(count) if !(1..=N_BEST).contains(&count) => {
+            Err(ApiError::invalid(format!("`{field}`: found {count}, expected 1 to {N_BEST}")))
+        }
+        candidates => Ok((questions, candidates)),
+    }
+}
+
+/// `POST /answer`.
+pub struct AnswerRoute;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -50,62 +88,35 @@ impl From<Candidate> for Answered {
     }
 }
 
-impl Route for Answering {
+impl Route for AnswerRoute {
     const PATH: &'static str = "/answer";
-    type Processor = QuestionProcessor;
+    type Task = Answering;
     type Body = AnswerBody;
-    type Question = (OneOrMany<Asking>, Option<usize>);
     type Reply = OneOrMany<Answered>;
 
     fn model(body: &AnswerBody) -> Option<&str> {
         body.model.as_deref()
     }
 
-    fn batcher(model: &Model) -> Option<&Arc<Batcher<QuestionProcessor>>> {
-        model.answer.as_ref()
-    }
-
-    fn question(body: AnswerBody, _asked: &Asked<Self>) -> Result<Self::Question, ApiError> {
-        let asked = match (body.question, body.context, body.inputs) {
+    fn question(body: AnswerBody, _asked: &Asked<Answering>) -> Result<<Answering as Task>::Question, ApiError> {
+        let questions = match (body.question, body.context, body.inputs) {
             (Some(question), Some(context), None) => OneOrMany::One(Asking { question, context }),
             (None, None, Some(inputs)) => inputs,
             _ => return Err(ApiError::invalid("expected `question` and `context`, or a list of both in `inputs`")),
         };
-        check_asked(&asked)?;
-        match body.n_best {
-            Some(count) if !(1..=N_BEST).contains(&count) => {
-                Err(ApiError::invalid(format!("`n_best`: found {count}, expected 1 to {N_BEST}")))
-            }
-            n_best => Ok((asked, n_best)),
-        }
+        question(questions, "n_best", body.n_best)
     }
 
-    fn requests((asked, _): &Self::Question) -> Vec<(&str, &str)> {
-        questions_of(asked)
-    }
-
-    fn reply((asked, n_best): Self::Question, answers: Vec<Answer>, _: &Asked<Self>) -> Result<Self::Reply, ApiError> {
+    fn reply(
+        (questions, n_best): <Answering as Task>::Question,
+        answers: Vec<Answer>,
+        _asked: &Asked<Answering>,
+    ) -> Result<Self::Reply, ApiError> {
         let answered = |answer: Answer| {
             let Answer { text, score, start, end, candidates, .. } = answer;
             let n_best = n_best.map(|count| candidates.into_iter().take(count).map(Answered::from).collect());
             Answered { answer: text, score, start, end, n_best }
         };
-        Ok(asked.like(answers.into_iter().map(answered).collect()))
+        Ok(questions.like(answers.into_iter().map(answered).collect()))
     }
-}
-
-/// Checks that no question and no context is empty.
-///
-/// # Errors
-/// 422 if one is empty.
-pub fn check_asked(asked: &OneOrMany<Asking>) -> Result<(), ApiError> {
-    asked.as_slice().iter().try_for_each(|Asking { question, context }| {
-        check_text(question, "question")?;
-        check_text(context, "context")
-    })
-}
-
-/// The pipeline requests.
-pub fn questions_of(asked: &OneOrMany<Asking>) -> Vec<(&str, &str)> {
-    asked.as_slice().iter().map(|Asking { question, context }| (question.as_str(), context.as_str())).collect()
 }

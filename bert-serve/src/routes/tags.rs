@@ -3,13 +3,29 @@
 use std::sync::Arc;
 
 use bert_model::pipeline::{TaggedText, TaggingProcessor, Words};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use super::ask::{Asked, Route};
+use super::ask::{Asked, Route, Task};
 use super::one_or_many::{OneOrMany, Texts};
 use crate::batching::Batcher;
 use crate::error::ApiError;
 use crate::models::Model;
+
+/// Tagging the words of texts.
+pub struct Tagging;
+
+impl Task for Tagging {
+    type Processor = TaggingProcessor;
+    type Question = OneOrMany<Words>;
+
+    fn batcher(model: &Model) -> Option<&Arc<Batcher<TaggingProcessor>>> {
+        model.tag.as_ref()
+    }
+
+    fn requests(texts: &OneOrMany<Words>) -> Vec<&Words> {
+        texts.as_slice().iter().collect()
+    }
+}
 
 /// `POST /tag`.
 pub struct Tag;
@@ -24,54 +40,17 @@ pub struct TagBody {
     model: Option<String>,
 }
 
-/// The words of a text, their tags, and the entities.
-#[derive(Serialize)]
-pub struct Tagged {
-    words: Vec<String>,
-    tags: Vec<String>,
-    entities: Vec<TaggedEntity>,
-}
-
-#[derive(Serialize)]
-struct TaggedEntity {
-    #[serde(rename = "type")]
-    kind: String,
-    start: usize,
-    end: usize,
-    text: String,
-    score: f32,
-}
-
-impl From<TaggedText> for Tagged {
-    fn from(tagged: TaggedText) -> Self {
-        let entity = |entity: bert_model::pipeline::Entity| TaggedEntity {
-            kind: entity.label,
-            start: entity.start,
-            end: entity.end,
-            text: entity.text,
-            score: entity.score,
-        };
-        let TaggedText { words, tags, entities, .. } = tagged;
-        Self { words, tags, entities: entities.into_iter().map(entity).collect() }
-    }
-}
-
 impl Route for Tag {
     const PATH: &'static str = "/tag";
-    type Processor = TaggingProcessor;
+    type Task = Tagging;
     type Body = TagBody;
-    type Question = OneOrMany<Words>;
-    type Reply = OneOrMany<Tagged>;
+    type Reply = OneOrMany<TaggedText>;
 
     fn model(body: &TagBody) -> Option<&str> {
         body.model.as_deref()
     }
 
-    fn batcher(model: &Model) -> Option<&Arc<Batcher<TaggingProcessor>>> {
-        model.tag.as_ref()
-    }
-
-    fn question(body: TagBody, asked: &Asked<Self>) -> Result<OneOrMany<Words>, ApiError> {
+    fn question(body: TagBody, asked: &Asked<Tagging>) -> Result<OneOrMany<Words>, ApiError> {
         match (body.text, body.words) {
             (Some(texts), None) => words_of_texts(&texts, asked.batcher.pipeline().processor()),
             (None, Some(words)) => words_as_given(words),
@@ -79,12 +58,12 @@ impl Route for Tag {
         }
     }
 
-    fn requests(question: &OneOrMany<Words>) -> Vec<&Words> {
-        question.as_slice().iter().collect()
-    }
-
-    fn reply(question: Self::Question, answers: Vec<TaggedText>, _: &Asked<Self>) -> Result<Self::Reply, ApiError> {
-        Ok(question.like(answers.into_iter().map(Tagged::from).collect()))
+    fn reply(
+        texts: OneOrMany<Words>,
+        answers: Vec<TaggedText>,
+        _asked: &Asked<Tagging>,
+    ) -> Result<Self::Reply, ApiError> {
+        Ok(texts.like(answers))
     }
 }
 

@@ -106,7 +106,7 @@ fn all_settings_that_differ_are_named_at_once() {
     check_settings(&saved, &json!({"optimizer": {"beta1": 0.9}})).unwrap();
     let now = json!({"lr": 0.1, "steps": 6, "optimizer": {"weight_decay": 0}, "new": 1});
     let message = check_settings(&saved, &now).unwrap_err().to_string();
-    let expected = "steps = 6, optimizer.weight_decay = 0, new = 1 does not fit the run to be resumed, \
+    let expected = "steps = 6, optimizer.weight_decay = 0, new = 1 does not fit the run to resume, \
                     steps = 5, optimizer.weight_decay = 0.01, new = null";
     assert!(message.contains(expected), "{message}");
 }

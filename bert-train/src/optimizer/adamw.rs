@@ -13,10 +13,6 @@ use super::UpdateRule;
 pub(super) struct AdamW;
 
 impl UpdateRule for AdamW {
-    fn slots(&self) -> [&'static str; 2] {
-        ["first", "second"]
-    }
-
     fn step(&self, parameters: Vec<Parameter>, control: &Control, constants: Constants) -> Vec<Parameter> {
         adam(parameters, control, constants)
     }

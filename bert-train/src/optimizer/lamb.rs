@@ -10,10 +10,6 @@ use super::UpdateRule;
 pub(super) struct Lamb;
 
 impl UpdateRule for Lamb {
-    fn slots(&self) -> [&'static str; 2] {
-        ["first", "second"]
-    }
-
     fn step(&self, parameters: Vec<Parameter>, control: &Control, constants: Constants) -> Vec<Parameter> {
         lamb(parameters, control, constants)
     }

@@ -1,14 +1,15 @@
-//! The optimizers AdamW and LAMB, and their state.
+//! The optimizers AdamW, LAMB and Muon, and their state.
 
 mod adamw;
 mod lamb;
+mod muon;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::str::FromStr;
 
-use bert_model::ops::optimizer::{Constants, Control, Parameter, StepSettings};
-use bert_model::pretrained::names::is_decayed;
+use bert_model::ops::optimizer::{Constants, Control, Parameter, Slots, StepSettings};
+use bert_model::pretrained::names::{is_decayed, is_inner_matrix};
 use bert_model::pretrained::save::HostTensor;
 use burn::module::{Module, Param};
 use burn::prelude::*;
@@ -26,13 +27,12 @@ pub enum Algorithm {
     AdamW,
     /// Layer-wise adaptive moments for batch training (LAMB).
     Lamb,
+    /// Orthogonalized momentum for the matrices of encoder layers, AdamW for all other parameters (Muon).
+    Muon,
 }
 
 /// The update rule of an algorithm.
 trait UpdateRule: Debug + Sync {
-    /// Names of the running means, each of the parameter's shape. Checkpoints store them as `PARAMETER.SLOT`.
-    fn slots(&self) -> [&'static str; 2];
-
     /// Updates all parameters and their running means.
     fn step(&self, parameters: Vec<Parameter>, control: &Control, constants: Constants) -> Vec<Parameter>;
 }
@@ -42,6 +42,7 @@ impl Algorithm {
         match self {
             Self::AdamW => &adamw::AdamW,
             Self::Lamb => &lamb::Lamb,
+            Self::Muon => &muon::Muon,
         }
     }
 }
@@ -53,7 +54,8 @@ impl FromStr for Algorithm {
         match name {
             "adamw" => Ok(Self::AdamW),
             "lamb" => Ok(Self::Lamb),
-            _ => Err(format!("`{name}` is none of adamw, lamb")),
+            "muon" => Ok(Self::Muon),
+            _ => Err(format!("unknown optimizer `{name}`, expected adamw, lamb or muon")),
         }
     }
 }
@@ -93,7 +95,7 @@ impl Default for OptimizerConfig {
 pub struct Optimizer {
     config: OptimizerConfig,
     /// Running means of each parameter, as matrices.
-    slots: BTreeMap<String, [Tensor<2>; 2]>,
+    slots: BTreeMap<String, Slots>,
     steps: u64,
 }
 
@@ -142,37 +144,28 @@ impl Optimizer {
             shape: tensor.dims().to_vec(),
             values: tensor.clone().into_data().iter::<f32>().collect(),
         };
-        let names = self.config.algorithm.rule().slots();
-        let named = |(parameter, slots): (&String, &[Tensor<2>; 2])| {
-            let slot = |(name, slot): (&str, &Tensor<2>)| (format!("{parameter}.{name}"), host(slot));
-            names.into_iter().zip(slots).map(slot).collect::<Vec<_>>()
+        let named = |(parameter, slots): (&String, &Slots)| {
+            slots.iter().map(|(name, slot)| (format!("{parameter}.{name}"), host(slot))).collect::<Vec<_>>()
         };
         self.slots.iter().flat_map(named).collect()
     }
 
     /// Restores the state after `steps` steps. A parameter that lacks a running mean starts without history.
     pub fn restore(&mut self, steps: u64, state: BTreeMap<String, HostTensor>, device: &Device) {
-        let tensor = |host: &HostTensor| {
-            let shape = [host.shape[0], host.shape[1]];
-            Tensor::<2>::from_data(TensorData::new(host.values.clone(), shape), device)
-        };
-        let [first, second] = self.config.algorithm.rule().slots();
         self.steps = steps;
-        self.slots = state
-            .iter()
-            .filter_map(|(name, values)| {
-                let parameter = name.strip_suffix(&format!(".{first}"))?;
-                let others = state.get(&format!("{parameter}.{second}"))?;
-                Some((parameter.to_string(), [tensor(values), tensor(others)]))
-            })
-            .collect();
+        self.slots = BTreeMap::new();
+        for (name, HostTensor { shape, values }) in state {
+            let Some((parameter, slot)) = name.rsplit_once('.') else { continue };
+            let mean = Tensor::from_data(TensorData::new(values, [shape[0], shape[1]]), device);
+            self.slots.entry(parameter.to_string()).or_default().set(slot, mean);
+        }
     }
 }
 
 /// Moves the parameters that have a gradient out of a model, so that they can be updated in place.
 struct Take<'a> {
     gradients: GradientSum,
-    slots: &'a mut BTreeMap<String, [Tensor<2>; 2]>,
+    slots: &'a mut BTreeMap<String, Slots>,
     names: Vec<String>,
     parameters: Vec<Parameter>,
 }
@@ -183,11 +176,10 @@ impl Change for Take<'_> {
         parameter.map(|leaf| {
             let value = leaf.inner();
             let device = value.device();
-            let zeros = || gradient.zeros_like();
-            let slots = self.slots.remove(&name).unwrap_or_else(|| [zeros(), zeros()]);
-            let (value, decays) = (as_matrix(value), is_decayed(&name));
+            let (value, slots) = (as_matrix(value), self.slots.remove(&name).unwrap_or_default());
+            let (decays, is_inner_matrix) = (is_decayed(&name), is_inner_matrix(&name));
             self.names.push(name.clone());
-            self.parameters.push(Parameter { value, gradient: gradient.clone(), slots, decays });
+            self.parameters.push(Parameter { value, gradient: gradient.clone(), slots, decays, is_inner_matrix });
             Tensor::from_inner(Tensor::empty([1; D], &device))
         })
     }

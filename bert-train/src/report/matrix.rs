@@ -23,8 +23,8 @@ pub(super) fn matrix_html<L: AsRef<str>>(labels: &[L], counts: &[Vec<u64>]) -> S
     }
     let right = counts.sum(|actual, predicted| actual == predicted);
     let mut html = format!(
-        "<p class=\"aside\">{} of {} right ({}). Rows: the true label; columns: the predicted one; \
-         percentages of the row.</p>\n",
+        "<p class=\"aside\">{} of {} correct ({}). Rows: true labels; columns: predicted labels; percentages are of \
+         the row.</p>\n",
         grouped(&right.to_string()),
         grouped(&all.to_string()),
         percent(right as f64 / all as f64)
@@ -32,7 +32,8 @@ pub(super) fn matrix_html<L: AsRef<str>>(labels: &[L], counts: &[Vec<u64>]) -> S
     let shown = counts.shown();
     if shown.len() < labels.len() {
         html += &format!(
-            "<p class=\"aside\">Showing the {} labels with the most mistakes, of {}; percentages are of whole rows.</p>\n",
+            "<p class=\"aside\">Showing the {} labels with the most mistakes, out of {}; percentages are of \
+             whole rows.</p>\n",
             shown.len(),
             labels.len()
         );
@@ -176,7 +177,7 @@ mod tests {
         }
         counts[59][58] = 3;
         let html = matrix_html(&labels, &counts);
-        assert!(html.contains("the 40 labels with the most mistakes, of 60"), "{html}");
+        assert!(html.contains("the 40 labels with the most mistakes, out of 60"), "{html}");
         assert_eq!(html.matches("scope=\"row\"").count(), MOST_LABELS);
         assert!(html.contains("scope=\"row\"><bdi title=\"class-59\""));
     }
@@ -186,6 +187,6 @@ mod tests {
         assert!(matrix_html::<&str>(&[], &[]).contains("Nothing"));
         assert!(matrix_html(&["a"], &[vec![0]]).contains("Nothing"));
         assert!(matrix_html(&["a", "b"], &[vec![1]]).contains("1 of 1 right"));
-        assert!(matrix_html(&["a", "b"], &[vec![u64::MAX, u64::MAX], vec![1, 1]]).contains("right"));
+        assert!(matrix_html(&["a", "b"], &[vec![u64::MAX, u64::MAX], vec![1, 1]]).contains("correct"));
     }
 }

@@ -44,12 +44,12 @@ impl Parquet {
         let path: Arc<Path> = if input.is_stdin() { Path::new("<stdin>").into() } else { input.path.as_path().into() };
         if FileKind::of(&path).compression.is_some() {
             let expected = "an uncompressed file: parquet compresses its columns itself";
-            return Err(Error::file(&*path, "a compressed .parquet", expected));
+            return Err(Error::file(&*path, "a compressed .parquet file", expected));
         }
         #[cfg(feature = "parquet")]
         return Ok(Self { file: reading::open(input, &path)?, path });
         #[cfg(not(feature = "parquet"))]
-        Err(Error::file(&*path, "a parquet file, which this build does not read", "a build with `--features parquet`"))
+        Err(Error::file(&*path, "a parquet file, which this build cannot read", "a build with `--features parquet`"))
     }
 
     /// The name of the file, for messages.
@@ -139,7 +139,7 @@ impl Iterator for ParquetRows {
 /// The error for a row that cannot be read.
 #[cfg(feature = "parquet")]
 fn damaged(path: &Path, row: u64, found: &str) -> Error {
-    Error::line(path, row, format!("damaged data ({found})"), "a parquet file: copy it again")
+    Error::line(path, row, format!("damaged data ({found})"), "an intact parquet file: copy it again")
 }
 
 #[cfg(all(test, feature = "parquet"))]

@@ -133,5 +133,5 @@ fn guarded<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     IS_GUARDED.set(true);
     let result = catch_unwind(AssertUnwindSafe(read));
     IS_GUARDED.set(false);
-    result.unwrap_or_else(|_| Err("a structure that contradicts itself".into()))
+    result.unwrap_or_else(|_| Err("an inconsistent structure".into()))
 }

@@ -62,7 +62,7 @@ fn what_is_no_parquet_is_named() {
     for (name, content, expected) in [
         ("a.parquet", &b"text\nnot parquet at all, but long enough to be looked at\n"[..], "expected a parquet file"),
         ("b.parquet", b"", "expected a parquet file"),
-        ("c.parquet.gz", b"", "found a compressed .parquet, expected an uncompressed file"),
+        ("c.parquet.gz", b"", "found a compressed .parquet file, expected an uncompressed file"),
     ] {
         let path = directory.path().join(name);
         std::fs::write(&path, content).unwrap();

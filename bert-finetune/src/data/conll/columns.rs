@@ -25,7 +25,7 @@ impl TagColumn {
             Ok(number) if number < 0 => Ok(Self::FromEnd(number.unsigned_abs())),
             _ if argument == "last" => Ok(Self::FromEnd(1)),
             _ => Err(Error::Setting(format!(
-                "column `{argument}`: a column is a number from 1, −1 from the end, or `last`"
+                "column `{argument}`: expected a number from 1, a negative number to count from the end, or `last`"
             ))),
         }
     }

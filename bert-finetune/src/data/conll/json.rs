@@ -22,7 +22,7 @@ struct JsonSentence {
 pub(super) fn sentence(line: &Line, path: &Path, with_tags: bool) -> Result<Sentence> {
     let wrong = |found: String, expected: &str| Error::line(path, line.number, found, expected);
     let JsonSentence { words, tags } = serde_json::from_str(&line.text)
-        .map_err(|error| wrong(json_reason(&error), "an object with `words` and `tags`, two lists"))?;
+        .map_err(|error| wrong(json_reason(&error), "an object with the lists `words` and `tags`"))?;
     let lines = vec![line.number; words.len()];
     if !with_tags {
         return Ok(Sentence { words, tags: Vec::new(), lines });
@@ -52,7 +52,7 @@ pub enum WordsOrText {
 /// If the line is not an object with one of these keys, or if the value is neither a list of words nor a text.
 pub fn words_or_text(line: &Line, path: &Path, column: &str, is_only: bool) -> Result<WordsOrText> {
     let wrong = |found: String| {
-        let words = if is_only { "" } else { "`words`, a list, or " };
+        let words = if is_only { "" } else { "a list `words` or " };
         Error::line(path, line.number, found, format!("an object with {words}`{column}`"))
     };
     let mut object: Map<String, Value> =
@@ -61,12 +61,13 @@ pub fn words_or_text(line: &Line, path: &Path, column: &str, is_only: bool) -> R
     match (words.filter(|words| !words.is_null()), object.remove(column)) {
         (Some(words), _) => match serde_json::from_value(words) {
             Ok(words) => Ok(WordsOrText::Words(words)),
-            Err(_) => Err(wrong("`words` that are no list of texts".into())),
+            Err(_) => Err(wrong("`words` that are not a list of texts".into())),
         },
         (None, Some(text)) => match scalar(&text) {
             Some(text) => Ok(WordsOrText::Text(text)),
             None => Err(wrong(format!("a list or an object in column `{column}`"))),
         },
+        (None, None) if is_only => Err(wrong("none".into())),
         (None, None) => Err(wrong("neither".into())),
     }
 }
@@ -86,8 +87,8 @@ mod tests {
         assert_eq!(read(both, "body", true).unwrap(), WordsOrText::Text("d".into()));
         assert_eq!(read(r#"{"words":null,"text":"c"}"#, "text", false).unwrap(), WordsOrText::Text("c".into()));
         for (text, expected) in [
-            ("{}", "x.jsonl:1: found neither, expected an object with `words`, a list, or `text`"),
-            (r#"{"words":[1]}"#, "found `words` that are no list of texts"),
+            ("{}", "x.jsonl:1: found neither, expected an object with a list `words` or `text`"),
+            (r#"{"words":[1]}"#, "found `words` that are not a list of texts"),
             (r#"{"text":[]}"#, "found a list or an object in column `text`"),
             ("[]", "x.jsonl:1: found broken JSON"),
         ] {

@@ -142,7 +142,7 @@ impl Sentences {
         }
         let wrong = |expected| Error::line(self.lines.path(), line, format!("{} column(s)", fields.len()), expected);
         if let Some(width) = self.width.filter(|&width| fields.len() < width) {
-            return Err(wrong(format!("{width} as in the sentence's first line (an empty line ends a sentence)")));
+            return Err(wrong(format!("{width}, as in the sentence's first line (an empty line ends a sentence)")));
         }
         let ConllOptions { token, tag } = self.options;
         let word = token.of(fields).ok_or_else(|| wrong(format!("a word in column {token}")))?;
@@ -290,7 +290,7 @@ mod tests {
     fn errors_name_the_place() {
         let fourth = ConllOptions { tag: Some(TagColumn::FromStart(4)), ..COLUMNS };
         let cases = [
-            ("x.txt", "a O\nb\n", COLUMNS, "x.txt:2: found 1 column(s), expected 2 as in the sentence's first line"),
+            ("x.txt", "a O\nb\n", COLUMNS, "x.txt:2: found 1 column(s), expected 2, as in the sentence's first line"),
             ("x.txt", "\na B-X O\n", fourth, "x.txt:2: found 3 column(s), expected a tag in column 4"),
             ("x.txt", "a\nb\n", COLUMNS, "x.txt:1: found 1 column(s), expected a tag in column -1"),
             ("x.txt", "\n\x0c \t\n", COLUMNS, "x.txt: found no words, expected at least one sentence"),

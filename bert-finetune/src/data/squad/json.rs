@@ -111,7 +111,7 @@ impl TryFrom<Keys> for Article {
                 let row = row.map(Entry::try_from).transpose()?;
                 match qas.or_else(|| row.map(|row| vec![row])) {
                     Some(qas) => vec![Paragraph { context, qas }],
-                    None => return Err("neither `qas` nor `question` beside `context`".into()),
+                    None => return Err("`context` without `qas` or `question`".into()),
                 }
             }
             _ => return Err("neither `data` nor `paragraphs` nor `context`".into()),
@@ -153,7 +153,7 @@ fn answers_of(answers: Value) -> Result<Vec<Answer>, String> {
             let starts = starts.iter().map(Value::as_i64).chain(std::iter::repeat(None));
             texts.into_iter().zip(starts).map(|(text, start)| Ok(Answer { text: text_of(text)?, start })).collect()
         }
-        _ => Err("`answers` that is no list and no object".into()),
+        _ => Err("`answers` that is neither a list nor an object".into()),
     }
 }
 

@@ -107,8 +107,8 @@ fn what_is_not_squad() {
         ("{\"data\":[]}", ": found no questions, expected at least one"),
         ("", ": found no questions, expected at least one"),
         ("7", ":1: found invalid type: integer `7`, expected an object or a list of objects"),
-        ("{\"context\":\"a\"}\n", ":1: found neither `qas` nor `question` beside `context`"),
-        ("{\"context\":\"a\",\"question\":\"b\",\n\"answers\":7}", ":2: found `answers` that is no list"),
+        ("{\"context\":\"a\"}\n", ":1: found `context` without `qas` or `question`"),
+        ("{\"context\":\"a\",\"question\":\"b\",\n\"answers\":7}", ":2: found `answers` that is neither a list"),
     ] {
         let message = read(json).unwrap_err().to_string();
         assert!(message.contains(expected), "{message}\nis not\n{expected}");

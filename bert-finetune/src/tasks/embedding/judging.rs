@@ -69,7 +69,7 @@ impl EmbeddingTask {
             let pair = questions.questions[question];
             let own = self.similarity(&outputs[pair][0]);
             let place = hits.iter().position(|(hit, _)| answers.contains(hit));
-            let place = place.map_or(format!("beyond place {HITS}"), |place| format!("at place {}", place + 1));
+            let place = place.map_or(format!("below rank {HITS}"), |place| format!("at rank {}", place + 1));
             let mistake = Mistake::Label {
                 text: examples[pair].texts[0].clone(),
                 parts: vec![("expected hit".into(), format!("{place}, similarity {own:.3}"))],

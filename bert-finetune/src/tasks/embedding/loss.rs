@@ -2,13 +2,15 @@
 //! (Henderson et al. 2017, "Efficient Natural Language Response Suggestion for Smart Reply"), and for pairs with
 //! scores.
 
+use std::collections::HashSet;
+
 use bert_model::model::loss::{cross_entropy, squared_error};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::Target;
 
-/// Logit of an excluded candidate; its share of the softmax is exactly 0.
-const EXCLUDED: f32 = -1e4;
+/// Added to the logit of an excluded candidate, so that its share of the softmax is exactly 0 for any scale.
+const EXCLUDED: f32 = -1e30;
 
 /// The sum of the cross-entropies of all examples. The candidates are the second texts and negatives of all examples,
 /// the logits are their cosines with the example's first text times `scale`, and the correct candidate is the example's
@@ -85,11 +87,10 @@ impl Layout {
             .flat_map(|(example, start)| (2..targets[example].texts.len()).map(move |text| (example, start + text)));
         let candidates: Vec<(usize, usize)> = second.chain(negatives).collect();
         let text = |(example, place): (usize, usize)| targets[example].texts[place - starts[example]];
-        let is_answer =
-            |question: u64, text: u64| targets.iter().any(|other| other.texts[0] == question && other.texts[1] == text);
+        let answers: HashSet<(u64, u64)> = targets.iter().map(|target| (target.texts[0], target.texts[1])).collect();
         let is_excluded = |example: usize, candidate: usize| {
             let (question, found) = (targets[example].texts[0], text(candidates[candidate]));
-            candidate != example && (found == question || is_answer(question, found))
+            candidate != example && (found == question || answers.contains(&(question, found)))
         };
         let excluded = (0..targets.len()).flat_map(|example| {
             let is_excluded = &is_excluded;

@@ -15,11 +15,12 @@ use bert_cli::input::kind::Input;
 use bert_model::model::SentenceEncoder;
 use bert_model::pipeline::sentence_transformers::save;
 use bert_model::pipeline::{EmbeddingProcessor, Processor, SentenceTransformer};
+use bert_model::pretrained::Loaded;
 use bert_model::pretrained::weights::Weights;
-use bert_model::pretrained::{Loaded, load_config};
 use bert_model::{BertConfig, BertModel, Error, Pretrained, Result, Tokenizer};
 use bert_train::Adaptation;
 use burn::tensor::{Device, Tensor};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::any::{AnyTask, open_task};
@@ -28,6 +29,7 @@ use super::{Defect, Examples, JointLoss, Query, Task};
 use crate::data::Files;
 use crate::data::pairs::{PairOptions, PairRow, read_pairs};
 use crate::description::Description;
+use crate::model_directory::{config_of, weights_of};
 use crate::report::Mistake;
 
 pub use processor::{GroupProcessor, TextGroup};
@@ -36,7 +38,7 @@ pub use settings::{EmbeddingPooling, EmbeddingSettings};
 /// The facts of the embedding task.
 pub const EMBEDDING: Facts = Facts {
     name: "embedding",
-    about: "Vectors that are alike for texts that belong together",
+    about: "Vectors that are similar for texts that belong together",
     architecture: BertModel::ARCHITECTURE,
     problem_type: None,
     main_metric: "ndcg_at_10",
@@ -57,7 +59,7 @@ const SCORED: [&str; 2] = ["spearman", "pearson"];
 
 fn open(description: &Description, _labels: Vec<String>, tokenizer: &Tokenizer) -> Result<AnyTask> {
     let settings = &description.embedding;
-    let config = load_config(&settings.model)?;
+    let config = config_of(&settings.model)?;
     let mut how = SentenceTransformer::read(&settings.model)?.unwrap_or_default();
     how.max_length = Some(description.max_seq_len);
     settings.change(&mut how);
@@ -82,9 +84,7 @@ fn columns(description: &Description) -> Result<PairOptions> {
     };
     let negatives = &description.embedding.negatives;
     if !negatives.is_empty() && description.label.is_some() {
-        return Err(Error::Usage(
-            "--negative has no effect beside --label: pairs with scores have no negatives".into(),
-        ));
+        return Err(Error::Usage("--negative has no effect with --label: pairs with scores have no negatives".into()));
     }
     Ok(PairOptions {
         text: description.column(&description.text)?,
@@ -111,7 +111,8 @@ fn learn_range(description: &mut Description, files: &Files) -> Result<Vec<Strin
         let (low, high) =
             scores.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), score| (low.min(score), high.max(score)));
         if low >= high {
-            return Err(Error::file(&files.training, format!("the score {low} alone"), "scores that differ"));
+            let found = if low == high { format!("only the score {low}") } else { "no scores".to_string() };
+            return Err(Error::file(&files.training, found, "scores that are not all equal"));
         }
         description.embedding.score_range = Some((low, high));
     }
@@ -215,7 +216,9 @@ impl Task for EmbeddingTask {
         };
         match is_frozen && !has_dense {
             true => Err(Error::Usage(
-                "--freeze encoder: an embedding is what the encoder gives, so that nothing would learn; freeze some layers".into(),
+                "--freeze: embeddings come from the encoder, so freezing all of it leaves nothing to train; \
+                 freeze only some layers"
+                    .into(),
             )),
             false => Ok(()),
         }
@@ -252,7 +255,7 @@ impl Task for EmbeddingTask {
         (self.is_scored() && example.score.is_none()).then_some(Defect::Unlabeled)
     }
 
-    fn json(&self, vectors: &Vec<Vec<f32>>) -> Value {
+    fn json<'a>(&'a self, vectors: &'a Vec<Vec<f32>>) -> impl Serialize + 'a {
         json!({"similarity": self.similarity(vectors)})
     }
 
@@ -307,7 +310,7 @@ impl Task for EmbeddingTask {
 
     fn saved(&self, directory: &Path, device: &Device) -> Result<(Self, SentenceEncoder)> {
         let AnyTask::Embedding(task) = open_task(directory)? else { return Err(no_prediction()) };
-        let loaded = task.load_model(&Weights::open(directory)?, &load_config(directory)?, 0, device)?;
+        let loaded = task.load_model(&weights_of(directory)?, &config_of(directory)?, 0, device)?;
         Ok((task, loaded.model))
     }
 }

@@ -45,7 +45,7 @@ pub const MULTI_LABEL: Facts = Facts {
 /// The facts of regression.
 pub const REGRESSION: Facts = Facts {
     name: "regression",
-    about: "A value",
+    about: "A numeric value",
     problem_type: Some(ProblemType::Regression),
     main_metric: "pearson",
     metrics: &["pearson", "spearman"],

@@ -15,6 +15,7 @@ use bert_model::pipeline::{Classification, ClassificationProcessor};
 use bert_model::text::Sequence;
 use bert_model::{BertForSequenceClassification, Error, ProblemType, Result};
 use burn::tensor::{Int, Tensor, TensorData};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 pub use self::facts::{CLASSIFICATION, MULTI_LABEL, REGRESSION};
@@ -95,8 +96,8 @@ impl SequenceTask {
             }
             (ProblemType::SingleLabelClassification, [label]) => Target::Class(number(label)?),
             (ProblemType::Regression, [_]) if self.labels().len() > 1 => {
-                let found = format!("one label for a model that gives {} values", self.labels().len());
-                let expected = "a model of one value; of this one take the predictions";
+                let found = format!("one label for a model with {} values", self.labels().len());
+                let expected = "a model with one value; for this one, only use its predictions";
                 return Err(Error::line(path, row.line, found, expected));
             }
             (ProblemType::Regression, [label]) => {
@@ -122,7 +123,7 @@ impl Task for SequenceTask {
         let (mut rows, path) = (read_table(input, &self.columns)?, input.name());
         let examples = rows.by_ref().map(|row| self.example(&path, row?)).collect();
         if rows.skipped() > 0 {
-            warn_once(format!("{}: {} row(s) with too few fields passed over", path.display(), rows.skipped()));
+            warn_once(format!("{}: {} row(s) with too few fields skipped", path.display(), rows.skipped()));
         }
         examples
     }
@@ -139,7 +140,7 @@ impl Task for SequenceTask {
     fn question(&self, query: &Query) -> Result<SequenceExample> {
         let Query { text, pair, .. } = query.clone();
         if self.columns.text_pair.is_some() && pair.is_none() {
-            return Err(Error::Usage("this model judges pairs: give the second text with --pair TEXT".into()));
+            return Err(Error::Usage("this model takes pairs: pass the second text with --pair TEXT".into()));
         }
         Ok(SequenceExample { line: 1, text, pair, target: Target::None })
     }
@@ -154,7 +155,7 @@ impl Task for SequenceTask {
 
     fn balance(&mut self, examples: &[SequenceExample]) -> Result<()> {
         if self.processor.problem() != ProblemType::SingleLabelClassification {
-            return Err(Error::Usage("--class-weights: only one-label classes can be weighed".into()));
+            return Err(Error::Usage("--class-weights: only single-label classes can be weighted".into()));
         }
         let classes = examples.iter().map(|example| class_of(&example.target));
         self.class_weights = balanced(classes, self.labels().len());
@@ -197,7 +198,7 @@ impl Task for SequenceTask {
         }
     }
 
-    fn json(&self, answer: &Classification) -> Value {
+    fn json<'a>(&'a self, answer: &'a Classification) -> impl Serialize + 'a {
         let scores = &answer.scores;
         let probabilities: Map<String, Value> =
             self.labels().iter().cloned().zip(scores.iter().map(|&p| Value::from(f64::from(p)))).collect();

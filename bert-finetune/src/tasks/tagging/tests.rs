@@ -75,8 +75,8 @@ fn an_answer_is_printed_with_its_entities() {
     let request = task.request(&sentence);
     let windows = task.processor.preprocess(&request).unwrap();
     let certain = |tag: usize| (0..3).map(|other| if other == tag { 0.8 } else { 0.1 }).collect::<Vec<f32>>();
-    let scores = [[0, 1, 2, 0].map(certain).to_vec()];
-    let answer = task.json(&task.processor.postprocess(&request, &windows, &scores));
+    let tags = WindowTags::new([0, 1, 2, 0].map(certain).to_vec());
+    let answer = json!(task.json(&task.processor.postprocess(&request, &windows, &[tags])));
     assert_eq!(answer["tags"], json!(["O", "B-X", "I-X", "O"]));
     let entity = &answer["entities"][0];
     assert_eq!((&entity["type"], &entity["text"]), (&json!("X"), &json!("a  b")));

@@ -65,8 +65,8 @@ impl Kernel {
         queries.map(move |queries| Block { batch, head, queries })
     }
 
-    /// The context vectors of one head: `output` is a slice and where the head's `[T, D]` lies in it. `inputs` are queries,
-    /// keys and values `[B, T, H]` and the mask `[B, T]` that is added to the scores.
+    /// Computes the context vectors of one head. `q`, `k` and `v` are `[B, T, H]`; `mask` `[B, T]` is added to the scores;
+    /// `output` is a slice and where the head's `[T, D]` lies in it.
     pub fn forward(
         &self,
         (batch, head): (usize, usize),
@@ -92,8 +92,8 @@ impl Kernel {
         }
     }
 
-    /// Adds to the gradients of queries, keys and values of one sequence, `[T, H]` each. `inputs` are those of the forward
-    /// pass and the gradient of its output `[B, T, H]`.
+    /// Adds to the gradients of queries, keys and values of one sequence, `[T, H]` each. `q`, `k`, `v` and `mask` are as in
+    /// the forward pass; `g` `[B, T, H]` is the gradient of its output.
     pub fn backward(
         &self,
         (batch, head): (usize, usize),

@@ -1,17 +1,21 @@
 //! The end of a training step on every backend: the gradient's norm, clipping and the loss scale, then the update of all
-//! parameters with AdamW or LAMB.
+//! parameters with AdamW, LAMB or Muon.
 //!
 //! On a CPU the norm is known before the parameters are updated. On a GPU the norm and everything that depends on it stay
 //! on the device, so that the host can queue the next step meanwhile; [`Control::norm`] returns it for the log.
 
 mod flex;
+mod muon;
 mod reading;
+mod slots;
 
 use burn::prelude::*;
 
 use super::is_fast;
 use flex::AdamStep;
+pub use muon::muon;
 pub use reading::Reading;
+pub use slots::Slots;
 
 /// The settings of one step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -49,8 +53,16 @@ pub struct HostControl {
     pub norm: f64,
 }
 
+// The indices of the values in `Control::Device`.
+pub(super) const GRADIENT_SCALE: usize = 0;
+pub(super) const LEARNING_RATE: usize = 1;
+/// 1 if the step is taken, 0 if the gradient is not finite.
+pub(super) const IS_TAKEN: usize = 4;
 /// The index of the norm in [`Control::Device`].
 pub const NORM: usize = 5;
+
+/// Names of the running means of AdamW and LAMB: of the gradient and of its square.
+pub(super) const MOMENTS: [&str; 2] = ["first", "second"];
 
 impl Control {
     /// Computes the control on the host, from all gradients, each multiplied by `loss_scale`.
@@ -65,7 +77,7 @@ impl Control {
         Self::Host(HostControl { gradient_scale, settings, is_taken: norm.is_finite(), norm })
     }
 
-    /// Computes the control on the GPU of the gradients. `loss_scale` `[2]` holds the factor by which they were multiplied
+    /// Computes the control on the GPU that holds the gradients. `loss_scale` `[2]` holds the factor by which they were multiplied
     /// and the number of steps with finite gradients since it changed; both are updated in place.
     pub fn on_device(gradients: Vec<Tensor<2>>, settings: StepSettings, loss_scale: &Tensor<1>) -> Self {
         #[cfg(feature = "cube")]
@@ -99,17 +111,19 @@ pub fn clip_scale(norm: f64, limit: Option<f64>) -> f64 {
     limit.map_or(1.0, |limit| (limit / (norm + 1e-6)).min(1.0))
 }
 
-/// A parameter with its gradient and the optimizer's moments, all `[R, C]`.
+/// A parameter with its gradient and the optimizer's running means, all `[R, C]`.
 #[derive(Debug, Clone)]
 pub struct Parameter {
     /// The weights.
     pub value: Tensor<2>,
     /// The gradient of the loss.
     pub gradient: Tensor<2>,
-    /// The first and the second moment: running means of the gradient and of its square.
-    pub slots: [Tensor<2>; 2],
+    /// The running means: for AdamW and LAMB the first and the second moment.
+    pub slots: Slots,
     /// Whether weight decay applies.
     pub decays: bool,
+    /// Whether it is the matrix of an encoder layer, which Muon treats as a matrix.
+    pub is_inner_matrix: bool,
 }
 
 /// The constants of Adam and LAMB.
@@ -174,7 +188,8 @@ pub fn lamb(parameters: Vec<Parameter>, control: &Control, constants: Constants)
 
 /// AdamW on flex: in place, in one pass over memory.
 fn fast_adam(parameter: Parameter, control: &HostControl, constants: Constants) -> Parameter {
-    let Parameter { value, gradient, slots: [first, second], decays } = parameter;
+    let Parameter { value, gradient, mut slots, decays, is_inner_matrix } = parameter;
+    let [first, second] = MOMENTS.map(|name| slots.take(name, &gradient));
     let [correction1, correction2] = control.settings.corrections;
     let step = AdamStep {
         gradient_scale: control.gradient_scale as f32,
@@ -187,12 +202,14 @@ fn fast_adam(parameter: Parameter, control: &HostControl, constants: Constants) 
         learning_rate: control.settings.learning_rate as f32,
     };
     let [value, first, second] = flex::adam(value, first, second, gradient.clone(), step);
-    Parameter { value, gradient, slots: [first, second], decays }
+    MOMENTS.into_iter().zip([first, second]).for_each(|(name, mean)| slots.set(name, mean));
+    Parameter { value, gradient, slots, decays, is_inner_matrix }
 }
 
 /// The direction `m̂ / (√v̂ + ε) + λ·p`, and the parameter with its moments after this step.
 fn direction(parameter: Parameter, control: &HostControl, constants: Constants) -> (Tensor<2>, Parameter) {
-    let Parameter { value, gradient, slots: [first, second], decays } = parameter;
+    let Parameter { value, gradient, mut slots, decays, is_inner_matrix } = parameter;
+    let [first, second] = MOMENTS.map(|name| slots.take(name, &gradient));
     let (Constants { beta1, beta2, epsilon, weight_decay }, scale) = (constants, control.gradient_scale);
     let scaled = if scale == 1.0 { gradient.clone() } else { gradient.clone() * scale };
     let first = first * beta1 + scaled.clone() * (1.0 - beta1);
@@ -201,7 +218,8 @@ fn direction(parameter: Parameter, control: &HostControl, constants: Constants) 
     let root = (second.clone() / correction2).sqrt() + epsilon;
     let weight_decay = if decays { weight_decay } else { 0.0 };
     let direction = first.clone() / correction1 / root + value.clone() * weight_decay;
-    (direction, Parameter { value, gradient, slots: [first, second], decays })
+    MOMENTS.into_iter().zip([first, second]).for_each(|(name, mean)| slots.set(name, mean));
+    (direction, Parameter { value, gradient, slots, decays, is_inner_matrix })
 }
 
 /// LAMB's trust ratio `‖p‖ / ‖step‖`, 1 if either norm is 0: `[1, 1]`.

@@ -55,7 +55,7 @@ impl FromStr for Layers {
 
     /// Parses comma-separated numbers and inclusive ranges: `-1`, `-1,-2`, `-4..-1`.
     fn from_str(text: &str) -> Result<Self, String> {
-        let number = |text: &str| text.trim().parse::<i64>().map_err(|_| format!("`{text}` is no layer number"));
+        let number = |text: &str| text.trim().parse::<i64>().map_err(|_| format!("`{text}` is not a layer number"));
         let mut layers = Vec::new();
         for part in text.split(',') {
             match part.split_once("..") {

@@ -48,19 +48,36 @@ pub struct EmbeddingRequest<'a> {
     text: &'a str,
     /// Whether to return a vector for every token instead of one for the text.
     every_token: bool,
-    /// The prompt to use instead of the processor's own.
-    prompt: Option<&'a Prompt>,
+    prompt: RequestPrompt<'a>,
+}
+
+/// The prompt of one request.
+#[derive(Debug, Clone, Copy, Default)]
+enum RequestPrompt<'a> {
+    /// The processor's own.
+    #[default]
+    Usual,
+    /// This one.
+    Given(&'a Prompt),
+    /// The model's prompt with this name.
+    Named(&'a str),
 }
 
 impl<'a> EmbeddingRequest<'a> {
     /// Requests one vector for the whole text.
     pub fn text(text: &'a str) -> Self {
-        Self { text, every_token: false, prompt: None }
+        Self { text, every_token: false, prompt: RequestPrompt::Usual }
     }
 
-    /// Requests one vector for each token.
+    /// Requests one vector for each token. Such requests cannot be mixed with those of [`Self::text`] in one call.
     pub fn tokens(text: &'a str) -> Self {
         Self { every_token: true, ..Self::text(text) }
+    }
+
+    /// Puts the model's prompt with this name in front of the text, instead of the default one. The request fails if
+    /// the model has no such prompt.
+    pub fn prompt(self, name: &'a str) -> Self {
+        Self { prompt: RequestPrompt::Named(name), ..self }
     }
 }
 
@@ -85,7 +102,7 @@ impl TextInput {
     }
 }
 
-/// The vectors of a text's tokens.
+/// The answer to an [`EmbeddingRequest`]: for `tokens`, one vector per token; for `text`, no tokens and a single vector.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct TokenEmbeddings {
@@ -112,7 +129,7 @@ impl TextEmbedder {
     /// As [`TextEmbedder::embed`].
     pub fn embed_with_prompt<S: AsRef<str>>(&self, texts: &[S], prompt: &str) -> Result<Vec<Vec<f32>>> {
         let prompt = self.processor().prompt(prompt)?;
-        let request = |text| EmbeddingRequest { prompt: Some(&prompt), ..EmbeddingRequest::text(text) };
+        let request = |text| EmbeddingRequest { prompt: RequestPrompt::Given(&prompt), ..EmbeddingRequest::text(text) };
         self.vectors(&texts.iter().map(|text| request(text.as_ref())).collect::<Vec<_>>())
     }
 

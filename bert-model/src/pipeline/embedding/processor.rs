@@ -1,11 +1,14 @@
 //! The steps from a text to a vector: prompt, tokens or windows of them, hidden states, pooling, dense layers,
 //! normalization.
 
+use std::borrow::Cow;
+
 use burn::tensor::{Device, Tensor};
 
 use super::options::Prompt;
 use super::{
-    Combine, EmbeddingOptions, EmbeddingRequest, PooledTokens, Pooling, TextInput, TokenEmbeddings, Windows, pooling,
+    Combine, EmbeddingOptions, EmbeddingRequest, PooledTokens, Pooling, RequestPrompt, TextInput, TokenEmbeddings,
+    Windows, pooling,
 };
 use crate::config::BertConfig;
 use crate::error::{Error, Result};
@@ -102,8 +105,8 @@ impl EmbeddingProcessor {
             if dense.inputs != width {
                 return Err(Error::Mismatch {
                     left: format!("the Dense module's {} inputs", dense.inputs),
-                    right: format!("vectors of {width} numbers"),
-                    advice: "leave pooling and layers as the model's directory has them".into(),
+                    right: format!("vectors with {width} dimensions"),
+                    advice: "keep the pooling and layers of the model directory".into(),
                 });
             }
             width = dense.outputs;
@@ -111,7 +114,7 @@ impl EmbeddingProcessor {
         match self.description.truncate_dim {
             Some(kept) if kept == 0 || kept > width => Err(Error::Mismatch {
                 left: format!("truncate_dim {kept}"),
-                right: format!("vectors of {width} numbers"),
+                right: format!("vectors with {width} dimensions"),
                 advice: "correct config_sentence_transformers.json".into(),
             }),
             _ => Ok(()),
@@ -206,7 +209,11 @@ impl Processor for EmbeddingProcessor {
     }
 
     fn preprocess(&self, &EmbeddingRequest { text, every_token, prompt }: &EmbeddingRequest) -> Result<Vec<TextInput>> {
-        let prompt = prompt.unwrap_or(&self.prompt);
+        let prompt = &*match prompt {
+            RequestPrompt::Usual => Cow::Borrowed(&self.prompt),
+            RequestPrompt::Given(prompt) => Cow::Borrowed(prompt),
+            RequestPrompt::Named(name) => Cow::Owned(self.prompt(self.description.prompts.named(name)?)?),
+        };
         let prompted = (!prompt.text.is_empty()).then(|| format!("{}{text}", prompt.text));
         let text = prompted.as_deref().unwrap_or(text);
         let skipped = if self.description.include_prompt { 0 } else { prompt.ids.len() };

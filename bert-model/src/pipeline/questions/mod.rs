@@ -8,6 +8,7 @@
 mod ranking;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use burn::tensor::Tensor;
 
@@ -119,8 +120,10 @@ pub struct QuestionWindow {
     first_piece: usize,
     /// The position of that WordPiece in the sequence.
     text_start: usize,
-    /// For each WordPiece of the window: its offsets in the text, and whether this window gives it the most context.
-    pieces: Vec<(Offsets, bool)>,
+    /// For each WordPiece of the window, whether this window gives it the most context.
+    has_most_context: Vec<bool>,
+    /// The offsets in the text of all its WordPieces, which its windows share.
+    places: Arc<[Offsets]>,
 }
 
 impl QuestionAnswerer {
@@ -142,12 +145,12 @@ impl QuestionWindow {
 
     /// The indices in the text of this window's WordPieces.
     pub fn pieces(&self) -> Range<usize> {
-        self.first_piece..self.first_piece + self.pieces.len()
+        self.first_piece..self.first_piece + self.has_most_context.len()
     }
 
     /// The offsets in the text of this window's WordPieces, in code points.
-    pub fn places(&self) -> impl Iterator<Item = Offsets> {
-        self.pieces.iter().map(|(place, _)| *place)
+    pub fn places(&self) -> &[Offsets] {
+        &self.places[self.pieces()]
     }
 
     /// The position in the sequence of the text's `piece`-th WordPiece, which must be one of
@@ -232,6 +235,7 @@ impl Processor for QuestionProcessor {
         let mut question = self.tokenizer.pieces(question)?;
         question.truncate(MAX_QUESTION.min(self.max_length.saturating_sub(4) / 2));
         let (ids, places) = self.tokenizer.pieces_with_offsets(text)?;
+        let places: Arc<[Offsets]> = places.into();
         let room = self.max_length.saturating_sub(question.len() + 3).max(1);
         // Windows start a stride apart and leave no gap, until one reaches the end of the text.
         let stride = self.stride.clamp(1, room);
@@ -246,8 +250,8 @@ impl Processor for QuestionProcessor {
             sequence.ids.extend(&ids[start..end]);
             sequence.ids.push(special.sep);
             sequence.types.resize(sequence.ids.len(), 1);
-            let pieces = (start..end).map(|piece| (places[piece], best_window(piece, &bounds) == Some(index)));
-            QuestionWindow { sequence, first_piece: start, text_start, pieces: pieces.collect() }
+            let has_most_context = (start..end).map(|piece| best_window(piece, &bounds) == Some(index)).collect();
+            QuestionWindow { sequence, first_piece: start, text_start, has_most_context, places: places.clone() }
         };
         Ok(bounds.iter().enumerate().map(window).collect())
     }
@@ -299,7 +303,7 @@ mod tests {
         for (length, stride, words) in [(16, 128, 12), (16, 128, 13), (16, 4, 40), (128, 128, 300), (16, 4, 0)] {
             let processor = QuestionProcessor::new(tokenizer.clone(), length, stride);
             let windows = processor.preprocess(&("b", "a ".repeat(words).as_str())).unwrap();
-            let owned = |window: &QuestionWindow| window.pieces.iter().filter(|(_, is_best)| *is_best).count();
+            let owned = |window: &QuestionWindow| window.has_most_context.iter().filter(|is_best| **is_best).count();
             assert_eq!(windows.iter().map(owned).sum::<usize>(), words, "{length} {stride} {words}");
             assert!(windows.iter().all(|window| window.sequence.len() <= length));
         }

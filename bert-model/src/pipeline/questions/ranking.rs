@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{Candidate, QuestionProcessor, QuestionWindow};
-use crate::text::CodePoints;
+use crate::text::slices;
 
 /// Number of starts and ends per window that are paired, and number of spans that are kept.
 const N_BEST: usize = 20;
@@ -43,7 +43,8 @@ impl AnswerSpan {
     /// Converts the span of `text` to a candidate.
     pub(super) fn of(&self, text: &str) -> Candidate {
         let &Self { start, end, probability, .. } = self;
-        Candidate { text: CodePoints::new(text).slice(text, start, end).to_string(), score: probability, start, end }
+        let text = slices(text, [(start, end)]).next().unwrap_or_default();
+        Candidate { text: text.to_string(), score: probability, start, end }
     }
 }
 
@@ -68,17 +69,23 @@ impl QuestionProcessor {
 
     /// Ranks all candidates of a question by the scores of its windows.
     pub fn rank(&self, windows: &[QuestionWindow], scores: &[SpanScores]) -> RankedSpans {
-        let mut spans: Vec<AnswerSpan> =
-            windows.iter().zip(scores).flat_map(|(window, scores)| spans_of(window, scores)).collect();
-        spans.sort_by(|a, b| b.score.total_cmp(&a.score));
+        // All candidates of a long text would take more memory than the text, so only the best are kept.
+        let candidates = || windows.iter().zip(scores).flat_map(|(window, scores)| spans_of(window, scores));
+        let mut spans: Vec<AnswerSpan> = Vec::new();
+        for span in candidates() {
+            let place = spans.partition_point(|better| better.score.total_cmp(&span.score).is_ge());
+            if place < N_BEST {
+                spans.insert(place, span);
+                spans.truncate(N_BEST);
+            }
+        }
         let no_answer = scores.iter().map(|(start, end)| start[0] + end[0]).fold(f32::INFINITY, f32::min);
         let best = spans.first().map(|span| span.score);
         // Softmax over the candidates, including "no answer" if that is allowed.
         let against = self.no_answer_threshold.map(|_| no_answer);
         let top = best.into_iter().chain(against).fold(f32::NEG_INFINITY, f32::max);
         let weight = |score: f32| f64::from(score - top).exp();
-        let total: f64 = spans.iter().map(|span| weight(span.score)).chain(against.map(weight)).sum();
-        spans.truncate(N_BEST);
+        let total: f64 = candidates().map(|span| weight(span.score)).chain(against.map(weight)).sum();
         spans.iter_mut().for_each(|span| span.probability = weight(span.score) / total);
         RankedSpans {
             spans,
@@ -101,14 +108,17 @@ impl QuestionProcessor {
 
 /// The spans of a window that are considered there, without probabilities.
 fn spans_of(window: &QuestionWindow, (start_scores, end_scores): &SpanScores) -> Vec<AnswerSpan> {
-    let positions = window.text_start..window.text_start + window.pieces.len();
+    let positions = window.text_start..window.text_start + window.has_most_context.len();
+    let places = window.places();
     let ends = best_positions(end_scores, positions.clone());
     let mut spans = Vec::new();
     for first in best_positions(start_scores, positions) {
-        let ((start, _), has_most_context) = window.pieces[first - window.text_start];
-        let may_end = |last: &&usize| **last >= first && **last - first < MAX_ANSWER && has_most_context;
+        if !window.has_most_context[first - window.text_start] {
+            continue;
+        }
+        let may_end = |last: &&usize| **last >= first && **last - first < MAX_ANSWER;
         for &last in ends.iter().filter(may_end) {
-            let ((_, end), _) = window.pieces[last - window.text_start];
+            let (start, end) = (places[first - window.text_start].0, places[last - window.text_start].1);
             spans.push(AnswerSpan { start, end, score: start_scores[first] + end_scores[last], probability: 0.0 });
         }
     }

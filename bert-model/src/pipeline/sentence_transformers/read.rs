@@ -17,7 +17,7 @@ pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     serde_json::from_str(&text).map_err(|error| {
         let message = error.to_string();
         let found = message.split(" at line ").next().unwrap_or_default().to_string();
-        Error::line(path, error.line().max(1) as u64, found, "a file of sentence-transformers")
+        Error::line(path, error.line().max(1) as u64, found, "a sentence-transformers configuration")
     })
 }
 
@@ -50,7 +50,7 @@ impl Module {
                 directory.join(MODULES).display().to_string(),
                 "path",
                 format!("{:?}", self.path),
-                "a folder of the model directory",
+                "a folder in the model directory",
             )),
         }
     }
@@ -126,7 +126,7 @@ pub(super) fn read(directory: &Path) -> Result<Option<SentenceTransformer>> {
     let wrong = |place: usize, expected: &str| {
         let found =
             modules.get(place).map_or("no module".to_string(), |module| format!("the module {:?}", module.r#type));
-        Err(Error::file(&path, format!("{found} at place {place}"), expected))
+        Err(Error::file(&path, format!("{found} at position {place}"), expected))
     };
     const EXPECTED: &str = "sentence-transformers' Transformer, then Pooling, then any number of Dense and Normalize";
     let mut found = SentenceTransformer::default();

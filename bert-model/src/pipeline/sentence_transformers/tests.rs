@@ -122,7 +122,7 @@ fn a_builder_overrides_the_directory() {
     assert!(error.contains("found no prompt `question`, expected one of passage, query"), "{error}");
     let dense = case(&named("dense"));
     let error = builder().layers("-2,-1".parse().unwrap()).open(dense.path()).unwrap_err().to_string();
-    assert!(error.contains("the Dense module's 16 inputs does not fit vectors of 32 numbers"), "{error}");
+    assert!(error.contains("the Dense module's 16 inputs does not fit vectors with 32 dimensions"), "{error}");
 }
 
 /// The vector of a text of two windows is the mean of theirs as separate texts, normalized if the directory says so.
@@ -194,22 +194,22 @@ fn what_cannot_be_obeyed_is_named() {
         (
             "modules.json",
             with(module(2, "2_LSTM", "sentence_transformers.models.LSTM")),
-            "the module \"sentence_transformers.models.LSTM\" at place 2",
+            "the module \"sentence_transformers.models.LSTM\" at position 2",
         ),
         (
             "modules.json",
             with(module(2, "2_X", "custom_st.Transformer")),
-            "the module \"custom_st.Transformer\" at place 2",
+            "the module \"custom_st.Transformer\" at position 2",
         ),
         (
             "modules.json",
             json!([transformer]),
-            "no module at place 1, expected sentence-transformers' Transformer, then Pooling",
+            "no module at position 1, expected sentence-transformers' Transformer, then Pooling",
         ),
         (
             "modules.json",
             json!([pooling, transformer]),
-            "the module \"sentence_transformers.models.Pooling\" at place 0",
+            "the module \"sentence_transformers.models.Pooling\" at position 0",
         ),
         (
             "modules.json",
@@ -252,7 +252,7 @@ fn what_cannot_be_obeyed_is_named() {
         (
             "config_sentence_transformers.json",
             json!({"truncate_dim": 99}),
-            "truncate_dim 99 does not fit vectors of 6 numbers",
+            "truncate_dim 99 does not fit vectors with 6 dimensions",
         ),
     ] {
         let directory = lay_out("encoder", &json!({"1_Pooling/config.json": mean(), "2_Dense/config.json": dense()}));

@@ -61,7 +61,7 @@ fn module(place: usize, path: &str, class: &str) -> Value {
 
 fn folder(directory: &Path, name: &str) -> Result<PathBuf> {
     let path = directory.join(name);
-    fs::create_dir_all(&path).map_err(Error::io(&path, "make the directory"))?;
+    fs::create_dir_all(&path).map_err(Error::io(&path, "create the directory"))?;
     Ok(path)
 }
 

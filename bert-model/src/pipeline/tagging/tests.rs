@@ -17,12 +17,12 @@ fn every_word_of_a_long_sentence_is_read_once_and_with_context() {
         let text = Words::new((0..count).map(|i| ["a", "bb", "."][i % 3].to_string()).collect());
         let windows = processor.preprocess(&&text).unwrap();
         assert!(windows.iter().all(|window| window.sequence.len() <= 10));
-        let read: Vec<usize> = windows.iter().flat_map(TaggingWindow::words).collect();
+        let read: Vec<usize> = windows.iter().flat_map(|window| window.words()).collect();
         assert_eq!(read, (0..count).collect::<Vec<_>>());
         for window in &windows {
-            for &(position, word) in &window.words {
-                let first = processor.tokenizer.pieces(&text.words[word]).unwrap()[0];
-                assert_eq!(window.sequence.ids[position], first, "the first piece of word {word}");
+            for (word, &position) in window.words().zip(&window.positions) {
+                let first = processor.tokenizer.pieces(text.iter().nth(word).unwrap()).unwrap()[0];
+                assert_eq!(window.sequence.ids[position as usize], first, "the first piece of word {word}");
             }
         }
     }
@@ -39,7 +39,7 @@ fn a_word_of_no_piece_is_unknown_and_a_long_one_is_cut() {
 #[test]
 fn words_of_a_text_know_their_places() {
     let text = processor(10).split("é a  b.").unwrap();
-    assert_eq!(text.words, ["é", "a", "b", "."]);
+    assert_eq!(text.iter().collect::<Vec<_>>(), ["é", "a", "b", "."]);
     assert_eq!(text.places, [(0, 1), (2, 3), (5, 6), (6, 7)]);
 }
 
@@ -49,7 +49,8 @@ fn an_answer_names_what_stands_in_the_text() {
     let text = processor.split("é a  b.").unwrap();
     let windows = processor.preprocess(&&text).unwrap();
     let certain = |tag: usize| (0..3).map(|other| if other == tag { 0.8 } else { 0.1 }).collect::<Vec<f32>>();
-    let answer = processor.postprocess(&&text, &windows, &[[0, 1, 2, 0].map(certain).to_vec()]);
+    let tags = WindowTags::new([0, 1, 2, 0].map(certain).to_vec());
+    let answer = processor.postprocess(&&text, &windows, &[tags]);
     assert_eq!(answer.tags, ["O", "B-X", "I-X", "O"]);
     let [entity] = &answer.entities[..] else { panic!("{answer:?}") };
     assert_eq!((&*entity.label, &*entity.text, entity.start, entity.end), ("X", "a  b", 2, 6));

@@ -118,12 +118,13 @@ impl TagReader {
         let named = format!("tags {}{more}", quoted.join(", "));
         let unread = (!self.unread.is_empty()).then(|| match self.scheme {
             TagScheme::Plain => format!(
-                "{named}: none of the schemes IOB, IOE, IOBES, BILOU, BMES and BMEWO; each is read as a type of its own"
+                "{named}: not in the schemes IOB, IOE, IOBES, BILOU, BMES or BMEWO; each is treated as a separate type"
             ),
-            _ => format!("{named}: no such tag in the scheme of the others; read as outside of any entity"),
+            _ => format!("{named}: not in the scheme of the other tags; treated as outside of any entity"),
         });
-        let zero =
-            self.has_zero.then(|| "the tag `0` is the digit; outside of any entity is the letter `O`".to_string());
+        let zero = self.has_zero.then(|| {
+            "the tag `0` is the digit zero; the tag for words outside of any entity is the letter `O`".to_string()
+        });
         unread.into_iter().chain(zero).collect()
     }
 
@@ -196,12 +197,16 @@ mod tests {
     #[test]
     fn labels_that_follow_no_scheme_are_named() {
         for (labels, scheme, expected) in [
-            ("O B-PER I-PER X [CLS] [SEP]", TagScheme::Iob2, "tags `X`, `[CLS]`, `[SEP]`: no such tag in the scheme"),
-            ("O B-PER X", TagScheme::Plain, "tags `B-PER`: none of the schemes"),
-            ("O B-PER M-PER I-PER L-PER", TagScheme::Plain, "each is read as a type of its own"),
-            ("o b-per i-per", TagScheme::Plain, "tags `b-per`, `i-per`: none of the schemes"),
-            ("O B/PER I/PER", TagScheme::Plain, "tags `B/PER`, `I/PER`: none of the schemes"),
-            ("0 B-PER I-PER", TagScheme::Iob2, "tags `0`: no such tag"),
+            (
+                "O B-PER I-PER X [CLS] [SEP]",
+                TagScheme::Iob2,
+                "tags `X`, `[CLS]`, `[SEP]`: not in the scheme of the other tags",
+            ),
+            ("O B-PER X", TagScheme::Plain, "tags `B-PER`: not in the schemes"),
+            ("O B-PER M-PER I-PER L-PER", TagScheme::Plain, "each is treated as a separate type"),
+            ("o b-per i-per", TagScheme::Plain, "tags `b-per`, `i-per`: not in the schemes"),
+            ("O B/PER I/PER", TagScheme::Plain, "tags `B/PER`, `I/PER`: not in the schemes"),
+            ("0 B-PER I-PER", TagScheme::Iob2, "tags `0`: not in the scheme"),
             ("0 PER LOC", TagScheme::Plain, "the tag `0` is the digit"),
         ] {
             let reader = TagReader::of_labels(words(labels));

@@ -28,7 +28,7 @@ fn a_vocabulary_has_a_piece_on_every_line() {
     let (pieces, warning) = read(b"a\nb\na\na\n").unwrap();
     assert_eq!(pieces, ["a", "b", "a", "a"]);
     let warning = warning.unwrap();
-    assert!(warning.contains("vocab.txt:3: \"a\" is there a second time (first in line 1), 2 such"), "{warning}");
+    assert!(warning.contains("vocab.txt:3: duplicate \"a\" (first on line 1), 2 duplicate"), "{warning}");
     let message = read(b"a\n\xff\n").unwrap_err();
     assert!(message.contains("vocab.txt:2: found bytes that are not UTF-8"), "{message}");
 }

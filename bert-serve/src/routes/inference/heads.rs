@@ -1,21 +1,15 @@
 //! Entities, answers, and masks in the JSON of transformers' pipelines.
 
-use std::sync::Arc;
-
-use bert_model::pipeline::{
-    Answer, FilledText, MaskProcessor, Prediction, QuestionProcessor, TaggedText, TaggingProcessor, Words,
-};
+use bert_model::pipeline::{Answer, FilledText, Prediction, TaggedText, Words};
 use serde::{Deserialize, Serialize};
 
 use super::Body;
-use crate::batching::Batcher;
 use crate::error::ApiError;
-use crate::models::{Model, N_BEST};
-use crate::routes::ask::{Asked, Route};
-use crate::routes::masks::check_top_k;
+use crate::routes::ask::{Asked, Route, Task};
+use crate::routes::masks::{self, Filling};
 use crate::routes::one_or_many::{OneOrMany, Texts};
-use crate::routes::questions::{Answered, Asking, check_asked, questions_of};
-use crate::routes::tags::words_of_texts;
+use crate::routes::questions::{Answered, Answering, Asking, question};
+use crate::routes::tags::{Tagging, words_of_texts};
 
 /// Entities, for token classifiers.
 pub struct Tokens;
@@ -48,28 +42,23 @@ pub struct EntityGroup {
 
 impl Route for Tokens {
     const PATH: &'static str = "POST /";
-    type Processor = TaggingProcessor;
+    type Task = Tagging;
     type Body = Body<Texts, TokenParameters>;
-    type Question = OneOrMany<Words>;
     type Reply = OneOrMany<Vec<EntityGroup>>;
 
     fn model(body: &Self::Body) -> Option<&str> {
         body.model.as_deref()
     }
 
-    fn batcher(model: &Model) -> Option<&Arc<Batcher<TaggingProcessor>>> {
-        model.tag.as_ref()
-    }
-
-    fn question(body: Self::Body, asked: &Asked<Self>) -> Result<OneOrMany<Words>, ApiError> {
+    fn question(body: Self::Body, asked: &Asked<Tagging>) -> Result<OneOrMany<Words>, ApiError> {
         words_of_texts(&body.inputs, asked.batcher.pipeline().processor())
     }
 
-    fn requests(question: &OneOrMany<Words>) -> Vec<&Words> {
-        question.as_slice().iter().collect()
-    }
-
-    fn reply(question: Self::Question, answers: Vec<TaggedText>, _: &Asked<Self>) -> Result<Self::Reply, ApiError> {
+    fn reply(
+        texts: OneOrMany<Words>,
+        answers: Vec<TaggedText>,
+        _asked: &Asked<Tagging>,
+    ) -> Result<Self::Reply, ApiError> {
         let group = |entity: bert_model::pipeline::Entity| EntityGroup {
             entity_group: entity.label,
             score: entity.score,
@@ -78,7 +67,7 @@ impl Route for Tokens {
             end: entity.end,
         };
         let groups = |tagged: TaggedText| tagged.entities.into_iter().map(group).collect();
-        Ok(question.like(answers.into_iter().map(groups).collect()))
+        Ok(texts.like(answers.into_iter().map(groups).collect()))
     }
 }
 
@@ -93,9 +82,8 @@ pub struct AnswerParameters {
 
 impl Route for Answers {
     const PATH: &'static str = "POST /";
-    type Processor = QuestionProcessor;
+    type Task = Answering;
     type Body = Body<OneOrMany<Asking>, AnswerParameters>;
-    type Question = (OneOrMany<Asking>, usize);
     /// One answer per question, or a list of answers per question if `top_k` is above 1.
     type Reply = OneOrMany<OneOrMany<Answered>>;
 
@@ -103,23 +91,16 @@ impl Route for Answers {
         body.model.as_deref()
     }
 
-    fn batcher(model: &Model) -> Option<&Arc<Batcher<QuestionProcessor>>> {
-        model.answer.as_ref()
+    fn question(body: Self::Body, _asked: &Asked<Answering>) -> Result<<Answering as Task>::Question, ApiError> {
+        question(body.inputs, "top_k", body.parameters.and_then(|parameters| parameters.top_k))
     }
 
-    fn question(body: Self::Body, _asked: &Asked<Self>) -> Result<Self::Question, ApiError> {
-        check_asked(&body.inputs)?;
-        match body.parameters.and_then(|parameters| parameters.top_k).unwrap_or(1) {
-            count if (1..=N_BEST).contains(&count) => Ok((body.inputs, count)),
-            count => Err(ApiError::invalid(format!("`top_k`: found {count}, expected 1 to {N_BEST}"))),
-        }
-    }
-
-    fn requests((asked, _): &Self::Question) -> Vec<(&str, &str)> {
-        questions_of(asked)
-    }
-
-    fn reply((asked, top_k): Self::Question, answers: Vec<Answer>, _: &Asked<Self>) -> Result<Self::Reply, ApiError> {
+    fn reply(
+        (questions, top_k): <Answering as Task>::Question,
+        answers: Vec<Answer>,
+        _asked: &Asked<Answering>,
+    ) -> Result<Self::Reply, ApiError> {
+        let top_k = top_k.unwrap_or(1);
         let answered = |answer: Answer| match top_k {
             1 => {
                 let Answer { text, score, start, end, .. } = answer;
@@ -127,7 +108,7 @@ impl Route for Answers {
             }
             _ => OneOrMany::Many(answer.candidates.into_iter().take(top_k).map(Answered::from).collect()),
         };
-        Ok(asked.like(answers.into_iter().map(answered).collect()))
+        Ok(questions.like(answers.into_iter().map(answered).collect()))
     }
 }
 
@@ -150,9 +131,8 @@ pub struct MaskToken {
 
 impl Route for Masks {
     const PATH: &'static str = "POST /";
-    type Processor = MaskProcessor;
+    type Task = Filling;
     type Body = Body<Texts, MaskParameters>;
-    type Question = (Texts, usize);
     /// A list of tokens for a text with one mask, or one list per mask for a text with several.
     type Reply = OneOrMany<OneOrMany<OneOrMany<MaskToken>>>;
 
@@ -160,23 +140,14 @@ impl Route for Masks {
         body.model.as_deref()
     }
 
-    fn batcher(model: &Model) -> Option<&Arc<Batcher<MaskProcessor>>> {
-        model.fill.as_ref()
-    }
-
-    fn question(body: Self::Body, _asked: &Asked<Self>) -> Result<Self::Question, ApiError> {
-        body.inputs.check("inputs")?;
-        Ok((body.inputs, check_top_k(body.parameters.and_then(|parameters| parameters.top_k))?))
-    }
-
-    fn requests((texts, top_k): &Self::Question) -> Vec<(&str, usize)> {
-        texts.as_slice().iter().map(|text| (text.as_str(), *top_k)).collect()
+    fn question(body: Self::Body, _asked: &Asked<Filling>) -> Result<(Texts, usize), ApiError> {
+        masks::question(body.inputs, "inputs", body.parameters.and_then(|parameters| parameters.top_k))
     }
 
     fn reply(
-        (texts, _): Self::Question,
+        (texts, _): (Texts, usize),
         answers: Vec<FilledText>,
-        asked: &Asked<Self>,
+        asked: &Asked<Filling>,
     ) -> Result<Self::Reply, ApiError> {
         let tokenizer = &asked.model.tokenizer;
         let mask = tokenizer.piece(tokenizer.mask()?);

@@ -7,19 +7,17 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use bert_model::pipeline::{EmbeddingProcessor, TokenEmbeddings};
+use bert_model::pipeline::TokenEmbeddings;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::ask::{Asked, Route, TextOrPair, ask, model_of};
-use super::embeddings::{self, Direction, finish, of_texts, singles};
-use super::labels::{Judged, Label, OwnedPair, check_pairs, labels_of};
+use super::ask::{Asked, Route, ask, model_of};
+use super::embeddings::{Direction, Embedded, Embedding};
+use super::labels::{Classifying, Judged, Label, OwnedPair};
 use super::one_or_many::Texts;
 use crate::app::App;
-use crate::batching::Batcher;
 use crate::error::ApiError;
 use crate::models::Model;
-use crate::scores::ScoreProcessor;
 use heads::{Answers, Masks, Tokens};
 
 /// Handles a request with the head of the model that the query names, or of the first suitable model.
@@ -28,7 +26,7 @@ use heads::{Answers, Masks, Tokens};
 /// Those of [`ask`], and 422 if the inference API has no form for the head.
 pub async fn infer(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let named = model_of(request.uri())?;
-    let model = app.models.pick(named.as_deref(), "POST /", |model| model.choose.is_none())?.clone();
+    let model = app.models.pick(named.as_deref(), "POST /", has_form)?.clone();
     let app = State(app);
     match () {
         () if model.fill.is_some() => ask::<Masks>(app, request).await,
@@ -37,6 +35,12 @@ pub async fn infer(State(app): State<Arc<App>>, request: Request) -> Result<Resp
         () if model.tag.is_some() => ask::<Tokens>(app, request).await,
         () => ask::<Answers>(app, request).await,
     }
+}
+
+/// Whether the inference API has a form for the model's head.
+fn has_form(model: &Model) -> bool {
+    let Model { fill, embed, classify, tag, answer, .. } = model;
+    fill.is_some() || embed.is_some() || classify.is_some() || tag.is_some() || answer.is_some()
 }
 
 /// A request body of the inference API, with the parameters of one task.
@@ -58,6 +62,7 @@ pub struct FeatureBody {
     inputs: Texts,
     normalize: Option<bool>,
     truncate: Option<bool>,
+    prompt_name: Option<String>,
     #[serde(rename = "truncation_direction")]
     _direction: Option<Direction>,
     parameters: Option<FeatureParameters>,
@@ -66,48 +71,45 @@ pub struct FeatureBody {
     model: Option<String>,
 }
 
-#[derive(Deserialize)]
+/// The options of feature extraction, as `InferenceClient` sends them.
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FeatureParameters {
     normalize: Option<bool>,
     truncate: Option<bool>,
+    prompt_name: Option<String>,
+    #[serde(rename = "truncation_direction")]
+    _direction: Option<Direction>,
 }
 
 struct Features;
 
 impl Route for Features {
     const PATH: &'static str = "POST /";
-    type Processor = EmbeddingProcessor;
+    type Task = Embedding;
     type Body = FeatureBody;
-    type Question = FeatureBody;
     type Reply = Vec<Vec<f32>>;
 
     fn model(body: &FeatureBody) -> Option<&str> {
         body.model.as_deref()
     }
 
-    fn batcher(model: &Model) -> Option<&Arc<Batcher<EmbeddingProcessor>>> {
-        model.embed.as_ref()
+    fn question(body: FeatureBody, _asked: &Asked<Embedding>) -> Result<Embedded, ApiError> {
+        let inner = body.parameters.unwrap_or_default();
+        Ok(Embedded {
+            prompt: body.prompt_name.or(inner.prompt_name),
+            truncate: body.truncate.or(inner.truncate),
+            normalize: body.normalize.or(inner.normalize).unwrap_or(true),
+            ..Embedded::new(body.inputs, "inputs")?
+        })
     }
 
-    fn question(body: FeatureBody, _asked: &Asked<Self>) -> Result<FeatureBody, ApiError> {
-        body.inputs.check("inputs")?;
-        Ok(body)
-    }
-
-    fn requests(question: &FeatureBody) -> Vec<embeddings::Request<'_>> {
-        of_texts(question.inputs.as_slice())
-    }
-
-    fn whole_texts<'a>(question: &'a FeatureBody, asked: &Asked<Self>) -> Option<Vec<TextOrPair<'a>>> {
-        let inner = question.parameters.as_ref().and_then(|parameters| parameters.truncate);
-        let truncate = question.truncate.or(inner).unwrap_or(asked.app.limits.truncate);
-        (!truncate).then(|| singles(question.inputs.as_slice()))
-    }
-
-    fn reply(question: FeatureBody, answers: Vec<TokenEmbeddings>, _: &Asked<Self>) -> Result<Self::Reply, ApiError> {
-        let inner = question.parameters.and_then(|parameters| parameters.normalize);
-        finish(answers, question.normalize.or(inner).unwrap_or(true), None)
+    fn reply(
+        embedded: Embedded,
+        answers: Vec<TokenEmbeddings>,
+        _asked: &Asked<Embedding>,
+    ) -> Result<Self::Reply, ApiError> {
+        embedded.vectors(answers)
     }
 }
 
@@ -129,47 +131,25 @@ enum Function {
 
 impl Route for Classes {
     const PATH: &'static str = "POST /";
-    type Processor = ScoreProcessor;
+    type Task = Classifying;
     type Body = Body<Texts, ClassParameters>;
-    type Question = (Judged, Option<usize>);
     type Reply = Vec<Vec<Label>>;
 
     fn model(body: &Self::Body) -> Option<&str> {
         body.model.as_deref()
     }
 
-    fn batcher(model: &Model) -> Option<&Arc<Batcher<ScoreProcessor>>> {
-        model.classify.as_ref()
-    }
-
-    fn question(body: Self::Body, asked: &Asked<Self>) -> Result<Self::Question, ApiError> {
+    fn question(body: Self::Body, asked: &Asked<Classifying>) -> Result<Judged, ApiError> {
         let pair = |text: &String| -> OwnedPair { (text.clone(), None) };
         let pairs = body.inputs.like(body.inputs.as_slice().iter().map(pair).collect());
-        check_pairs(pairs.as_slice(), &asked.model)?;
         let (top_k, function) =
             body.parameters.map_or((None, None), |parameters| (parameters.top_k, parameters.function_to_apply));
-        Ok((Judged { pairs, truncate: None, raw_scores: function == Some(Function::None) }, top_k))
+        let raw_scores = function == Some(Function::None);
+        Judged { pairs, truncate: None, raw_scores, top_k }.check(&asked.model)
     }
 
-    fn requests((judged, _): &Self::Question) -> Vec<TextOrPair<'_>> {
-        judged.requests()
-    }
-
-    fn whole_texts<'a>((judged, _): &'a Self::Question, asked: &Asked<Self>) -> Option<Vec<TextOrPair<'a>>> {
-        judged.whole_texts(asked.app.limits.truncate)
-    }
-
-    fn reply(
-        (judged, top_k): Self::Question,
-        answers: Vec<Vec<f32>>,
-        asked: &Asked<Self>,
-    ) -> Result<Self::Reply, ApiError> {
+    fn reply(judged: Judged, answers: Vec<Vec<f32>>, asked: &Asked<Classifying>) -> Result<Self::Reply, ApiError> {
         let processor = asked.batcher.pipeline().processor();
-        let labels = |scores: &Vec<f32>| {
-            let mut labels = labels_of(processor, scores, judged.raw_scores);
-            labels.truncate(top_k.unwrap_or(usize::MAX));
-            labels
-        };
-        Ok(answers.iter().map(labels).collect())
+        Ok(answers.iter().map(|scores| judged.labels(processor, scores)).collect())
     }
 }

@@ -13,7 +13,7 @@ use cubecl::prelude::*;
 
 use super::launch::{UNITS, buffer, contiguous, element, empty};
 use super::{primitive, tensor};
-use crate::ops::optimizer::{Constants, Parameter};
+use crate::ops::optimizer::{Constants, GRADIENT_SCALE, IS_TAKEN, LEARNING_RATE, MOMENTS, NORM, Parameter, Slots};
 
 pub use adam::adam;
 pub use control::step_control;
@@ -22,14 +22,9 @@ pub use lamb::lamb;
 /// Cubes per parameter in sums over its elements. A fixed number, so that sums have a fixed order.
 const CHUNKS: u32 = 128;
 
-// The indices of the values of a step's control.
-const GRADIENT_SCALE: usize = 0;
-const LEARNING_RATE: usize = 1;
+// The indices of the bias corrections among the values of a step's control.
 const CORRECTION1: usize = 2;
 const CORRECTION2: usize = 3;
-/// 1 if the step is taken, 0 if the gradient is not finite.
-const IS_TAKEN: usize = 4;
-const NORM: usize = 5;
 /// The number of values of a step's control.
 const CONTROLS: usize = 6;
 
@@ -97,6 +92,7 @@ pub struct GpuParameter {
     pub second: CubeTensor,
     pub gradient: CubeTensor,
     pub decays: bool,
+    pub is_inner_matrix: bool,
 }
 
 /// A contiguous, uniquely owned tensor; copied if necessary.
@@ -107,22 +103,24 @@ fn owned(x: CubeTensor) -> CubeTensor {
 
 impl GpuParameter {
     fn from_parameter(parameter: Parameter) -> Self {
-        let Parameter { value, gradient, slots: [first, second], decays } = parameter;
-        let [value, gradient, first, second] = [value, gradient, first, second].map(primitive);
-        Self { value, first, second, gradient, decays }
+        let Parameter { value, gradient, mut slots, decays, is_inner_matrix } = parameter;
+        let [first, second] = MOMENTS.map(|name| primitive(slots.take(name, &gradient)));
+        Self { value: primitive(value), first, second, gradient: primitive(gradient), decays, is_inner_matrix }
     }
 
     fn into_parameter(self) -> Parameter {
-        let Self { value, first, second, gradient, decays } = self;
+        let Self { value, first, second, gradient, decays, is_inner_matrix } = self;
         let [value, gradient, first, second] = [value, gradient, first, second].map(tensor);
-        Parameter { value, gradient, slots: [first, second], decays }
+        let mut slots = Slots::default();
+        MOMENTS.into_iter().zip([first, second]).for_each(|(name, mean)| slots.set(name, mean));
+        Parameter { value, gradient, slots, decays, is_inner_matrix }
     }
 
     /// Makes everything contiguous, and everything that is updated uniquely owned.
     fn owned(self) -> Self {
-        let Self { value, first, second, gradient, decays } = self;
+        let Self { value, first, second, gradient, .. } = self;
         let [value, first, second] = [value, first, second].map(owned);
-        Self { value, first, second, gradient: contiguous(gradient), decays }
+        Self { value, first, second, gradient: contiguous(gradient), ..self }
     }
 }
 

@@ -1,0 +1,138 @@
+//! The recipe of a run with `--budget`: the settings that learn most in little time. Options that were given count more.
+//!
+//! docs/RECIPE.md describes the rules and what they are based on. A run that continues a model (`--init`) and one on the
+//! built-in sample keep their own settings; the budget then determines only the number of steps.
+
+use bert_model::BertConfig;
+use bert_train::Algorithm;
+
+use crate::args::TrainArgs;
+
+/// The sizes that a budget chooses from, smallest first.
+pub const SIZES: [&str; 6] = ["tiny", "mini", "small", "medium", "base", "large"];
+
+/// Training tokens per weight of the encoder's layers that a size needs to be better than the next smaller one.
+const TOKENS_PER_WEIGHT: f64 = 3.0;
+/// Weights of the encoder's layers per token of the corpus, above which a model would learn the text by heart.
+const WEIGHTS_PER_TOKEN: f64 = 4.0;
+/// Passes over the corpus above which training has dropout.
+const PASSES_WITHOUT_DROPOUT: f64 = 20.0;
+
+/// What a budget decides once the corpus is open and the speed has been measured; a recorded run has nothing open.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Open {
+    /// The size of the vocabulary.
+    pub vocab_size: bool,
+    /// The size of the model.
+    pub size: bool,
+    /// The learning rate, which depends on the size of the model.
+    pub learning_rate: bool,
+    /// Dropout, which depends on the number of passes over the corpus.
+    pub dropout: bool,
+}
+
+/// Whether the recipe applies to a command line.
+fn applies(args: &TrainArgs) -> bool {
+    args.budget.is_some() && !args.corpus.is_empty() && args.init.is_none()
+}
+
+/// The options with those of the recipe in place of defaults.
+pub fn apply(args: &TrainArgs) -> TrainArgs {
+    let mut args = args.clone();
+    if !applies(&args) {
+        return args;
+    }
+    let has = |option: &str| args.given.has(option);
+    if !has("optimizer") {
+        args.optimizer = Algorithm::Muon;
+    }
+    if !has("nsp-mode") && !has("short-seq-prob") {
+        args.data.no_nsp = true;
+    }
+    if !has("short-seq-prob") {
+        args.data.short_seq_prob = 0.0;
+    }
+    args.warmup.get_or_insert(0.1);
+    args.batch_size.get_or_insert(BATCH_SIZE);
+    args
+}
+
+/// Sequences per step: small, since little time is better spent on many steps.
+const BATCH_SIZE: usize = 32;
+
+impl Open {
+    /// What these options leave open.
+    pub fn of(args: &TrainArgs) -> Self {
+        let applies = applies(args);
+        Self {
+            vocab_size: applies && args.tokenizer.is_none() && args.vocab_size.is_none(),
+            size: applies && args.config.is_none(),
+            learning_rate: applies && args.lr.is_none(),
+            dropout: applies && args.dropout.is_none(),
+        }
+    }
+}
+
+/// The size of the vocabulary for a corpus of this many bytes: every WordPiece should be seen often.
+pub fn vocab_size(corpus_bytes: u64) -> usize {
+    match corpus_bytes {
+        ..32_000_000 => 8192,
+        ..256_000_000 => 16_384,
+        _ => 30_522,
+    }
+}
+
+/// The peak learning rate for a model: the narrower, the higher.
+pub fn learning_rate(algorithm: Algorithm, config: &BertConfig) -> f64 {
+    let width = 256.0 / config.hidden_size as f64;
+    match algorithm {
+        Algorithm::Muon => 5e-3 * width.sqrt(),
+        Algorithm::AdamW => 1e-3 * width,
+        Algorithm::Lamb => 4e-3 * width.sqrt(),
+    }
+}
+
+/// The number of weights of the encoder's matrices.
+pub fn weights(config: &BertConfig) -> f64 {
+    let (hidden, inner) = (config.hidden_size as f64, config.intermediate_size as f64);
+    config.num_hidden_layers as f64 * (4.0 * hidden * hidden + 2.0 * hidden * inner)
+}
+
+/// Whether a model should be trained on `tokens` tokens (passes over the corpus counted) rather than the next smaller one.
+pub fn is_worth(config: &BertConfig, tokens: f64, corpus_tokens: f64) -> bool {
+    let weights = weights(config);
+    tokens >= TOKENS_PER_WEIGHT * weights && weights <= WEIGHTS_PER_TOKEN * corpus_tokens
+}
+
+/// Dropout for a run with this many passes over the corpus; `None` for the configuration's.
+pub fn dropout(passes: f64) -> Option<f64> {
+    (passes <= PASSES_WITHOUT_DROPOUT).then_some(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_larger_model_needs_more_tokens_and_more_text() {
+        let size = |name: &str| BertConfig::named(name).unwrap();
+        let weights: Vec<f64> = SIZES.iter().map(|name| weights(&size(name))).collect();
+        assert_eq!(weights[1], 4.0 * 12.0 * 256.0 * 256.0);
+        assert!(weights.is_sorted());
+        let worth = |tokens, corpus| SIZES.iter().rfind(|name| is_worth(&size(name), tokens, corpus)).copied();
+        assert_eq!(worth(20e6, 3.3e6), Some("mini"));
+        assert_eq!(worth(2e6, 3.3e6), Some("tiny"));
+        assert_eq!(worth(1e12, 3.3e6), Some("small"));
+        assert_eq!(worth(1e12, 3.3e9), Some("large"));
+    }
+
+    #[test]
+    fn narrow_models_learn_faster_and_many_passes_have_dropout() {
+        let rate = |name: &str, algorithm| learning_rate(algorithm, &BertConfig::named(name).unwrap());
+        for algorithm in [Algorithm::Muon, Algorithm::AdamW, Algorithm::Lamb] {
+            assert!(SIZES.map(|name| -rate(name, algorithm)).is_sorted(), "{algorithm:?}");
+        }
+        assert_eq!((dropout(6.0), dropout(200.0)), (Some(0.0), None));
+        assert_eq!([1_000_000, 100_000_000, 10_000_000_000].map(vocab_size), [8192, 16_384, 30_522]);
+    }
+}

@@ -1,0 +1,320 @@
+//! Adds the gradients and losses of all ranks, in an order that does not depend on their number.
+//!
+//! Each rank computes a run of neighboring shards and sums them up to the nodes of the [`Tree`] that cover them. Every
+//! rank is the owner of a part of each gradient: it receives that part of all nodes, adds them in the order of the tree,
+//! and sends the sum to all others. This happens on a thread of its own, layer by layer, while the backward pass goes on.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Mutex, PoisonError};
+
+use bert_model::ops::{self, denormals, hash};
+use bert_model::{Error, Result};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use super::communicator::{Communicator, Patience};
+use super::gradients::{GradientSum, Rows, RowsForm};
+use super::tree::{Node, Tree, fold};
+use super::tree_sum::{Sink, collect};
+
+/// Gradients are exchanged in bundles of at least this size.
+const BUNDLE_BYTES: usize = 4 << 20;
+
+/// The shards of a step that one rank computes.
+#[derive(Debug, Clone)]
+pub struct Share {
+    /// All shards of the step.
+    pub tree: Tree,
+    /// The shards of this rank.
+    pub own: Range<usize>,
+}
+
+impl Share {
+    /// The share of this rank in a step of `leaves` shards.
+    pub fn of(leaves: usize, communicator: &dyn Communicator) -> Self {
+        let tree = Tree { leaves };
+        Self { tree, own: tree.share(communicator.rank(), communicator.size()) }
+    }
+
+    /// The shards to compute. A rank without any computes the last one as well: so it knows names and shapes of the
+    /// gradients whose sums it receives.
+    pub fn computed(&self) -> Range<usize> {
+        if self.own.is_empty() { self.tree.leaves - 1..self.tree.leaves } else { self.own.clone() }
+    }
+}
+
+/// Runs `compute`, which hands the gradients of this rank's shards to the [`Sink`]. Returns its result, the gradients of
+/// all ranks, and a hash of their names and shapes, which must be the same on all ranks.
+///
+/// # Errors
+/// If the connection to other ranks fails.
+pub fn reduce<R>(
+    communicator: &dyn Communicator,
+    share: &Share,
+    device: &Device,
+    compute: impl FnOnce(Sink) -> R,
+) -> Result<(R, GradientSum, u64)> {
+    if communicator.size() == 1 {
+        let sum = Mutex::default();
+        let result = compute(&collect(share.tree, &sum));
+        return Ok((result, sum.into_inner().unwrap_or_else(PoisonError::into_inner), 0));
+    }
+    let mut exchange =
+        Exchange { communicator, share, device, bundle: Bundle::default(), sum: GradientSum::default(), layout: 0 };
+    std::thread::scope(|scope| {
+        let (sender, receiver) = channel();
+        let exchanging = scope.spawn(move || {
+            denormals::flush();
+            exchange.run(&receiver).map(|()| (exchange.sum, exchange.layout))
+        });
+        // The thread ends when the sender is dropped. If it has failed, nobody receives, and the error is returned below.
+        let sink = move |sums| drop(sender.send(sums));
+        let result = compute(&sink);
+        drop(sink);
+        let (sum, layout) = exchanging.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        Ok((result, sum, layout))
+    })
+}
+
+/// The exchange of one step.
+struct Exchange<'a> {
+    communicator: &'a dyn Communicator,
+    share: &'a Share,
+    device: &'a Device,
+    bundle: Bundle,
+    sum: GradientSum,
+    layout: u64,
+}
+
+/// Gradients that are exchanged together.
+#[derive(Default)]
+struct Bundle {
+    /// Names and shapes.
+    gradients: Vec<(String, [usize; 2])>,
+    /// For each node of this rank, the values of all gradients.
+    nodes: BTreeMap<Node, Vec<f32>>,
+    length: usize,
+}
+
+impl Exchange<'_> {
+    fn run(&mut self, turns: &Receiver<BTreeMap<Node, GradientSum>>) -> Result<()> {
+        for turn in turns {
+            self.exchange_turn(turn)?;
+        }
+        self.flush()
+    }
+
+    fn exchange_turn(&mut self, turn: BTreeMap<Node, GradientSum>) -> Result<()> {
+        let computed = self.share.tree.cover(&self.share.computed());
+        if !turn.keys().eq(&computed) {
+            return Err(Error::Setting(
+                "the shards of a step differ in their gradients, which ranks cannot share".into(),
+            ));
+        }
+        let (mut gradients, mut rows) = (Vec::new(), BTreeMap::<String, BTreeMap<Node, Rows>>::new());
+        for (node, sum) in turn {
+            let (by_name, rows_by_name) = sum.into_parts();
+            gradients = by_name.iter().map(|(name, gradient)| (name.clone(), gradient.dims())).collect();
+            let values = self.bundle.nodes.entry(node).or_default();
+            by_name.into_values().for_each(|gradient| append_values(gradient, values));
+            self.bundle.length = values.len();
+            for (name, own) in rows_by_name {
+                rows.entry(name).or_default().insert(node, own);
+            }
+        }
+        for (name, shape) in &gradients {
+            self.layout = name
+                .bytes()
+                .map(u64::from)
+                .chain(shape.map(|size| size as u64))
+                .fold(self.layout, |all, part| hash::mix(all ^ part));
+        }
+        self.bundle.gradients.extend(gradients);
+        if self.bundle.length * size_of::<f32>() >= BUNDLE_BYTES || !rows.is_empty() {
+            self.flush()?;
+        }
+        rows.into_iter().try_for_each(|(name, own)| self.exchange_rows(name, own))
+    }
+
+    /// Exchanges the bundle and adds it to the sum.
+    fn flush(&mut self) -> Result<()> {
+        let Bundle { gradients, mut nodes, length } = std::mem::take(&mut self.bundle);
+        if self.share.own.is_empty() {
+            nodes.clear();
+        }
+        let sum = all_reduce(self.communicator, self.share.tree, &nodes, length)?;
+        let mut rest = &sum[..];
+        for (name, shape) in gradients {
+            let (values, after) = rest.split_at(shape[0] * shape[1]);
+            rest = after;
+            let gradient = Tensor::from_data(TensorData::new(values.to_vec(), shape), self.device);
+            self.sum.add(GradientSum::from_parts(BTreeMap::from([(name, gradient)]), BTreeMap::new()));
+        }
+        Ok(())
+    }
+
+    /// Exchanges the rows of an embedding table, which are few compared with the table, and adds them to the sum.
+    fn exchange_rows(&mut self, name: String, own: BTreeMap<Node, Rows>) -> Result<()> {
+        let table = own.values().next().map_or(0, |rows| rows.table);
+        let own = if self.share.own.is_empty() { BTreeMap::new() } else { own };
+        let encoded: Vec<u8> = own.into_values().flat_map(encode_rows).collect();
+        let all = self.communicator.gather(&encoded, Patience::Limited)?;
+        let mut nodes = BTreeMap::new();
+        for (rank, bytes) in all.iter().enumerate() {
+            let mut words = words(bytes);
+            for node in self.share.tree.cover(&self.share.tree.share(rank, self.communicator.size())) {
+                nodes.insert(node, decode_rows(&mut words, table, self.device));
+            }
+        }
+        if let Some(rows) = fold(self.share.tree.root(), &mut nodes, &Rows::merge) {
+            self.sum.add(GradientSum::from_parts(BTreeMap::new(), BTreeMap::from([(name, rows)])));
+        }
+        Ok(())
+    }
+}
+
+/// Appends the values of a matrix, in `f32`.
+fn append_values(matrix: Tensor<2>, values: &mut Vec<f32>) {
+    let data = ops::upcast(matrix).into_data();
+    match data.as_slice::<f32>() {
+        Ok(slice) => values.extend_from_slice(slice),
+        Err(_) => values.extend(data.iter::<f32>()),
+    }
+}
+
+/// The form (0 for a table), the shape, the numbers of the rows if they are listed, and their values.
+fn encode_rows(rows: Rows) -> Vec<u8> {
+    let (ids, values) = match rows.gradients {
+        RowsForm::Listed(ids, rows) => (Some(ids.into_data().iter::<i32>().map(|id| id as u32).collect()), rows),
+        RowsForm::Table(table) => (None, table),
+    };
+    let [count, width] = values.dims();
+    let mut words = vec![u32::from(ids.is_some()), count as u32, width as u32];
+    words.extend(ids.into_iter().flat_map(|ids: Vec<u32>| ids));
+    let mut host = Vec::new();
+    append_values(values, &mut host);
+    let mut bytes = bytemuck::cast_slice::<u32, u8>(&words).to_vec();
+    bytes.extend_from_slice(bytemuck::cast_slice(&host));
+    bytes
+}
+
+/// The 32-bit words of a message.
+fn words(bytes: &[u8]) -> impl Iterator<Item = u32> {
+    bytes.as_chunks::<4>().0.iter().map(|word| u32::from_ne_bytes(*word))
+}
+
+fn decode_rows(words: &mut impl Iterator<Item = u32>, table: usize, device: &Device) -> Rows {
+    let mut next = || words.next().unwrap_or_default() as usize;
+    let (is_listed, count, width) = (next() == 1, next(), next());
+    let ids: Vec<i32> = words.take(if is_listed { count } else { 0 }).map(|id| id as i32).collect();
+    let values: Vec<f32> = words.take(count * width).map(f32::from_bits).collect();
+    let values = Tensor::from_data(TensorData::new(values, [count, width]), device);
+    let gradients = match is_listed {
+        true => RowsForm::Listed(Tensor::<1, Int>::from_data(TensorData::new(ids, [count]), device), values),
+        false => RowsForm::Table(values),
+    };
+    Rows { table, gradients }
+}
+
+/// The part of a gradient of `length` numbers that a rank owns.
+fn owned(length: usize, rank: usize, ranks: usize) -> Range<usize> {
+    // Whole cache lines.
+    let unit = length.div_ceil(ranks).next_multiple_of(16);
+    (rank * unit).min(length)..((rank + 1) * unit).min(length)
+}
+
+/// The sum over all leaves of `tree` of values of the given length, of which this rank has those of the nodes of its
+/// share.
+fn all_reduce(
+    communicator: &dyn Communicator,
+    tree: Tree,
+    own: &BTreeMap<Node, Vec<f32>>,
+    length: usize,
+) -> Result<Vec<f32>> {
+    let (rank, ranks) = (communicator.rank(), communicator.size());
+    let part = owned(length, rank, ranks);
+    let nodes_of = |rank| tree.cover(&tree.share(rank, ranks)).into_iter();
+    let theirs: Vec<(usize, Node)> =
+        communicator.others().flat_map(|rank| nodes_of(rank).map(move |node| (rank, node))).collect();
+    let mut received: Vec<Vec<f32>> = theirs.iter().map(|_| vec![0.0; part.len()]).collect();
+    let to = |rank| own.values().map(move |values| (rank, bytemuck::cast_slice(&values[owned(length, rank, ranks)])));
+    let send: Vec<(usize, &[u8])> = communicator.others().flat_map(to).filter(|(_, bytes)| !bytes.is_empty()).collect();
+    let buffers = theirs.iter().zip(&mut received).filter(|(_, buffer)| !buffer.is_empty());
+    let receive = buffers.map(|((rank, _), buffer)| (*rank, bytemuck::cast_slice_mut(&mut buffer[..]))).collect();
+    communicator.exchange(&send, receive, Patience::Limited)?;
+
+    let mut nodes: Vec<(Node, &[f32])> = own.iter().map(|(node, values)| (*node, &values[part.clone()])).collect();
+    nodes.extend(theirs.iter().zip(&received).map(|((_, node), values)| (*node, &values[..])));
+    let mut result = vec![0.0; length];
+    add_nodes(tree.root(), &nodes, &mut result[part.clone()]);
+
+    let sum = result[part.clone()].to_vec();
+    let to = |rank| (rank, bytemuck::cast_slice(&sum[..]));
+    let send: Vec<(usize, &[u8])> = communicator.others().map(to).filter(|(_, bytes)| !bytes.is_empty()).collect();
+    let (mut receive, mut rest) = (Vec::new(), &mut result[..]);
+    for other in 0..ranks {
+        let (buffer, after) = rest.split_at_mut(owned(length, other, ranks).len());
+        rest = after;
+        if other != rank && !buffer.is_empty() {
+            receive.push((other, bytemuck::cast_slice_mut(buffer)));
+        }
+    }
+    communicator.exchange(&send, receive, Patience::Limited)?;
+    Ok(result)
+}
+
+/// Numbers that are added at a time, so that intermediate sums stay in the cache.
+const CHUNK: usize = 4096;
+
+/// Writes the sum of the nodes below `root` to `sum`; together they cover it.
+fn add_nodes(root: Node, nodes: &[(Node, &[f32])], sum: &mut [f32]) {
+    for (index, sum) in sum.chunks_mut(CHUNK).enumerate() {
+        let at = index * CHUNK..index * CHUNK + sum.len();
+        let nodes: BTreeMap<Node, &[f32]> = nodes.iter().map(|(node, values)| (*node, &values[at.clone()])).collect();
+        add_chunk(root, &nodes, sum);
+    }
+}
+
+fn add_chunk(node: Node, nodes: &BTreeMap<Node, &[f32]>, sum: &mut [f32]) {
+    if let Some(values) = nodes.get(&node) {
+        return sum.copy_from_slice(values);
+    }
+    let (left, right) = node.halves();
+    add_chunk(left, nodes, sum);
+    let mut buffer = [0.0; CHUNK];
+    let more: &[f32] = match nodes.get(&right) {
+        Some(values) => values,
+        None => {
+            let buffer = &mut buffer[..sum.len()];
+            add_chunk(right, nodes, buffer);
+            buffer
+        }
+    };
+    sum.iter_mut().zip(more).for_each(|(sum, value)| *sum += value);
+}
+
+/// The losses of all shards, in order, given those of this rank: for each shard, as many numbers as there are names.
+///
+/// # Errors
+/// If the connection fails, or the ranks have taken different steps.
+pub fn gather_losses(communicator: &dyn Communicator, share: &Share, own: &[f32], layout: u64) -> Result<Vec<f32>> {
+    let own = if share.own.is_empty() { &[] } else { own };
+    let mut bytes = layout.to_le_bytes().to_vec();
+    bytes.extend_from_slice(bytemuck::cast_slice(own));
+    let mut losses = Vec::new();
+    for (rank, bytes) in communicator.gather(&bytes, Patience::Limited)?.into_iter().enumerate() {
+        let (theirs, values) = bytes.split_at(8);
+        if theirs != layout.to_le_bytes() {
+            return Err(Error::Setting(format!(
+                "rank {rank} has gradients of other parameters than rank {}",
+                communicator.rank()
+            )));
+        }
+        losses.extend(words(values).map(f32::from_bits));
+    }
+    Ok(losses)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,184 @@
+//! Whole steps of several ranks, which are threads that exchange messages over channels.
+
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+
+use bert_model::model::loss::cross_entropy;
+use bert_model::{BertConfig, BertForMaskedLM, BertInput, Pretrained, Workers};
+use burn::module::Module;
+
+use super::*;
+use crate::{Losses, Objective, Optimizer, OptimizerConfig, Plan, Solo, TrainingState, take_step};
+
+/// A rank that is a thread.
+struct Thread {
+    rank: usize,
+    /// To every rank.
+    senders: Vec<Sender<Vec<u8>>>,
+    /// From every rank.
+    receivers: Vec<Mutex<Receiver<Vec<u8>>>>,
+    /// Late by this much in each exchange.
+    delay: Duration,
+}
+
+impl Communicator for Thread {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.senders.len()
+    }
+
+    fn host(&self) -> &str {
+        "here"
+    }
+
+    fn exchange(&self, send: &[(usize, &[u8])], receive: Vec<(usize, &mut [u8])>, _patience: Patience) -> Result<()> {
+        std::thread::sleep(self.delay);
+        for (rank, bytes) in send {
+            self.senders[*rank].send(bytes.to_vec()).unwrap();
+        }
+        for (rank, buffer) in receive {
+            buffer
+                .copy_from_slice(&self.receivers[rank].lock().unwrap().recv_timeout(Duration::from_secs(60)).unwrap());
+        }
+        Ok(())
+    }
+}
+
+/// Runs `work` on this many ranks and returns the results in order.
+fn on_threads<R: Send>(ranks: usize, work: impl Fn(&dyn Communicator) -> R + Sync) -> Vec<R> {
+    let mut senders: Vec<Vec<_>> = (0..ranks).map(|_| Vec::new()).collect();
+    let mut receivers: Vec<Vec<_>> = (0..ranks).map(|_| Vec::new()).collect();
+    for senders in &mut senders {
+        for receivers in &mut receivers {
+            let (sender, receiver) = channel();
+            senders.push(sender);
+            receivers.push(Mutex::new(receiver));
+        }
+    }
+    std::thread::scope(|scope| {
+        let spawn = |(rank, (senders, receivers))| {
+            let delay = Duration::from_micros(137 * rank as u64 * rank as u64 % 997);
+            let own = Thread { rank, senders, receivers, delay };
+            let work = &work;
+            scope.spawn(move || work(&own))
+        };
+        let handles: Vec<_> = senders.into_iter().zip(receivers).enumerate().map(spawn).collect();
+        handles.into_iter().map(|handle| handle.join().unwrap()).collect()
+    })
+}
+
+/// Masked LM on sequences of four tokens; a micro-batch is the numbers of its sequences.
+struct Sequences;
+
+impl Objective for Sequences {
+    type Model = BertForMaskedLM;
+    type Batch = Vec<i32>;
+
+    fn split(&self, batch: Vec<i32>, parts: usize) -> Vec<Vec<i32>> {
+        bert_model::workers::split_evenly(batch, parts)
+    }
+
+    fn sequences(&self, batch: &Vec<i32>) -> usize {
+        batch.len()
+    }
+
+    fn loss(&self, model: &BertForMaskedLM, batch: Vec<i32>) -> Losses {
+        let device = Device::flex().autodiff();
+        let ids = batch.iter().flat_map(|number| [2, 5 + number % 7, 5 + number * 3 % 11, 3]).collect::<Vec<_>>();
+        let ids = Tensor::from_data(TensorData::new(ids, [batch.len(), 4]), &device);
+        let positions: Vec<i32> = (0..batch.len() as i32).map(|row| 4 * row + 1 + row % 2).collect();
+        let labels: Vec<i32> = batch.iter().map(|number| number % 16).collect();
+        let logits = model.forward(BertInput::new(ids), Tensor::from_data(&positions[..], &device));
+        let loss = cross_entropy(logits, Tensor::from_data(&labels[..], &device)).sum() / 12.0;
+        Losses { total: loss.clone(), parts: vec![("mlm_loss", loss)] }
+    }
+}
+
+/// Losses, gradient norms and weights after some steps, as bits.
+fn trained(communicator: &dyn Communicator, parts: usize, cores: usize, batches: &[usize]) -> Vec<u64> {
+    let device = Device::flex();
+    let config = BertConfig { num_hidden_layers: 2, ..BertConfig::named("tiny").unwrap() }.with_vocab_size(16);
+    let model = BertForMaskedLM::init_seeded(&config, 1, &device).train();
+    let workers = Workers::new(&device, cores).unwrap();
+    let plan = Plan { parts: Some(parts), ..Plan::constant(1e-3, 9) };
+    let mut state = TrainingState::new(model, Optimizer::new(OptimizerConfig::default()));
+    let mut bits = Vec::new();
+    for step in 0..3 {
+        let batches = batches.iter().map(|&count| (0..count as i32).map(|row| row * 5 + step).collect()).collect();
+        let taken;
+        (state, taken) = take_step(state, &Sequences, batches, &plan, &workers, communicator).unwrap();
+        let step = taken.wait().unwrap();
+        bits.push(step.norm.to_bits());
+        bits.extend(step.losses.values().map(|loss| loss.as_f64().unwrap().to_bits()));
+    }
+    let weights = bert_model::pretrained::state_dict(&state.model.valid());
+    bits.extend(weights.values().flat_map(|weights| weights.values.iter().map(|value| u64::from(value.to_bits()))));
+    bits
+}
+
+/// Promise: the number of ranks, of cores, and who is late changes no bit.
+#[test]
+fn a_step_is_the_same_on_any_number_of_ranks_and_cores() {
+    for (parts, batches) in [(2, vec![4]), (1, vec![2; 6]), (2, vec![3, 3, 2]), (3, vec![5, 1])] {
+        let leaves = batches.iter().map(|&count| parts.min(count)).sum::<usize>();
+        let alone = trained(&Solo, parts, 2, &batches);
+        assert_eq!(trained(&Solo, parts, 1, &batches), alone, "{batches:?} on one core");
+        assert_eq!(trained(&Solo, parts, 5, &batches), alone, "{batches:?} on five cores");
+        // Also with a rank that has no shard.
+        for ranks in 2..=leaves.min(6) + 1 {
+            for (rank, bits) in on_threads(ranks, |ranks| trained(ranks, parts, 2, &batches)).into_iter().enumerate() {
+                assert!(bits == alone, "{batches:?} in {parts} parts: rank {rank} of {ranks}");
+            }
+        }
+    }
+}
+
+#[test]
+fn large_messages_arrive_and_an_error_of_the_first_rank_ends_all() {
+    let long: Vec<u8> = (0..70_000_000_u32).map(|at| (at % 251) as u8).collect();
+    let received = on_threads(3, |ranks| {
+        let own = if ranks.is_first() { long.clone() } else { Vec::new() };
+        let same = ranks.broadcast(own, Patience::Limited).unwrap() == long;
+        let gathered = ranks.gather(&vec![7; ranks.rank()], Patience::Limited).unwrap();
+        let number = ranks.from_first(|| Ok(5), crate::sharing::encode, |bytes| crate::sharing::decode(&bytes));
+        (same, gathered.iter().map(Vec::len).collect::<Vec<_>>(), number.unwrap())
+    });
+    assert_eq!(received, vec![(true, vec![0, 1, 2], 5); 3]);
+
+    let failed = |fails: usize| {
+        on_threads(3, move |ranks| {
+            let usage = || Err::<(), _>(Error::Usage("no".into()));
+            let outcome = if ranks.rank() == fails { usage() } else { Ok(()) };
+            let agreed = ranks.agree(outcome).unwrap_err().to_string();
+            let first = ranks.from_first(usage, |_| Ok(Vec::new()), |_| Ok(())).unwrap_err();
+            (agreed, first.exit_code())
+        })
+    };
+    let other = "another process of this run has failed";
+    assert_eq!(failed(0), [("no".to_string(), 2), (other.into(), 2), (other.into(), 2)]);
+    assert_eq!(failed(2), [(other.to_string(), 2), (other.into(), 2), ("no".into(), 2)]);
+}
+
+#[test]
+fn all_ranks_get_the_state_of_the_first_and_a_difference_is_named() {
+    let states = on_threads(3, |ranks| {
+        let device = Device::flex();
+        let config = BertConfig::named("tiny").unwrap().with_vocab_size(16);
+        let model = BertForMaskedLM::init_seeded(&config, ranks.rank() as u64, &device).train();
+        let differing = crate::sharing::compare_weights(ranks, &model).unwrap_err().to_string();
+        let mut state = TrainingState::new(model, Optimizer::new(OptimizerConfig::default()));
+        if ranks.is_first() {
+            let (plan, workers) = (Plan::constant(1e-3, 9), Workers::new(&device, 2).unwrap());
+            (state, _) = take_step(state, &Sequences, vec![vec![1, 2]], &plan, &workers, &Solo).unwrap();
+        }
+        let state = crate::sharing::share_state(ranks, state, &device).unwrap();
+        crate::sharing::compare_weights(ranks, &state.model).unwrap();
+        let means = state.optimizer.state().into_values().map(|mean| mean.values).collect::<Vec<_>>();
+        (differing, state.step, means)
+    });
+    assert!(states.iter().all(|state| state.0.contains("the weights of rank 1 on here differ")), "{}", states[0].0);
+    assert!(states.iter().all(|state| state.1 == 1 && !state.2.is_empty() && state.2 == states[0].2));
+}

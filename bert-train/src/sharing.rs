@@ -1,0 +1,182 @@
+//! Gives all ranks the same state, and checks that they keep it.
+
+use bert_model::ops::hash;
+use bert_model::pretrained::save::HostTensor;
+use bert_model::{Error, Result};
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::communicator::{Communicator, Patience};
+use super::parameters::{Change, Visit, change_parameters, visit_parameters};
+use super::precision::SavedScale;
+use super::state::TrainingState;
+
+/// A training state without its tensors.
+#[derive(Serialize, Deserialize)]
+struct Outline {
+    step: u64,
+    cursor: Value,
+    seconds: f64,
+    loss_scale: SavedScale,
+    /// Names and shapes of the optimizer's running means.
+    means: Vec<(String, Vec<usize>)>,
+}
+
+/// Gives every rank the state of the first one. All must have models of the same shape.
+///
+/// # Errors
+/// If the connection fails, or a rank has a model of another shape.
+pub fn share_state<M: Module>(
+    communicator: &dyn Communicator,
+    mut state: TrainingState<M>,
+    device: &Device,
+) -> Result<TrainingState<M>> {
+    if communicator.size() == 1 {
+        return Ok(state);
+    }
+    let means = if communicator.is_first() { state.optimizer.state() } else { Default::default() };
+    let outline = communicator.from_first(
+        || {
+            Ok(Outline {
+                step: state.step,
+                cursor: state.cursor.clone(),
+                seconds: state.seconds,
+                loss_scale: state.saved_scale,
+                means: means.iter().map(|(name, mean)| (name.clone(), mean.shape.clone())).collect(),
+            })
+        },
+        encode,
+        |bytes| decode(&bytes),
+    )?;
+    let mut own = means.into_values();
+    let mut receive = |(name, shape): (String, Vec<usize>)| {
+        let values = share_values(communicator, own.next().map(|mean| mean.values).unwrap_or_default())?;
+        Ok((name, HostTensor { shape, values }))
+    };
+    let means = outline.means.into_iter().map(&mut receive).collect::<Result<_>>()?;
+    let mut sharing = ShareParameters { communicator, outcome: Ok(()) };
+    state.model = change_parameters(state.model, &mut sharing);
+    sharing.outcome?;
+    if !communicator.is_first() {
+        state.optimizer.restore(outline.step, means, device);
+        state.step = outline.step;
+        state.cursor = outline.cursor;
+        state.seconds = outline.seconds;
+        state.saved_scale = outline.loss_scale;
+    }
+    Ok(state)
+}
+
+/// Encodes a value for other ranks.
+///
+/// # Errors
+/// If it cannot be serialized.
+pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(|error| Error::Setting(error.to_string()))
+}
+
+/// The reverse of [`encode`].
+///
+/// # Errors
+/// If the bytes are not those of such a value.
+pub fn decode<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|error| Error::Setting(format!("a message of another rank: {error}")))
+}
+
+/// The settings of the first rank, for all. `resolve` reads them there.
+///
+/// # Errors
+/// If `resolve` fails, or a number changes on the way.
+pub fn share_settings<S: Serialize + for<'de> Deserialize<'de>>(
+    communicator: &dyn Communicator,
+    resolve: impl FnOnce() -> Result<S>,
+) -> Result<S> {
+    let unchanged = |bytes: Vec<u8>| {
+        let settings: S = decode(&bytes)?;
+        match encode(&settings)? == bytes {
+            true => Ok(settings),
+            false => Err(Error::Usage("a setting has too many digits for JSON; use at most 15".into())),
+        }
+    };
+    communicator.from_first(resolve, encode, unchanged)
+}
+
+/// The numbers of the first rank, which alone passes any.
+fn share_values(communicator: &dyn Communicator, own: Vec<f32>) -> Result<Vec<f32>> {
+    let bytes = communicator.broadcast(bytemuck::cast_slice(&own).to_vec(), Patience::Limited)?;
+    Ok(bytes.as_chunks::<4>().0.iter().map(|word| f32::from_ne_bytes(*word)).collect())
+}
+
+/// Replaces all parameters by those of the first rank.
+struct ShareParameters<'a> {
+    communicator: &'a dyn Communicator,
+    outcome: Result<()>,
+}
+
+impl Change for ShareParameters<'_> {
+    fn change<const D: usize>(&mut self, name: String, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if self.outcome.is_err() {
+            return parameter;
+        }
+        let is_first = self.communicator.is_first();
+        let own = if is_first { values(&parameter) } else { Vec::new() };
+        let shared = match share_values(self.communicator, own) {
+            Ok(shared) => shared,
+            Err(error) => {
+                self.outcome = Err(error);
+                return parameter;
+            }
+        };
+        if is_first {
+            return parameter;
+        }
+        let shape = parameter.lazy_shape();
+        if shape.num_elements() != shared.len() {
+            let found =
+                format!("{name}: the first rank has {} numbers, this one {}", shared.len(), shape.num_elements());
+            self.outcome = Err(Error::Setting(found));
+            return parameter;
+        }
+        parameter.map(|leaf| {
+            let value = Tensor::from_data(TensorData::new(shared, leaf.shape()), &leaf.device());
+            if leaf.is_require_grad() { value.require_grad() } else { value }
+        })
+    }
+}
+
+fn values<const D: usize>(parameter: &Param<Tensor<D>>) -> Vec<f32> {
+    parameter.val().into_data().iter::<f32>().collect()
+}
+
+/// Checks that all ranks have the same weights.
+///
+/// # Errors
+/// If one has others than the first rank, or the connection fails.
+pub fn compare_weights<M: Module>(communicator: &dyn Communicator, model: &M) -> Result<()> {
+    if communicator.size() == 1 {
+        return Ok(());
+    }
+    let mut hash = WeightsHash(0);
+    visit_parameters(model, &mut hash);
+    let mut own = hash.0.to_le_bytes().to_vec();
+    own.extend_from_slice(communicator.host().as_bytes());
+    let all = communicator.gather(&own, Patience::Limited)?;
+    match all.iter().position(|theirs| theirs[..8] != all[0][..8]) {
+        None => Ok(()),
+        Some(rank) => Err(Error::Setting(format!(
+            "the weights of rank {rank} on {} differ from those of rank 0: its memory or its processor may be faulty, or \
+             of another kind; the last checkpoint is kept",
+            String::from_utf8_lossy(&all[rank][8..])
+        ))),
+    }
+}
+
+struct WeightsHash(u64);
+
+impl Visit for WeightsHash {
+    fn visit<const D: usize>(&mut self, _name: String, parameter: &Param<Tensor<D>>) {
+        self.0 = values(parameter).into_iter().fold(self.0, |hash, value| hash::mix(hash ^ u64::from(value.to_bits())));
+    }
+}
