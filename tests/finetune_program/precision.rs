@@ -7,12 +7,15 @@ use serde_json::Value;
 use crate::program::{fail, json, objects, succeed};
 use crate::{on_file, workshop};
 
-/// The numbers of an answer.
+/// The numbers of an answer that are not places in a file.
 fn numbers(value: &Value, found: &mut Vec<f64>) {
     match value {
         Value::Number(number) => found.extend(number.as_f64()),
         Value::Array(values) => values.iter().for_each(|value| numbers(value, found)),
-        Value::Object(fields) => fields.values().for_each(|value| numbers(value, found)),
+        Value::Object(fields) => {
+            let fields = fields.iter().filter(|(name, _)| !["index", "row", "rank"].contains(&name.as_str()));
+            fields.for_each(|(_, value)| numbers(value, found));
+        }
         _ => {}
     }
 }
@@ -22,8 +25,8 @@ fn answers_are_nearly_those_in_single_precision() {
     let directory = workshop();
     let at = directory.path();
     json(&on_file("films.tsv", "run", "--epochs 8"), at);
-    fs::write(at.join("values.tsv"), "text\tlabel\na good film\t1\na bad book\t0\na fine film\t0.9\n".repeat(4))
-        .unwrap();
+    let values = "a good film\t1\na bad book\t0\na fine film\t0.9\n".repeat(4);
+    fs::write(at.join("values.tsv"), format!("text\tlabel\n{values}")).unwrap();
     json(&on_file("values.tsv", "ranker", "--task regression --metric pearson --epochs 2"), at);
     fs::write(at.join("corpus.txt"), "a good film\na bad book\na poor film\n").unwrap();
     for command in [
@@ -39,6 +42,10 @@ fn answers_are_nearly_those_in_single_precision() {
             let mut found = Vec::new();
             let output = succeed(&format!("{command} --device flex --quiet --precision {precision}"), at);
             objects(&output).iter().for_each(|answer| numbers(answer, &mut found));
+            if command.starts_with("search") {
+                // Hits with nearly the same score may change places.
+                found.sort_by(f64::total_cmp);
+            }
             found
         });
         let [single, rounded @ ..] = &answers;
@@ -60,7 +67,7 @@ fn what_a_device_does_not_compute_in_is_refused() {
         for precision in ["bf16", "int8"] {
             let message = fail(&format!("{command} --model model --device ndarray --precision {precision}"), at, 1);
             let expected = format!("--precision: found {precision}, which only the device flex computes in");
-            assert!(message.contains(&expected) && message.trim().lines().count() == 1, "{command}: {message}");
+            assert!(message.lines().any(|line| line.starts_with("error: ") && line.contains(&expected)), "{message}");
         }
     }
 }

@@ -282,11 +282,13 @@ impl PackedLinear {
         Arch::new().dispatch(
             #[inline(always)]
             || {
+                // SAFETY: the caller's promise; one of these slices is alive at a time.
+                let output = |row: usize| unsafe {
+                    std::slice::from_raw_parts_mut(target.0.add((first_row + row) * self.outputs + first), columns)
+                };
+                let bias = &self.bias[first..][..columns];
                 for (row, sums) in tile.0[..rows].iter().enumerate() {
-                    let start = (first_row + row) * self.outputs + first;
-                    // SAFETY: the caller's promise.
-                    let output = unsafe { std::slice::from_raw_parts_mut(target.0.add(start), columns) };
-                    let (sums, bias) = (&sums[..columns], &self.bias[first..][..columns]);
+                    let (sums, output) = (&sums[..columns], output(row));
                     if self.precision == Precision::Int8 {
                         let (row_scale, zero) = left.quantization(first_row + row);
                         let zero = zero - self.kernel.offset;
@@ -300,11 +302,9 @@ impl PackedLinear {
                             output[column] = f32::from_bits(sums[column]) + bias[column];
                         }
                     }
-                    if end == End::Gelu {
-                        for x in output {
-                            *x *= 0.5 * (1.0 + erf(*x * std::f32::consts::FRAC_1_SQRT_2));
-                        }
-                    }
+                }
+                if end == End::Gelu {
+                    gelu((0..rows).map(output));
                 }
             },
         );
@@ -341,6 +341,19 @@ fn set_scales(inputs: usize, columns: &[Column], scales: &mut [f32]) {
     }
     for (scale, largest) in scales.iter_mut().zip(largest) {
         *scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
+    }
+}
+
+/// The exact GELU of every element of some rows.
+#[inline(always)]
+fn gelu<'a>(rows: impl Iterator<Item = &'a mut [f32]>) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx512f") {
+        // SAFETY: this machine has AVX-512.
+        return unsafe { x86::gelu_avx512(rows) };
+    }
+    for x in rows.flatten() {
+        *x *= 0.5 * (1.0 + erf(*x * std::f32::consts::FRAC_1_SQRT_2));
     }
 }
 

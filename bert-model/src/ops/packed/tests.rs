@@ -171,3 +171,17 @@ fn integers_of_a_row_are_within_half_a_step() {
         assert!(values[count..].iter().all(|value| *value == 0));
     }
 }
+
+#[test]
+fn gelu_is_exact_wherever_an_element_stands() {
+    let x: Vec<f32> = (-600..=600).map(|at| at as f32 * 0.01).chain([-30.0, -8.0, 0.0, 8.0, 30.0, 1e9, -1e9]).collect();
+    let mut all = x.clone();
+    gelu([&mut all[..]].into_iter());
+    for (at, (found, x)) in all.iter().zip(&x).enumerate() {
+        let expected = 0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2));
+        assert!((found - expected).abs() <= 3e-7 * (1.0 + x.abs()), "gelu({x}) = {found}, {expected}");
+        let mut alone = [*x];
+        gelu([&mut alone[..]].into_iter());
+        assert_eq!(alone[0].to_bits(), found.to_bits(), "at {at}");
+    }
+}

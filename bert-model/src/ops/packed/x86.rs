@@ -215,3 +215,34 @@ kernel! {
         _mm512_add_epi32(_mm512_add_epi32(sums, even), _mm512_madd_epi16(left_odd, right_odd))
     }
 }
+
+/// The coefficients of [`erf`](crate::ops::math::erf) in x², highest power first: x times this, over the next.
+const ERF_NUMERATOR: [f32; 7] =
+    [-2.726_142_3e-10, 2.770_681_3e-8, -2.101_024e-6, -5.692_506_4e-5, -7.349_906_3e-4, -2.954_6e-3, -1.609_603_2e-2];
+const ERF_DENOMINATOR: [f32; 5] = [-1.456_607_2e-5, -2.133_740_7e-4, -1.682_827_1e-3, -7.373_329e-3, -1.426_474e-2];
+
+/// The exact GELU of every element of some rows: [`erf`](crate::ops::math::erf) with fused multiplications and a reciprocal by Newton's
+/// method.
+#[target_feature(enable = "avx512f")]
+pub(super) fn gelu_avx512<'a>(rows: impl Iterator<Item = &'a mut [f32]>) {
+    let number = |x: f32| _mm512_set1_ps(x);
+    let horner = |z: __m512, coefficients: &[f32]| {
+        let sum = number(coefficients[0]);
+        coefficients[1..].iter().fold(sum, |sum, &coefficient| _mm512_fmadd_ps(sum, z, number(coefficient)))
+    };
+    for part in rows.flat_map(|row| row.chunks_mut(16)) {
+        let mask = (0xffff_u32 >> (16 - part.len())) as __mmask16;
+        // SAFETY: the mask has a bit for each element of the part.
+        let x = unsafe { _mm512_maskz_loadu_ps(mask, part.as_ptr()) };
+        let scaled = _mm512_mul_ps(x, number(std::f32::consts::FRAC_1_SQRT_2));
+        let scaled = _mm512_min_ps(_mm512_max_ps(scaled, number(-4.0)), number(4.0));
+        let z = _mm512_mul_ps(scaled, scaled);
+        let (a, b) = (horner(z, &ERF_NUMERATOR), horner(z, &ERF_DENOMINATOR));
+        let inverse = _mm512_rcp14_ps(b);
+        let inverse = _mm512_mul_ps(inverse, _mm512_fnmadd_ps(b, inverse, number(2.0)));
+        let erf = _mm512_mul_ps(_mm512_mul_ps(scaled, a), inverse);
+        let half = _mm512_mul_ps(x, number(0.5));
+        // SAFETY: as above.
+        unsafe { _mm512_mask_storeu_ps(part.as_mut_ptr(), mask, _mm512_fmadd_ps(half, erf, half)) };
+    }
+}
