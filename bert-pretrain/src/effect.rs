@@ -34,12 +34,12 @@ pub fn check_train(args: &TrainArgs) -> Result<()> {
         only_if(learns_vocabulary, &["vocab-size"], "no vocabulary is learned"),
         only_if(args.eval_corpus.is_empty(), &["eval-share"], "--eval-corpus replaces the held-out documents"),
         only_if(evaluates, &["eval-every", "eval-examples"], "no documents are held out for evaluation"),
-        only_if(!args.data.no_nsp, &["nsp-mode", "short-seq-prob"], NO_PAIRS),
+        only_if(!args.data.no_nsp, &["nsp-mode"], NO_PAIRS),
     ])
 }
 
 fn check_evaluate(args: &EvaluateArgs) -> Result<()> {
-    args.given.check(&[only_if(!args.data.no_nsp, &["nsp-mode", "short-seq-prob"], NO_PAIRS)])
+    args.given.check(&[only_if(!args.data.no_nsp, &["nsp-mode"], NO_PAIRS)])
 }
 
 fn check_fill_mask(args: &FillMaskArgs) -> Result<()> {

@@ -46,7 +46,7 @@ pub fn apply(args: &TrainArgs) -> TrainArgs {
     if !has("optimizer") {
         args.optimizer = Algorithm::Muon;
     }
-    if !has("nsp-mode") && !has("short-seq-prob") {
+    if !has("nsp-mode") {
         args.data.no_nsp = true;
     }
     if !has("short-seq-prob") {

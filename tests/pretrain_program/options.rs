@@ -59,7 +59,6 @@ fn an_option_without_effect_is_refused() {
         ("train --corpus corpus.txt -o x --eval-share 0 --eval-every 5", "eval-every", "held out"),
         ("train --corpus corpus.txt -o x --eval-share 0 --eval-examples 5", "eval-examples", "held out"),
         ("train --corpus corpus.txt -o x --no-nsp --nsp-mode google", "nsp-mode", "--no-nsp"),
-        ("train --corpus corpus.txt -o x --no-nsp --short-seq-prob 0.1", "short-seq-prob", "--no-nsp"),
         ("evaluate --model m --corpus corpus.txt --no-nsp --nsp-mode google", "nsp-mode", "--no-nsp"),
         ("fill-mask --model m 'a [MASK]' --text words", "text", "arguments"),
         ("fill-mask --model m --input corpus.txt --text words", "text", "--input-format tsv"),

@@ -206,7 +206,7 @@ fn check_whole<T: Task>(asked: &Asked<T>, texts: &[WholeText<'_>], inputs: &[Inp
     let Some(limit) = asked.batcher.pipeline().processor().tokenizer().max_length() else { return Ok(()) };
     for (number, ((text, pair), input)) in texts.iter().zip(inputs).enumerate() {
         if sequence_lengths::<T>(input).any(|length| length >= limit) {
-            let tokens = asked.model.tokenizer.encode(text, *pair)?.len();
+            let tokens = asked.model.tokenizer.sequence(text, *pair)?.len();
             if tokens > limit {
                 return Err(ApiError::too_large(format!(
                     "input {number} has {tokens} tokens, the model takes at most {limit}; shorten it, or set \"truncate\": true"
