@@ -31,8 +31,8 @@ pub struct Args {
     /// Device: auto, flex, ndarray, wgpu, vulkan, metal, cuda or rocm
     #[arg(long, default_value = "auto")]
     pub device: String,
-    /// Number type of the encoders' products: f32, bf16 or int8. The last two are faster and take less memory, need
-    /// the device flex, and change the results slightly
+    /// Number type of the encoders' products: f32, bf16 or int8. The last two are faster, need the device flex, and
+    /// change the results slightly
     #[arg(long, default_value = "f32")]
     pub precision: Precision,
     /// Maximum tokens per batch, padding included

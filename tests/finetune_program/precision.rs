@@ -52,7 +52,7 @@ fn answers_are_nearly_those_in_single_precision() {
         assert!(!single.is_empty(), "{command}");
         for (name, rounded) in ["bf16", "int8"].iter().zip(rounded) {
             let worst = single.iter().zip(rounded).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-            assert!(single.len() == rounded.len() && 0.0 < worst && worst < 0.2, "{command} in {name}: {worst}");
+            assert!(single.len() == rounded.len() && 0.0 < worst && worst < 0.5, "{command} in {name}: {worst}");
         }
     }
 }

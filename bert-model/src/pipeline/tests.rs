@@ -311,7 +311,7 @@ fn every_pipeline_computes_in_every_precision() {
         for (number, [single, rounded]) in answers.iter().enumerate() {
             assert_eq!(single.len(), rounded.len());
             let worst = single.iter().zip(rounded).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            assert!(0.0 < worst && worst < 0.2, "{precision}, pipeline {number}: {single:?} and {rounded:?}");
+            assert!(0.0 < worst && worst < 0.5, "{precision}, pipeline {number}: {single:?} and {rounded:?}");
         }
         let (config, weights, tokenizer) = parts("BertForNextSentencePrediction");
         let scores = [Precision::F32, precision].map(|precision| {
