@@ -131,7 +131,7 @@ fn of_evaluate() {
             ("evaluate --model tagger --data tags.conll --label tag", "label", "the task is tagging"),
             ("evaluate --model tagger --data tags.conll --predictions p --keep id", "keep", "no named columns"),
             ("evaluate --model answerer --data squad.json --text question", "text", "the task is question-answering"),
-            ("evaluate --model answerer --data squad.json --input-format jsonl", "input-format", "SQuAD"),
+            ("evaluate --model answerer --data squad.json --input-format jsonl", "input-format", "first line"),
             (
                 "evaluate --model chooser --data choices.csv --no-answer-threshold 1",
                 "no-answer-threshold",

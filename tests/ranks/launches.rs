@@ -25,7 +25,7 @@ fn what_ranks_cannot_do_is_refused_once_before_anything_is_written() {
     let line = short("run", 4, "");
     let ranks = |more: &str| on_ranks(2, &format!("{line} {more}"), at);
     refused(ranks("--lr x"), 2, "invalid value 'x' for '--lr", at);
-    refused(ranks("--warmup -1"), 2, "--warmup", at);
+    refused(ranks("--warmup=-1"), 2, "--warmup", at);
     refused(ranks("--budget 1h"), 2, "--", at);
     refused(on_ranks(2, &line.replace("corpus.txt", "nothing.txt"), at), 1, "nothing.txt", at);
     refused(on_ranks(2, "fill-mask --model run 'a [MASK]'", at), 2, "only `train` runs in several", at);
@@ -76,7 +76,7 @@ fn a_second_run_in_the_same_directory_is_refused() {
     let at = directory.path();
     let mut first = spawn(&short("run", 100_000, ""), at);
     crate::signals::wait_for_steps(&at.join("run"), 2);
-    let (output, errors) = fail(on_ranks(2, &short("run", 4, "--resume"), at), 60);
+    let (output, errors) = fail(on_ranks(2, "train --resume -o run --json --quiet", at), 60);
     assert_eq!(output.status.code(), Some(1));
     assert!(errors.len() == 1 && errors[0].contains("another run in progress"), "{errors:?}");
     first.kill().unwrap();

@@ -190,7 +190,7 @@ fn ranks_have_the_scores_of_the_pair_scorer() {
         assert!(info["routes"].as_array().unwrap().contains(&json!("/rerank")), "{info}");
     }
     let refused = server.post("/rerank", json!({"query": "word5", "texts": ["word6"], "model": "labels"}).to_string());
-    assert!(refused.status == 422 && refused.error().contains("it answers /predict"), "{}", refused.error());
+    assert!(refused.status == 422 && refused.error().contains("it supports /predict"), "{}", refused.error());
     let long = json!({"query": "word5", "texts": ["word6 ".repeat(50)], "model": "follows"});
     assert_eq!(server.post("/rerank", long.to_string()).status, 413);
 }

@@ -63,9 +63,9 @@ impl<P: FromCheckpoint> Builder<P> {
         self
     }
 
-    /// Sets the number type of the dense layers of the encoder, whose weights then take that many bits. Embeddings, layer
-    /// normalization, softmax and heads are computed in single precision. Default: `f32`; the others need the device
-    /// `flex`.
+    /// Sets the number type of the dense layers of the encoder, whose weights are then packed in that many bits. Embeddings,
+    /// layer normalization, softmax and heads are computed in single precision. Default: `f32`, which packs nothing; the
+    /// others need the device `flex`.
     pub fn precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
         self
@@ -141,7 +141,7 @@ impl<P: FromCheckpoint> Builder<P> {
         };
         self.precision.check(&device)?;
         let mut loaded = load(&processor, &device)?;
-        if device == Device::flex() {
+        if self.precision != Precision::F32 {
             loaded.model.encoder_mut().pack(self.precision);
         }
         Ok(Pipeline { batch_tokens: self.batch_tokens, ..Pipeline::new(loaded, processor, &device)? })

@@ -146,7 +146,7 @@ impl<P: Processor> Pipeline<P> {
         let directory = sentence_transformers::encoder_directory(&model_directory(directory)?)?;
         let config = load_config(&directory)?;
         let mut loaded = processor.load(&Weights::open(directory)?, config, device)?;
-        if *device == Device::flex() {
+        if precision != Precision::F32 {
             loaded.model.encoder_mut().pack(precision);
         }
         Self::new(loaded, processor, device)

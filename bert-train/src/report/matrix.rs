@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn cells_show_counts_and_shares_of_their_row() {
         let html = matrix_html(&["no", "yes"], &[vec![30, 10], vec![0, 5]]);
-        assert!(html.contains("35 of 45 right (77.8 %)"), "{html}");
+        assert!(html.contains("35 of 45 correct (77.8 %)"), "{html}");
         assert!(html.contains("<td class=\"wrong\" style=\"--share:0.25\">10<small>25%</small></td>"), "{html}");
         assert!(html.contains("<td class=\"right\" style=\"--share:1.00\">5<small>100%</small></td>"), "{html}");
     }
@@ -186,7 +186,7 @@ mod tests {
     fn empty_and_ragged_counts_hold() {
         assert!(matrix_html::<&str>(&[], &[]).contains("Nothing"));
         assert!(matrix_html(&["a"], &[vec![0]]).contains("Nothing"));
-        assert!(matrix_html(&["a", "b"], &[vec![1]]).contains("1 of 1 right"));
+        assert!(matrix_html(&["a", "b"], &[vec![1]]).contains("1 of 1 correct"));
         assert!(matrix_html(&["a", "b"], &[vec![u64::MAX, u64::MAX], vec![1, 1]]).contains("correct"));
     }
 }
