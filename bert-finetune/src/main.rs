@@ -23,7 +23,7 @@ use bert_finetune::tasks::any::{AnyTask, open_task_for};
 use bert_finetune::train::{self, FinetuneOutcome};
 use bert_finetune::{demo, for_task, rank, report, search, similarity};
 use bert_model::Error;
-use bert_train::launch::{Failure, launched_rank, on_ranks, refuse_ranks, told_once};
+use bert_train::launch::{Failure, launched_rank, on_ranks, refuse_ranks, told_once, wait_for_first};
 use bert_train::sharing::share_settings;
 use bert_train::{Communicator, Ended, Interrupt};
 use clap::Parser;
@@ -37,7 +37,10 @@ fn main() -> ExitCode {
     match Cli::try_parse() {
         Ok(cli) => exit(told_once(run(cli), exit_code)),
         Err(error) if launched_rank() == 0 => error.exit(),
-        Err(error) => ExitCode::from(error.exit_code() as u8),
+        Err(error) => {
+            wait_for_first();
+            ExitCode::from(error.exit_code() as u8)
+        }
     }
 }
 

@@ -134,7 +134,7 @@ impl Queries {
                 for (index, row) in rows.chunks(width).enumerate() {
                     for (query, (least, product)) in least.iter_mut().zip(products.by_ref()).enumerate() {
                         // Not a number, from infinite products, is no reason to leave a vector out.
-                        if !(product < *least - error) {
+                        if product.partial_cmp(&(*least - error)) != Some(Ordering::Less) {
                             offer(part * QUERIES + query, first + index, row, least);
                         }
                     }

@@ -26,7 +26,7 @@ use bert_pretrain::evaluate::evaluate;
 use bert_pretrain::settings::{DataSettings, PretrainRunOptions, PretrainSettings};
 use bert_pretrain::vocabulary::write_vocab;
 use bert_pretrain::{advice, sample, train, vocabulary};
-use bert_train::launch::{Failure, launched_rank, on_ranks, refuse_ranks, told_once};
+use bert_train::launch::{Failure, launched_rank, on_ranks, refuse_ranks, told_once, wait_for_first};
 use bert_train::run_directory::check_has_model;
 use bert_train::sharing::share_settings;
 use bert_train::{Communicator, Ended, Interrupt};
@@ -41,7 +41,10 @@ fn main() -> ExitCode {
     match Cli::try_parse() {
         Ok(cli) => exit(told_once(run(cli), exit_code)),
         Err(error) if launched_rank() == 0 => error.exit(),
-        Err(error) => ExitCode::from(error.exit_code() as u8),
+        Err(error) => {
+            wait_for_first();
+            ExitCode::from(error.exit_code() as u8)
+        }
     }
 }
 

@@ -77,7 +77,7 @@ impl Open {
 pub fn vocab_size(corpus_bytes: u64) -> usize {
     match corpus_bytes {
         ..32_000_000 => 8192,
-        ..256_000_000 => 16_384,
+        32_000_000..256_000_000 => 16_384,
         _ => 30_522,
     }
 }

@@ -4,7 +4,6 @@
 
 use std::process::ExitCode;
 
-use bert_cli::allocator::keep_memory;
 use bert_cli::program::exit;
 use bert_serve::args::Args;
 use bert_serve::serve;
@@ -14,6 +13,5 @@ use clap::Parser;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    keep_memory();
     exit(serve::run(&Args::parse()))
 }

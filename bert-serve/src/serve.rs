@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, anyhow};
+use bert_cli::allocator::keep_memory;
 use bert_cli::program::select_device;
 use bert_model::Workers;
 use tokio::net::TcpSocket;
@@ -46,6 +47,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     // Binding reports a port that is in use before the models load; the port opens afterwards.
     let socket = bind(address).with_context(|| format!("cannot listen on {address}"))?;
     let app = open(args)?;
+    // Only now: the weights as they were before they were packed go back to the system.
+    keep_memory();
     for model in app.models.iter() {
         tracing::info!("{} ({}): {}", model.name, model.architecture(), model.routes().join(" "));
     }

@@ -88,11 +88,11 @@ impl dyn Communicator + '_ {
         let length = (own.len() as u64).to_le_bytes();
         let mut lengths = vec![[0; 8]; self.size()];
         let send: Vec<(usize, &[u8])> = self.others().map(|rank| (rank, &length[..])).collect();
-        self.exchange(&send, self.from_others(lengths.iter_mut().map(|length| &mut length[..])), patience)?;
+        self.exchange(&send, self.buffers_of_others(lengths.iter_mut().map(|length| &mut length[..])), patience)?;
         let length_of = |rank| u64::from_le_bytes(lengths[rank]) as usize;
         let mut all: Vec<Vec<u8>> = (0..self.size()).map(|rank| vec![0; length_of(rank)]).collect();
         let send: Vec<(usize, &[u8])> = self.others().map(|rank| (rank, own)).collect();
-        self.exchange(&send, self.from_others(all.iter_mut().map(|bytes| &mut bytes[..])), Patience::Limited)?;
+        self.exchange(&send, self.buffers_of_others(all.iter_mut().map(|bytes| &mut bytes[..])), Patience::Limited)?;
         all[self.rank()] = own.to_vec();
         Ok(all)
     }
@@ -173,7 +173,7 @@ impl dyn Communicator + '_ {
     }
 
     /// The buffers of the other ranks, out of one for each rank.
-    fn from_others<'b>(&self, buffers: impl Iterator<Item = &'b mut [u8]>) -> Vec<(usize, &'b mut [u8])> {
+    fn buffers_of_others<'b>(&self, buffers: impl Iterator<Item = &'b mut [u8]>) -> Vec<(usize, &'b mut [u8])> {
         buffers.enumerate().filter(|(rank, _)| *rank != self.rank()).collect()
     }
 }

@@ -28,6 +28,7 @@ pub struct Rows {
 
 /// Two forms of the gradients of rows.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one for a model")]
 pub enum RowsForm {
     /// The rows `[N, H]` and their numbers `[N]`, with repetitions.
     Listed(Tensor<1, Int>, Tensor<2>),

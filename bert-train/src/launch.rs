@@ -1,9 +1,14 @@
 //! How a program was started: alone, or by mpirun or srun as one of several processes.
 
+use std::time::Duration;
+
 use bert_model::{Error, Result};
 
 use super::communicator::{Communicator, Solo};
 use super::cores;
+
+/// How long other processes wait for the first one to report an error.
+const HEAD_START: Duration = Duration::from_secs(1);
 
 /// Variables with the number of this process, set by Open MPI's mpirun, MPICH's, and srun.
 const RANKS: [&str; 3] = ["OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"];
@@ -47,9 +52,18 @@ pub fn refuse_ranks() -> Result<()> {
 /// If `outcome` is an error.
 pub fn told_once<T, E: From<Error>>(outcome: Result<T, E>, code: impl Fn(&E) -> u8) -> Result<T, E> {
     match outcome {
-        Err(error) if launched_rank() > 0 => Err(Error::OtherRank { code: code(&error) }.into()),
+        Err(error) if launched_rank() > 0 => {
+            wait_for_first();
+            Err(Error::OtherRank { code: code(&error) }.into())
+        }
         outcome => outcome,
     }
+}
+
+/// Gives the first process time to report an error that all have: launchers kill all processes as soon as one has ended
+/// with an error.
+pub fn wait_for_first() {
+    std::thread::sleep(HEAD_START);
 }
 
 /// What an error means to the other ranks.

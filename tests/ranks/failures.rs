@@ -129,13 +129,13 @@ fn a_run_killed_thirty_times_on_changing_ranks_is_the_run_that_was_not() {
     let directory = corpus();
     let at = directory.path();
     let save = "--save-every 1 --accumulate 4";
-    alone(&short("whole", 90, save), at);
-    let line = short("killed", 90, &format!("{save} --resume"));
+    alone(&short("whole", 300, save), at);
+    let line = short("killed", 300, &format!("{save} --resume"));
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let mut kills = 0;
     for round in 0..30 {
         let mut child = on_ranks(round % 3 + 2, &line, at).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(rng.random_range(500..6000)));
+        std::thread::sleep(Duration::from_millis(rng.random_range(300..1500)));
         let ranks = ranks_of(&at.join("killed"));
         if child.try_wait().unwrap().is_some() || ranks.is_empty() {
             child.wait().unwrap();

@@ -24,6 +24,9 @@ pub(super) const PADDED: usize = 16;
 /// Rows whose rounding is one task.
 const TASK_ROWS: usize = 16;
 
+/// The values of some rows, and where to write their words and their quantization.
+type Rows<'a> = ((&'a [f32], &'a mut [u32]), &'a mut [(f32, i32)]);
+
 /// Words of a row of so many inputs.
 pub(super) fn words(precision: Precision, inputs: usize) -> usize {
     match precision {
@@ -42,7 +45,7 @@ impl Left {
         self.values.resize(self.rows.next_multiple_of(PADDED) * self.stride, 0);
         self.quantization.resize(self.rows, (1.0, 0));
         let (words, stride, task) = (self.words, self.stride, TASK_ROWS);
-        let convert = |((x, values), quantization): ((&[f32], &mut [u32]), &mut [(f32, i32)])| {
+        let convert = |((x, values), quantization): Rows<'_>| {
             Arch::new().dispatch(
                 #[inline(always)]
                 || {
