@@ -1,6 +1,6 @@
 //! The kinds of tasks, and the facts about each that do not depend on a file.
 //!
-//! To add a task, add a module next to this one, a line to [`REGISTRY`], and one to [`COUNT`]. A task with a type of its
+//! To add a task, add a module next to this one, a line to [`REGISTRY`], and 1 to `COUNT`. A task with a type of its
 //! own also needs a variant of [`AnyTask`] and an arm of `for_task!`, both in [`super::any`].
 
 use std::fmt;
