@@ -1,9 +1,9 @@
 """Ours against transformers on PyTorch, ONNX Runtime and candle, on this machine's CPU: training steps and encoding, in
 one run, turn by turn.
 
-    python3 -m venv /tmp/bench
-    /tmp/bench/bin/pip install torch transformers onnx onnxscript onnxruntime openvino
-    /tmp/bench/bin/python benchmarks/compare.py            # builds ours and candle's worker with --release first
+    python3 -m venv target/bench
+    target/bench/bin/pip install torch transformers onnx onnxscript onnxruntime openvino
+    target/bench/bin/python benchmarks/compare.py          # builds ours and candle's worker with --release first
 
 Every program has a process of its own and does one step when it is its turn; medians and ratios (above 1: ours is faster)
 come as a table and as benchmarks.json. Before anything is timed, both sides compute the same loss (without dropout) and
