@@ -71,8 +71,7 @@ fn run(mut cli: Cli) -> Result<ExitCode> {
 
 /// What an error means to the other ranks.
 fn failure(error: &anyhow::Error) -> Failure {
-    let is_common = matches!(error.downcast_ref(), Some(Error::NotFinite { .. } | Error::OtherRank { .. }));
-    Failure { message: one_line(error), code: exit_code(error), is_common }
+    Failure::of(error.downcast_ref(), one_line(error), exit_code(error))
 }
 
 fn run_train(args: &TrainArgs, ranks: (&Interrupt, &dyn Communicator)) -> Result<ExitCode> {

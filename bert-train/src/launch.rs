@@ -77,6 +77,14 @@ pub struct Failure {
     pub is_common: bool,
 }
 
+impl Failure {
+    /// Describes an error to the other ranks by its cause, one line about it, and its exit code.
+    pub fn of(cause: Option<&Error>, message: String, code: u8) -> Self {
+        let is_common = matches!(cause, Some(Error::NotFinite { .. } | Error::OtherRank { .. }));
+        Self { message, code, is_common }
+    }
+}
+
 /// Runs `work` in this process and, if mpirun or srun has started several, in all of them together. If one of them fails
 /// or panics, all end, with one message that names it.
 ///

@@ -288,25 +288,6 @@ fn a_picture_is_no_corpus_and_is_not_to_be_converted() {
     );
 }
 
-/// Waits for a `bert-pretrain` and returns its peak memory use, in KiB.
-///
-/// For a moment after `spawn` the child still has the memory of the test (`vfork`); its name changes after that.
-#[cfg(target_os = "linux")]
-fn peak_until_end(mut child: std::process::Child) -> u64 {
-    let mut peak = 0;
-    while child.try_wait().unwrap().is_none() {
-        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
-        if status.starts_with("Name:\tbert-pretrain\n") {
-            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0");
-            peak = peak.max(line.trim().trim_end_matches(" kB").parse().unwrap());
-        }
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    assert!(child.wait().unwrap().success());
-    assert!(peak > 0, "ended before its memory was read");
-    peak
-}
-
 /// A line of 9 MB used to take 1.1 GB, over 120 bytes per character.
 #[cfg(target_os = "linux")]
 #[test]
@@ -318,7 +299,10 @@ fn a_line_of_nine_megabytes_takes_at_most_thirty_bytes_a_character() {
         fs::write(at.join(name), format!("{text}\nAnd more.\n\nAnother text.\nIt ends.\n")).unwrap();
         let options =
             "--tokenizer vocab.txt --max-seq-len 32 --steps 1 --eval-share 0 --device flex --quiet --overwrite";
-        peak_until_end(spawn(&format!("train --corpus {name} {options} -o run"), at))
+        let mut child = spawn(&format!("train --corpus {name} {options} -o run"), at);
+        let peak = crate::program::peak_until_end(&mut child);
+        assert!(child.wait().unwrap().success());
+        peak
     };
     let short = peak("short.txt", "Anna lives in Tavik");
     for (name, words) in [("words.txt", "Anna lives in Tavik "), ("endless.txt", "AnnalivesinTavik")] {

@@ -140,3 +140,22 @@ pub fn failure(output: &Output, code: i32) -> String {
     assert!(!message.contains("panicked") && !message.contains("RUST_BACKTRACE"), "{message}");
     message
 }
+
+/// Waits for a process of the program and returns its peak memory use, in KiB.
+///
+/// For a moment after `spawn` the child still has the memory of the test (`vfork`); its name changes after that.
+#[cfg(target_os = "linux")]
+pub fn peak_until_end(child: &mut Child) -> u64 {
+    let name = format!("Name:\t{}\n", Path::new(PROGRAM).file_name().unwrap().display());
+    let mut peak = 0;
+    while child.try_wait().unwrap().is_none() {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        if status.starts_with(&name) {
+            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0");
+            peak = peak.max(line.trim().trim_end_matches(" kB").parse().unwrap());
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert!(peak > 0, "ended before its memory was read");
+    peak
+}
