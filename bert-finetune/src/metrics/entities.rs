@@ -47,7 +47,7 @@ pub struct StrictScores {
 }
 
 /// Compares predicted with true tags of each sentence, both parsed by `reader`.
-pub fn entity_scores(gold: &[Vec<String>], predicted: &[Vec<String>], reader: &TagReader) -> EntityScores {
+pub fn entity_scores<S: AsRef<str>>(gold: &[Vec<S>], predicted: &[Vec<S>], reader: &TagReader) -> EntityScores {
     let counts = match reader.marks_entities() {
         true => count(gold, predicted, |tags| reader.entities(tags)),
         false => count(gold, predicted, words),
@@ -62,17 +62,13 @@ pub fn entity_scores(gold: &[Vec<String>], predicted: &[Vec<String>], reader: &T
 }
 
 /// Treats each word as an entity whose type is its tag.
-fn words(tags: &[String]) -> Vec<EntitySpan> {
-    let word = |(index, tag): (usize, &String)| EntitySpan::new(tag.clone(), index, index + 1);
+fn words<S: AsRef<str>>(tags: &[S]) -> Vec<EntitySpan> {
+    let word = |(index, tag): (usize, &S)| EntitySpan::new(tag.as_ref(), index, index + 1);
     tags.iter().enumerate().map(word).collect()
 }
 
 /// Counts the entities of each type.
-fn count(
-    gold: &[Vec<String>],
-    predicted: &[Vec<String>],
-    read: impl Fn(&[String]) -> Vec<EntitySpan>,
-) -> BTreeMap<String, Counts> {
+fn count<S>(gold: &[Vec<S>], predicted: &[Vec<S>], read: impl Fn(&[S]) -> Vec<EntitySpan>) -> BTreeMap<String, Counts> {
     debug_assert_eq!(gold.len(), predicted.len());
     let mut counts: BTreeMap<String, Counts> = BTreeMap::new();
     for (gold, predicted) in gold.iter().zip(predicted) {
@@ -125,9 +121,12 @@ fn from_counts(counts: &BTreeMap<String, Counts>, accuracy: f64, examples: u64) 
     }
 }
 
-fn word_accuracy(gold: &[Vec<String>], predicted: &[Vec<String>]) -> f64 {
+fn word_accuracy<S: AsRef<str>>(gold: &[Vec<S>], predicted: &[Vec<S>]) -> f64 {
     let pairs = || gold.iter().flatten().zip(predicted.iter().flatten());
-    ratio(pairs().filter(|(gold, predicted)| gold == predicted).count() as u64, pairs().count() as u64)
+    ratio(
+        pairs().filter(|(gold, predicted)| gold.as_ref() == predicted.as_ref()).count() as u64,
+        pairs().count() as u64,
+    )
 }
 
 #[cfg(test)]

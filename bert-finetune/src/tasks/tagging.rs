@@ -213,11 +213,10 @@ impl Task for TaggingTask {
         windows: &[Vec<TaggingWindow>],
         found: &[Vec<WindowTags>],
     ) -> Map<String, Value> {
-        let names = |sentence: &TaggedSentence| {
-            sentence.tags.iter().map(|tag| tag.name(self.labels()).to_string()).collect::<Vec<_>>()
-        };
-        let gold: Vec<Vec<String>> = sentences.iter().map(names).collect();
-        let predicted: Vec<Vec<String>> = found.iter().map(|found| self.processor.tags(found).0).collect();
+        let gold = sentences.iter().map(|sentence| sentence.tags.iter().map(|tag| tag.name(self.labels())).collect());
+        let gold: Vec<Vec<&str>> = gold.collect();
+        let predicted = found.iter().map(|found| self.processor.tags(found).map(|(tag, _)| tag).collect());
+        let predicted: Vec<Vec<&str>> = predicted.collect();
         let mut metrics = json!(entity_scores(&gold, &predicted, self.processor.reader()));
         let targets: Vec<Vec<Option<usize>>> =
             sentences.iter().zip(windows).flat_map(|(sentence, windows)| self.targets(sentence, windows)).collect();
@@ -233,7 +232,7 @@ impl Task for TaggingTask {
     ) -> Vec<Mistake> {
         let mistake = |index: usize| {
             let sentence = &sentences[index];
-            let (found, probabilities) = self.processor.tags(&found[index]);
+            let (found, probabilities): (Vec<&str>, Vec<f32>) = self.processor.tags(&found[index]).unzip();
             let gold: Vec<&str> = sentence.tags.iter().map(|tag| tag.name(self.labels())).collect();
             let reader = self.processor.reader();
             let (gold, found) = (reader.entities(&gold), reader.entities(&found));

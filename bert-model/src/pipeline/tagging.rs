@@ -242,14 +242,9 @@ impl TaggingProcessor {
     }
 
     /// The tag of each word and its probability, from the tags of all windows, which are in the order of the words.
-    pub fn tags(&self, found: &[WindowTags]) -> (Vec<String>, Vec<f32>) {
-        let count = found.iter().map(|window| window.best.len()).sum();
-        let (mut tags, mut scores) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        for &(tag, score) in found.iter().flat_map(|window| &window.best) {
-            tags.push(self.labels[tag as usize].clone());
-            scores.push(score);
-        }
-        (tags, scores)
+    pub fn tags<'a>(&'a self, found: &'a [WindowTags]) -> impl Iterator<Item = (&'a str, f32)> {
+        let best = found.iter().flat_map(|window| &window.best);
+        best.map(|&(tag, score)| (self.labels[tag as usize].as_str(), score))
     }
 
     /// The WordPieces of the words: at least one each, and no more than fit into a window.
@@ -271,9 +266,7 @@ impl TaggingProcessor {
     fn window(&self, pieces: &Pieces, span: Range<usize>, read: Range<usize>) -> TaggingWindow {
         let special = self.tokenizer.special();
         let start = pieces.starts[span.start];
-        let mut ids = vec![special.cls];
-        ids.extend(&pieces.ids[start..pieces.starts[span.end]]);
-        ids.push(special.sep);
+        let ids = [&[special.cls], &pieces.ids[start..pieces.starts[span.end]], &[special.sep]].concat();
         let positions = read.clone().map(|word| (1 + pieces.starts[word] - start) as u32).collect();
         let sequence = Sequence { types: vec![0; ids.len()], ids };
         TaggingWindow { sequence, first_word: read.start, positions }
@@ -353,7 +346,11 @@ impl Processor for TaggingProcessor {
     }
 
     fn postprocess(&self, text: &&Words, _windows: &[TaggingWindow], found: &[WindowTags]) -> TaggedText {
-        let (tags, scores) = self.tags(found);
+        let (mut tags, mut scores) = (Vec::with_capacity(text.len()), Vec::with_capacity(text.len()));
+        for (tag, score) in self.tags(found) {
+            tags.push(tag.to_string());
+            scores.push(score);
+        }
         let spans = self.reader.entities(&tags);
         let places: Vec<Offsets> = spans.iter().map(|span| text.place_of(&(span.start..span.end))).collect();
         let texts = slices(&text.text, places.iter().copied());

@@ -244,12 +244,9 @@ impl Processor for QuestionProcessor {
         let bounds: Vec<(usize, usize)> = starts.map(|start| (start, (start + room).min(ids.len()))).collect();
         let window = |(index, &(start, end)): (usize, &(usize, usize))| {
             let text_start = question.len() + 2;
-            let mut sequence = Sequence { ids: vec![special.cls], types: vec![0; text_start] };
-            sequence.ids.extend(&question);
-            sequence.ids.push(special.sep);
-            sequence.ids.extend(&ids[start..end]);
-            sequence.ids.push(special.sep);
-            sequence.types.resize(sequence.ids.len(), 1);
+            let ids = [&[special.cls], &question[..], &[special.sep], &ids[start..end], &[special.sep]].concat();
+            let mut sequence = Sequence { types: vec![0; text_start], ids };
+            sequence.types.resize(sequence.len(), 1);
             let has_most_context = (start..end).map(|piece| best_window(piece, &bounds) == Some(index)).collect();
             QuestionWindow { sequence, first_piece: start, text_start, has_most_context, places: places.clone() }
         };
