@@ -102,7 +102,7 @@ fn show_answers<T: Task>(task: &T, directory: &Path, texts: &[&str], common: &Co
     Ok(())
 }
 
-/// Pretrains briefly on the sample if `bert-pretrain` has not been run, or resumes if that was interrupted.
+/// Pretrains on the sample if `bert-pretrain` has not been run, or resumes if that was interrupted.
 fn pretrain_for_a_moment(args: &TrainArgs, directory: &Path, interrupt: &Interrupt) -> Result<Ended> {
     eprintln!(
         "no model in {} yet: pretraining one on the built-in sample first (`bert-pretrain`)",
@@ -110,7 +110,7 @@ fn pretrain_for_a_moment(args: &TrainArgs, directory: &Path, interrupt: &Interru
     );
     let begun = read_run(directory).unwrap_or_default();
     let (mut settings, mut run) = bert_pretrain::settings::PretrainSettings::sample()?;
-    settings.steps = Some(begun["settings"]["steps"].as_u64().unwrap_or(1600));
+    settings.steps = begun["settings"]["steps"].as_u64().or(settings.steps);
     run.if_exists = Some(if begun.is_null() { IfExists::Overwrite } else { IfExists::Resume });
     run.device = args.common.device.clone();
     run.quiet = args.common.quiet;

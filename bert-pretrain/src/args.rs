@@ -114,9 +114,9 @@ pub struct TrainArgs {
     /// Number of different maskings with --static-masking
     #[arg(long, default_value_t = 10, value_name = "N", requires = "static_masking")]
     pub dupe_factor: u64,
-    /// Optimizer: adamw, lamb or muon
-    #[arg(long, default_value = "adamw")]
-    pub optimizer: Algorithm,
+    /// Optimizer: adamw, lamb or muon [default: adamw; muon for the sample and with --budget]
+    #[arg(long)]
+    pub optimizer: Option<Algorithm>,
     /// Peak learning rate [default: 1e-4]
     #[arg(long)]
     pub lr: Option<f64>,

@@ -43,15 +43,13 @@ pub fn apply(args: &TrainArgs) -> TrainArgs {
         return args;
     }
     let has = |option: &str| args.given.has(option);
-    if !has("optimizer") {
-        args.optimizer = Algorithm::Muon;
-    }
     if !has("nsp-mode") {
         args.data.no_nsp = true;
     }
     if !has("short-seq-prob") {
         args.data.short_seq_prob = 0.0;
     }
+    args.optimizer.get_or_insert(Algorithm::Muon);
     args.warmup.get_or_insert(0.1);
     args.batch_size.get_or_insert(BATCH_SIZE);
     args

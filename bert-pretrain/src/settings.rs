@@ -6,7 +6,7 @@ mod run_options;
 use std::path::{Path, PathBuf};
 
 use bert_model::{BertConfig, Error, Result};
-use bert_train::{OptimizerConfig, Precision, Schedule};
+use bert_train::{Algorithm, OptimizerConfig, Precision, Schedule};
 use clap::Parser;
 use serde::{Deserialize, Serialize};
 
@@ -117,6 +117,7 @@ struct Preset {
     /// `None` for the configuration's size.
     vocab_size: Option<usize>,
     max_seq_len: usize,
+    optimizer: Algorithm,
     learning_rate: f64,
     warmup: f64,
     batch_size: usize,
@@ -130,6 +131,7 @@ impl Preset {
         config: "tiny",
         vocab_size: None,
         max_seq_len: 128,
+        optimizer: Algorithm::AdamW,
         learning_rate: 1e-4,
         warmup: 0.01,
         batch_size: 32,
@@ -141,10 +143,11 @@ impl Preset {
         config: SAMPLE_CONFIG,
         vocab_size: Some(1000),
         max_seq_len: 64,
-        learning_rate: 2e-3,
+        optimizer: Algorithm::Muon,
+        learning_rate: 3e-3,
         warmup: 0.1,
         batch_size: 16,
-        steps: Some(4000),
+        steps: Some(1400),
     };
 }
 
@@ -215,7 +218,7 @@ impl PretrainSettings {
             data: DataSettings::resolve(&args.data, preset.max_seq_len)?,
             maskings: args.static_masking.then_some(args.dupe_factor),
             optimizer: OptimizerConfig {
-                algorithm: args.optimizer,
+                algorithm: args.optimizer.unwrap_or(preset.optimizer),
                 weight_decay: args.weight_decay,
                 bias_correction: !args.no_bias_correction,
                 ..OptimizerConfig::default()

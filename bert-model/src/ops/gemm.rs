@@ -32,18 +32,22 @@ impl View {
     }
 }
 
-/// Whether a product replaces the values of its output or is added to them.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What becomes of the values in the output of a product.
+#[derive(Clone, Copy, PartialEq)]
 pub(super) enum Write {
+    /// The product replaces them.
     Replace,
+    /// The product is added to them.
     Add,
+    /// The weighted sum of both.
+    Combine { output: f32, product: f32 },
 }
 
 /// Multiplications in a product from which on several threads are faster than one.
 const PARALLEL_FROM: usize = 1 << 22;
 
-/// `output = left · right` or `output += left · right`, of shapes `[rows, inner]` and `[inner, columns]`. Large products
-/// use all threads of the current rayon pool.
+/// Writes the product `left · right` of shapes `[rows, inner]` and `[inner, columns]`. Large products use all threads of the
+/// current rayon pool.
 pub(super) fn matmul(
     [rows, columns, inner]: [usize; 3],
     write: Write,
@@ -58,6 +62,11 @@ pub(super) fn matmul(
         ..PARALLEL_FROM => 1,
         _ => rayon::current_num_threads(),
     };
+    let (old, new) = match write {
+        Write::Replace => (0.0, 1.0),
+        Write::Add => (1.0, 1.0),
+        Write::Combine { output, product } => (output, product),
+    };
     // SAFETY: the assertion above: every element that gemm reads or writes lies within its slice.
     unsafe {
         gemm::gemm(
@@ -67,15 +76,15 @@ pub(super) fn matmul(
             output.as_mut_ptr().add(o.start),
             o.column as isize,
             o.row as isize,
-            write == Write::Add,
+            write != Write::Replace,
             left.as_ptr().add(l.start),
             l.column as isize,
             l.row as isize,
             right.as_ptr().add(r.start),
             r.column as isize,
             r.row as isize,
-            1.0,
-            1.0,
+            old,
+            new,
             false,
             false,
             false,

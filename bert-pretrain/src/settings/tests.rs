@@ -31,8 +31,8 @@ fn a_corpus_has_the_documented_defaults() {
 fn the_sample_has_its_own_and_no_argument_is_the_sample() {
     let (settings, run) = PretrainSettings::sample().unwrap();
     assert_eq!((&*settings.config, settings.vocab_size, settings.data.max_seq_len), ("sample", Some(1000), 64));
-    assert_eq!((settings.learning_rate, settings.warmup, settings.batch_size), (2e-3, 0.1, 16));
-    assert_eq!((settings.steps, run.output), (Some(4000), DEFAULT_OUTPUT.into()));
+    assert_eq!((settings.learning_rate, settings.warmup, settings.batch_size), (3e-3, 0.1, 16));
+    assert_eq!((settings.steps, run.output), (Some(1400), DEFAULT_OUTPUT.into()));
     assert_eq!(serde_json::json!(settings), serde_json::json!(self::settings("")));
 }
 

@@ -1,4 +1,4 @@
-//! The optimizer's operations on flex, in place and on all cores: accumulation of gradients, their norm, and Adam's step.
+//! The optimizer's operations on flex, in place: accumulation of gradients, their norm, and the steps of Adam and Muon.
 
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
@@ -7,8 +7,10 @@ use burn::prelude::*;
 use pulp::Arch;
 use rayon::prelude::*;
 
+use super::muon::{COEFFICIENTS, DECAY, ITERATIONS, SMALLEST_NORM};
 use crate::ops::TensorMetadata;
-use crate::ops::flex::{contiguous, elements, tensor_from};
+use crate::ops::flex::{contiguous, elements, sum_of, tensor_from};
+use crate::ops::gemm::{View, Write, matmul};
 
 /// Elements per task. A fixed number, so that sums do not depend on the number of cores.
 const CHUNK: usize = 1 << 15;
@@ -52,6 +54,26 @@ pub fn adam(
     [value, first, second].map(Tensor::from_dispatch)
 }
 
+/// The constants of one step of Muon for a matrix, in single precision.
+#[derive(Debug, Clone, Copy)]
+pub struct MuonStep {
+    /// Factor of the gradient, applied first: clipping and the inverse of the loss scale.
+    pub gradient_scale: f32,
+    /// Factor of the momentum with singular values near 1.
+    pub length: f32,
+    /// λ, the weight decay.
+    pub weight_decay: f32,
+    /// Factor of the whole step.
+    pub learning_rate: f32,
+}
+
+/// Muon's step: the matrix and its momentum, `[R, C]`.
+pub fn muon(value: Tensor<2>, momentum: Tensor<2>, gradient: Tensor<2>, step: MuonStep) -> [Tensor<2>; 2] {
+    let (value, momentum) =
+        Dispatch::fast_muon(value.into_dispatch(), momentum.into_dispatch(), gradient.into_dispatch(), step);
+    [value, momentum].map(Tensor::from_dispatch)
+}
+
 /// `sum + x`, in place if `sum` is uniquely owned.
 pub fn accumulate(sum: Tensor<2>, x: Tensor<2>) -> Tensor<2> {
     Tensor::from_dispatch(Dispatch::fast_accumulate(sum.into_dispatch(), x.into_dispatch()))
@@ -74,6 +96,14 @@ pub trait OptimizerOps: Backend {
         step: AdamStep,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 
+    /// See [`muon`].
+    fn fast_muon(
+        value: FloatTensor<Self>,
+        momentum: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        step: MuonStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
     /// See [`accumulate`].
     fn fast_accumulate(sum: FloatTensor<Self>, x: FloatTensor<Self>) -> FloatTensor<Self>;
 
@@ -91,6 +121,28 @@ fn owned(x: FlexTensor) -> FlexTensor {
 fn elements_mut(x: &mut FlexTensor) -> &mut [f32] {
     let count = x.shape().num_elements();
     &mut x.storage_mut::<f32>()[..count]
+}
+
+/// Brings all singular values of a matrix `[rows, columns]` near 1: [`super::muon::orthogonalized`] in place.
+pub(super) fn orthogonalize(x: &mut [f32], [rows, columns]: [usize; 2]) {
+    let as_given = View::row_major(columns);
+    let (view, small, large) =
+        if rows > columns { (as_given.transposed(), columns, rows) } else { (as_given, rows, columns) };
+    let square = View::row_major(small);
+    let norm = sum_of(x, |x| x * x).sqrt().max(SMALLEST_NORM as f32);
+    x.iter_mut().for_each(|x| *x /= norm);
+    let [a, b, c] = COEFFICIENTS.map(|coefficient| coefficient as f32);
+    let (mut squares, mut before) = (vec![0.0; small * small], vec![0.0; x.len()]);
+    for _ in 0..ITERATIONS {
+        before.copy_from_slice(x);
+        let transposed = (&before[..], view.transposed());
+        matmul([small, small, large], Write::Replace, (&mut squares, square), (&before, view), transposed);
+        let mut polynomial = squares.clone();
+        let combined = Write::Combine { output: b, product: c };
+        matmul([small; 3], combined, (&mut polynomial, square), (&squares, square), (&squares, square));
+        let combined = Write::Combine { output: a, product: 1.0 };
+        matmul([small, large, small], combined, (x, view), (&polynomial, square), (&before, view));
+    }
 }
 
 impl OptimizerOps for Flex {
@@ -127,6 +179,29 @@ impl OptimizerOps for Flex {
             );
         });
         (value, first, second)
+    }
+
+    fn fast_muon(
+        value: FloatTensor<Self>,
+        momentum: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        step: MuonStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let (mut value, mut momentum, gradient) = (owned(value), owned(momentum), contiguous(gradient));
+        let MuonStep { gradient_scale, length, weight_decay, learning_rate } = step;
+        let [rows, columns] = value.shape().dims();
+        let decay = DECAY as f32;
+        let next = |(momentum, gradient): (&mut f32, &f32)| {
+            let new = gradient * gradient_scale * (1.0 - decay);
+            *momentum = *momentum * decay + new;
+            *momentum * decay + new
+        };
+        let mut update: Vec<f32> = elements_mut(&mut momentum).iter_mut().zip(elements(&gradient)).map(next).collect();
+        orthogonalize(&mut update, [rows, columns]);
+        for (value, update) in elements_mut(&mut value).iter_mut().zip(update) {
+            *value -= (update * length + *value * weight_decay) * learning_rate;
+        }
+        (value, momentum)
     }
 
     fn fast_accumulate(sum: FloatTensor<Self>, x: FloatTensor<Self>) -> FloatTensor<Self> {

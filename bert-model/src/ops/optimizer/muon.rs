@@ -7,20 +7,21 @@
 use burn::prelude::*;
 use rayon::prelude::*;
 
-use super::{Constants, Control, Parameter, adam};
+use super::flex::{self, MuonStep};
+use super::{Constants, Control, HostControl, Parameter, adam};
 use crate::ops::is_fast;
 
 /// Name of the running mean of the gradient.
 const MOMENTUM: &str = "momentum";
 /// μ, the decay of the momentum.
-const DECAY: f64 = 0.95;
+pub(super) const DECAY: f64 = 0.95;
 /// The polynomial a·x + b·x³ + c·x⁵ that each iteration applies to all singular values. It brings small ones to about 1 as
 /// fast as possible, and leaves them between 0.7 and 1.2.
-const COEFFICIENTS: [f64; 3] = [3.4445, -4.7750, 2.0315];
+pub(super) const COEFFICIENTS: [f64; 3] = [3.4445, -4.7750, 2.0315];
 /// The number of iterations.
-const ITERATIONS: usize = 5;
+pub(super) const ITERATIONS: usize = 5;
 /// Lower bound of the norm by which the momentum is divided.
-const SMALLEST_NORM: f64 = 1e-7;
+pub(super) const SMALLEST_NORM: f64 = 1e-7;
 /// Root mean square of an update's elements, divided by the learning rate. That of AdamW's updates is about 0.2, so that both
 /// can share a learning rate and a weight decay (Liu et al. 2025, "Muon is scalable for LLM training", §2.2).
 const ROOT_MEAN_SQUARE: f64 = 0.2;
@@ -42,10 +43,31 @@ pub fn muon(parameters: Vec<Parameter>, control: &Control, constants: Constants)
         .collect()
 }
 
+/// The factor of the orthogonal matrix in an update.
+fn length([rows, columns]: [usize; 2]) -> f64 {
+    ROOT_MEAN_SQUARE * (rows.max(columns) as f64).sqrt()
+}
+
+/// [`step`] on flex, in place.
+fn fast_step(parameter: Parameter, control: &HostControl, weight_decay: f64) -> Parameter {
+    let Parameter { value, gradient, mut slots, decays, is_inner_matrix } = parameter;
+    let step = MuonStep {
+        gradient_scale: control.gradient_scale as f32,
+        length: length(value.dims()) as f32,
+        weight_decay: if decays { weight_decay as f32 } else { 0.0 },
+        learning_rate: control.settings.learning_rate as f32,
+    };
+    let momentum = slots.take(MOMENTUM, &gradient);
+    let [value, momentum] = flex::muon(value, momentum, gradient.clone(), step);
+    slots.set(MOMENTUM, momentum);
+    Parameter { value, gradient, slots, decays, is_inner_matrix }
+}
+
 /// A step for one matrix.
 fn step(parameter: Parameter, control: &Control, weight_decay: f64) -> Parameter {
     let (scale, learning_rate, skipped) = match control {
         Control::Host(host) if !host.is_taken => return parameter,
+        Control::Host(host) if is_fast(&parameter.value) => return fast_step(parameter, host, weight_decay),
         Control::Host(host) => (Factor::Host(host.gradient_scale), Factor::Host(host.settings.learning_rate), None),
         Control::Device(values) => {
             let value = |index| values.clone().slice(index..index + 1).reshape([1, 1]);
@@ -58,9 +80,8 @@ fn step(parameter: Parameter, control: &Control, weight_decay: f64) -> Parameter
     let new = scale.of(gradient.clone()) * (1.0 - DECAY);
     let momentum = before.clone() * DECAY + new.clone();
     let [rows, columns] = value.dims();
-    let length = ROOT_MEAN_SQUARE * (rows.max(columns) as f64).sqrt();
     // Nesterov's momentum: as if the gradient were the next one, too.
-    let update = orthogonalized(momentum.clone() * DECAY + new) * length;
+    let update = orthogonalized(momentum.clone() * DECAY + new) * length([rows, columns]);
     let update = if decays { update + value.clone() * weight_decay } else { update };
     let moved = value.clone() - learning_rate.of(update);
     // A gradient that is not finite must leave no trace.
@@ -145,6 +166,17 @@ mod tests {
             assert!((0.45..1.45).contains(&each), "[{rows}, {columns}]: {each}");
         }
         assert!(values(&orthogonalized(matrix(3, 3) * 0.0)).iter().all(|x| *x == 0.0));
+    }
+
+    #[test]
+    fn in_place_it_is_the_same_matrix() {
+        for (rows, columns) in [(6, 6), (5, 17), (17, 5), (1, 9), (9, 1)] {
+            let expected = values(&orthogonalized(matrix(rows, columns)));
+            let mut x = values(&matrix(rows, columns));
+            flex::orthogonalize(&mut x, [rows, columns]);
+            let difference = x.iter().zip(&expected).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
+            assert!(difference < 1e-5, "[{rows}, {columns}]: {difference}");
+        }
     }
 
     #[test]
