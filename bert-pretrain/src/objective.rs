@@ -67,11 +67,13 @@ impl Objective for Pretraining {
     fn loss(&self, model: &BertForPreTraining, batch: MicroBatch) -> Losses {
         let MicroBatch { examples, masked_in_step, examples_in_step } = batch;
         let batch = PretrainingBatch::new(&examples, self.pad_id, &self.device);
-        let (mlm_logits, nsp_logits) = model.forward(batch.input, batch.positions);
-        let mlm = cross_entropy(mlm_logits, batch.labels).sum() / masked_in_step.max(1) as f64;
+        let masked_mean = |logits| cross_entropy(logits, batch.labels).sum() / masked_in_step.max(1) as f64;
         if !self.with_nsp {
+            let mlm = masked_mean(model.forward_mlm(batch.input, batch.positions));
             return Losses { total: mlm.clone(), parts: vec![("mlm_loss", mlm)] };
         }
+        let (mlm_logits, nsp_logits) = model.forward(batch.input, batch.positions);
+        let mlm = masked_mean(mlm_logits);
         let nsp = cross_entropy(nsp_logits, batch.is_random).sum() / examples_in_step as f64;
         Losses { total: mlm.clone() + nsp.clone(), parts: vec![("mlm_loss", mlm), ("nsp_loss", nsp)] }
     }

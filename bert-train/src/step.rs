@@ -233,6 +233,23 @@ mod tests {
         }
     }
 
+    /// Reported bug: for a parameter that the loss does not use (the pooler with `--no-nsp`), each step left nodes in burn's
+    /// autodiff graph, which made all later steps slower.
+    #[test]
+    fn a_parameter_without_gradient_is_a_new_leaf_after_a_step() {
+        let device = Device::flex();
+        let workers = Workers::for_device(&device).unwrap();
+        let model = BertModel::init_seeded(&BertConfig::named("tiny").unwrap().with_vocab_size(9), 1, &device).train();
+        let old = model.embeddings.position.weight.val();
+        let state = TrainingState::new(model, Optimizer::new(OptimizerConfig::default()));
+        let (state, _) = take_step(state, &Cuts(1), vec![()], &Plan::constant(1e-3, 1), &workers, &Solo).unwrap();
+        let new = state.model.embeddings.position.weight.val();
+        assert!(new.is_require_grad());
+        assert_eq!(new.to_data(), old.to_data());
+        let gradients = old.clone().sum().backward();
+        assert!(old.grad(&gradients).is_some() && new.grad(&gradients).is_none());
+    }
+
     /// An extra part would wait for its turn forever.
     #[test]
     fn a_step_without_parts_or_with_too_many_is_refused() {

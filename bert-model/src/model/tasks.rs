@@ -83,9 +83,17 @@ impl BertForPreTraining {
     /// - output: `[M, V]` and `[B, 2]`
     pub fn forward(&self, input: BertInput, positions: Tensor<1, Int>) -> (Tensor<2>, Tensor<2>) {
         let hidden = self.bert.encode(input);
-        let masked = gather_positions(hidden.clone(), positions);
-        let mlm_logits = self.mlm.forward(masked, self.bert.embeddings.word.weight.val());
-        (mlm_logits, self.nsp.forward(self.bert.pool(hidden)))
+        (self.mlm_logits(hidden.clone(), positions), self.nsp.forward(self.bert.pool(hidden)))
+    }
+
+    /// The logits of masked LM alone, without computing what only the other task needs; shapes as in
+    /// [`forward`](Self::forward).
+    pub fn forward_mlm(&self, input: BertInput, positions: Tensor<1, Int>) -> Tensor<2> {
+        self.mlm_logits(self.bert.encode(input), positions)
+    }
+
+    fn mlm_logits(&self, hidden: Tensor<3>, positions: Tensor<1, Int>) -> Tensor<2> {
+        self.mlm.forward(gather_positions(hidden, positions), self.bert.embeddings.word.weight.val())
     }
 }
 

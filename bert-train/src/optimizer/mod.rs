@@ -172,7 +172,7 @@ struct Take<'a> {
 
 impl Change for Take<'_> {
     fn change<const D: usize>(&mut self, name: String, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some(gradient) = self.gradients.remove(&name) else { return parameter };
+        let Some(gradient) = self.gradients.remove(&name) else { return parameter.map(as_new_leaf) };
         parameter.map(|leaf| {
             let value = leaf.inner();
             let device = value.device();
@@ -183,6 +183,12 @@ impl Change for Take<'_> {
             Tensor::from_inner(Tensor::empty([1; D], &device))
         })
     }
+}
+
+/// The parameter as a new leaf of the autodiff graph, if it is one. The copies of the model that a step computes on are nodes
+/// of their leaf's graph, which burn keeps, and searches in every backward pass, for as long as the leaf lives.
+fn as_new_leaf<const D: usize>(leaf: Tensor<D>) -> Tensor<D> {
+    if leaf.is_require_grad() { Tensor::from_inner(leaf.inner()).require_grad() } else { leaf }
 }
 
 /// Moves updated parameters back into the model.
