@@ -26,6 +26,10 @@ const HEADERS: usize = 100;
 /// How long to pause after the system failed to accept another connection.
 const OUT_OF_FILES: Duration = Duration::from_millis(50);
 
+/// How long requests that have arrived by the end are given to be read. At shutdown, hyper closes connections that it has not
+/// read anything of.
+const LAST_READS: Duration = Duration::from_millis(200);
+
 /// Accepts connections and keeps track of the open ones.
 pub struct Connections {
     service: Router,
@@ -65,6 +69,7 @@ impl Connections {
 
     /// Waits until all connections have been answered and closed.
     pub async fn finish(self) {
+        sleep(LAST_READS).await;
         self.graceful.shutdown().await;
     }
 
