@@ -20,6 +20,8 @@ batches, ours = map(pathlib.Path, sys.argv[1:3])
 run = json.loads((ours / "run.json").read_text())
 settings, steps = run["settings"], run["steps"]
 adam = settings["optimizer"]
+if adam["algorithm"] != "adamw":
+    sys.exit(f"a run with {adam['algorithm']}: train with --optimizer adamw")
 model = BertForPreTraining.from_pretrained(batches / "initial").train()
 decayed = [p for n, p in model.named_parameters() if not n.endswith("bias") and "LayerNorm" not in n]
 others = [p for n, p in model.named_parameters() if n.endswith("bias") or "LayerNorm" in n]
