@@ -149,7 +149,7 @@ fn main() -> Result<()> {
                     let name = what.strip_prefix("encode-").unwrap_or("f32");
                     let precision: pipeline::Precision = name.parse().map_err(anyhow::Error::msg)?;
                     precision.check(&device)?;
-                    if device == Device::flex() {
+                    if precision != pipeline::Precision::F32 || device == Device::flex() {
                         model.encoder.pack(precision);
                     }
                     encoder = Some(model);

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use burn::module::Param;
+use burn::module::{ModuleMapper, Param};
 use burn::prelude::*;
-use burn::tensor::activation;
+use burn::tensor::{DType, activation};
 
 use super::Initializer;
 use super::attention::MultiHeadAttention;
@@ -39,21 +39,27 @@ impl Encoder {
         if let Some(layers) = packed.filter(|layers| !layers.is_empty()) {
             return packed::encode(&layers, hidden, padding);
         }
-        self.layers.iter().fold(hidden, |hidden, layer| {
+        let dtype = hidden.dtype();
+        let hidden = hidden.cast(self.layers.first().map_or(dtype, EncoderLayer::dtype));
+        let forward = |hidden, layer: &EncoderLayer| {
             let padding = padding.clone();
             tape::layer(layer, hidden, move |layer, hidden| layer.forward(hidden, padding.clone()))
-        })
+        };
+        self.layers.iter().fold(hidden, forward).cast(dtype)
     }
 
-    /// Packs the weights of all layers for inference on `flex`, rounded to a precision. They take the place of those of the
-    /// dense layers, which are freed: the encoder can no longer be trained. Layers that are packed stay as they are.
+    /// Rounds the weights of all layers to a precision, for inference: the encoder can no longer be trained. On `flex` they
+    /// are also packed for its products, which frees those of the dense layers; on a GPU the layers then compute in this
+    /// precision. Layers that are packed stay as they are.
     pub fn pack(&mut self, precision: Precision) {
-        self.layers.iter_mut().for_each(|layer| layer.pack(precision));
+        let layers = std::mem::take(&mut self.layers).into_iter();
+        self.layers = layers.map(|layer| layer.pack(precision)).collect();
     }
 
     /// Takes [`Encoder::pack`] back, except for the rounding.
     pub fn unpack(&mut self) {
-        self.layers.iter_mut().for_each(EncoderLayer::unpack);
+        let layers = std::mem::take(&mut self.layers).into_iter();
+        self.layers = layers.map(EncoderLayer::unpack).collect();
     }
 }
 
@@ -99,10 +105,17 @@ impl EncoderLayer {
         if let Some(packed) = &self.packed {
             return packed::encode(&[packed], hidden, padding);
         }
+        let dtype = hidden.dtype();
+        let hidden = hidden.cast(self.dtype());
         let context = self.attention.forward(hidden.clone(), padding);
         let hidden = self.attention_norm.after_residual(hidden, &self.attention.output, context, &self.dropout);
         let activated = self.feed_forward.forward(hidden.clone());
-        self.feed_forward_norm.after_residual(hidden, &self.feed_forward.output, activated, &self.dropout)
+        self.feed_forward_norm.after_residual(hidden, &self.feed_forward.output, activated, &self.dropout).cast(dtype)
+    }
+
+    /// The number type that the layer computes in.
+    fn dtype(&self) -> DType {
+        self.attention_norm.gamma.val().dtype()
     }
 
     /// The attention probabilities of this layer; see [`MultiHeadAttention::probabilities`].
@@ -112,7 +125,10 @@ impl EncoderLayer {
                 let [query, key] = packed.queries_and_keys(hidden);
                 ops::attention::probabilities(query, key, padding, self.attention.heads)
             }
-            None => self.attention.probabilities(hidden, padding),
+            None => {
+                let dtype = hidden.dtype();
+                self.attention.probabilities(hidden.cast(self.dtype()), padding).cast(dtype)
+            }
         }
     }
 
@@ -129,9 +145,12 @@ impl EncoderLayer {
         ]
     }
 
-    fn pack(&mut self, precision: Precision) {
+    fn pack(mut self, precision: Precision) -> Self {
+        if self.attention_norm.gamma.val().device() != Device::flex() {
+            return self.map(&mut Cast(if precision == Precision::Bf16 { DType::BF16 } else { DType::F32 }));
+        }
         if self.packed.is_some() {
-            return;
+            return self;
         }
         let norms = [&self.attention_norm, &self.feed_forward_norm].map(|norm| Norm {
             gamma: host(&norm.gamma),
@@ -147,15 +166,26 @@ impl EncoderLayer {
             (weights, host(&linear.bias))
         };
         self.packed = Some(Arc::new(PackedLayer::new(precision, take, norms, activation, heads)));
+        self
     }
 
-    fn unpack(&mut self) {
-        let Some(packed) = self.packed.take() else { return };
+    fn unpack(mut self) -> Self {
+        let Some(packed) = self.packed.take() else { return self.map(&mut Cast(DType::F32)) };
         for (linear, (weights, bias)) in self.dense().into_iter().zip(packed.dense()) {
             let device = linear.bias.val().device();
             let shape = [weights.len() / bias.len().max(1), bias.len()];
             linear.weight = Param::from_data(TensorData::new(weights, shape), &device);
         }
+        self
+    }
+}
+
+/// Casts all parameters to a number type.
+struct Cast(DType);
+
+impl ModuleMapper for Cast {
+    fn map_float<const D: usize>(&mut self, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        parameter.map(|values| values.cast(self.0))
     }
 }
 

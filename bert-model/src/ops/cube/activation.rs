@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::launch::{buffer, contiguous, element, elementwise, empty};
+use super::launch::{buffer, contiguous, element, elementwise, empty, vector_size};
 use super::product::Weights;
 use super::rows::sum_rows;
 use crate::ops::autodiff::{Differentiable, apply};
@@ -40,23 +40,46 @@ fn normal_cdf(x: f32) -> f32 {
 
 /// `gelu(x + bias)`.
 #[cube(launch)]
-fn bias_gelu<E: Float>(x: &[E], bias: &[E], y: &mut [E], #[define(E)] _element: ElemType) {
+fn bias_gelu<E: Float, N: Size>(
+    x: &[Vector<E, N>],
+    bias: &[Vector<E, N>],
+    y: &mut [Vector<E, N>],
+    #[define(E)] _element: ElemType,
+) {
     let at = ABSOLUTE_POS;
     if at < y.len() {
-        let x = f32::cast_from(x[at]) + f32::cast_from(bias[at % bias.len()]);
-        y[at] = E::cast_from(x * normal_cdf(x));
+        let (x, bias) = (x[at], bias[at % bias.len()]);
+        let mut result = x;
+        #[unroll]
+        for lane in 0..N::value() {
+            let x = f32::cast_from(x.extract(lane)) + f32::cast_from(bias.extract(lane));
+            result.insert(lane, E::cast_from(x * normal_cdf(x)));
+        }
+        y[at] = result;
     }
 }
 
 /// The gradient of `x` from that of [`bias_gelu`].
 #[cube(launch)]
-fn bias_gelu_gradient<E: Float>(x: &[E], bias: &[E], gradient: &[E], dx: &mut [E], #[define(E)] _element: ElemType) {
+fn bias_gelu_gradient<E: Float, N: Size>(
+    x: &[Vector<E, N>],
+    bias: &[Vector<E, N>],
+    gradient: &[Vector<E, N>],
+    dx: &mut [Vector<E, N>],
+    #[define(E)] _element: ElemType,
+) {
     let at = ABSOLUTE_POS;
     if at < dx.len() {
-        let x = f32::cast_from(x[at]) + f32::cast_from(bias[at % bias.len()]);
-        // Φ(x) + x·φ(x); 1 / √(2π) = 0.3989…
-        let slope = normal_cdf(x) + x * 0.398_942_3f32 * (-0.5f32 * x * x).exp();
-        dx[at] = E::cast_from(f32::cast_from(gradient[at]) * slope);
+        let (x, bias, gradient) = (x[at], bias[at % bias.len()], gradient[at]);
+        let mut result = x;
+        #[unroll]
+        for lane in 0..N::value() {
+            let x = f32::cast_from(x.extract(lane)) + f32::cast_from(bias.extract(lane));
+            // Φ(x) + x·φ(x); 1 / √(2π) = 0.3989…
+            let slope = normal_cdf(x) + x * 0.398_942_3f32 * (-0.5f32 * x * x).exp();
+            result.insert(lane, E::cast_from(f32::cast_from(gradient.extract(lane)) * slope));
+        }
+        dx[at] = result;
     }
 }
 
@@ -88,9 +111,10 @@ impl Differentiable<Cube, 3> for LinearGelu {
         let [x, weight, bias] = inputs.map(contiguous);
         let product = WEIGHTS.apply(&x, &weight);
         let y = empty(&product, product.meta.shape().clone(), product.dtype);
-        let (count, dim) = elementwise(product.meta.num_elements());
+        let size = vector_size(&product, product.meta.shape()[1], 8);
+        let (count, dim) = elementwise(product.meta.num_elements() / size);
         let element = element(x.dtype);
-        bias_gelu::launch(&x.client, count, dim, buffer(&product), buffer(&bias), buffer(&y), element);
+        bias_gelu::launch(&x.client, count, dim, size, buffer(&product), buffer(&bias), buffer(&y), element);
         (y, [x, weight, product, bias])
     }
 
@@ -102,10 +126,11 @@ impl Differentiable<Cube, 3> for LinearGelu {
     ) -> [Option<CubeTensor>; 3] {
         let gradient = contiguous(gradient);
         let dproduct = empty(&product, product.meta.shape().clone(), product.dtype);
-        let (count, dim) = elementwise(product.meta.num_elements());
+        let size = vector_size(&product, product.meta.shape()[1], 8);
+        let (count, dim) = elementwise(product.meta.num_elements() / size);
         let (inputs, element) = ((buffer(&product), buffer(&bias), buffer(&gradient)), element(product.dtype));
         let output = buffer(&dproduct);
-        bias_gelu_gradient::launch(&x.client, count, dim, inputs.0, inputs.1, inputs.2, output, element);
+        bias_gelu_gradient::launch(&x.client, count, dim, size, inputs.0, inputs.1, inputs.2, output, element);
         let [rows, outputs] = [product.meta.shape()[0], product.meta.shape()[1]];
         [
             for_x.then(|| WEIGHTS.input_gradient(&weight, &dproduct)),

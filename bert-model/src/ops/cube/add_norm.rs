@@ -8,25 +8,25 @@ use burn::tensor::Tensor;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::dropout::{Site, factor};
+use super::dropout::{Site, factors};
 use super::launch::{RowGrid, buffer, contiguous, element, empty};
 use super::layer_norm::{NormGradients, norm_gradients, normalize};
 use super::product::Weights;
-use super::rows::row;
+use super::rows::{row, sum_of_vector};
 use crate::ops::autodiff::{Differentiable, apply};
 use crate::ops::{by_rows, rows_of_a_sequence};
 
 /// `layer_norm(residual + dropout(x + bias))` of every row; keeps the sum before normalization.
 #[cube(launch)]
-fn add_norm_kernel<E: Float>(
-    x: &[E],
-    bias: &[E],
-    residual: &[E],
-    gamma: &[E],
-    beta: &[E],
+fn add_norm_kernel<E: Float, N: Size>(
+    x: &[Vector<E, N>],
+    bias: &[Vector<E, N>],
+    residual: &[Vector<E, N>],
+    gamma: &[Vector<E, N>],
+    beta: &[Vector<E, N>],
     keys: &[u32],
-    sum: &mut [E],
-    output: &mut [E],
+    sum: &mut [Vector<E, N>],
+    output: &mut [Vector<E, N>],
     moments: &mut [f32],
     width: u32,
     tokens: u32,
@@ -36,6 +36,7 @@ fn add_norm_kernel<E: Float>(
     scale: f32,
     #[comptime] lanes: u32,
     #[comptime] plane: u32,
+    #[comptime] each: u32,
     #[comptime] drops: bool,
     #[define(E)] _element: ElemType,
 ) {
@@ -43,20 +44,26 @@ fn add_norm_kernel<E: Float>(
     let row = min(row(), moments.len() / 2 - 1);
     let start = row * width as usize;
     let first = (row as u32 % tokens) * width;
+    let mut values = Array::<Vector<f32, N>>::new(each as usize);
     let mut total = 0.0f32;
-    let mut column = UNIT_POS_X;
-    while column < width {
-        let at = start + column as usize;
-        let mut value = f32::cast_from(x[at]) + f32::cast_from(bias[column as usize]);
-        if comptime!(drops) {
-            value *= factor(keys, site, row as u32 / tokens, 0u32, 1u32, first + column, p, scale);
+    #[unroll]
+    for number in 0..each {
+        let column = number * lanes + UNIT_POS_X;
+        if column < width {
+            let at = start + column as usize;
+            let mut value = Vector::<f32, N>::cast_from(x[at]) + Vector::cast_from(bias[column as usize]);
+            if comptime!(drops) {
+                let index = (first + column) * N::value() as u32;
+                value *= factors::<N>(keys, site, row as u32 / tokens, 0u32, 1u32, index, p, scale);
+            }
+            let stored = Vector::<E, N>::cast_from(value + Vector::cast_from(residual[at]));
+            sum[at] = stored;
+            let rounded = Vector::<f32, N>::cast_from(stored);
+            values[number as usize] = rounded;
+            total += sum_of_vector::<N>(rounded);
         }
-        let stored = E::cast_from(value + f32::cast_from(residual[at]));
-        sum[at] = stored;
-        total += f32::cast_from(stored);
-        column += lanes;
     }
-    normalize::<E>(&*sum, gamma, beta, output, moments, row, width, epsilon, total, lanes, plane);
+    normalize::<E, N>(&values, gamma, beta, output, moments, row, width, epsilon, total, lanes, plane, each);
 }
 
 /// The settings of [`AddNormOps::gpu_linear_add_norm`].
@@ -121,12 +128,13 @@ impl Differentiable<Cube, 6> for LinearAddNorm {
         let [rows, width] = [product.meta.shape()[0], product.meta.shape()[1]];
         let [sum, output] = [(); 2].map(|()| empty(&product, [rows, width], product.dtype));
         let moments = empty(&product, [rows, 2], DType::F32);
-        let grid = RowGrid::new(width, &product.client);
+        let grid = RowGrid::new(&product, width, 8);
         let (count, dim) = grid.launch(rows);
         add_norm_kernel::launch(
             &product.client,
             count,
             dim,
+            grid.vector,
             buffer(&product),
             buffer(&bias),
             buffer(&residual),
@@ -136,7 +144,7 @@ impl Differentiable<Cube, 6> for LinearAddNorm {
             buffer(&sum),
             buffer(&output),
             buffer(&moments),
-            width as u32,
+            grid.width,
             tokens as u32,
             epsilon,
             site.number,
@@ -144,6 +152,7 @@ impl Differentiable<Cube, 6> for LinearAddNorm {
             site.scale,
             grid.lanes,
             grid.plane,
+            grid.each(),
             site.p > 0,
             element(product.dtype),
         );

@@ -95,7 +95,7 @@ impl Differentiable<Cube, 1> for GpuCrossEntropy {
         let logits = contiguous(logits);
         let [rows, classes] = [logits.meta.shape()[0], logits.meta.shape()[1]];
         let [losses, log_sums] = [(); 2].map(|()| empty(&logits, [rows], DType::F32));
-        let grid = RowGrid::new(classes, &logits.client);
+        let grid = RowGrid::new(&logits, classes, 1);
         let (count, dim) = grid.launch(rows);
         let targets = contiguous(self.targets.clone());
         let (inputs, outputs) = ((buffer(&logits), buffer(&targets)), (buffer(&losses), buffer(&log_sums)));

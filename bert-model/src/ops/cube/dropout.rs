@@ -99,6 +99,28 @@ pub fn factor(keys: &[u32], site: u32, number: u32, group: u32, groups: u32, ind
     select(bits < p, 0.0f32, scale)
 }
 
+/// [`factor`] for the elements `index` and after of a vector.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+pub fn factors<N: Size>(
+    keys: &[u32],
+    site: u32,
+    number: u32,
+    group: u32,
+    groups: u32,
+    index: u32,
+    p: u32,
+    scale: f32,
+) -> Vector<f32, N> {
+    let mut factors = Vector::<f32, N>::new(0.0f32);
+    #[unroll]
+    for element in 0..N::value() {
+        let index = index + comptime!(element as u32);
+        factors.insert(element, factor(keys, site, number, group, groups, index, p, scale));
+    }
+    factors
+}
+
 /// Dropout of sequences of `sequence` elements.
 #[cube(launch)]
 fn dropout_kernel<E: Float>(

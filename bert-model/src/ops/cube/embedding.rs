@@ -1,4 +1,4 @@
-//! The input representation on a GPU: the sum of the embeddings, layer normalization and dropout in one kernel.
+//! The input representation on a GPU: the sum of the embeddings and layer normalization in one kernel, then dropout.
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{FloatTensor, IntTensor};
@@ -7,62 +7,54 @@ use burn::tensor::Tensor;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::dropout::{DropoutOps, Site, factor};
+use super::dropout::{DropoutOps, Site};
 use super::launch::{RowGrid, buffer, contiguous, element, elementwise, empty};
 use super::layer_norm::{NormGradients, norm_gradients, normalize};
-use super::rows::{chunks, column_cubes, reshaped, row, sum_of_column, sum_rows};
+use super::rows::{chunks, column_cubes, reshaped, row, sum_of_column, sum_of_vector, sum_rows};
 use crate::ops::autodiff::{Differentiable, apply};
 
-/// `dropout(layer_norm(words + types[type_ids] + positions))` of every row; keeps the sum before normalization.
+/// `layer_norm(words + types[type_ids] + positions)` of every row; keeps the sum before normalization.
 #[cube(launch)]
-fn embed_kernel<E: Float>(
-    words: &[E],
-    positions: &[E],
-    types: &[E],
+fn embed_kernel<E: Float, N: Size>(
+    words: &[Vector<E, N>],
+    positions: &[Vector<E, N>],
+    types: &[Vector<E, N>],
     type_ids: &[u32],
-    gamma: &[E],
-    beta: &[E],
-    keys: &[u32],
-    sum: &mut [E],
-    output: &mut [E],
+    gamma: &[Vector<E, N>],
+    beta: &[Vector<E, N>],
+    sum: &mut [Vector<E, N>],
+    output: &mut [Vector<E, N>],
     moments: &mut [f32],
     width: u32,
     tokens: u32,
     epsilon: f32,
-    site: u32,
-    p: u32,
-    scale: f32,
     #[comptime] lanes: u32,
     #[comptime] plane: u32,
-    #[comptime] drops: bool,
+    #[comptime] each: u32,
     #[define(E)] _element: ElemType,
 ) {
     let row = min(row(), moments.len() / 2 - 1);
     let start = row * width as usize;
     let position = (row as u32 % tokens) * width;
     let token_type = type_ids[row] * width;
+    let mut values = Array::<Vector<f32, N>>::new(each as usize);
     let mut total = 0.0f32;
-    let mut column = UNIT_POS_X;
-    while column < width {
-        let at = start + column as usize;
-        let value = f32::cast_from(words[at])
-            + f32::cast_from(types[(token_type + column) as usize])
-            + f32::cast_from(positions[(position + column) as usize]);
-        let stored = E::cast_from(value);
-        sum[at] = stored;
-        total += f32::cast_from(stored);
-        column += lanes;
-    }
-    normalize::<E>(&*sum, gamma, beta, output, moments, row, width, epsilon, total, lanes, plane);
-    if comptime!(drops) {
-        let mut column = UNIT_POS_X;
-        while column < width {
+    #[unroll]
+    for number in 0..each {
+        let column = number * lanes + UNIT_POS_X;
+        if column < width {
             let at = start + column as usize;
-            let kept = factor(keys, site, row as u32 / tokens, 0u32, 1u32, position + column, p, scale);
-            output[at] = E::cast_from(f32::cast_from(output[at]) * kept);
-            column += lanes;
+            let value = Vector::<f32, N>::cast_from(words[at])
+                + Vector::cast_from(types[(token_type + column) as usize])
+                + Vector::cast_from(positions[(position + column) as usize]);
+            let stored = Vector::<E, N>::cast_from(value);
+            sum[at] = stored;
+            let rounded = Vector::<f32, N>::cast_from(stored);
+            values[number as usize] = rounded;
+            total += sum_of_vector::<N>(rounded);
         }
     }
+    normalize::<E, N>(&values, gamma, beta, output, moments, row, width, epsilon, total, lanes, plane, each);
 }
 
 /// The gradient of the position embeddings: sums over the batch; 0 for positions beyond the batch's length.
@@ -181,33 +173,34 @@ impl Differentiable<Cube, 5> for GpuEmbed {
         let [sum, output] = [(); 2].map(|()| empty(&words, [rows, width], words.dtype));
         let moments = empty(&words, [rows, 2], DType::F32);
         let type_ids = contiguous(self.type_ids.clone());
-        let grid = RowGrid::new(width, &words.client);
+        let grid = RowGrid::new(&words, width, 8);
         let (count, dim) = grid.launch(rows);
         embed_kernel::launch(
             &words.client,
             count,
             dim,
+            grid.vector,
             buffer(&words),
             buffer(&positions),
             buffer(&types),
             buffer(&type_ids),
             buffer(&gamma),
             buffer(&beta),
-            buffer(&self.keys),
             buffer(&sum),
             buffer(&output),
             buffer(&moments),
-            width as u32,
+            grid.width,
             tokens as u32,
             epsilon,
-            site.number,
-            site.p,
-            site.scale,
             grid.lanes,
             grid.plane,
-            site.p > 0,
+            grid.each(),
             element(words.dtype),
         );
+        let output = match site.p {
+            0 => output,
+            _ => Cube::gpu_dropout(output, self.keys.clone(), site, tokens * width),
+        };
         (output, ([gamma, sum, moments], [positions.meta.shape()[0], types.meta.shape()[0]]))
     }
 

@@ -34,6 +34,13 @@ pub fn buffer(x: &CubeTensor) -> BufferArg {
     x.clone().into_buffer_arg()
 }
 
+/// How many elements of rows of this width a unit reads or writes at once: as many as the device moves in one instruction,
+/// at most `most`.
+pub fn vector_size(x: &CubeTensor, width: usize, most: usize) -> usize {
+    let mut sizes = x.client.io_optimized_vector_sizes(x.dtype.size());
+    sizes.find(|&size| size <= most && width.is_multiple_of(size)).unwrap_or(1)
+}
+
 /// Enough cubes for `count` items with `each` items per cube, within the limits of each grid dimension.
 pub fn cubes(count: usize, each: usize) -> CubeCount {
     let cubes = count.div_ceil(each).max(1) as u32;
@@ -46,22 +53,34 @@ pub fn elementwise(count: usize) -> (CubeCount, CubeDim) {
     (cubes(count, UNITS as usize), CubeDim::new_1d(UNITS))
 }
 
-/// How units are assigned to rows: `lanes` units along each row, `UNITS / lanes` rows per cube.
+/// How units are assigned to rows: `lanes` units along each row, `UNITS / lanes` rows per cube. A row is read and written in
+/// vectors, and stays in registers in between.
 #[derive(Debug, Clone, Copy)]
 pub struct RowGrid {
     /// Units per row, a power of two.
     pub lanes: u32,
     /// The size of a plane (warp), whose units can sum without shared memory, if it is fixed; else 0.
     pub plane: u32,
+    /// Elements per vector.
+    pub vector: usize,
+    /// Vectors per row.
+    pub width: u32,
 }
 
 impl RowGrid {
-    /// The grid for rows of this width.
-    pub fn new(width: usize, client: &Client) -> Self {
+    /// The grid for rows of `x` of this width, in vectors of at most `most` elements.
+    pub fn new(x: &CubeTensor, width: usize, most: usize) -> Self {
+        let vector = vector_size(x, width, most);
+        let width = width / vector;
         let lanes = if width <= 256 { 32 } else { UNITS };
-        let hardware = &client.properties().hardware;
+        let hardware = &x.client.properties().hardware;
         let is_fixed = hardware.plane_size_min == hardware.plane_size_max && hardware.plane_size_max == 32;
-        Self { lanes, plane: if is_fixed { 32 } else { 0 } }
+        Self { lanes, plane: if is_fixed { 32 } else { 0 }, vector, width: width as u32 }
+    }
+
+    /// The vectors of a row for each of its units.
+    pub fn each(self) -> u32 {
+        self.width.div_ceil(self.lanes)
     }
 
     /// The launch size for this many rows.

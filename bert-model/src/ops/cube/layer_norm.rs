@@ -7,21 +7,21 @@ use burn::tensor::Tensor;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::dropout::{Site, factor};
-use super::launch::{RowGrid, buffer, contiguous, element, empty};
+use super::dropout::{Site, factors};
+use super::launch::{RowGrid, buffer, contiguous, element, empty, vector_size};
 use super::product::slice;
-use super::rows::{chunks, column_cubes, row, sum_of_column, sum_of_lanes, sum_rows};
+use super::rows::{chunks, column_cubes, row, sum_of_lanes, sum_of_vector, sum_rows, sums_of_columns};
 use crate::ops::autodiff::{Differentiable, apply};
 use crate::ops::by_rows;
 
-/// Normalizes row `row` of `sum`, whose elements add up to `total` over all lanes, and writes its mean and
-/// 1 / √(variance + ε) to `moments` `[R, 2]`.
+/// Normalizes row `row`, which its units hold in `values` (zeros past its end) and whose elements add up to `total` over all
+/// lanes; writes its mean and 1 / √(variance + ε) to `moments` `[R, 2]`. `width` and the columns are counted in vectors.
 #[cube]
-pub fn normalize<E: Float>(
-    sum: &[E],
-    gamma: &[E],
-    beta: &[E],
-    output: &mut [E],
+pub fn normalize<E: Float, N: Size>(
+    values: &Array<Vector<f32, N>>,
+    gamma: &[Vector<E, N>],
+    beta: &[Vector<E, N>],
+    output: &mut [Vector<E, N>],
     moments: &mut [f32],
     row: usize,
     width: u32,
@@ -29,24 +29,30 @@ pub fn normalize<E: Float>(
     total: f32,
     #[comptime] lanes: u32,
     #[comptime] plane: u32,
+    #[comptime] each: u32,
 ) {
-    let (start, count) = (row * width as usize, width as f32);
+    let (start, count) = (row * width as usize, (width * N::value() as u32) as f32);
     let mean = sum_of_lanes(total, lanes, plane) / count;
     let mut squares = 0.0f32;
-    let mut column = UNIT_POS_X;
-    while column < width {
-        let centered = f32::cast_from(sum[start + column as usize]) - mean;
-        squares += centered * centered;
-        column += lanes;
+    #[unroll]
+    for number in 0..each {
+        let column = number * lanes + UNIT_POS_X;
+        if column < width {
+            let centered = values[number as usize] - Vector::new(mean);
+            squares += sum_of_vector::<N>(centered * centered);
+        }
     }
     let variance = sum_of_lanes(squares, lanes, plane) / count;
     let factor = 1.0f32 / (variance + epsilon).sqrt();
-    let mut column = UNIT_POS_X;
-    while column < width {
-        let normalized = (f32::cast_from(sum[start + column as usize]) - mean) * factor;
-        let (gamma, beta) = (f32::cast_from(gamma[column as usize]), f32::cast_from(beta[column as usize]));
-        output[start + column as usize] = E::cast_from(normalized * gamma + beta);
-        column += lanes;
+    #[unroll]
+    for number in 0..each {
+        let column = number * lanes + UNIT_POS_X;
+        if column < width {
+            let normalized = (values[number as usize] - Vector::new(mean)) * Vector::new(factor);
+            let gamma = Vector::<f32, N>::cast_from(gamma[column as usize]);
+            let beta = Vector::<f32, N>::cast_from(beta[column as usize]);
+            output[start + column as usize] = Vector::cast_from(normalized * gamma + beta);
+        }
     }
     if UNIT_POS_X == 0 {
         moments[2 * row] = mean;
@@ -56,38 +62,44 @@ pub fn normalize<E: Float>(
 
 /// Normalizes every row.
 #[cube(launch)]
-fn norm_kernel<E: Float>(
-    x: &[E],
-    gamma: &[E],
-    beta: &[E],
-    output: &mut [E],
+fn norm_kernel<E: Float, N: Size>(
+    x: &[Vector<E, N>],
+    gamma: &[Vector<E, N>],
+    beta: &[Vector<E, N>],
+    output: &mut [Vector<E, N>],
     moments: &mut [f32],
     width: u32,
     epsilon: f32,
     #[comptime] lanes: u32,
     #[comptime] plane: u32,
+    #[comptime] each: u32,
     #[define(E)] _element: ElemType,
 ) {
     let row = min(row(), moments.len() / 2 - 1);
+    let mut values = Array::<Vector<f32, N>>::new(each as usize);
     let mut total = 0.0f32;
-    let mut column = UNIT_POS_X;
-    while column < width {
-        total += f32::cast_from(x[row * width as usize + column as usize]);
-        column += lanes;
+    #[unroll]
+    for number in 0..each {
+        let column = number * lanes + UNIT_POS_X;
+        if column < width {
+            let value = Vector::<f32, N>::cast_from(x[row * width as usize + column as usize]);
+            values[number as usize] = value;
+            total += sum_of_vector::<N>(value);
+        }
     }
-    normalize::<E>(x, gamma, beta, output, moments, row, width, epsilon, total, lanes, plane);
+    normalize::<E, N>(&values, gamma, beta, output, moments, row, width, epsilon, total, lanes, plane, each);
 }
 
 /// The gradient of every row of the sum from that of its normalization, and the gradient of what dropout was applied to.
 #[cube(launch)]
-fn norm_gradient_kernel<E: Float>(
-    sum: &[E],
+fn norm_gradient_kernel<E: Float, N: Size>(
+    sum: &[Vector<E, N>],
     moments: &[f32],
-    gamma: &[E],
-    gradient: &[E],
+    gamma: &[Vector<E, N>],
+    gradient: &[Vector<E, N>],
     keys: &[u32],
-    dsum: &mut [E],
-    dx: &mut [E],
+    dsum: &mut [Vector<E, N>],
+    dx: &mut [Vector<E, N>],
     width: u32,
     tokens: u32,
     site: u32,
@@ -95,49 +107,60 @@ fn norm_gradient_kernel<E: Float>(
     scale: f32,
     #[comptime] lanes: u32,
     #[comptime] plane: u32,
+    #[comptime] each: u32,
     #[comptime] drops: bool,
     #[define(E)] _element: ElemType,
 ) {
     let row = min(row(), moments.len() / 2 - 1);
-    let start = row * width as usize;
+    let (start, count) = (row * width as usize, (width * N::value() as u32) as f32);
     let (mean, factor_of_row) = (moments[2 * row], moments[2 * row + 1]);
+    let mut scaled = Array::<Vector<f32, N>>::new(each as usize);
+    let mut normalized = Array::<Vector<f32, N>>::new(each as usize);
     let mut gradients = 0.0f32;
     let mut products = 0.0f32;
-    let mut column = UNIT_POS_X;
-    while column < width {
-        let at = start + column as usize;
-        let scaled = f32::cast_from(gradient[at]) * f32::cast_from(gamma[column as usize]);
-        gradients += scaled;
-        products += scaled * (f32::cast_from(sum[at]) - mean) * factor_of_row;
-        column += lanes;
-    }
-    let gradients = sum_of_lanes(gradients, lanes, plane) / width as f32;
-    let products = sum_of_lanes(products, lanes, plane) / width as f32;
-    let first = (row as u32 % tokens) * width;
-    let mut column = UNIT_POS_X;
-    while column < width {
-        let at = start + column as usize;
-        let scaled = f32::cast_from(gradient[at]) * f32::cast_from(gamma[column as usize]);
-        let normalized = (f32::cast_from(sum[at]) - mean) * factor_of_row;
-        let change = (scaled - gradients - normalized * products) * factor_of_row;
-        dsum[at] = E::cast_from(change);
-        if comptime!(drops) {
-            let kept = factor(keys, site, row as u32 / tokens, 0u32, 1u32, first + column, p, scale);
-            dx[at] = E::cast_from(change * kept);
+    #[unroll]
+    for number in 0..each {
+        let column = number * lanes + UNIT_POS_X;
+        if column < width {
+            let at = start + column as usize;
+            let change = Vector::<f32, N>::cast_from(gradient[at]) * Vector::cast_from(gamma[column as usize]);
+            let centered = Vector::<f32, N>::cast_from(sum[at]) - Vector::new(mean);
+            let value = centered * Vector::new(factor_of_row);
+            gradients += sum_of_vector::<N>(change);
+            products += sum_of_vector::<N>(change * value);
+            scaled[number as usize] = change;
+            normalized[number as usize] = value;
         }
-        column += lanes;
+    }
+    let gradients = sum_of_lanes(gradients, lanes, plane) / count;
+    let products = sum_of_lanes(products, lanes, plane) / count;
+    let first = (row as u32 % tokens) * width;
+    #[unroll]
+    for number in 0..each {
+        let column = number * lanes + UNIT_POS_X;
+        if column < width {
+            let at = start + column as usize;
+            let rest = scaled[number as usize] - Vector::new(gradients);
+            let change = (rest - normalized[number as usize] * Vector::new(products)) * Vector::new(factor_of_row);
+            dsum[at] = Vector::cast_from(change);
+            if comptime!(drops) {
+                let index = (first + column) * N::value() as u32;
+                let kept = factors::<N>(keys, site, row as u32 / tokens, 0u32, 1u32, index, p, scale);
+                dx[at] = Vector::cast_from(change * kept);
+            }
+        }
     }
 }
 
 /// The gradients of γ, β and the bias: sums down columns of `gradient · normalized`, of `gradient`, and of `dx`, one chunk
-/// of the rows per row of cubes.
+/// of the rows per row of cubes. `width` and `padded` are counted in vectors.
 #[cube(launch)]
-fn parameter_gradients_kernel<E: Float>(
-    sum: &[E],
+fn parameter_gradients_kernel<E: Float, N: Size>(
+    sum: &[Vector<E, N>],
     moments: &[f32],
-    gradient: &[E],
-    dx: &[E],
-    sums: &mut [f32],
+    gradient: &[Vector<E, N>],
+    dx: &[Vector<E, N>],
+    sums: &mut [Vector<f32, N>],
     width: u32,
     padded: u32,
     #[define(E)] _element: ElemType,
@@ -146,24 +169,25 @@ fn parameter_gradients_kernel<E: Float>(
     let rows = moments.len() as u32 / 2u32;
     let each = (rows + CUBE_COUNT_Y - 1) / CUBE_COUNT_Y;
     let end = min(rows, (CUBE_POS_Y + 1) * each);
-    let mut for_gamma = 0.0f32;
-    let mut for_beta = 0.0f32;
-    let mut for_bias = 0.0f32;
+    let mut for_gamma = Vector::<f32, N>::new(0.0f32);
+    let mut for_beta = Vector::<f32, N>::new(0.0f32);
+    let mut for_bias = Vector::<f32, N>::new(0.0f32);
     if column < width {
         let mut row = CUBE_POS_Y * each + UNIT_POS_Y;
         while row < end {
             let at = (row * width + column) as usize;
             let (mean, factor) = (moments[2 * row as usize], moments[2 * row as usize + 1]);
-            let change = f32::cast_from(gradient[at]);
-            for_gamma += change * (f32::cast_from(sum[at]) - mean) * factor;
+            let change = Vector::<f32, N>::cast_from(gradient[at]);
+            let centered = Vector::<f32, N>::cast_from(sum[at]) - Vector::new(mean);
+            for_gamma += change * centered * Vector::new(factor);
             for_beta += change;
-            for_bias += f32::cast_from(dx[at]);
+            for_bias += Vector::cast_from(dx[at]);
             row += CUBE_DIM_Y;
         }
     }
-    let for_gamma = sum_of_column(for_gamma);
-    let for_beta = sum_of_column(for_beta);
-    let for_bias = sum_of_column(for_bias);
+    let for_gamma = sums_of_columns::<N>(for_gamma);
+    let for_beta = sums_of_columns::<N>(for_beta);
+    let for_bias = sums_of_columns::<N>(for_bias);
     if UNIT_POS_Y == 0 {
         if column < width {
             let start = (CUBE_POS_Y * 3u32 * padded + column) as usize;
@@ -192,7 +216,7 @@ pub fn norm_gradients(
     dropout: Option<(&CubeTensor, Site, usize)>,
 ) -> NormGradients {
     let [rows, width] = [sum.meta.shape()[0], sum.meta.shape()[1]];
-    let (client, dtype, grid) = (&sum.client, element(sum.dtype), RowGrid::new(width, &sum.client));
+    let (client, dtype, grid) = (&sum.client, element(sum.dtype), RowGrid::new(sum, width, 8));
     let dsum = empty(sum, [rows, width], sum.dtype);
     let drops = dropout.is_some();
     // Without dropout the kernel does not use `dx` and `keys`.
@@ -210,6 +234,7 @@ pub fn norm_gradients(
         client,
         count,
         dim,
+        grid.vector,
         buffer(sum),
         buffer(moments),
         buffer(gamma),
@@ -217,13 +242,14 @@ pub fn norm_gradients(
         buffer(keys),
         buffer(&dsum),
         buffer(&dx),
-        width as u32,
+        grid.width,
         tokens as u32,
         site.number,
         site.p,
         site.scale,
         grid.lanes,
         grid.plane,
+        grid.each(),
         drops,
         dtype,
     );
@@ -237,20 +263,22 @@ fn parameter_gradients([sum, moments]: [&CubeTensor; 2], gradient: &CubeTensor, 
     let [rows, width] = [sum.meta.shape()[0], sum.meta.shape()[1]];
     // Padded, so that each parameter's gradient begins at an offset at which every device can bind a buffer.
     let padded = width.next_multiple_of(64);
-    let chunks = chunks(rows, width);
+    let vector = vector_size(sum, width, 4);
+    let chunks = chunks(rows, width / vector);
     let partial = empty(sum, [chunks, 3 * padded], DType::F32);
-    let (count, dim) = column_cubes(width, chunks);
+    let (count, dim) = column_cubes(width / vector, chunks);
     parameter_gradients_kernel::launch(
         &sum.client,
         count,
         dim,
+        vector,
         buffer(sum),
         buffer(moments),
         buffer(gradient),
         buffer(dx),
         buffer(&partial),
-        width as u32,
-        padded as u32,
+        (width / vector) as u32,
+        (padded / vector) as u32,
         element(sum.dtype),
     );
     let sums = sum_rows(&partial, chunks, 3 * padded);
@@ -290,21 +318,23 @@ impl Differentiable<Cube, 3> for GpuLayerNorm {
         let [rows, width] = [x.meta.shape()[0], x.meta.shape()[1]];
         let output = empty(&x, [rows, width], x.dtype);
         let moments = empty(&x, [rows, 2], DType::F32);
-        let grid = RowGrid::new(width, &x.client);
+        let grid = RowGrid::new(&x, width, 8);
         let (count, dim) = grid.launch(rows);
         norm_kernel::launch(
             &x.client,
             count,
             dim,
+            grid.vector,
             buffer(&x),
             buffer(&gamma),
             buffer(&beta),
             buffer(&output),
             buffer(&moments),
-            width as u32,
+            grid.width,
             self.epsilon,
             grid.lanes,
             grid.plane,
+            grid.each(),
             element(x.dtype),
         );
         (output, [x, moments, gamma])

@@ -22,6 +22,8 @@ mod add_norm;
 mod add_rows;
 mod attention;
 mod cross_entropy;
+#[cfg(feature = "cuda")]
+mod cublas;
 mod dropout;
 mod embedding;
 mod gather;

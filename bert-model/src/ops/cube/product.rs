@@ -1,7 +1,8 @@
 //! Matrix products on GPUs, and the dense layer.
 //!
-//! The strategy is fixed for each kind of product. Automatic tuning would take minutes in every process and select by
-//! time, so that results could differ between runs. `examples/product_rates.rs` measures the strategies.
+//! On CUDA devices products are [`super::cublas`]'s if it is installed, elsewhere cubek's, whose strategy is fixed for each
+//! kind of product: automatic tuning would take minutes in every process and select by time, so that results could differ
+//! between runs. `examples/product_rates.rs` measures the strategies.
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::FloatTensor;
@@ -20,7 +21,7 @@ use cubek::matmul::routine::BlueprintStrategy;
 use cubek::matmul::strategy::Strategy;
 use cubek::std::InputBinding;
 
-use super::launch::{buffer, contiguous, element, elementwise, empty};
+use super::launch::{buffer, contiguous, element, elementwise, empty, vector_size};
 use super::rows::{reshaped, sum_rows};
 use crate::ops::autodiff::{Differentiable, apply};
 
@@ -31,6 +32,10 @@ pub fn multiply(lhs: &CubeTensor, rhs: &CubeTensor, dtype: DType) -> CubeTensor 
     let last = shape.len() - 1;
     shape[last] = rhs.meta.shape()[last];
     let output = empty(lhs, Shape::from(shape), dtype);
+    #[cfg(feature = "cuda")]
+    if super::cublas::multiply(lhs, rhs, &output) {
+        return output;
+    }
     let input = |x: &CubeTensor| InputBinding::new(x.clone().binding(), element(x.dtype));
     let elements = MatmulGlobalElems { lhs: element(lhs.dtype), rhs: element(rhs.dtype), out: element(dtype) };
     let mut refusals = Vec::new();
@@ -62,6 +67,14 @@ fn strategies(lhs: &CubeTensor, rhs: &CubeTensor) -> Vec<Strategy> {
     }
     strategies.push(Levels::Naive.into());
     strategies
+}
+
+/// Whether the products of a tensor are cuBLAS's.
+fn is_cublas(_x: &CubeTensor) -> bool {
+    #[cfg(feature = "cuda")]
+    return super::cublas::runs(_x);
+    #[cfg(not(feature = "cuda"))]
+    false
 }
 
 /// Whether the device has a copy engine (tensor memory accelerator).
@@ -104,7 +117,7 @@ fn pad<E: Float>(x: &[E], padded: &mut [E], rows: u32, columns: u32, stride: u32
 /// [`ROWS`]: products of other numbers of rows were wrong on CUDA. Returns it unchanged on devices without a copy engine.
 fn aligned(x: &CubeTensor) -> CubeTensor {
     let [rows, columns] = [x.meta.shape()[0], x.meta.shape()[1]];
-    if !has_copy_engine(x) {
+    if !has_copy_engine(x) || is_cublas(x) {
         return x.clone();
     }
     let more_rows = rows.next_multiple_of(ROWS);
@@ -141,11 +154,11 @@ pub fn transposed(x: &CubeTensor) -> CubeTensor {
 
 /// Adds `bias` to every row.
 #[cube(launch)]
-fn add_bias<E: Float>(x: &mut [E], bias: &[E], #[define(E)] _element: ElemType) {
+fn add_bias<E: Float, N: Size>(x: &mut [Vector<E, N>], bias: &[Vector<E, N>], #[define(E)] _element: ElemType) {
     let at = ABSOLUTE_POS;
     if at < x.len() {
-        let sum = f32::cast_from(x[at]) + f32::cast_from(bias[at % bias.len()]);
-        x[at] = E::cast_from(sum);
+        let sum = Vector::<f32, N>::cast_from(x[at]) + Vector::cast_from(bias[at % bias.len()]);
+        x[at] = Vector::cast_from(sum);
     }
 }
 
@@ -195,8 +208,9 @@ impl ProductOps for Cube {
     fn gpu_linear(x: CubeTensor, weight: CubeTensor, bias: CubeTensor, weights: Weights) -> CubeTensor {
         let (x, weight, bias) = (contiguous(x), contiguous(weight), contiguous(bias));
         let output = weights.apply(&x, &weight);
-        let (count, dim) = elementwise(output.meta.num_elements());
-        add_bias::launch(&x.client, count, dim, buffer(&output), buffer(&bias), element(x.dtype));
+        let size = vector_size(&output, bias.meta.num_elements(), 8);
+        let (count, dim) = elementwise(output.meta.num_elements() / size);
+        add_bias::launch(&x.client, count, dim, size, buffer(&output), buffer(&bias), element(x.dtype));
         output
     }
 }

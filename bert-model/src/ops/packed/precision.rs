@@ -3,9 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 
 use crate::error::{Error, Result};
+use crate::ops::optimizer::is_asynchronous;
 
 /// The number type of weights and activations in the products of an encoder's dense layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -21,15 +22,23 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// Checks that a device computes in this precision: all of them in `f32`, `flex` also in the others.
+    /// Checks that a device computes in this precision: all of them in `f32`, `flex` in the others too, and a GPU in bf16 if
+    /// it has it.
     ///
     /// # Errors
     /// If it does not.
     pub fn check(self, device: &Device) -> Result<()> {
-        match self == Self::F32 || *device == Device::flex() {
+        let is_supported = match self {
+            Self::F32 => true,
+            Self::Int8 => *device == Device::flex(),
+            Self::Bf16 => {
+                *device == Device::flex() || is_asynchronous(device) && device.supports_dtype(DType::BF16)
+            }
+        };
+        match is_supported {
             true => Ok(()),
             false => Err(Error::Setting(format!(
-                "--precision: found {self}, which only the device flex computes in, expected f32 or --device flex"
+                "--precision: found {self}, which this device does not compute in, expected f32 or --device flex"
             ))),
         }
     }

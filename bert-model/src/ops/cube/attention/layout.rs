@@ -6,7 +6,7 @@ use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
 use super::AttentionShape;
-use crate::ops::cube::launch::{buffer, element, elementwise, empty};
+use crate::ops::cube::launch::{buffer, element, elementwise, empty, vector_size};
 
 /// Concatenates three matrices `[I, O]` along their columns: `[I, 3·O]`.
 #[cube(launch)]
@@ -47,7 +47,7 @@ fn unpack_kernel<E: Float>(
     }
 }
 
-/// The row and the column in `[B·T, A·D]` of element `at` of `[B, A, T, D]`.
+/// The row and the column in `[B·T, A·D]` of element `at` of `[B, A, T, D]`. In the kernels below D is counted in vectors.
 #[cube]
 fn token_and_column(at: u32, tokens: u32, heads: u32, size: u32) -> (u32, u32) {
     let (within, token) = (at % size, (at / size) % tokens);
@@ -57,14 +57,14 @@ fn token_and_column(at: u32, tokens: u32, heads: u32, size: u32) -> (u32, u32) {
 
 /// Separates `[B·T, 3·H]` into queries, keys and values `[B, A, T, D]`, adds the biases, and scales the queries.
 #[cube(launch)]
-fn split_qkv_kernel<E: Float>(
-    packed: &[E],
-    query_bias: &[E],
-    key_bias: &[E],
-    value_bias: &[E],
-    query: &mut [E],
-    key: &mut [E],
-    value: &mut [E],
+fn split_qkv_kernel<E: Float, N: Size>(
+    packed: &[Vector<E, N>],
+    query_bias: &[Vector<E, N>],
+    key_bias: &[Vector<E, N>],
+    value_bias: &[Vector<E, N>],
+    query: &mut [Vector<E, N>],
+    key: &mut [Vector<E, N>],
+    value: &mut [Vector<E, N>],
     tokens: u32,
     heads: u32,
     size: u32,
@@ -76,22 +76,22 @@ fn split_qkv_kernel<E: Float>(
         let (row, column) = token_and_column(at as u32, tokens, heads, size);
         let width = heads * size;
         let (from, bias) = ((row * 3u32 * width + column) as usize, column as usize);
-        let q = f32::cast_from(packed[from]) + f32::cast_from(query_bias[bias]);
-        let k = f32::cast_from(packed[from + width as usize]) + f32::cast_from(key_bias[bias]);
-        let v = f32::cast_from(packed[from + 2 * width as usize]) + f32::cast_from(value_bias[bias]);
-        query[at] = E::cast_from(q * scale);
-        key[at] = E::cast_from(k);
-        value[at] = E::cast_from(v);
+        let q = Vector::<f32, N>::cast_from(packed[from]) + Vector::cast_from(query_bias[bias]);
+        let k = Vector::<f32, N>::cast_from(packed[from + width as usize]) + Vector::cast_from(key_bias[bias]);
+        let v = Vector::<f32, N>::cast_from(packed[from + 2 * width as usize]) + Vector::cast_from(value_bias[bias]);
+        query[at] = Vector::cast_from(q * Vector::new(scale));
+        key[at] = Vector::cast_from(k);
+        value[at] = Vector::cast_from(v);
     }
 }
 
 /// The backward pass of [`split_qkv_kernel`]: joins three gradients `[B, A, T, D]` to `[B·T, 3·H]`.
 #[cube(launch)]
-fn merge_qkv_kernel<E: Float>(
-    query: &[E],
-    key: &[E],
-    value: &[E],
-    packed: &mut [E],
+fn merge_qkv_kernel<E: Float, N: Size>(
+    query: &[Vector<E, N>],
+    key: &[Vector<E, N>],
+    value: &[Vector<E, N>],
+    packed: &mut [Vector<E, N>],
     tokens: u32,
     heads: u32,
     size: u32,
@@ -103,7 +103,7 @@ fn merge_qkv_kernel<E: Float>(
         let (row, column) = token_and_column(at as u32, tokens, heads, size);
         let width = heads * size;
         let to = (row * 3u32 * width + column) as usize;
-        packed[to] = E::cast_from(f32::cast_from(query[at]) * scale);
+        packed[to] = Vector::cast_from(Vector::<f32, N>::cast_from(query[at]) * Vector::new(scale));
         packed[to + width as usize] = key[at];
         packed[to + 2 * width as usize] = value[at];
     }
@@ -111,9 +111,9 @@ fn merge_qkv_kernel<E: Float>(
 
 /// Concatenates the heads: `[B, A, T, D]` to `[B·T, A·D]`.
 #[cube(launch)]
-fn merge_heads_kernel<E: Float>(
-    heads_apart: &[E],
-    rows: &mut [E],
+fn merge_heads_kernel<E: Float, N: Size>(
+    heads_apart: &[Vector<E, N>],
+    rows: &mut [Vector<E, N>],
     tokens: u32,
     heads: u32,
     size: u32,
@@ -128,9 +128,9 @@ fn merge_heads_kernel<E: Float>(
 
 /// The inverse of [`merge_heads_kernel`]: `[B·T, A·D]` to `[B, A, T, D]`.
 #[cube(launch)]
-fn split_heads_kernel<E: Float>(
-    rows: &[E],
-    heads_apart: &mut [E],
+fn split_heads_kernel<E: Float, N: Size>(
+    rows: &[Vector<E, N>],
+    heads_apart: &mut [Vector<E, N>],
     tokens: u32,
     heads: u32,
     size: u32,
@@ -140,6 +140,25 @@ fn split_heads_kernel<E: Float>(
     if at < heads_apart.len() {
         let (row, column) = token_and_column(at as u32, tokens, heads, size);
         heads_apart[at] = rows[(row * heads * size + column) as usize];
+    }
+}
+
+/// The launch of a kernel that moves vectors of a head's columns.
+struct Launch {
+    count: CubeCount,
+    dim: CubeDim,
+    /// Elements per vector.
+    vector: usize,
+    /// T, A, and D in vectors.
+    sizes: [u32; 3],
+}
+
+impl Launch {
+    fn new(x: &CubeTensor, shape: AttentionShape) -> Self {
+        let vector = vector_size(x, shape.size, 8);
+        let (count, dim) = elementwise(shape.elements() / vector);
+        let [tokens, heads, size] = shape.sizes();
+        Self { count, dim, vector, sizes: [tokens, heads, size / vector as u32] }
     }
 }
 
@@ -187,11 +206,12 @@ pub fn unpack<const D: usize>(packed: &CubeTensor, shape: [usize; D]) -> [CubeTe
 pub fn split_qkv(packed: &CubeTensor, biases: [&CubeTensor; 3], shape: AttentionShape) -> [CubeTensor; 3] {
     let outputs = [(); 3].map(|()| empty(packed, shape.heads_shape(), packed.dtype));
     let ([query, key, value], [query_bias, key_bias, value_bias]) = (&outputs, biases);
-    let ((count, dim), [tokens, heads, size]) = (elementwise(shape.elements()), shape.sizes());
+    let Launch { count, dim, vector, sizes: [tokens, heads, size] } = Launch::new(packed, shape);
     split_qkv_kernel::launch(
         &packed.client,
         count,
         dim,
+        vector,
         buffer(packed),
         buffer(query_bias),
         buffer(key_bias),
@@ -212,11 +232,12 @@ pub fn split_qkv(packed: &CubeTensor, biases: [&CubeTensor; 3], shape: Attention
 pub fn merge_qkv(gradients: [&CubeTensor; 3], shape: AttentionShape) -> CubeTensor {
     let [query, key, value] = gradients;
     let packed = empty(query, [shape.rows(), 3 * shape.width()], query.dtype);
-    let ((count, dim), [tokens, heads, size]) = (elementwise(shape.elements()), shape.sizes());
+    let Launch { count, dim, vector, sizes: [tokens, heads, size] } = Launch::new(&packed, shape);
     merge_qkv_kernel::launch(
         &packed.client,
         count,
         dim,
+        vector,
         buffer(query),
         buffer(key),
         buffer(value),
@@ -233,18 +254,18 @@ pub fn merge_qkv(gradients: [&CubeTensor; 3], shape: AttentionShape) -> CubeTens
 /// Concatenates the heads: `[B·A, T, D]` to `[B·T, H]`.
 pub fn merge_heads(heads: &CubeTensor, shape: AttentionShape) -> CubeTensor {
     let merged = empty(heads, [shape.rows(), shape.width()], heads.dtype);
-    let ((count, dim), [tokens, count_of_heads, size]) = (elementwise(shape.elements()), shape.sizes());
+    let Launch { count, dim, vector, sizes: [tokens, count_of_heads, size] } = Launch::new(heads, shape);
     let element = element(heads.dtype);
     let (input, output) = (buffer(heads), buffer(&merged));
-    merge_heads_kernel::launch(&heads.client, count, dim, input, output, tokens, count_of_heads, size, element);
+    merge_heads_kernel::launch(&heads.client, count, dim, vector, input, output, tokens, count_of_heads, size, element);
     merged
 }
 
 /// Separates the heads: `[B·T, H]` to `[B·A, T, D]`.
 pub fn split_heads(rows: &CubeTensor, shape: AttentionShape) -> CubeTensor {
     let split = empty(rows, shape.heads_shape(), rows.dtype);
-    let ((count, dim), [tokens, heads, size]) = (elementwise(shape.elements()), shape.sizes());
+    let Launch { count, dim, vector, sizes: [tokens, heads, size] } = Launch::new(rows, shape);
     let element = element(rows.dtype);
-    split_heads_kernel::launch(&rows.client, count, dim, buffer(rows), buffer(&split), tokens, heads, size, element);
+    split_heads_kernel::launch(&rows.client, count, dim, vector, buffer(rows), buffer(&split), tokens, heads, size, element);
     split
 }

@@ -6,17 +6,18 @@ use cubecl::prelude::*;
 
 use super::AttentionShape;
 use crate::ops::attention::lowest_score;
-use crate::ops::cube::dropout::{Site, factor};
+use crate::ops::cube::dropout::{Site, factors};
 use crate::ops::cube::launch::{RowGrid, buffer, contiguous, element, empty};
-use crate::ops::cube::rows::{max_of_lanes, row, sum_of_lanes};
+use crate::ops::cube::rows::{max_of_lanes, row, sum_of_lanes, sum_of_vector};
 
-/// Turns scores into probabilities, in place, and writes the probabilities after dropout.
+/// Turns scores into probabilities, in place, and writes the probabilities after dropout. `width` are the vectors of a row.
 #[cube(launch)]
-fn softmax_kernel<E: Float, P: Int>(
-    scores: &mut [E],
+fn softmax_kernel<E: Float, P: Int, N: Size>(
+    scores: &mut [Vector<E, N>],
     padding: &[P],
     keys: &[u32],
-    dropped: &mut [E],
+    dropped: &mut [Vector<E, N>],
+    width: u32,
     tokens: u32,
     heads: u32,
     lowest: f32,
@@ -25,61 +26,74 @@ fn softmax_kernel<E: Float, P: Int>(
     scale: f32,
     #[comptime] lanes: u32,
     #[comptime] plane: u32,
+    #[comptime] each: u32,
     #[comptime] drops: bool,
     #[define(E)] _element: ElemType,
     #[define(P)] _flags: ElemType,
 ) {
-    let rows = scores.len() / tokens as usize;
+    let rows = scores.len() / width as usize;
     let is_row = row() < rows;
     let row = min(row(), rows - 1);
-    let (start, pair) = (row * tokens as usize, row as u32 / tokens);
+    let (start, pair) = (row * width as usize, row as u32 / tokens);
     let (batch, head, from) = (pair / heads, pair % heads, row as u32 % tokens);
-    let first = (batch * tokens) as usize;
+    let mut values = Array::<Vector<f32, N>>::new(each as usize);
     let mut highest = lowest;
-    let mut to = UNIT_POS_X;
-    while to < tokens {
-        let is_padding = u32::cast_from(padding[first + to as usize]) != 0u32;
-        let score = select(is_padding, lowest, f32::cast_from(scores[start + to as usize]));
-        highest = max(highest, score);
-        to += lanes;
+    #[unroll]
+    for number in 0..each {
+        let column = number * lanes + UNIT_POS_X;
+        if column < width {
+            let mut score = Vector::<f32, N>::cast_from(scores[start + column as usize]);
+            #[unroll]
+            for element in 0..N::value() {
+                let to = batch * tokens + column * N::value() as u32 + comptime!(element as u32);
+                let is_padding = u32::cast_from(padding[to as usize]) != 0u32;
+                let value = select(is_padding, lowest, score.extract(element));
+                score.insert(element, value);
+                highest = max(highest, value);
+            }
+            values[number as usize] = score;
+        }
     }
     let highest = max_of_lanes(highest, lanes, plane);
     let mut sum = 0.0f32;
-    let mut to = UNIT_POS_X;
-    while to < tokens {
-        let is_padding = u32::cast_from(padding[first + to as usize]) != 0u32;
-        let score = select(is_padding, lowest, f32::cast_from(scores[start + to as usize]));
-        sum += (score - highest).exp();
-        to += lanes;
+    #[unroll]
+    for number in 0..each {
+        let column = number * lanes + UNIT_POS_X;
+        if column < width {
+            let power = (values[number as usize] - Vector::new(highest)).exp();
+            values[number as usize] = power;
+            sum += sum_of_vector::<N>(power);
+        }
     }
     let share = 1.0f32 / sum_of_lanes(sum, lanes, plane);
     if is_row {
-        let mut to = UNIT_POS_X;
-        while to < tokens {
-            let at = start + to as usize;
-            let is_padding = u32::cast_from(padding[first + to as usize]) != 0u32;
-            let score = select(is_padding, lowest, f32::cast_from(scores[at]));
-            let probability = (score - highest).exp() * share;
-            scores[at] = E::cast_from(probability);
-            if comptime!(drops) {
-                let index = (from << 16u32) | to;
-                let kept = factor(keys, site, batch, head, heads, index, p, scale);
-                dropped[at] = E::cast_from(probability * kept);
+        #[unroll]
+        for number in 0..each {
+            let column = number * lanes + UNIT_POS_X;
+            if column < width {
+                let at = start + column as usize;
+                let probability = values[number as usize] * Vector::new(share);
+                scores[at] = Vector::cast_from(probability);
+                if comptime!(drops) {
+                    let index = (from << 16u32) | (column * N::value() as u32);
+                    let kept = factors::<N>(keys, site, batch, head, heads, index, p, scale);
+                    dropped[at] = Vector::cast_from(probability * kept);
+                }
             }
-            to += lanes;
         }
     }
 }
 
 /// Replaces the gradient of the probabilities after dropout by that of the scores, and writes the probabilities after
-/// dropout.
+/// dropout. `width` are the vectors of a row.
 #[cube(launch)]
-fn softmax_gradient_kernel<E: Float, P: Int>(
-    probabilities: &[E],
-    gradient: &mut [E],
+fn softmax_gradient_kernel<E: Float, P: Int, N: Size>(
+    probabilities: &[Vector<E, N>],
+    gradient: &mut [Vector<E, N>],
     padding: &[P],
     keys: &[u32],
-    dropped: &mut [E],
+    dropped: &mut [Vector<E, N>],
+    width: u32,
     tokens: u32,
     heads: u32,
     site: u32,
@@ -87,42 +101,55 @@ fn softmax_gradient_kernel<E: Float, P: Int>(
     scale: f32,
     #[comptime] lanes: u32,
     #[comptime] plane: u32,
+    #[comptime] each: u32,
     #[comptime] drops: bool,
     #[define(E)] _element: ElemType,
     #[define(P)] _flags: ElemType,
 ) {
-    let rows = gradient.len() / tokens as usize;
+    let rows = gradient.len() / width as usize;
     let is_row = row() < rows;
     let row = min(row(), rows - 1);
-    let (start, pair) = (row * tokens as usize, row as u32 / tokens);
+    let (start, pair) = (row * width as usize, row as u32 / tokens);
     let (batch, head, from) = (pair / heads, pair % heads, row as u32 % tokens);
+    let mut shares = Array::<Vector<f32, N>>::new(each as usize);
+    let mut changes = Array::<Vector<f32, N>>::new(each as usize);
     let mut sum = 0.0f32;
-    let mut to = UNIT_POS_X;
-    while to < tokens {
-        let at = start + to as usize;
-        let mut change = f32::cast_from(gradient[at]);
-        if comptime!(drops) {
-            change *= factor(keys, site, batch, head, heads, (from << 16u32) | to, p, scale);
+    #[unroll]
+    for number in 0..each {
+        let column = number * lanes + UNIT_POS_X;
+        if column < width {
+            let at = start + column as usize;
+            let probability = Vector::<f32, N>::cast_from(probabilities[at]);
+            let mut change = Vector::<f32, N>::cast_from(gradient[at]);
+            if comptime!(drops) {
+                let index = (from << 16u32) | (column * N::value() as u32);
+                let kept = factors::<N>(keys, site, batch, head, heads, index, p, scale);
+                change *= kept;
+                if is_row {
+                    dropped[at] = Vector::cast_from(probability * kept);
+                }
+            }
+            sum += sum_of_vector::<N>(change * probability);
+            shares[number as usize] = probability;
+            changes[number as usize] = change;
         }
-        sum += change * f32::cast_from(probabilities[at]);
-        to += lanes;
     }
     let sum = sum_of_lanes(sum, lanes, plane);
     if is_row {
-        let mut to = UNIT_POS_X;
-        while to < tokens {
-            let at = start + to as usize;
-            let probability = f32::cast_from(probabilities[at]);
-            let mut change = f32::cast_from(gradient[at]);
-            if comptime!(drops) {
-                let kept = factor(keys, site, batch, head, heads, (from << 16u32) | to, p, scale);
-                change *= kept;
-                dropped[at] = E::cast_from(probability * kept);
+        #[unroll]
+        for number in 0..each {
+            let column = number * lanes + UNIT_POS_X;
+            if column < width {
+                let mut scores = shares[number as usize] * (changes[number as usize] - Vector::new(sum));
+                // The score of padding is a constant, so it has no gradient.
+                #[unroll]
+                for element in 0..N::value() {
+                    let to = batch * tokens + column * N::value() as u32 + comptime!(element as u32);
+                    let is_padding = u32::cast_from(padding[to as usize]) != 0u32;
+                    scores.insert(element, select(is_padding, 0.0f32, scores.extract(element)));
+                }
+                gradient[start + column as usize] = Vector::cast_from(scores);
             }
-            // The score of padding is a constant, so it has no gradient.
-            let is_padding = u32::cast_from(padding[(batch * tokens + to) as usize]) != 0u32;
-            gradient[at] = E::cast_from(select(is_padding, 0.0f32, probability * (change - sum)));
-            to += lanes;
         }
     }
 }
@@ -155,7 +182,7 @@ impl Masking {
         let (site, drops) = (self.site, self.site.p > 0);
         let dropped = if drops { empty(&scores, scores.meta.shape().clone(), scores.dtype) } else { scores.clone() };
         let no_output = if drops { dropped.clone() } else { empty(&scores, [1], scores.dtype) };
-        let grid = RowGrid::new(tokens, &scores.client);
+        let grid = RowGrid::new(&scores, tokens, 4);
         let (count, dim) = grid.launch(batch * heads * tokens);
         let lowest = lowest_score(scores.dtype) as f32;
         let (padding, padding_element) = self.padding();
@@ -163,10 +190,12 @@ impl Masking {
             &scores.client,
             count,
             dim,
+            grid.vector,
             buffer(&scores),
             buffer(&padding),
             buffer(&self.keys),
             buffer(&no_output),
+            grid.width,
             tokens as u32,
             heads as u32,
             lowest,
@@ -175,6 +204,7 @@ impl Masking {
             site.scale,
             grid.lanes,
             grid.plane,
+            grid.each(),
             drops,
             element(scores.dtype),
             padding_element,
@@ -196,17 +226,19 @@ impl Masking {
         let dropped =
             if drops { empty(&gradient, shape, gradient.dtype) } else { empty(&gradient, [1], gradient.dtype) };
         let (padding, padding_element) = self.padding();
-        let grid = RowGrid::new(tokens, &gradient.client);
+        let grid = RowGrid::new(&gradient, tokens, 4);
         let (count, dim) = grid.launch(batch * heads * tokens);
         softmax_gradient_kernel::launch(
             &gradient.client,
             count,
             dim,
+            grid.vector,
             buffer(&probabilities),
             buffer(&gradient),
             buffer(&padding),
             buffer(&self.keys),
             buffer(&dropped),
+            grid.width,
             tokens as u32,
             heads as u32,
             site.number,
@@ -214,6 +246,7 @@ impl Masking {
             site.scale,
             grid.lanes,
             grid.plane,
+            grid.each(),
             drops,
             element(gradient.dtype),
             padding_element,
