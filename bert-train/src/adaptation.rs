@@ -6,7 +6,7 @@ use burn::module::{Lora, Module, Param, ParamGroup};
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::parameters::{Change, change_parameters};
+use super::parameters::{Change, ParameterPath, change_parameters};
 
 /// Which parameters are trained.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,8 +68,8 @@ struct Freezer {
 }
 
 impl Change for Freezer {
-    fn change<const D: usize>(&mut self, name: String, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        parameter.set_require_grad(self.adaptation.is_trainable(&name))
+    fn change<const D: usize>(&mut self, path: ParameterPath<'_>, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        parameter.set_require_grad(self.adaptation.is_trainable(&path.name()))
     }
 }
 

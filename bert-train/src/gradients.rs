@@ -7,7 +7,7 @@ use bert_model::ops::{self, optimizer};
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{DType, Gradients, Int, Tensor};
 
-use super::parameters::{Visit, as_matrix, visit_parameters};
+use super::parameters::{ParameterPath, Visit, as_matrix, visit_parameters};
 
 /// Gradients by parameter name, each as a matrix (a vector becomes one row).
 #[derive(Debug, Default)]
@@ -152,9 +152,9 @@ struct GradientCollector<'a> {
 }
 
 impl Visit for GradientCollector<'_> {
-    fn visit<const D: usize>(&mut self, name: String, parameter: &Param<Tensor<D>>) {
+    fn visit<const D: usize>(&mut self, path: ParameterPath<'_>, parameter: &Param<Tensor<D>>) {
         let Some(gradient) = parameter.base().grad_remove(&mut self.gradients) else { return };
-        self.sum.insert(name, ops::upcast(as_matrix(gradient)));
+        self.sum.insert(path.name(), ops::upcast(as_matrix(gradient)));
     }
 }
 
@@ -166,12 +166,12 @@ struct RowCollector<'a> {
 }
 
 impl Visit for RowCollector<'_> {
-    fn visit<const D: usize>(&mut self, name: String, parameter: &Param<Tensor<D>>) {
+    fn visit<const D: usize>(&mut self, path: ParameterPath<'_>, parameter: &Param<Tensor<D>>) {
         if parameter.id != self.table {
             return;
         }
         let Some(gradients) = self.rows.take() else { return };
-        self.sum.insert(name, Rows { table: parameter.lazy_shape()[0], gradients });
+        self.sum.insert(path.name(), Rows { table: parameter.lazy_shape()[0], gradients });
     }
 }
 

@@ -4,16 +4,27 @@ use bert_model::pretrained::names::hugging_face_name;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
+/// Where a parameter stands in its model: the names of the modules around it, outermost first.
+#[derive(Debug, Clone, Copy)]
+pub struct ParameterPath<'a>(&'a [String]);
+
+impl ParameterPath<'_> {
+    /// The parameter's Hugging Face name.
+    pub fn name(self) -> String {
+        hugging_face_name(self.0)
+    }
+}
+
 /// A visitor that reads parameters.
 pub trait Visit {
-    /// Handles one parameter, by its Hugging Face name.
-    fn visit<const D: usize>(&mut self, name: String, parameter: &Param<Tensor<D>>);
+    /// Handles one parameter.
+    fn visit<const D: usize>(&mut self, path: ParameterPath<'_>, parameter: &Param<Tensor<D>>);
 }
 
 /// A visitor that changes parameters.
 pub trait Change {
-    /// Handles one parameter, by its Hugging Face name.
-    fn change<const D: usize>(&mut self, name: String, parameter: Param<Tensor<D>>) -> Param<Tensor<D>>;
+    /// Handles one parameter.
+    fn change<const D: usize>(&mut self, path: ParameterPath<'_>, parameter: Param<Tensor<D>>) -> Param<Tensor<D>>;
 }
 
 /// Calls `visitor` with every parameter, in the order of the modules.
@@ -49,7 +60,7 @@ impl<I: Visit> ModuleVisitor for WithPath<'_, I> {
     }
 
     fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
-        self.inner.visit(hugging_face_name(&self.path), parameter);
+        self.inner.visit(ParameterPath(&self.path), parameter);
     }
 }
 
@@ -63,6 +74,6 @@ impl<I: Change> ModuleMapper for WithPath<'_, I> {
     }
 
     fn map_float<const D: usize>(&mut self, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        self.inner.change(hugging_face_name(&self.path), parameter)
+        self.inner.change(ParameterPath(&self.path), parameter)
     }
 }

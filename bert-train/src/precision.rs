@@ -11,7 +11,7 @@ use burn::prelude::*;
 use burn::tensor::DType;
 use serde::{Deserialize, Serialize};
 
-use super::parameters::{Change, Visit, as_matrix, change_parameters, visit_parameters};
+use super::parameters::{Change, ParameterPath, Visit, as_matrix, change_parameters, visit_parameters};
 
 /// Floating-point precision of the forward and backward pass.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,7 +80,7 @@ struct Collect {
 }
 
 impl Visit for Collect {
-    fn visit<const D: usize>(&mut self, _name: String, parameter: &Param<Tensor<D>>) {
+    fn visit<const D: usize>(&mut self, _path: ParameterPath<'_>, parameter: &Param<Tensor<D>>) {
         self.matrices.push(as_matrix(parameter.val().inner()));
     }
 }
@@ -91,7 +91,7 @@ struct Replace {
 }
 
 impl Change for Replace {
-    fn change<const D: usize>(&mut self, _name: String, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
+    fn change<const D: usize>(&mut self, _path: ParameterPath<'_>, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let Some(copy) = self.copies.next() else { return parameter };
         parameter.map(|leaf| {
             let copy = Tensor::from_inner(copy.reshape(leaf.shape()));

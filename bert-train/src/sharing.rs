@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::communicator::{Communicator, Patience};
-use super::parameters::{Change, Visit, change_parameters, visit_parameters};
+use super::parameters::{Change, ParameterPath, Visit, change_parameters, visit_parameters};
 use super::precision::SavedScale;
 use super::state::TrainingState;
 
@@ -116,7 +116,7 @@ struct ShareParameters<'a> {
 }
 
 impl Change for ShareParameters<'_> {
-    fn change<const D: usize>(&mut self, name: String, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
+    fn change<const D: usize>(&mut self, path: ParameterPath<'_>, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
         if self.outcome.is_err() {
             return parameter;
         }
@@ -134,8 +134,8 @@ impl Change for ShareParameters<'_> {
         }
         let shape = parameter.lazy_shape();
         if shape.num_elements() != shared.len() {
-            let found =
-                format!("{name}: the first rank has {} numbers, this one {}", shared.len(), shape.num_elements());
+            let (name, found) = (path.name(), shape.num_elements());
+            let found = format!("{name}: the first rank has {} numbers, this one {found}", shared.len());
             self.outcome = Err(Error::Setting(found));
             return parameter;
         }
@@ -176,7 +176,7 @@ pub fn compare_weights<M: Module>(communicator: &dyn Communicator, model: &M) ->
 struct WeightsHash(u64);
 
 impl Visit for WeightsHash {
-    fn visit<const D: usize>(&mut self, _name: String, parameter: &Param<Tensor<D>>) {
+    fn visit<const D: usize>(&mut self, _path: ParameterPath<'_>, parameter: &Param<Tensor<D>>) {
         self.0 = values(parameter).into_iter().fold(self.0, |hash, value| hash::mix(hash ^ u64::from(value.to_bits())));
     }
 }

@@ -22,11 +22,11 @@ pub fn shared(path: &str) -> Option<PathBuf> {
     path.exists().then_some(path)
 }
 
-/// Every backend of this build and machine: flex, ndarray (at index 1), and wgpu if there is an adapter, which may be a
-/// software one.
+/// Every backend of this build and machine: flex, ndarray (at index 1), wgpu if there is an adapter, which may be a software
+/// one, and cuda, where `NVIDIA_TF32_OVERRIDE=0` makes products as exact as elsewhere.
 pub fn devices() -> Vec<(&'static str, Device)> {
     let mut devices = vec![];
-    for name in ["flex", "ndarray", "wgpu"] {
+    for name in ["flex", "ndarray", "wgpu", "cuda"] {
         match device::select(name) {
             Ok(found) => devices.push((name, found.device)),
             Err(error) => println!("skipped: {error}"),

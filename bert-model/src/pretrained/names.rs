@@ -2,37 +2,40 @@
 //!
 //! The modules of this crate have the paper's names; only this file maps them to Hugging Face's.
 
-/// Our names and Hugging Face's; a rule applies where its left side stands between dots (or the ends) of a path.
-const RENAMES: [(&str, &str); 20] = [
-    ("embeddings.word", "embeddings.word_embeddings"),
-    ("embeddings.position", "embeddings.position_embeddings"),
-    ("embeddings.token_type", "embeddings.token_type_embeddings"),
-    ("embeddings.norm", "embeddings.LayerNorm"),
-    ("encoder.layers", "encoder.layer"),
-    ("attention.query", "attention.self.query"),
-    ("attention.key", "attention.self.key"),
-    ("attention.value", "attention.self.value"),
-    ("attention.output", "attention.output.dense"),
-    ("attention_norm", "attention.output.LayerNorm"),
-    ("feed_forward.intermediate", "intermediate.dense"),
-    ("feed_forward.output", "output.dense"),
-    ("feed_forward_norm", "output.LayerNorm"),
-    ("mlm.transform", "cls.predictions.transform.dense"),
-    ("mlm.norm", "cls.predictions.transform.LayerNorm"),
-    ("mlm.decoder", "cls.predictions.decoder.weight"),
-    ("mlm.bias", "cls.predictions.bias"),
-    ("nsp", "cls.seq_relationship"),
-    ("classifier.dense", "classifier"),
-    ("gamma", "weight"),
+/// Our names and Hugging Face's, between the dots of a path that begins and ends with one.
+const RENAMES: [(&str, &str); 21] = [
+    (".embeddings.word.", ".embeddings.word_embeddings."),
+    (".embeddings.position.", ".embeddings.position_embeddings."),
+    (".embeddings.token_type.", ".embeddings.token_type_embeddings."),
+    (".embeddings.norm.", ".embeddings.LayerNorm."),
+    (".encoder.layers.", ".encoder.layer."),
+    (".attention.query.", ".attention.self.query."),
+    (".attention.key.", ".attention.self.key."),
+    (".attention.value.", ".attention.self.value."),
+    (".attention.output.", ".attention.output.dense."),
+    (".attention_norm.", ".attention.output.LayerNorm."),
+    (".feed_forward.intermediate.", ".intermediate.dense."),
+    (".feed_forward.output.", ".output.dense."),
+    (".feed_forward_norm.", ".output.LayerNorm."),
+    (".mlm.transform.", ".cls.predictions.transform.dense."),
+    (".mlm.norm.", ".cls.predictions.transform.LayerNorm."),
+    (".mlm.decoder.", ".cls.predictions.decoder.weight."),
+    (".mlm.bias.", ".cls.predictions.bias."),
+    (".nsp.", ".cls.seq_relationship."),
+    (".classifier.dense.", ".classifier."),
+    (".gamma.", ".weight."),
+    (".beta.", ".bias."),
 ];
 
 /// The Hugging Face name of the parameter at `path` (module names, outermost first).
 pub fn hugging_face_name(path: &[String]) -> String {
     let mut name = format!(".{}.", path.join("."));
     for (ours, theirs) in RENAMES {
-        name = name.replacen(&format!(".{ours}."), &format!(".{theirs}."), 1);
+        if name.contains(ours) {
+            name = name.replacen(ours, theirs, 1);
+        }
     }
-    name.replacen(".beta.", ".bias.", 1).trim_matches('.').to_string()
+    name.trim_matches('.').to_string()
 }
 
 /// Whether the parameter is the matrix of a linear layer, which PyTorch keeps as `[output, input]` and burn as

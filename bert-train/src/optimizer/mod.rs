@@ -16,7 +16,7 @@ use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::gradients::GradientSum;
-use super::parameters::{Change, as_matrix, change_parameters};
+use super::parameters::{Change, ParameterPath, as_matrix, change_parameters};
 use super::precision::LossScale;
 
 /// The optimization algorithm.
@@ -171,7 +171,8 @@ struct Take<'a> {
 }
 
 impl Change for Take<'_> {
-    fn change<const D: usize>(&mut self, name: String, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
+    fn change<const D: usize>(&mut self, path: ParameterPath<'_>, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let name = path.name();
         let Some(gradient) = self.gradients.remove(&name) else { return parameter.map(as_new_leaf) };
         parameter.map(|leaf| {
             let value = leaf.inner();
@@ -197,8 +198,8 @@ struct Return {
 }
 
 impl Change for Return {
-    fn change<const D: usize>(&mut self, name: String, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some(value) = self.values.remove(&name) else { return parameter };
+    fn change<const D: usize>(&mut self, path: ParameterPath<'_>, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some(value) = self.values.remove(&path.name()) else { return parameter };
         parameter.map(|_| {
             let mut shape = [1; D];
             shape[D - 1] = value.dims()[1];

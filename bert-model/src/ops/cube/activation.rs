@@ -44,11 +44,12 @@ fn bias_gelu<E: Float, N: Size>(
     x: &[Vector<E, N>],
     bias: &[Vector<E, N>],
     y: &mut [Vector<E, N>],
+    width: u32,
     #[define(E)] _element: ElemType,
 ) {
     let at = ABSOLUTE_POS;
     if at < y.len() {
-        let (x, bias) = (x[at], bias[at % bias.len()]);
+        let (x, bias) = (x[at], bias[at % width as usize]);
         let mut result = x;
         #[unroll]
         for lane in 0..N::value() {
@@ -66,11 +67,12 @@ fn bias_gelu_gradient<E: Float, N: Size>(
     bias: &[Vector<E, N>],
     gradient: &[Vector<E, N>],
     dx: &mut [Vector<E, N>],
+    width: u32,
     #[define(E)] _element: ElemType,
 ) {
     let at = ABSOLUTE_POS;
     if at < dx.len() {
-        let (x, bias, gradient) = (x[at], bias[at % bias.len()], gradient[at]);
+        let (x, bias, gradient) = (x[at], bias[at % width as usize], gradient[at]);
         let mut result = x;
         #[unroll]
         for lane in 0..N::value() {
@@ -111,10 +113,11 @@ impl Differentiable<Cube, 3> for LinearGelu {
         let [x, weight, bias] = inputs.map(contiguous);
         let product = WEIGHTS.apply(&x, &weight);
         let y = empty(&product, product.meta.shape().clone(), product.dtype);
-        let size = vector_size(&product, product.meta.shape()[1], 8);
-        let (count, dim) = elementwise(product.meta.num_elements() / size);
-        let element = element(x.dtype);
-        bias_gelu::launch(&x.client, count, dim, size, buffer(&product), buffer(&bias), buffer(&y), element);
+        let width = product.meta.shape()[1];
+        let vector = vector_size(&product, width, 8);
+        let (count, dim) = elementwise(product.meta.num_elements() / vector);
+        let (inputs, width) = ((buffer(&product), buffer(&bias)), (width / vector) as u32);
+        bias_gelu::launch(&x.client, count, dim, vector, inputs.0, inputs.1, buffer(&y), width, element(x.dtype));
         (y, [x, weight, product, bias])
     }
 
@@ -126,12 +129,21 @@ impl Differentiable<Cube, 3> for LinearGelu {
     ) -> [Option<CubeTensor>; 3] {
         let gradient = contiguous(gradient);
         let dproduct = empty(&product, product.meta.shape().clone(), product.dtype);
-        let size = vector_size(&product, product.meta.shape()[1], 8);
-        let (count, dim) = elementwise(product.meta.num_elements() / size);
-        let (inputs, element) = ((buffer(&product), buffer(&bias), buffer(&gradient)), element(product.dtype));
-        let output = buffer(&dproduct);
-        bias_gelu_gradient::launch(&x.client, count, dim, size, inputs.0, inputs.1, inputs.2, output, element);
         let [rows, outputs] = [product.meta.shape()[0], product.meta.shape()[1]];
+        let vector = vector_size(&product, outputs, 8);
+        let (count, dim) = elementwise(product.meta.num_elements() / vector);
+        bias_gelu_gradient::launch(
+            &x.client,
+            count,
+            dim,
+            vector,
+            buffer(&product),
+            buffer(&bias),
+            buffer(&gradient),
+            buffer(&dproduct),
+            (outputs / vector) as u32,
+            element(product.dtype),
+        );
         [
             for_x.then(|| WEIGHTS.input_gradient(&weight, &dproduct)),
             for_weight.then(|| WEIGHTS.gradient(&x, &dproduct)),

@@ -2,14 +2,16 @@
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Autodiff, Backend, Cube, Dispatch, backend_extension};
+use burn::backend::{Autodiff, Backend, Cube, Dispatch, Shape, backend_extension};
 use burn::tensor::Tensor;
+use burn_cubecl::ops::numeric::zeros;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::launch::{UNITS, buffer, contiguous, cubes, element, elementwise, empty};
-use super::rows::sum_of_lanes;
+use super::add_rows::add_rows_to;
+use super::launch::{buffer, contiguous, element, elementwise, empty};
+use super::rows::reshaped;
 use crate::ops::autodiff::{Differentiable, apply};
 
 /// Copies the rows `positions` of `x`.
@@ -19,43 +21,6 @@ fn gather_kernel<E: Float>(x: &[E], positions: &[u32], rows: &mut [E], width: u3
     if at < rows.len() {
         let (row, column) = (at as u32 / width, at as u32 % width);
         rows[at] = x[(positions[row as usize] * width + column) as usize];
-    }
-}
-
-/// Sums the gradients of all copies of each row; one cube per row.
-#[cube(launch)]
-fn scatter_kernel<E: Float>(
-    gradient: &[E],
-    positions: &[u32],
-    dx: &mut [E],
-    width: u32,
-    #[define(E)] _element: ElemType,
-) {
-    let row = CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X;
-    if row < dx.len() as u32 / width {
-        let count = positions.len() as u32;
-        let mut found = 0.0f32;
-        let mut gathered = UNIT_POS_X;
-        while gathered < count {
-            found += select(positions[gathered as usize] == row, 1.0f32, 0.0f32);
-            gathered += UNITS;
-        }
-        let is_gathered = sum_of_lanes(found, UNITS, 0u32) > 0.0f32;
-        let mut column = UNIT_POS_X;
-        while column < width {
-            let mut sum = 0.0f32;
-            if is_gathered {
-                let mut gathered = 0u32;
-                while gathered < count {
-                    if positions[gathered as usize] == row {
-                        sum += f32::cast_from(gradient[(gathered * width + column) as usize]);
-                    }
-                    gathered += 1u32;
-                }
-            }
-            dx[(row * width + column) as usize] = E::cast_from(sum);
-            column += UNITS;
-        }
     }
 }
 
@@ -104,19 +69,9 @@ impl Differentiable<Cube, 1> for Gather {
     fn backward(self, rows: usize, gradient: CubeTensor, _wanted: [bool; 1]) -> [Option<CubeTensor>; 1] {
         let (gradient, positions) = (contiguous(gradient), contiguous(self.positions));
         let width = gradient.meta.shape()[1];
-        let dx = empty(&gradient, [rows, width], gradient.dtype);
-        let dim = CubeDim::new_1d(UNITS);
-        let inputs = (buffer(&gradient), buffer(&positions));
-        scatter_kernel::launch(
-            &gradient.client,
-            cubes(rows, 1),
-            dim,
-            inputs.0,
-            inputs.1,
-            buffer(&dx),
-            width as u32,
-            element(gradient.dtype),
-        );
+        // As a vector, which is contiguous on every device.
+        let dx = reshaped(zeros(gradient.device.clone(), Shape::from([rows * width]), gradient.dtype), [rows, width]);
+        add_rows_to(&dx, &positions, &gradient);
         [Some(dx)]
     }
 }

@@ -29,9 +29,14 @@ pub fn element(dtype: DType) -> ElemType {
     }
 }
 
-/// A tensor as a kernel argument.
+/// A tensor as a kernel argument. In the kernel its length is that of the tensor, to 4 bytes: some devices round up what they
+/// allocate (CUDA to 512 bytes), which is left out here.
 pub fn buffer(x: &CubeTensor) -> BufferArg {
-    x.clone().into_buffer_arg()
+    let mut x = x.clone();
+    let bytes = (x.meta.num_elements() * x.dtype.size()).next_multiple_of(4) as u64;
+    let rest = x.handle.size_in_used().saturating_sub(bytes);
+    x.handle.offset_end = Some(x.handle.offset_end.unwrap_or(0) + rest);
+    x.into_buffer_arg()
 }
 
 /// How many elements of rows of this width a unit reads or writes at once: as many as the device moves in one instruction,

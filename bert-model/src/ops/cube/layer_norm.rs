@@ -220,7 +220,7 @@ pub fn norm_gradients(
     let dsum = empty(sum, [rows, width], sum.dtype);
     let drops = dropout.is_some();
     // Without dropout the kernel does not use `dx` and `keys`.
-    let dx = if drops { empty(sum, [rows, width], sum.dtype) } else { empty(sum, [1], sum.dtype) };
+    let dx = if drops { empty(sum, [rows, width], sum.dtype) } else { empty(sum, [grid.vector], sum.dtype) };
     let no_keys;
     let (keys, site, tokens) = match dropout {
         Some(dropout) => dropout,

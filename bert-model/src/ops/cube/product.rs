@@ -154,10 +154,15 @@ pub fn transposed(x: &CubeTensor) -> CubeTensor {
 
 /// Adds `bias` to every row.
 #[cube(launch)]
-fn add_bias<E: Float, N: Size>(x: &mut [Vector<E, N>], bias: &[Vector<E, N>], #[define(E)] _element: ElemType) {
+fn add_bias<E: Float, N: Size>(
+    x: &mut [Vector<E, N>],
+    bias: &[Vector<E, N>],
+    width: u32,
+    #[define(E)] _element: ElemType,
+) {
     let at = ABSOLUTE_POS;
     if at < x.len() {
-        let sum = Vector::<f32, N>::cast_from(x[at]) + Vector::cast_from(bias[at % bias.len()]);
+        let sum = Vector::<f32, N>::cast_from(x[at]) + Vector::cast_from(bias[at % width as usize]);
         x[at] = Vector::cast_from(sum);
     }
 }
@@ -208,9 +213,11 @@ impl ProductOps for Cube {
     fn gpu_linear(x: CubeTensor, weight: CubeTensor, bias: CubeTensor, weights: Weights) -> CubeTensor {
         let (x, weight, bias) = (contiguous(x), contiguous(weight), contiguous(bias));
         let output = weights.apply(&x, &weight);
-        let size = vector_size(&output, bias.meta.num_elements(), 8);
-        let (count, dim) = elementwise(output.meta.num_elements() / size);
-        add_bias::launch(&x.client, count, dim, size, buffer(&output), buffer(&bias), element(x.dtype));
+        let width = bias.meta.num_elements();
+        let vector = vector_size(&output, width, 8);
+        let (count, dim) = elementwise(output.meta.num_elements() / vector);
+        let (arguments, width) = ((buffer(&output), buffer(&bias)), (width / vector) as u32);
+        add_bias::launch(&x.client, count, dim, vector, arguments.0, arguments.1, width, element(x.dtype));
         output
     }
 }

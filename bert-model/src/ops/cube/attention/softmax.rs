@@ -181,8 +181,8 @@ impl Masking {
         let AttentionShape { batch, tokens, heads, .. } = shape;
         let (site, drops) = (self.site, self.site.p > 0);
         let dropped = if drops { empty(&scores, scores.meta.shape().clone(), scores.dtype) } else { scores.clone() };
-        let no_output = if drops { dropped.clone() } else { empty(&scores, [1], scores.dtype) };
         let grid = RowGrid::new(&scores, tokens, 4);
+        let output = if drops { dropped.clone() } else { empty(&scores, [grid.vector], scores.dtype) };
         let (count, dim) = grid.launch(batch * heads * tokens);
         let lowest = lowest_score(scores.dtype) as f32;
         let (padding, padding_element) = self.padding();
@@ -194,7 +194,7 @@ impl Masking {
             buffer(&scores),
             buffer(&padding),
             buffer(&self.keys),
-            buffer(&no_output),
+            buffer(&output),
             grid.width,
             tokens as u32,
             heads as u32,
@@ -222,11 +222,12 @@ impl Masking {
     ) -> (CubeTensor, CubeTensor) {
         let AttentionShape { batch, tokens, heads, .. } = shape;
         let (site, drops) = (self.site, self.site.p > 0);
-        let shape = probabilities.meta.shape().clone();
-        let dropped =
-            if drops { empty(&gradient, shape, gradient.dtype) } else { empty(&gradient, [1], gradient.dtype) };
         let (padding, padding_element) = self.padding();
         let grid = RowGrid::new(&gradient, tokens, 4);
+        let dropped = match drops {
+            true => empty(&gradient, probabilities.meta.shape().clone(), gradient.dtype),
+            false => empty(&gradient, [grid.vector], gradient.dtype),
+        };
         let (count, dim) = grid.launch(batch * heads * tokens);
         softmax_gradient_kernel::launch(
             &gradient.client,
