@@ -126,7 +126,8 @@ impl Optimizer {
     pub fn step<M: Module>(&mut self, model: M, gradients: GradientSum, control: &Control) -> M {
         let OptimizerConfig { algorithm, beta1, beta2, epsilon, weight_decay, .. } = self.config;
         let constants = Constants { beta1, beta2, epsilon, weight_decay };
-        let mut taken = Take { gradients, slots: &mut self.slots, names: Vec::new(), parameters: Vec::new() };
+        let (names, parameters) = (Vec::new(), Vec::new());
+        let mut taken = Take { gradients, slots: &mut self.slots, names, parameters, empty: None };
         let model = change_parameters(model, &mut taken);
         let Take { names, parameters, .. } = taken;
         let moved = algorithm.rule().step(parameters, control, constants);
@@ -168,6 +169,8 @@ struct Take<'a> {
     slots: &'a mut BTreeMap<String, Slots>,
     names: Vec<String>,
     parameters: Vec<Parameter>,
+    /// Takes the parameters' place.
+    empty: Option<Tensor<1>>,
 }
 
 impl Change for Take<'_> {
@@ -176,12 +179,12 @@ impl Change for Take<'_> {
         let Some(gradient) = self.gradients.remove(&name) else { return parameter.map(as_new_leaf) };
         parameter.map(|leaf| {
             let value = leaf.inner();
-            let device = value.device();
+            let empty = self.empty.get_or_insert_with(|| Tensor::empty([1], &value.device())).clone();
             let (value, slots) = (as_matrix(value), self.slots.remove(&name).unwrap_or_default());
             let (decays, is_inner_matrix) = (is_decayed(&name), is_inner_matrix(&name));
             self.names.push(name.clone());
             self.parameters.push(Parameter { value, gradient: gradient.clone(), slots, decays, is_inner_matrix });
-            Tensor::from_inner(Tensor::empty([1; D], &device))
+            Tensor::from_inner(empty.reshape([1; D]))
         })
     }
 }
