@@ -29,7 +29,7 @@ out = open(results / "gpu.jsonl", "a")
 end = time.time() + float(os.environ.get("GPU_CHECK_SECONDS", 470))
 SIZES = {"tiny": (2, 128, 2), "mini": (4, 256, 4), "base": (12, 768, 12)}
 # The device and the precision of ours, and the precision of PyTorch that it is held against.
-WAYS = [("cuda", "bf16", "bf16"), ("cuda", "f32", "tf32"), ("vulkan", "f16", "f16"), ("vulkan", "f32", "tf32")]
+WAYS = [("cuda", "bf16", "bf16"), ("cuda", "f32", "tf32"), ("vulkan", "f32", "tf32"), ("vulkan", "f16", "f16")]
 if os.environ.get("GPU_CHECK_WAYS"):
     WAYS = [tuple(way.split(":")) for way in os.environ["GPU_CHECK_WAYS"].split(",")]
 races = []
@@ -238,7 +238,8 @@ def race(size, batch, tokens, what, way):
 def all_races():
     for size, batch, tokens, what in (("base", 32, 128, "train"), ("mini", 32, 128, "train"), ("base", 32, 128, "encode"),
                                       ("base", 256, 128, "train")):
-        for way in WAYS:
+        # Encoders compute in f32 or bf16.
+        for way in [way for way in WAYS if (what, way[1]) != ("encode", "f16")]:
             attempt(f"race {what} {size} {batch} {way[0]} {way[1]}", lambda: race(size, batch, tokens, what, way))
 
 

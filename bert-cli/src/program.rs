@@ -88,8 +88,7 @@ pub fn select_numbered_device(name: &str, number: usize, quiet: bool) -> Result<
         other => other,
     })?;
     if !quiet {
-        let kind = if matches!(device.name, "flex" | "ndarray") { "CPU" } else { "GPU" };
-        eprintln!("device: {} ({kind})", device.name);
+        eprintln!("device: {device}");
         if name == "auto" && device::is_gpu_idle() {
             HINT.call_once(|| eprintln!("this machine appears to have a GPU; build with `--features wgpu` to use it"));
         }

@@ -3,6 +3,7 @@
 //! Backends are cargo features of this crate and of the programs. `flex` (pure Rust, the fastest on a CPU) is always
 //! available.
 
+use std::fmt;
 use std::path::Path;
 
 use burn::tensor::Device;
@@ -24,7 +25,22 @@ pub struct NamedDevice {
     pub device: Device,
 }
 
-/// Selects a device by name; `auto` selects the fastest one available in this build and on this machine.
+/// The name, and what it is: `flex (CPU)`, or `cuda (GPU: NVIDIA H200, for ptx_sm90)`, with what kernels are compiled for.
+impl fmt::Display for NamedDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if matches!(self.name, "flex" | "ndarray") {
+            return write!(f, "{} (CPU)", self.name);
+        }
+        #[cfg(feature = "cube")]
+        if let Some(gpu) = self.device.identity() {
+            return write!(f, "{} (GPU: {}, for {})", self.name, gpu.name, gpu.fingerprint);
+        }
+        write!(f, "{} (GPU)", self.name)
+    }
+}
+
+/// Selects a device by name; `auto` selects the fastest one available in this build and on this machine. The name of a GPU
+/// backend may end with the number of a GPU, from 0: `cuda:1`.
 ///
 /// # Errors
 /// If the name is unknown, this build lacks the backend (the message names the cargo feature to add), or the machine
@@ -33,17 +49,24 @@ pub struct NamedDevice {
 /// ```
 /// assert_eq!(bert_model::device::select("flex").unwrap().name, "flex");
 /// assert!(bert_model::device::select("abacus").is_err());
+/// assert!(bert_model::device::select("flex:1").is_err());
 /// ```
 pub fn select(name: &str) -> Result<NamedDevice> {
     select_number(name, 0)
 }
 
-/// Selects a device as [`select`] does, but if it is a GPU, the one with this number, from 0: several processes on one
-/// machine can each use one of their own.
+/// Selects a device as [`select`] does, but if it is a GPU whose number the name does not say, the one with this number, from
+/// 0: several processes on one machine can each use one of their own.
 ///
 /// # Errors
 /// As [`select`], and if the machine has fewer such GPUs.
 pub fn select_number(name: &str, number: usize) -> Result<NamedDevice> {
+    if let Some((backend, own)) = name.split_once(':') {
+        return match own.parse() {
+            Ok(own) if !["auto", "flex", "ndarray"].contains(&backend) => select_number(backend, own),
+            _ => Err(error(name, "expected the number of a GPU, as in `cuda:1`")),
+        };
+    }
     match name {
         "auto" => match fastest() {
             gpu if number > 0 && gpu.name != "flex" => select_number(gpu.name, number),

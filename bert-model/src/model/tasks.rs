@@ -11,9 +11,10 @@ use super::{BertInput, BertModel, Initializer};
 use crate::config::BertConfig;
 use crate::ops;
 
-/// The hidden states `[M, H]` at the flat positions `b·T + t`, so that the masked-LM head runs on masked tokens only.
-fn gather_positions(hidden: Tensor<3>, positions: Tensor<1, Int>) -> Tensor<2> {
-    ops::gather_rows(hidden.flatten::<2>(0, 1), positions)
+/// The masked-LM head on the hidden states at the flat positions `b·T + t`, the masked tokens, only: `[M, V]`.
+fn masked_lm(bert: &BertModel, head: &MaskedLmHead, hidden: Tensor<3>, positions: Tensor<1, Int>) -> Tensor<2> {
+    let masked = ops::gather_rows(hidden.flatten::<2>(0, 1), positions);
+    head.forward(masked, bert.embeddings.word.weight.val())
 }
 
 /// `bert_with!(Name { init_bert, head: Type = init_head })`: a model of BERT and its heads, with `init` and `init_with`.
@@ -83,17 +84,13 @@ impl BertForPreTraining {
     /// - output: `[M, V]` and `[B, 2]`
     pub fn forward(&self, input: BertInput, positions: Tensor<1, Int>) -> (Tensor<2>, Tensor<2>) {
         let hidden = self.bert.encode(input);
-        (self.mlm_logits(hidden.clone(), positions), self.nsp.forward(self.bert.pool(hidden)))
+        (masked_lm(&self.bert, &self.mlm, hidden.clone(), positions), self.nsp.forward(self.bert.pool(hidden)))
     }
 
     /// The logits of masked LM alone, without computing what only the other task needs; shapes as in
     /// [`forward`](Self::forward).
     pub fn forward_mlm(&self, input: BertInput, positions: Tensor<1, Int>) -> Tensor<2> {
-        self.mlm_logits(self.bert.encode(input), positions)
-    }
-
-    fn mlm_logits(&self, hidden: Tensor<3>, positions: Tensor<1, Int>) -> Tensor<2> {
-        self.mlm.forward(gather_positions(hidden, positions), self.bert.embeddings.word.weight.val())
+        masked_lm(&self.bert, &self.mlm, self.bert.encode(input), positions)
     }
 }
 
@@ -112,8 +109,7 @@ impl BertForMaskedLM {
     /// - `positions`: `[M]`
     /// - output: `[M, V]`
     pub fn forward(&self, input: BertInput, positions: Tensor<1, Int>) -> Tensor<2> {
-        let masked = gather_positions(self.bert.encode(input), positions);
-        self.mlm.forward(masked, self.bert.embeddings.word.weight.val())
+        masked_lm(&self.bert, &self.mlm, self.bert.encode(input), positions)
     }
 }
 

@@ -17,7 +17,7 @@ fn add_rows_kernel<T: Float, E: Float>(
     ids: &[u32],
     rows: &[E],
     width: u32,
-    #[define(T)] _table: ElemType,
+    #[define(T)] _sum: ElemType,
     #[define(E)] _element: ElemType,
 ) {
     let own = CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X;

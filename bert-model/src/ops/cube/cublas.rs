@@ -5,7 +5,8 @@
 //! for each other.
 
 use std::any::TypeId;
-use std::cell::OnceCell;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ffi::{c_int, c_longlong};
 use std::sync::OnceLock;
 
@@ -18,9 +19,10 @@ use cubecl_server::command::DeviceStream;
 use cubecl_server::id::KernelId;
 use cubecl_server::runtime::Runtime;
 use cubecl_server::stream::{ExecuteScope, WriteScoped};
-use cudarc::cublas::result::{create_handle, gemm_strided_batched_ex, set_stream};
+use cudarc::cublas::result::{CublasError, create_handle, gemm_strided_batched_ex, set_stream};
 use cudarc::cublas::sys::{
-    cublasComputeType_t, cublasGemmAlgo_t, cublasHandle_t, cublasOperation_t, cudaDataType, is_culib_present,
+    cublasComputeType_t, cublasGemmAlgo_t, cublasHandle_t, cublasOperation_t, cudaDataType, cudaStream_t,
+    is_culib_present,
 };
 
 /// CubeCL's queue of one CUDA device.
@@ -89,9 +91,9 @@ impl Product {
             memory.get_resource(buffer.memory.clone(), buffer.offset_start, buffer.offset_end).map(|buffer| buffer.ptr)
         };
         let [lhs, rhs, output] = [address(buffers[0])?, address(buffers[1])?, address(buffers[2])?];
-        let queue = streams.current().signal();
+        let stream = streams.current().signal().cast();
         let failure = |error| ServerError::Generic { reason: format!("{error:?}"), backtrace: Default::default() };
-        let handle = handle().map_err(failure)?;
+        let handle = handle(stream).map_err(failure)?;
         let [rows, inner, columns, count] = self.sizes;
         let compute = match self.lhs.element {
             cudaDataType::CUDA_R_32F => cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
@@ -101,7 +103,6 @@ impl Product {
         // SAFETY: the buffers live on this device, and hold the operands with these sizes and strides. CubeCL's queue runs
         // all that uses their memory on this stream, before or after.
         unsafe {
-            set_stream(handle, queue.cast()).map_err(failure)?;
             gemm_strided_batched_ex(
                 handle,
                 self.rhs.operation,
@@ -132,15 +133,20 @@ impl Product {
     }
 }
 
-/// The library's state for the device of this thread, which is the thread of a queue.
-fn handle() -> Result<cublasHandle_t, cudarc::cublas::result::CublasError> {
+/// The library's state for a stream, on the thread of its device's queue. Each stream has its own, because products that run
+/// at the same time must not share a workspace.
+fn handle(stream: cudaStream_t) -> Result<cublasHandle_t, CublasError> {
     thread_local! {
-        static HANDLE: OnceCell<cublasHandle_t> = const { OnceCell::new() };
+        static HANDLES: RefCell<BTreeMap<cudaStream_t, cublasHandle_t>> = const { RefCell::new(BTreeMap::new()) };
     }
-    HANDLE.with(|cell| match cell.get() {
-        Some(handle) => Ok(*handle),
-        None => create_handle().map(|handle| *cell.get_or_init(|| handle)),
-    })
+    if let Some(handle) = HANDLES.with_borrow(|handles| handles.get(&stream).copied()) {
+        return Ok(handle);
+    }
+    let handle = create_handle()?;
+    // SAFETY: both are of the thread's device.
+    unsafe { set_stream(handle, stream)? };
+    HANDLES.with_borrow_mut(|handles| handles.insert(stream, handle));
+    Ok(handle)
 }
 
 /// Writes `lhs · rhs` into the contiguous `output`; see [`super::product::multiply`]. Returns false, without effect, where

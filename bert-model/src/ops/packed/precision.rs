@@ -31,9 +31,7 @@ impl Precision {
         let is_supported = match self {
             Self::F32 => true,
             Self::Int8 => *device == Device::flex(),
-            Self::Bf16 => {
-                *device == Device::flex() || is_asynchronous(device) && device.supports_dtype(DType::BF16)
-            }
+            Self::Bf16 => *device == Device::flex() || is_asynchronous(device) && device.supports_dtype(DType::BF16),
         };
         match is_supported {
             true => Ok(()),

@@ -266,6 +266,17 @@ pub fn split_heads(rows: &CubeTensor, shape: AttentionShape) -> CubeTensor {
     let split = empty(rows, shape.heads_shape(), rows.dtype);
     let Launch { count, dim, vector, sizes: [tokens, heads, size] } = Launch::new(rows, shape);
     let element = element(rows.dtype);
-    split_heads_kernel::launch(&rows.client, count, dim, vector, buffer(rows), buffer(&split), tokens, heads, size, element);
+    split_heads_kernel::launch(
+        &rows.client,
+        count,
+        dim,
+        vector,
+        buffer(rows),
+        buffer(&split),
+        tokens,
+        heads,
+        size,
+        element,
+    );
     split
 }
