@@ -14,7 +14,7 @@ use crate::input::table::TableOptions;
 /// Options of every command that runs a model.
 #[derive(Debug, Clone, Args)]
 pub struct Common {
-    /// Device: auto, flex, ndarray, wgpu, vulkan, metal, cuda or rocm
+    /// Device: auto, flex, ndarray, wgpu, vulkan, metal, cuda or rocm; cuda:1 is the second GPU
     #[arg(long, default_value = "auto")]
     pub device: String,
     /// Random seed

@@ -260,8 +260,8 @@ pub struct EvaluateArgs {
     /// Fine-tuned model directory
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Number type of the encoder's products: f32, bf16 or int8. The last two are faster, need the device flex, and
-    /// change the results slightly
+    /// Number type of the encoder's products: f32, bf16 (on flex and cuda) or int8 (on flex). The last two
+    /// are faster and change the results slightly
     #[arg(long, default_value = "f32")]
     pub precision: Precision,
     /// Task of a third-party model whose config.json does not specify it [default: as in training, else told from
@@ -304,8 +304,8 @@ pub struct PredictArgs {
     /// Fine-tuned model directory
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Number type of the encoder's products: f32, bf16 or int8. The last two are faster, need the device flex, and
-    /// change the results slightly
+    /// Number type of the encoder's products: f32, bf16 (on flex and cuda) or int8 (on flex). The last two
+    /// are faster and change the results slightly
     #[arg(long, default_value = "f32")]
     pub precision: Precision,
     /// Task of a third-party model whose config.json does not specify it [default: as in training, else told from

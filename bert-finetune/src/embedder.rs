@@ -21,8 +21,8 @@ pub struct EmbedderArgs {
     /// Model directory
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Number type of the encoder's products: f32, bf16 or int8. The last two are faster, need the device flex, and
-    /// change the results slightly
+    /// Number type of the encoder's products: f32, bf16 (on flex and cuda) or int8 (on flex). The last two
+    /// are faster and change the results slightly
     #[arg(long, default_value = "f32")]
     pub precision: Precision,
     /// How to pool token vectors into one per text: mean, cls, max or pooler; for `embed`, none keeps all [default: as

@@ -28,8 +28,8 @@ pub struct RankArgs {
     /// Cross-encoder directory: a classifier with one label
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Number type of the encoder's products: f32, bf16 or int8. The last two are faster, need the device flex, and
-    /// change the results slightly
+    /// Number type of the encoder's products: f32, bf16 (on flex and cuda) or int8 (on flex). The last two
+    /// are faster and change the results slightly
     #[arg(long, default_value = "f32")]
     pub precision: Precision,
     /// Query to rank the texts for

@@ -40,7 +40,8 @@ impl fmt::Display for NamedDevice {
 }
 
 /// Selects a device by name; `auto` selects the fastest one available in this build and on this machine. The name of a GPU
-/// backend may end with the number of a GPU, from 0: `cuda:1`.
+/// backend may end with the number of a GPU, from 0: `cuda:1`. For wgpu, Vulkan and Metal, 0 is the driver's choice, and the
+/// others are counted among the discrete GPUs.
 ///
 /// # Errors
 /// If the name is unknown, this build lacks the backend (the message names the cargo feature to add), or the machine
@@ -63,8 +64,9 @@ pub fn select(name: &str) -> Result<NamedDevice> {
 pub fn select_number(name: &str, number: usize) -> Result<NamedDevice> {
     if let Some((backend, own)) = name.split_once(':') {
         return match own.parse() {
-            Ok(own) if !["auto", "flex", "ndarray"].contains(&backend) => select_number(backend, own),
-            _ => Err(error(name, "expected the number of a GPU, as in `cuda:1`")),
+            _ if ["auto", "flex", "ndarray"].contains(&backend) => Err(error(backend, "takes no number, as GPUs do")),
+            Ok(own) => select_number(backend, own),
+            Err(_) => Err(error(name, "expected the number of a GPU, as in `cuda:1`")),
         };
     }
     match name {

@@ -28,11 +28,11 @@ pub struct Args {
     /// Port to listen on; 0 picks a free one
     #[arg(long, default_value_t = 8080)]
     pub port: u16,
-    /// Device: auto, flex, ndarray, wgpu, vulkan, metal, cuda or rocm
+    /// Device: auto, flex, ndarray, wgpu, vulkan, metal, cuda or rocm; cuda:1 is the second GPU
     #[arg(long, default_value = "auto")]
     pub device: String,
-    /// Number type of the encoders' products: f32, bf16 or int8. The last two are faster, need the device flex, and
-    /// change the results slightly
+    /// Number type of the encoders' products: f32, bf16 (on flex and cuda) or int8 (on flex). The last two
+    /// are faster and change the results slightly
     #[arg(long, default_value = "f32")]
     pub precision: Precision,
     /// Maximum tokens per batch, padding included

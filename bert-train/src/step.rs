@@ -46,10 +46,11 @@ impl PendingStep {
     /// Waits for the step and returns its numbers.
     ///
     /// # Errors
-    /// If a loss or the gradient is not finite. A gradient that is not finite leaves the parameters unchanged.
+    /// If a loss or the gradient is not finite, or the device failed. A gradient that is not finite leaves the parameters
+    /// unchanged.
     pub fn wait(self) -> Result<Step> {
         let Self { number, names, reading, norm, learning_rate, precision } = self;
-        let values = reading.wait();
+        let values = reading.wait()?;
         let (losses, rest) = values.split_at(names.len());
         let (norm, factor) = (norm.unwrap_or(f64::from(rest[0])), rest[1]);
         let named = names.into_iter().zip(losses);

@@ -66,7 +66,7 @@ fn what_a_device_does_not_compute_in_is_refused() {
     for command in ["embed 'a film'", "predict 'a film' --task classification", "search --corpus films.tsv --query a"] {
         for precision in ["bf16", "int8"] {
             let message = fail(&format!("{command} --model model --device ndarray --precision {precision}"), at, 1);
-            let expected = format!("--precision: found {precision}, which only the device flex computes in");
+            let expected = format!("--precision: found {precision}, which this device does not compute in");
             assert!(message.lines().any(|line| line.starts_with("error: ") && line.contains(&expected)), "{message}");
         }
     }

@@ -23,7 +23,7 @@ pub fn shared(path: &str) -> Option<PathBuf> {
 }
 
 /// Every backend of this build and machine: flex, ndarray (at index 1), wgpu if there is an adapter, which may be a software
-/// one, and cuda, where `NVIDIA_TF32_OVERRIDE=0` makes products as exact as elsewhere.
+/// one, and cuda, where `NVIDIA_TF32_OVERRIDE=0` makes the products of cuBLAS as exact as elsewhere.
 pub fn devices() -> Vec<(&'static str, Device)> {
     let mut devices = vec![];
     for name in ["flex", "ndarray", "wgpu", "cuda"] {

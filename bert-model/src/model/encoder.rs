@@ -50,7 +50,7 @@ impl Encoder {
 
     /// Rounds the weights of all layers to a precision, for inference: the encoder can no longer be trained. On `flex` they
     /// are also packed for its products, which frees those of the dense layers; on a GPU the layers then compute in this
-    /// precision. Layers that are packed stay as they are.
+    /// precision. The device must support the precision ([`Precision::check`]). Layers that are packed stay as they are.
     pub fn pack(&mut self, precision: Precision) {
         let layers = std::mem::take(&mut self.layers).into_iter();
         self.layers = layers.map(|layer| layer.pack(precision)).collect();

@@ -324,7 +324,7 @@ fn every_pipeline_computes_in_every_precision() {
 
 #[test]
 #[allow(deprecated)]
-fn other_devices_compute_in_single_precision_only() {
+fn ndarray_computes_in_single_precision_only() {
     let (config, weights, tokenizer) = parts("BertForMaskedLM");
     for (precision, expected) in
         [(Precision::Int8, Some("int8")), (Precision::Bf16, Some("bf16")), (Precision::F32, None)]
@@ -332,7 +332,7 @@ fn other_devices_compute_in_single_precision_only() {
         let builder = TextEmbedder::builder().device(Device::ndarray()).precision(precision);
         let error = builder.from_bytes(&config, weights.clone(), &tokenizer).err().map(|error| error.to_string());
         let expected = expected.map(|name| {
-            format!("--precision: found {name}, which only the device flex computes in, expected f32 or --device flex")
+            format!("--precision: found {name}, which this device does not compute in, expected f32 or --device flex")
         });
         assert_eq!(error, expected);
     }

@@ -72,7 +72,8 @@ fn add_row<T: Float, E: Float>(table: &mut [T], rows: &[E], id: u32, row: u32, w
     }
 }
 
-/// Adds the contiguous `rows` `[N, H]` to the rows `ids` `[N]` of the contiguous `table` `[R, H]`, in place.
+/// Adds the contiguous `rows` `[N, H]` to the rows `ids` `[N]` of the contiguous `table` `[R, H]`, in place. Each sum is rounded
+/// to the table's number type; in half precision, few ids should repeat.
 pub fn add_rows_to(table: &CubeTensor, ids: &CubeTensor, rows: &CubeTensor) {
     let (count, width) = (ids.meta.num_elements(), rows.meta.shape()[1]);
     add_rows_kernel::launch(

@@ -1,5 +1,5 @@
-//! Matrix products by cuBLAS, NVIDIA's own library, which is several times as fast as products in CubeCL on their newer
-//! GPUs. It belongs to the CUDA toolkit; where it is not installed, products are CubeCL's.
+//! Matrix products by cuBLAS, NVIDIA's own library, which is several times as fast as products in CubeCL on newer NVIDIA
+//! GPUs. It belongs to the CUDA toolkit; where it is not installed or does not work, products are CubeCL's.
 //!
 //! The library is called on the thread and the stream on which CubeCL launches its kernels, so that the two need not wait
 //! for each other.
@@ -19,7 +19,7 @@ use cubecl_server::command::DeviceStream;
 use cubecl_server::id::KernelId;
 use cubecl_server::runtime::Runtime;
 use cubecl_server::stream::{ExecuteScope, WriteScoped};
-use cudarc::cublas::result::{CublasError, create_handle, gemm_strided_batched_ex, set_stream};
+use cudarc::cublas::result::{CublasError, create_handle, destroy_handle, gemm_strided_batched_ex, set_stream};
 use cudarc::cublas::sys::{
     cublasComputeType_t, cublasGemmAlgo_t, cublasHandle_t, cublasOperation_t, cudaDataType, cudaStream_t,
     is_culib_present,
@@ -28,12 +28,18 @@ use cudarc::cublas::sys::{
 /// CubeCL's queue of one CUDA device.
 type Server = <CudaRuntime as Runtime>::Server;
 
-/// Whether products of this tensor are cuBLAS's: whether it is on a CUDA device, and the library is installed.
+/// Whether products of this tensor are cuBLAS's: whether it is on a CUDA device, and the library can be opened and used.
 pub fn runs(x: &CubeTensor) -> bool {
-    static IS_INSTALLED: OnceLock<bool> = OnceLock::new();
-    // SAFETY: only tries to open the library.
-    let is_installed = || *IS_INSTALLED.get_or_init(|| unsafe { is_culib_present() });
-    x.client.service_id().service == TypeId::of::<Server>() && is_installed()
+    static IS_USABLE: OnceLock<bool> = OnceLock::new();
+    let service = x.client.service_id();
+    let is_usable = || {
+        // SAFETY: only tries to open the library.
+        let is_installed = unsafe { is_culib_present() };
+        // SAFETY: nothing has used the new handle.
+        let try_out = |_: &mut Server| create_handle().and_then(|handle| unsafe { destroy_handle(handle) });
+        is_installed && matches!(DeviceHandle::<Server>::new(service.device).submit_blocking(try_out), Ok(Ok(())))
+    };
+    service.service == TypeId::of::<Server>() && *IS_USABLE.get_or_init(is_usable)
 }
 
 /// How cuBLAS, whose matrices are column by column, reads a matrix stored row by row: as its transpose.
@@ -48,7 +54,7 @@ struct Operand {
 }
 
 impl Operand {
-    /// The operand, unless a tensor is neither a matrix, a batch of matrices, nor their transposed view.
+    /// The operand, unless a tensor is neither a matrix, a batch of matrices, nor their transposed view, or repeats elements.
     fn of(x: &CubeTensor) -> Option<Self> {
         let (shape, strides) = (x.meta.shape(), x.meta.strides());
         let batch_stride = match shape.len() {
@@ -57,6 +63,9 @@ impl Operand {
             _ => return None,
         };
         let [row, column] = [shape.len() - 2, shape.len() - 1];
+        if shape.iter().zip(strides.iter()).any(|(&extent, &stride)| stride == 0 && extent > 1) {
+            return None;
+        }
         let (operation, stride) = match (strides[row], strides[column]) {
             (stride, 1) => (cublasOperation_t::CUBLAS_OP_N, stride.max(shape[column])),
             (1, stride) => (cublasOperation_t::CUBLAS_OP_T, stride.max(shape[row])),
@@ -100,8 +109,8 @@ impl Product {
             _ => cublasComputeType_t::CUBLAS_COMPUTE_32F,
         };
         let (one, zero) = (1.0f32, 0.0f32);
-        // SAFETY: the buffers live on this device, and hold the operands with these sizes and strides. CubeCL's queue runs
-        // all that uses their memory on this stream, before or after.
+        // SAFETY: the buffers live on this device, and hold the operands with these sizes and strides. `resolve` made this
+        // stream wait for those that wrote them, and all that reuses their memory later waits for this one.
         unsafe {
             gemm_strided_batched_ex(
                 handle,
@@ -134,7 +143,7 @@ impl Product {
 }
 
 /// The library's state for a stream, on the thread of its device's queue. Each stream has its own, because products that run
-/// at the same time must not share a workspace.
+/// at the same time must not share a workspace (32 MiB on Hopper). CubeCL has a stream for each thread that uses the device.
 fn handle(stream: cudaStream_t) -> Result<cublasHandle_t, CublasError> {
     thread_local! {
         static HANDLES: RefCell<BTreeMap<cudaStream_t, cublasHandle_t>> = const { RefCell::new(BTreeMap::new()) };
@@ -152,10 +161,11 @@ fn handle(stream: cudaStream_t) -> Result<cublasHandle_t, CublasError> {
 /// Writes `lhs · rhs` into the contiguous `output`; see [`super::product::multiply`]. Returns false, without effect, where
 /// cuBLAS does not apply.
 pub fn multiply(lhs: &CubeTensor, rhs: &CubeTensor, output: &CubeTensor) -> bool {
-    let operands = [lhs, rhs, output].map(Operand::of);
-    let ([Some(left), Some(right), Some(target)], true) = (operands, runs(output)) else {
+    let is_on_device = |x: &CubeTensor| x.client.service_id() == output.client.service_id();
+    if !(is_on_device(lhs) && is_on_device(rhs) && runs(output)) {
         return false;
-    };
+    }
+    let [Some(left), Some(right), Some(target)] = [lhs, rhs, output].map(Operand::of) else { return false };
     let shape = output.meta.shape();
     let rank = shape.len();
     let count = if rank == 3 { shape[0] } else { 1 };

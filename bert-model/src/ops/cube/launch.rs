@@ -59,7 +59,7 @@ pub fn elementwise(count: usize) -> (CubeCount, CubeDim) {
 }
 
 /// How units are assigned to rows: `lanes` units along each row, `UNITS / lanes` rows per cube. A row is read and written in
-/// vectors, and stays in registers in between.
+/// vectors; a kernel that is told how many vectors each unit has keeps them in registers in between.
 #[derive(Debug, Clone, Copy)]
 pub struct RowGrid {
     /// Units per row, a power of two.
@@ -83,7 +83,8 @@ impl RowGrid {
         Self { lanes, plane: if is_fixed { 32 } else { 0 }, vector, width: width as u32 }
     }
 
-    /// The vectors of a row for each of its units.
+    /// The vectors of a row for each of its units. A kernel is compiled for each number: where rows have many lengths, round
+    /// it up.
     pub fn each(self) -> u32 {
         self.width.div_ceil(self.lanes)
     }

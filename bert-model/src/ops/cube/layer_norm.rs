@@ -14,7 +14,7 @@ use super::rows::{chunks, column_cubes, row, sum_of_lanes, sum_of_vector, sum_ro
 use crate::ops::autodiff::{Differentiable, apply};
 use crate::ops::by_rows;
 
-/// Normalizes row `row`, which its units hold in `values` (zeros past its end) and whose elements add up to `total` over all
+/// Normalizes row `row`, which its units hold in `values` (undefined past its end) and whose elements add up to `total` over all
 /// lanes; writes its mean and 1 / √(variance + ε) to `moments` `[R, 2]`. `width` and the columns are counted in vectors.
 #[cube]
 pub fn normalize<E: Float, N: Size>(

@@ -114,7 +114,8 @@ fn pad<E: Float>(x: &[E], padded: &mut [E], rows: u32, columns: u32, stride: u32
 }
 
 /// Pads a contiguous matrix with zeros, so that its rows are aligned for the copy engine and their number is a multiple of
-/// [`ROWS`]: products of other numbers of rows were wrong on CUDA. Returns it unchanged on devices without a copy engine.
+/// [`ROWS`]. The rows were filled up when steps on CUDA were wrong, for which another cause has been found since; nobody has
+/// tried without. Returns the matrix unchanged on devices without a copy engine, and where products are cuBLAS's.
 fn aligned(x: &CubeTensor) -> CubeTensor {
     let [rows, columns] = [x.meta.shape()[0], x.meta.shape()[1]];
     if !has_copy_engine(x) || is_cublas(x) {

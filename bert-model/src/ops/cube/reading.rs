@@ -12,6 +12,7 @@ use cubecl::server::ServerError;
 
 use super::launch::contiguous;
 use super::primitive;
+use crate::error::{Error, Result};
 
 /// The client of a tensor's device with a static lifetime, since a pending read borrows it. One client per device is
 /// leaked.
@@ -39,10 +40,13 @@ impl Reading {
         Self { copy: Box::pin(client.read_async(vec![values.handle])) }
     }
 
-    /// Waits for the copy and returns the first `count` values; NaN if the device failed.
-    pub fn wait(self, count: usize) -> Vec<f32> {
-        let bytes = block_on(self.copy).ok().and_then(|mut copies| copies.pop());
-        let values = bytes.map(|bytes| f32::from_bytes(&bytes)[..count].to_vec());
-        values.unwrap_or_else(|| vec![f32::NAN; count])
+    /// Waits for the copy and returns the first `count` values.
+    ///
+    /// # Errors
+    /// If the device failed, in the copy or in what it copies.
+    pub fn wait(self, count: usize) -> Result<Vec<f32>> {
+        let copies = block_on(self.copy);
+        let copies = copies.map_err(|error| Error::Device { name: "GPU".into(), reason: error.to_string() })?;
+        Ok(copies.iter().flat_map(|bytes| &f32::from_bytes(bytes)[..count]).copied().collect())
     }
 }

@@ -2,6 +2,8 @@
 
 use burn::prelude::*;
 
+use crate::error::Result;
+
 /// Values being copied from a device to the host. On a GPU the copy runs while the host continues.
 pub struct Reading {
     count: usize,
@@ -26,11 +28,14 @@ impl Reading {
         Self { count, source: Source::Host(values.into_data().iter::<f32>().collect()) }
     }
 
-    /// Waits for the copy and returns the values; NaN where the device failed.
-    pub fn wait(self) -> Vec<f32> {
+    /// Waits for the copy and returns the values.
+    ///
+    /// # Errors
+    /// If the device failed.
+    pub fn wait(self) -> Result<Vec<f32>> {
         let Self { count, source } = self;
         match source {
-            Source::Host(values) => values.into_iter().take(count).collect(),
+            Source::Host(values) => Ok(values.into_iter().take(count).collect()),
             #[cfg(feature = "cube")]
             Source::Device(reading) => reading.wait(count),
         }

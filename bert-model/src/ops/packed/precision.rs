@@ -8,7 +8,8 @@ use burn::tensor::{DType, Device};
 use crate::error::{Error, Result};
 use crate::ops::optimizer::is_asynchronous;
 
-/// The number type of weights and activations in the products of an encoder's dense layers.
+/// The number type of weights and activations in the products of an encoder's dense layers; on a GPU, of all that its layers
+/// store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Precision {
