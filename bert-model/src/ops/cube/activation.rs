@@ -52,9 +52,9 @@ fn bias_gelu<E: Float, N: Size>(
         let (x, bias) = (x[at], bias[at % width as usize]);
         let mut result = x;
         #[unroll]
-        for lane in 0..N::value() {
-            let x = f32::cast_from(x.extract(lane)) + f32::cast_from(bias.extract(lane));
-            result.insert(lane, E::cast_from(x * normal_cdf(x)));
+        for element in 0..N::value() {
+            let x = f32::cast_from(x.extract(element)) + f32::cast_from(bias.extract(element));
+            result.insert(element, E::cast_from(x * normal_cdf(x)));
         }
         y[at] = result;
     }
@@ -75,11 +75,11 @@ fn bias_gelu_gradient<E: Float, N: Size>(
         let (x, bias, gradient) = (x[at], bias[at % width as usize], gradient[at]);
         let mut result = x;
         #[unroll]
-        for lane in 0..N::value() {
-            let x = f32::cast_from(x.extract(lane)) + f32::cast_from(bias.extract(lane));
+        for element in 0..N::value() {
+            let x = f32::cast_from(x.extract(element)) + f32::cast_from(bias.extract(element));
             // Φ(x) + x·φ(x); 1 / √(2π) = 0.3989…
             let slope = normal_cdf(x) + x * 0.398_942_3f32 * (-0.5f32 * x * x).exp();
-            result.insert(lane, E::cast_from(f32::cast_from(gradient.extract(lane)) * slope));
+            result.insert(element, E::cast_from(f32::cast_from(gradient.extract(element)) * slope));
         }
         dx[at] = result;
     }
