@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::budget::Budget;
 use crate::corpus::SentenceMode;
 use crate::examples::NspMode;
+use crate::settings::MASK_PROB;
 
 /// Learn a vocabulary and pretrain BERT on your own text.
 ///
@@ -60,8 +61,8 @@ pub struct DataArgs {
     /// Probability of targeting a shorter sequence
     #[arg(long, default_value_t = 0.1, value_name = "P")]
     pub short_seq_prob: f64,
-    /// Fraction of tokens to mask
-    #[arg(long, default_value_t = 0.15, value_name = "P")]
+    /// Fraction of tokens to mask. The held-out text of a training run is masked by 0.15 in any case
+    #[arg(long, default_value_t = MASK_PROB, value_name = "P")]
     pub mask_prob: f64,
     /// Maximum number of masked tokens per sequence [default: 20 for 128, 80 for 512]
     #[arg(long, value_name = "N")]

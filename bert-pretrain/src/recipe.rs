@@ -49,12 +49,18 @@ pub fn apply(args: &TrainArgs) -> TrainArgs {
     if !has("short-seq-prob") {
         args.data.short_seq_prob = 0.0;
     }
+    if !has("mask-prob") {
+        args.data.mask_prob = MASK_PROB;
+    }
     args.optimizer.get_or_insert(Algorithm::Muon);
     args.warmup.get_or_insert(0.1);
     args.batch_size.get_or_insert(BATCH_SIZE);
     args
 }
 
+/// The fraction of tokens to mask: more words to predict in the same time (Wettig et al. 2023, "Should You Mask 15% in Masked
+/// Language Modeling?").
+const MASK_PROB: f64 = 0.5;
 /// Sequences per step: small, since little time is better spent on many steps.
 const BATCH_SIZE: usize = 32;
 

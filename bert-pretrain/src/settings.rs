@@ -20,6 +20,9 @@ use crate::sample;
 
 pub use self::run_options::PretrainRunOptions;
 
+/// The fraction of tokens that the paper masks.
+pub const MASK_PROB: f64 = 0.15;
+
 /// Default output directory of a run on the sample.
 pub const DEFAULT_OUTPUT: &str = "runs/pretrain";
 
@@ -185,6 +188,12 @@ impl DataSettings {
         )?;
         check(settings.max_predictions != Some(0), "--max-predictions", 0, "at least 1")?;
         Ok(settings)
+    }
+
+    /// These settings for evaluation, which masks as many tokens as the paper whatever training masks, so that the losses of
+    /// runs can be compared.
+    pub fn of_evaluation(&self) -> Self {
+        Self { mask_prob: MASK_PROB, ..self.clone() }
     }
 
     /// Maximum number of masked tokens per sequence: the configured one, or as in Google's code, which uses 20 for 128
