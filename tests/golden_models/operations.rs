@@ -5,7 +5,7 @@ use bert_model::ops;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
 use crate::floats;
-use crate::support::{assert_close, bound_of_burn, devices};
+use crate::support::{assert_close, bound_on, devices};
 
 #[test]
 fn elementwise_operations() {
@@ -148,10 +148,7 @@ fn compare(
     for (backend, device) in devices() {
         for (index, (found, expected)) in run(&device).iter().zip(&expected).enumerate() {
             let largest = expected.iter().fold(1.0_f32, |largest, x| largest.max(x.abs()));
-            let bound = match name.starts_with("attention") {
-                true => bound_of_burn(backend, bound(index, largest)),
-                false => bound(index, largest),
-            };
+            let bound = bound_on(backend, name, bound(index, largest));
             assert_close(&format!("{name} on {backend}, {index}"), found, expected, bound);
         }
     }

@@ -10,7 +10,7 @@ use bert_model::{
 };
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::support::{assert_close, bound_of_burn, devices, golden, read_golden};
+use crate::support::{assert_close, bound_on, devices, golden, read_golden};
 use crate::{Goldens, floats, input, integers, labeled};
 
 /// The largest difference from transformers.
@@ -28,9 +28,8 @@ fn hidden_states_attention_maps_and_pretraining_heads() {
             let trace = loaded.model.bert.trace(input.clone());
             let mut worst: f32 = 0.0;
             let mut compare = |what: &str, found: Vec<f32>| {
-                let bound = if what.starts_with("attentions") { bound_of_burn(backend, BOUND) } else { BOUND };
-                let what_and_where = format!("{name} on {backend}: {what}");
-                worst = worst.max(assert_close(&what_and_where, &found, &expected[what].floats, bound));
+                let (place, bound) = (format!("{name} on {backend}: {what}"), bound_on(backend, what, BOUND));
+                worst = worst.max(assert_close(&place, &found, &expected[what].floats, bound));
             };
             for (layer, state) in trace.hidden_states.into_iter().enumerate() {
                 compare(&format!("hidden_states.{layer}"), floats(state));
@@ -71,8 +70,8 @@ fn hidden_states_in_every_precision() {
                 ] {
                     let last = format!("hidden_states.{}", trace.attentions.len());
                     let expected = &expected[if what == "last_hidden_state" { &last } else { what }].floats;
-                    let what = format!("{name} in {precision} on {backend}: {what}");
-                    worst = worst.max(assert_close(&what, &found, expected, bound_of_burn(backend, bound)));
+                    let place = format!("{name} in {precision} on {backend}: {what}");
+                    worst = worst.max(assert_close(&place, &found, expected, bound_on(backend, what, bound)));
                 }
                 assert!(precision == Precision::F32 || worst > BOUND, "{name}: {precision} computes in f32");
                 println!("{name} in {precision} on {backend}: largest difference {worst:.1e}");
