@@ -218,6 +218,8 @@ def main():
     for precision, ways in [("bf16", ["ours-f32", "sdpa-bf16"]), ("int8", ["ours-f32", "onnx-int8", "openvino"])]:
         for b, t in [(8, 128), (1, 128), (1, 16)]:
             plan.append((f"{precision} base {b}x{t}", f"encode-{precision}", "base", [t] * b, ways))
+    for s, b, t in shapes:
+        plan.append((f"train bf16 {s} {b}x{t}", "train-bf16", s, [t] * b, ["ours-f32", "tuned-bf16"]))
     plan.append(("encode mini mixed", "encode", "mini", mixed_lengths(), encoders))
     results = []
     with tempfile.TemporaryDirectory() as folder:

@@ -1,8 +1,8 @@
 """The other side of compare.py: does with PyTorch and transformers what examples/benchmark.rs does with ours.
 
-usage: torch_worker.py MODEL_DIR BATCH.json default|tuned|sdpa|eager|sdpa-bf16
+usage: torch_worker.py MODEL_DIR BATCH.json default|tuned|tuned-bf16|sdpa|eager|sdpa-bf16
 
-sdpa-bf16 encodes under autocast.
+The ways that end with bf16 compute under autocast.
 """
 
 import json
@@ -13,6 +13,7 @@ import torch
 from transformers import BertForMaskedLM, BertModel
 
 directory, batch_file, way = sys.argv[1:4]
+is_bf16, is_tuned = way.endswith("bf16"), way.startswith("tuned")
 torch.set_num_threads(int(sys.argv[4]))
 rows = json.load(open(batch_file))
 longest = max(len(row["ids"]) for row in rows)
@@ -40,15 +41,16 @@ def train():
     if model is None:
         attention = "eager" if way == "eager" else "sdpa"
         model = BertForMaskedLM.from_pretrained(directory, attn_implementation=attention).train()
-        optimizer = torch.optim.AdamW(parameters_of(model), lr=1e-4, eps=1e-6, fused=way == "tuned")
+        optimizer = torch.optim.AdamW(parameters_of(model), lr=1e-4, eps=1e-6, fused=is_tuned)
     started = time.perf_counter()
-    if way == "tuned":
-        hidden = model.bert(ids, attention_mask=None if whole else mask).last_hidden_state
-        chosen = labels != -100
-        logits = model.cls(hidden[chosen])
-        loss = torch.nn.functional.cross_entropy(logits, labels[chosen])
-    else:
-        loss = model(ids, attention_mask=mask, labels=labels).loss
+    with torch.autocast("cpu", torch.bfloat16, enabled=is_bf16):
+        if is_tuned:
+            hidden = model.bert(ids, attention_mask=None if whole else mask).last_hidden_state
+            chosen = labels != -100
+            logits = model.cls(hidden[chosen])
+            loss = torch.nn.functional.cross_entropy(logits, labels[chosen])
+        else:
+            loss = model(ids, attention_mask=mask, labels=labels).loss
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
@@ -69,7 +71,7 @@ def encode():
         part = slice(start, start + 32)
         width = int(mask[part].sum(1).max())
         attention_mask = mask[part, :width]
-        with torch.autocast("cpu", torch.bfloat16, enabled=way == "sdpa-bf16"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_bf16):
             hidden = encoder(ids[part, :width], attention_mask=None if whole else attention_mask).last_hidden_state
         weights = attention_mask[..., None].float()
         total += ((hidden * weights).sum(1) / weights.sum(1)).abs().sum().item()

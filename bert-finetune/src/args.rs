@@ -173,6 +173,9 @@ pub struct TrainArgs {
     /// as the model's directory says, else 128]
     #[arg(long, value_name = "N")]
     pub max_seq_len: Option<usize>,
+    /// Floating-point precision of training: f32, bf16 or f16, if the device supports it
+    #[arg(long, default_value = "f32")]
+    pub precision: bert_train::Precision,
     /// Weight classes inversely to their frequency in the training examples
     #[arg(long, value_name = "balanced")]
     pub class_weights: Option<ClassWeights>,

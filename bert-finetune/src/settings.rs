@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use bert_model::pipeline::SentenceTransformer;
 use bert_model::{Error, Result};
 use bert_train::run_directory::read_run;
-use bert_train::{Adaptation, Algorithm, Decay, IfExists, Schedule};
+use bert_train::{Adaptation, Algorithm, Decay, IfExists, Precision, Schedule};
 use serde::{Deserialize, Serialize};
 
 use crate::args::{Freeze, TrainArgs};
@@ -58,6 +58,9 @@ pub struct FinetuneSettings {
     pub weight_decay: f64,
     /// Maximum global gradient norm; 0 disables clipping.
     pub clip: f64,
+    /// Floating-point precision of the forward and backward pass.
+    #[serde(default)]
+    pub precision: Precision,
     /// Number of epochs without improvement after which training stops.
     pub early_stop: Option<u64>,
     /// Number of examples to hold in memory at once, if the loss depends on the whole batch.
@@ -155,6 +158,7 @@ impl FinetuneSettings {
             decay: args.schedule,
             weight_decay: args.weight_decay,
             clip: args.clip,
+            precision: args.precision,
             early_stop: args.early_stop,
             mini_batch: args.mini_batch,
             class_weights: args.class_weights.is_some(),

@@ -1,6 +1,6 @@
 //! The worker of `benchmarks/compare.py`: loads a model directory and a batch, then does one piece of work for each line
-//! that it reads (`train`, `encode`, `encode-bf16`, `encode-int8` or `peak`; `train 5`: five times), and answers with the
-//! milliseconds and a number to compare. A worker encodes in one precision only.
+//! that it reads (`train`, `train-bf16`, `encode`, `encode-bf16`, `encode-int8` or `peak`; `train 5`: five times), and answers
+//! with the milliseconds and a number to compare. A worker trains and encodes in one precision only.
 
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
@@ -108,7 +108,7 @@ fn main() -> Result<()> {
     let config = load_config(&directory)?;
     // A directory with nothing but a configuration stands for random weights.
     let weights = directory.join("model.safetensors").exists().then(|| Weights::open(&directory)).transpose()?;
-    let plan = Plan { precision, ..Plan::constant(1e-4, u64::MAX) };
+    let mut plan = Plan { precision, ..Plan::constant(1e-4, u64::MAX) };
     let task = MaskedLm { device: device.clone() };
     let mut training: Option<TrainingState<BertForMaskedLM>> = None;
     let mut encoder: Option<BertModel> = None;
@@ -117,7 +117,10 @@ fn main() -> Result<()> {
         let (what, count) = line.split_once(' ').unwrap_or((line.as_str(), "1"));
         let count: usize = count.parse().with_context(|| format!("`{line}`: a number of times"))?;
         let (started, value) = match what {
-            "train" => {
+            "train" | "train-bf16" => {
+                if what == "train-bf16" {
+                    plan.precision = Precision::Bf16;
+                }
                 let mut state = match training.take() {
                     Some(state) => state,
                     None => {
@@ -160,7 +163,9 @@ fn main() -> Result<()> {
                 (started, sums[0])
             }
             "peak" => (Instant::now(), peak_megabytes()),
-            other => bail!("unknown mode `{other}`, expected train, encode, encode-bf16, encode-int8 or peak"),
+            other => {
+                bail!("unknown mode `{other}`, expected train, train-bf16, encode, encode-bf16, encode-int8 or peak")
+            }
         };
         let milliseconds = started.elapsed().as_secs_f64() * 1e3 / count as f64;
         println!("{}", json!({"ms": milliseconds, "value": value}));

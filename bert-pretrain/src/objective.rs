@@ -136,14 +136,20 @@ impl Pretraining {
         })
     }
 
+    /// The sums of both tasks on a batch; nothing is counted for next-sentence prediction if it is disabled.
     fn score(&self, model: &BertForPreTraining, examples: &[PretrainingExample]) -> [Score; 2] {
         let batch = PretrainingBatch::new(examples, self.pad_id, &self.device);
-        let (mlm_logits, nsp_logits) = model.forward(batch.input, batch.positions);
-        let (mlm_count, nsp_count) = (mlm_logits.dims()[0], nsp_logits.dims()[0]);
-        let [mlm_losses, mlm_right] = scored(mlm_logits, batch.labels);
-        let [nsp_losses, nsp_right] = scored(nsp_logits, batch.is_random);
-        // Read all of them at once: on a GPU, each read waits for everything queued before it.
-        let values = Tensor::cat(vec![mlm_losses, mlm_right, nsp_losses, nsp_right], 0).into_data();
+        let (mlm_count, mut nsp_count) = (batch.labels.dims()[0], 0);
+        // Read everything at once: on a GPU, each read waits for everything queued before it.
+        let values = if self.with_nsp {
+            let (mlm_logits, nsp_logits) = model.forward(batch.input, batch.positions);
+            nsp_count = nsp_logits.dims()[0];
+            let [mlm, nsp] = [scored(mlm_logits, batch.labels), scored(nsp_logits, batch.is_random)];
+            Tensor::cat([mlm, nsp].concat(), 0)
+        } else {
+            Tensor::cat(scored(model.forward_mlm(batch.input, batch.positions), batch.labels).to_vec(), 0)
+        };
+        let values = values.into_data();
         let mut values = values.iter::<f32>();
         [Score::sum(&mut values, mlm_count), Score::sum(&mut values, nsp_count)]
     }

@@ -1,10 +1,14 @@
 //! Half-precision training (Micikevicius et al. 2018, "Mixed Precision Training"): the forward and backward pass use
 //! half-precision copies of the weights; the weights themselves, the sum of their gradients and the optimizer stay in
 //! `f32`, and so do softmax, LayerNorm and the losses.
+//!
+//! On a CPU, `bf16` rounds the operands of the dense layers' products alone ([`autocast`]), and copies nothing.
 
 use std::str::FromStr;
 
+use bert_model::ops::autocast;
 use bert_model::ops::optimizer::{Control, StepSettings, cast, is_asynchronous};
+use bert_model::pipeline;
 use bert_model::{Error, Result};
 use burn::module::{Module, Param};
 use burn::prelude::*;
@@ -62,9 +66,21 @@ impl Precision {
         }
     }
 
-    /// A copy of the model in this precision, for the forward and backward passes of one step.
+    /// Whether the operands of products are rounded, rather than whole tensors.
+    fn is_of_products(self, device: &Device) -> bool {
+        self == Self::Bf16 && device.clone().inner() == Device::flex()
+    }
+
+    /// Runs forward and backward passes of copies of a model on `device`.
+    pub(super) fn run<R>(self, device: &Device, passes: impl FnOnce() -> R) -> R {
+        let is_of_products = self.is_of_products(device);
+        autocast(if is_of_products { pipeline::Precision::Bf16 } else { pipeline::Precision::F32 }, passes)
+    }
+
+    /// A copy of the model in this precision, for the forward and backward passes of one step, which are [`run`](Self::run).
     pub(super) fn copy<M: Module>(self, model: &M) -> M {
-        if self == Self::F32 {
+        let device = model.devices().first().cloned().unwrap_or_default();
+        if self == Self::F32 || self.is_of_products(&device) {
             return model.clone();
         }
         let mut collected = Collect { matrices: Vec::new() };

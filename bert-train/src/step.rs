@@ -188,7 +188,8 @@ fn forward_backward<O: Objective>(
             tape.backward(loss, |part| gradients.add(GradientSum::of(&model, part)));
             losses
         };
-        objective.pieces(&model, batch, masks).into_iter().map(&mut learn).collect::<Vec<_>>()
+        let pieces = || objective.pieces(&model, batch, masks).into_iter().map(&mut learn).collect::<Vec<_>>();
+        plan.precision.run(&device, pieces)
     };
     match sum.leaves() {
         // All cores work on the only shard.

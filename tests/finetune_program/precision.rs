@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use serde_json::Value;
+use serde_json::{Value, json as value};
 
-use crate::program::{fail, json, objects, succeed};
+use crate::program::{fail, json, lines, objects, succeed};
 use crate::{on_file, workshop};
 
 /// The numbers of an answer that are not places in a file.
@@ -55,6 +55,49 @@ fn answers_are_nearly_those_in_single_precision() {
             assert!(single.len() == rounded.len() && 0.0 < worst && worst < 0.5, "{command} in {name}: {worst}");
         }
     }
+}
+
+#[test]
+fn training_in_half_precision_has_nearly_the_losses_of_single_precision() {
+    let directory = workshop();
+    let at = directory.path();
+    let squad = value!({"data": [{"paragraphs": [{"context": "a bad film .", "qas": [
+        {"id": "q1", "question": "film", "answers": [{"text": "bad", "answer_start": 2}]},
+        {"id": "q2", "question": "book", "answers": [{"text": "film", "answer_start": 6}]}]}]}]});
+    let choice = "{\"text\":\"a film\",\"a\":\"good\",\"b\":\"bad\",\"label\":1}\n";
+    for (file, content, options) in [
+        ("classes.csv", "text,label\na good film,good\na bad film,bad\n".to_string(), ""),
+        ("values.csv", "text,label\na good film,0.1\na bad film,3\n".to_string(), "--task regression"),
+        ("sets.csv", "text,label\na good film,x|y\na bad film,\n".to_string(), "--task multi-label"),
+        ("tags.conll", "good B-X\nfilm O\n\n".repeat(2), "--task tagging"),
+        ("squad.json", squad.to_string(), "--task question-answering"),
+        ("choices.jsonl", choice.repeat(2), "--task multiple-choice --choices a,b"),
+        (
+            "pairs.csv",
+            "text,other\na good film,a fine film\na bad book,a poor book\n".to_string(),
+            "--task embedding --text-pair other",
+        ),
+    ] {
+        fs::write(at.join(file), content).unwrap();
+        let losses = ["f32", "bf16", "f16"].map(|precision| -> Vec<f64> {
+            let options = format!("{options} --epochs 4 --precision {precision} --overwrite");
+            json(&on_file(file, "run", &options), at);
+            lines(at.join("run/metrics.jsonl")).iter().filter_map(|record| record["loss"].as_f64()).collect()
+        });
+        let [single, rounded @ ..] = &losses;
+        for (name, rounded) in ["bf16", "f16"].iter().zip(rounded) {
+            assert_ne!(single, rounded, "{file} in {name}");
+            for (a, b) in single.iter().zip(rounded) {
+                assert!((a - b).abs() < 0.03 * (1.0 + a), "{file} in {name}: {single:?}, {rounded:?}");
+            }
+        }
+    }
+    let message = fail(&on_file("films.tsv", "other", "--precision int8"), at, 2);
+    assert!(message.contains("unknown precision `int8`, expected f32, bf16 or f16"), "{message}");
+    let line = "train --model model --train films.tsv --device ndarray --precision bf16 -o other";
+    let message = fail(line, at, 1);
+    assert!(message.contains("--precision: found BF16"), "{message}");
+    assert!(!at.join("other").exists());
 }
 
 #[test]

@@ -9,8 +9,8 @@ use bert_train::permutation::mix;
 use bert_train::run_directory::{read_run, result_of};
 use bert_train::sharing::{decode, encode, share_state};
 use bert_train::{
-    Adaptation, Checkpoints, Communicator, Ended, IfExists, Interrupt, Optimizer, OptimizerConfig, Plan, Precision,
-    RunDirectory, SaveInterval, TrainingState, cores, prefetch, train,
+    Adaptation, Checkpoints, Communicator, Ended, IfExists, Interrupt, Optimizer, OptimizerConfig, Plan, RunDirectory,
+    SaveInterval, TrainingState, cores, prefetch, train,
 };
 use burn::module::Module;
 use burn::tensor::Device;
@@ -286,7 +286,7 @@ impl<T: Task> Run<'_, T> {
             seed: settings.seed,
             eval_every: steps_per_epoch,
             save: SaveInterval::new(run.save_every, run.save_minutes),
-            precision: Precision::F32,
+            precision: settings.precision,
             gradient_checkpointing: false,
             settings: numbers,
             quiet: run.quiet,

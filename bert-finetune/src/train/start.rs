@@ -44,6 +44,7 @@ pub(super) fn start(
 ) -> Result<Start> {
     check_has_model(&settings.model)?;
     let NamedDevice { name, device, .. } = select_numbered_device(&run.device, local_rank, run.quiet)?;
+    settings.precision.check(&device)?;
     let config = config_of(&settings.model)?;
     let tokenizer = tokenizer_of(&settings.model)?;
     settings.description.check_fits(&config, &tokenizer)?;

@@ -26,6 +26,11 @@ impl View {
         Self { row: self.column, column: self.row, ..self }
     }
 
+    /// Whether the elements of a row lie side by side.
+    pub fn is_row_major(self) -> bool {
+        self.column == 1
+    }
+
     /// Whether all elements of a matrix of this size lie within a slice of this length.
     fn fits(self, rows: usize, columns: usize, length: usize) -> bool {
         rows == 0 || columns == 0 || self.start + (rows - 1) * self.row + (columns - 1) * self.column < length
@@ -41,6 +46,17 @@ pub(super) enum Write {
     Add,
     /// The weighted sum of both.
     Combine { output: f32, product: f32 },
+}
+
+impl Write {
+    /// The weights of the old values and of the product in the sum that is written.
+    pub fn weights(self) -> (f32, f32) {
+        match self {
+            Self::Replace => (0.0, 1.0),
+            Self::Add => (1.0, 1.0),
+            Self::Combine { output, product } => (output, product),
+        }
+    }
 }
 
 /// Multiplications in a product from which on several threads are faster than one.
@@ -62,11 +78,7 @@ pub(super) fn matmul(
         ..PARALLEL_FROM => 1,
         _ => rayon::current_num_threads(),
     };
-    let (old, new) = match write {
-        Write::Replace => (0.0, 1.0),
-        Write::Add => (1.0, 1.0),
-        Write::Combine { output, product } => (output, product),
-    };
+    let (old, new) = write.weights();
     // SAFETY: the assertion above: every element that gemm reads or writes lies within its slice.
     unsafe {
         gemm::gemm(

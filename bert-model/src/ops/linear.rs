@@ -12,8 +12,9 @@ use pulp::Arch;
 
 use super::autodiff::{Differentiable, apply};
 use super::flex::{contiguous, elements, tensor_from};
-use super::gemm::{View, Write, matmul};
-use super::{TensorMetadata, is_fast};
+use super::gemm::{self, View, Write};
+use super::packed::{self, Precision};
+use super::{TensorMetadata, autocast, is_fast};
 
 /// The dense layer, `x·W + b`.
 ///
@@ -86,7 +87,7 @@ pub trait LinearOps: Backend {
 
 impl LinearOps for Flex {
     fn fast_linear(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, transposed: bool) -> FlexTensor {
-        FastLinear { transposed }.forward([x, weight, bias]).0
+        FastLinear::new(transposed).forward([x, weight, bias]).0
     }
 }
 
@@ -94,6 +95,7 @@ impl LinearOps for Flex {
 #[derive(Debug, Clone)]
 struct FastLinear {
     transposed: bool,
+    precision: Precision,
 }
 
 impl Differentiable<Flex, 3> for FastLinear {
@@ -106,10 +108,10 @@ impl Differentiable<Flex, 3> for FastLinear {
         let ([rows, inputs], outputs) = ([x.shape()[0], x.shape()[1]], bias.shape()[0]);
         let mut output = Vec::with_capacity(rows * outputs);
         (0..rows).for_each(|_| output.extend_from_slice(elements(&bias)));
-        matmul(
+        self.product(
             [rows, outputs, inputs],
             Write::Add,
-            (&mut output, View::row_major(outputs)),
+            &mut output,
             (elements(&x), View::row_major(inputs)),
             (elements(&weight), self.weights(inputs, outputs)),
         );
@@ -134,6 +136,26 @@ impl Differentiable<Flex, 3> for FastLinear {
 const BLOCK_COLUMNS: usize = 512;
 
 impl FastLinear {
+    /// The layer in this thread's precision.
+    fn new(transposed: bool) -> Self {
+        Self { transposed, precision: autocast::current() }
+    }
+
+    /// Writes the product `left · right` of shapes `[rows, inner]` and `[inner, columns]` to a contiguous output.
+    fn product(
+        &self,
+        shape: [usize; 3],
+        write: Write,
+        output: &mut [f32],
+        left: (&[f32], View),
+        right: (&[f32], View),
+    ) {
+        match self.precision {
+            Precision::Bf16 => packed::product(shape, write, output, left, right),
+            _ => gemm::matmul(shape, write, (output, View::row_major(shape[1])), left, right),
+        }
+    }
+
     /// The weights `[I, O]` within their tensor.
     fn weights(&self, inputs: usize, outputs: usize) -> View {
         if self.transposed { View::row_major(inputs).transposed() } else { View::row_major(outputs) }
@@ -144,10 +166,10 @@ impl FastLinear {
         let [rows, outputs] = [gradient.shape()[0], gradient.shape()[1]];
         let inputs = weight.shape()[usize::from(self.transposed)];
         let mut dx = vec![0.0; rows * inputs];
-        matmul(
+        self.product(
             [rows, inputs, outputs],
             Write::Replace,
-            (&mut dx, View::row_major(inputs)),
+            &mut dx,
             (elements(gradient), View::row_major(outputs)),
             (elements(weight), self.weights(inputs, outputs).transposed()),
         );
@@ -160,27 +182,24 @@ impl FastLinear {
         let (x, gradient) = (elements(x), elements(gradient));
         let mut dw = vec![0.0; inputs * outputs];
         if !self.transposed {
-            matmul(
-                [inputs, outputs, rows],
-                Write::Replace,
-                (&mut dw, View::row_major(outputs)),
-                (x, View::row_major(inputs).transposed()),
-                (gradient, View::row_major(outputs)),
-            );
+            let left = (x, View::row_major(inputs).transposed());
+            self.product([inputs, outputs, rows], Write::Replace, &mut dw, left, (gradient, View::row_major(outputs)));
             return tensor_from(dw, Shape::from([inputs, outputs]));
+        }
+        let right = (x, View::row_major(inputs));
+        if self.precision == Precision::Bf16 {
+            // Packing reads the gradient once, block by block.
+            let left = (gradient, View::row_major(outputs).transposed());
+            self.product([outputs, inputs, rows], Write::Replace, &mut dw, left, right);
+            return tensor_from(dw, Shape::from([outputs, inputs]));
         }
         let mut columns = Vec::with_capacity(rows * BLOCK_COLUMNS);
         for (block, dw) in dw.chunks_mut((BLOCK_COLUMNS * inputs).max(1)).enumerate() {
             let (first, count) = (block * BLOCK_COLUMNS, dw.len() / inputs.max(1));
             columns.clear();
             gradient.chunks_exact(outputs).for_each(|row| columns.extend_from_slice(&row[first..][..count]));
-            matmul(
-                [count, inputs, rows],
-                Write::Replace,
-                (dw, View::row_major(inputs)),
-                (&columns, View::row_major(count).transposed()),
-                (x, View::row_major(inputs)),
-            );
+            let left = (&columns[..], View::row_major(count).transposed());
+            self.product([count, inputs, rows], Write::Replace, dw, left, right);
         }
         tensor_from(dw, Shape::from([outputs, inputs]))
     }
@@ -210,6 +229,6 @@ impl<C: CheckpointStrategy> LinearOps for Autodiff<Flex, C> {
         bias: FloatTensor<Self>,
         transposed: bool,
     ) -> FloatTensor<Self> {
-        apply::<_, Flex, C, 3>(FastLinear { transposed }, [x, weight, bias])
+        apply::<_, Flex, C, 3>(FastLinear::new(transposed), [x, weight, bias])
     }
 }

@@ -5,7 +5,7 @@
 //! tests compare them, values and gradients.
 //!
 //! The model calls [`linear()`], [`attention()`], [`layer_norm()`], [`add_norm()`], [`cross_entropy()`], [`gelu()`],
-//! [`softmax()`], [`dropout()`] and [`embed()`]. [`tape`] runs the backward pass layer by layer, and [`optimizer`] updates
+//! [`softmax()`], [`dropout()`] and [`embed()`]; [`autocast()`] rounds the operands of products. [`tape`] runs the backward pass layer by layer, and [`optimizer`] updates
 //! the parameters.
 
 // burn deprecates ndarray; here it is the second, independent CPU implementation.
@@ -13,6 +13,7 @@
 
 mod add_norm;
 pub mod attention;
+mod autocast;
 mod autodiff;
 pub mod cross_entropy;
 #[cfg(feature = "cube")]
@@ -37,6 +38,7 @@ use burn::tensor::{DType, Device, Shape, Tensor};
 
 pub use add_norm::{add_norm, linear_add_norm};
 pub use attention::{attention, self_attention};
+pub use autocast::autocast;
 pub use cross_entropy::cross_entropy;
 use elementwise::dropout_with;
 pub use elementwise::{dropout, gelu, softmax};

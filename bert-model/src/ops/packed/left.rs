@@ -13,7 +13,7 @@ pub struct Left {
     words: usize,
     /// Words from one row to the next: an odd number of cache lines, so that the rows of a tile lie in different sets.
     stride: usize,
-    values: Vec<u32>,
+    pub(super) values: Vec<u32>,
     /// The scale and the zero point of each row of integers.
     quantization: Vec<(f32, i32)>,
 }
@@ -40,11 +40,8 @@ impl Left {
     /// Rounds rows of `inputs` values to a precision. Uses the threads of the current rayon pool.
     pub fn set(&mut self, precision: Precision, x: &[f32], inputs: usize) {
         let inputs = inputs.max(1);
-        (self.precision, self.rows, self.words) = (precision, x.len() / inputs, words(precision, inputs));
-        self.stride = (self.words.div_ceil(PADDED) | 1) * PADDED;
-        self.values.resize(self.rows.next_multiple_of(PADDED) * self.stride, 0);
-        self.quantization.resize(self.rows, (1.0, 0));
-        let (words, stride, task) = (self.words, self.stride, TASK_ROWS);
+        let (rows, stride) = (x.len() / inputs, self.resize(precision, [x.len() / inputs, inputs]));
+        let (words, task) = (self.words, TASK_ROWS);
         let convert = |((x, values), quantization): Rows<'_>| {
             Arch::new().dispatch(
                 #[inline(always)]
@@ -63,11 +60,20 @@ impl Left {
         };
         let parts = x.par_chunks(task * inputs).zip(self.values.par_chunks_mut(task * stride));
         let parts = parts.zip(self.quantization.par_chunks_mut(task));
-        if rayon::current_num_threads() > 1 && self.rows > task {
+        if rayon::current_num_threads() > 1 && rows > task {
             parts.for_each(convert);
         } else {
             convert(((x, &mut self.values), &mut self.quantization));
         }
+    }
+
+    /// Makes room for rows of `inner` values; returns the number of words from one row to the next.
+    pub(super) fn resize(&mut self, precision: Precision, [rows, inner]: [usize; 2]) -> usize {
+        (self.precision, self.rows, self.words) = (precision, rows, words(precision, inner));
+        self.stride = (self.words.div_ceil(PADDED) | 1) * PADDED;
+        self.values.resize(rows.next_multiple_of(PADDED) * self.stride, 0);
+        self.quantization.resize(rows, (1.0, 0));
+        self.stride
     }
 
     pub(super) fn rows(&self) -> usize {
@@ -98,9 +104,10 @@ impl Left {
     }
 }
 
-/// Rounds a row to `bf16`, to nearest, ties to even. Values are finite.
+/// Rounds a row to `bf16`, to nearest, ties to even, and fills the rest with zeros. Infinity and x86's own NaN stay what they
+/// are.
 #[inline(always)]
-fn round_row(x: &[f32], values: &mut [u16]) {
+pub(super) fn round_row(x: &[f32], values: &mut [u16]) {
     for (value, x) in values.iter_mut().zip(x) {
         let bits = x.to_bits();
         *value = (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16;

@@ -20,6 +20,7 @@ mod left;
 mod neon;
 mod plain;
 mod precision;
+mod rounded;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -37,6 +38,7 @@ use kernel::{Kernel, Line, Operands, PANEL, TILE_COLUMNS, TILE_ROWS, Tile};
 pub use layer::{Norm, PackedLayer, encode};
 pub use left::Left;
 pub use precision::Precision;
+pub(super) use rounded::product;
 
 /// A nonlinearity of a dense layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +109,7 @@ fn kernels(precision: Precision) -> Vec<Kernel> {
     kernels
 }
 
-/// Multiplications in a product from which on several threads are faster than one.
+/// Products of a word and a line's column from which on several threads are faster than one.
 const PARALLEL_FROM: usize = 1 << 20;
 
 /// Bytes of the left operand that a task multiplies with all its panels before it goes on: what stays in a core's cache.
@@ -209,65 +211,17 @@ impl PackedLinear {
         let rows = left.rows();
         assert_eq!((left.words(), output.len()), (self.words, rows * self.outputs), "shape of the operands");
         assert_eq!(left.precision(), self.precision, "precision of the operands");
-        let (groups, blocks) =
-            (usize::div_ceil(self.bias.len() / PANEL, self.kernel.panels), rows.div_ceil(self.kernel.rows));
-        let threads = match rows.saturating_mul(self.outputs).saturating_mul(self.inputs) {
-            ..PARALLEL_FROM => 1,
-            _ => rayon::current_num_threads(),
-        };
         let target = Target(output.as_mut_ptr());
-        // SAFETY: the length of the output is asserted above, and the tasks below share no sums.
-        let task =
-            |blocks: Range<usize>, groups: Range<usize>| unsafe { self.task(left, end, blocks, groups, &target) };
-        if threads == 1 {
-            return task(0..blocks, 0..groups);
-        }
-        // More tasks than threads, so that a thread that is late does not hold up the others.
-        let wanted = 4 * threads;
-        let by_columns = groups.min(wanted);
-        let by_rows = blocks.min(wanted.div_ceil(by_columns));
-        (0..by_columns * by_rows).into_par_iter().for_each(|number| {
-            task(part(blocks, number / by_columns, by_rows), part(groups, number % by_columns, by_columns));
+        multiply(self.kernel, left, &self.lines, |tile, rows, panels| {
+            // SAFETY: the length of the output is asserted above, and every tile is a part of its own.
+            unsafe { self.finish(tile, left, end, rows, panels, &target) }
         });
-    }
-
-    /// Computes some blocks of rows of some groups of panels.
-    ///
-    /// # Safety
-    /// The target has room for the output, and nobody else accesses this part of it.
-    unsafe fn task(&self, left: &Left, end: End, blocks: Range<usize>, groups: Range<usize>, target: &Target) {
-        #[cfg(target_arch = "x86_64")]
-        let _configured = self.kernel.is_amx.then(amx::Configured::new);
-        let mut tile = Tile([[0; TILE_COLUMNS]; TILE_ROWS]);
-        let (words, panels) = (self.words, self.bias.len() / PANEL);
-        let at_once = (LEFT_BYTES / (4 * words.max(1) * self.kernel.rows)).max(1);
-        for first in blocks.clone().step_by(at_once) {
-            for group in groups.clone() {
-                let panel = group * self.kernel.panels;
-                for block in first..blocks.end.min(first + at_once) {
-                    let row = block * self.kernel.rows;
-                    let operands = Operands {
-                        left: left.row(row),
-                        stride: left.stride(),
-                        right: &raw const self.lines[panel * words],
-                        words,
-                        rows: self.kernel.rows.min(left.rows() - row),
-                        panels: self.kernel.panels.min(panels - panel),
-                    };
-                    // SAFETY: the kernel is one of this machine's. `left` has so many rows of so many words, padded for
-                    // AMX, and `lines` so many panels.
-                    unsafe { (self.kernel.run)(&operands, &mut tile) };
-                    // SAFETY: the caller's promise.
-                    unsafe { self.finish(&tile, left, end, (row, operands.rows), (panel, operands.panels), target) };
-                }
-            }
-        }
     }
 
     /// Applies the end of the layer to the sums of a tile, and writes them to the output.
     ///
     /// # Safety
-    /// As [`PackedLinear::task`].
+    /// The target has room for the output, and nobody else accesses this part of it.
     unsafe fn finish(
         &self,
         tile: &Tile,
@@ -284,7 +238,7 @@ impl PackedLinear {
             || {
                 // SAFETY: the caller's promise; one of these slices is alive at a time.
                 let output = |row: usize| unsafe {
-                    std::slice::from_raw_parts_mut(target.0.add((first_row + row) * self.outputs + first), columns)
+                    std::slice::from_raw_parts_mut(target.get().add((first_row + row) * self.outputs + first), columns)
                 };
                 let bias = &self.bias[first..][..columns];
                 for (row, sums) in tile.0[..rows].iter().enumerate() {
@@ -309,6 +263,59 @@ impl PackedLinear {
             },
         );
     }
+}
+
+/// Computes the tiles of a product on the threads of the current rayon pool, and passes each to `finish` with its first row,
+/// its number of rows, its first panel and its number of panels.
+fn multiply(
+    kernel: Kernel,
+    left: &Left,
+    lines: &[Line],
+    finish: impl Fn(&Tile, (usize, usize), (usize, usize)) + Sync,
+) {
+    let (rows, words) = (left.rows(), left.words());
+    let panels = lines.len() / words.max(1);
+    let (groups, blocks) = (panels.div_ceil(kernel.panels), rows.div_ceil(kernel.rows));
+    let at_once = (LEFT_BYTES / (4 * words.max(1) * kernel.rows)).max(1);
+    let task = |blocks: Range<usize>, groups: Range<usize>| {
+        #[cfg(target_arch = "x86_64")]
+        let _configured = kernel.is_amx.then(amx::Configured::new);
+        let mut tile = Tile([[0; TILE_COLUMNS]; TILE_ROWS]);
+        for first in blocks.clone().step_by(at_once) {
+            for group in groups.clone() {
+                let panel = group * kernel.panels;
+                for block in first..blocks.end.min(first + at_once) {
+                    let row = block * kernel.rows;
+                    let operands = Operands {
+                        left: left.row(row),
+                        stride: left.stride(),
+                        right: &raw const lines[panel * words],
+                        words,
+                        rows: kernel.rows.min(rows - row),
+                        panels: kernel.panels.min(panels - panel),
+                    };
+                    // SAFETY: the kernel is one of this machine's. `left` has so many rows of so many words, padded for
+                    // AMX, and `lines` so many panels.
+                    unsafe { (kernel.run)(&operands, &mut tile) };
+                    finish(&tile, (row, operands.rows), (panel, operands.panels));
+                }
+            }
+        }
+    };
+    let threads = match rows.saturating_mul(panels * PANEL).saturating_mul(words) {
+        ..PARALLEL_FROM => 1,
+        _ => rayon::current_num_threads(),
+    };
+    if threads == 1 {
+        return task(0..blocks, 0..groups);
+    }
+    // More tasks than threads, so that a thread that is late does not hold up the others.
+    let wanted = 4 * threads;
+    let by_columns = groups.min(wanted);
+    let by_rows = blocks.min(wanted.div_ceil(by_columns));
+    (0..by_columns * by_rows).into_par_iter().for_each(|number| {
+        task(part(blocks, number / by_columns, by_rows), part(groups, number % by_columns, by_columns));
+    });
 }
 
 /// The weights of an output: a slice that begins with the first one, and the distance to the next.
@@ -359,6 +366,12 @@ fn gelu<'a>(rows: impl Iterator<Item = &'a mut [f32]>) {
 
 /// The output of a product, whose parts several threads write.
 struct Target(*mut f32);
+
+impl Target {
+    fn get(&self) -> *mut f32 {
+        self.0
+    }
+}
 
 // SAFETY: each task writes a part of its own.
 unsafe impl Sync for Target {}

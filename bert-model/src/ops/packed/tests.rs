@@ -1,4 +1,5 @@
 use super::*;
+use crate::ops::gemm::{View, Write};
 
 /// Reproducible numbers from −1 to 1.
 fn numbers(count: usize, seed: u64) -> Vec<f32> {
@@ -183,5 +184,48 @@ fn gelu_is_exact_wherever_an_element_stands() {
         let mut alone = [*x];
         gelu([&mut alone[..]].into_iter());
         assert_eq!(alone[0].to_bits(), found.to_bits(), "at {at}");
+    }
+}
+
+/// All orders of the operands, the ways to write, and sizes around those of words, lines and tiles.
+#[test]
+fn products_of_a_training_step_are_those_of_rounded_operands() {
+    let rounded = |x: Vec<f32>| -> Vec<f32> { x.into_iter().map(|x| bf16::from_f32(x).to_f32()).collect() };
+    let sizes =
+        [[1, 1, 1], [2, 3, 5], [17, 33, 16], [31, 70, 129], [64, 100, 48], [100, 16, 257], [5, 200, 0], [0, 3, 4]];
+    for [rows, columns, inner] in sizes {
+        let (left, right) = (rounded(numbers(rows * inner, 1)), rounded(numbers(inner * columns, 2)));
+        let transposed = |x: &[f32], [rows, columns]: [usize; 2]| -> Vec<f32> {
+            (0..rows * columns).map(|at| x[at % rows * columns + at / rows]).collect()
+        };
+        let old = numbers(rows * columns, 3);
+        for (write, old_weight, new_weight) in [
+            (Write::Replace, 0.0, 1.0),
+            (Write::Add, 1.0, 1.0),
+            (Write::Combine { output: 0.5, product: -2.0 }, 0.5, -2.0),
+        ] {
+            for orders in 0..4 {
+                let (is_left_transposed, is_right_transposed) = (orders & 1 > 0, orders & 2 > 0);
+                let operand = |x: &[f32], size: [usize; 2], is_transposed| match is_transposed {
+                    true => (transposed(x, size), View::row_major(size[0]).transposed()),
+                    false => (x.to_vec(), View::row_major(size[1])),
+                };
+                let (l, left_view) = operand(&left, [rows, inner], is_left_transposed);
+                let (r, right_view) = operand(&right, [inner, columns], is_right_transposed);
+                let mut output = old.clone();
+                product([rows, columns, inner], write, &mut output, (&l, left_view), (&r, right_view));
+                for (at, (found, old)) in output.iter().zip(&old).enumerate() {
+                    let (row, column) = (at / columns, at % columns);
+                    let products =
+                        (0..inner).map(|k| f64::from(left[row * inner + k]) * f64::from(right[k * columns + column]));
+                    let expected = f64::from(*old) * old_weight + products.sum::<f64>() * new_weight;
+                    let error = (f64::from(*found) - expected).abs();
+                    assert!(
+                        error < 1e-5 * (1.0 + inner as f64).sqrt(),
+                        "{rows}×{columns}×{inner}, {orders}, {at}: {found}"
+                    );
+                }
+            }
+        }
     }
 }
