@@ -105,6 +105,7 @@ fn model<M: Pretrained>(hidden_act: Activation) -> M {
 fn input() -> BertInput {
     let device = Device::flex();
     BertInput {
+        first_position: 0,
         input_ids: Tensor::from_data([[2, 5, 7, 12, 3], [2, 9, 3, 0, 0]], &device),
         token_type_ids: Tensor::from_data([[0, 0, 1, 1, 1], [0, 0, 0, 0, 0]], &device),
         attention_mask: Tensor::<2, Int>::from_data([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], &device).equal_elem(1),

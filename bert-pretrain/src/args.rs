@@ -158,6 +158,10 @@ pub struct TrainArgs {
     /// Maximum sequence length in phase 2
     #[arg(long, default_value_t = 512, value_name = "N", requires = "phase2_steps")]
     pub phase2_seq_len: usize,
+    /// Let each step of phase 1 begin at position 0 or a multiple of --max-seq-len, so that the positions of phase 2 are
+    /// trained, too
+    #[arg(long, requires = "phase2_steps")]
+    pub shift_positions: bool,
     /// Dropout probability in training; config.json keeps its own for fine-tuning [default: that of the configuration]
     #[arg(long, value_name = "P")]
     pub dropout: Option<f64>,

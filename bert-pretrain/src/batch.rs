@@ -20,10 +20,10 @@ pub struct PretrainingBatch {
 }
 
 impl PretrainingBatch {
-    /// Collates examples into a batch, padded to the longest.
-    pub fn new(examples: &[PretrainingExample], pad_id: u32, device: &Device) -> Self {
+    /// Collates examples into a batch, padded to the longest, whose tokens have the positions from `first_position` on.
+    pub fn new(examples: &[PretrainingExample], pad_id: u32, first_position: usize, device: &Device) -> Self {
         let sequences: Vec<Sequence> = examples.iter().map(sequence).collect();
-        let input = collate(&sequences.iter().collect::<Vec<_>>(), pad_id, device);
+        let input = BertInput { first_position, ..collate(&sequences.iter().collect::<Vec<_>>(), pad_id, device) };
         let [_, tokens] = input.input_ids.dims();
         let hidden = || {
             let rows = examples.iter().enumerate();
@@ -63,7 +63,7 @@ mod tests {
             masked: vec![MaskedToken { position, id }],
         };
         let examples = [example(vec![2, 4, 3], 1, 70), example(vec![2, 8, 9, 4, 3], 3, 71)];
-        let batch = PretrainingBatch::new(&examples, 0, &Device::flex());
+        let batch = PretrainingBatch::new(&examples, 0, 0, &Device::flex());
         batch.positions.into_data().assert_eq(&TensorData::from([1, 8]), false);
         batch.labels.into_data().assert_eq(&TensorData::from([70, 71]), false);
         batch.is_random.into_data().assert_eq(&TensorData::from([1, 0]), false);

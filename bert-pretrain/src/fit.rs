@@ -89,9 +89,9 @@ pub fn fit(
         best.settings.dropout = None;
         best.speed = measure(&best.settings, &best.config, data, device, longest)?;
     }
-    let second = match best.settings.phase2_steps {
-        0 => None,
-        _ => {
+    let second = match best.settings.phase2_steps > 0 || best.settings.open.phase2_steps {
+        false => None,
+        true => {
             let mut settings = best.settings.clone();
             (settings.data.max_seq_len, settings.phase2_steps) = (settings.phase2_seq_len, 0);
             Some(measure(&settings, &best.config, data, device, longest)?)
@@ -167,12 +167,16 @@ fn finish(
     run: &PretrainRunOptions,
 ) -> Result<PretrainSettings> {
     let examples = (settings.batch_size * settings.accumulate) as f64;
-    let evaluation = held_out as f64 / examples * speed.step * EVALUATION_SHARE;
+    let last = second.unwrap_or(speed);
+    let evaluation = held_out as f64 / examples * last.step * EVALUATION_SHARE;
     let evaluation_per_step = if run.eval_every == 0 { 0.0 } else { evaluation / run.eval_every as f64 };
-    let phase2 = settings.phase2_steps as f64;
-    let phase2_time = phase2 * second.map_or(0.0, |speed| speed.step + evaluation_per_step);
-    let step = speed.step + evaluation_per_step;
+    let (step, last_step) = (speed.step + evaluation_per_step, last.step + evaluation_per_step);
     let planned = (left - evaluation) * PLANNED_SHARE;
+    if settings.open.phase2_steps {
+        settings.phase2_steps = (planned.max(0.0) * recipe::PHASE2_SHARE / last_step) as u64;
+    }
+    let phase2 = settings.phase2_steps as f64;
+    let phase2_time = phase2 * last_step;
     let phase1 = ((planned - phase2_time) / step).floor();
     if phase1 < 1.0 {
         return Err(Error::Setting(format!(

@@ -55,8 +55,8 @@ impl Objective for Pretraining {
     type Batch = MicroBatch;
 
     fn split(&self, batch: MicroBatch, parts: usize) -> Vec<MicroBatch> {
-        let MicroBatch { examples, masked_in_step, examples_in_step } = batch;
-        let part = |examples| MicroBatch { examples, masked_in_step, examples_in_step };
+        let MicroBatch { examples, masked_in_step, examples_in_step, first_position } = batch;
+        let part = |examples| MicroBatch { examples, masked_in_step, examples_in_step, first_position };
         split_evenly(examples, parts).into_iter().map(part).collect()
     }
 
@@ -65,8 +65,8 @@ impl Objective for Pretraining {
     }
 
     fn loss(&self, model: &BertForPreTraining, batch: MicroBatch) -> Losses {
-        let MicroBatch { examples, masked_in_step, examples_in_step } = batch;
-        let batch = PretrainingBatch::new(&examples, self.pad_id, &self.device);
+        let MicroBatch { examples, masked_in_step, examples_in_step, first_position } = batch;
+        let batch = PretrainingBatch::new(&examples, self.pad_id, first_position, &self.device);
         let masked_mean = |logits| cross_entropy(logits, batch.labels).sum() / masked_in_step.max(1) as f64;
         if !self.with_nsp {
             let mlm = masked_mean(model.forward_mlm(batch.input, batch.positions));
@@ -138,7 +138,7 @@ impl Pretraining {
 
     /// The sums of both tasks on a batch; nothing is counted for next-sentence prediction if it is disabled.
     fn score(&self, model: &BertForPreTraining, examples: &[PretrainingExample]) -> [Score; 2] {
-        let batch = PretrainingBatch::new(examples, self.pad_id, &self.device);
+        let batch = PretrainingBatch::new(examples, self.pad_id, 0, &self.device);
         let (mlm_count, mut nsp_count) = (batch.labels.dims()[0], 0);
         // Read everything at once: on a GPU, each read waits for everything queued before it.
         let values = if self.with_nsp {
@@ -254,7 +254,7 @@ mod tests {
     fn the_losses_of_micro_batches_add_up_to_that_of_the_step() {
         let (task, model) = (task(true, 4), model());
         let loss = |batch_size| -> Vec<f64> {
-            let batches = MicroBatch::split_step(examples(), batch_size);
+            let batches = MicroBatch::split_step(examples(), batch_size, 0);
             let losses: Vec<Losses> = batches.into_iter().map(|batch| task.loss(&model, batch)).collect();
             let sum = |of: &dyn Fn(&Losses) -> f64| losses.iter().map(of).sum();
             vec![sum(&|it| number(&it.total)), sum(&|it| number(&it.parts[0].1)), sum(&|it| number(&it.parts[1].1))]
@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn without_next_sentences_the_loss_is_that_of_the_hidden_words() {
         let model = model();
-        let losses = |with_nsp| task(with_nsp, 4).loss(&model, MicroBatch::split_step(examples(), 6).remove(0));
+        let losses = |with_nsp| task(with_nsp, 4).loss(&model, MicroBatch::split_step(examples(), 6, 0).remove(0));
         let (both, alone) = (losses(true), losses(false));
         assert_eq!((both.parts.len(), alone.parts.len()), (2, 1));
         assert_eq!(number(&alone.total), number(&both.parts[0].1));
@@ -286,7 +286,7 @@ mod tests {
         assert!((whole.mlm_loss - parts.mlm_loss).abs() < 1e-5);
         assert!((whole.perplexity - whole.mlm_loss.exp()).abs() < 1e-9);
         assert_eq!((whole.mlm_accuracy, whole.nsp_accuracy), (parts.mlm_accuracy, parts.nsp_accuracy));
-        let losses = task(true, 6).loss(&model, MicroBatch::split_step(examples(), 6).remove(0));
+        let losses = task(true, 6).loss(&model, MicroBatch::split_step(examples(), 6, 0).remove(0));
         assert!((number(&losses.parts[0].1) - whole.mlm_loss).abs() < 1e-5);
         assert!((number(&losses.parts[1].1) - whole.nsp_loss.unwrap()).abs() < 1e-5);
     }

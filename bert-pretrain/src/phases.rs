@@ -76,7 +76,16 @@ impl StepSource for PhasedSource<'_> {
 
 fn source(settings: &PretrainSettings, data: &PreparedData, phase: Phase, cursor: Cursor) -> Result<TrainingSource> {
     let stream = stream(settings, data, phase, cursor)?;
-    Ok(TrainingSource { stream, batch_size: settings.batch_size, accumulate: settings.accumulate })
+    let blocks = match phase {
+        Phase::First if settings.shift_positions => settings.longest() / settings.data.max_seq_len,
+        _ => 1,
+    };
+    Ok(TrainingSource {
+        stream,
+        batch_size: settings.batch_size,
+        accumulate: settings.accumulate,
+        blocks: blocks as u64,
+    })
 }
 
 fn stream(settings: &PretrainSettings, data: &PreparedData, phase: Phase, cursor: Cursor) -> Result<ExampleStream> {

@@ -181,7 +181,8 @@ impl Described {
     }
 }
 
-/// The evaluation examples: from the evaluation corpus, or otherwise from the held-out documents.
+/// The evaluation examples, as long as the longest of training: from the evaluation corpus, or otherwise from the held-out
+/// documents.
 ///
 /// # Errors
 /// If the tokenized corpus cannot be read.
@@ -192,7 +193,7 @@ pub(crate) fn held_out_examples(
     eval_store: Option<&Store>,
     split: Split,
 ) -> Result<Vec<PretrainingExample>> {
-    let maker = example_maker(&settings.data.of_evaluation(), settings.data.max_seq_len, tokenizer)?;
+    let maker = example_maker(&settings.data.of_evaluation(), settings.longest(), tokenizer)?;
     let (store, split, part) = match eval_store {
         Some(store) => (store, Split::at(store.stats().documents, store.stats().documents), Subset::Training),
         None if split.len(Subset::HeldOut) > 0 => (store, split, Subset::HeldOut),

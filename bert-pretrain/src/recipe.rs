@@ -29,11 +29,18 @@ pub struct Open {
     pub learning_rate: bool,
     /// Dropout, which depends on the number of passes over the corpus.
     pub dropout: bool,
+    /// The number of steps of phase 2.
+    pub phase2_steps: bool,
 }
 
 /// Whether the recipe applies to a command line.
 fn applies(args: &TrainArgs) -> bool {
     args.budget.is_some() && !args.corpus.is_empty() && args.init.is_none()
+}
+
+/// Whether no option sets the length of sequences.
+fn leaves_lengths_open(args: &TrainArgs) -> bool {
+    args.data.max_seq_len.is_none() && args.phase2_steps == 0
 }
 
 /// The options with those of the recipe in place of defaults.
@@ -52,6 +59,10 @@ pub fn apply(args: &TrainArgs) -> TrainArgs {
     if !has("mask-prob") {
         args.data.mask_prob = MASK_PROB;
     }
+    if leaves_lengths_open(&args) {
+        (args.data.max_seq_len, args.phase2_seq_len) = (Some(SEQUENCE_LENGTHS[0]), SEQUENCE_LENGTHS[1]);
+        args.shift_positions = true;
+    }
     args.optimizer.get_or_insert(Algorithm::Muon);
     args.warmup.get_or_insert(0.1);
     args.batch_size.get_or_insert(BATCH_SIZE);
@@ -61,6 +72,11 @@ pub fn apply(args: &TrainArgs) -> TrainArgs {
 /// The fraction of tokens to mask: more words to predict in the same time (Wettig et al. 2023, "Should You Mask 15% in Masked
 /// Language Modeling?").
 const MASK_PROB: f64 = 0.5;
+/// The lengths of sequences in phase 1 and phase 2. Attention starts as a mean over the sequence, and learns much sooner which
+/// words to look at if there are few.
+const SEQUENCE_LENGTHS: [usize; 2] = [32, 128];
+/// The part of the time that phase 2 takes.
+pub const PHASE2_SHARE: f64 = 0.4;
 /// Sequences per step: small, since little time is better spent on many steps.
 const BATCH_SIZE: usize = 32;
 
@@ -73,6 +89,7 @@ impl Open {
             size: applies && args.config.is_none(),
             learning_rate: applies && args.lr.is_none(),
             dropout: applies && args.dropout.is_none(),
+            phase2_steps: applies && leaves_lengths_open(args),
         }
     }
 }

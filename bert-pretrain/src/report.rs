@@ -99,7 +99,7 @@ pub fn filled_masks(
     let fill = |example: &PretrainingExample| {
         let (place, token) =
             example.masked.iter().enumerate().find(|(_, token)| example.ids[token.position] == mask)?;
-        let batch = PretrainingBatch::new(std::slice::from_ref(example), tokenizer.special().pad, &device);
+        let batch = PretrainingBatch::new(std::slice::from_ref(example), tokenizer.special().pad, 0, &device);
         let (logits, _) = model.forward(batch.input, batch.positions);
         let probabilities: Vec<f32> =
             softmax(logits.slice_dim(0, place..place + 1), 1).into_data().iter::<f32>().collect();

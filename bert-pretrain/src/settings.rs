@@ -103,6 +103,9 @@ pub struct PretrainSettings {
     pub phase2_steps: u64,
     /// Maximum sequence length in phase 2.
     pub phase2_seq_len: usize,
+    /// Whether the steps of phase 1 begin at random multiples of its sequence length.
+    #[serde(default)]
+    pub shift_positions: bool,
     /// Dropout probability in training; `None` for that of the model's configuration.
     pub dropout: Option<f64>,
     /// Floating-point precision of the forward and backward pass.
@@ -245,6 +248,7 @@ impl PretrainSettings {
             open,
             phase2_steps: args.phase2_steps,
             phase2_seq_len: args.phase2_seq_len,
+            shift_positions: args.shift_positions,
             dropout: args.dropout,
             precision: args.precision,
             gradient_checkpointing: args.gradient_checkpointing,
@@ -299,7 +303,10 @@ impl PretrainSettings {
 
     /// Maximum sequence length of the whole run.
     pub fn longest(&self) -> usize {
-        if self.phase2_steps > 0 { self.data.max_seq_len.max(self.phase2_seq_len) } else { self.data.max_seq_len }
+        match self.phase2_steps > 0 || self.open.phase2_steps {
+            true => self.data.max_seq_len.max(self.phase2_seq_len),
+            false => self.data.max_seq_len,
+        }
     }
 
     /// The configuration of a new model, by size name or file, and whether its vocabulary size follows the tokenizer.

@@ -23,6 +23,7 @@ const BLOCK_TOKENS: usize = 1 << 21;
 const DOCUMENT_ORDER: u64 = 1;
 const EXAMPLES: u64 = 2;
 const EXAMPLE_ORDER: u64 = 3;
+const FIRST_POSITION: u64 = 4;
 
 /// Position in the stream, as saved in checkpoints.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,6 +128,12 @@ impl ExampleStream {
         self.cursor
     }
 
+    /// A random number for the stream's position, as often as it is asked.
+    fn draw(&self, tag: u64) -> u64 {
+        let Cursor { epoch, block, taken } = self.cursor;
+        mix(&[self.seed, tag, epoch, block, taken as u64])
+    }
+
     /// Number of epochs so far, including the fraction of the current one.
     pub fn epochs(&self) -> f64 {
         let in_block = self.cursor.taken as f64 / self.block.len().max(1) as f64;
@@ -169,6 +176,9 @@ pub struct TrainingSource {
     pub batch_size: usize,
     /// Micro-batches per step.
     pub accumulate: usize,
+    /// Number of blocks of positions, each as long as a sequence: all sequences of a step have the positions of a random one.
+    /// With more than one, the positions of longer sequences are trained, too.
+    pub blocks: u64,
 }
 
 /// The examples of one micro-batch, with the totals of the whole step, over which losses are averaged.
@@ -180,18 +190,20 @@ pub struct MicroBatch {
     pub masked_in_step: usize,
     /// Number of examples in all micro-batches of the step.
     pub examples_in_step: usize,
+    /// Position of the first token of each example.
+    pub first_position: usize,
 }
 
 impl MicroBatch {
-    /// Splits the examples of a step into micro-batches.
-    pub fn split_step(examples: Vec<PretrainingExample>, batch_size: usize) -> Vec<Self> {
+    /// Splits the examples of a step, which begin at `first_position`, into micro-batches.
+    pub fn split_step(examples: Vec<PretrainingExample>, batch_size: usize, first_position: usize) -> Vec<Self> {
         let masked_in_step = examples.iter().map(|example| example.masked.len()).sum();
         let examples_in_step = examples.len();
         let mut examples = examples.into_iter().peekable();
         let mut batches = Vec::new();
         while examples.peek().is_some() {
             let examples = examples.by_ref().take(batch_size).collect();
-            batches.push(Self { examples, masked_in_step, examples_in_step });
+            batches.push(Self { examples, masked_in_step, examples_in_step, first_position });
         }
         batches
     }
@@ -209,7 +221,9 @@ impl StepSource for TrainingSource {
         }
         let tokens = examples.iter().map(|example| example.ids.len() as u64).sum();
         let cursor = serde_json::to_value(self.stream.cursor()).map_err(|error| Error::Setting(error.to_string()))?;
-        let batches = MicroBatch::split_step(examples, self.batch_size);
+        let first_position =
+            self.stream.draw(FIRST_POSITION) % self.blocks.max(1) * self.stream.maker.max_length as u64;
+        let batches = MicroBatch::split_step(examples, self.batch_size, first_position as usize);
         Ok(Some(StepBatches { batches, tokens, epoch: self.stream.epochs(), cursor }))
     }
 }

@@ -49,7 +49,7 @@ fuzz_target!(|shape: [u8; 12]| {
     let plan = Plan { gradient_checkpointing: flags & 2 != 0, ..Plan::constant(1e-3, 1) };
     let workers = Workers::for_device(&device).expect("threads");
     let task = Pretraining::new(device.clone(), 0, 4);
-    let batches = MicroBatch::split_step(examples.clone(), 4);
+    let batches = MicroBatch::split_step(examples.clone(), 4, 0);
     let taken = take_step(state, &task, batches, &plan, &workers, &Solo);
     let (state, step) = match taken.and_then(|(state, step)| Ok((state, step.wait()?))) {
         // If dropout zeroes a whole row, layer normalization divides by √ε, once per layer, so that the true gradient may
@@ -58,7 +58,7 @@ fuzz_target!(|shape: [u8; 12]| {
         outcome => outcome.expect("finite numbers"),
     };
     assert!(step.norm > 0.0);
-    let batch = PretrainingBatch::new(&examples, 0, &device);
+    let batch = PretrainingBatch::new(&examples, 0, 0, &device);
     let (words, _) = state.model.valid().forward(batch.input, batch.positions);
     assert!(words.into_data().iter::<f32>().all(f32::is_finite));
 });

@@ -31,6 +31,7 @@ fn input(goldens: &Goldens, suffix: &str, device: &Device) -> BertInput {
         integers::<2>(&flat, device)
     };
     BertInput {
+        first_position: 0,
         input_ids: matrix("input_ids"),
         token_type_ids: matrix("token_type_ids"),
         attention_mask: matrix("attention_mask").equal_elem(1),

@@ -11,7 +11,7 @@ use crate::program::{fail, object, run, succeed, success, text};
 fn a_run_with_a_budget_records_what_it_chose_and_is_resumed_bit_for_bit() {
     let directory = corpus();
     let at = directory.path();
-    let options = "--max-seq-len 32 --batch-size 4 --eval-share 0.1 --device flex --save-every 5 --keep 2";
+    let options = "--batch-size 4 --eval-share 0.1 --device flex --save-every 5 --keep 2";
     let output = run(&format!("train --corpus corpus.txt --budget 30s {options} -o run"), at);
     success(&output);
     let message = text(&output.stderr);
@@ -27,11 +27,15 @@ fn a_run_with_a_budget_records_what_it_chose_and_is_resumed_bit_for_bit() {
         ("nsp_mode", value!("off")),
         ("batch_size", value!(4)),
         ("max_seq_len", value!(32)),
+        ("phase2_seq_len", value!(128)),
+        ("shift_positions", value!(true)),
     ] {
         assert_eq!(settings[name], expected, "{name}");
     }
     assert_eq!(settings["optimizer"]["algorithm"], "muon");
     let steps = settings["steps"].as_u64().unwrap();
+    let second = settings["phase2_steps"].as_u64().unwrap();
+    assert!(0 < second && second < steps, "{settings}");
     assert!(steps > 0 && run()["result"]["steps"] == steps, "{settings}");
     assert!(settings["learning_rate"].as_f64().unwrap() > 1e-4, "{settings}");
     // config.json keeps the dropout of fine-tuning.

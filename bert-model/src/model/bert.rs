@@ -17,6 +17,8 @@ pub struct BertInput {
     pub token_type_ids: Tensor<2, Int>,
     /// True for tokens, false for padding, `[B, T]`.
     pub attention_mask: Tensor<2, Bool>,
+    /// Position of the first token: 0 but in training that prepares for longer sequences.
+    pub first_position: usize,
 }
 
 impl BertInput {
@@ -24,7 +26,7 @@ impl BertInput {
     pub fn new(input_ids: Tensor<2, Int>) -> Self {
         let token_type_ids = input_ids.zeros_like();
         let attention_mask = token_type_ids.clone().equal_elem(0);
-        Self { input_ids, token_type_ids, attention_mask }
+        Self { input_ids, token_type_ids, attention_mask, first_position: 0 }
     }
 
     /// True for padding tokens, `[B, T]`.
@@ -134,7 +136,8 @@ impl BertModel {
     /// If a sequence is longer than `max_position_embeddings`.
     pub fn encode(&self, input: BertInput) -> Tensor<3> {
         let padding = input.padding();
-        self.encoder.forward(self.embeddings.forward(input.input_ids, input.token_type_ids), padding)
+        self.encoder
+            .forward(self.embeddings.forward(input.input_ids, input.token_type_ids, input.first_position), padding)
     }
 
     /// The input of heads on the whole sequence, `[B, H]`: the pooler's output for the last hidden states `[B, T, H]`, or
@@ -152,7 +155,7 @@ impl BertModel {
     /// If a sequence is longer than `max_position_embeddings`.
     pub fn hidden_states(&self, input: BertInput) -> Vec<Tensor<3>> {
         let padding = input.padding();
-        let mut hidden = self.embeddings.forward(input.input_ids, input.token_type_ids);
+        let mut hidden = self.embeddings.forward(input.input_ids, input.token_type_ids, input.first_position);
         let mut states = vec![hidden.clone()];
         for layer in &self.encoder.layers {
             hidden = layer.forward(hidden, padding.clone());

@@ -36,17 +36,44 @@ impl Embeddings {
         }
     }
 
-    /// The input vectors of the encoder.
+    /// The input vectors of the encoder. The tokens have the positions from `first_position` on, which is 0 in the paper.
     ///
     /// # Shapes
-    /// - `input_ids`, `token_type_ids`: `[B, T]`, T at most `max_position_embeddings`
+    /// - `input_ids`, `token_type_ids`: `[B, T]`, `first_position` + T at most `max_position_embeddings`
     /// - output: `[B, T, H]`
-    pub fn forward(&self, input_ids: Tensor<2, Int>, token_type_ids: Tensor<2, Int>) -> Tensor<3> {
+    pub fn forward(
+        &self,
+        input_ids: Tensor<2, Int>,
+        token_type_ids: Tensor<2, Int>,
+        first_position: usize,
+    ) -> Tensor<3> {
+        let positions = match first_position {
+            0 => self.position.weight.val(),
+            first => self.position.weight.val().slice_dim(0, first..),
+        };
         let words = tape::lookup(&self.word.weight, input_ids);
         let types = (self.token_type.weight.val(), token_type_ids);
         let norm = (self.norm.gamma.val(), self.norm.beta.val());
         let dropout = self.dropout.active(&words.device());
-        let hidden = ops::embed(words, self.position.weight.val(), types, norm, self.norm.epsilon, dropout);
+        let hidden = ops::embed(words, positions, types, norm, self.norm.epsilon, dropout);
         tape::end_embeddings(self, hidden)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BertConfig, BertModel, Pretrained};
+
+    #[test]
+    fn a_shifted_sequence_is_the_end_of_a_longer_one() {
+        let device = Device::flex();
+        let config = BertConfig::named("tiny").unwrap().with_vocab_size(9).without_dropout();
+        let embeddings = BertModel::init_seeded(&config, 1, &device).embeddings;
+        let embed = |ids: Tensor<2, Int>, first| embeddings.forward(ids.clone(), ids.zeros_like(), first);
+        let ids = Tensor::from_data([[2, 7, 4, 5, 8], [2, 4, 6, 3, 0]], &device);
+        let whole = embed(ids.clone(), 0);
+        let end = embed(ids.slice_dim(1, 3..), 3);
+        end.into_data().assert_eq(&whole.slice_dim(1, 3..).into_data(), true);
     }
 }

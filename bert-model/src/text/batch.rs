@@ -85,6 +85,7 @@ pub fn collate(sequences: &[&Sequence], pad_id: u32, device: &Device) -> BertInp
         Tensor::from_data(TensorData::new(values, [rows, tokens]), device)
     };
     BertInput {
+        first_position: 0,
         input_ids: padded(&|s, t| s.ids[t] as i32, pad_id as i32),
         token_type_ids: padded(&|s, t| i32::from(s.types[t]), 0),
         attention_mask: padded(&|_, _| 1, 0).equal_elem(1),

@@ -79,7 +79,10 @@ fn a_budget_brings_its_recipe_where_nothing_is_given() {
     let with = settings(&format!("{plain} --budget 1h"));
     assert_eq!((with.optimizer.algorithm, with.data.nsp_mode, with.steps), (Algorithm::Muon, NspMode::Off, None));
     assert_eq!((with.data.mask_prob, with.data.of_evaluation().mask_prob), (0.5, 0.15));
-    assert_eq!(with.open, Open { vocab_size: true, size: true, learning_rate: true, dropout: true });
+    assert_eq!(
+        with.open,
+        Open { vocab_size: true, size: true, learning_rate: true, dropout: true, phase2_steps: true }
+    );
     let given = "--optimizer adamw --nsp-mode balanced --lr 1e-4 --warmup 0.01 --batch-size 7 --dropout 0.2 --vocab-size 99 \
                  --config mini --mask-prob 0.2";
     let given = settings(&format!("{plain} --budget 1h {given}"));

@@ -1,5 +1,7 @@
 //! Tests that the order of training examples depends only on seed, epoch and position.
 
+use std::collections::BTreeSet;
+
 use bert_model::Tokenizer;
 use bert_model::text::tokenizer::Normalization;
 use tempfile::TempDir;
@@ -102,7 +104,7 @@ fn a_corpus_without_examples_is_noticed() {
 fn a_step_is_cut_into_micro_batches_that_know_the_whole() {
     let fixture = Fixture::new(20);
     let stream = fixture.stream(None, Cursor::default());
-    let mut source = TrainingSource { stream, batch_size: 3, accumulate: 2 };
+    let mut source = TrainingSource { stream, batch_size: 3, accumulate: 2, blocks: 1 };
     let step = source.next_step().unwrap().unwrap();
     let examples: Vec<&PretrainingExample> = step.batches.iter().flat_map(|batch| &batch.examples).collect();
     assert_eq!((step.batches.len(), examples.len()), (2, 6));
@@ -111,4 +113,26 @@ fn a_step_is_cut_into_micro_batches_that_know_the_whole() {
     assert_eq!(step.tokens, examples.iter().map(|example| example.ids.len() as u64).sum::<u64>());
     assert_eq!(step.cursor, serde_json::json!({"epoch": 0, "block": 0, "taken": 6}));
     assert!(step.epoch > 0.0 && step.epoch < 1.0);
+}
+
+#[test]
+fn steps_draw_blocks_of_positions_which_a_resumed_run_draws_again() {
+    let fixture = Fixture::new(20);
+    let source =
+        |cursor, blocks| TrainingSource { stream: fixture.stream(None, cursor), batch_size: 1, accumulate: 2, blocks };
+    let length = fixture.stream(None, Cursor::default()).maker.max_length;
+    let draw = |source: &mut TrainingSource| {
+        let step = source.next_step().unwrap().unwrap();
+        let first = step.batches[0].first_position;
+        assert!(step.batches.iter().all(|batch| batch.first_position == first), "one for all of a step");
+        (first, serde_json::from_value(step.cursor).unwrap())
+    };
+    let mut from_start = source(Cursor::default(), 5);
+    let drawn: Vec<(usize, Cursor)> = (0..60).map(|_| draw(&mut from_start)).collect();
+    let blocks: BTreeSet<usize> = drawn.iter().map(|(first, _)| *first).collect();
+    assert_eq!(blocks, (0..5).map(|block| block * length).collect());
+    let mut resumed = source(drawn[19].1, 5);
+    assert!(drawn[20..].iter().all(|expected| draw(&mut resumed) == *expected));
+    let mut paper = source(Cursor::default(), 1);
+    assert!((0..20).all(|_| draw(&mut paper).0 == 0));
 }

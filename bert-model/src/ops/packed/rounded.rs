@@ -92,12 +92,8 @@ fn pack([inner, columns]: [usize; 2], (values, view): (&[f32], View), lines: &mu
 /// Packs some columns of a row-major right operand: a word is the same column of two rows.
 #[inline(always)]
 fn pack_rows(values: &[f32], (distance, first, columns): (usize, usize, usize), (lines, words): (&mut [Line], usize)) {
-    let inner = values.len() / distance.max(1);
     for word in 0..words {
-        let row = |number: usize| match number < inner {
-            true => &values[number * distance + first..][..columns],
-            false => &[],
-        };
+        let row = |number: usize| part_of_row(values, distance, number, (first, columns));
         let (low, high) = (row(2 * word), row(2 * word + 1));
         for (panel, lines) in lines.chunks_exact_mut(words).enumerate() {
             let [low, high] = [low, high].map(|row| row.get(panel * PANEL..).unwrap_or_default());
@@ -109,10 +105,9 @@ fn pack_rows(values: &[f32], (distance, first, columns): (usize, usize, usize), 
 /// Packs some columns of a transposed right operand, `[columns, inner]` in memory: a word is two neighbors.
 #[inline(always)]
 fn pack_columns(values: &[f32], inner: usize, (lines, words): (&mut [Line], usize)) {
-    let mut block: Block;
     for (columns, lines) in values.chunks(PANEL * inner.max(1)).zip(lines.chunks_exact_mut(words)) {
         for (number, lines) in lines.chunks_exact_mut(PANEL).enumerate() {
-            block = [[0; PANEL]; PANEL];
+            let mut block: Block = [[0; PANEL]; PANEL];
             for (column, words) in columns.chunks_exact(inner).zip(&mut block) {
                 let rest = &column[(number * 2 * PANEL).min(inner)..];
                 round_row(&rest[..rest.len().min(2 * PANEL)], bytemuck::cast_slice_mut(words));
@@ -139,10 +134,7 @@ impl Left {
                     for start in (0..words).step_by(PANEL) {
                         let mut block: Block = [[0; PANEL]; PANEL];
                         for (word, block) in block.iter_mut().enumerate() {
-                            let row = |number: usize| match number < inner {
-                                true => &values[number * rows + first..][..count],
-                                false => &[],
-                            };
+                            let row = |number: usize| part_of_row(values, rows, number, (first, count));
                             *block = pair(row(2 * (start + word)), row(2 * (start + word) + 1));
                         }
                         for (row, output) in output.chunks_exact_mut(stride).take(count).enumerate() {
@@ -154,6 +146,13 @@ impl Left {
             );
         });
     }
+}
+
+/// Some elements of a row of a row-major matrix; none if it has no such row.
+#[inline(always)]
+fn part_of_row(values: &[f32], distance: usize, number: usize, (first, count): (usize, usize)) -> &[f32] {
+    let start = number * distance + first;
+    values.get(start..start + count).unwrap_or_default()
 }
 
 /// The first 16 elements of two rows, rounded, as words. What a row lacks is 0.
