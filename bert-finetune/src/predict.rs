@@ -93,12 +93,12 @@ fn examples<T: Task>(task: &T, args: &PredictArgs, source: Option<Input>) -> Res
                 question: args.question.clone(),
                 choices: args.choice.clone(),
             };
-            Ok((task.question(&query)?, KeptRow::default()))
+            Ok((task.example(&query)?, KeptRow::default()))
         });
         return Ok(Batches::new(texts.collect::<Vec<_>>().into_iter(), batch_size(args.batch_size), false));
     };
     let is_live = !input.is_regular_file();
     let (input, mut kept) = input.keeping(args.keep.clone());
-    let examples = task.questions(&input)?.map(move |example| Ok((example?, kept.next_row()?)));
+    let examples = task.unlabeled(&input)?.map(move |example| Ok((example?, kept.next_row()?)));
     Ok(Batches::new(examples, batch_size(args.batch_size), is_live))
 }

@@ -25,7 +25,7 @@ fn main() -> Result<()> {
     let tokens = directory.join("text.tokens");
     let store = Store::build(&tokens, &corpus, &tokenizer, SentenceMode::Unicode, "example")?;
 
-    // WordPieces to examples: two segments, 15 % of the tokens hidden.
+    // WordPieces to examples: two segments, 15 % of the tokens masked.
     let vocab_size = tokenizer.vocabulary().len();
     let special = tokenizer.special();
     let masking = Masking {

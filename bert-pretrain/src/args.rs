@@ -49,7 +49,8 @@ pub struct DataArgs {
     /// files whose lines end within sentences, else unicode)
     #[arg(long, default_value = "auto", value_name = "MODE")]
     pub sentences: SentenceMode,
-    /// Maximum sequence length in tokens, including special tokens
+    /// Maximum sequence length in tokens, including special tokens [default: 128; 64 for the sample; 32, then 128 with
+    /// --budget]
     #[arg(long, value_name = "N")]
     pub max_seq_len: Option<usize>,
     /// How to draw next-sentence labels: balanced or google
@@ -94,13 +95,14 @@ pub struct TrainArgs {
     /// Tokenizer: a directory, vocab.txt or tokenizer.json [default: learn one from the corpus]
     #[arg(long, value_name = "PATH")]
     pub tokenizer: Option<PathBuf>,
-    /// Size of the vocabulary to learn [default: 30522]
+    /// Size of the vocabulary to learn [default: 30522; 1000 for the sample; set by --budget]
     #[arg(long, value_name = "N")]
     pub vocab_size: Option<usize>,
     /// Learn a cased vocabulary, which keeps case and accents
     #[arg(long)]
     pub cased: bool,
-    /// Model size: tiny, mini, small, medium, base, large, or a config.json [default: tiny]
+    /// Model size: tiny, mini, small, medium, base, large, or a config.json [default: tiny; its own for the
+    /// sample; set by --budget]
     #[arg(long, value_name = "SIZE|FILE", conflicts_with = "init")]
     pub config: Option<String>,
     /// Start from the weights of a model directory
@@ -118,10 +120,11 @@ pub struct TrainArgs {
     /// Optimizer: adamw, lamb or muon [default: adamw; muon for the sample and with --budget]
     #[arg(long)]
     pub optimizer: Option<Algorithm>,
-    /// Peak learning rate [default: 1e-4]
+    /// Peak learning rate [default: 1e-4; 3e-3 for the sample; set by --budget]
     #[arg(long)]
     pub lr: Option<f64>,
-    /// Warmup: a fraction of the steps (below 1) or a number of steps [default: 0.01]
+    /// Warmup: a fraction of the steps (below 1) or a number of steps [default: 0.01; 0.1 for the sample and
+    /// with --budget]
     #[arg(long)]
     pub warmup: Option<f64>,
     /// Learning-rate schedule: linear, cosine or constant
@@ -136,7 +139,7 @@ pub struct TrainArgs {
     /// Maximum global gradient norm; 0 disables clipping
     #[arg(long, default_value_t = 1.0, value_name = "NORM")]
     pub clip: f64,
-    /// Examples per micro-batch [default: 32]
+    /// Examples per micro-batch [default: 32; 16 for the sample]
     #[arg(long, value_name = "N")]
     pub batch_size: Option<usize>,
     /// Micro-batches per step
@@ -148,8 +151,8 @@ pub struct TrainArgs {
     /// Passes over the corpus [default: 3]
     #[arg(long, value_name = "N")]
     pub epochs: Option<f64>,
-    /// Time to spend, for example 90m, 1h or 3d: measures the speed first, then sets the number of steps, without --config
-    /// also the size of the model, and every other option that is not given, to what learns most in this time
+    /// Time to train, for example 90m, 1h or 3d: measures the speed, then chooses the number of steps and every option that
+    /// is not given, including the size of the model
     #[arg(long, value_name = "TIME", conflicts_with_all = ["steps", "epochs"])]
     pub budget: Option<Budget>,
     /// Train the last N steps on longer sequences

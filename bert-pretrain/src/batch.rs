@@ -25,14 +25,14 @@ impl PretrainingBatch {
         let sequences: Vec<Sequence> = examples.iter().map(sequence).collect();
         let input = BertInput { first_position, ..collate(&sequences.iter().collect::<Vec<_>>(), pad_id, device) };
         let [_, tokens] = input.input_ids.dims();
-        let hidden = || {
+        let masked = || {
             let rows = examples.iter().enumerate();
             rows.flat_map(|(row, example)| example.masked.iter().map(move |token| (row, token)))
         };
         Self {
             input,
-            positions: integers(hidden().map(|(row, token)| (row * tokens + token.position) as i32), device),
-            labels: integers(hidden().map(|(_, token)| token.id as i32), device),
+            positions: integers(masked().map(|(row, token)| (row * tokens + token.position) as i32), device),
+            labels: integers(masked().map(|(_, token)| token.id as i32), device),
             is_random: integers(examples.iter().map(|example| i32::from(example.is_random_next)), device),
         }
     }

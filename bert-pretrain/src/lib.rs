@@ -3,7 +3,7 @@
 //! In data-flow order: [`corpus`] → [`vocabulary`] → [`store`] (tokenized, on disk), [`split`] → [`examples`] with
 //! [`masking`] → [`stream`] → [`batch`] → [`objective`]. [`prepare`], with [`held_out`], [`phases`], [`start`] and
 //! [`train`] put these together, and [`shared`] gives them to all ranks; [`mod@evaluate`] runs without training;
-//! [`advice`] tells the user what to expect. With a [`budget`] of time, [`fit`] measures the speed and completes the
+//! [`advice`] tells the user what to expect. With a [`budget`] of time, [`budget_plan`] measures the speed and completes the
 //! settings by the [`recipe`].
 //! [`args`] is the command line, [`settings`] its validated form, and [`effect`] rejects options that have no effect.
 //! [`sample`] is the built-in corpus. [`report`] displays the run.
@@ -16,11 +16,11 @@ pub mod advice;
 pub mod args;
 pub mod batch;
 pub mod budget;
+pub mod budget_plan;
 pub mod corpus;
 pub mod effect;
 pub mod evaluate;
 pub mod examples;
-pub mod fit;
 pub mod held_out;
 mod hub;
 pub mod masking;

@@ -36,7 +36,7 @@ pub struct MaskedToken {
 impl Masking {
     /// Masks tokens of `ids` in place and returns the originals, in order of position.
     pub fn apply(&self, ids: &mut [u32], rng: &mut impl Rng) -> Vec<MaskedToken> {
-        let budget = self.budget(ids.len());
+        let budget = self.prediction_count(ids.len());
         let mut words = self.words(ids);
         words.shuffle(rng);
         let mut chosen: Vec<MaskedToken> = Vec::with_capacity(budget);
@@ -58,7 +58,7 @@ impl Masking {
 
     /// Number of tokens to mask in a sequence of `length` tokens, special tokens included (as in
     /// Google's code).
-    fn budget(&self, length: usize) -> usize {
+    fn prediction_count(&self, length: usize) -> usize {
         let share = (length as f64 * self.probability).round_ties_even() as usize;
         share.max(1).min(self.max_predictions)
     }
@@ -150,12 +150,12 @@ mod tests {
 
     #[test]
     fn the_number_of_predictions_rounds_half_to_even() {
-        assert_eq!(masking().budget(10), 2, "1.5 rounds to 2");
-        assert_eq!(masking().budget(30), 4, "4.5 rounds to 4");
+        assert_eq!(masking().prediction_count(10), 2, "1.5 rounds to 2");
+        assert_eq!(masking().prediction_count(30), 4, "4.5 rounds to 4");
     }
 
     #[test]
-    fn whole_words_are_hidden_whole() {
+    fn whole_words_are_masked_whole() {
         // Every odd id continues the word of the even id before it.
         let continuations = (0..2000).map(|id| id >= 500 && id % 2 == 1).collect();
         let masking = Masking { continuations, ..masking() };

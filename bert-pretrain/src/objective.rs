@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn without_next_sentences_the_loss_is_that_of_the_hidden_words() {
+    fn without_next_sentences_the_loss_is_that_of_the_masked_tokens() {
         let model = model();
         let losses = |with_nsp| task(with_nsp, 4).loss(&model, MicroBatch::split_step(examples(), 6, 0).remove(0));
         let (both, alone) = (losses(true), losses(false));

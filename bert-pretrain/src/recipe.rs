@@ -13,14 +13,15 @@ pub const SIZES: [&str; 6] = ["tiny", "mini", "small", "medium", "base", "large"
 
 /// Training tokens per weight of the encoder's layers that a size needs to be better than the next smaller one.
 const TOKENS_PER_WEIGHT: f64 = 3.0;
-/// Weights of the encoder's layers per token of the corpus, above which a model would learn the text by heart.
+/// Weights of the encoder's layers per token of the corpus, above which a model would memorize the text.
 const WEIGHTS_PER_TOKEN: f64 = 4.0;
 /// Passes over the corpus above which training has dropout.
 const PASSES_WITHOUT_DROPOUT: f64 = 20.0;
 
-/// What a budget decides once the corpus is open and the speed has been measured; a recorded run has nothing open.
+/// The settings that a budget has yet to choose, once the corpus is open and the speed has been measured; none of a recorded
+/// run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Open {
+pub struct Undecided {
     /// The size of the vocabulary.
     pub vocab_size: bool,
     /// The size of the model.
@@ -80,8 +81,8 @@ pub const PHASE2_SHARE: f64 = 0.4;
 /// Sequences per step: small, since little time is better spent on many steps.
 const BATCH_SIZE: usize = 32;
 
-impl Open {
-    /// What these options leave open.
+impl Undecided {
+    /// The settings that these options leave to the budget.
     pub fn of(args: &TrainArgs) -> Self {
         let applies = applies(args);
         Self {

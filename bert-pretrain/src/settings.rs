@@ -15,7 +15,7 @@ use crate::budget::Budget;
 use crate::corpus::SentenceMode;
 use crate::effect::check_train;
 use crate::examples::NspMode;
-use crate::recipe::{self, Open};
+use crate::recipe::{self, Undecided};
 use crate::sample;
 
 pub use self::run_options::PretrainRunOptions;
@@ -96,9 +96,9 @@ pub struct PretrainSettings {
     pub epochs: f64,
     /// Time that the run was given, from which `steps` and other settings were derived; `None` without a budget.
     pub budget: Option<Budget>,
-    /// What the budget has yet to decide.
+    /// The settings that the budget has yet to choose.
     #[serde(skip)]
-    pub open: Open,
+    pub undecided: Undecided,
     /// Number of final steps that train on longer sequences.
     pub phase2_steps: u64,
     /// Maximum sequence length in phase 2.
@@ -213,7 +213,7 @@ impl PretrainSettings {
     /// If a value is out of range, or options conflict.
     pub fn resolve(args: &TrainArgs) -> Result<(Self, PretrainRunOptions)> {
         check_train(args)?;
-        let (args, open) = (&recipe::apply(args), Open::of(args));
+        let (args, undecided) = (&recipe::apply(args), Undecided::of(args));
         let preset = if args.corpus.is_empty() { Preset::SAMPLE } else { Preset::CORPUS };
         let run = PretrainRunOptions::resolve(args, &preset)?;
         let has_tokenizer = args.tokenizer.is_some() || args.init.is_some();
@@ -245,7 +245,7 @@ impl PretrainSettings {
             steps: args.steps.or(preset.steps.filter(|_| args.epochs.is_none() && args.budget.is_none())),
             epochs: args.epochs.unwrap_or(3.0),
             budget: args.budget,
-            open,
+            undecided,
             phase2_steps: args.phase2_steps,
             phase2_seq_len: args.phase2_seq_len,
             shift_positions: args.shift_positions,
@@ -303,7 +303,7 @@ impl PretrainSettings {
 
     /// Maximum sequence length of the whole run.
     pub fn longest(&self) -> usize {
-        match self.phase2_steps > 0 || self.open.phase2_steps {
+        match self.phase2_steps > 0 || self.undecided.phase2_steps {
             true => self.data.max_seq_len.max(self.phase2_seq_len),
             false => self.data.max_seq_len,
         }

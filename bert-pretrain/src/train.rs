@@ -19,9 +19,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::advice;
+use crate::budget_plan;
 use crate::corpus::Corpus;
 use crate::examples::NspMode;
-use crate::fit::fit;
 use crate::objective::{Evaluation, Pretraining};
 use crate::phases::{PhasedSource, count_steps, first_examples};
 use crate::prepare::{PreparedData, prepare, remove_cache};
@@ -269,7 +269,7 @@ fn prepare_first(
     for (paths, is_training) in [(&settings.corpus, true), (&settings.eval_corpus, false)] {
         if !paths.is_empty() {
             let corpus = Corpus::open(paths)?;
-            if is_training && settings.open.vocab_size {
+            if is_training && settings.undecided.vocab_size {
                 settings.vocab_size = Some(recipe::vocab_size(corpus.files().iter().map(|file| file.bytes).sum()));
             }
         }
@@ -285,7 +285,7 @@ fn prepare_first(
     let directory = RunDirectory::open(&run.output, if_exists)?;
     fail_point("preparation");
     let data = directory.prepared(prepare(&settings, &directory, run.quiet))?;
-    settings = directory.prepared(fit(settings, &data, device, started, run))?;
+    settings = directory.prepared(budget_plan::plan(settings, &data, device, started, run))?;
     let steps = directory.prepared(count_steps(&settings, &data))?;
     if settings.data.nsp_mode != NspMode::Off {
         let first = directory.prepared(first_examples(&settings, &data, FIRST_EXAMPLES))?;

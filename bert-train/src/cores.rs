@@ -52,7 +52,8 @@ fn allowed(status: &str) -> Option<usize> {
 /// Advice for a process that is bound to `own` of its `share` of the cores.
 pub fn advice(own: usize, share: usize) -> String {
     format!(
-        "bound to {own} of {share} cores; start with `mpirun --bind-to none --map-by ppr:1:node`, or with `srun -c          {share}`, to use all"
+        "bound to {own} of {share} cores; start with `mpirun --bind-to none --map-by ppr:1:node`, or with `srun -c {share}`, to \
+         use all"
     )
 }
 

@@ -66,21 +66,21 @@ impl Precision {
         }
     }
 
-    /// Whether the operands of products are rounded, rather than whole tensors.
-    fn is_of_products(self, device: &Device) -> bool {
+    /// Whether tensors stay `f32` and products round what they read: bf16 on a CPU.
+    fn uses_autocast(self, device: &Device) -> bool {
         self == Self::Bf16 && device.clone().inner() == Device::flex()
     }
 
-    /// Runs forward and backward passes of copies of a model on `device`.
+    /// Runs `passes`, forward and backward, with products in this precision if it is not that of the tensors.
     pub(super) fn run<R>(self, device: &Device, passes: impl FnOnce() -> R) -> R {
-        let is_of_products = self.is_of_products(device);
-        autocast(if is_of_products { pipeline::Precision::Bf16 } else { pipeline::Precision::F32 }, passes)
+        let uses_autocast = self.uses_autocast(device);
+        autocast(if uses_autocast { pipeline::Precision::Bf16 } else { pipeline::Precision::F32 }, passes)
     }
 
     /// A copy of the model in this precision, for the forward and backward passes of one step, which are [`run`](Self::run).
     pub(super) fn copy<M: Module>(self, model: &M) -> M {
         let device = model.devices().first().cloned().unwrap_or_default();
-        if self == Self::F32 || self.is_of_products(&device) {
+        if self == Self::F32 || self.uses_autocast(&device) {
             return model.clone();
         }
         let mut collected = Collect { matrices: Vec::new() };

@@ -127,13 +127,13 @@ pub trait Task: Clone + Send + Sync {
     ///
     /// # Errors
     /// If the file cannot be read, or its format does not fit the task. An example may yield its own error.
-    fn questions(&self, input: &Input) -> Result<Examples<Self::Example>>;
+    fn unlabeled(&self, input: &Input) -> Result<Examples<Self::Example>>;
 
     /// Creates an example from the command line.
     ///
     /// # Errors
     /// If the options do not form an example of this task.
-    fn question(&self, query: &Query) -> Result<Self::Example>;
+    fn example(&self, query: &Query) -> Result<Self::Example>;
 
     /// Returns the pipeline request for an example.
     fn request<'a>(&self, example: &'a Self::Example) -> RequestOf<'a, Self>;

@@ -82,11 +82,11 @@ impl Task for MultipleChoiceTask {
         row.label.is_none().then_some(Defect::Unlabeled)
     }
 
-    fn questions(&self, input: &Input) -> Result<Examples<ChoiceRow>> {
+    fn unlabeled(&self, input: &Input) -> Result<Examples<ChoiceRow>> {
         read_choices(input, &ChoiceOptions { label: None, ..self.columns.clone() })
     }
 
-    fn question(&self, query: &Query) -> Result<ChoiceRow> {
+    fn example(&self, query: &Query) -> Result<ChoiceRow> {
         let Query { text, pair, choices, .. } = query.clone();
         match choices.len() {
             0 | 1 => {

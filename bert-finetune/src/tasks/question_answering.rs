@@ -149,18 +149,18 @@ impl Task for QuestionAnsweringTask {
     }
 
     /// Reads SQuAD's `.json`, or else the columns of a table; in plain text, a tab separates question and context.
-    fn questions(&self, input: &Input) -> Result<Examples<Question>> {
+    fn unlabeled(&self, input: &Input) -> Result<Examples<Question>> {
         if input.format == Some(Format::Json) {
             return Ok(Box::new(read_squad(&input.path)?.into_iter().map(Ok)));
         }
         let task = self.clone();
         Ok(Box::new(read_inputs(input, &self.columns)?.map(move |row| {
             let Row { text, pair, .. } = row?;
-            task.question(&Query { text: pair.unwrap_or_default(), question: Some(text), ..Query::default() })
+            task.example(&Query { text: pair.unwrap_or_default(), question: Some(text), ..Query::default() })
         })))
     }
 
-    fn question(&self, query: &Query) -> Result<Question> {
+    fn example(&self, query: &Query) -> Result<Question> {
         let Some(question) = query.question.clone() else {
             return Err(Error::Setting(
                 "this model answers questions: pass one with --question and its text with --context".into(),

@@ -132,7 +132,7 @@ impl Task for TaggingTask {
 
     /// Reads texts from a table if the file is `.csv`, its column is named, or its header contains the column; CoNLL
     /// columns from any other file except `.jsonl`, and from `.txt` only if it has tags.
-    fn questions(&self, input: &Input) -> Result<Examples<TaggedSentence>> {
+    fn unlabeled(&self, input: &Input) -> Result<Examples<TaggedSentence>> {
         let is_given = self.texts.source == ColumnSource::Given;
         let is_text = input.format == Some(Format::Text) || input.format.is_none() && input.is_stdin();
         match input.format {
@@ -155,7 +155,7 @@ impl Task for TaggingTask {
         }
     }
 
-    fn question(&self, query: &Query) -> Result<TaggedSentence> {
+    fn example(&self, query: &Query) -> Result<TaggedSentence> {
         self.words_of(&query.text)
     }
 

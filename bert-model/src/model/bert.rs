@@ -17,7 +17,7 @@ pub struct BertInput {
     pub token_type_ids: Tensor<2, Int>,
     /// True for tokens, false for padding, `[B, T]`.
     pub attention_mask: Tensor<2, Bool>,
-    /// Position of the first token: 0 but in training that prepares for longer sequences.
+    /// Position of the first token. It is above 0 only in pretraining with shifted positions.
     pub first_position: usize,
 }
 

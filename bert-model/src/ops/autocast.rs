@@ -12,10 +12,8 @@ thread_local! {
     static PRECISION: Cell<Precision> = const { Cell::new(Precision::F32) };
 }
 
-/// Runs a forward pass, the products of whose dense layers are in `precision` on `flex`; so are those of its backward
-/// pass, whenever that runs. Other backends are not affected, nor are other threads.
-///
-/// Training knows `f32` and `bf16` only: `int8` is as `f32`.
+/// Runs `forward` with the products of dense layers on `flex` in `precision`, and also those of its backward pass, whenever
+/// that runs. Affects this thread only; other backends ignore it. `Int8` is treated as `F32`.
 pub fn autocast<R>(precision: Precision, forward: impl FnOnce() -> R) -> R {
     /// Restores the precision, even after a panic.
     struct Before(Precision);

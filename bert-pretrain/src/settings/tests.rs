@@ -78,23 +78,28 @@ fn a_budget_brings_its_recipe_where_nothing_is_given() {
     let plain = "--corpus a.txt -o run";
     let with = settings(&format!("{plain} --budget 1h"));
     assert_eq!((with.optimizer.algorithm, with.data.nsp_mode, with.steps), (Algorithm::Muon, NspMode::Off, None));
+    assert_eq!(
+        (with.data.max_seq_len, with.phase2_seq_len, with.longest(), with.shift_positions),
+        (32, 128, 128, true)
+    );
     assert_eq!((with.data.mask_prob, with.data.of_evaluation().mask_prob), (0.5, 0.15));
     assert_eq!(
-        with.open,
-        Open { vocab_size: true, size: true, learning_rate: true, dropout: true, phase2_steps: true }
+        with.undecided,
+        Undecided { vocab_size: true, size: true, learning_rate: true, dropout: true, phase2_steps: true }
     );
     let given = "--optimizer adamw --nsp-mode balanced --lr 1e-4 --warmup 0.01 --batch-size 7 --dropout 0.2 --vocab-size 99 \
-                 --config mini --mask-prob 0.2";
+                 --config mini --mask-prob 0.2 --max-seq-len 64";
     let given = settings(&format!("{plain} --budget 1h {given}"));
     assert_eq!((given.optimizer.algorithm, given.data.nsp_mode), (Algorithm::AdamW, NspMode::Balanced));
     assert_eq!((given.learning_rate, given.warmup, given.batch_size), (1e-4, 0.01, 7));
     assert_eq!((given.dropout, given.vocab_size, &*given.config), (Some(0.2), Some(99), "mini"));
-    assert_eq!((given.data.mask_prob, given.open), (0.2, Open::default()));
+    assert_eq!((given.data.max_seq_len, given.longest(), given.shift_positions), (64, 64, false));
+    assert_eq!((given.data.mask_prob, given.undecided), (0.2, Undecided::default()));
     // A model that is continued and the sample keep their settings.
     for options in [format!("{plain} --init model"), String::new()] {
         let (with, without) = (settings(&format!("{options} --budget 1h")), settings(&options));
         let without = PretrainSettings { budget: with.budget, steps: with.steps, ..without };
-        assert_eq!((json!(with), with.open), (json!(without), Open::default()), "{options}");
+        assert_eq!((json!(with), with.undecided), (json!(without), Undecided::default()), "{options}");
         assert_eq!((with.steps, with.budget), (None, Some("1h".parse().unwrap())));
     }
 }

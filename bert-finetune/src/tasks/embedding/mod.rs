@@ -185,11 +185,11 @@ impl Task for EmbeddingTask {
         read_pairs(input, &PairOptions { negatives: Vec::new(), ..self.columns.clone() })
     }
 
-    fn questions(&self, _input: &Input) -> Result<Examples<PairRow>> {
+    fn unlabeled(&self, _input: &Input) -> Result<Examples<PairRow>> {
         Err(no_prediction())
     }
 
-    fn question(&self, _query: &Query) -> Result<PairRow> {
+    fn example(&self, _query: &Query) -> Result<PairRow> {
         Err(no_prediction())
     }
 

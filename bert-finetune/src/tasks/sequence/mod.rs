@@ -132,12 +132,12 @@ impl Task for SequenceTask {
         (example.target == Target::None).then_some(Defect::Unlabeled)
     }
 
-    fn questions(&self, input: &Input) -> Result<Examples<SequenceExample>> {
+    fn unlabeled(&self, input: &Input) -> Result<Examples<SequenceExample>> {
         let (task, place) = (self.clone(), input.path.clone());
         Ok(Box::new(read_inputs(input, &self.columns)?.map(move |row| task.example(&place, row?))))
     }
 
-    fn question(&self, query: &Query) -> Result<SequenceExample> {
+    fn example(&self, query: &Query) -> Result<SequenceExample> {
         let Query { text, pair, .. } = query.clone();
         if self.columns.text_pair.is_some() && pair.is_none() {
             return Err(Error::Usage("this model takes pairs: pass the second text with --pair TEXT".into()));

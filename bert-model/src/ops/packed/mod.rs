@@ -1,9 +1,9 @@
-//! Dense layers for inference, with weights that are rounded and packed once: `f32`, `bf16` or 8-bit integers.
+//! Products of operands that lie in memory in the order in which they are read: dense layers for inference, with weights that
+//! are rounded and packed once (`f32`, `bf16` or 8-bit integers), and the products of training in `bf16`, whose operands are
+//! packed each time ([`rounded`]).
 //!
-//! A product of a training step packs its operands anew each time, since the weights change with every step. Here they do
-//! not: they lie in memory in the order in which the product reads them. The rows of the left operand need no packing, so
-//! that a single short text is as fast as a large batch. The ends of a layer (scales, bias, GELU) are applied to the sums
-//! of a tile as it leaves the registers.
+//! The rows of the left operand keep their order, so that in inference a single short text is as fast as a large batch. The
+//! ends of a layer (scales, bias, GELU) are applied to the sums of a tile as it leaves the registers.
 //!
 //! - `bf16`: both operands are rounded to `bf16`, sums are `f32`.
 //! - `int8`: each column of the weights (an output) has a scale, each row of the left operand (a token) a scale and a zero

@@ -1,4 +1,4 @@
-//! The number types of inference.
+//! The number types of products.
 
 use std::fmt;
 use std::str::FromStr;

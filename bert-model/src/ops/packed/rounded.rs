@@ -41,34 +41,35 @@ pub(in crate::ops) fn product(
         return output.iter_mut().for_each(|output| *output *= old);
     }
     let target = Target(output.as_mut_ptr());
-    OPERANDS.with_borrow_mut(|(packed, lines)| {
-        match left.1.is_row_major() {
-            true => packed.set(Precision::Bf16, left.0, inner),
-            false => packed.set_transposed(left.0, [rows, inner]),
-        }
-        pack([inner, columns], right, lines);
-        multiply(kernels(Precision::Bf16)[0], packed, lines, |tile, (first_row, rows), (panel, panels)| {
-            let first = panel * PANEL;
-            let count = (panels * PANEL).min(columns - first);
-            Arch::new().dispatch(
-                #[inline(always)]
-                || {
-                    for (row, sums) in tile.0[..rows].iter().enumerate() {
-                        // SAFETY: the length of the output is asserted above, and every tile is a part of its own.
-                        let output = unsafe {
-                            std::slice::from_raw_parts_mut(target.get().add((first_row + row) * columns + first), count)
-                        };
-                        let sums = sums[..count].iter().map(|&sum| f32::from_bits(sum));
-                        let pairs = output.iter_mut().zip(sums);
-                        match write {
-                            Write::Replace => pairs.for_each(|(output, sum)| *output = sum),
-                            _ => pairs.for_each(|(output, sum)| *output = old * *output + new * sum),
-                        }
+    // Taken, not borrowed: a thread that waits for others may start another product.
+    let (mut packed, mut lines) = OPERANDS.take();
+    match left.1.is_row_major() {
+        true => packed.set(Precision::Bf16, left.0, inner),
+        false => packed.set_transposed(left.0, [rows, inner]),
+    }
+    pack([inner, columns], right, &mut lines);
+    multiply(kernels(Precision::Bf16)[0], &packed, &lines, |tile, (first_row, rows), (panel, panels)| {
+        let first = panel * PANEL;
+        let count = (panels * PANEL).min(columns - first);
+        Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                for (row, sums) in tile.0[..rows].iter().enumerate() {
+                    // SAFETY: the length of the output is asserted above, and every tile is a part of its own.
+                    let output = unsafe {
+                        std::slice::from_raw_parts_mut(target.get().add((first_row + row) * columns + first), count)
+                    };
+                    let sums = sums[..count].iter().map(|&sum| f32::from_bits(sum));
+                    let pairs = output.iter_mut().zip(sums);
+                    match write {
+                        Write::Replace => pairs.for_each(|(output, sum)| *output = sum),
+                        _ => pairs.for_each(|(output, sum)| *output = old * *output + new * sum),
                     }
-                },
-            );
-        });
+                }
+            },
+        );
     });
+    OPERANDS.set((packed, lines));
 }
 
 /// Rounds and packs a right operand `[inner, columns]`.
@@ -78,22 +79,22 @@ fn pack([inner, columns]: [usize; 2], (values, view): (&[f32], View), lines: &mu
     let tasks = lines.par_chunks_mut((PANELS_AT_ONCE * words).max(1)).enumerate();
     tasks.for_each(|(task, lines)| {
         let first = task * PANELS_AT_ONCE * PANEL;
-        let columns = (PANELS_AT_ONCE * PANEL).min(columns - first);
+        let count = (PANELS_AT_ONCE * PANEL).min(columns - first);
         Arch::new().dispatch(
             #[inline(always)]
             || match view.is_row_major() {
-                true => pack_rows(values, (view.row, first, columns), (lines, words)),
-                false => pack_columns(&values[first * inner..][..columns * inner], inner, (lines, words)),
+                true => pack_rows(values, columns, (first, count), (lines, words)),
+                false => pack_columns(&values[first * inner..][..count * inner], inner, (lines, words)),
             },
         );
     });
 }
 
-/// Packs some columns of a row-major right operand: a word is the same column of two rows.
+/// Packs some columns of a row-major right operand with `distance` columns in all: a word is the same column of two rows.
 #[inline(always)]
-fn pack_rows(values: &[f32], (distance, first, columns): (usize, usize, usize), (lines, words): (&mut [Line], usize)) {
+fn pack_rows(values: &[f32], distance: usize, columns: (usize, usize), (lines, words): (&mut [Line], usize)) {
     for word in 0..words {
-        let row = |number: usize| part_of_row(values, distance, number, (first, columns));
+        let row = |number: usize| part_of_row(values, distance, number, columns);
         let (low, high) = (row(2 * word), row(2 * word + 1));
         for (panel, lines) in lines.chunks_exact_mut(words).enumerate() {
             let [low, high] = [low, high].map(|row| row.get(panel * PANEL..).unwrap_or_default());

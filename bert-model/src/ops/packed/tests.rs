@@ -191,8 +191,17 @@ fn gelu_is_exact_wherever_an_element_stands() {
 #[test]
 fn products_of_a_training_step_are_those_of_rounded_operands() {
     let rounded = |x: Vec<f32>| -> Vec<f32> { x.into_iter().map(|x| bf16::from_f32(x).to_f32()).collect() };
-    let sizes =
-        [[1, 1, 1], [2, 3, 5], [17, 33, 16], [31, 70, 129], [64, 100, 48], [100, 16, 257], [5, 200, 0], [0, 3, 4]];
+    let sizes = [
+        [1, 1, 1],
+        [2, 3, 5],
+        [17, 33, 16],
+        [31, 70, 129],
+        [64, 100, 48],
+        [4, 35, 1],
+        [100, 16, 257],
+        [5, 200, 0],
+        [0, 3, 4],
+    ];
     for [rows, columns, inner] in sizes {
         let (left, right) = (rounded(numbers(rows * inner, 1)), rounded(numbers(inner * columns, 2)));
         let transposed = |x: &[f32], [rows, columns]: [usize; 2]| -> Vec<f32> {

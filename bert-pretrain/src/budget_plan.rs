@@ -1,4 +1,4 @@
-//! Fits a run into its budget of time: measures the speed of models on the run's own data, then completes the settings.
+//! Plans a run within a budget of time: measures the speed of models on the run's own data, then completes the settings.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -13,7 +13,7 @@ use crate::examples::NspMode;
 use crate::objective::Pretraining;
 use crate::phases::PhasedSource;
 use crate::prepare::PreparedData;
-use crate::recipe::{self, Open, SIZES};
+use crate::recipe::{self, SIZES, Undecided};
 use crate::settings::{PretrainRunOptions, PretrainSettings};
 use crate::start::{model_config, set_dropout};
 
@@ -51,7 +51,7 @@ struct Candidate {
 ///
 /// # Errors
 /// If the data cannot be read, or no time is left.
-pub fn fit(
+pub fn plan(
     settings: PretrainSettings,
     data: &PreparedData,
     device: &Device,
@@ -62,7 +62,7 @@ pub fn fit(
     let corpus_tokens = data.training_tokens() as f64;
     let left = || budget.time().as_secs_f64() - started.elapsed().as_secs_f64();
     let longest = Duration::from_secs_f64(budget.time().as_secs_f64() * MEASURED_SHARE);
-    let sizes: Vec<String> = match settings.open.size {
+    let sizes: Vec<String> = match settings.undecided.size {
         true => SIZES.map(str::to_string).to_vec(),
         false => vec![settings.config.clone()],
     };
@@ -83,13 +83,13 @@ pub fn fit(
         best = Some(Candidate { settings, config, speed });
     }
     let Some(mut best) = best else { return Ok(settings) };
-    if best.settings.open.dropout
+    if best.settings.undecided.dropout
         && recipe::dropout(left() / best.speed.step * best.speed.tokens / corpus_tokens).is_none()
     {
         best.settings.dropout = None;
         best.speed = measure(&best.settings, &best.config, data, device, longest)?;
     }
-    let second = match best.settings.phase2_steps > 0 || best.settings.open.phase2_steps {
+    let second = match best.settings.phase2_steps > 0 || best.settings.undecided.phase2_steps {
         false => None,
         true => {
             let mut settings = best.settings.clone();
@@ -104,16 +104,16 @@ pub fn fit(
 fn candidate(settings: &PretrainSettings, size: String, data: &PreparedData) -> Result<(PretrainSettings, BertConfig)> {
     let mut settings = PretrainSettings { config: size, ..settings.clone() };
     let config = model_config(&settings, &data.tokenizer)?;
-    if settings.open.learning_rate {
+    if settings.undecided.learning_rate {
         settings.learning_rate = recipe::learning_rate(settings.optimizer.algorithm, &config);
     }
-    if settings.open.dropout {
+    if settings.undecided.dropout {
         settings.dropout = Some(0.0);
     }
     Ok((settings, config))
 }
 
-/// Trains a new model for a few steps, which are then forgotten.
+/// Measures the speed of training on a temporary model.
 fn measure(
     settings: &PretrainSettings,
     config: &BertConfig,
@@ -172,7 +172,7 @@ fn finish(
     let evaluation_per_step = if run.eval_every == 0 { 0.0 } else { evaluation / run.eval_every as f64 };
     let (step, last_step) = (speed.step + evaluation_per_step, last.step + evaluation_per_step);
     let planned = (left - evaluation) * PLANNED_SHARE;
-    if settings.open.phase2_steps {
+    if settings.undecided.phase2_steps {
         settings.phase2_steps = (planned.max(0.0) * recipe::PHASE2_SHARE / last_step) as u64;
     }
     let phase2 = settings.phase2_steps as f64;
@@ -187,7 +187,7 @@ fn finish(
         )));
     }
     settings.steps = Some(phase1 as u64 + settings.phase2_steps);
-    settings.open = Open::default();
+    settings.undecided = Undecided::default();
     if !run.quiet {
         let BertConfig { num_hidden_layers: layers, hidden_size: hidden, .. } = config;
         let tokens = phase1 * speed.tokens + phase2 * second.map_or(0.0, |speed| speed.tokens);
@@ -244,7 +244,7 @@ mod tests {
     fn as_many_steps_are_planned_as_fit_beside_the_evaluation_and_phase_2() {
         let (speed, budget) = (Speed { step: 0.5, tokens: 4000.0 }, "10m".parse().unwrap());
         let plan = |options: &str, second, left, held_out| {
-            let (candidate, run) = candidate(options, speed);
+            let (candidate, run) = candidate(&format!("--max-seq-len 128 {options}"), speed);
             finish(candidate, second, budget, left, (held_out, 1e6), &run)
         };
         let steps = |settings: Result<PretrainSettings>| settings.unwrap().steps.unwrap();
@@ -255,8 +255,12 @@ mod tests {
         assert_eq!(steps(plan("--eval-every 100", None, 540.0, 6400)), 538);
         let second = Some(Speed { step: 2.0, tokens: 16_000.0 });
         assert_eq!(steps(plan("--phase2-steps 100", second, 500.0, 0)), 570 + 100);
+        // Without a given length, phase 2 takes 40 % of the time.
+        let (candidate, run) = candidate("", speed);
+        let settings = finish(candidate, second, budget, 500.0, (0, 1e6), &run).unwrap();
+        assert_eq!((settings.phase2_steps, settings.steps), (97, Some(582 + 97)));
         let settings = plan("", None, 500.0, 0).unwrap();
-        assert_eq!((settings.open, settings.budget), (Open::default(), Some(budget)));
+        assert_eq!((settings.undecided, settings.budget), (Undecided::default(), Some(budget)));
         for (options, second, left) in [("", None, -3.0), ("", None, 0.4), ("--phase2-steps 900", second, 500.0)] {
             let message = plan(options, second, left, 0).unwrap_err().to_string();
             assert!(
