@@ -130,7 +130,7 @@ fn descriptions_of_fine_tuned_models() {
         for_task!(open_task(path.parent().unwrap())?, task => {
             let text = "a good film . ".repeat(30);
             let query = Query { text: text.clone(), pair: Some("a".into()), question: Some("film".into()), choices: vec!["a".into(), text] };
-            let example = task.question(&query)?;
+            let example = task.example_of(&query)?;
             for item in Encoded::new(&task, &[example], &BertConfig::default())?.items() {
                 assert!(item.tokens() <= 16, "{} tokens", item.tokens());
             }

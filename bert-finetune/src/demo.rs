@@ -93,7 +93,7 @@ pub fn run_sample(
 fn show_answers<T: Task>(task: &T, directory: &Path, texts: &[&str], common: &Common) -> Result<()> {
     let NamedDevice { device, .. } = device::select(&common.device)?;
     let pipeline = open_pipeline(task, directory, &device, Precision::F32)?;
-    let query = |text: &&str| task.example(&Query { text: text.to_string(), ..Query::default() });
+    let query = |text: &&str| task.example_of(&Query { text: text.to_string(), ..Query::default() });
     let examples: Vec<T::Example> = texts.iter().map(query).collect::<Result<_, _>>()?;
     let requests: Vec<RequestOf<T>> = examples.iter().map(|example| task.request(example)).collect();
     for (text, answer) in texts.iter().zip(pipeline.run(&requests)?) {

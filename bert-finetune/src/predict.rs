@@ -93,7 +93,7 @@ fn examples<T: Task>(task: &T, args: &PredictArgs, source: Option<Input>) -> Res
                 question: args.question.clone(),
                 choices: args.choice.clone(),
             };
-            Ok((task.example(&query)?, KeptRow::default()))
+            Ok((task.example_of(&query)?, KeptRow::default()))
         });
         return Ok(Batches::new(texts.collect::<Vec<_>>().into_iter(), batch_size(args.batch_size), false));
     };

@@ -59,7 +59,6 @@ pub struct FinetuneSettings {
     /// Maximum global gradient norm; 0 disables clipping.
     pub clip: f64,
     /// Floating-point precision of the forward and backward pass.
-    #[serde(default)]
     pub precision: Precision,
     /// Number of epochs without improvement after which training stops.
     pub early_stop: Option<u64>,

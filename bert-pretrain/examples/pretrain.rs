@@ -39,7 +39,7 @@ fn main() -> Result<()> {
     let maker = ExampleMaker { max_length: 64, short_probability: 0.1, nsp: NspMode::Balanced, masking };
     let split = Split::new(store.stats().documents, 0.0, 42);
     let stream = ExampleStream::new(store.reader()?, split, Subset::Training, maker, 42, None, Cursor::default())?;
-    let mut source = TrainingSource { stream, batch_size: 16, accumulate: 1, blocks: 1 };
+    let mut source = TrainingSource { stream, batch_size: 16, accumulate: 1, position_blocks: 1 };
 
     // Examples to a model.
     let device = device::select("auto")?.device;

@@ -158,7 +158,7 @@ pub struct TrainArgs {
     /// Train the last N steps on longer sequences
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub phase2_steps: u64,
-    /// Maximum sequence length in phase 2
+    /// Maximum sequence length in phase 2 [128 with --budget, unless the length of phase 1 is given]
     #[arg(long, default_value_t = 512, value_name = "N", requires = "phase2_steps")]
     pub phase2_seq_len: usize,
     /// Let each step of phase 1 begin at position 0 or a multiple of --max-seq-len, so that the positions of phase 2 are

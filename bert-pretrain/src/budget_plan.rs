@@ -89,7 +89,7 @@ pub fn plan(
         best.settings.dropout = None;
         best.speed = measure(&best.settings, &best.config, data, device, longest)?;
     }
-    let second = match best.settings.phase2_steps > 0 || best.settings.undecided.phase2_steps {
+    let second = match best.settings.has_phase2() {
         false => None,
         true => {
             let mut settings = best.settings.clone();
@@ -168,12 +168,12 @@ fn finish(
 ) -> Result<PretrainSettings> {
     let examples = (settings.batch_size * settings.accumulate) as f64;
     let last = second.unwrap_or(speed);
-    let evaluation = held_out as f64 / examples * last.step * EVALUATION_SHARE;
+    let evaluation = held_out as f64 / examples * last.step.max(speed.step) * EVALUATION_SHARE;
     let evaluation_per_step = if run.eval_every == 0 { 0.0 } else { evaluation / run.eval_every as f64 };
     let (step, last_step) = (speed.step + evaluation_per_step, last.step + evaluation_per_step);
     let planned = (left - evaluation) * PLANNED_SHARE;
     if settings.undecided.phase2_steps {
-        settings.phase2_steps = (planned.max(0.0) * recipe::PHASE2_SHARE / last_step) as u64;
+        settings.phase2_steps = ((planned * recipe::PHASE2_SHARE / last_step) as u64).max(1);
     }
     let phase2 = settings.phase2_steps as f64;
     let phase2_time = phase2 * last_step;
@@ -181,7 +181,7 @@ fn finish(
     if phase1 < 1.0 {
         return Err(Error::Setting(format!(
             "--budget: found {budget}, of which {:.0} s are left after preparing the data; expected at least {:.0} s for one step, \
-             --phase2-steps and the evaluation",
+             phase 2 and the evaluation",
             left.max(0.0),
             (phase2_time + step) / PLANNED_SHARE + evaluation
         )));

@@ -76,7 +76,7 @@ impl StepSource for PhasedSource<'_> {
 
 fn source(settings: &PretrainSettings, data: &PreparedData, phase: Phase, cursor: Cursor) -> Result<TrainingSource> {
     let stream = stream(settings, data, phase, cursor)?;
-    let blocks = match phase {
+    let position_blocks = match phase {
         Phase::First if settings.shift_positions => settings.longest() / settings.data.max_seq_len,
         _ => 1,
     };
@@ -84,7 +84,7 @@ fn source(settings: &PretrainSettings, data: &PreparedData, phase: Phase, cursor
         stream,
         batch_size: settings.batch_size,
         accumulate: settings.accumulate,
-        blocks: blocks as u64,
+        position_blocks: position_blocks as u64,
     })
 }
 

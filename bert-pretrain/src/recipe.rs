@@ -41,7 +41,7 @@ fn applies(args: &TrainArgs) -> bool {
 
 /// Whether no option sets the length of sequences.
 fn leaves_lengths_open(args: &TrainArgs) -> bool {
-    args.data.max_seq_len.is_none() && args.phase2_steps == 0
+    args.data.max_seq_len.is_none() && !args.given.has("phase2-steps")
 }
 
 /// The options with those of the recipe in place of defaults.
@@ -73,8 +73,8 @@ pub fn apply(args: &TrainArgs) -> TrainArgs {
 /// The fraction of tokens to mask: more words to predict in the same time (Wettig et al. 2023, "Should You Mask 15% in Masked
 /// Language Modeling?").
 const MASK_PROB: f64 = 0.5;
-/// The lengths of sequences in phase 1 and phase 2. Attention starts as a mean over the sequence, and learns much sooner which
-/// words to look at if there are few.
+/// The lengths of sequences in phase 1 and phase 2: with short ones a model learns to use the context after a tenth of the
+/// tokens (docs/RECIPE.md, "Short sequences first").
 const SEQUENCE_LENGTHS: [usize; 2] = [32, 128];
 /// The part of the time that phase 2 takes.
 pub const PHASE2_SHARE: f64 = 0.4;

@@ -104,7 +104,6 @@ pub struct PretrainSettings {
     /// Maximum sequence length in phase 2.
     pub phase2_seq_len: usize,
     /// Whether the steps of phase 1 begin at random multiples of its sequence length.
-    #[serde(default)]
     pub shift_positions: bool,
     /// Dropout probability in training; `None` for that of the model's configuration.
     pub dropout: Option<f64>,
@@ -217,7 +216,7 @@ impl PretrainSettings {
         let preset = if args.corpus.is_empty() { Preset::SAMPLE } else { Preset::CORPUS };
         let run = PretrainRunOptions::resolve(args, &preset)?;
         let has_tokenizer = args.tokenizer.is_some() || args.init.is_some();
-        let settings = Self {
+        let mut settings = Self {
             corpus: args.corpus.clone(),
             eval_corpus: args.eval_corpus.clone(),
             eval_share: args.eval_share,
@@ -254,8 +253,13 @@ impl PretrainSettings {
             gradient_checkpointing: args.gradient_checkpointing,
             seed: args.common.seed,
         };
+        let positions = settings.model_config()?.0.max_position_embeddings;
+        if settings.undecided.phase2_steps && positions < settings.phase2_seq_len {
+            settings.phase2_seq_len = positions;
+            settings.data.max_seq_len = settings.data.max_seq_len.min(positions);
+            settings.shift_positions = positions >= 2 * settings.data.max_seq_len;
+        }
         settings.check()?;
-        settings.model_config()?;
         Ok((settings, run))
     }
 
@@ -291,6 +295,12 @@ impl PretrainSettings {
             self.phase2_seq_len,
             &format!("at least {SHORTEST}"),
         )?;
+        check(
+            !self.shift_positions || self.phase2_seq_len >= 2 * self.data.max_seq_len,
+            "--phase2-seq-len",
+            self.phase2_seq_len,
+            "at least twice --max-seq-len for --shift-positions",
+        )?;
         check(self.phase2_steps <= total, "--phase2-steps", self.phase2_steps, "at most --steps")?;
         Ok(())
     }
@@ -301,9 +311,14 @@ impl PretrainSettings {
         Schedule { peak: self.learning_rate, warmup, steps, decay: self.decay }
     }
 
+    /// Whether the last steps train on sequences of another length.
+    pub fn has_phase2(&self) -> bool {
+        self.phase2_steps > 0 || self.undecided.phase2_steps
+    }
+
     /// Maximum sequence length of the whole run.
     pub fn longest(&self) -> usize {
-        match self.phase2_steps > 0 || self.undecided.phase2_steps {
+        match self.has_phase2() {
             true => self.data.max_seq_len.max(self.phase2_seq_len),
             false => self.data.max_seq_len,
         }

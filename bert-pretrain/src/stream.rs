@@ -128,7 +128,7 @@ impl ExampleStream {
         self.cursor
     }
 
-    /// A random number for the stream's position, as often as it is asked.
+    /// A random number that is determined by the stream's position: always the same one there.
     fn draw(&self, tag: u64) -> u64 {
         let Cursor { epoch, block, taken } = self.cursor;
         mix(&[self.seed, tag, epoch, block, taken as u64])
@@ -178,7 +178,7 @@ pub struct TrainingSource {
     pub accumulate: usize,
     /// Number of blocks of positions, each as long as a sequence: all sequences of a step have the positions of a random one.
     /// With more than one, the positions of longer sequences are trained, too.
-    pub blocks: u64,
+    pub position_blocks: u64,
 }
 
 /// The examples of one micro-batch, with the totals of the whole step, over which losses are averaged.
@@ -222,7 +222,7 @@ impl StepSource for TrainingSource {
         let tokens = examples.iter().map(|example| example.ids.len() as u64).sum();
         let cursor = serde_json::to_value(self.stream.cursor()).map_err(|error| Error::Setting(error.to_string()))?;
         let first_position =
-            self.stream.draw(FIRST_POSITION) % self.blocks.max(1) * self.stream.maker.max_length as u64;
+            self.stream.draw(FIRST_POSITION) % self.position_blocks.max(1) * self.stream.maker.max_length as u64;
         let batches = MicroBatch::split_step(examples, self.batch_size, first_position as usize);
         Ok(Some(StepBatches { batches, tokens, epoch: self.stream.epochs(), cursor }))
     }

@@ -62,6 +62,6 @@ fn a_budget_that_is_too_short_is_an_error_and_leaves_nothing() {
     let options = "--batch-size 4 --max-seq-len 16 --phase2-steps 1000000 --phase2-seq-len 16 --vocab-size 300 --device flex --quiet";
     let message = fail(&format!("train --corpus corpus.txt --budget 5s {options} -o run"), at, 1);
     assert!(message.contains("--budget: found 5s, of which "), "{message}");
-    assert!(message.contains(" s for one step, --phase2-steps and the evaluation"), "{message}");
+    assert!(message.contains(" s for one step, phase 2 and the evaluation"), "{message}");
     assert!(!at.join("run").exists(), "a run that never began left something behind");
 }

@@ -34,7 +34,7 @@ fn every_number_of_ranks_gives_the_losses_checkpoints_and_weights_of_one_process
     let save = "--accumulate 6 --save-every 3 --keep 9 --eval-every 3";
     for (name, options) in [
         ("adamw", ""),
-        ("lamb", "--optimizer lamb --phase2-steps 2 --phase2-seq-len 48"),
+        ("lamb", "--optimizer lamb --phase2-steps 2 --phase2-seq-len 64 --shift-positions --precision bf16"),
         ("checkpointing", "--gradient-checkpointing --no-nsp"),
     ] {
         let run = |ranks: usize| short(&format!("{name}-{ranks}"), 6, &format!("{save} {options}"));

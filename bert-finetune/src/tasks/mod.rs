@@ -133,7 +133,7 @@ pub trait Task: Clone + Send + Sync {
     ///
     /// # Errors
     /// If the options do not form an example of this task.
-    fn example(&self, query: &Query) -> Result<Self::Example>;
+    fn example_of(&self, query: &Query) -> Result<Self::Example>;
 
     /// Returns the pipeline request for an example.
     fn request<'a>(&self, example: &'a Self::Example) -> RequestOf<'a, Self>;

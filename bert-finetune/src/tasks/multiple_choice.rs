@@ -86,7 +86,7 @@ impl Task for MultipleChoiceTask {
         read_choices(input, &ChoiceOptions { label: None, ..self.columns.clone() })
     }
 
-    fn example(&self, query: &Query) -> Result<ChoiceRow> {
+    fn example_of(&self, query: &Query) -> Result<ChoiceRow> {
         let Query { text, pair, choices, .. } = query.clone();
         match choices.len() {
             0 | 1 => {

@@ -156,11 +156,11 @@ impl Task for QuestionAnsweringTask {
         let task = self.clone();
         Ok(Box::new(read_inputs(input, &self.columns)?.map(move |row| {
             let Row { text, pair, .. } = row?;
-            task.example(&Query { text: pair.unwrap_or_default(), question: Some(text), ..Query::default() })
+            task.example_of(&Query { text: pair.unwrap_or_default(), question: Some(text), ..Query::default() })
         })))
     }
 
-    fn example(&self, query: &Query) -> Result<Question> {
+    fn example_of(&self, query: &Query) -> Result<Question> {
         let Some(question) = query.question.clone() else {
             return Err(Error::Setting(
                 "this model answers questions: pass one with --question and its text with --context".into(),

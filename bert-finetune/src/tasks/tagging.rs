@@ -155,7 +155,7 @@ impl Task for TaggingTask {
         }
     }
 
-    fn example(&self, query: &Query) -> Result<TaggedSentence> {
+    fn example_of(&self, query: &Query) -> Result<TaggedSentence> {
         self.words_of(&query.text)
     }
 

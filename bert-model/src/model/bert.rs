@@ -123,7 +123,7 @@ impl BertModel {
     /// Computes the last hidden states and the pooler's output. Shapes: see [`BertInput`] and [`BertOutput`].
     ///
     /// # Panics
-    /// If a sequence is longer than `max_position_embeddings`.
+    /// If a sequence reaches beyond `max_position_embeddings`.
     pub fn forward(&self, input: BertInput) -> BertOutput {
         let last_hidden_state = self.encode(input);
         let pooler_output = self.pooler.as_ref().map(|pooler| pooler.forward(last_hidden_state.clone()));
@@ -133,7 +133,7 @@ impl BertModel {
     /// Computes the last layer's hidden states `[B, T, H]`, without the pooler.
     ///
     /// # Panics
-    /// If a sequence is longer than `max_position_embeddings`.
+    /// If a sequence reaches beyond `max_position_embeddings`.
     pub fn encode(&self, input: BertInput) -> Tensor<3> {
         let padding = input.padding();
         self.encoder
@@ -152,7 +152,7 @@ impl BertModel {
     /// Computes the hidden states of every layer: L + 1 tensors `[B, T, H]`, the embeddings' output first.
     ///
     /// # Panics
-    /// If a sequence is longer than `max_position_embeddings`.
+    /// If a sequence reaches beyond `max_position_embeddings`.
     pub fn hidden_states(&self, input: BertInput) -> Vec<Tensor<3>> {
         let padding = input.padding();
         let mut hidden = self.embeddings.forward(input.input_ids, input.token_type_ids, input.first_position);
@@ -167,7 +167,7 @@ impl BertModel {
     /// Computes the output of [`BertModel::forward`] with every layer's hidden states and attention probabilities.
     ///
     /// # Panics
-    /// If a sequence is longer than `max_position_embeddings`.
+    /// If a sequence reaches beyond `max_position_embeddings`.
     pub fn trace(&self, input: BertInput) -> BertTrace {
         let padding = input.padding();
         let hidden_states = self.hidden_states(input);

@@ -104,7 +104,7 @@ fn a_corpus_without_examples_is_noticed() {
 fn a_step_is_cut_into_micro_batches_that_know_the_whole() {
     let fixture = Fixture::new(20);
     let stream = fixture.stream(None, Cursor::default());
-    let mut source = TrainingSource { stream, batch_size: 3, accumulate: 2, blocks: 1 };
+    let mut source = TrainingSource { stream, batch_size: 3, accumulate: 2, position_blocks: 1 };
     let step = source.next_step().unwrap().unwrap();
     let examples: Vec<&PretrainingExample> = step.batches.iter().flat_map(|batch| &batch.examples).collect();
     assert_eq!((step.batches.len(), examples.len()), (2, 6));
@@ -118,8 +118,12 @@ fn a_step_is_cut_into_micro_batches_that_know_the_whole() {
 #[test]
 fn steps_draw_blocks_of_positions_which_a_resumed_run_draws_again() {
     let fixture = Fixture::new(20);
-    let source =
-        |cursor, blocks| TrainingSource { stream: fixture.stream(None, cursor), batch_size: 1, accumulate: 2, blocks };
+    let source = |cursor, position_blocks| TrainingSource {
+        stream: fixture.stream(None, cursor),
+        batch_size: 1,
+        accumulate: 2,
+        position_blocks,
+    };
     let length = fixture.stream(None, Cursor::default()).maker.max_length;
     let draw = |source: &mut TrainingSource| {
         let step = source.next_step().unwrap().unwrap();

@@ -189,7 +189,7 @@ impl Task for EmbeddingTask {
         Err(no_prediction())
     }
 
-    fn example(&self, _query: &Query) -> Result<PairRow> {
+    fn example_of(&self, _query: &Query) -> Result<PairRow> {
         Err(no_prediction())
     }
 

@@ -137,7 +137,7 @@ impl Task for SequenceTask {
         Ok(Box::new(read_inputs(input, &self.columns)?.map(move |row| task.example(&place, row?))))
     }
 
-    fn example(&self, query: &Query) -> Result<SequenceExample> {
+    fn example_of(&self, query: &Query) -> Result<SequenceExample> {
         let Query { text, pair, .. } = query.clone();
         if self.columns.text_pair.is_some() && pair.is_none() {
             return Err(Error::Usage("this model takes pairs: pass the second text with --pair TEXT".into()));

@@ -93,7 +93,9 @@ fn plain(
     let [batch, tokens, width] = query.dims();
     let mut probabilities = probabilities(query.clone(), key, padding, heads);
     if let Some(mask) = dropout {
-        probabilities = probabilities * dropout_factors(mask, batch, heads, tokens, &query.device());
+        let factors = dropout_factors(mask, batch, heads, tokens, &query.device());
+        let dtype = probabilities.dtype();
+        probabilities = probabilities * factors.cast(dtype);
     }
     let context = probabilities.matmul(split_heads(value, heads));
     context.swap_dims(1, 2).reshape([batch, tokens, width])

@@ -51,7 +51,7 @@ pub(super) struct Kernel {
     /// # Safety
     /// `rows` and `panels` are at least 1 and at most the kernel's, every row has `words` words and every panel as many
     /// lines, and this machine has the kernel's instructions. For AMX, [`super::amx::Configured`] is alive in this
-    /// thread, and there are `PADDED_ROWS` rows to read.
+    /// thread, and there are `left::PADDED` rows to read.
     pub run: unsafe fn(&Operands, &mut Tile),
     /// Whether it computes with the tile registers of AMX.
     pub is_amx: bool,

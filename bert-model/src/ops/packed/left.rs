@@ -27,12 +27,20 @@ const TASK_ROWS: usize = 16;
 /// The values of some rows, and where to write their words and their quantization.
 type Rows<'a> = ((&'a [f32], &'a mut [u32]), &'a mut [(f32, i32)]);
 
+/// Numbers in a word.
+pub(super) fn per_word(precision: Precision) -> usize {
+    match precision {
+        Precision::F32 => 1,
+        Precision::Bf16 => 2,
+        Precision::Int8 => 4,
+    }
+}
+
 /// Words of a row of so many inputs.
 pub(super) fn words(precision: Precision, inputs: usize) -> usize {
     match precision {
         Precision::F32 => inputs,
-        Precision::Bf16 => inputs.div_ceil(2).next_multiple_of(PADDED),
-        Precision::Int8 => inputs.div_ceil(4).next_multiple_of(PADDED),
+        _ => inputs.div_ceil(per_word(precision)).next_multiple_of(PADDED),
     }
 }
 
@@ -104,13 +112,19 @@ impl Left {
     }
 }
 
+/// A number rounded to `bf16` in the upper half, to nearest, ties to even; the lower half is undefined.
+#[inline(always)]
+pub(super) fn rounded_bits(x: f32) -> u32 {
+    let bits = x.to_bits();
+    bits.wrapping_add(0x7fff + (bits >> 16 & 1))
+}
+
 /// Rounds a row to `bf16`, to nearest, ties to even, and fills the rest with zeros. Infinity and x86's own NaN stay what they
 /// are.
 #[inline(always)]
 pub(super) fn round_row(x: &[f32], values: &mut [u16]) {
     for (value, x) in values.iter_mut().zip(x) {
-        let bits = x.to_bits();
-        *value = (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16;
+        *value = (rounded_bits(*x) >> 16) as u16;
     }
     values[x.len()..].fill(0);
 }

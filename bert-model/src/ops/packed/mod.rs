@@ -1,6 +1,6 @@
 //! Products of operands that lie in memory in the order in which they are read: dense layers for inference, with weights that
 //! are rounded and packed once (`f32`, `bf16` or 8-bit integers), and the products of training in `bf16`, whose operands are
-//! packed each time ([`rounded`]).
+//! packed each time.
 //!
 //! The rows of the left operand keep their order, so that in inference a single short text is as fast as a large batch. The
 //! ends of a layer (scales, bias, GELU) are applied to the sums of a tile as it leaves the registers.
@@ -109,7 +109,7 @@ fn kernels(precision: Precision) -> Vec<Kernel> {
     kernels
 }
 
-/// Products of a word and a line's column from which on several threads are faster than one.
+/// Multiplications in a product from which on several threads are faster than one.
 const PARALLEL_FROM: usize = 1 << 20;
 
 /// Bytes of the left operand that a task multiplies with all its panels before it goes on: what stays in a core's cache.
@@ -212,10 +212,12 @@ impl PackedLinear {
         assert_eq!((left.words(), output.len()), (self.words, rows * self.outputs), "shape of the operands");
         assert_eq!(left.precision(), self.precision, "precision of the operands");
         let target = Target(output.as_mut_ptr());
-        multiply(self.kernel, left, &self.lines, |tile, rows, panels| {
+        let finish = |tile: &Tile, rows: (usize, usize), panels: (usize, usize)| {
             // SAFETY: the length of the output is asserted above, and every tile is a part of its own.
             unsafe { self.finish(tile, left, end, rows, panels, &target) }
-        });
+        };
+        // SAFETY: both operands have the precision of the kernel, as is asserted above.
+        unsafe { multiply(self.kernel, left, &self.lines, finish) };
     }
 
     /// Applies the end of the layer to the sums of a tile, and writes them to the output.
@@ -267,7 +269,10 @@ impl PackedLinear {
 
 /// Computes the tiles of a product on the threads of the current rayon pool, and passes each to `finish` with its first row,
 /// its number of rows, its first panel and its number of panels.
-fn multiply(
+///
+/// # Safety
+/// Both operands are packed for the kernel: in its precision, with the same number of words.
+unsafe fn multiply(
     kernel: Kernel,
     left: &Left,
     lines: &[Line],
@@ -294,15 +299,16 @@ fn multiply(
                         rows: kernel.rows.min(rows - row),
                         panels: kernel.panels.min(panels - panel),
                     };
-                    // SAFETY: the kernel is one of this machine's. `left` has so many rows of so many words, padded for
-                    // AMX, and `lines` so many panels.
+                    // SAFETY: the kernel is one of this machine's. `left` has the given number of rows and words, padded
+                    // for AMX, and `lines` that of panels.
                     unsafe { (kernel.run)(&operands, &mut tile) };
                     finish(&tile, (row, operands.rows), (panel, operands.panels));
                 }
             }
         }
     };
-    let threads = match rows.saturating_mul(panels * PANEL).saturating_mul(words) {
+    let multiplications = rows.saturating_mul(panels * PANEL).saturating_mul(words * left::per_word(left.precision()));
+    let threads = match multiplications {
         ..PARALLEL_FROM => 1,
         _ => rayon::current_num_threads(),
     };
@@ -368,6 +374,7 @@ fn gelu<'a>(rows: impl Iterator<Item = &'a mut [f32]>) {
 struct Target(*mut f32);
 
 impl Target {
+    /// A method, so that a closure captures the whole, which threads may share, and not the pointer.
     fn get(&self) -> *mut f32 {
         self.0
     }

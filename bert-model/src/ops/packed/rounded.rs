@@ -1,12 +1,13 @@
 //! Products of a training step in `bf16`: both operands are rounded and packed anew each time, the sums are `f32`.
 
 use std::cell::RefCell;
+use std::sync::LazyLock;
 
 use pulp::Arch;
 use rayon::prelude::*;
 
-use super::kernel::{Line, PANEL};
-use super::left::{Left, round_row, words};
+use super::kernel::{Kernel, Line, PANEL, Tile};
+use super::left::{Left, round_row, rounded_bits, words};
 use super::{Precision, Target, kernels, multiply};
 use crate::ops::gemm::{View, Write};
 
@@ -17,9 +18,12 @@ type Block = [[u32; PANEL]; PANEL];
 const PANELS_AT_ONCE: usize = 4;
 
 thread_local! {
-    /// The packed operands of this thread's last product; their memory is used again.
+    /// The memory of the packed operands of this thread's products: as much as the largest of them took.
     static OPERANDS: RefCell<(Left, Vec<Line>)> = RefCell::default();
 }
+
+/// The kernel of this machine.
+static KERNEL: LazyLock<Kernel> = LazyLock::new(|| kernels(Precision::Bf16)[0]);
 
 /// Computes the product `left · right` of shapes `[rows, inner]` and `[inner, columns]` in `bf16`. All matrices are
 /// contiguous; the output is row-major, the operands may be transposed. Uses the threads of the current rayon pool.
@@ -38,7 +42,11 @@ pub(in crate::ops) fn product(
     let (old, new) = write.weights();
     if inner == 0 {
         // Neither operand has a word.
-        return output.iter_mut().for_each(|output| *output *= old);
+        match write {
+            Write::Replace => output.fill(0.0),
+            _ => output.iter_mut().for_each(|output| *output *= old),
+        }
+        return;
     }
     let target = Target(output.as_mut_ptr());
     // Taken, not borrowed: a thread that waits for others may start another product.
@@ -48,7 +56,7 @@ pub(in crate::ops) fn product(
         false => packed.set_transposed(left.0, [rows, inner]),
     }
     pack([inner, columns], right, &mut lines);
-    multiply(kernels(Precision::Bf16)[0], &packed, &lines, |tile, (first_row, rows), (panel, panels)| {
+    let finish = |tile: &Tile, (first_row, rows): (usize, usize), (panel, panels): (usize, usize)| {
         let first = panel * PANEL;
         let count = (panels * PANEL).min(columns - first);
         Arch::new().dispatch(
@@ -68,7 +76,9 @@ pub(in crate::ops) fn product(
                 }
             },
         );
-    });
+    };
+    // SAFETY: both operands are packed for this kernel.
+    unsafe { multiply(*KERNEL, &packed, &lines, finish) };
     OPERANDS.set((packed, lines));
 }
 
@@ -160,7 +170,7 @@ fn part_of_row(values: &[f32], distance: usize, number: usize, (first, count): (
 #[inline(always)]
 fn pair(low: &[f32], high: &[f32]) -> [u32; PANEL] {
     let join = |low: &[f32; PANEL], high: &[f32; PANEL]| {
-        std::array::from_fn(|lane| round(low[lane]) >> 16 | round(high[lane]) & 0xffff_0000)
+        std::array::from_fn(|lane| rounded_bits(low[lane]) >> 16 | rounded_bits(high[lane]) & 0xffff_0000)
     };
     match (low.first_chunk(), high.first_chunk()) {
         (Some(low), Some(high)) => join(low, high),
@@ -173,11 +183,4 @@ fn pair(low: &[f32], high: &[f32]) -> [u32; PANEL] {
             join(&padded[0], &padded[1])
         }
     }
-}
-
-/// A number rounded to `bf16` in its upper half, to nearest, ties to even; the lower half is undefined.
-#[inline(always)]
-fn round(x: f32) -> u32 {
-    let bits = x.to_bits();
-    bits.wrapping_add(0x7fff + (bits >> 16 & 1))
 }
