@@ -1,6 +1,6 @@
 //! The objective of a training run: computes losses of batches and evaluates the model.
 
-use bert_model::ops::dropout;
+use bert_model::ops::{dropout, upcast};
 use bert_model::{Error, Result};
 use burn::module::Module;
 use burn::prelude::*;
@@ -102,7 +102,7 @@ impl LossSum {
     fn add(&mut self, losses: Losses) {
         let named = std::iter::once(("loss", losses.total)).chain(losses.parts);
         for (name, value) in named {
-            let value = value.inner();
+            let value = upcast(value.inner());
             match self.sums.iter_mut().find(|(summed, _)| *summed == name) {
                 Some((_, sum)) => *sum = sum.clone() + value,
                 None => self.sums.push((name, value)),

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use bert_cli::input::kind::Input;
+use bert_model::ops::upcast;
 use bert_model::pipeline::{Choice, ChoiceInput, ChoiceProcessor, highest};
 use bert_model::{BertForMultipleChoice, Error, Pretrained, Result, Tokenizer};
 use burn::tensor::{Int, Tensor};
@@ -120,7 +121,7 @@ impl Task for MultipleChoiceTask {
             let label = Tensor::<2, Int>::from_data([[**label as i32]], &log_probabilities.device());
             log_probabilities.gather(1, label).reshape([1])
         });
-        Tensor::cat(right.collect(), 0).sum().neg()
+        upcast(Tensor::cat(right.collect(), 0)).sum().neg()
     }
 
     fn json<'a>(&'a self, choice: &'a Choice) -> impl Serialize + 'a {

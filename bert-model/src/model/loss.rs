@@ -5,12 +5,14 @@ use burn::prelude::*;
 use burn::tensor::activation::softplus;
 
 pub use crate::ops::cross_entropy;
+use crate::ops::upcast;
 
 /// The binary cross-entropy of each logit x and target y in nats, `softplus(x) − x·y`.
 ///
 /// # Shapes
 /// - `logits`, `targets` (0 or 1) and output: `[N, C]`
 pub fn binary_cross_entropy(logits: Tensor<2>, targets: Tensor<2>) -> Tensor<2> {
+    let logits = upcast(logits);
     softplus(logits.clone(), 1.0) - logits * targets
 }
 
@@ -19,5 +21,5 @@ pub fn binary_cross_entropy(logits: Tensor<2>, targets: Tensor<2>) -> Tensor<2> 
 /// # Shapes
 /// - `values`, `targets` and output: `[N]`
 pub fn squared_error(values: Tensor<1>, targets: Tensor<1>) -> Tensor<1> {
-    (values - targets).powi_scalar(2)
+    (upcast(values) - targets).powi_scalar(2)
 }

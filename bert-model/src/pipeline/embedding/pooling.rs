@@ -3,6 +3,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::model::SentenceEncoder;
+use crate::ops::upcast;
 
 /// How the vectors of a text's tokens are combined into one. Padding is always excluded; "all tokens" means those of
 /// the text, including `[CLS]` and `[SEP]`.
@@ -88,19 +89,20 @@ pub(super) fn pool(model: &SentenceEncoder, kinds: &[Pooling], states: Tensor<3>
 }
 
 fn weighted(kind: Pooling, states: Tensor<3>, texts: &[PooledTokens]) -> Tensor<2> {
-    let [rows, tokens, _] = states.dims();
+    let ([rows, tokens, _], dtype) = (states.dims(), states.dtype());
     let (weights, divisors): (Vec<Vec<f32>>, Vec<f32>) = texts.iter().map(|text| text.weights(kind, tokens)).unzip();
     let device = states.device();
     let weights = column(weights.concat(), [rows, tokens, 1], &device);
-    let sum: Tensor<2> = (states * weights).sum_dim(1).squeeze_dim(1);
-    sum / column(divisors, [rows, 1], &device)
+    let sum: Tensor<2> = (upcast(states) * weights).sum_dim(1).squeeze_dim(1);
+    (sum / column(divisors, [rows, 1], &device)).cast(dtype)
 }
 
 fn maximum(states: Tensor<3>, texts: &[PooledTokens]) -> Tensor<2> {
-    let [rows, tokens, width] = states.dims();
+    let ([rows, tokens, width], dtype) = (states.dims(), states.dtype());
     let weights: Vec<f32> = texts.iter().flat_map(|text| text.weights(Pooling::Max, tokens).0).collect();
     let outside = column(weights, [rows, tokens, 1], &states.device()).equal_elem(0.0);
-    states.mask_fill(outside.expand([rows, tokens, width]), f32::MIN).max_dim(1).squeeze_dim(1)
+    let largest = upcast(states).mask_fill(outside.expand([rows, tokens, width]), f32::MIN).max_dim(1);
+    largest.squeeze_dim(1).cast(dtype)
 }
 
 fn column<const D: usize>(values: Vec<f32>, shape: [usize; D], device: &Device) -> Tensor<D> {
