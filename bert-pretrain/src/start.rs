@@ -52,7 +52,9 @@ pub fn model_config(settings: &PretrainSettings, tokenizer: &Tokenizer) -> Resul
         return Err(Error::Mismatch {
             left: format!("a sequence length of {}", settings.longest()),
             right: format!("a model with {} positions", config.max_position_embeddings),
-            advice: "lower --max-seq-len (in phase 2, --phase2-seq-len), or use a configuration with a larger max_position_embeddings".into(),
+            advice: "lower --max-seq-len (in phase 2, --phase2-seq-len), or use a configuration with a larger \
+                     max_position_embeddings"
+                .into(),
         });
     }
     Ok(config)

@@ -83,6 +83,14 @@ pub struct Losses {
     pub parts: Vec<(&'static str, Tensor<1>)>,
 }
 
+impl Losses {
+    /// The losses in `f32`, in which they are scaled and summed, whatever the precision of the forward pass.
+    pub(super) fn upcast(self) -> Self {
+        let parts = self.parts.into_iter().map(|(name, value)| (name, upcast(value))).collect();
+        Self { total: upcast(self.total), parts }
+    }
+}
+
 /// The sums of a step's losses over its micro-batches, kept on the device.
 #[derive(Debug, Default)]
 pub struct LossSum {
@@ -102,7 +110,7 @@ impl LossSum {
     fn add(&mut self, losses: Losses) {
         let named = std::iter::once(("loss", losses.total)).chain(losses.parts);
         for (name, value) in named {
-            let value = upcast(value.inner());
+            let value = value.inner();
             match self.sums.iter_mut().find(|(summed, _)| *summed == name) {
                 Some((_, sum)) => *sum = sum.clone() + value,
                 None => self.sums.push((name, value)),

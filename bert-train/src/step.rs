@@ -90,7 +90,7 @@ pub fn take_step<O: Objective>(
     let share = Share::of(shards.len(), communicator);
     let (start, count) = (share.computed().start, share.computed().len());
     let own = shards.into_iter().enumerate().skip(start).take(count).collect();
-    let model = plan.precision.copy(&state.model);
+    let model = plan.precision.copy(&state.model, &device);
     let inner = device.clone().inner();
     let (losses, gradients, layout) = reduce(communicator, &share, &inner, |sink| {
         forward_backward(
@@ -183,7 +183,7 @@ fn forward_backward<O: Objective>(
         let mut learn = |piece: O::Batch| {
             masks.begin(sequences);
             sequences += objective.sequences(&piece);
-            let (losses, tape) = tape::record(plan.gradient_checkpointing, || objective.loss(&model, piece));
+            let (losses, tape) = tape::record(plan.gradient_checkpointing, || objective.loss(&model, piece).upcast());
             let loss = loss_scale.scaled(losses.total.clone());
             tape.backward(loss, |part| gradients.add(GradientSum::of(&model, part)));
             losses

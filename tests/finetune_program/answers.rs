@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json as value};
 
 use crate::program::{converse, feed, json, lines, object, objects, run, succeed, success, text};
-use crate::{on_file, train, workshop};
+use crate::{CHOICE, on_file, train, two_questions, workshop};
 
 const TABLE: &str = "id,text,label\n7,a good film,x\n8,a bad film,y\n";
 
@@ -163,10 +163,6 @@ fn predictions_of_every_task_tell_what_was_expected() {
     let directory = workshop();
     let at = directory.path();
     let row = |first: &str, second: &str| format!("a {first} film,{second}\n");
-    let squad = value!({"data": [{"paragraphs": [{"context": "a bad film .", "qas": [
-        {"id": "q1", "question": "film", "answers": [{"text": "bad", "answer_start": 2}]},
-        {"id": "q2", "question": "book", "answers": [{"text": "film", "answer_start": 6}]}]}]}]});
-    let choice = "{\"text\":\"a film\",\"a\":\"good\",\"b\":\"bad\",\"label\":1}\n";
     for (file, content, options, expected) in [
         (
             "values.csv",
@@ -181,8 +177,8 @@ fn predictions_of_every_task_tell_what_was_expected() {
             value!(["x", "y"]),
         ),
         ("tags.conll", "good B-X\nfilm O\n\n".repeat(2), "--task tagging", value!(["B-X", "O"])),
-        ("squad.json", squad.to_string(), "--task question-answering", value!(["bad"])),
-        ("choices.jsonl", choice.repeat(2), "--task multiple-choice --choices a,b", value!(1)),
+        ("squad.json", two_questions(), "--task question-answering", value!(["bad"])),
+        ("choices.jsonl", CHOICE.repeat(2), "--task multiple-choice --choices a,b", value!(1)),
     ] {
         fs::write(at.join(file), content).unwrap();
         json(&on_file(file, "run", &format!("{options} --epochs 1 --overwrite")), at);

@@ -29,6 +29,7 @@ use std::fs;
 use bert_model::text::tokenizer::Normalization;
 use bert_model::{BertConfig, BertForPreTraining, Pretrained, Tokenizer, save};
 use burn::tensor::Device;
+use serde_json::json as value;
 use tempfile::TempDir;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_bert-finetune");
@@ -65,6 +66,16 @@ fn workshop_of(max_position_embeddings: usize) -> TempDir {
     fs::write(directory.path().join("films.tsv"), format!("text\tlabel\n{rows}")).unwrap();
     directory
 }
+
+/// A SQuAD file with two questions about one text.
+fn two_questions() -> String {
+    let answered = |id: &str, question: &str, text: &str, start: u32| value!({"id": id, "question": question, "answers": [{"text": text, "answer_start": start}]});
+    let questions = [answered("q1", "film", "bad", 2), answered("q2", "book", "film", 6)];
+    value!({"data": [{"paragraphs": [{"context": "a bad film .", "qas": questions}]}]}).to_string()
+}
+
+/// A line of a file with two choices, of which the second is right.
+const CHOICE: &str = "{\"text\":\"a film\",\"a\":\"good\",\"b\":\"bad\",\"label\":1}\n";
 
 /// The command for a training run on the workshop's table.
 fn train(output: &str, more: &str) -> String {

@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use serde_json::{Value, json as value};
+use serde_json::Value;
 
 use crate::program::{fail, json, lines, objects, succeed};
-use crate::{on_file, workshop};
+use crate::{CHOICE, on_file, two_questions, workshop};
 
 /// The numbers of an answer that are not places in a file.
 fn numbers(value: &Value, found: &mut Vec<f64>) {
@@ -61,17 +61,13 @@ fn answers_are_nearly_those_in_single_precision() {
 fn training_in_half_precision_has_nearly_the_losses_of_single_precision() {
     let directory = workshop();
     let at = directory.path();
-    let squad = value!({"data": [{"paragraphs": [{"context": "a bad film .", "qas": [
-        {"id": "q1", "question": "film", "answers": [{"text": "bad", "answer_start": 2}]},
-        {"id": "q2", "question": "book", "answers": [{"text": "film", "answer_start": 6}]}]}]}]});
-    let choice = "{\"text\":\"a film\",\"a\":\"good\",\"b\":\"bad\",\"label\":1}\n";
     for (file, content, options) in [
         ("classes.csv", "text,label\na good film,good\na bad film,bad\n".to_string(), ""),
         ("values.csv", "text,label\na good film,0.1\na bad film,3\n".to_string(), "--task regression"),
         ("sets.csv", "text,label\na good film,x|y\na bad film,\n".to_string(), "--task multi-label"),
         ("tags.conll", "good B-X\nfilm O\n\n".repeat(2), "--task tagging"),
-        ("squad.json", squad.to_string(), "--task question-answering"),
-        ("choices.jsonl", choice.repeat(2), "--task multiple-choice --choices a,b"),
+        ("squad.json", two_questions(), "--task question-answering"),
+        ("choices.jsonl", CHOICE.repeat(2), "--task multiple-choice --choices a,b"),
         (
             "pairs.csv",
             "text,other\na good film,a fine film\na bad book,a poor book\n".to_string(),

@@ -5,8 +5,8 @@
 //! tests compare them, values and gradients.
 //!
 //! The model calls [`linear()`], [`attention()`], [`layer_norm()`], [`add_norm()`], [`cross_entropy()`], [`gelu()`],
-//! [`softmax()`], [`dropout()`] and [`embed()`]; [`autocast()`] rounds the operands of products. [`tape`] runs the backward pass layer by layer, and [`optimizer`] updates
-//! the parameters.
+//! [`softmax()`], [`dropout()`] and [`embed()`]; [`autocast()`] rounds the operands of products. [`tape`] runs the backward
+//! pass layer by layer, and [`optimizer`] updates the parameters.
 
 // burn deprecates ndarray; here it is the second, independent CPU implementation.
 #![allow(deprecated)]

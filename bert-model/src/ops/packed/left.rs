@@ -48,7 +48,8 @@ impl Left {
     /// Rounds rows of `inputs` values to a precision. Uses the threads of the current rayon pool.
     pub fn set(&mut self, precision: Precision, x: &[f32], inputs: usize) {
         let inputs = inputs.max(1);
-        let (rows, stride) = (x.len() / inputs, self.resize(precision, [x.len() / inputs, inputs]));
+        let rows = x.len() / inputs;
+        let stride = self.resize(precision, [rows, inputs]);
         let (words, task) = (self.words, TASK_ROWS);
         let convert = |((x, values), quantization): Rows<'_>| {
             Arch::new().dispatch(

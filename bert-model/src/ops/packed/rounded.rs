@@ -134,7 +134,7 @@ impl Left {
     /// Rounds a transposed left operand `[rows, inner]`, in memory `[inner, rows]`, to `bf16`.
     fn set_transposed(&mut self, values: &[f32], [rows, inner]: [usize; 2]) {
         let stride = self.resize(Precision::Bf16, [rows, inner]);
-        let words = words(Precision::Bf16, inner);
+        let words = self.words();
         let tasks = self.values.par_chunks_mut(PANEL * stride).enumerate();
         tasks.for_each(|(task, output)| {
             Arch::new().dispatch(
