@@ -10,8 +10,8 @@ use clap::{ArgMatches, Args, Command, FromArgMatches};
 /// The long names of the options that were given on the command line, as opposed to options that have their default
 /// value.
 ///
-/// Flatten this into the options of a command as the *first* field: parsing a field takes its values out of the matches,
-/// and a later `Given` would not see them.
+/// Flatten this into the options of a command as the *first* field: parsing a field takes its values out of the
+/// matches, and a later `Given` would not see them.
 #[derive(Debug, Clone, Default)]
 pub struct Given(Vec<String>);
 

@@ -1,8 +1,8 @@
 //! Exact nearest-neighbor search: compares every vector with every query and keeps the best ones.
 //!
-//! Cosines and dot products are first computed in blocks, as the product of two matrices. That is fast, but its rounding
-//! depends on the place in the block. So it only finds the vectors that may be among the best, which are then compared
-//! one by one.
+//! Cosines and dot products are first computed in blocks, as the product of two matrices. That is fast, but its
+//! rounding depends on the place in the block. So it only finds the vectors that may be among the best, which are then
+//! compared one by one.
 
 use std::cmp::Ordering;
 

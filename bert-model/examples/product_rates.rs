@@ -1,8 +1,8 @@
 //! Measures the matrix multiplication strategies of a GPU at the shapes of a BERT-base step of 32 × 128 tokens. The
 //! strategies in `ops/cube/product.rs` are chosen by these measurements.
 //!
-//! `product_rates DEVICE DTYPE SECONDS` prints a JSON line for each shape and strategy: TFLOP/s (the median of five runs
-//! of twenty products), and the largest difference from the first strategy that ran.
+//! `product_rates DEVICE DTYPE SECONDS` prints a JSON line for each shape and strategy: TFLOP/s (the median of five
+//! runs of twenty products), and the largest difference from the first strategy that ran.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -158,7 +158,8 @@ impl Operands {
     }
 }
 
-/// Measures a strategy; returns the members of its JSON object. `expected` is the output of the first strategy that ran.
+/// Measures a strategy; returns the members of its JSON object. `expected` is the output of the first strategy that
+/// ran.
 fn measure(operands: &Operands, strategy: &Strategy, expected: &mut Option<Vec<f32>>) -> String {
     let started = Instant::now();
     let attempt = AssertUnwindSafe(|| operands.multiply(strategy).and_then(|()| operands.sync()));

@@ -25,7 +25,8 @@ pub struct NamedDevice {
     pub device: Device,
 }
 
-/// The name, and what it is: `flex (CPU)`, or `cuda (GPU: NVIDIA H200, for ptx_sm90)`, with what kernels are compiled for.
+/// The name, and what it is: `flex (CPU)`, or `cuda (GPU: NVIDIA H200, for ptx_sm90)`, with what kernels are compiled
+/// for.
 impl fmt::Display for NamedDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if matches!(self.name, "flex" | "ndarray") {
@@ -39,9 +40,9 @@ impl fmt::Display for NamedDevice {
     }
 }
 
-/// Selects a device by name; `auto` selects the fastest one available in this build and on this machine. The name of a GPU
-/// backend may end with the number of a GPU, from 0: `cuda:1`. For wgpu, Vulkan and Metal, 0 is the driver's choice, and the
-/// others are counted among the discrete GPUs.
+/// Selects a device by name; `auto` selects the fastest one available in this build and on this machine. The name of a
+/// GPU backend may end with the number of a GPU, from 0: `cuda:1`. For wgpu, Vulkan and Metal, 0 is the driver's
+/// choice, and the others are counted among the discrete GPUs.
 ///
 /// # Errors
 /// If the name is unknown, this build lacks the backend (the message names the cargo feature to add), or the machine
@@ -56,8 +57,8 @@ pub fn select(name: &str) -> Result<NamedDevice> {
     select_number(name, 0)
 }
 
-/// Selects a device as [`select`] does, but if it is a GPU whose number the name does not say, the one with this number, from
-/// 0: several processes on one machine can each use one of their own.
+/// Selects a device as [`select`] does, but if it is a GPU whose number the name does not say, the one with this
+/// number, from 0: several processes on one machine can each use one of their own.
 ///
 /// # Errors
 /// As [`select`], and if the machine has fewer such GPUs.

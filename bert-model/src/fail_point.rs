@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Aborts the process, without flushing or cleaning up, when `place` is reached for the N-th time and the environment
-/// variable `BERT_FAIL_POINT` is `N:PLACE`. With `N:PLACE:panic`, panics instead; with `N:PLACE:MILLISECONDS`, waits, from
-/// the N-th time on. Does nothing in builds without debug assertions (the dev profile has them).
+/// variable `BERT_FAIL_POINT` is `N:PLACE`. With `N:PLACE:panic`, panics instead; with `N:PLACE:MILLISECONDS`, waits,
+/// from the N-th time on. Does nothing in builds without debug assertions (the dev profile has them).
 #[allow(clippy::panic, reason = "this is what the test asks for")]
 pub fn fail_point(place: &str) {
     static REACHED: AtomicUsize = AtomicUsize::new(0);

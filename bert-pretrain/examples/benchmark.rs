@@ -1,6 +1,6 @@
-//! The worker of `benchmarks/compare.py`: loads a model directory and a batch, then does one piece of work for each line
-//! that it reads (`train`, `train-bf16`, `encode`, `encode-bf16`, `encode-int8` or `peak`; `train 5`: five times), and answers
-//! with the milliseconds and a number to compare. A worker trains and encodes in one precision only.
+//! The worker of `benchmarks/compare.py`: loads a model directory and a batch, then does one piece of work for each
+//! line that it reads (`train`, `train-bf16`, `encode`, `encode-bf16`, `encode-int8` or `peak`; `train 5`: five times),
+//! and answers with the milliseconds and a number to compare. A worker trains and encodes in one precision only.
 
 use std::io::{BufRead, Write};
 use std::path::PathBuf;

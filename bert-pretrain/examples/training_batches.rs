@@ -1,6 +1,6 @@
 //! What a pretraining run would learn from, for other programs: its first weights as a model directory (`initial`) and
-//! the examples of its first steps (`batches.jsonl`, a step a line). `benchmarks/same_training.py` trains transformers on
-//! them.
+//! the examples of its first steps (`batches.jsonl`, a step a line). `benchmarks/same_training.py` trains transformers
+//! on them.
 //!
 //! ```sh
 //! cargo run --release -p bert-pretrain --example training_batches -- 300 train --corpus texts/ -o OUT

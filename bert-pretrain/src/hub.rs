@@ -6,8 +6,8 @@ use bert_model::Result;
 use crate::args::{Cli, Command, TrainArgs};
 
 impl Cli {
-    /// Replaces the name of every model by the directory of its files, which are downloaded if necessary; for `train`, see
-    /// [`TrainArgs::fetch_models`].
+    /// Replaces the name of every model by the directory of its files, which are downloaded if necessary; for `train`,
+    /// see [`TrainArgs::fetch_models`].
     ///
     /// # Errors
     /// If a model neither exists locally nor can be downloaded.

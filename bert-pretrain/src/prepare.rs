@@ -181,8 +181,8 @@ impl Described {
     }
 }
 
-/// The evaluation examples, as long as the longest of training: from the evaluation corpus, or otherwise from the held-out
-/// documents.
+/// The evaluation examples, as long as the longest of training: from the evaluation corpus, or otherwise from the
+/// held-out documents.
 ///
 /// # Errors
 /// If the tokenized corpus cannot be read.

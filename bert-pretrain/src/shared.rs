@@ -1,5 +1,5 @@
-//! How the ranks of a run get its data: the first one prepares it in the run directory; the others read the same files if
-//! they see them, and otherwise receive copies in a temporary directory.
+//! How the ranks of a run get its data: the first one prepares it in the run directory; the others read the same files
+//! if they see them, and otherwise receive copies in a temporary directory.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -76,7 +76,8 @@ impl Announcement {
     }
 }
 
-/// Gives every rank the data that the first one has prepared. The others use `directory` for files that they do not see.
+/// Gives every rank the data that the first one has prepared. The others use `directory` for files that they do not
+/// see.
 ///
 /// # Errors
 /// If a file cannot be read or written, or the connection fails.

@@ -60,8 +60,8 @@ pub fn model_config(settings: &PretrainSettings, tokenizer: &Tokenizer) -> Resul
     Ok(config)
 }
 
-/// Creates the initial model of a run, and its configuration. Training with `dropout` does not change the configuration,
-/// which keeps its own for fine-tuning.
+/// Creates the initial model of a run, and its configuration. Training with `dropout` does not change the
+/// configuration, which keeps its own for fine-tuning.
 ///
 /// # Errors
 /// As [`model_config`], or if a weight file is malformed.

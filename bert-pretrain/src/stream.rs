@@ -176,8 +176,8 @@ pub struct TrainingSource {
     pub batch_size: usize,
     /// Micro-batches per step.
     pub accumulate: usize,
-    /// Number of blocks of positions, each as long as a sequence: all sequences of a step have the positions of a random one.
-    /// With more than one, the positions of longer sequences are trained, too.
+    /// Number of blocks of positions, each as long as a sequence: all sequences of a step have the positions of a
+    /// random one. With more than one, the positions of longer sequences are trained, too.
     pub position_blocks: u64,
 }
 

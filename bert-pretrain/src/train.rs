@@ -47,8 +47,8 @@ pub struct PretrainOutcome {
     pub summary: Value,
 }
 
-/// Runs `bert-pretrain train`, together with the other ranks of `communicator`. The first rank owns the run directory; on
-/// the others, the summary is null.
+/// Runs `bert-pretrain train`, together with the other ranks of `communicator`. The first rank owns the run directory;
+/// on the others, the summary is null.
 ///
 /// # Errors
 /// If the corpus, a file, the device or a computed number is invalid.

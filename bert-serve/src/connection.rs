@@ -26,8 +26,8 @@ const HEADERS: usize = 100;
 /// How long to pause after the system failed to accept another connection.
 const OUT_OF_FILES: Duration = Duration::from_millis(50);
 
-/// How long requests that have arrived by the end are given to be read. At shutdown, hyper closes connections that it has not
-/// read anything of.
+/// How long requests that have arrived by the end are given to be read. At shutdown, hyper closes connections that it
+/// has not read anything of.
 const LAST_READS: Duration = Duration::from_millis(200);
 
 /// Accepts connections and keeps track of the open ones.

@@ -1,5 +1,5 @@
-//! Signal handling: during training, the first SIGINT, SIGTERM or SIGUSR1 saves a checkpoint and stops after the current step; a
-//! later one, or any signal outside training, exits immediately.
+//! Signal handling: during training, the first SIGINT, SIGTERM or SIGUSR1 saves a checkpoint and stops after the
+//! current step; a later one, or any signal outside training, exits immediately.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,8 +17,8 @@ const SAME_SIGNAL: Duration = Duration::from_secs(1);
 /// Interval between checks for a signal.
 const POLL: Duration = Duration::from_millis(10);
 
-/// The signals that end a run. Slurm sends SIGUSR1 at a chosen time before the end of a job, and Open MPI's mpirun forwards
-/// it without killing the ranks a second later, as after SIGTERM.
+/// The signals that end a run. Slurm sends SIGUSR1 at a chosen time before the end of a job, and Open MPI's mpirun
+/// forwards it without killing the ranks a second later, as after SIGTERM.
 #[cfg(unix)]
 const SIGNALS: [i32; 3] = [SIGINT, SIGTERM, signal_hook::consts::SIGUSR1];
 #[cfg(not(unix))]

@@ -85,8 +85,8 @@ impl Failure {
     }
 }
 
-/// Runs `work` in this process and, if mpirun or srun has started several, in all of them together. If one of them fails
-/// or panics, all end, with one message that names it.
+/// Runs `work` in this process and, if mpirun or srun has started several, in all of them together. If one of them
+/// fails or panics, all end, with one message that names it.
 ///
 /// # Errors
 /// The error of `work`; or if there are several processes that cannot communicate, because this build lacks the feature

@@ -1,7 +1,7 @@
 //! The ranks of a run as processes of MPI. No other file calls it.
 //!
-//! One thread at a time uses MPI (level `Serialized`). It waits by testing its requests and sleeping in between, so that
-//! the cores are free for the model, and ranks that do not answer can be named.
+//! One thread at a time uses MPI (level `Serialized`). It waits by testing its requests and sleeping in between, so
+//! that the cores are free for the model, and ranks that do not answer can be named.
 
 use std::io::Write;
 use std::panic;

@@ -77,7 +77,8 @@ impl Precision {
         autocast(if uses_autocast { pipeline::Precision::Bf16 } else { pipeline::Precision::F32 }, passes)
     }
 
-    /// A copy of the model on `device` in this precision, for the forward and backward passes of one step, which are [`run`](Self::run).
+    /// A copy of the model on `device` in this precision, for the forward and backward passes of one step, which are
+    /// [`run`](Self::run).
     pub(super) fn copy<M: Module>(self, model: &M, device: &Device) -> M {
         if self == Self::F32 || self.uses_autocast(device) {
             return model.clone();

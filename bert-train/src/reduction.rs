@@ -1,8 +1,9 @@
 //! Adds the gradients and losses of all ranks, in an order that does not depend on their number.
 //!
 //! Each rank computes a run of neighboring shards and sums them up to the nodes of the [`Tree`] that cover them. Every
-//! rank is the owner of a part of each gradient: it receives that part of all nodes, adds them in the order of the tree,
-//! and sends the sum to all others. This happens on a thread of its own, layer by layer, while the backward pass goes on.
+//! rank is the owner of a part of each gradient: it receives that part of all nodes, adds them in the order of the
+//! tree, and sends the sum to all others. This happens on a thread of its own, layer by layer, while the backward pass
+//! goes on.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -44,8 +45,8 @@ impl Share {
     }
 }
 
-/// Runs `compute`, which hands the gradients of this rank's shards to the [`Sink`]. Returns its result, the gradients of
-/// all ranks, and a hash of their names and shapes, which must be the same on all ranks.
+/// Runs `compute`, which hands the gradients of this rank's shards to the [`Sink`]. Returns its result, the gradients
+/// of all ranks, and a hash of their names and shapes, which must be the same on all ranks.
 ///
 /// # Errors
 /// If the connection to other ranks fails.
@@ -68,7 +69,8 @@ pub fn reduce<R>(
             denormals::flush();
             exchange.run(&receiver).map(|()| (exchange.sum, exchange.layout))
         });
-        // The thread ends when the sender is dropped. If it has failed, nobody receives, and the error is returned below.
+        // The thread ends when the sender is dropped. If it has failed, nobody receives, and the error is returned
+        // below.
         let sink = move |sums| drop(sender.send(sums));
         let result = compute(&sink);
         drop(sink);

@@ -68,8 +68,8 @@ impl PendingStep {
 /// Takes one step: splits the batch, runs the forward and backward pass, reduces, clips and updates. The model of
 /// `state` must have autodiff. On a GPU, the step is only queued; [`PendingStep::wait`] waits for it.
 ///
-/// All ranks of `communicator` pass all micro-batches of the step, and each computes its own shards. The result does not
-/// depend on their number, nor on that of the workers.
+/// All ranks of `communicator` pass all micro-batches of the step, and each computes its own shards. The result does
+/// not depend on their number, nor on that of the workers.
 ///
 /// # Errors
 /// If there are no micro-batches, if the objective splits one into no parts or more than requested, or if another
@@ -235,8 +235,8 @@ mod tests {
         }
     }
 
-    /// Reported bug: for a parameter that the loss does not use (the pooler with `--no-nsp`), each step left nodes in burn's
-    /// autodiff graph, which made all later steps slower.
+    /// Reported bug: for a parameter that the loss does not use (the pooler with `--no-nsp`), each step left nodes in
+    /// burn's autodiff graph, which made all later steps slower.
     #[test]
     fn a_parameter_without_gradient_is_a_new_leaf_after_a_step() {
         let device = Device::flex();

@@ -52,8 +52,8 @@ fuzz_target!(|shape: [u8; 12]| {
     let batches = MicroBatch::split_step(examples.clone(), 4, 0);
     let taken = take_step(state, &task, batches, &plan, &workers, &Solo);
     let (state, step) = match taken.and_then(|(state, step)| Ok((state, step.wait()?))) {
-        // If dropout zeroes a whole row, layer normalization divides by √ε, once per layer, so that the true gradient may
-        // exceed single precision. The step must then fail with this error.
+        // If dropout zeroes a whole row, layer normalization divides by √ε, once per layer, so that the true gradient
+        // may exceed single precision. The step must then fail with this error.
         Err(Error::NotFinite { .. }) if dropout % 9 > 0 => return,
         outcome => outcome.expect("finite numbers"),
     };

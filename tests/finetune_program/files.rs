@@ -134,9 +134,10 @@ fn a_full_disk_leaves_no_half_file() {
     assert!(fs::read(at.join("run/report.html")).unwrap() == page, "half a report");
 }
 
-/// A text of any length is read in windows, and its memory beyond that of a short text is a few times its size. For tags,
-/// 30 of the bytes per character are the words, tags and entities of the answer itself. The bounds leave room for what
-/// the allocator keeps, which depends on the timing of the threads: seen were 40 to 46 for tags, 27 to 30 for answers.
+/// A text of any length is read in windows, and its memory beyond that of a short text is a few times its size. For
+/// tags, 30 of the bytes per character are the words, tags and entities of the answer itself. The bounds leave room for
+/// what the allocator keeps, which depends on the timing of the threads: seen were 40 to 46 for tags, 27 to 30 for
+/// answers.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_line_of_megabytes_takes_a_few_times_its_size() {

@@ -1,5 +1,5 @@
-//! The fused operations of flex and of GPUs against the reference implementation on ndarray: values and the gradients of
-//! all inputs, at odd sizes, with padding, a sequence of nothing but padding, and dropout.
+//! The fused operations of flex and of GPUs against the reference implementation on ndarray: values and the gradients
+//! of all inputs, at odd sizes, with padding, a sequence of nothing but padding, and dropout.
 
 use bert_model::ops;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
@@ -122,8 +122,8 @@ fn cross_entropy() {
     });
 }
 
-/// Compares the output of an operation (number 0) and the gradients of its inputs (numbers 1, 2, …) on every backend with
-/// those on ndarray. `bound` is the largest difference that is allowed for a number, given the largest magnitude.
+/// Compares the output of an operation (number 0) and the gradients of its inputs (numbers 1, 2, …) on every backend
+/// with those on ndarray. `bound` is the largest difference that is allowed for a number, given the largest magnitude.
 fn compare(
     name: &str,
     shapes: &[[usize; 3]],
@@ -169,8 +169,8 @@ fn numbers(count: usize, seed: usize) -> Vec<f32> {
     (0..count).map(|i| (((i + 31 * seed) * 7919) % 1013) as f32 / 300.0 - 1.6).collect()
 }
 
-/// The padding of three sequences, `[3, tokens]`: none in the first, nothing else in the second, three of every five tokens
-/// of the third.
+/// The padding of three sequences, `[3, tokens]`: none in the first, nothing else in the second, three of every five
+/// tokens of the third.
 fn padding(tokens: usize, device: &Device) -> Tensor<2, Bool> {
     let is_padding = |place: usize| [0, 1, i32::from(place % tokens % 5 >= 2)][place / tokens];
     let padding = TensorData::new((0..3 * tokens).map(is_padding).collect::<Vec<i32>>(), [3, tokens]);

@@ -47,9 +47,9 @@ fn hidden_states_attention_maps_and_pretraining_heads() {
     }
 }
 
-/// Encoders in every precision that a device has: `f32` as close as ever, `bf16` with eight bits and 8-bit integers with
-/// seven for each operand. These models of few channels and random weights are the hardest: in a wide one, the roundings of
-/// a sum cancel out.
+/// Encoders in every precision that a device has: `f32` as close as ever, `bf16` with eight bits and 8-bit integers
+/// with seven for each operand. These models of few channels and random weights are the hardest: in a wide one, the
+/// roundings of a sum cancel out.
 #[test]
 fn hidden_states_in_every_precision() {
     let bounds = [(Precision::F32, BOUND), (Precision::Bf16, 0.1), (Precision::Int8, 0.5)];

@@ -1,5 +1,6 @@
 //! Promise: a run on several ranks is the run in one process, bit for bit, for every number of ranks; what fails on one
-//! rank ends all of them, with a message that names it; and whatever ends a run, it can be resumed on any number of ranks.
+//! rank ends all of them, with a message that names it; and whatever ends a run, it can be resumed on any number of
+//! ranks.
 //!
 //! Needs `mpirun` of the MPI library that the program was built with. Without it, each test says so and passes.
 #![cfg(unix)]

@@ -22,8 +22,8 @@ pub fn shared(path: &str) -> Option<PathBuf> {
     path.exists().then_some(path)
 }
 
-/// Every backend of this build and machine: flex, ndarray (at index 1), wgpu if there is an adapter, which may be a software
-/// one, and cuda, where `NVIDIA_TF32_OVERRIDE=0` makes the products of cuBLAS as exact as elsewhere.
+/// Every backend of this build and machine: flex, ndarray (at index 1), wgpu if there is an adapter, which may be a
+/// software one, and cuda, where `NVIDIA_TF32_OVERRIDE=0` makes the products of cuBLAS as exact as elsewhere.
 pub fn devices() -> Vec<(&'static str, Device)> {
     let mut devices = vec![];
     for name in ["flex", "ndarray", "wgpu", "cuda"] {
@@ -35,8 +35,8 @@ pub fn devices() -> Vec<(&'static str, Device)> {
     devices
 }
 
-/// The bound of comparing `what`, given that of other backends: on CUDA the products of attention maps, which are burn's own,
-/// round to tf32.
+/// The bound of comparing `what`, given that of other backends: on CUDA the products of attention maps, which are
+/// burn's own, round to tf32.
 pub fn bound_on(backend: &str, what: &str, bound: f32) -> f32 {
     if backend == "cuda" && what.starts_with("attention") { bound.max(2e-3) } else { bound }
 }

@@ -1,5 +1,5 @@
-//! Readers of data files whose columns are `text`, `pair`, `label`, or `context`, `question`, `a`, `b`, `label`: what the
-//! tests and the fuzz targets attack.
+//! Readers of data files whose columns are `text`, `pair`, `label`, or `context`, `question`, `a`, `b`, `label`: what
+//! the tests and the fuzz targets attack.
 
 use std::path::Path;
 

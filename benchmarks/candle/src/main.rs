@@ -1,5 +1,5 @@
-//! candle's side of `benchmarks/compare.py`: encodes with candle-transformers' BERT what `examples/benchmark.rs` encodes
-//! with ours. usage: candle-worker MODEL_DIR BATCH.json
+//! candle's side of `benchmarks/compare.py`: encodes with candle-transformers' BERT what `examples/benchmark.rs`
+//! encodes with ours. usage: candle-worker MODEL_DIR BATCH.json
 
 use std::io::{BufRead, Write};
 use std::path::PathBuf;

@@ -102,8 +102,8 @@ struct Line<'a, A> {
 }
 
 impl KeptRow {
-    /// Writes an answer, a JSON object, as a line of JSON, with the row number and the kept cells in front. A cell whose
-    /// name the answer already uses becomes `input_NAME`.
+    /// Writes an answer, a JSON object, as a line of JSON, with the row number and the kept cells in front. A cell
+    /// whose name the answer already uses becomes `input_NAME`.
     ///
     /// # Errors
     /// If the answer cannot be expressed in JSON, or `output` cannot be written.

@@ -202,8 +202,8 @@ impl<T: Task> Run<'_, T> {
         Ok(FinetuneOutcome { ended, summary })
     }
 
-    /// Writes `run.json` on the first rank, with whose data the others compare theirs; returns the settings and data that
-    /// a resumed run must share.
+    /// Writes `run.json` on the first rank, with whose data the others compare theirs; returns the settings and data
+    /// that a resumed run must share.
     fn describe(
         &self,
         data: &LabeledData<T>,

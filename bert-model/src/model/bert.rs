@@ -80,8 +80,8 @@ pub struct BertModel {
 }
 
 impl BertConfig {
-    /// Initializes a BERT of this configuration with a pooler. The random weights come from the generator of `device` (see
-    /// [`Device::seed`]). Models with heads have their own `init`, such as [`super::BertForMaskedLM::init`].
+    /// Initializes a BERT of this configuration with a pooler. The random weights come from the generator of `device`
+    /// (see [`Device::seed`]). Models with heads have their own `init`, such as [`super::BertForMaskedLM::init`].
     ///
     /// # Panics
     /// If the configuration is invalid (see [`BertConfig::validate`]).
@@ -99,7 +99,8 @@ impl BertConfig {
 }
 
 impl BertModel {
-    /// Initializes a model with a pooler. The random weights come from the generator of `device` (see [`Device::seed`]).
+    /// Initializes a model with a pooler. The random weights come from the generator of `device` (see
+    /// [`Device::seed`]).
     ///
     /// # Panics
     /// If the configuration is invalid (see [`BertConfig::validate`]).
@@ -140,8 +141,8 @@ impl BertModel {
             .forward(self.embeddings.forward(input.input_ids, input.token_type_ids, input.first_position), padding)
     }
 
-    /// The input of heads on the whole sequence, `[B, H]`: the pooler's output for the last hidden states `[B, T, H]`, or
-    /// the hidden state of `[CLS]` if the model has no pooler.
+    /// The input of heads on the whole sequence, `[B, H]`: the pooler's output for the last hidden states `[B, T, H]`,
+    /// or the hidden state of `[CLS]` if the model has no pooler.
     pub fn pool(&self, hidden: Tensor<3>) -> Tensor<2> {
         match &self.pooler {
             Some(pooler) => pooler.forward(hidden),

@@ -36,7 +36,8 @@ impl Embeddings {
         }
     }
 
-    /// The input vectors of the encoder. The tokens have the positions from `first_position` on, which is 0 in the paper.
+    /// The input vectors of the encoder. The tokens have the positions from `first_position` on, which is 0 in the
+    /// paper.
     ///
     /// # Shapes
     /// - `input_ids`, `token_type_ids`: `[B, T]`, `first_position` + T at most `max_position_embeddings`

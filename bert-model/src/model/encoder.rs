@@ -48,9 +48,10 @@ impl Encoder {
         self.layers.iter().fold(hidden, forward).cast(dtype)
     }
 
-    /// Rounds the weights of all layers to a precision, for inference: the encoder can no longer be trained. On `flex` they
-    /// are also packed for its products, which frees those of the dense layers; on a GPU the layers then compute in this
-    /// precision. The device must support the precision ([`Precision::check`]). Layers that are packed stay as they are.
+    /// Rounds the weights of all layers to a precision, for inference: the encoder can no longer be trained. On `flex`
+    /// they are also packed for its products, which frees those of the dense layers; on a GPU the layers then compute
+    /// in this precision. The device must support the precision ([`Precision::check`]). Layers that are packed stay as
+    /// they are.
     pub fn pack(&mut self, precision: Precision) {
         let layers = std::mem::take(&mut self.layers).into_iter();
         self.layers = layers.map(|layer| layer.pack(precision)).collect();
@@ -77,8 +78,8 @@ pub struct EncoderLayer {
     pub feed_forward_norm: LayerNorm,
     /// Dropout of both outputs, before the residual sum.
     pub dropout: Dropout,
-    /// The weights of all six dense layers, if they are packed for inference ([`Encoder::pack`]); the layers above then have
-    /// none.
+    /// The weights of all six dense layers, if they are packed for inference ([`Encoder::pack`]); the layers above then
+    /// have none.
     #[module(skip)]
     pub packed: Option<Arc<PackedLayer>>,
 }
@@ -194,8 +195,8 @@ fn host<const D: usize>(parameter: &Param<Tensor<D>>) -> Vec<f32> {
     parameter.val().into_data().iter::<f32>().collect()
 }
 
-/// The position-wise feed-forward network (Vaswani et al. 2017, §3.3): `W₂·act(W₁·x + b₁) + b₂`, H → I → H, in BERT with
-/// I = 4·H. It has no dropout of its own.
+/// The position-wise feed-forward network (Vaswani et al. 2017, §3.3): `W₂·act(W₁·x + b₁) + b₂`, H → I → H, in BERT
+/// with I = 4·H. It has no dropout of its own.
 #[derive(Module, Debug)]
 pub struct FeedForward {
     /// The inner layer, H to I.

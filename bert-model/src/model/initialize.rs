@@ -1,8 +1,8 @@
-//! Initial weights, as in google-research/bert's `create_initializer`: weights from N(0, 0.02) truncated at two standard
-//! deviations, biases 0, layer normalization the identity. For task heads see [`Initializer::task_head`].
+//! Initial weights, as in google-research/bert's `create_initializer`: weights from N(0, 0.02) truncated at two
+//! standard deviations, biases 0, layer normalization the identity. For task heads see [`Initializer::task_head`].
 //!
-//! Random numbers are drawn on the host, with a separate generator for each parameter, so that a seed gives the same model
-//! on every device. Parameters are lazy: those that a checkpoint provides are never drawn.
+//! Random numbers are drawn on the host, with a separate generator for each parameter, so that a seed gives the same
+//! model on every device. Parameters are lazy: those that a checkpoint provides are never drawn.
 
 use burn::module::{Param, ParamId};
 use burn::nn::Embedding;
@@ -56,10 +56,10 @@ impl<'a> Initializer<'a> {
 
     /// The dense layer of a task head, H → `outputs`, with weights from N(0, 0.02·768/H), or N(0, 0.02) if H ≥ 768.
     ///
-    /// Fine-tuning takes few steps, and Adam changes a weight by about the learning rate per step. With the usual initial
-    /// weights, the logits and the encoder of a narrow model would therefore change less than those of BERT-base, since
-    /// each logit sums over fewer weights. This is the output layer of μP (Yang et al. 2022, table 3), with BERT-base as
-    /// its reference.
+    /// Fine-tuning takes few steps, and Adam changes a weight by about the learning rate per step. With the usual
+    /// initial weights, the logits and the encoder of a narrow model would therefore change less than those of
+    /// BERT-base, since each logit sums over fewer weights. This is the output layer of μP (Yang et al. 2022, table 3),
+    /// with BERT-base as its reference.
     pub fn task_head(&mut self, outputs: usize) -> Linear {
         let hidden = self.config.hidden_size;
         let deviation = 0.02 * (768.0 / hidden as f32).max(1.0);

@@ -23,8 +23,8 @@ impl LayerNorm {
         ops::layer_norm(hidden, self.gamma.val(), self.beta.val(), self.epsilon)
     }
 
-    /// `layer_norm(residual + dropout(linear(x)))`: the end of each half of an encoder layer (Vaswani et al. 2017, §3.1 and
-    /// §5.4).
+    /// `layer_norm(residual + dropout(linear(x)))`: the end of each half of an encoder layer (Vaswani et al. 2017, §3.1
+    /// and §5.4).
     ///
     /// # Shapes
     /// - `residual` and output: `[…, H]`

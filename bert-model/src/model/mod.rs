@@ -1,8 +1,8 @@
 //! The BERT architecture (Devlin et al. 2018, §3), one file per part.
 //!
 //! Read in data-flow order: [`embeddings`] → [`linear`] → [`attention`] → [`layer_norm`] → [`encoder`] → [`pooler`] →
-//! [`bert`] → [`heads`] → [`tasks`] and [`sentence`] → [`loss`]. The backward pass is in [`crate::ops::tape`], initial weights in
-//! [`initialize`].
+//! [`bert`] → [`heads`] → [`tasks`] and [`sentence`] → [`loss`]. The backward pass is in [`crate::ops::tape`], initial
+//! weights in [`initialize`].
 //!
 //! Shapes are written with these letters: `B` batch size, `T` tokens, `L` layers, `H` hidden size, `A` attention heads,
 //! `D` = H / A head size, `I` inputs or intermediate size, `O` outputs, `V` vocabulary size, `M` masked positions, `C`

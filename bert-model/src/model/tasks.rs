@@ -1,7 +1,7 @@
 //! BERT with each of its heads, with the names and the layout of Hugging Face transformers.
 //!
-//! Pretraining (Devlin et al. 2018, §3.1) has a masked-LM and a next-sentence head. Fine-tuning (§4) adds one dense layer:
-//! on the pooled output for texts and pairs, on every token for tags and answer spans.
+//! Pretraining (Devlin et al. 2018, §3.1) has a masked-LM and a next-sentence head. Fine-tuning (§4) adds one dense
+//! layer: on the pooled output for texts and pairs, on every token for tags and answer spans.
 
 use burn::prelude::*;
 
@@ -17,7 +17,8 @@ fn masked_lm(bert: &BertModel, head: &MaskedLmHead, hidden: Tensor<3>, positions
     head.forward(masked, bert.embeddings.word.weight.val())
 }
 
-/// `bert_with!(Name { init_bert, head: Type = init_head })`: a model of BERT and its heads, with `init` and `init_with`.
+/// `bert_with!(Name { init_bert, head: Type = init_head })`: a model of BERT and its heads, with `init` and
+/// `init_with`.
 macro_rules! bert_with {
     ($(#[$doc:meta])* $name:ident { $bert:ident, $($(#[$head_doc:meta])* $head:ident: $kind:ty = $init:expr),+ }) => {
         $(#[$doc])*
@@ -210,7 +211,8 @@ impl BertForMultipleChoice {
         scores.reshape([rows / choices, choices])
     }
 
-    /// The logit `[B·C, 1]` of each text from the last hidden states `[B·C, T, H]`, of which only those of `[CLS]` are used.
+    /// The logit `[B·C, 1]` of each text from the last hidden states `[B·C, T, H]`, of which only those of `[CLS]` are
+    /// used.
     pub fn head(&self, hidden: Tensor<3>) -> Tensor<2> {
         self.classifier.forward(self.bert.pool(hidden))
     }

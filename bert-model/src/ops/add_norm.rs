@@ -1,5 +1,5 @@
-//! "Add & Norm" (Vaswani et al. 2017, §3.1 and figure 1): dropout, residual sum and layer normalization, in one pass over
-//! memory on flex. It closes both halves of an encoder layer.
+//! "Add & Norm" (Vaswani et al. 2017, §3.1 and figure 1): dropout, residual sum and layer normalization, in one pass
+//! over memory on flex. It closes both halves of an encoder layer.
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::flex::FlexTensor;

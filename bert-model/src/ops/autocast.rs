@@ -1,7 +1,8 @@
-//! Mixed precision on a CPU (Micikevicius et al. 2018): products with `bf16` operands and `f32` sums, all else in `f32`.
+//! Mixed precision on a CPU (Micikevicius et al. 2018): products with `bf16` operands and `f32` sums, all else in
+//! `f32`.
 //!
-//! On a GPU, tensors themselves have half precision. Here they stay `f32`, and the dense layers' products round what they
-//! read, in the forward and in the backward pass.
+//! On a GPU, tensors themselves have half precision. Here they stay `f32`, and the dense layers' products round what
+//! they read, in the forward and in the backward pass.
 
 use std::cell::Cell;
 
@@ -12,9 +13,9 @@ thread_local! {
     static PRECISION: Cell<Precision> = const { Cell::new(Precision::F32) };
 }
 
-/// Runs `forward` with the products of dense layers on `flex` in `precision`, and also those of its backward pass, whenever
-/// that runs. Affects this thread only, and what rayon lets it do for others while it waits for a product, which is nothing on
-/// [`Workers`](crate::Workers). Other backends ignore it. `Int8` is treated as `F32`.
+/// Runs `forward` with the products of dense layers on `flex` in `precision`, and also those of its backward pass,
+/// whenever that runs. Affects this thread only, and what rayon lets it do for others while it waits for a product,
+/// which is nothing on [`Workers`](crate::Workers). Other backends ignore it. `Int8` is treated as `F32`.
 pub fn autocast<R>(precision: Precision, forward: impl FnOnce() -> R) -> R {
     /// Restores the precision, even after a panic.
     struct Before(Precision);

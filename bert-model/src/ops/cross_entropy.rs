@@ -1,5 +1,5 @@
-//! Cross-entropy over many classes without a second copy of the logits: the forward pass on flex only reads them, and the
-//! backward pass overwrites them with their gradient.
+//! Cross-entropy over many classes without a second copy of the logits: the forward pass on flex only reads them, and
+//! the backward pass overwrites them with their gradient.
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::flex::FlexTensor;

@@ -8,9 +8,10 @@ pub fn flush() {
         /// "Flush to zero" and "denormals are zero" of the MXCSR register.
         const FLUSH: u32 = (1 << 15) | (1 << 6);
         let mut control = 0_u32;
-        // SAFETY: both instructions only move the control register, to and from a variable of its size, and every x86-64
-        // has SSE. Rust assumes the default mode of this register, in which the compiler evaluates constants. The modes
-        // differ in denormals alone, where either result is fine for the worker threads, which never leave this mode.
+        // SAFETY: both instructions only move the control register, to and from a variable of its size, and every
+        // x86-64 has SSE. Rust assumes the default mode of this register, in which the compiler evaluates constants.
+        // The modes differ in denormals alone, where either result is fine for the worker threads, which never leave
+        // this mode.
         unsafe {
             std::arch::asm!("stmxcsr [{}]", in(reg) &mut control, options(nostack));
             control |= FLUSH;

@@ -1,9 +1,9 @@
-//! Dropout masks: which elements dropout zeroes, as a function of the step's seed, the site (which application of dropout
-//! in the model), the sequence's number in the micro-batch, and the element's index in the sequence.
+//! Dropout masks: which elements dropout zeroes, as a function of the step's seed, the site (which application of
+//! dropout in the model), the sequence's number in the micro-batch, and the element's index in the sequence.
 //!
-//! So no mask is stored for the backward pass or in a checkpoint, and every backend on any number of cores zeroes the same
-//! elements. The random bits are a hash of the index (the finalizer of MurmurHash3, keyed at both ends), which compiles to
-//! vector instructions.
+//! So no mask is stored for the backward pass or in a checkpoint, and every backend on any number of cores zeroes the
+//! same elements. The random bits are a hash of the index (the finalizer of MurmurHash3, keyed at both ends), which
+//! compiles to vector instructions.
 
 use std::cell::Cell;
 
@@ -12,8 +12,8 @@ use burn::tensor::{Device, Tensor};
 
 use super::hash::{mix, scramble};
 
-/// The position in this thread's sequence of masks: the step's seed, the number in the micro-batch of the first sequence of this
-/// thread's shard, and the site, the number of applications of dropout since the seed was set.
+/// The position in this thread's sequence of masks: the step's seed, the number in the micro-batch of the first
+/// sequence of this thread's shard, and the site, the number of applications of dropout since the seed was set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MaskPosition {
     pub seed: u64,
@@ -28,8 +28,8 @@ thread_local! {
 
 /// Seeds this thread's masks, for a shard of the batch that starts with sequence number `first_sequence`.
 ///
-/// The trainer calls this before every shard of a micro-batch, or every piece of one. A sequence has the same masks for the same seed, however
-/// the batch is sharded.
+/// The trainer calls this before every shard of a micro-batch, or every piece of one. A sequence has the same masks for
+/// the same seed, however the batch is sharded.
 pub fn seed(seed: u64, first_sequence: usize) {
     restore(MaskPosition { seed, first_sequence: first_sequence as u32, site: 0 });
 }

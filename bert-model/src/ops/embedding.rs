@@ -1,5 +1,5 @@
-//! BERT's input representation (Devlin et al. 2018, §3 and figure 2): the sum of word, position and token-type embeddings,
-//! layer-normalized, with dropout.
+//! BERT's input representation (Devlin et al. 2018, §3 and figure 2): the sum of word, position and token-type
+//! embeddings, layer-normalized, with dropout.
 
 use burn::prelude::*;
 use burn::tensor::module::embedding;

@@ -1,8 +1,8 @@
 //! What the fused operations of flex share: access to a tensor's elements, and sums over rows.
 //!
-//! The loops of these operations are plain Rust. `pulp` compiles them for AVX-512, AVX2 and the baseline, and selects one
-//! at run time. Each call runs on the calling thread, unless it says otherwise: [`crate::Workers`] keeps the cores busy
-//! with a shard of the batch each.
+//! The loops of these operations are plain Rust. `pulp` compiles them for AVX-512, AVX2 and the baseline, and selects
+//! one at run time. Each call runs on the calling thread, unless it says otherwise: [`crate::Workers`] keeps the cores
+//! busy with a shard of the batch each.
 
 use burn::backend::DType;
 use burn::backend::flex::{FlexTensor, Layout};

@@ -62,8 +62,8 @@ impl Write {
 /// Multiplications in a product from which on several threads are faster than one.
 const PARALLEL_FROM: usize = 1 << 22;
 
-/// Writes the product `left · right` of shapes `[rows, inner]` and `[inner, columns]`. Large products use all threads of the
-/// current rayon pool.
+/// Writes the product `left · right` of shapes `[rows, inner]` and `[inner, columns]`. Large products use all threads
+/// of the current rayon pool.
 pub(super) fn matmul(
     [rows, columns, inner]: [usize; 3],
     write: Write,

@@ -1,4 +1,5 @@
-//! Layer normalization (Ba et al. 2016): every row is brought to mean 0 and variance 1, then scaled by γ and shifted by β.
+//! Layer normalization (Ba et al. 2016): every row is brought to mean 0 and variance 1, then scaled by γ and shifted by
+//! β.
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::flex::FlexTensor;
@@ -11,8 +12,8 @@ use super::autodiff::{Differentiable, apply};
 use super::flex::{contiguous, elements, sum_of, sum_of_products, tensor_from};
 use super::{TensorMetadata, by_rows, is_fast, is_half, upcast};
 
-/// Layer normalization, `(x − mean) / √(variance + ε) · γ + β` along the last dimension, with the biased variance (over H,
-/// not H − 1). Inputs of half precision are normalized in `f32`.
+/// Layer normalization, `(x − mean) / √(variance + ε) · γ + β` along the last dimension, with the biased variance (over
+/// H, not H − 1). Inputs of half precision are normalized in `f32`.
 ///
 /// # Shapes
 /// - `x` and output: `[…, H]`

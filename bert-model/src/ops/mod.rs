@@ -1,12 +1,12 @@
 //! The operations whose speed matters, each with a gradient of its own.
 //!
-//! Every backend has a reference implementation in burn's own operations. On flex (CPU) and, with the feature `cube`, on
-//! GPUs a fused version replaces it for the number types that it supports. Only this module chooses between them; the
-//! tests compare them, values and gradients.
+//! Every backend has a reference implementation in burn's own operations. On flex (CPU) and, with the feature `cube`,
+//! on GPUs a fused version replaces it for the number types that it supports. Only this module chooses between them;
+//! the tests compare them, values and gradients.
 //!
 //! The model calls [`linear()`], [`attention()`], [`layer_norm()`], [`add_norm()`], [`cross_entropy()`], [`gelu()`],
-//! [`softmax()`], [`dropout()`] and [`embed()`]; [`autocast()`] rounds the operands of products. [`tape`] runs the backward
-//! pass layer by layer, and [`optimizer`] updates the parameters.
+//! [`softmax()`], [`dropout()`] and [`embed()`]; [`autocast()`] rounds the operands of products. [`tape`] runs the
+//! backward pass layer by layer, and [`optimizer`] updates the parameters.
 
 // burn deprecates ndarray; here it is the second, independent CPU implementation.
 #![allow(deprecated)]

@@ -1,14 +1,14 @@
 //! The backward pass, one encoder layer at a time.
 //!
-//! While a forward pass is recorded, the autodiff graph is split after the embeddings and after every encoder layer: the
-//! next layer's input is a leaf of a new graph. The backward pass runs from the loss to the embeddings, layer by layer, and
-//! reports a layer's gradients before it starts the next layer. So workers that share a batch add to one sum of gradients,
-//! and none of them stores the gradients of all parameters. The gradient of the word embeddings is reported as the rows
-//! that the batch looked up.
+//! While a forward pass is recorded, the autodiff graph is split after the embeddings and after every encoder layer:
+//! the next layer's input is a leaf of a new graph. The backward pass runs from the loss to the embeddings, layer by
+//! layer, and reports a layer's gradients before it starts the next layer. So workers that share a batch add to one sum
+//! of gradients, and none of them stores the gradients of all parameters. The gradient of the word embeddings is
+//! reported as the rows that the batch looked up.
 //!
-//! With gradient checkpointing (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost") only the input of each
-//! layer is kept, and the backward pass recomputes the layer with the same dropout masks. This stores the activations of
-//! one layer rather than of all, for a third more arithmetic. The gradients are the same, bit for bit.
+//! With gradient checkpointing (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost") only the input of
+//! each layer is kept, and the backward pass recomputes the layer with the same dropout masks. This stores the
+//! activations of one layer rather than of all, for a third more arithmetic. The gradients are the same, bit for bit.
 
 use std::cell::RefCell;
 
@@ -68,7 +68,8 @@ pub struct RowGradients {
     pub gradient: Tensor<3>,
 }
 
-/// Runs and records a forward pass. With `checkpointing` its encoder layers keep only their inputs for the backward pass.
+/// Runs and records a forward pass. With `checkpointing` its encoder layers keep only their inputs for the backward
+/// pass.
 pub fn record<R>(checkpointing: bool, forward: impl FnOnce() -> R) -> (R, Tape) {
     TAPE.set(Some(Tape { checkpointing, ..Tape::default() }));
     let result = forward();
@@ -76,8 +77,8 @@ pub fn record<R>(checkpointing: bool, forward: impl FnOnce() -> R) -> (R, Tape) 
 }
 
 impl Tape {
-    /// Runs the backward pass of the recorded forward pass. `collect` receives the gradients part by part, from the heads to
-    /// the embeddings.
+    /// Runs the backward pass of the recorded forward pass. `collect` receives the gradients part by part, from the
+    /// heads to the embeddings.
     pub fn backward(mut self, loss: Tensor<1>, mut collect: impl FnMut(GradientPart)) {
         collect(GradientPart::Gradients(self.take_leaves(loss.backward())));
         while let Some(Segment { graph, gradient, .. }) = self.segments.pop() {

@@ -63,10 +63,10 @@ impl<P: FromCheckpoint> Builder<P> {
         self
     }
 
-    /// Sets the number type of the encoder. On `flex` it is that of the dense layers, whose weights are then packed in that
-    /// many bits; layer normalization and softmax are computed in single precision. A GPU computes the encoder's layers in
-    /// `bf16`, sums in single precision, if it has this type. Embeddings and heads are in single precision everywhere.
-    /// Default: `f32`; `int8` needs the device `flex`.
+    /// Sets the number type of the encoder. On `flex` it is that of the dense layers, whose weights are then packed in
+    /// that many bits; layer normalization and softmax are computed in single precision. A GPU computes the encoder's
+    /// layers in `bf16`, sums in single precision, if it has this type. Embeddings and heads are in single precision
+    /// everywhere. Default: `f32`; `int8` needs the device `flex`.
     pub fn precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
         self

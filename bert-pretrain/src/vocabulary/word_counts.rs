@@ -129,8 +129,8 @@ fn count_words<'a>(
 
 /// Splits a text without spaces into parts of at most [`LONGEST_PART`] bytes, in order: the normalizer needs over a
 /// hundred bytes for each character that it processes at once. A part ends at a [divider](is_divider). A longer run of
-/// ASCII letters and digits is a single word that does not count, and is left out; any other run without dividers is cut
-/// at the limit, so that the ends of its parts may count as words.
+/// ASCII letters and digits is a single word that does not count, and is left out; any other run without dividers is
+/// cut at the limit, so that the ends of its parts may count as words.
 fn parts(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {

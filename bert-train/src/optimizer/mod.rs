@@ -189,8 +189,8 @@ impl Change for Take<'_> {
     }
 }
 
-/// The parameter as a new leaf of the autodiff graph, if it is one. The copies of the model that a step computes on are nodes
-/// of their leaf's graph, which burn keeps, and searches in every backward pass, for as long as the leaf lives.
+/// The parameter as a new leaf of the autodiff graph, if it is one. The copies of the model that a step computes on are
+/// nodes of their leaf's graph, which burn keeps, and searches in every backward pass, for as long as the leaf lives.
 fn as_new_leaf<const D: usize>(leaf: Tensor<D>) -> Tensor<D> {
     if leaf.is_require_grad() { Tensor::from_inner(leaf.inner()).require_grad() } else { leaf }
 }

@@ -65,8 +65,8 @@ impl Kernel {
         queries.map(move |queries| Block { batch, head, queries })
     }
 
-    /// Computes the context vectors of one head. `q`, `k` and `v` are `[B, T, H]`; `mask` `[B, T]` is added to the scores;
-    /// `output` is a slice and where the head's `[T, D]` lies in it.
+    /// Computes the context vectors of one head. `q`, `k` and `v` are `[B, T, H]`; `mask` `[B, T]` is added to the
+    /// scores; `output` is a slice and where the head's `[T, D]` lies in it.
     pub fn forward(
         &self,
         (batch, head): (usize, usize),
@@ -92,8 +92,8 @@ impl Kernel {
         }
     }
 
-    /// Adds to the gradients of queries, keys and values of one sequence, `[T, H]` each. `q`, `k`, `v` and `mask` are as in
-    /// the forward pass; `g` `[B, T, H]` is the gradient of its output.
+    /// Adds to the gradients of queries, keys and values of one sequence, `[T, H]` each. `q`, `k`, `v` and `mask` are
+    /// as in the forward pass; `g` `[B, T, H]` is the gradient of its output.
     pub fn backward(
         &self,
         (batch, head): (usize, usize),
@@ -167,8 +167,9 @@ impl Kernel {
         );
     }
 
-    /// The backward pass of scaling, softmax and dropout for a block `[queries, T]`. `gradient` holds the gradient of the
-    /// probabilities after dropout and receives that of the scores; `dropped` receives the probabilities after dropout.
+    /// The backward pass of scaling, softmax and dropout for a block `[queries, T]`. `gradient` holds the gradient of
+    /// the probabilities after dropout and receives that of the scores; `dropped` receives the probabilities after
+    /// dropout.
     fn softmax_backward(&self, block: &Block, probabilities: &[f32], dropped: &mut [f32], gradient: &mut [f32]) {
         let t = self.tokens;
         let (key, p) = (self.dropout.key_of(block.batch, block.head, self.heads), self.dropout.p);

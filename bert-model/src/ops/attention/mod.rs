@@ -1,9 +1,9 @@
 //! Scaled dot-product attention in A heads (Vaswani et al. 2017, §3.2): `softmax(Q·Kᵀ / √D + mask) · V` in each head,
 //! with dropout on the probabilities.
 //!
-//! This file has the formula in burn's operations, for every backend. On flex a fused kernel computes a block of queries
-//! of one head at a time, as many as have their scores in the cache: no `[B, A, T, T]` tensor is ever stored, and the
-//! backward pass recomputes the probabilities instead of keeping them.
+//! This file has the formula in burn's operations, for every backend. On flex a fused kernel computes a block of
+//! queries of one head at a time, as many as have their scores in the cache: no `[B, A, T, T]` tensor is ever stored,
+//! and the backward pass recomputes the probabilities instead of keeping them.
 
 mod flex;
 mod kernel;
@@ -18,8 +18,8 @@ use flex::AttentionOps;
 pub(super) use flex::contexts;
 pub(super) use kernel::Kernel;
 
-/// Multi-head attention without its projections (Vaswani et al. 2017, §3.2.1 and §3.2.2): for each query, the mean of the
-/// values, weighted by the softmax of the scaled scores.
+/// Multi-head attention without its projections (Vaswani et al. 2017, §3.2.1 and §3.2.2): for each query, the mean of
+/// the values, weighted by the softmax of the scaled scores.
 ///
 /// `dropout` is the probability of zeroing an attention probability; `None` for no dropout.
 ///
@@ -133,8 +133,8 @@ fn split_heads(x: Tensor<3>, heads: usize) -> Tensor<4> {
     x.reshape([batch, tokens, heads, width / heads]).swap_dims(1, 2)
 }
 
-/// The score of a padding token. It is finite, so that the probabilities of a sequence of nothing but padding are uniform,
-/// as in Hugging Face's BERT, rather than NaN.
+/// The score of a padding token. It is finite, so that the probabilities of a sequence of nothing but padding are
+/// uniform, as in Hugging Face's BERT, rather than NaN.
 pub(super) fn lowest_score(dtype: DType) -> f64 {
     match dtype {
         DType::F16 => -6e4,

@@ -78,8 +78,8 @@ pub struct AddNorm {
 /// A dense layer and Add & Norm on a GPU.
 #[backend_extension(Cube, Autodiff)]
 pub trait AddNormOps: Backend {
-    /// `layer_norm(residual + dropout(x·W + b))`. Shapes: `x` `[R, I]`, `weight` `[I, H]`, `residual` and output `[R, H]`,
-    /// `bias`, `gamma` and `beta` `[H]`.
+    /// `layer_norm(residual + dropout(x·W + b))`. Shapes: `x` `[R, I]`, `weight` `[I, H]`, `residual` and output `[R,
+    /// H]`, `bias`, `gamma` and `beta` `[H]`.
     fn gpu_linear_add_norm(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,

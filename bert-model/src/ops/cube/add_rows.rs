@@ -9,8 +9,8 @@ use super::launch::{UNITS, buffer, contiguous, cubes, element};
 use super::rows::sum_of_lanes;
 use super::{integers, primitive, tensor};
 
-/// Adds row i of `rows` to row `ids[i]` of `table`, in order. One cube per i, of which only the first with its id works:
-/// it adds all rows of this id.
+/// Adds row i of `rows` to row `ids[i]` of `table`, in order. One cube per i, of which only the first with its id
+/// works: it adds all rows of this id.
 #[cube(launch)]
 fn add_rows_kernel<T: Float, E: Float>(
     table: &mut [T],
@@ -72,8 +72,8 @@ fn add_row<T: Float, E: Float>(table: &mut [T], rows: &[E], id: u32, row: u32, w
     }
 }
 
-/// Adds the contiguous `rows` `[N, H]` to the rows `ids` `[N]` of the contiguous `table` `[R, H]`, in place. Each sum is rounded
-/// to the table's number type; in half precision, few ids should repeat.
+/// Adds the contiguous `rows` `[N, H]` to the rows `ids` `[N]` of the contiguous `table` `[R, H]`, in place. Each sum
+/// is rounded to the table's number type; in half precision, few ids should repeat.
 pub fn add_rows_to(table: &CubeTensor, ids: &CubeTensor, rows: &CubeTensor) {
     let (count, width) = (ids.meta.num_elements(), rows.meta.shape()[1]);
     add_rows_kernel::launch(

@@ -1,8 +1,8 @@
-//! Matrix products by cuBLAS, NVIDIA's own library, which is several times as fast as products in CubeCL on newer NVIDIA
-//! GPUs. It belongs to the CUDA toolkit; where it is not installed or does not work, products are CubeCL's.
+//! Matrix products by cuBLAS, NVIDIA's own library, which is several times as fast as products in CubeCL on newer
+//! NVIDIA GPUs. It belongs to the CUDA toolkit; where it is not installed or does not work, products are CubeCL's.
 //!
-//! The library is called on the thread and the stream on which CubeCL launches its kernels, so that the two need not wait
-//! for each other.
+//! The library is called on the thread and the stream on which CubeCL launches its kernels, so that the two need not
+//! wait for each other.
 
 use std::any::TypeId;
 use std::cell::RefCell;
@@ -28,7 +28,8 @@ use cudarc::cublas::sys::{
 /// CubeCL's queue of one CUDA device.
 type Server = <CudaRuntime as Runtime>::Server;
 
-/// Whether products of this tensor are cuBLAS's: whether it is on a CUDA device, and the library can be opened and used.
+/// Whether products of this tensor are cuBLAS's: whether it is on a CUDA device, and the library can be opened and
+/// used.
 pub fn runs(x: &CubeTensor) -> bool {
     static IS_USABLE: OnceLock<bool> = OnceLock::new();
     let service = x.client.service_id();
@@ -54,7 +55,8 @@ struct Operand {
 }
 
 impl Operand {
-    /// The operand, unless a tensor is neither a matrix, a batch of matrices, nor their transposed view, or repeats elements.
+    /// The operand, unless a tensor is neither a matrix, a batch of matrices, nor their transposed view, or repeats
+    /// elements.
     fn of(x: &CubeTensor) -> Option<Self> {
         let (shape, strides) = (x.meta.shape(), x.meta.strides());
         let batch_stride = match shape.len() {
@@ -109,8 +111,8 @@ impl Product {
             _ => cublasComputeType_t::CUBLAS_COMPUTE_32F,
         };
         let (one, zero) = (1.0f32, 0.0f32);
-        // SAFETY: the buffers live on this device, and hold the operands with these sizes and strides. `resolve` made this
-        // stream wait for those that wrote them, and all that reuses their memory later waits for this one.
+        // SAFETY: the buffers live on this device, and hold the operands with these sizes and strides. `resolve` made
+        // this stream wait for those that wrote them, and all that reuses their memory later waits for this one.
         unsafe {
             gemm_strided_batched_ex(
                 handle,
@@ -142,8 +144,9 @@ impl Product {
     }
 }
 
-/// The library's state for a stream, on the thread of its device's queue. Each stream has its own, because products that run
-/// at the same time must not share a workspace (32 MiB on Hopper). CubeCL has a stream for each thread that uses the device.
+/// The library's state for a stream, on the thread of its device's queue. Each stream has its own, because products
+/// that run at the same time must not share a workspace (32 MiB on Hopper). CubeCL has a stream for each thread that
+/// uses the device.
 fn handle(stream: cudaStream_t) -> Result<cublasHandle_t, CublasError> {
     thread_local! {
         static HANDLES: RefCell<BTreeMap<cudaStream_t, cublasHandle_t>> = const { RefCell::new(BTreeMap::new()) };
@@ -158,8 +161,8 @@ fn handle(stream: cudaStream_t) -> Result<cublasHandle_t, CublasError> {
     Ok(handle)
 }
 
-/// Writes `lhs · rhs` into the contiguous `output`; see [`super::product::multiply`]. Returns false, without effect, where
-/// cuBLAS does not apply.
+/// Writes `lhs · rhs` into the contiguous `output`; see [`super::product::multiply`]. Returns false, without effect,
+/// where cuBLAS does not apply.
 pub fn multiply(lhs: &CubeTensor, rhs: &CubeTensor, output: &CubeTensor) -> bool {
     let is_on_device = |x: &CubeTensor| x.client.service_id() == output.client.service_id();
     if !(is_on_device(lhs) && is_on_device(rhs) && runs(output)) {

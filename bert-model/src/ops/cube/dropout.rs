@@ -17,8 +17,8 @@ use crate::ops::{by_rows, rows_of_a_sequence};
 /// Sites per table of keys.
 const SITES: u32 = 256;
 
-/// A device's table of keys: the number of the first sequence, 0, then both halves of each site's key. It is computed and
-/// copied to the device once per seed.
+/// A device's table of keys: the number of the first sequence, 0, then both halves of each site's key. It is computed
+/// and copied to the device once per seed.
 struct Table {
     device: Device,
     seed: u64,

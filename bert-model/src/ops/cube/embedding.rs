@@ -124,8 +124,8 @@ pub struct Embed {
 /// The input representation on a GPU.
 #[backend_extension(Cube, Autodiff)]
 pub trait EmbeddingOps: Backend {
-    /// Shapes: `words` and output `[R, H]`, `positions` `[P, H]`, `types` `[K, H]`, `gamma` and `beta` `[H]`, `type_ids`
-    /// `[R]`.
+    /// Shapes: `words` and output `[R, H]`, `positions` `[P, H]`, `types` `[K, H]`, `gamma` and `beta` `[H]`,
+    /// `type_ids` `[R]`.
     #[allow(clippy::too_many_arguments)]
     fn gpu_embed(
         words: FloatTensor<Self>,

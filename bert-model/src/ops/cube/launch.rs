@@ -29,8 +29,8 @@ pub fn element(dtype: DType) -> ElemType {
     }
 }
 
-/// A tensor as a kernel argument. In the kernel its length is that of the tensor, to 4 bytes: some devices round up what they
-/// allocate (CUDA to 512 bytes), which is left out here.
+/// A tensor as a kernel argument. In the kernel its length is that of the tensor, to 4 bytes: some devices round up
+/// what they allocate (CUDA to 512 bytes), which is left out here.
 pub fn buffer(x: &CubeTensor) -> BufferArg {
     let mut x = x.clone();
     let bytes = (x.meta.num_elements() * x.dtype.size()).next_multiple_of(4) as u64;
@@ -39,8 +39,8 @@ pub fn buffer(x: &CubeTensor) -> BufferArg {
     x.into_buffer_arg()
 }
 
-/// How many elements of rows of this width a unit reads or writes at once: as many as the device moves in one instruction,
-/// at most `most`.
+/// How many elements of rows of this width a unit reads or writes at once: as many as the device moves in one
+/// instruction, at most `most`.
 pub fn vector_size(x: &CubeTensor, width: usize, most: usize) -> usize {
     let mut sizes = x.client.io_optimized_vector_sizes(x.dtype.size());
     sizes.find(|&size| size <= most && width.is_multiple_of(size)).unwrap_or(1)
@@ -58,8 +58,8 @@ pub fn elementwise(count: usize) -> (CubeCount, CubeDim) {
     (cubes(count, UNITS as usize), CubeDim::new_1d(UNITS))
 }
 
-/// How units are assigned to rows: `lanes` units along each row, `UNITS / lanes` rows per cube. A row is read and written in
-/// vectors; a kernel that is told how many vectors each unit has keeps them in registers in between.
+/// How units are assigned to rows: `lanes` units along each row, `UNITS / lanes` rows per cube. A row is read and
+/// written in vectors; a kernel that is told how many vectors each unit has keeps them in registers in between.
 #[derive(Debug, Clone, Copy)]
 pub struct RowGrid {
     /// Units per row, a power of two.
@@ -83,8 +83,8 @@ impl RowGrid {
         Self { lanes, plane: if is_fixed { 32 } else { 0 }, vector, width: width as u32 }
     }
 
-    /// The vectors of a row for each of its units. A kernel is compiled for each number: where rows have many lengths, round
-    /// it up.
+    /// The vectors of a row for each of its units. A kernel is compiled for each number: where rows have many lengths,
+    /// round it up.
     pub fn each(self) -> u32 {
         self.width.div_ceil(self.lanes)
     }

@@ -14,8 +14,9 @@ use super::rows::{chunks, column_cubes, row, sum_of_lanes, sum_of_vector, sum_ro
 use crate::ops::autodiff::{Differentiable, apply};
 use crate::ops::by_rows;
 
-/// Normalizes row `row`, which its units hold in `values` (undefined past its end) and whose elements add up to `total` over all
-/// lanes; writes its mean and 1 / √(variance + ε) to `moments` `[R, 2]`. `width` and the columns are counted in vectors.
+/// Normalizes row `row`, which its units hold in `values` (undefined past its end) and whose elements add up to `total`
+/// over all lanes; writes its mean and 1 / √(variance + ε) to `moments` `[R, 2]`. `width` and the columns are counted
+/// in vectors.
 #[cube]
 pub fn normalize<E: Float, N: Size>(
     values: &Array<Vector<f32, N>>,
@@ -90,7 +91,8 @@ fn norm_kernel<E: Float, N: Size>(
     normalize::<E, N>(&values, gamma, beta, output, moments, row, width, epsilon, total, lanes, plane, each);
 }
 
-/// The gradient of every row of the sum from that of its normalization, and the gradient of what dropout was applied to.
+/// The gradient of every row of the sum from that of its normalization, and the gradient of what dropout was applied
+/// to.
 #[cube(launch)]
 fn norm_gradient_kernel<E: Float, N: Size>(
     sum: &[Vector<E, N>],
@@ -152,8 +154,8 @@ fn norm_gradient_kernel<E: Float, N: Size>(
     }
 }
 
-/// The gradients of γ, β and the bias: sums down columns of `gradient · normalized`, of `gradient`, and of `dx`, one chunk
-/// of the rows per row of cubes. `width` and `padded` are counted in vectors.
+/// The gradients of γ, β and the bias: sums down columns of `gradient · normalized`, of `gradient`, and of `dx`, one
+/// chunk of the rows per row of cubes. `width` and `padded` are counted in vectors.
 #[cube(launch)]
 fn parameter_gradients_kernel<E: Float, N: Size>(
     sum: &[Vector<E, N>],
@@ -208,8 +210,8 @@ pub struct NormGradients {
     pub parameters: [CubeTensor; 3],
 }
 
-/// The backward pass of layer normalization, and of dropout before it. `dropout` are the table of keys, the site and the
-/// rows per sequence.
+/// The backward pass of layer normalization, and of dropout before it. `dropout` are the table of keys, the site and
+/// the rows per sequence.
 pub fn norm_gradients(
     [sum, moments, gamma]: [&CubeTensor; 3],
     gradient: &CubeTensor,

@@ -1,9 +1,10 @@
-//! The model's operations on GPUs, as kernels written in CubeCL, which compiles them at run time for CUDA, Vulkan, Metal or
-//! WebGPU.
+//! The model's operations on GPUs, as kernels written in CubeCL, which compiles them at run time for CUDA, Vulkan,
+//! Metal or WebGPU.
 //!
 //! All elementwise work between two matrix products is one kernel, forward and backward. Rows are computed in `f32`,
-//! whatever the tensors' number type. Every sum has a fixed order, so that runs repeat bit for bit. What changes from step
-//! to step (the dropout keys) is read from a tensor, so that all steps launch the same kernels with the same arguments.
+//! whatever the tensors' number type. Every sum has a fixed order, so that runs repeat bit for bit. What changes from
+//! step to step (the dropout keys) is read from a tensor, so that all steps launch the same kernels with the same
+//! arguments.
 //!
 //! [`rows`] sums along rows and down columns, [`launch`] has sizes and buffers; every other file is one operation.
 

@@ -1,8 +1,8 @@
 //! Matrix products on GPUs, and the dense layer.
 //!
-//! On CUDA devices products are [`super::cublas`]'s if it is installed, elsewhere cubek's, whose strategy is fixed for each
-//! kind of product: automatic tuning would take minutes in every process and select by time, so that results could differ
-//! between runs. `examples/product_rates.rs` measures the strategies.
+//! On CUDA devices products are [`super::cublas`]'s if it is installed, elsewhere cubek's, whose strategy is fixed for
+//! each kind of product: automatic tuning would take minutes in every process and select by time, so that results could
+//! differ between runs. `examples/product_rates.rs` measures the strategies.
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::FloatTensor;
@@ -113,9 +113,10 @@ fn pad<E: Float>(x: &[E], padded: &mut [E], rows: u32, columns: u32, stride: u32
     }
 }
 
-/// Pads a contiguous matrix with zeros, so that its rows are aligned for the copy engine and their number is a multiple of
-/// [`ROWS`]. The rows were filled up when steps on CUDA were wrong, for which another cause has been found since; nobody has
-/// tried without. Returns the matrix unchanged on devices without a copy engine, and where products are cuBLAS's.
+/// Pads a contiguous matrix with zeros, so that its rows are aligned for the copy engine and their number is a multiple
+/// of [`ROWS`]. The rows were filled up when steps on CUDA were wrong, for which another cause has been found since;
+/// nobody has tried without. Returns the matrix unchanged on devices without a copy engine, and where products are
+/// cuBLAS's.
 fn aligned(x: &CubeTensor) -> CubeTensor {
     let [rows, columns] = [x.meta.shape()[0], x.meta.shape()[1]];
     if !has_copy_engine(x) || is_cublas(x) {

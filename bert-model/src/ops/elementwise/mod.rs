@@ -1,7 +1,7 @@
 //! GELU, softmax and dropout.
 //!
-//! Every backend has the reference implementation in burn's operations, with a gradient of its own; flex computes them in
-//! one pass over memory.
+//! Every backend has the reference implementation in burn's operations, with a gradient of its own; flex computes them
+//! in one pass over memory.
 
 mod flex;
 
@@ -32,8 +32,8 @@ pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 
 /// Dropout (Srivastava et al. 2014): zeroes each element with probability `p` and scales the others by 1 / (1 − p).
 ///
-/// Which elements are zeroed is a function of the thread's seed and position (see [`mod@crate::ops::dropout`]), the same on
-/// every backend. The first dimension of `x` must count sequences.
+/// Which elements are zeroed is a function of the thread's seed and position (see [`mod@crate::ops::dropout`]), the
+/// same on every backend. The first dimension of `x` must count sequences.
 pub fn dropout<const D: usize>(x: Tensor<D>, p: f64) -> Tensor<D> {
     #[cfg(feature = "cube")]
     if super::cube::runs(&x) {
@@ -71,8 +71,8 @@ pub trait ElementwiseOps: Backend {
         reference_softmax_backward::<Self>(y, gradient)
     }
 
-    /// Dropout of sequences of `tokens` rows. Which elements are zeroed depends on the mask and their position alone, so
-    /// the gradient is the same operation applied to the output's gradient.
+    /// Dropout of sequences of `tokens` rows. Which elements are zeroed depends on the mask and their position alone,
+    /// so the gradient is the same operation applied to the output's gradient.
     fn fast_dropout(x: FloatTensor<Self>, mask: Mask, tokens: usize) -> FloatTensor<Self> {
         reference_dropout::<Self>(x, mask, tokens)
     }

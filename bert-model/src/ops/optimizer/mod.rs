@@ -1,8 +1,8 @@
-//! The end of a training step on every backend: the gradient's norm, clipping and the loss scale, then the update of all
-//! parameters with AdamW, LAMB or Muon.
+//! The end of a training step on every backend: the gradient's norm, clipping and the loss scale, then the update of
+//! all parameters with AdamW, LAMB or Muon.
 //!
-//! On a CPU the norm is known before the parameters are updated. On a GPU the norm and everything that depends on it stay
-//! on the device, so that the host can queue the next step meanwhile; [`Control::norm`] returns it for the log.
+//! On a CPU the norm is known before the parameters are updated. On a GPU the norm and everything that depends on it
+//! stay on the device, so that the host can queue the next step meanwhile; [`Control::norm`] returns it for the log.
 
 mod flex;
 mod muon;
@@ -30,13 +30,15 @@ pub struct StepSettings {
     pub growth: Option<f64>,
 }
 
-/// What applies to all parameters in a step: the factor of the gradients, the learning rate, and whether to take the step.
+/// What applies to all parameters in a step: the factor of the gradients, the learning rate, and whether to take the
+/// step.
 #[derive(Debug, Clone)]
 #[allow(clippy::large_enum_variant, reason = "one of them lives at a time")]
 pub enum Control {
     /// Known on the host.
     Host(HostControl),
-    /// On a GPU, `[6]`: gradient scale, learning rate, both bias corrections, 1 if the step is taken (else 0), and the norm.
+    /// On a GPU, `[6]`: gradient scale, learning rate, both bias corrections, 1 if the step is taken (else 0), and the
+    /// norm.
     Device(Tensor<1>),
 }
 
@@ -77,8 +79,8 @@ impl Control {
         Self::Host(HostControl { gradient_scale, settings, is_taken: norm.is_finite(), norm })
     }
 
-    /// Computes the control on the GPU that holds the gradients. `loss_scale` `[2]` holds the factor by which they were multiplied
-    /// and the number of steps with finite gradients since it changed; both are updated in place.
+    /// Computes the control on the GPU that holds the gradients. `loss_scale` `[2]` holds the factor by which they were
+    /// multiplied and the number of steps with finite gradients since it changed; both are updated in place.
     pub fn on_device(gradients: Vec<Tensor<2>>, settings: StepSettings, loss_scale: &Tensor<1>) -> Self {
         #[cfg(feature = "cube")]
         if super::cube::runs(loss_scale) {
@@ -162,8 +164,8 @@ pub fn adam(parameters: Vec<Parameter>, control: &Control, constants: Constants)
     }
 }
 
-/// A step of LAMB (You et al. 2020): AdamW's direction, scaled by the trust ratio `‖p‖ / ‖direction‖` for parameters with
-/// weight decay. Parameters are returned unchanged if the control skips the step.
+/// A step of LAMB (You et al. 2020): AdamW's direction, scaled by the trust ratio `‖p‖ / ‖direction‖` for parameters
+/// with weight decay. Parameters are returned unchanged if the control skips the step.
 pub fn lamb(parameters: Vec<Parameter>, control: &Control, constants: Constants) -> Vec<Parameter> {
     match control {
         #[cfg(feature = "cube")]

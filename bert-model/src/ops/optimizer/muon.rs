@@ -1,5 +1,5 @@
-//! Muon (Jordan 2024, <https://kellerjordan.github.io/posts/muon/>) for the matrices of the encoder's layers, AdamW for all
-//! other parameters.
+//! Muon (Jordan 2024, <https://kellerjordan.github.io/posts/muon/>) for the matrices of the encoder's layers, AdamW for
+//! all other parameters.
 //!
 //! Adam scales the elements of the momentum one by one. Muon replaces the momentum, a matrix M = U·S·Vᵀ, by U·Vᵀ: all
 //! directions that the gradient has shown are followed equally far, the rare ones too.
@@ -15,19 +15,20 @@ use crate::ops::is_fast;
 const MOMENTUM: &str = "momentum";
 /// μ, the decay of the momentum.
 pub(super) const DECAY: f64 = 0.95;
-/// The polynomial a·x + b·x³ + c·x⁵ that each iteration applies to all singular values. It brings small ones to about 1 as
-/// fast as possible, and leaves them between 0.7 and 1.2.
+/// The polynomial a·x + b·x³ + c·x⁵ that each iteration applies to all singular values. It brings small ones to about 1
+/// as fast as possible, and leaves them between 0.7 and 1.2.
 pub(super) const COEFFICIENTS: [f64; 3] = [3.4445, -4.7750, 2.0315];
 /// The number of iterations.
 pub(super) const ITERATIONS: usize = 5;
 /// Lower bound of the norm by which the momentum is divided.
 pub(super) const SMALLEST_NORM: f64 = 1e-7;
-/// Root mean square of an update's elements, divided by the learning rate. That of AdamW's updates is about 0.2, so that both
-/// can share a learning rate and a weight decay (Liu et al. 2025, "Muon is scalable for LLM training", §2.2).
+/// Root mean square of an update's elements, divided by the learning rate. That of AdamW's updates is about 0.2, so
+/// that both can share a learning rate and a weight decay (Liu et al. 2025, "Muon is scalable for LLM training", §2.2).
 const ROOT_MEAN_SQUARE: f64 = 0.2;
 
-/// A step of Muon: `p − lr · (0.2·√max(R, C) · O + λ·p)`, where O is the momentum with all singular values near 1. Parameters
-/// that are not matrices of encoder layers are updated by [`adam`]. All are returned unchanged if the control skips the step.
+/// A step of Muon: `p − lr · (0.2·√max(R, C) · O + λ·p)`, where O is the momentum with all singular values near 1.
+/// Parameters that are not matrices of encoder layers are updated by [`adam`]. All are returned unchanged if the
+/// control skips the step.
 pub fn muon(parameters: Vec<Parameter>, control: &Control, constants: Constants) -> Vec<Parameter> {
     let order: Vec<bool> = parameters.iter().map(|parameter| parameter.is_inner_matrix).collect();
     let (matrices, others): (Vec<_>, Vec<_>) = parameters.into_iter().partition(|parameter| parameter.is_inner_matrix);

@@ -1,7 +1,7 @@
 //! The kernels for AMX, the matrix registers of Intel's servers since 2023: tiles of 16 rows of 64 bytes.
 //!
-//! The intrinsics are not stable yet, so these are written in assembly. A block of 32 × 32 sums takes four registers, the
-//! operands the other four.
+//! The intrinsics are not stable yet, so these are written in assembly. A block of 32 × 32 sums takes four registers,
+//! the operands the other four.
 
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count};
@@ -66,8 +66,8 @@ impl Configured {
         rows[..8].fill(REGISTER_ROWS as u8);
         let configuration = Configuration { palette: 1, start_row: 0, reserved: [0; 14], bytes_of_row, rows };
         assert!(is_available(), "AMX on a machine without it");
-        // SAFETY: this machine has AMX, permitted by the system, and the configuration is a valid one. The compiler uses
-        // no tile registers.
+        // SAFETY: this machine has AMX, permitted by the system, and the configuration is a valid one. The compiler
+        // uses no tile registers.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &configuration, options(nostack, readonly)) };
         Self(())
     }

@@ -1,9 +1,9 @@
 //! The kernel: one tile of a product, its sums in registers, for every number type and instruction set.
 //!
-//! All of them read the same layout in memory. A *word* is 32 bits of a row of the left operand: one `f32`, two `bf16` or
-//! four `u8` along the inner dimension. A *line* is the same part of the inner dimension for 16 columns of the right
-//! operand, 64 bytes. The lines of 16 columns are one *panel*, contiguous in memory. Each step of a kernel adds to 16 sums
-//! of a row the products of a word with a line.
+//! All of them read the same layout in memory. A *word* is 32 bits of a row of the left operand: one `f32`, two `bf16`
+//! or four `u8` along the inner dimension. A *line* is the same part of the inner dimension for 16 columns of the right
+//! operand, 64 bytes. The lines of 16 columns are one *panel*, contiguous in memory. Each step of a kernel adds to 16
+//! sums of a row the products of a word with a line.
 
 /// Columns of a panel, and words of a line.
 pub(super) const PANEL: usize = 16;
@@ -83,8 +83,8 @@ pub(super) trait Step {
     unsafe fn store(part: *mut u32, sums: Self::Vector);
 }
 
-/// Computes a tile of `ROWS` rows and `PANELS` panels of `VECTORS` vectors each. Rows past the operands' last one repeat
-/// it.
+/// Computes a tile of `ROWS` rows and `PANELS` panels of `VECTORS` vectors each. Rows past the operands' last one
+/// repeat it.
 ///
 /// # Safety
 /// As [`Kernel::run`].

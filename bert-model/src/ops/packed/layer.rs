@@ -12,8 +12,8 @@ use crate::ops::dropout::Mask;
 use crate::ops::layer_norm::normalize_in_place;
 use crate::ops::math::{erf, exp};
 
-/// Tokens that pass through all layers together: enough that the weights, which come from memory, are used often, and few
-/// enough that their activations stay in a core's cache. A longer sequence is not split.
+/// Tokens that pass through all layers together: enough that the weights, which come from memory, are used often, and
+/// few enough that their activations stay in a core's cache. A longer sequence is not split.
 const TOKENS: usize = 512;
 
 /// Rows whose elementwise work is one task.
@@ -60,8 +60,8 @@ struct Scratch {
 }
 
 impl PackedLayer {
-    /// Packs the weights of a layer: of queries, keys, values, the attention's output, and both layers of the feed-forward
-    /// network, which are dropped as soon as they are packed.
+    /// Packs the weights of a layer: of queries, keys, values, the attention's output, and both layers of the
+    /// feed-forward network, which are dropped as soon as they are packed.
     pub fn new(
         precision: Precision,
         mut dense: impl FnMut(usize) -> Dense,
@@ -109,7 +109,8 @@ impl PackedLayer {
         [0, 1].map(|number| projected.clone().slice_dim(2, number * width..(number + 1) * width))
     }
 
-    /// Replaces the hidden states of sequences `[B, T, H]` by those after this layer. `mask` `[B, T]` is added to the scores.
+    /// Replaces the hidden states of sequences `[B, T, H]` by those after this layer. `mask` `[B, T]` is added to the
+    /// scores.
     fn forward(&self, hidden: &mut [f32], mask: &[f32], tokens: usize, scratch: &mut Scratch) {
         let Scratch { left, projected, wide, narrow } = scratch;
         let width = self.attention_norm.gamma.len();

@@ -120,8 +120,8 @@ pub(super) fn rounded_bits(x: f32) -> u32 {
     bits.wrapping_add(0x7fff + (bits >> 16 & 1))
 }
 
-/// Rounds a row to `bf16`, to nearest, ties to even, and fills the rest with zeros. Infinity and x86's own NaN stay what they
-/// are.
+/// Rounds a row to `bf16`, to nearest, ties to even, and fills the rest with zeros. Infinity and x86's own NaN stay
+/// what they are.
 #[inline(always)]
 pub(super) fn round_row(x: &[f32], values: &mut [u16]) {
     for (value, x) in values.iter_mut().zip(x) {

@@ -1,9 +1,9 @@
-//! Products of operands that lie in memory in the order in which they are read: dense layers for inference, with weights that
-//! are rounded and packed once (`f32`, `bf16` or 8-bit integers), and the products of training in `bf16`, whose operands are
-//! packed each time.
+//! Products of operands that lie in memory in the order in which they are read: dense layers for inference, with
+//! weights that are rounded and packed once (`f32`, `bf16` or 8-bit integers), and the products of training in `bf16`,
+//! whose operands are packed each time.
 //!
-//! The rows of the left operand keep their order, so that in inference a single short text is as fast as a large batch. The
-//! ends of a layer (scales, bias, GELU) are applied to the sums of a tile as it leaves the registers.
+//! The rows of the left operand keep their order, so that in inference a single short text is as fast as a large batch.
+//! The ends of a layer (scales, bias, GELU) are applied to the sums of a tile as it leaves the registers.
 //!
 //! - `bf16`: both operands are rounded to `bf16`, sums are `f32`.
 //! - `int8`: each column of the weights (an output) has a scale, each row of the left operand (a token) a scale and a zero
@@ -112,12 +112,13 @@ fn kernels(precision: Precision) -> Vec<Kernel> {
 /// Multiplications in a product from which on several threads are faster than one.
 const PARALLEL_FROM: usize = 1 << 20;
 
-/// Bytes of the left operand that a task multiplies with all its panels before it goes on: what stays in a core's cache.
+/// Bytes of the left operand that a task multiplies with all its panels before it goes on: what stays in a core's
+/// cache.
 const LEFT_BYTES: usize = 1 << 19;
 
 impl PackedLinear {
-    /// Packs layers with the same inputs side by side, as one layer with all their outputs. Each has weights `[I, O]` and a
-    /// bias `[O]`.
+    /// Packs layers with the same inputs side by side, as one layer with all their outputs. Each has weights `[I, O]`
+    /// and a bias `[O]`.
     pub fn new(precision: Precision, inputs: usize, layers: &[(&[f32], &[f32])]) -> Self {
         let outputs = layers.iter().map(|(_, bias)| bias.len()).sum();
         let words = left::words(precision, inputs);
@@ -205,8 +206,8 @@ impl PackedLinear {
         self.precision
     }
 
-    /// Computes `end(x·W + b)` for a left operand of `[R, I]`, and writes it to `output` `[R, O]`. Uses the threads of the
-    /// current rayon pool.
+    /// Computes `end(x·W + b)` for a left operand of `[R, I]`, and writes it to `output` `[R, O]`. Uses the threads of
+    /// the current rayon pool.
     pub fn forward(&self, left: &Left, end: End, output: &mut [f32]) {
         let rows = left.rows();
         assert_eq!((left.words(), output.len()), (self.words, rows * self.outputs), "shape of the operands");
@@ -267,8 +268,8 @@ impl PackedLinear {
     }
 }
 
-/// Computes the tiles of a product on the threads of the current rayon pool, and passes each to `finish` with its first row,
-/// its number of rows, its first panel and its number of panels.
+/// Computes the tiles of a product on the threads of the current rayon pool, and passes each to `finish` with its first
+/// row, its number of rows, its first panel and its number of panels.
 ///
 /// # Safety
 /// Both operands are packed for the kernel: in its precision, with the same number of words.
@@ -299,8 +300,8 @@ unsafe fn multiply(
                         rows: kernel.rows.min(rows - row),
                         panels: kernel.panels.min(panels - panel),
                     };
-                    // SAFETY: the kernel is one of this machine's. `left` has the given number of rows and words, padded
-                    // for AMX, and `lines` that of panels.
+                    // SAFETY: the kernel is one of this machine's. `left` has the given number of rows and words,
+                    // padded for AMX, and `lines` that of panels.
                     unsafe { (kernel.run)(&operands, &mut tile) };
                     finish(&tile, (row, operands.rows), (panel, operands.panels));
                 }
@@ -327,8 +328,8 @@ unsafe fn multiply(
 /// The weights of an output: a slice that begins with the first one, and the distance to the next.
 type Column<'a> = (&'a [f32], usize);
 
-/// Writes the weights of at most 16 columns to the lines of a panel; `round` has the bits of a column's weight, of which a
-/// word holds `per_word`.
+/// Writes the weights of at most 16 columns to the lines of a panel; `round` has the bits of a column's weight, of
+/// which a word holds `per_word`.
 fn pack(
     inputs: usize,
     lines: &mut [Line],

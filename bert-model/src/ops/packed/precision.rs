@@ -8,8 +8,8 @@ use burn::tensor::{DType, Device};
 use crate::error::{Error, Result};
 use crate::ops::optimizer::is_asynchronous;
 
-/// The number type of weights and activations in the products of an encoder's dense layers; on a GPU, of all that its layers
-/// store.
+/// The number type of weights and activations in the products of an encoder's dense layers; on a GPU, of all that its
+/// layers store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Precision {
@@ -23,8 +23,8 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// Checks that a device computes in this precision: all of them in `f32`, `flex` in the others too, and a GPU in bf16 if
-    /// it has it.
+    /// Checks that a device computes in this precision: all of them in `f32`, `flex` in the others too, and a GPU in
+    /// bf16 if it has it.
     ///
     /// # Errors
     /// If it does not.

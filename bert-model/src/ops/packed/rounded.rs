@@ -100,7 +100,8 @@ fn pack([inner, columns]: [usize; 2], (values, view): (&[f32], View), lines: &mu
     });
 }
 
-/// Packs some columns of a row-major right operand with `distance` columns in all: a word is the same column of two rows.
+/// Packs some columns of a row-major right operand with `distance` columns in all: a word is the same column of two
+/// rows.
 #[inline(always)]
 fn pack_rows(values: &[f32], distance: usize, columns: (usize, usize), (lines, words): (&mut [Line], usize)) {
     for word in 0..words {

@@ -15,8 +15,8 @@ pub(super) fn has_fast_bf16() -> bool {
 /// Lines between the one that is read and the one that is fetched into the cache.
 const AHEAD: usize = 8;
 
-/// Defines a step and its kernel, with the largest tile (rows, panels) whose sums and operands fit the registers: 8 rows of
-/// vectors of 512 bits, or one panel of vectors of 256 bits.
+/// Defines a step and its kernel, with the largest tile (rows, panels) whose sums and operands fit the registers: 8
+/// rows of vectors of 512 bits, or one panel of vectors of 256 bits.
 macro_rules! kernel {
     (
         $(#[$doc:meta])* $kernel:ident = $step:ident($features:literal, $size:tt, $vector:ty),
@@ -221,8 +221,8 @@ const ERF_NUMERATOR: [f32; 7] =
     [-2.726_142_3e-10, 2.770_681_3e-8, -2.101_024e-6, -5.692_506_4e-5, -7.349_906_3e-4, -2.954_6e-3, -1.609_603_2e-2];
 const ERF_DENOMINATOR: [f32; 5] = [-1.456_607_2e-5, -2.133_740_7e-4, -1.682_827_1e-3, -7.373_329e-3, -1.426_474e-2];
 
-/// The exact GELU of every element of some rows: [`erf`](crate::ops::math::erf) with fused multiplications and a reciprocal by Newton's
-/// method.
+/// The exact GELU of every element of some rows: [`erf`](crate::ops::math::erf) with fused multiplications and a
+/// reciprocal by Newton's method.
 #[target_feature(enable = "avx512f")]
 pub(super) fn gelu_avx512<'a>(rows: impl Iterator<Item = &'a mut [f32]>) {
     let number = |x: f32| _mm512_set1_ps(x);

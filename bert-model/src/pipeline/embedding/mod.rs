@@ -102,7 +102,8 @@ impl TextInput {
     }
 }
 
-/// The answer to an [`EmbeddingRequest`]: for `tokens`, one vector per token; for `text`, no tokens and a single vector.
+/// The answer to an [`EmbeddingRequest`]: for `tokens`, one vector per token; for `text`, no tokens and a single
+/// vector.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct TokenEmbeddings {

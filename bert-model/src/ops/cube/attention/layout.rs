@@ -47,7 +47,8 @@ fn unpack_kernel<E: Float>(
     }
 }
 
-/// The row and the column in `[B·T, A·D]` of element `at` of `[B, A, T, D]`. In the kernels below D is counted in vectors.
+/// The row and the column in `[B·T, A·D]` of element `at` of `[B, A, T, D]`. In the kernels below D is counted in
+/// vectors.
 #[cube]
 fn token_and_column(at: u32, tokens: u32, heads: u32, size: u32) -> (u32, u32) {
     let (within, token) = (at % size, (at / size) % tokens);
@@ -182,7 +183,8 @@ pub fn pack(matrices: [&CubeTensor; 3]) -> CubeTensor {
     packed
 }
 
-/// The inverse of [`pack`] for `f32`: three tensors of shape `shape`, whose last dimension is a third of the packed one.
+/// The inverse of [`pack`] for `f32`: three tensors of shape `shape`, whose last dimension is a third of the packed
+/// one.
 pub fn unpack<const D: usize>(packed: &CubeTensor, shape: [usize; D]) -> [CubeTensor; 3] {
     let parts = [(); 3].map(|()| empty(packed, shape, DType::F32));
     let [first, second, third] = &parts;
@@ -201,8 +203,8 @@ pub fn unpack<const D: usize>(packed: &CubeTensor, shape: [usize; D]) -> [CubeTe
     parts
 }
 
-/// Queries, keys and values `[B·A, T, D]` from their packed products `[B·T, 3·H]` and their biases `[H]`. The queries are
-/// scaled by 1 / √D.
+/// Queries, keys and values `[B·A, T, D]` from their packed products `[B·T, 3·H]` and their biases `[H]`. The queries
+/// are scaled by 1 / √D.
 pub fn split_qkv(packed: &CubeTensor, biases: [&CubeTensor; 3], shape: AttentionShape) -> [CubeTensor; 3] {
     let outputs = [(); 3].map(|()| empty(packed, shape.heads_shape(), packed.dtype));
     let ([query, key, value], [query_bias, key_bias, value_bias]) = (&outputs, biases);

@@ -1,5 +1,5 @@
-//! Self-attention on a GPU, from the hidden states to the context vectors. One product computes queries, keys and values,
-//! and everything between the products (bias, heads, scale, padding, softmax, dropout) is one kernel each way.
+//! Self-attention on a GPU, from the hidden states to the context vectors. One product computes queries, keys and
+//! values, and everything between the products (bias, heads, scale, padding, softmax, dropout) is one kernel each way.
 //!
 //! The probabilities are kept for the backward pass; dropout is recomputed.
 

@@ -10,7 +10,8 @@ use crate::ops::cube::dropout::{Site, factors};
 use crate::ops::cube::launch::{RowGrid, buffer, contiguous, element, empty};
 use crate::ops::cube::rows::{max_of_lanes, row, sum_of_lanes, sum_of_vector};
 
-/// Turns scores into probabilities, in place, and writes the probabilities after dropout. `width` are the vectors of a row.
+/// Turns scores into probabilities, in place, and writes the probabilities after dropout. `width` are the vectors of a
+/// row.
 #[cube(launch)]
 fn softmax_kernel<E: Float, P: Int, N: Size>(
     scores: &mut [Vector<E, N>],
@@ -212,8 +213,8 @@ impl Masking {
         (scores, dropped)
     }
 
-    /// The gradient of the scores from that of the probabilities after dropout; in place. Also returns the probabilities
-    /// after dropout.
+    /// The gradient of the scores from that of the probabilities after dropout; in place. Also returns the
+    /// probabilities after dropout.
     pub fn softmax_gradient(
         &self,
         probabilities: CubeTensor,

@@ -90,7 +90,8 @@ fn control_kernel(partial: &[f32], inputs: &[f32], loss_scale: &mut [f32], contr
         control[CORRECTION2] = inputs[2];
         control[IS_TAKEN] = select(is_good, 1.0f32, 0.0f32);
         control[NORM] = norm;
-        // The loss scale of `f16` doubles after `growth` finite steps and halves after any other; `growth` 0 for no scale.
+        // The loss scale of `f16` doubles after `growth` finite steps and halves after any other; `growth` 0 for no
+        // scale.
         if growth > 0.0f32 {
             let good = select(is_good, loss_scale[1] + 1.0f32, 0.0f32);
             let grows = good >= growth;

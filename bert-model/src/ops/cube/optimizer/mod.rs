@@ -1,5 +1,5 @@
-//! The end of a training step on a GPU: the gradient's norm and what depends on it, then the update of all parameters, in
-//! groups of as many as the device can bind buffers for. The host waits for none of it.
+//! The end of a training step on a GPU: the gradient's norm and what depends on it, then the update of all parameters,
+//! in groups of as many as the device can bind buffers for. The host waits for none of it.
 
 mod adam;
 mod control;
