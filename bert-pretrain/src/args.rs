@@ -130,9 +130,9 @@ pub struct TrainArgs {
     /// Learning-rate schedule: linear, cosine or constant
     #[arg(long, default_value = "linear")]
     pub schedule: Decay,
-    /// Decoupled weight decay, not applied to biases and LayerNorm
-    #[arg(long, default_value_t = 0.01)]
-    pub weight_decay: f64,
+    /// Decoupled weight decay, not applied to biases and LayerNorm [default: 0.01; 0.3 with --budget]
+    #[arg(long)]
+    pub weight_decay: Option<f64>,
     /// Disable bias correction, as in Google's Adam
     #[arg(long)]
     pub no_bias_correction: bool,
@@ -151,8 +151,8 @@ pub struct TrainArgs {
     /// Passes over the corpus [default: 3]
     #[arg(long, value_name = "N")]
     pub epochs: Option<f64>,
-    /// Time to train, for example 90m, 1h or 3d: measures the speed, then chooses the number of steps and every option that
-    /// is not given, including the size of the model
+    /// Time to train, for example 90m, 1h or 3d: measures the speed, then chooses the number of steps and every option
+    /// that is not given, including the size of the model
     #[arg(long, value_name = "TIME", conflicts_with_all = ["steps", "epochs"])]
     pub budget: Option<Budget>,
     /// Train the last N steps on longer sequences
@@ -161,10 +161,13 @@ pub struct TrainArgs {
     /// Maximum sequence length in phase 2 [128 with --budget, unless the length of phase 1 is given]
     #[arg(long, default_value_t = 512, value_name = "N", requires = "phase2_steps")]
     pub phase2_seq_len: usize,
-    /// Let each step of phase 1 begin at position 0 or a multiple of --max-seq-len, so that the positions of phase 2 are
-    /// trained, too
+    /// Let each step of phase 1 begin at position 0 or a multiple of --max-seq-len, so that the positions of phase 2
+    /// are trained, too
     #[arg(long, requires = "phase2_steps")]
     pub shift_positions: bool,
+    /// Predict next sentences in phase 2 only; phase 1 trains masked LM on full sentences
+    #[arg(long, requires = "phase2_steps", conflicts_with = "no_nsp")]
+    pub nsp_in_phase2: bool,
     /// Dropout probability in training; config.json keeps its own for fine-tuning [default: that of the configuration]
     #[arg(long, value_name = "P")]
     pub dropout: Option<f64>,

@@ -1,4 +1,5 @@
-//! Plans a run within a budget of time: measures the speed of models on the run's own data, then completes the settings.
+//! Plans a run within a budget of time: measures the speed of models on the run's own data, then completes the
+//! settings.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -25,7 +26,8 @@ const MOST_STEPS: u32 = 30;
 const SLOW_STEP: u32 = 5;
 /// The part of the remaining time that is planned. The rest allows for slower moments and for writing the model.
 const PLANNED_SHARE: f64 = 0.97;
-/// The time of an evaluation relative to training on the same examples, whose backward pass takes twice the forward pass's.
+/// The time of an evaluation relative to training on the same examples, whose backward pass takes twice the forward
+/// pass's.
 const EVALUATION_SHARE: f64 = 0.4;
 /// A size is measured if it would be fast enough were it this much faster than estimated.
 const ESTIMATE_MARGIN: f64 = 1.5;
@@ -94,6 +96,7 @@ pub fn plan(
         true => {
             let mut settings = best.settings.clone();
             (settings.data.max_seq_len, settings.phase2_steps) = (settings.phase2_seq_len, 0);
+            settings.nsp_in_phase2 = false;
             Some(measure(&settings, &best.config, data, device, longest)?)
         }
     };
@@ -156,8 +159,8 @@ fn measure(
     Ok(Speed { step: since.elapsed().as_secs_f64() / timed, tokens: tokens as f64 / timed })
 }
 
-/// Sets the number of steps, and tells the user. `second` is the speed of phase 2, `left` the remaining time in seconds, and
-/// `held_out` the number of evaluation examples.
+/// Sets the number of steps, and tells the user. `second` is the speed of phase 2, `left` the remaining time in
+/// seconds, and `held_out` the number of evaluation examples.
 fn finish(
     Candidate { mut settings, config, speed }: Candidate,
     second: Option<Speed>,

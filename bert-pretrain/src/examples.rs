@@ -52,6 +52,11 @@ pub struct PretrainingExample {
 }
 
 impl PretrainingExample {
+    /// Whether there is a segment B, which next-sentence prediction needs.
+    pub fn is_pair(&self) -> bool {
+        self.first_segment < self.ids.len()
+    }
+
     /// Placeholder for an example that has been taken out of a list.
     pub(crate) fn empty() -> Self {
         Self { ids: vec![], first_segment: 0, is_random_next: false, masked: vec![] }

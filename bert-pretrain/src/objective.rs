@@ -22,7 +22,7 @@ pub struct Pretraining {
     pub device: Device,
     /// Id of the padding token.
     pub pad_id: u32,
-    /// Whether next-sentence prediction is part of the objective.
+    /// Whether next-sentence prediction is part of the objective, of batches of segment pairs.
     pub with_nsp: bool,
     /// Held-out examples for evaluation; may be empty.
     pub held_out: Vec<PretrainingExample>,
@@ -67,8 +67,9 @@ impl Objective for Pretraining {
     fn loss(&self, model: &BertForPreTraining, batch: MicroBatch) -> Losses {
         let MicroBatch { examples, masked_in_step, examples_in_step, first_position } = batch;
         let batch = PretrainingBatch::new(&examples, self.pad_id, first_position, &self.device);
+        let with_nsp = self.with_nsp && examples.iter().all(PretrainingExample::is_pair);
         let masked_mean = |logits| cross_entropy(logits, batch.labels).sum() / masked_in_step.max(1) as f64;
-        if !self.with_nsp {
+        if !with_nsp {
             let mlm = masked_mean(model.forward_mlm(batch.input, batch.positions));
             return Losses { total: mlm.clone(), parts: vec![("mlm_loss", mlm)] };
         }

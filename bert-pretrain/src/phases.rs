@@ -5,8 +5,9 @@ use bert_train::permutation::mix;
 use bert_train::{StepBatches, StepSource};
 use serde_json::Value;
 
+use crate::examples::NspMode;
 use crate::prepare::{PreparedData, example_maker};
-use crate::settings::PretrainSettings;
+use crate::settings::{DataSettings, PretrainSettings};
 use crate::split::Subset;
 use crate::stream::{Cursor, ExampleStream, MicroBatch, TrainingSource};
 
@@ -93,7 +94,11 @@ fn stream(settings: &PretrainSettings, data: &PreparedData, phase: Phase, cursor
         Phase::First => (settings.data.max_seq_len, settings.seed),
         Phase::Second => (settings.phase2_seq_len, mix(&[settings.seed, PHASE_2])),
     };
-    let maker = example_maker(&settings.data, length, &data.tokenizer)?;
+    let nsp_mode = match phase {
+        Phase::First if settings.nsp_in_phase2 => NspMode::Off,
+        _ => settings.data.nsp_mode,
+    };
+    let maker = example_maker(&DataSettings { nsp_mode, ..settings.data.clone() }, length, &data.tokenizer)?;
     let reader = data.store.reader()?;
     ExampleStream::new(reader, data.split, Subset::Training, maker, seed, settings.maskings, cursor)
 }
@@ -112,7 +117,7 @@ pub fn count_steps(settings: &PretrainSettings, data: &PreparedData) -> Result<u
     Ok(steps.max(1).max(settings.phase2_steps))
 }
 
-/// Builds the first training examples of the run.
+/// Builds the first training examples of the run's first phase with next-sentence prediction.
 ///
 /// # Errors
 /// If the tokenized corpus cannot be read.
@@ -121,5 +126,6 @@ pub fn first_examples(
     data: &PreparedData,
     count: usize,
 ) -> Result<Vec<crate::examples::PretrainingExample>> {
-    stream(settings, data, Phase::First, Cursor::default())?.rest_of_epoch(count)
+    let phase = if settings.nsp_in_phase2 { Phase::Second } else { Phase::First };
+    stream(settings, data, phase, Cursor::default())?.rest_of_epoch(count)
 }

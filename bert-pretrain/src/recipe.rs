@@ -1,7 +1,8 @@
-//! The recipe of a run with `--budget`: the settings that learn most in little time. Options that were given count more.
+//! The recipe of a run with `--budget`: the settings that learn most in little time. Options that were given count
+//! more.
 //!
-//! docs/RECIPE.md describes the rules and what they are based on. A run that continues a model (`--init`) and one on the
-//! built-in sample keep their own settings; the budget then determines only the number of steps.
+//! docs/RECIPE.md describes the rules and what they are based on. A run that continues a model (`--init`) and one on
+//! the built-in sample keep their own settings; the budget then determines only the number of steps.
 
 use bert_model::BertConfig;
 use bert_train::Algorithm;
@@ -18,8 +19,8 @@ const WEIGHTS_PER_TOKEN: f64 = 4.0;
 /// Passes over the corpus above which training has dropout.
 const PASSES_WITHOUT_DROPOUT: f64 = 20.0;
 
-/// The settings that a budget has yet to choose, once the corpus is open and the speed has been measured; none of a recorded
-/// run.
+/// The settings that a budget has yet to choose, once the corpus is open and the speed has been measured; none of a
+/// recorded run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Undecided {
     /// The size of the vocabulary.
@@ -51,33 +52,39 @@ pub fn apply(args: &TrainArgs) -> TrainArgs {
         return args;
     }
     let has = |option: &str| args.given.has(option);
-    if !has("nsp-mode") {
-        args.data.no_nsp = true;
-    }
     if !has("short-seq-prob") {
         args.data.short_seq_prob = 0.0;
     }
     if !has("mask-prob") {
         args.data.mask_prob = MASK_PROB;
     }
-    if leaves_lengths_open(&args) {
+    let has_two_lengths = leaves_lengths_open(&args);
+    if has_two_lengths {
         (args.data.max_seq_len, args.phase2_seq_len) = (Some(SEQUENCE_LENGTHS[0]), SEQUENCE_LENGTHS[1]);
         args.shift_positions = true;
     }
+    if !has("nsp-mode") && !args.data.no_nsp {
+        // Two halves of a short sequence are too little context to learn from.
+        (args.nsp_in_phase2, args.data.no_nsp) = (has_two_lengths, !has_two_lengths);
+    }
     args.optimizer.get_or_insert(Algorithm::Muon);
     args.warmup.get_or_insert(0.1);
+    args.weight_decay.get_or_insert(WEIGHT_DECAY);
     args.batch_size.get_or_insert(BATCH_SIZE);
     args
 }
 
-/// The fraction of tokens to mask: more words to predict in the same time (Wettig et al. 2023, "Should You Mask 15% in Masked
-/// Language Modeling?").
+/// The fraction of tokens to mask: more words to predict in the same time (Wettig et al. 2023, "Should You Mask 15% in
+/// Masked Language Modeling?").
 const MASK_PROB: f64 = 0.5;
-/// The lengths of sequences in phase 1 and phase 2: with short ones a model learns to use the context after a tenth of the
-/// tokens (docs/RECIPE.md, "Short sequences first").
+/// The lengths of sequences in phase 1 and phase 2: with short ones a model learns to use the context after a tenth of
+/// the tokens (docs/RECIPE.md, "Short sequences first").
 const SEQUENCE_LENGTHS: [usize; 2] = [32, 128];
 /// The part of the time that phase 2 takes.
 pub const PHASE2_SHARE: f64 = 0.4;
+/// λ of the decoupled weight decay. Muon's high rates let weights grow, and a later fine-tuning, with its small steps,
+/// changes little of large ones.
+const WEIGHT_DECAY: f64 = 0.3;
 /// Sequences per step: small, since little time is better spent on many steps.
 const BATCH_SIZE: usize = 32;
 
@@ -120,7 +127,8 @@ pub fn weights(config: &BertConfig) -> f64 {
     config.num_hidden_layers as f64 * (4.0 * hidden * hidden + 2.0 * hidden * inner)
 }
 
-/// Whether a model should be trained on `tokens` tokens (passes over the corpus counted) rather than the next smaller one.
+/// Whether a model should be trained on `tokens` tokens (passes over the corpus counted) rather than the next smaller
+/// one.
 pub fn is_worth(config: &BertConfig, tokens: f64, corpus_tokens: f64) -> bool {
     let weights = weights(config);
     tokens >= TOKENS_PER_WEIGHT * weights && weights <= WEIGHTS_PER_TOKEN * corpus_tokens

@@ -104,7 +104,11 @@ pub struct PretrainSettings {
     /// Maximum sequence length in phase 2.
     pub phase2_seq_len: usize,
     /// Whether the steps of phase 1 begin at random multiples of its sequence length.
+    #[serde(default)]
     pub shift_positions: bool,
+    /// Whether phase 1 trains masked LM only.
+    #[serde(default)]
+    pub nsp_in_phase2: bool,
     /// Dropout probability in training; `None` for that of the model's configuration.
     pub dropout: Option<f64>,
     /// Floating-point precision of the forward and backward pass.
@@ -192,8 +196,8 @@ impl DataSettings {
         Ok(settings)
     }
 
-    /// These settings for evaluation, which masks as many tokens as the paper whatever training masks, so that the losses of
-    /// runs can be compared.
+    /// These settings for evaluation, which masks as many tokens as the paper whatever training masks, so that the
+    /// losses of runs can be compared.
     pub fn of_evaluation(&self) -> Self {
         Self { mask_prob: MASK_PROB, ..self.clone() }
     }
@@ -230,7 +234,7 @@ impl PretrainSettings {
             maskings: args.static_masking.then_some(args.dupe_factor),
             optimizer: OptimizerConfig {
                 algorithm: args.optimizer.unwrap_or(preset.optimizer),
-                weight_decay: args.weight_decay,
+                weight_decay: args.weight_decay.unwrap_or(OptimizerConfig::default().weight_decay),
                 bias_correction: !args.no_bias_correction,
                 ..OptimizerConfig::default()
             },
@@ -248,6 +252,7 @@ impl PretrainSettings {
             phase2_steps: args.phase2_steps,
             phase2_seq_len: args.phase2_seq_len,
             shift_positions: args.shift_positions,
+            nsp_in_phase2: args.nsp_in_phase2,
             dropout: args.dropout,
             precision: args.precision,
             gradient_checkpointing: args.gradient_checkpointing,

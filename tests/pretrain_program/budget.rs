@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json as value;
 
-use crate::pretraining::{corpus, weights};
+use crate::pretraining::{corpus, logged, weights};
 use crate::program::{fail, object, run, succeed, success, text};
 
 #[test]
@@ -24,7 +24,8 @@ fn a_run_with_a_budget_records_what_it_chose_and_is_resumed_bit_for_bit() {
         ("budget", value!("30s")),
         ("config", value!("tiny")),
         ("vocab_size", value!(8192)),
-        ("nsp_mode", value!("off")),
+        ("nsp_mode", value!("balanced")),
+        ("nsp_in_phase2", value!(true)),
         ("batch_size", value!(4)),
         ("max_seq_len", value!(32)),
         ("phase2_seq_len", value!(128)),
@@ -36,6 +37,8 @@ fn a_run_with_a_budget_records_what_it_chose_and_is_resumed_bit_for_bit() {
     let steps = settings["steps"].as_u64().unwrap();
     let second = settings["phase2_steps"].as_u64().unwrap();
     assert!(0 < second && second < steps, "{settings}");
+    let losses = ["mlm_loss", "nsp_loss"].map(|name| logged(&at.join("run"), name).len() as u64);
+    assert_eq!(losses, [steps, second], "next sentences are predicted in phase 2 only");
     assert!(steps > 0 && run()["result"]["steps"] == steps, "{settings}");
     assert!(settings["learning_rate"].as_f64().unwrap() > 1e-4, "{settings}");
     // config.json keeps the dropout of fine-tuning.

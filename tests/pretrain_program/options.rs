@@ -11,7 +11,7 @@ use crate::program::{fail, json, object, succeed};
 /// option.
 #[test]
 fn every_option_is_in_run_json_and_changes_the_run() {
-    let rows: [(&str, &str, Value, bool); 19] = [
+    let rows: [(&str, &str, Value, bool); 20] = [
         ("--no-nsp", "/settings/nsp_mode", value!("off"), true),
         ("--nsp-mode google", "/settings/nsp_mode", value!("google"), true),
         ("--sentences line", "/settings/sentences", value!("line"), false),
@@ -24,6 +24,7 @@ fn every_option_is_in_run_json_and_changes_the_run() {
         ("--optimizer lamb", "/settings/optimizer/algorithm", value!("lamb"), true),
         ("--optimizer muon", "/settings/optimizer/algorithm", value!("muon"), true),
         ("--dropout 0", "/settings/dropout", value!(0.0), true),
+        ("--phase2-steps 2 --phase2-seq-len 64 --nsp-in-phase2", "/settings/nsp_in_phase2", value!(true), true),
         ("--schedule cosine", "/settings/decay", value!("cosine"), true),
         ("--warmup 0.5", "/settings/warmup", value!(0.5), true),
         ("--clip 0.1", "/settings/clip", value!(0.1), true),

@@ -77,7 +77,8 @@ fn what_cannot_be_is_refused_with_the_option() {
 fn a_budget_brings_its_recipe_where_nothing_is_given() {
     let plain = "--corpus a.txt -o run";
     let with = settings(&format!("{plain} --budget 1h"));
-    assert_eq!((with.optimizer.algorithm, with.data.nsp_mode, with.steps), (Algorithm::Muon, NspMode::Off, None));
+    assert_eq!((with.optimizer.algorithm, with.optimizer.weight_decay, with.steps), (Algorithm::Muon, 0.3, None));
+    assert_eq!((with.data.nsp_mode, with.nsp_in_phase2), (NspMode::Balanced, true));
     assert_eq!(
         (with.data.max_seq_len, with.phase2_seq_len, with.longest(), with.shift_positions),
         (32, 128, 128, true)
@@ -88,13 +89,18 @@ fn a_budget_brings_its_recipe_where_nothing_is_given() {
         Undecided { vocab_size: true, size: true, learning_rate: true, dropout: true, phase2_steps: true }
     );
     let given = "--optimizer adamw --nsp-mode balanced --lr 1e-4 --warmup 0.01 --batch-size 7 --dropout 0.2 --vocab-size 99 \
-                 --config mini --mask-prob 0.2 --max-seq-len 64";
+                 --config mini --mask-prob 0.2 --max-seq-len 64 --weight-decay 0.02";
     let given = settings(&format!("{plain} --budget 1h {given}"));
-    assert_eq!((given.optimizer.algorithm, given.data.nsp_mode), (Algorithm::AdamW, NspMode::Balanced));
+    assert_eq!((given.optimizer.algorithm, given.optimizer.weight_decay), (Algorithm::AdamW, 0.02));
+    assert_eq!((given.data.nsp_mode, given.nsp_in_phase2), (NspMode::Balanced, false));
     assert_eq!((given.learning_rate, given.warmup, given.batch_size), (1e-4, 0.01, 7));
     assert_eq!((given.dropout, given.vocab_size, &*given.config), (Some(0.2), Some(99), "mini"));
     assert_eq!((given.data.max_seq_len, given.longest(), given.shift_positions), (64, 64, false));
     assert_eq!((given.data.mask_prob, given.undecided), (0.2, Undecided::default()));
+    for (options, expected) in [("--no-nsp", (NspMode::Off, false)), ("--max-seq-len 64", (NspMode::Off, false))] {
+        let settings = settings(&format!("{plain} --budget 1h {options}"));
+        assert_eq!((settings.data.nsp_mode, settings.nsp_in_phase2), expected, "{options}");
+    }
     // A model that is continued and the sample keep their settings.
     for options in [format!("{plain} --init model"), String::new()] {
         let (with, without) = (settings(&format!("{options} --budget 1h")), settings(&options));
