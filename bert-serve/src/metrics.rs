@@ -1,6 +1,7 @@
 //! Prometheus metrics, served at `/metrics`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
@@ -30,11 +31,10 @@ pub struct Metrics {
     batch_seconds: Family<Labels, Histogram>,
 }
 
-/// The metrics of one model.
-#[derive(Clone)]
+/// The metrics of one model, for one of its queues.
 pub struct ModelMetrics {
-    waiting: Gauge,
-    waiting_tokens: Gauge,
+    waiting: Share,
+    waiting_tokens: Share,
     inputs: Counter,
     tokens: Counter,
     padding: Counter,
@@ -117,12 +117,12 @@ impl Metrics {
         self.connections.dec();
     }
 
-    /// The metrics of the model called `name`.
+    /// The metrics of a queue of the model called `name`; the queues of a model share its counters.
     pub fn of_model(&self, name: &str) -> ModelMetrics {
         let labels = vec![("model", name.to_string())];
         ModelMetrics {
-            waiting: self.waiting.get_or_create(&labels).clone(),
-            waiting_tokens: self.waiting_tokens.get_or_create(&labels).clone(),
+            waiting: Share::of(self.waiting.get_or_create(&labels).clone()),
+            waiting_tokens: Share::of(self.waiting_tokens.get_or_create(&labels).clone()),
             inputs: self.inputs.get_or_create(&labels).clone(),
             tokens: self.tokens.get_or_create(&labels).clone(),
             padding: self.padding.get_or_create(&labels).clone(),
@@ -141,8 +141,24 @@ impl Metrics {
     }
 }
 
+/// The part of a gauge that one queue contributes.
+struct Share {
+    gauge: Gauge,
+    own: AtomicI64,
+}
+
+impl Share {
+    fn of(gauge: Gauge) -> Self {
+        Self { gauge, own: AtomicI64::new(0) }
+    }
+
+    fn set(&self, value: i64) {
+        self.gauge.inc_by(value - self.own.swap(value, Ordering::Relaxed));
+    }
+}
+
 impl ModelMetrics {
-    /// Records the current length of the queue.
+    /// Records the current length of the queue. Calls must not overlap: its lock is held.
     pub fn waiting(&self, requests: usize, tokens: usize) {
         self.waiting.set(requests as i64);
         self.waiting_tokens.set(tokens as i64);
@@ -172,10 +188,16 @@ mod tests {
         let metrics = Metrics::default();
         metrics.of_model("mini").batch([3, 5].into_iter(), Duration::from_millis(4));
         metrics.answered("/embed", 200, Duration::from_millis(5));
+        let queues = [metrics.of_model("mini"), metrics.of_model("mini")];
+        queues[0].waiting(3, 30);
+        queues[1].waiting(2, 20);
+        queues[0].waiting(1, 10);
         let text = metrics.to_text();
         for line in [
             "bert_serve_tokens_total{model=\"mini\"} 8",
             "bert_serve_padding_tokens_total{model=\"mini\"} 2",
+            "bert_serve_waiting_requests{model=\"mini\"} 3",
+            "bert_serve_waiting_tokens{model=\"mini\"} 30",
             "bert_serve_requests_total{route=\"/embed\",status=\"200\"} 1",
             "bert_serve_request_duration_seconds_count{route=\"/embed\"} 1",
         ] {

@@ -75,8 +75,10 @@ impl Model {
         table.iter().filter(|(has, _)| *has).flat_map(|(_, routes)| routes.iter().copied()).collect()
     }
 
-    fn is_called(&self, name: &str) -> bool {
-        self.name == name || self.alias == name || self.name.rsplit('/').next() == Some(name)
+    /// How well a name fits: 0 if it is the model's, 1 its argument on the command line, 2 the last part of its name.
+    fn distance(&self, name: &str) -> Option<usize> {
+        let names = [Some(self.name.as_str()), Some(self.alias.as_str()), self.name.rsplit('/').next()];
+        names.iter().position(|own| *own == Some(name))
     }
 
     fn cannot(&self, route: &str) -> String {
@@ -94,7 +96,8 @@ impl Models {
         self.0.iter()
     }
 
-    /// Picks the model that a request names or, without a name, the first one that supports `route`.
+    /// Picks the model that a request names (the one whose name fits best) or, without a name, the first one that
+    /// supports `route`.
     ///
     /// # Errors
     /// If no model has this name, or no candidate supports the route.
@@ -104,8 +107,9 @@ impl Models {
         route: &str,
         answers: impl Fn(&Model) -> bool,
     ) -> Result<&Arc<Model>, ApiError> {
-        let named: Vec<&Arc<Model>> =
-            self.0.iter().filter(|model| name.is_none_or(|name| model.is_called(name))).collect();
+        let distance = |model: &Model| name.map_or(Some(0), |name| model.distance(name));
+        let best = self.0.iter().filter_map(|model| distance(model)).min();
+        let named: Vec<&Arc<Model>> = self.0.iter().filter(|model| best.is_some() && distance(model) == best).collect();
         if let (Some(name), []) = (name, &named[..]) {
             let names: Vec<&str> = self.0.iter().map(|model| model.name.as_str()).collect();
             return Err(ApiError::not_found(format!("no model `{name}`; available: {}", names.join(", "))));

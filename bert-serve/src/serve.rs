@@ -114,7 +114,7 @@ fn runtime() -> Result<Runtime> {
 }
 
 /// Number of threads for tokenization and JSON; the system schedules them alongside the model threads.
-fn text_threads() -> usize {
+pub fn text_threads() -> usize {
     (2 * std::thread::available_parallelism().map_or(1, usize::from)).max(4)
 }
 

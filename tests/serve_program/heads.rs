@@ -106,6 +106,13 @@ fn choices_are_weighed() {
     }
     let several = server.ask("/choose", json!({"inputs": [body, {"text": "word9", "choices": ["word6"]}]}));
     assert_eq!((&several[0]["choice"], &several[1]["probabilities"]), (&found["choice"], &json!([1.0])));
+    // The choices of a question are computed together, so a batch bounds them.
+    let server = Server::start(directory.path(), "--model choices --max-batch-tokens 40");
+    assert_eq!(server.ask("/choose", body)["choice"], json!(expected.index));
+    let many = json!({"text": "word5", "choices": vec!["word6"; 9]});
+    let refused = server.post("/choose", many.to_string());
+    let message = "found 9 choices of up to 5 tokens, expected at most 40 tokens in all (--max-batch-tokens)";
+    assert!(refused.status == 413 && refused.error().contains(message), "{}", refused.error());
 }
 
 #[test]
@@ -118,4 +125,8 @@ fn labels_and_vectors_in_the_forms_of_the_inference_api() {
     assert_eq!(labels, json!([[expected[0], expected[1]]]));
     let vectors = server.ask("/?model=encoder", json!({"inputs": "word7"}));
     assert_eq!(vectors, server.ask("/embed", json!({"inputs": "word7"})));
+    // The model that the body names chooses the form, too.
+    assert_eq!(vectors, server.ask("/", json!({"inputs": "word7", "model": "encoder"})));
+    let refused = server.post("/?model=encoder", json!({"inputs": "word7", "model": "labels"}).to_string());
+    assert!(refused.status == 422 && refused.error().contains("found two models"), "{}", refused.error());
 }

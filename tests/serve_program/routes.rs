@@ -212,6 +212,8 @@ fn prompts_stand_before_the_texts() {
     assert_close(&embed(json!({})), &query);
     assert_close(&embed(json!({"prompt_name": "query"})), &query);
     assert_close(&embed(json!({"prompt_name": "passage"})), &passage);
+    let tokens = server.ask("/tokenize", json!({"inputs": TEXTS[0], "prompt_name": "passage"}));
+    assert_eq!(tokens[0][1]["text"], "word50");
     // OpenAI's clients cannot name a prompt; the default one applies.
     let found = server.ask("/v1/embeddings", json!({"input": TEXTS[0]}));
     assert_close(&numbers(&found["data"][0]["embedding"]), &query);
@@ -242,9 +244,15 @@ fn the_server_describes_itself() {
     assert_eq!(ids, ["labels", "ours"]);
     assert_eq!(server.get("/v1/models/ours").json()["routes"][0], "/v1/embeddings");
     assert_eq!(server.get("/v1/models/other").status, 404);
+    // A name that is a model's own counts before one that only ends in it.
+    let both = Server::start(directory.path(), "--model owner/encoder=labels --model encoder");
+    assert_eq!(both.get("/v1/models/encoder").json()["id"], "encoder");
+    assert_eq!(both.get("/v1/models/owner%2Fencoder").json()["id"], "owner/encoder");
     let info = server.get("/info").json();
     assert_eq!(info["model_type"]["classifier"]["id2label"]["2"], "LABEL_2");
     let info = server.get("/info?model=ours").json();
+    assert_eq!(info["model_type"]["embedding"]["pooling"], "mean");
+    assert!(info["tokenization_workers"].as_u64().unwrap() > 0);
     assert_eq!((&info["model_id"], &info["max_input_length"]), (&json!("ours"), &json!(19)));
     assert_eq!(server.get("/health").status, 200);
     assert_eq!(server.get("/ready").status, 200);

@@ -109,8 +109,9 @@ impl<P: Processor> Batcher<P> {
     }
 
     fn check(&self, queue: &Queue<Arc<Pending<P>>>, tokens: usize) -> Result<(), Refused> {
-        let most = WAITING_BATCHES * self.limits.batch_tokens;
-        let is_full = queue.len() >= self.limits.queue || (!queue.is_empty() && queue.tokens() + tokens > most);
+        let most = WAITING_BATCHES.saturating_mul(self.limits.batch_tokens);
+        let is_full =
+            queue.len() >= self.limits.queue || (!queue.is_empty() && queue.tokens().saturating_add(tokens) > most);
         if is_full { Err(Refused::Full) } else { Ok(()) }
     }
 

@@ -11,6 +11,7 @@ use super::ask::{json_response, model_of};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::models::Model;
+use crate::serve::text_threads;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -100,6 +101,7 @@ pub async fn info(State(app): State<Arc<App>>, request: Request) -> Result<Respo
         "max_batch_requests": null,
         "max_client_batch_size": limits.inputs,
         "auto_truncate": limits.truncate,
+        "tokenization_workers": text_threads(),
         "version": VERSION,
     });
     Ok(json_response(info.to_string().into_bytes()))
@@ -127,13 +129,15 @@ fn model_type(model: &Model) -> Value {
     let id2label: Value = labels.iter().enumerate().map(|(id, label)| (id.to_string(), json!(label))).collect();
     let label2id: Value = labels.iter().enumerate().map(|(id, label)| (label.clone(), json!(id))).collect();
     let labels = json!({"id2label": id2label, "label2id": label2id});
+    let poolings = model.embed.as_ref().map(|batcher| batcher.pipeline().description().pooling.as_slice());
+    let embedding = json!({"pooling": poolings.and_then(<[_]>::first).map(|pooling| pooling.name())});
     match () {
         () if model.rank.is_some() && model.fill.is_none() => json!({"reranker": labels}),
         () if model.classify.is_some() => json!({"classifier": labels}),
         () if model.tag.is_some() => json!({"tagger": labels}),
         () if model.answer.is_some() => json!({"question_answering": {}}),
         () if model.choose.is_some() => json!({"multiple_choice": {}}),
-        () if model.fill.is_some() => json!({"masked_lm": {}, "embedding": {}}),
-        () => json!({"embedding": {}}),
+        () if model.fill.is_some() => json!({"masked_lm": {}, "embedding": embedding}),
+        () => json!({"embedding": embedding}),
     }
 }

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use bert_model::pipeline::Processor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant as Moment, timeout_at};
 
@@ -108,38 +109,80 @@ struct Prepared<T: Task> {
 /// 4xx if the request is invalid; 429, 500, or 504 if the server cannot answer it.
 pub async fn ask<R: Route>(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let named = model_of(request.uri())?;
-    let (bytes, memory) = read_body(&app, request).await?;
-    let timeout = app.limits.timeout;
-    let deadline = Instant::now() + timeout;
+    let body = read_body(&app, request).await?;
+    answer::<R>(app, named, body).await
+}
+
+/// Handles a request to route `R` whose body was read; `named` is the model that its address names.
+///
+/// # Errors
+/// As [`ask`].
+pub async fn answer<R: Route>(app: Arc<App>, named: Option<String>, body: ReadBody) -> Result<Response, ApiError> {
+    let deadline = Instant::now() + app.limits.timeout;
     let answer = async {
         let server = app.clone();
-        let turn = match bytes.len() > LARGE_BODY {
-            true => app.large_bodies.clone().acquire_owned().await.ok(),
-            false => None,
-        };
-        let prepared = blocking(move || {
-            // Work that has started continues even if its client disconnects, so it must keep its permits.
-            let _claims = (turn, memory);
-            prepare::<R>(server, named, &bytes)
-        });
-        let prepared = prepared.await?;
+        let prepared = in_turn(&app, body, move |bytes| prepare::<R>(server, named, bytes)).await?;
         let Prepared { asked, question, inputs, counts } = prepared;
         let ticket = asked.batcher.submit(inputs, deadline)?;
         let (pending, outputs) = ticket.outputs().await?;
         blocking(move || reply::<R>(asked, question, pending.inputs(), &counts, outputs)).await
     };
-    let late = |_| ApiError::timeout(timeout.as_secs_f64());
-    let bytes = timeout_at(Moment::from_std(deadline), answer).await.map_err(late)??;
+    let bytes = until(deadline, &app, answer).await?;
     Ok(json_response(bytes))
+}
+
+/// A body, and the permit that reserves its share of memory.
+pub type ReadBody = (Vec<u8>, OwnedSemaphorePermit);
+
+/// Runs blocking work on a body; large bodies take turns.
+///
+/// # Errors
+/// As [`blocking`].
+pub async fn in_turn<T: Send + 'static>(
+    app: &App,
+    (bytes, memory): ReadBody,
+    work: impl FnOnce(&[u8]) -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let turn = match bytes.len() > LARGE_BODY {
+        true => app.large_bodies.clone().acquire_owned().await.ok(),
+        false => None,
+    };
+    let work = move || {
+        // Work that has started continues even if its client disconnects, so it must keep its permits.
+        let _claims = (turn, memory);
+        work(&bytes)
+    };
+    blocking(work).await
+}
+
+/// Waits for an answer until the deadline.
+///
+/// # Errors
+/// 504 if the deadline passes, and those of `answer`.
+pub async fn until<T>(
+    deadline: Instant,
+    app: &App,
+    answer: impl Future<Output = Result<T, ApiError>>,
+) -> Result<T, ApiError> {
+    let late = |_| ApiError::timeout(app.limits.timeout.as_secs_f64());
+    timeout_at(Moment::from_std(deadline), answer).await.map_err(late)?
+}
+
+/// The model that a request names, in its address or in its body.
+///
+/// # Errors
+/// If the two differ.
+pub fn one_name<'a>(in_address: Option<&'a str>, in_body: Option<&'a str>) -> Result<Option<&'a str>, ApiError> {
+    match (in_address, in_body) {
+        (Some(a), Some(b)) if a != b => Err(ApiError::invalid(format!("found two models, `{a}` and `{b}`"))),
+        (a, b) => Ok(a.or(b)),
+    }
 }
 
 /// Parses, validates, and tokenizes a body.
 fn prepare<R: Route>(app: Arc<App>, named: Option<String>, bytes: &[u8]) -> Result<Prepared<R::Task>, ApiError> {
     let body: R::Body = parse(bytes)?;
-    let name = match (named.as_deref(), R::model(&body)) {
-        (Some(a), Some(b)) if a != b => return Err(ApiError::invalid(format!("found two models, `{a}` and `{b}`"))),
-        (a, b) => a.or(b),
-    };
+    let name = one_name(named.as_deref(), R::model(&body))?;
     let model = app.models.pick(name, R::PATH, |model| R::Task::batcher(model).is_some())?.clone();
     let batcher = R::Task::batcher(&model).cloned().ok_or_else(|| ApiError::internal("no queue"))?;
     batcher.check_room()?;
@@ -152,6 +195,7 @@ fn prepare<R: Route>(app: Arc<App>, named: Option<String>, bytes: &[u8]) -> Resu
         check_count(requests.len(), asked.app.limits.inputs)?;
         for request in &requests {
             let own = pipeline.preprocess(request)?;
+            own.iter().try_for_each(|input| check_size::<R::Task>(input, asked.app.limits.batch_tokens))?;
             counts.push(own.len());
             inputs.extend(own);
         }
@@ -198,6 +242,17 @@ pub fn check_count(count: usize, limit: usize) -> Result<(), ApiError> {
             Err(ApiError::too_large(format!("found {count} inputs, expected at most {limit} (--max-inputs)")))
         }
         _ => Ok(()),
+    }
+}
+
+/// Checks that the sequences of one input, such as the choices of a question, fit into a batch: they are computed together.
+fn check_size<T: Task>(input: &InputOf<T>, limit: usize) -> Result<(), ApiError> {
+    let (count, longest) = (sequence_lengths::<T>(input).count(), sequence_lengths::<T>(input).max().unwrap_or(0));
+    match count > 1 && count.saturating_mul(longest) > limit {
+        false => Ok(()),
+        true => Err(ApiError::too_large(format!(
+            "found {count} choices of up to {longest} tokens, expected at most {limit} tokens in all (--max-batch-tokens)"
+        ))),
     }
 }
 

@@ -1,6 +1,7 @@
 //! text-embeddings-inference's `/tokenize`: the tokens that the model reads.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -8,17 +9,20 @@ use bert_model::text::CodePoints;
 use bert_model::{Result, Tokenizer};
 use serde::{Deserialize, Serialize};
 
-use super::ask::{blocking, check_count, json_response, model_of};
+use super::ask::{check_count, in_turn, json_response, model_of, one_name, until};
 use super::one_or_many::Texts;
 use crate::app::App;
 use crate::body::{parse, read_body};
 use crate::error::ApiError;
+use crate::models::Model;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Body {
     inputs: Texts,
     add_special_tokens: Option<bool>,
+    /// The model's prompt to put in front of each text, by name.
+    prompt_name: Option<String>,
     model: Option<String>,
 }
 
@@ -38,21 +42,31 @@ struct Token {
 /// 4xx if the request is invalid.
 pub async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let named = model_of(request.uri())?;
-    let (bytes, memory) = read_body(&app, request).await?;
+    let body = read_body(&app, request).await?;
+    let deadline = Instant::now() + app.limits.timeout;
     let server = app.clone();
-    let tokens = blocking(move || {
-        let _claim = memory;
-        let body: Body = parse(&bytes)?;
-        let model = server.models.pick(named.as_deref().or(body.model.as_deref()), "/tokenize", |_| true)?;
+    let tokens = in_turn(&app, body, move |bytes| {
+        let body: Body = parse(bytes)?;
+        let name = one_name(named.as_deref(), body.model.as_deref())?;
+        let model = server.models.pick(name, "/tokenize", |_| true)?;
         let texts = body.inputs.as_slice();
         check_count(texts.len(), server.limits.inputs)?;
+        let prompt = body.prompt_name.map_or(Ok(String::new()), |name| prompt_of(model, &name))?;
         let special = body.add_special_tokens.unwrap_or(true);
-        let tokens: Vec<Vec<Token>> =
-            texts.iter().map(|text| tokens_of(&model.tokenizer, text, special)).collect::<Result<_>>()?;
+        let tokens = |text: &String| tokens_of(&model.tokenizer, &format!("{prompt}{text}"), special);
+        let tokens: Vec<Vec<Token>> = texts.iter().map(tokens).collect::<Result<_>>()?;
         serde_json::to_vec(&tokens).map_err(|error| ApiError::internal(error.to_string()))
-    })
-    .await?;
-    Ok(json_response(tokens))
+    });
+    Ok(json_response(until(deadline, &app, tokens).await?))
+}
+
+/// The prompt of a sentence-transformers model with this name.
+fn prompt_of(model: &Model, name: &str) -> Result<String, ApiError> {
+    let Some(embedder) = &model.embed else {
+        let message = format!("`prompt_name`: found {name:?}, but the model `{}` embeds no texts", model.name);
+        return Err(ApiError::invalid(message));
+    };
+    Ok(embedder.pipeline().description().prompts.named(name)?.to_string())
 }
 
 fn tokens_of(tokenizer: &Tokenizer, text: &str, add_special_tokens: bool) -> Result<Vec<Token>> {

@@ -171,10 +171,26 @@ impl Route for Masks {
     }
 }
 
-/// The text with its mask at index `number` replaced by `token`.
+/// The text with its mask at index `number` replaced by `token`; a continuation such as `##ing` is joined to the word
+/// before.
 fn filled_in(text: &str, mask: &str, number: usize, token: &str) -> String {
-    match text.match_indices(mask).nth(number) {
-        Some((at, _)) => [&text[..at], token, &text[at + mask.len()..]].concat(),
-        None => text.to_string(),
+    let Some((at, _)) = text.match_indices(mask).nth(number) else { return text.to_string() };
+    let (before, after) = (&text[..at], &text[at + mask.len()..]);
+    match token.strip_prefix("##") {
+        Some(rest) => [before.trim_end(), rest, after].concat(),
+        None => [before, token, after].concat(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_continuation_is_joined_to_the_word_before_the_mask() {
+        let filled = |number, token| filled_in("play [MASK] a [MASK].", "[MASK]", number, token);
+        assert_eq!(filled(0, "##ing"), "playing a [MASK].");
+        assert_eq!(filled(1, "game"), "play [MASK] a game.");
+        assert_eq!(filled(2, "game"), "play [MASK] a [MASK].");
     }
 }

@@ -11,30 +11,44 @@ use bert_model::pipeline::TokenEmbeddings;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::ask::{Asked, Route, ask, model_of};
+use super::ask::{Asked, Route, answer, blocking, model_of, one_name};
 use super::embeddings::{Direction, Embedded, Embedding};
 use super::labels::{Classifying, Judged, Label, OwnedPair};
 use super::one_or_many::Texts;
 use crate::app::App;
+use crate::body::read_body;
 use crate::error::ApiError;
 use crate::models::Model;
 use heads::{Answers, Masks, Tokens};
 
-/// Handles a request with the head of the model that the query names, or of the first suitable model.
+/// Handles a request with the head of the model that the query or the body names, or of the first suitable model.
 ///
 /// # Errors
-/// Those of [`ask`], and 422 if the inference API has no form for the head.
+/// Those of [`answer`], and 422 if the inference API has no form for the head.
 pub async fn infer(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let named = model_of(request.uri())?;
-    let model = app.models.pick(named.as_deref(), "POST /", has_form)?.clone();
-    let app = State(app);
+    let body = read_body(&app, request).await?;
+    let find = move || {
+        // Whatever else is wrong with the body is told by the route of the head.
+        let named = serde_json::from_slice::<Named>(&body.0).ok().and_then(|body| body.model);
+        Ok((named, body))
+    };
+    let (in_body, body) = blocking(find).await?;
+    let name = one_name(named.as_deref(), in_body.as_deref())?;
+    let model = app.models.pick(name, "POST /", has_form)?.clone();
     match () {
-        () if model.fill.is_some() => ask::<Masks>(app, request).await,
-        () if model.embed.is_some() => ask::<Features>(app, request).await,
-        () if model.classify.is_some() => ask::<Classes>(app, request).await,
-        () if model.tag.is_some() => ask::<Tokens>(app, request).await,
-        () => ask::<Answers>(app, request).await,
+        () if model.fill.is_some() => answer::<Masks>(app, named, body).await,
+        () if model.embed.is_some() => answer::<Features>(app, named, body).await,
+        () if model.classify.is_some() => answer::<Classes>(app, named, body).await,
+        () if model.tag.is_some() => answer::<Tokens>(app, named, body).await,
+        () => answer::<Answers>(app, named, body).await,
     }
+}
+
+/// The part of a body that chooses the model, and so its form.
+#[derive(Deserialize)]
+struct Named {
+    model: Option<String>,
 }
 
 /// Whether the inference API has a form for the model's head.
