@@ -79,7 +79,7 @@ pub struct TrainArgs {
     /// wnli, conll2003, ud-pos, squad, squad2, sick, copa, cosmosqa
     #[arg(long, value_name = "NAME")]
     pub preset: Option<Preset>,
-    /// Model directory to start from [default: runs/pretrain for the sample]
+    /// Model to start from: a directory, or a name on the Hugging Face Hub [default: runs/pretrain for the sample]
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
     /// Start from random weights instead, to measure the benefit of pretraining
@@ -114,7 +114,7 @@ pub struct TrainArgs {
     /// Columns of a table
     #[command(flatten)]
     pub columns: ColumnArgs,
-    /// Label column [default: label]
+    /// Label column, or columns of 0 and 1 for several labels (joy,fear) [default: label]
     #[arg(long, value_name = "COL")]
     pub label: Option<String>,
     /// Word column of a CoNLL file [default: 1; 2 for CoNLL-U]
@@ -260,7 +260,7 @@ pub struct EvaluateArgs {
     /// The options given on the command line
     #[command(flatten)]
     pub given: Given,
-    /// Fine-tuned model directory
+    /// Fine-tuned model: a directory, or a name on the Hugging Face Hub
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// Number type of the encoder's products: f32, bf16 (on flex and cuda) or int8 (on flex). The last two
@@ -304,7 +304,7 @@ pub struct PredictArgs {
     /// The options given on the command line
     #[command(flatten)]
     pub given: Given,
-    /// Fine-tuned model directory
+    /// Fine-tuned model: a directory, or a name on the Hugging Face Hub
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// Number type of the encoder's products: f32, bf16 (on flex and cuda) or int8 (on flex). The last two
@@ -341,7 +341,7 @@ pub struct PredictArgs {
     #[arg(long, allow_hyphen_values = true, value_name = "X")]
     pub no_answer_threshold: Option<f64>,
     /// Also list this many top answers to a question, at most 20, as `n_best`
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_parser = at_least_1, value_name = "K")]
     pub n_best: Option<usize>,
     /// A choice; repeat the option for each one
     #[arg(long, value_name = "TEXT")]

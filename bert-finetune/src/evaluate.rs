@@ -22,9 +22,9 @@ use crate::tasks::{Defect, OutputsOf, Task, warn_of};
 use crate::train;
 use crate::truncated::{Truncated, number};
 
-/// A labeled file to evaluate a model on.
+/// A model, the labeled file to evaluate it on, and where its predictions go.
 #[derive(Debug)]
-pub struct Evaluation<'a> {
+pub struct EvaluationOptions<'a> {
     /// Fine-tuned model directory.
     pub model: &'a Path,
     /// The labeled file.
@@ -43,17 +43,17 @@ pub struct Evaluation<'a> {
 ///
 /// # Errors
 /// If the model, the device or the file is invalid, or the predictions cannot be written.
-pub fn evaluate<T: Task>(task: &T, evaluation: Evaluation) -> anyhow::Result<Map<String, Value>> {
+pub fn evaluate<T: Task>(task: &T, evaluation: EvaluationOptions) -> anyhow::Result<Map<String, Value>> {
     evaluate_part(task, evaluation, None)
 }
 
 /// Like [`evaluate`], but restricted to the examples that a run with the settings `held_out_by` holds out, if any.
 fn evaluate_part<T: Task>(
     task: &T,
-    evaluation: Evaluation,
+    evaluation: EvaluationOptions,
     held_out_by: Option<&FinetuneSettings>,
 ) -> anyhow::Result<Map<String, Value>> {
-    let Evaluation { model, data, keep, predictions, precision, common } = evaluation;
+    let EvaluationOptions { model, data, keep, predictions, precision, common } = evaluation;
     predictions.map_or(Ok(()), create_parent)?;
     let NamedDevice { device, .. } = select_device(&common.device, common.quiet)?;
     let pipeline = open_pipeline(task, model, &device, precision)?;
@@ -99,7 +99,7 @@ pub fn write_predictions(settings: &FinetuneSettings, run: &FinetuneRunOptions) 
     let Some(data) = file.or(settings.train.as_ref()).map(Input::new) else { return Ok(()) };
     let common = Common { device: run.device.clone(), seed: settings.seed, json: run.json, quiet: true };
     let model = run.output.as_path();
-    let evaluation = Evaluation {
+    let evaluation = EvaluationOptions {
         model,
         data,
         keep: &[],

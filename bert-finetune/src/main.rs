@@ -14,7 +14,7 @@ use bert_finetune::data::Files;
 use bert_finetune::description::Description;
 use bert_finetune::effect::{check_evaluate, check_predict};
 use bert_finetune::embed::embed;
-use bert_finetune::evaluate::{Evaluation, evaluate, write_predictions};
+use bert_finetune::evaluate::{EvaluationOptions, evaluate, write_predictions};
 use bert_finetune::model_directory::config_of;
 use bert_finetune::output::{class_names, hint_never_found, print_metrics, print_next_steps, print_table};
 use bert_finetune::predict::predict;
@@ -139,7 +139,7 @@ fn run_evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
     let task = open_task_for(&args.model, args.task, |usual| {
         args.columns.over(usual, args.label.as_deref()).with_threshold(args.no_answer_threshold)
     })?;
-    let evaluation = Evaluation {
+    let evaluation = EvaluationOptions {
         model: &args.model,
         data,
         keep: &args.keep,

@@ -16,6 +16,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::nearest::Best;
+use crate::option_values::at_least_1;
 use crate::search::WINDOW;
 use crate::truncated::warn_of_comparison;
 
@@ -45,7 +46,7 @@ pub struct RankArgs {
     #[arg(long)]
     pub no_header: bool,
     /// Number of texts to print [default: all]
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_parser = at_least_1, value_name = "K")]
     pub top_k: Option<usize>,
     /// Maximum sequence length in tokens; if a pair is longer, its longer text is truncated [default: the model's]
     #[arg(long, value_name = "N")]

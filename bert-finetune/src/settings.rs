@@ -105,7 +105,7 @@ pub struct FinetuneRunOptions {
 }
 
 /// Defaults that differ between a run on the built-in sample and one on a file.
-struct Preset {
+struct Defaults {
     output: Option<&'static str>,
     model: Option<&'static str>,
     batch_size: usize,
@@ -113,7 +113,7 @@ struct Preset {
     learning_rate: Option<f64>,
 }
 
-impl Preset {
+impl Defaults {
     const FILE: Self = Self { output: None, model: None, batch_size: 32, learning_rate: None };
 
     const SAMPLE: Self =
@@ -126,9 +126,9 @@ impl FinetuneSettings {
     /// # Errors
     /// If a value is out of range, or a required option is missing.
     pub fn resolve(args: &TrainArgs) -> Result<(Self, FinetuneRunOptions)> {
-        let preset = if args.train.is_none() { Preset::SAMPLE } else { Preset::FILE };
-        let run = FinetuneRunOptions::resolve(args, &preset)?;
-        let model = given_or(args.model.as_deref(), preset.model, "--model DIR")?;
+        let defaults = if args.train.is_none() { Defaults::SAMPLE } else { Defaults::FILE };
+        let run = FinetuneRunOptions::resolve(args, &defaults)?;
+        let model = given_or(args.model.as_deref(), defaults.model, "--model DIR")?;
         let adaptation = match (args.freeze, args.lora) {
             (_, Some(rank)) => Adaptation::Lora { rank },
             (Some(Freeze::Encoder), None) => Adaptation::FrozenEncoder,
@@ -149,10 +149,10 @@ impl FinetuneSettings {
             eval_share: args.eval_share,
             test: args.test.clone(),
             epochs: args.epochs,
-            batch_size: args.batch_size.unwrap_or(preset.batch_size),
+            batch_size: args.batch_size.unwrap_or(defaults.batch_size),
             parts: None,
             optimizer: args.optimizer,
-            learning_rate: args.lr.or(preset.learning_rate).unwrap_or(usual_rate),
+            learning_rate: args.lr.or(defaults.learning_rate).unwrap_or(usual_rate),
             warmup: args.warmup,
             decay: args.schedule,
             weight_decay: args.weight_decay,
@@ -175,8 +175,10 @@ impl FinetuneSettings {
             true => Ok(()),
             false => Err(Error::Usage(format!("{option}: found {found}, expected {expected}"))),
         };
-        check(self.epochs > 0, "--epochs", self.epochs.to_string(), "at least 1")?;
+        check((1..=1_000_000).contains(&self.epochs), "--epochs", self.epochs.to_string(), "from 1 to 1000000")?;
         check(self.batch_size > 0, "--batch-size", self.batch_size.to_string(), "at least 1")?;
+        let decay = self.weight_decay;
+        check(decay >= 0.0 && decay.is_finite(), "--weight-decay", decay.to_string(), "0 or more")?;
         let rate = self.learning_rate;
         check(rate >= 0.0 && rate.is_finite(), "--lr", rate.to_string(), "0 or more")?;
         check(self.warmup >= 0.0 && self.warmup.is_finite(), "--warmup", self.warmup.to_string(), "0 or more")?;
@@ -205,9 +207,12 @@ impl FinetuneSettings {
     }
 }
 
+/// The most runs with different seeds: more is a slip of the keyboard.
+const MOST_SEEDS: u64 = 10_000;
+
 impl FinetuneRunOptions {
-    fn resolve(args: &TrainArgs, preset: &Preset) -> Result<Self> {
-        let output = given_or(args.output.as_deref(), preset.output, "-o DIR")?;
+    fn resolve(args: &TrainArgs, defaults: &Defaults) -> Result<Self> {
+        let output = given_or(args.output.as_deref(), defaults.output, "-o DIR")?;
         // The sample's default directory may be overwritten without asking, any other only with --overwrite.
         let is_default = args.output.is_none() && is_sample_run(&output);
         let if_exists = match (args.resume, args.overwrite || is_default) {
@@ -221,6 +226,11 @@ impl FinetuneRunOptions {
             return Err(Error::Usage(format!("--save-minutes: found {save_minutes}, expected 0 or more")));
         }
         let (seeds, predictions) = (args.seeds, args.predictions.clone());
+        let is_last_seed = |seeds: u64| args.common.seed.checked_add(seeds - 1).is_some();
+        if !(1..=MOST_SEEDS).contains(&seeds) || !is_last_seed(seeds) {
+            let expected = format!("from 1 to {MOST_SEEDS}, and seeds below 2^64");
+            return Err(Error::Usage(format!("--seeds: found {seeds}, expected {expected}")));
+        }
         Ok(Self { output, seeds, if_exists, predictions, save_every, save_minutes, keep, device, json, quiet })
     }
 }

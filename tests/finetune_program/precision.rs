@@ -91,7 +91,7 @@ fn training_in_half_precision_has_nearly_the_losses_of_single_precision() {
     assert!(message.contains("unknown precision `int8`, expected f32, bf16 or f16"), "{message}");
     let line = "train --model model --train films.tsv --device ndarray --precision bf16 -o other";
     let message = fail(line, at, 1);
-    assert!(message.contains("--precision: found BF16"), "{message}");
+    assert!(message.contains("precision: found BF16"), "{message}");
     assert!(!at.join("other").exists());
 }
 
@@ -104,7 +104,7 @@ fn what_a_device_does_not_compute_in_is_refused() {
     for command in ["embed 'a film'", "predict 'a film' --task classification", "search --corpus films.tsv --query a"] {
         for precision in ["bf16", "int8"] {
             let message = fail(&format!("{command} --model model --device ndarray --precision {precision}"), at, 1);
-            let expected = format!("--precision: found {precision}, which this device does not compute in");
+            let expected = format!("precision: found {precision}, which this device does not compute in");
             assert!(message.lines().any(|line| line.starts_with("error: ") && line.contains(&expected)), "{message}");
         }
     }

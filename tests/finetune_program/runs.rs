@@ -103,6 +103,23 @@ fn features_adapters_weights_and_seeds() {
     assert!(accuracies.iter().all(|accuracy| *accuracy <= summary["eval"]["accuracy"].as_f64().unwrap()));
     assert_eq!(runs.iter().map(|run| run["seed"].as_u64().unwrap()).collect::<Vec<_>>(), [42, 43, 44]);
     json("evaluate --model seeds --data films.tsv --json --quiet", at);
+    // What is wrong with a command line or a file is told before anything is removed.
+    for (options, expected) in [
+        ("--seeds 2 --label nowhere", "nowhere"),
+        ("--seeds 0", "--seeds: found 0"),
+        ("--seeds 3 --seed 18446744073709551615", "--seeds: found 3"),
+        ("--seeds 1000000000000", "--seeds: found 1000000000000"),
+        ("--seeds 2 --model seeds/seed-43", "an input inside the run directory"),
+    ] {
+        let line = on_file("films.tsv", "seeds", &format!("--overwrite {options}"));
+        let line = if options.contains("--model") { line.replace("--model model", "") } else { line };
+        let message = text(&run(&line, at).stderr);
+        assert!(message.contains(expected), "{options}: {message}");
+        assert!(
+            at.join("seeds/model.safetensors").exists() && at.join("seeds/seed-43/config.json").exists(),
+            "{options}"
+        );
+    }
 }
 
 #[test]

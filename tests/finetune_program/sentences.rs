@@ -325,6 +325,15 @@ fn scores_of_pairs_are_learned() {
         (&summary["eval"]["spearman"], &summary["eval"]["pearson"])
     );
     assert!(lines(at.join("p.jsonl"))[0]["similarity"].is_number());
+    // A row without a score counts for nothing, wherever it stands.
+    let scores = fs::read_to_string(at.join("scores.tsv")).unwrap();
+    let (header, rows) = scores.split_once('\n').unwrap();
+    fs::write(at.join("gap.tsv"), format!("{header}\na film\ta soup\t\n{rows}")).unwrap();
+    let gap = json("evaluate --model run --data gap.tsv --json --quiet", at);
+    assert_eq!(
+        [&gap["spearman"], &gap["pearson"], &gap["loss"]],
+        ["spearman", "pearson", "loss"].map(|name| &metrics[name])
+    );
     // A third-party directory can be evaluated, with scores or with pairs.
     fs::remove_file(at.join("run/finetune.json")).unwrap();
     let metrics = json("evaluate --model run --data scores.tsv --text a --text-pair b --json --quiet", at);

@@ -13,6 +13,8 @@ mod once;
 mod seeds;
 mod start;
 
+use std::path::PathBuf;
+
 use bert_model::Result;
 use bert_train::run_directory::check_inputs;
 use bert_train::{Communicator, Interrupt};
@@ -35,8 +37,10 @@ pub fn run(
     files: &Files,
     ranks: (&Interrupt, &dyn Communicator),
 ) -> Result<FinetuneOutcome> {
-    let inputs = [&settings.model].into_iter().chain(files.all());
-    ranks.1.agree(check_inputs(&run.output, run.if_exists, inputs))?;
+    let inputs: Vec<&PathBuf> = [&settings.model].into_iter().chain(files.all()).collect();
+    let directories = [run.output.clone()].into_iter().chain(seeds::directories(settings, run));
+    let mut checks = directories.map(|directory| check_inputs(&directory, run.if_exists, &inputs));
+    ranks.1.agree(checks.try_for_each(|check| check))?;
     match run.seeds {
         1 => once::run_once(settings, run, files, ranks),
         _ => seeds::run_all(settings, run, files, ranks),

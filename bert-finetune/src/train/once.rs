@@ -73,17 +73,42 @@ pub(super) fn run_once(
     for_task!(task, task => {
         let mut task = task;
         let data = communicator.agree(prepare(settings, files, &mut task))?;
-        if communicator.size() > 1 && task.joint().is_some() {
-            let message = "--task embedding with pairs: the loss of a batch depends on all its texts, which ranks do not \
-                           share; start a single process";
-            return communicator.agree(Err(Error::Usage(message.into())));
-        }
+        check_joint(&task, communicator)?;
         let (directory, _temporary) = open_directory(run, communicator)?;
         let model = initial_model(&task, settings, keeps_head, &config, &device, run.quiet);
         let model = directory.prepared(communicator.agree(model))?;
         let run = Run { settings, run, description, config, tokenizer, task, device, interrupt, communicator };
         run.train(model, &data, directory, device_name)
     })
+}
+
+/// Checks everything that a run reads, except that the weights can be loaded.
+pub(super) fn check(
+    settings: &FinetuneSettings,
+    run: &FinetuneRunOptions,
+    files: &Files,
+    communicator: &dyn Communicator,
+) -> Result<()> {
+    // Each run tells its own hints.
+    let run = FinetuneRunOptions { quiet: true, ..run.clone() };
+    let Start { description, labels, tokenizer, .. } =
+        communicator.agree(start(settings, &run, files, communicator.local_rank()))?;
+    let task = communicator.agree((description.task.open)(&description, labels, &tokenizer))?;
+    for_task!(task, task => {
+        let mut task = task;
+        communicator.agree(prepare(settings, files, &mut task).map(|_| ()))?;
+        check_joint(&task, communicator)
+    })
+}
+
+/// Checks that the ranks can share the batches of a task.
+fn check_joint<T: Task>(task: &T, communicator: &dyn Communicator) -> Result<()> {
+    if communicator.size() == 1 || task.joint().is_none() {
+        return Ok(());
+    }
+    let message = "--task embedding with pairs: the loss of a batch depends on all its texts, which ranks do not share; start \
+                   a single process";
+    communicator.agree(Err(Error::Usage(message.into())))
 }
 
 /// Opens the run directory on the first rank, and a temporary one on the others, which is removed at the end.

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 
 use bert_model::{Error, Result};
 use bert_train::run_directory::{read_run, result_of};
@@ -12,7 +13,7 @@ use bert_train::{Communicator, Ended, IfExists, Interrupt};
 use serde_json::{Map, Value, json};
 
 use super::best::compare;
-use super::once::{FinetuneOutcome, open_directory, run_once};
+use super::once::{FinetuneOutcome, check, open_directory, run_once};
 use crate::data::Files;
 use crate::settings::{FinetuneRunOptions, FinetuneSettings};
 
@@ -33,13 +34,17 @@ pub fn run_all(
         }
         return Ok(FinetuneOutcome { ended: Ended::Finished, summary });
     }
+    if run.if_exists != IfExists::Resume {
+        // Report invalid inputs before a run is removed.
+        check(settings, run, files, ranks.1)?;
+    }
     let (directory, _temporary) = open_directory(run, ranks.1)?;
     if ranks.1.is_first() {
         directory.describe(&json!({"program": "bert-finetune", "settings": settings, "run": run}))?;
     }
     let mut runs: Vec<(u64, Value)> = Vec::new();
-    for seed in settings.seed..settings.seed + run.seeds {
-        let output = directory.path().join(format!("seed-{seed}"));
+    for seed in seeds(settings, run) {
+        let output = directory_of(directory.path(), seed);
         let if_exists = match run.if_exists {
             IfExists::Resume if !output.exists() => IfExists::Refuse,
             other => other,
@@ -61,10 +66,8 @@ pub fn run_all(
     let metrics = |summary: &Value| summary["eval"].as_object().cloned().unwrap_or_default();
     let metric = settings.description.main_metric();
     let best = runs.iter().max_by(|a, b| compare(metric, &metrics(&a.1), &metrics(&b.1)).then(b.0.cmp(&a.0)));
-    let Some((seed, summary)) = best else {
-        return Err(Error::Usage("--seeds: found 0, expected at least 1".into()));
-    };
-    let best = directory.path().join(format!("seed-{seed}"));
+    let Some((seed, summary)) = best else { return Err(Error::Setting("no run has finished".into())) };
+    let best = directory_of(directory.path(), *seed);
     copy_files(&best, directory.path())?;
     let mut summary = summary.clone();
     summary["model"] = directory.path().display().to_string().into();
@@ -82,6 +85,23 @@ pub fn run_all(
     (described["settings"], described["run"], described["result"]) = (json!(settings), json!(run), summary.clone());
     directory.describe(&described)?;
     Ok(FinetuneOutcome { ended: Ended::Finished, summary })
+}
+
+/// The seeds of all runs, which [`FinetuneSettings::resolve`] has checked.
+fn seeds(settings: &FinetuneSettings, run: &FinetuneRunOptions) -> RangeInclusive<u64> {
+    settings.seed..=settings.seed.saturating_add(run.seeds - 1)
+}
+
+fn directory_of(directory: &Path, seed: u64) -> PathBuf {
+    directory.join(format!("seed-{seed}"))
+}
+
+/// The directories of the runs of several seeds; none of a single one, which has the run directory itself.
+pub(super) fn directories<'a>(
+    settings: &FinetuneSettings,
+    run: &'a FinetuneRunOptions,
+) -> impl Iterator<Item = PathBuf> + 'a {
+    seeds(settings, run).filter(|_| run.seeds > 1).map(|seed| directory_of(&run.output, seed))
 }
 
 /// Copies the files of a finished run, each atomically, except for `run.json`. Subdirectories of modules are copied,

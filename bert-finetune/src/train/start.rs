@@ -20,6 +20,8 @@ use crate::tasks::{ModelOf, Task};
 
 /// Tag that keeps this random stream independent of the run's others.
 const HEAD: u64 = 23;
+/// Width up to which a model is told to need a higher learning rate than the paper's.
+const WIDEST_OF_SMALL: usize = 256;
 
 /// What a run starts from.
 pub(super) struct Start {
@@ -69,6 +71,11 @@ pub(super) fn start(
     if is_same_class && !keeps_head && !settings.from_scratch && !run.quiet {
         eprintln!("{}: its task head has different labels; initializing a new one", settings.model.display());
     }
+    if !run.quiet
+        && let Some(hint) = rate_hint(settings, config.hidden_size)
+    {
+        eprintln!("{hint}");
+    }
     let config = with_head(config, &description, &labels);
     let settings = settings.clone();
     Ok(Start { settings, description, labels, keeps_head, config, tokenizer, device_name: name, device })
@@ -103,6 +110,21 @@ fn fit_to_head(labels: Vec<String>, architecture: &str, checkpoint: &BertConfig)
     }
     let is_fit = labels.is_empty() || is_by_number && named.len() == labels.len();
     (labels, is_fit)
+}
+
+/// A hint if the learning rate is one for models of the paper's sizes, and this one is much narrower: it would learn little
+/// (docs/RECIPE.md, "What it is worth downstream").
+fn rate_hint(settings: &FinetuneSettings, hidden_size: usize) -> Option<String> {
+    let trains_encoder = matches!(settings.adaptation, Adaptation::Full | Adaptation::FrozenLayers(_));
+    let usual = if hidden_size <= 128 { 1e-3 } else { 5e-4 };
+    let is_low = trains_encoder && hidden_size <= WIDEST_OF_SMALL && settings.learning_rate < usual / 4.0;
+    is_low.then(|| {
+        format!(
+            "hint: a learning rate of {:e} suits models that are 768 wide; this one is {hidden_size} wide and learns more with \
+             --lr {usual:e}",
+            settings.learning_rate
+        )
+    })
 }
 
 /// Loads the encoder with a new head, or with the checkpoint's head if `keeps_head` (for instance to continue training

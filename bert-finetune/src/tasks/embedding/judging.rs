@@ -18,8 +18,10 @@ const HITS: usize = 10;
 impl EmbeddingTask {
     /// The correlations of similarities with scores.
     pub(super) fn score_metrics(&self, examples: &[PairRow], outputs: &Vectors) -> Value {
-        let gold: Vec<f64> = examples.iter().filter_map(|example| example.score).collect();
-        let found: Vec<f64> = outputs.iter().map(|outputs| self.similarity(&outputs[0])).collect();
+        let scored = |(example, outputs): (&PairRow, &Vec<Vec<Vec<f32>>>)| {
+            example.score.map(|score| (score, self.similarity(&outputs[0])))
+        };
+        let (gold, found): (Vec<f64>, Vec<f64>) = examples.iter().zip(outputs).filter_map(scored).unzip();
         let errors = gold.iter().zip(&found).map(|(gold, found)| (self.scaled(*gold) - found).powi(2));
         let loss = errors.sum::<f64>() / gold.len().max(1) as f64;
         json!({"spearman": spearman(&gold, &found), "pearson": pearson(&gold, &found), "loss": loss})
@@ -47,7 +49,7 @@ impl EmbeddingTask {
     /// Pairs whose similarity is far from their score.
     pub(super) fn wrong_scores(&self, examples: &[PairRow], outputs: &Vectors) -> Vec<Mistake> {
         let mistake = |(example, outputs): (&PairRow, &Vec<Vec<Vec<f32>>>)| {
-            let (gold, found) = (self.scaled(example.score.unwrap_or_default()), self.similarity(&outputs[0]));
+            let (gold, found) = (self.scaled(example.score?), self.similarity(&outputs[0]));
             let mistake = Mistake::Label {
                 text: example.texts[0].clone(),
                 parts: vec![("second text".into(), example.texts[1].clone())],
@@ -55,9 +57,9 @@ impl EmbeddingTask {
                 predicted: format!("{found:.2}"),
                 probability: None,
             };
-            ((gold - found).abs(), mistake)
+            Some(((gold - found).abs(), mistake))
         };
-        worst(examples.iter().zip(outputs).map(mistake).collect())
+        worst(examples.iter().zip(outputs).filter_map(mistake).collect())
     }
 
     /// Questions whose first hit is not an answer, with that hit.

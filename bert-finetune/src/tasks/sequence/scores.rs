@@ -28,7 +28,9 @@ pub(super) fn metrics(problem: ProblemType, labels: &[String], scored: &[Scored]
         ProblemType::MultiLabelClassification => {
             let gold: Vec<Vec<bool>> = scored.iter().map(|(example, _)| flags_of(&example.target)).collect();
             let predicted: Vec<Vec<bool>> = scored.iter().map(|(_, scores)| chosen(scores)).collect();
-            let cost = |(&is_gold, &p): (&bool, &f32)| -f64::from(if is_gold { p } else { 1.0 - p }.max(1e-30)).ln();
+            // A probability that was rounded to 1 was at least that near to it.
+            let rest = |p: f32| (1.0 - p).max(f32::EPSILON / 4.0);
+            let cost = |(&is_gold, &p): (&bool, &f32)| -f64::from(if is_gold { p.max(1e-30) } else { rest(p) }).ln();
             let losses = gold.iter().zip(scored).flat_map(|(gold, (_, scores))| gold.iter().zip(*scores).map(cost));
             let loss = losses.sum::<f64>() / (count * labels.len() as f64);
             with_loss(multi_label(&gold, &predicted, labels.len()), loss)
