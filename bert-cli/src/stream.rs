@@ -16,6 +16,9 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// The longest time that a row waits for the rest of its batch, however steadily rows arrive.
 const LONGEST_WAIT: Duration = Duration::from_millis(50);
 
+/// The most rows that are read ahead.
+const MOST_AHEAD: usize = 4096;
+
 /// Iterates over batches of rows.
 pub struct Batches<T> {
     rows: Receiver<Result<T>>,
@@ -27,7 +30,8 @@ impl<T: Send + 'static> Batches<T> {
     /// Starts to read. A batch has at most `size` rows; `is_live` says that the input may pause.
     pub fn new(rows: impl Iterator<Item = Result<T>> + Send + 'static, size: usize, is_live: bool) -> Self {
         let size = size.max(1);
-        let (sender, receiver) = sync_channel(size);
+        // The channel reserves memory for all of its places.
+        let (sender, receiver) = sync_channel(size.min(MOST_AHEAD));
         // Not joined: after an error elsewhere the process exits, even if this thread is waiting for a line.
         thread::spawn(move || {
             for row in rows {

@@ -26,8 +26,8 @@ pub struct Keep {
 pub struct KeptRow {
     /// The row number, from 1; `None` for a text given as an argument.
     pub row: Option<u64>,
-    /// The kept cells, by column name.
-    pub cells: Map<String, Value>,
+    /// The kept cells with the names of their columns, in the order in which they were requested.
+    pub cells: Vec<(String, Value)>,
 }
 
 /// The receiving end of a [`Keep`].
@@ -47,7 +47,7 @@ pub fn keep(columns: Vec<String>) -> (Keep, KeptRows) {
 
 impl Keep {
     /// Sends the kept cells of a row. Does nothing if the receiver was dropped.
-    pub fn send(&self, row: u64, cells: Map<String, Value>) {
+    pub fn send(&self, row: u64, cells: Vec<(String, Value)>) {
         let _ = self.rows.send(KeptRow { row: Some(row), cells });
     }
 
@@ -57,7 +57,7 @@ impl Keep {
     /// # Errors
     /// [`Error::Line`] if the first object lacks a field.
     pub fn send_fields(&self, row: u64, object: &Map<String, Value>, path: &Path, line: u64) -> Result<()> {
-        let mut cells = Map::new();
+        let mut cells = Vec::new();
         for name in &self.columns {
             let value = match object.get(name) {
                 Some(value) => value.clone(),
@@ -68,7 +68,7 @@ impl Keep {
                     return Err(Error::line(path, line, found, format!("one of {}", names.join(", "))));
                 }
             };
-            cells.insert(name.clone(), value);
+            cells.push((name.clone(), value));
         }
         self.send(row, cells);
         Ok(())
@@ -87,7 +87,7 @@ impl KeptRows {
             Err(_) if self.has_columns => {
                 Err(Error::Usage("--keep has no effect here: the input has no columns".into()))
             }
-            Err(_) => Ok(KeptRow { row: Some(self.taken), cells: Map::new() }),
+            Err(_) => Ok(KeptRow { row: Some(self.taken), cells: Vec::new() }),
         }
     }
 }
@@ -103,7 +103,7 @@ struct Line<'a, A> {
 
 impl KeptRow {
     /// Writes an answer, a JSON object, as a line of JSON, with the row number and the kept cells in front. A cell
-    /// whose name the answer already uses becomes `input_NAME`.
+    /// whose name is already used, by the answer or another cell, becomes `input_NAME`.
     ///
     /// # Errors
     /// If the answer cannot be expressed in JSON, or `output` cannot be written.
@@ -115,8 +115,11 @@ impl KeptRow {
         if !self.cells.is_empty() {
             let fields: BTreeMap<String, IgnoredAny> = serde_json::from_str(&serde_json::to_string(answer)?)?;
             for (name, value) in &self.cells {
-                let is_taken = name == "row" || fields.contains_key(name);
-                front.insert(if is_taken { format!("input_{name}") } else { name.clone() }, value.clone());
+                let mut name = name.clone();
+                while name == "row" || fields.contains_key(&name) || front.contains_key(&name) {
+                    name.insert_str(0, "input_");
+                }
+                front.insert(name, value.clone());
             }
         }
         // Written as it is serialized: an answer may have many times the size of its text.
@@ -131,7 +134,7 @@ impl KeptRow {
             Value::String(text) => text.replace(['\t', '\n', '\r'], " "),
             other => other.to_string(),
         };
-        let cells: String = self.cells.values().map(|value| cell(value) + "\t").collect();
+        let cells: String = self.cells.iter().map(|(_, value)| cell(value) + "\t").collect();
         cells + answer
     }
 }
@@ -146,9 +149,13 @@ mod tests {
         value.as_object().unwrap().clone()
     }
 
+    fn cells(value: Value) -> Vec<(String, Value)> {
+        object(value).into_iter().collect()
+    }
+
     #[test]
     fn answers_carry_their_row_and_lose_no_cell_to_a_field_of_the_same_name() {
-        let row = KeptRow { row: Some(7), cells: object(json!({"id": "a\tb", "label": [1], "row": 2})) };
+        let row = KeptRow { row: Some(7), cells: cells(json!({"id": "a\tb", "label": [1], "row": 2})) };
         let line = |row: &KeptRow, answer: Value| {
             let mut line = Vec::new();
             row.write_line(&answer, &mut line).unwrap();
@@ -157,6 +164,10 @@ mod tests {
         let expected = json!({"row": 7, "id": "a\tb", "input_label": [1], "input_row": 2, "label": "good"});
         assert_eq!(line(&row, json!({"label": "good"})), format!("{expected}\n"));
         assert_eq!(row.plain("good 0.98"), "a b\t[1]\t2\tgood 0.98");
+        let names = cells(json!({"input_label": 1, "label": 2}));
+        let row = KeptRow { row: None, cells: [names, cells(json!({"label": 3}))].concat() };
+        let expected = json!({"input_label": 1, "input_input_label": 2, "input_input_input_label": 3, "label": "good"});
+        assert_eq!(line(&row, json!({"label": "good"})), format!("{expected}\n"));
         assert_eq!(line(&KeptRow::default(), json!({"label": "good"})), "{\"label\":\"good\"}\n");
         assert_eq!(line(&KeptRow { row: Some(1), ..KeptRow::default() }, json!({})), "{\"row\":1}\n");
     }
@@ -167,7 +178,7 @@ mod tests {
         let path = Path::new("x.jsonl");
         keep.send_fields(1, &object(json!({"id": {"a": 1}})), path, 3).unwrap();
         keep.send_fields(2, &object(json!({"text": "x"})), path, 4).unwrap();
-        let ids: Vec<Value> = (0..2).map(|_| rows.next_row().unwrap().cells["id"].clone()).collect();
+        let ids: Vec<Value> = (0..2).map(|_| rows.next_row().unwrap().cells.remove(0).1).collect();
         assert_eq!(ids, [json!({"a": 1}), Value::Null]);
         let message = keep.send_fields(1, &object(json!({"text": "x"})), path, 3).unwrap_err().to_string();
         assert_eq!(message, "x.jsonl:3: found no field `id` for --keep, expected one of `text`");

@@ -178,19 +178,19 @@ mod tests {
             texts.map(|text| format!("{text} {:?}", rows.next_row().unwrap())).collect::<Vec<_>>()
         };
         for (file, content, column, header, cells) in [
-            ("x.csv", "id,text\na,one\nb,two\n", "id", true, [r#""id": String("a")"#, r#""id": String("b")"#]),
-            ("x.tsv", "a\tone\nb\ttwo\n", "1", false, [r#""1": String("a")"#, r#""1": String("b")"#]),
+            ("x.csv", "id,text\na,one\nb,two\n", "id", true, [r#"("id", String("a"))"#, r#"("id", String("b"))"#]),
+            ("x.tsv", "a\tone\nb\ttwo\n", "1", false, [r#"("1", String("a"))"#, r#"("1", String("b"))"#]),
             (
                 "x.jsonl",
                 "{\"text\":\"one\",\"id\":1}\n{\"text\":\"two\",\"id\":[]}\n",
                 "id",
                 true,
-                [r#""id": Number(1)"#, r#""id": Array []"#],
+                [r#"("id", Number(1))"#, r#"("id", Array [])"#],
             ),
         ] {
             let found = kept(file, content, column, header);
             let expected = |(index, text): (usize, &str)| {
-                format!("{text} KeptRow {{ row: Some({}), cells: {{{}}} }}", index + 1, cells[index])
+                format!("{text} KeptRow {{ row: Some({}), cells: [{}] }}", index + 1, cells[index])
             };
             assert_eq!(found, ["one", "two"].into_iter().enumerate().map(expected).collect::<Vec<_>>(), "{file}");
         }
