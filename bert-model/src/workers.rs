@@ -46,7 +46,8 @@ impl Workers {
         self.pools.len().max(1)
     }
 
-    /// Applies `work` to every shard, one per worker, and returns the results in the order of the shards.
+    /// Applies `work` to every shard, one per worker, and returns the results in the order of the shards. A panic in `work`
+    /// goes on in the calling thread.
     pub fn run<S: Send, R: Send>(&self, shards: Vec<S>, work: impl Fn(S) -> R + Sync) -> Vec<R> {
         if shards.len() <= 1 || self.pools.len() <= 1 {
             return shards.into_iter().map(work).collect();
@@ -66,8 +67,8 @@ impl Workers {
     }
 
     /// Applies `work` to every item: a free worker takes the next one. Returns the results in the order of the items.
-    /// Unlike [`run`](Self::run), it never uses the calling thread, whose arithmetic treats denormal numbers
-    /// differently.
+    /// Unlike [`run`](Self::run), it does not use the calling thread, whose arithmetic treats denormal numbers
+    /// differently, except on a GPU, where there are no other workers. A panic in `work` goes on in the calling thread.
     pub fn run_each<S: Send, R: Send>(&self, items: Vec<S>, work: impl Fn(S) -> R + Sync) -> Vec<R> {
         if self.pools.is_empty() {
             return items.into_iter().map(work).collect();

@@ -83,6 +83,9 @@ impl BertForPreTraining {
     /// # Shapes
     /// - `positions`: `[M]`
     /// - output: `[M, V]` and `[B, 2]`
+    ///
+    /// # Panics
+    /// If a sequence reaches beyond `max_position_embeddings`, or a position is not below B·T.
     pub fn forward(&self, input: BertInput, positions: Tensor<1, Int>) -> (Tensor<2>, Tensor<2>) {
         let hidden = self.bert.encode(input);
         (masked_lm(&self.bert, &self.mlm, hidden.clone(), positions), self.nsp.forward(self.bert.pool(hidden)))
@@ -90,6 +93,9 @@ impl BertForPreTraining {
 
     /// The logits of masked LM alone, without computing what only the other task needs; shapes as in
     /// [`forward`](Self::forward).
+    ///
+    /// # Panics
+    /// If a sequence reaches beyond `max_position_embeddings`, or a position is not below B·T.
     pub fn forward_mlm(&self, input: BertInput, positions: Tensor<1, Int>) -> Tensor<2> {
         masked_lm(&self.bert, &self.mlm, self.bert.encode(input), positions)
     }
@@ -109,6 +115,9 @@ impl BertForMaskedLM {
     /// # Shapes
     /// - `positions`: `[M]`
     /// - output: `[M, V]`
+    ///
+    /// # Panics
+    /// If a sequence reaches beyond `max_position_embeddings`, or a position is not below B·T.
     pub fn forward(&self, input: BertInput, positions: Tensor<1, Int>) -> Tensor<2> {
         masked_lm(&self.bert, &self.mlm, self.bert.encode(input), positions)
     }
@@ -124,6 +133,9 @@ bert_with! {
 
 impl BertForNextSentencePrediction {
     /// The logits `[B, 2]` of each pair: 0 = is next, 1 = random.
+    ///
+    /// # Panics
+    /// If a sequence reaches beyond `max_position_embeddings`.
     pub fn forward(&self, input: BertInput) -> Tensor<2> {
         self.nsp.forward(self.bert.pool(self.bert.encode(input)))
     }
@@ -139,6 +151,9 @@ bert_with! {
 
 impl BertForSequenceClassification {
     /// The logits `[B, C]` of each text or pair.
+    ///
+    /// # Panics
+    /// If a sequence reaches beyond `max_position_embeddings`.
     pub fn forward(&self, input: BertInput) -> Tensor<2> {
         self.head(self.bert.encode(input))
     }
@@ -159,6 +174,9 @@ bert_with! {
 
 impl BertForTokenClassification {
     /// The logits `[B, T, C]` of each token.
+    ///
+    /// # Panics
+    /// If a sequence reaches beyond `max_position_embeddings`.
     pub fn forward(&self, input: BertInput) -> Tensor<3> {
         self.head(self.bert.encode(input))
     }
@@ -179,6 +197,9 @@ bert_with! {
 
 impl BertForQuestionAnswering {
     /// The start and the end logits of each token, each `[B, T]`.
+    ///
+    /// # Panics
+    /// If a sequence reaches beyond `max_position_embeddings`.
     pub fn forward(&self, input: BertInput) -> (Tensor<2>, Tensor<2>) {
         self.head(self.bert.encode(input))
     }
@@ -205,6 +226,9 @@ impl BertForMultipleChoice {
     /// # Shapes
     /// - `input`: `[B·C, T]`, the C choices of each example in consecutive rows
     /// - output: `[B, C]`
+    ///
+    /// # Panics
+    /// If a sequence reaches beyond `max_position_embeddings`, or `choices` is 0 or does not divide the rows.
     pub fn forward(&self, input: BertInput, choices: usize) -> Tensor<2> {
         let scores = self.head(self.bert.encode(input));
         let [rows, _] = scores.dims();

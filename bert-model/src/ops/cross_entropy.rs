@@ -1,5 +1,5 @@
-//! Cross-entropy over many classes without a second copy of the logits: the forward pass on flex only reads them, and
-//! the backward pass overwrites them with their gradient.
+//! Cross-entropy over many classes without a second copy of the logits: the forward pass on flex overwrites them with
+//! their exponentials, which are computed once, and the backward pass overwrites these with the gradient.
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::flex::FlexTensor;
@@ -7,7 +7,6 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, DType, Dispatch, Flex, backend_extension};
 use burn::prelude::*;
 use burn::tensor::activation::log_softmax;
-use pulp::Arch;
 
 use super::autodiff::{Differentiable, apply};
 use super::flex::{by_lanes, contiguous, elements, sum_of, tensor_from, with_values_mut};
@@ -56,48 +55,50 @@ struct FastCrossEntropy {
 }
 
 impl Differentiable<Flex, 1> for FastCrossEntropy {
-    /// The logits, and the logarithm of each row's sum of exponentials, `[N]`.
+    /// The exponentials of the logits, each row's divided by its highest one, `[N, C]`, and their sums, `[N]`.
     type Saved = [FlexTensor; 2];
 
     fn forward(&self, [logits]: [FlexTensor; 1]) -> (FlexTensor, Self::Saved) {
-        let saved = logits.clone();
         let (logits, targets) = (contiguous(logits), indices(&self.targets));
-        let (values, classes) = (elements(&logits), logits.shape()[1].max(1));
-        let (mut losses, mut log_sums) = (Vec::with_capacity(targets.len()), Vec::with_capacity(targets.len()));
-        Arch::new().dispatch(
+        let classes = logits.shape()[1].max(1);
+        let (mut losses, mut sums) = (Vec::with_capacity(targets.len()), Vec::with_capacity(targets.len()));
+        let exponentials = with_values_mut(
+            logits,
             #[inline(always)]
-            || {
-                for (row, &target) in values.chunks_exact(classes).zip(&targets) {
-                    let highest = by_lanes(row, f32::NEG_INFINITY, f32::max);
-                    let log_sum = highest + sum_of(row, |x| exp_or_zero(x - highest)).ln();
-                    losses.push(log_sum - row[target]);
-                    log_sums.push(log_sum);
+            |values| {
+                for (row, &target) in values.chunks_exact_mut(classes).zip(&targets) {
+                    let (highest, right) = (by_lanes(row, f32::NEG_INFINITY, f32::max), row[target]);
+                    for x in row.iter_mut() {
+                        *x = exp_or_zero(*x - highest);
+                    }
+                    let sum = sum_of(row, |x| x);
+                    losses.push(highest + sum.ln() - right);
+                    sums.push(sum);
                 }
             },
         );
-        let [losses, log_sums] = [losses, log_sums].map(|values| tensor_from(values, Shape::from([targets.len()])));
-        (losses, [saved, log_sums])
+        let [losses, sums] = [losses, sums].map(|values| tensor_from(values, Shape::from([targets.len()])));
+        (losses, [exponentials, sums])
     }
 
     /// `(softmax(logits) − one_hot(target)) · gradient`, for each row.
     fn backward(
         self,
-        [logits, log_sums]: Self::Saved,
+        [exponentials, sums]: Self::Saved,
         gradient: FlexTensor,
         _wanted: [bool; 1],
     ) -> [Option<FlexTensor>; 1] {
-        let [logits, log_sums, gradient] = [logits, log_sums, gradient].map(contiguous);
-        let (classes, targets) = (logits.shape()[1].max(1), indices(&self.targets));
-        let (log_sums, gradients) = (elements(&log_sums), elements(&gradient));
+        let gradient = contiguous(gradient);
+        let (classes, targets) = (exponentials.shape()[1].max(1), indices(&self.targets));
+        let (sums, gradients) = (elements(&sums), elements(&gradient));
         let dlogits = with_values_mut(
-            logits,
+            exponentials,
             #[inline(always)]
             |values| {
-                let rows = values.chunks_exact_mut(classes).zip(&targets).zip(log_sums).zip(gradients);
-                for (((row, &target), &log_sum), &gradient) in rows {
-                    for x in row.iter_mut() {
-                        *x = exp_or_zero(*x - log_sum) * gradient;
-                    }
+                let rows = values.chunks_exact_mut(classes).zip(&targets).zip(sums).zip(gradients);
+                for (((row, &target), &sum), &gradient) in rows {
+                    let factor = gradient / sum;
+                    row.iter_mut().for_each(|x| *x *= factor);
                     row[target] -= gradient;
                 }
             },

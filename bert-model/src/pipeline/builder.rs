@@ -122,7 +122,8 @@ impl<P: FromCheckpoint> Builder<P> {
     }
 
     /// Builds the pipeline around a model of this checkpoint that is already on the device, such as the encoder of
-    /// another pipeline, so that both share their weights.
+    /// another pipeline, so that both share their weights. With a [precision](Self::precision) other than f32, the pipeline
+    /// gets its own copy of the encoder's dense layers.
     ///
     /// # Errors
     /// As [`Builder::open`].

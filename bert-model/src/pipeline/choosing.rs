@@ -69,7 +69,8 @@ impl ChoiceProcessor {
         Self { tokenizer }
     }
 
-    /// Computes the log-probabilities `[1, C]` of the choices of each input from the hidden states `[S, T, H]`.
+    /// Computes the log-probabilities `[1, C]` of the C choices of each input from the hidden states `[S, T, H]` of the S
+    /// sequences, which are the choices of all inputs in turn.
     pub fn log_probabilities(
         &self,
         model: &BertForMultipleChoice,

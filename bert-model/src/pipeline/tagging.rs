@@ -164,6 +164,9 @@ impl Words {
     }
 
     /// The offsets of the words of an entity in the text, in code points.
+    ///
+    /// # Panics
+    /// If the range is empty or goes beyond the words.
     pub fn place_of(&self, words: &Range<usize>) -> Offsets {
         (self.places[words.start].0, self.places[words.end - 1].1)
     }
@@ -225,7 +228,7 @@ impl TaggingProcessor {
         Ok(Words { places: self.tokenizer.word_offsets(text)?, text: text.into() })
     }
 
-    /// Computes the scores `[W, C]` of the words tagged in the windows from the hidden states `[B, T, H]`.
+    /// Computes the scores `[N, C]` of the N words tagged in the windows from the hidden states `[B, T, H]`.
     pub fn logits(
         &self,
         model: &BertForTokenClassification,

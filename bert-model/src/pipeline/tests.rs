@@ -59,6 +59,12 @@ fn embeddings_are_the_means_of_hidden_states_whatever_stands_beside_them() {
         assert!(close(vector, &mean), "{text:?}");
     }
     let tokens = embedder.embed_tokens(&TEXTS).unwrap();
+    let mixed = TEXTS.iter().flat_map(|text| [EmbeddingRequest::text(text), EmbeddingRequest::tokens(text)]);
+    let mixed = embedder.run(&mixed.collect::<Vec<_>>()).unwrap();
+    for ((pair, vector), tokens) in mixed.chunks(2).zip(&vectors).zip(&tokens) {
+        assert!(close(&pair[0].vectors.concat(), vector) && pair[0].tokens.is_empty());
+        assert!(close(&pair[1].vectors.concat(), &tokens.vectors.concat()) && pair[1].tokens == tokens.tokens);
+    }
     assert_eq!(tokens[0].tokens, ["[CLS]", "word7", "[SEP]"]);
     assert_eq!(tokens[1].vectors.len(), 7);
     let none: [&str; 0] = [];
@@ -332,7 +338,7 @@ fn ndarray_computes_in_single_precision_only() {
         let builder = TextEmbedder::builder().device(Device::ndarray()).precision(precision);
         let error = builder.from_bytes(&config, weights.clone(), &tokenizer).err().map(|error| error.to_string());
         let expected = expected.map(|name| {
-            format!("--precision: found {name}, which this device does not compute in, expected f32 or --device flex")
+            format!("precision: found {name}, which this device does not compute in, expected f32 or the device flex")
         });
         assert_eq!(error, expected);
     }

@@ -128,9 +128,12 @@ pub(super) fn orthogonalize(x: &mut [f32], [rows, columns]: [usize; 2]) {
     let as_given = View::row_major(columns);
     let (view, small, large) =
         if rows > columns { (as_given.transposed(), columns, rows) } else { (as_given, rows, columns) };
-    let square = View::row_major(small);
     let norm = sum_of(x, |x| x * x).sqrt().max(SMALLEST_NORM as f32);
     x.iter_mut().for_each(|x| *x /= norm);
+    if large * 2 > small * 3 {
+        return orthogonalize_long(x, view, [small, large]);
+    }
+    let square = View::row_major(small);
     let [a, b, c] = COEFFICIENTS.map(|coefficient| coefficient as f32);
     let (mut squares, mut before) = (vec![0.0; small * small], vec![0.0; x.len()]);
     for _ in 0..ITERATIONS {
@@ -143,6 +146,39 @@ pub(super) fn orthogonalize(x: &mut [f32], [rows, columns]: [usize; 2]) {
         let combined = Write::Combine { output: a, product: 1.0 };
         matmul([small, large, small], combined, (x, view), (&polynomial, square), (&before, view));
     }
+}
+
+/// [`orthogonalize`] for a matrix X that is much longer than wide, in about half of the work. Each iteration multiplies X by
+/// a polynomial of the small matrix X·Xᵀ, which becomes P·X·Xᵀ·P with the polynomial P: X itself is needed at the beginning
+/// and at the end alone.
+fn orthogonalize_long(x: &mut [f32], view: View, [small, large]: [usize; 2]) {
+    let square = View::row_major(small);
+    let multiply = |output: &mut [f32], write, left: &[f32], right: &[f32]| {
+        matmul([small; 3], write, (output, square), (left, square), (right, square));
+    };
+    let [a, b, c] = COEFFICIENTS.map(|coefficient| coefficient as f32);
+    let before = x.to_vec();
+    let mut squares = vec![0.0; small * small];
+    let transposed = (&before[..], view.transposed());
+    matmul([small, small, large], Write::Replace, (&mut squares, square), (&before, view), transposed);
+    let (mut product, mut result) = (vec![0.0; small * small], vec![0.0; small * small]);
+    for iteration in 0..ITERATIONS {
+        let mut polynomial = squares.clone();
+        multiply(&mut polynomial, Write::Combine { output: b, product: c }, &squares, &squares);
+        polynomial.iter_mut().step_by(small + 1).for_each(|diagonal| *diagonal += a);
+        if iteration + 1 < ITERATIONS {
+            multiply(&mut result, Write::Replace, &polynomial, &squares);
+            multiply(&mut squares, Write::Replace, &result, &polynomial);
+        }
+        match iteration {
+            0 => product = polynomial,
+            _ => {
+                multiply(&mut result, Write::Replace, &polynomial, &product);
+                std::mem::swap(&mut product, &mut result);
+            }
+        }
+    }
+    matmul([small, large, small], Write::Replace, (x, view), (&product, square), (&before, view));
 }
 
 impl OptimizerOps for Flex {

@@ -128,6 +128,26 @@ pub struct Parameter {
     pub is_inner_matrix: bool,
 }
 
+impl Parameter {
+    /// Sets the running means of Adam and LAMB as if all earlier gradients had been like this one; `corrections` are the bias
+    /// corrections of the step before. For a parameter that is not trained from the first step on, since the bias
+    /// corrections count all steps.
+    pub fn start_means(mut self, control: &Control, corrections: [f64; 2]) -> Self {
+        let gradient = match control {
+            Control::Host(control) if !control.is_taken => return self,
+            Control::Host(control) => self.gradient.clone() * control.gradient_scale,
+            Control::Device(values) => {
+                let value = |index| values.clone().slice(index..index + 1).reshape([1, 1]);
+                let skipped = value(IS_TAKEN).equal_elem(0).expand(self.gradient.dims());
+                (self.gradient.clone() * value(GRADIENT_SCALE)).mask_fill(skipped, 0.0)
+            }
+        };
+        self.slots.set(MOMENTS[0], gradient.clone() * corrections[0]);
+        self.slots.set(MOMENTS[1], gradient.clone() * gradient * corrections[1]);
+        self
+    }
+}
+
 /// The constants of Adam and LAMB.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Constants {

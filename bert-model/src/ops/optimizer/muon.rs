@@ -171,13 +171,34 @@ mod tests {
 
     #[test]
     fn in_place_it_is_the_same_matrix() {
-        for (rows, columns) in [(6, 6), (5, 17), (17, 5), (1, 9), (9, 1)] {
+        for (rows, columns) in [(6, 6), (7, 9), (5, 17), (17, 5), (1, 9), (9, 1), (32, 128), (128, 32)] {
             let expected = values(&orthogonalized(matrix(rows, columns)));
             let mut x = values(&matrix(rows, columns));
             flex::orthogonalize(&mut x, [rows, columns]);
             let difference = x.iter().zip(&expected).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
-            assert!(difference < 1e-5, "[{rows}, {columns}]: {difference}");
+            assert!(difference < 1e-4, "[{rows}, {columns}]: {difference}");
         }
+    }
+
+    #[test]
+    fn a_parameter_that_is_trained_late_begins_like_one_that_is_trained_first() {
+        let first = |step: i32, starts: bool| {
+            let corrections = |step: i32| [0.9_f64, 0.999].map(|beta| 1.0 - beta.powi(step));
+            let settings =
+                StepSettings { learning_rate: 0.1, corrections: corrections(step), clip: None, growth: None };
+            let control = Control::Host(HostControl { gradient_scale: 0.5, settings, is_taken: true, norm: 1.0 });
+            let parameter = parameter(3, 4, false);
+            let parameter = if starts { parameter.start_means(&control, corrections(step - 1)) } else { parameter };
+            values(&adam(vec![parameter], &control, CONSTANTS)[0].value)
+        };
+        let expected = first(1, false);
+        for step in [1, 2, 30, 5000] {
+            let difference = first(step, true).iter().zip(&expected).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
+            assert!(difference < 1e-4, "step {step}: {difference}");
+        }
+        assert!(first(5000, false).iter().zip(&expected).any(|(x, y)| (x - y).abs() > 0.1), "three times as far");
+        let skipped = parameter(3, 4, false).start_means(&host(false), [1.0; 2]);
+        assert!(skipped.slots.is_empty());
     }
 
     #[test]

@@ -19,6 +19,11 @@ impl Slots {
         self.0.insert(name.to_string(), mean);
     }
 
+    /// Whether there are no running means yet.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The running means with their names, in alphabetical order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor<2>)> {
         self.0.iter().map(|(name, mean)| (name.as_str(), mean))

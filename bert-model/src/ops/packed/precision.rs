@@ -37,7 +37,7 @@ impl Precision {
         match is_supported {
             true => Ok(()),
             false => Err(Error::Setting(format!(
-                "--precision: found {self}, which this device does not compute in, expected f32 or --device flex"
+                "precision: found {self}, which this device does not compute in, expected f32 or the device flex"
             ))),
         }
     }

@@ -29,7 +29,8 @@ pub use windows::Windows;
 /// default is mean pooling over all tokens. The [builder](super::Builder) overrides each of these settings.
 ///
 /// The width `W` of a vector is the model's hidden size H, multiplied by the number of layers if several are
-/// concatenated, and by the number of pooling modes if there are several; a dense layer sets a width of its own.
+/// concatenated, and by the number of pooling modes if there are several; a dense layer or `truncate_dim` sets a width of
+/// its own.
 ///
 /// ```no_run
 /// use bert_model::pipeline::{Pooling, TextEmbedder};
@@ -69,7 +70,7 @@ impl<'a> EmbeddingRequest<'a> {
         Self { text, every_token: false, prompt: RequestPrompt::Usual }
     }
 
-    /// Requests one vector for each token. Such requests cannot be mixed with those of [`Self::text`] in one call.
+    /// Requests one vector for each token.
     pub fn tokens(text: &'a str) -> Self {
         Self { every_token: true, ..Self::text(text) }
     }

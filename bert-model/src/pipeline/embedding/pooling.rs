@@ -38,6 +38,12 @@ impl Pooling {
         ("weightedmean", "pooling_mode_weightedmean_tokens", Self::WeightedMean),
         ("lasttoken", "pooling_mode_lasttoken", Self::LastToken),
     ];
+
+    /// The name as a value of `pooling_mode` in sentence-transformers, such as `mean`; `pooler` for the pooler's output,
+    /// which that library does not have.
+    pub fn name(self) -> &'static str {
+        Self::SENTENCE_TRANSFORMERS.iter().find(|(_, _, pooling)| *pooling == self).map_or("pooler", |(name, ..)| name)
+    }
 }
 
 /// The range of a text's tokens that are pooled: from the first one after the prompt, if that is excluded, to the last

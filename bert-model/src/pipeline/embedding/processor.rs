@@ -125,7 +125,7 @@ impl EmbeddingProcessor {
     ///
     /// # Shapes
     /// - `states`: `[B, T, W]`; `texts` gives the pooled tokens of each row
-    /// - output: `[B, W']`
+    /// - output: `[B, W']`, where W' is W unless a dense layer changes it
     pub fn sentence_vectors(&self, model: &SentenceEncoder, states: Tensor<3>, texts: &[PooledTokens]) -> Tensor<2> {
         let mut vectors = pooling::pool(model, &self.description.pooling, states, texts);
         let mut layers = model.dense.iter();
@@ -148,6 +148,32 @@ impl EmbeddingProcessor {
         }
         let hidden_states = bert.hidden_states(input);
         self.combine.apply(self.layers.iter().map(|&layer| hidden_states[layer].clone()).collect())
+    }
+
+    /// One vector of width W for each text.
+    fn text_vectors(&self, model: &SentenceEncoder, batch: BertInput, inputs: &[&TextInput]) -> Vec<Vec<Vec<f32>>> {
+        // The pooler reads the last layer, whichever layers were chosen.
+        let states = match self.description.pooling[..] {
+            [Pooling::Pooler] => model.bert.encode(batch),
+            _ => self.token_states(&model.bert, batch),
+        };
+        self.head(model, states, inputs)
+    }
+
+    /// One vector of width W for each token of each text, without padding.
+    fn token_vectors(&self, model: &SentenceEncoder, batch: BertInput, inputs: &[&TextInput]) -> Vec<Vec<Vec<f32>>> {
+        let states = self.token_states(&model.bert, batch);
+        let [rows, tokens, width] = states.dims();
+        let states = match self.normalize {
+            true => normalized(states.reshape([rows * tokens, width])).reshape([rows, tokens, width]),
+            false => states,
+        };
+        let values: Vec<f32> = states.into_data().iter::<f32>().collect();
+        let own = |(row, input): (usize, &&TextInput)| {
+            let own = &values[row * tokens * width..][..input.sequence.len() * width];
+            own.chunks(width).map(<[f32]>::to_vec).collect()
+        };
+        inputs.iter().enumerate().map(own).collect()
     }
 
     /// Splits a text that is longer than the model's maximum length into windows, each with the prompt in front.
@@ -232,26 +258,17 @@ impl Processor for EmbeddingProcessor {
     }
 
     fn forward(&self, model: &SentenceEncoder, batch: BertInput, inputs: &[&TextInput]) -> Vec<Vec<Vec<f32>>> {
-        let every_token = inputs.iter().any(|input| input.every_token);
-        // The pooler reads the last layer, whichever layers were chosen.
-        let states = match self.description.pooling[..] {
-            [Pooling::Pooler] if !every_token => model.bert.encode(batch),
-            _ => self.token_states(&model.bert, batch),
-        };
-        if !every_token {
-            return self.head(model, states, inputs);
+        let wanted = |every_token| inputs.iter().any(|input| input.every_token == every_token);
+        match [wanted(false), wanted(true)] {
+            [true, true] => {
+                let vectors = self.text_vectors(model, batch.clone(), inputs).into_iter();
+                let tokens = self.token_vectors(model, batch, inputs);
+                let choose = |((text, tokens), input): (_, &&TextInput)| if input.every_token { tokens } else { text };
+                vectors.zip(tokens).zip(inputs).map(choose).collect()
+            }
+            [_, true] => self.token_vectors(model, batch, inputs),
+            [_, false] => self.text_vectors(model, batch, inputs),
         }
-        let [rows, tokens, width] = states.dims();
-        let states = match self.normalize {
-            true => normalized(states.reshape([rows * tokens, width])).reshape([rows, tokens, width]),
-            false => states,
-        };
-        let values: Vec<f32> = states.into_data().iter::<f32>().collect();
-        let own = |(row, input): (usize, &&TextInput)| {
-            let own = &values[row * tokens * width..][..input.sequence.len() * width];
-            own.chunks(width).map(<[f32]>::to_vec).collect()
-        };
-        inputs.iter().enumerate().map(own).collect()
     }
 
     fn postprocess(

@@ -68,7 +68,7 @@ pub struct Candidate {
     pub end: usize,
 }
 
-/// Options of question answering. Fields that are `None` take the value of the model directory.
+/// Options of question answering. `stride` and `no_answer_threshold` are those of the model directory if they are `None`.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct QuestionOptions {

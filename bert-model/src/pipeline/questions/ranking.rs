@@ -10,7 +10,7 @@ const N_BEST: usize = 20;
 /// Maximum length of an answer, in WordPieces.
 const MAX_ANSWER: usize = 30;
 
-/// Start and end scores of every position of a window.
+/// Start and end logits of every position of a window, `[T]` each, padding included.
 pub type SpanScores = (Vec<f32>, Vec<f32>);
 
 /// A span of a question's text.
@@ -21,7 +21,7 @@ pub struct AnswerSpan {
     pub start: usize,
     /// End of the span, in code points, exclusive.
     pub end: usize,
-    /// The sum of its start and end scores.
+    /// The sum of its start and its end logit.
     pub score: f32,
     /// Its probability among all candidates.
     pub probability: f64,
