@@ -65,7 +65,8 @@ pub struct DataArgs {
     /// Fraction of tokens to mask. The held-out text of a training run is masked by 0.15 in any case
     #[arg(long, default_value_t = MASK_PROB, value_name = "P")]
     pub mask_prob: f64,
-    /// Maximum number of masked tokens per sequence [default: 20 for 128, 80 for 512]
+    /// Maximum number of masked tokens per sequence [default: length × mask-prob × 25/24, which is 20 for 128
+    /// and 80 for 512]
     #[arg(long, value_name = "N")]
     pub max_predictions: Option<usize>,
     /// Mask whole words
@@ -92,7 +93,7 @@ pub struct TrainArgs {
     /// Delete the run in the output directory first
     #[arg(long)]
     pub overwrite: bool,
-    /// Tokenizer: a directory, vocab.txt or tokenizer.json [default: learn one from the corpus]
+    /// Tokenizer: a directory, vocab.txt, tokenizer.json, or a name on the Hugging Face Hub [default: learn one from the corpus]
     #[arg(long, value_name = "PATH")]
     pub tokenizer: Option<PathBuf>,
     /// Size of the vocabulary to learn [default: 30522; 1000 for the sample; set by --budget]
@@ -105,7 +106,7 @@ pub struct TrainArgs {
     /// sample; set by --budget]
     #[arg(long, value_name = "SIZE|FILE", conflicts_with = "init")]
     pub config: Option<String>,
-    /// Start from the weights of a model directory
+    /// Start from the weights of a model: a directory, or a name on the Hugging Face Hub
     #[arg(long, value_name = "DIR")]
     pub init: Option<PathBuf>,
     /// Options for turning text into training examples
@@ -234,7 +235,7 @@ pub struct EvaluateArgs {
     /// The options that were given
     #[command(flatten)]
     pub given: Given,
-    /// Model directory
+    /// Model: a directory, or a name on the Hugging Face Hub
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// Text files, directories or globs
@@ -257,7 +258,7 @@ pub struct FillMaskArgs {
     /// The options that were given
     #[command(flatten)]
     pub given: Given,
-    /// Model directory
+    /// Model: a directory, or a name on the Hugging Face Hub
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// Texts containing `[MASK]`
@@ -277,7 +278,7 @@ pub struct FillMaskArgs {
 /// Options of `bert-pretrain next-sentence`.
 #[derive(Debug, Args)]
 pub struct NextSentenceArgs {
-    /// Model directory
+    /// Model: a directory, or a name on the Hugging Face Hub
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// First sentence

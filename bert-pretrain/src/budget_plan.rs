@@ -110,6 +110,9 @@ fn candidate(settings: &PretrainSettings, size: String, data: &PreparedData) -> 
     if settings.undecided.learning_rate {
         settings.learning_rate = recipe::learning_rate(settings.optimizer.algorithm, &config);
     }
+    if settings.undecided.batch_size {
+        settings.batch_size = recipe::batch_size(&config);
+    }
     if settings.undecided.dropout {
         settings.dropout = Some(0.0);
     }
@@ -174,6 +177,8 @@ fn finish(
     let evaluation = held_out as f64 / examples * last.step.max(speed.step) * EVALUATION_SHARE;
     let evaluation_per_step = if run.eval_every == 0 { 0.0 } else { evaluation / run.eval_every as f64 };
     let (step, last_step) = (speed.step + evaluation_per_step, last.step + evaluation_per_step);
+    // A model that is continued is also evaluated before the first step.
+    let evaluation = if settings.init.is_some() { 2.0 * evaluation } else { evaluation };
     let planned = (left - evaluation) * PLANNED_SHARE;
     if settings.undecided.phase2_steps {
         settings.phase2_steps = ((planned * recipe::PHASE2_SHARE / last_step) as u64).max(1);

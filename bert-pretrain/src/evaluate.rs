@@ -10,7 +10,7 @@ use burn::tensor::Device;
 use crate::advice;
 use crate::corpus::Corpus;
 use crate::examples::{NspMode, PretrainingExample};
-use crate::objective::{Evaluation, Pretraining};
+use crate::objective::{Metrics, Pretraining};
 use crate::prepare::{evaluation_examples, example_maker};
 use crate::settings::{DataSettings, SHORTEST};
 use crate::split::{Split, Subset};
@@ -28,7 +28,7 @@ pub fn evaluate(
     batch_size: usize,
     device: &Device,
     seed: u64,
-) -> Result<Evaluation> {
+) -> Result<Metrics> {
     check_has_model(model_directory)?;
     let tokenizer = Tokenizer::load(model_directory)?;
     let loaded = load_partial::<BertForPreTraining>(model_directory, seed, device)?;

@@ -107,7 +107,8 @@ fn print_table(summary: &Value) {
         for (name, value) in summary[part].as_object().into_iter().flatten() {
             rows.extend(number(value).map(|value| (format!("{part} {name}"), value)));
             if (part, name.as_str()) == ("eval", "mlm_loss") {
-                let baseline = number(&summary["unigram_loss"]);
+                let (before, baseline) = (number(&summary["eval_before"][name]), number(&summary["unigram_loss"]));
+                rows.extend(before.map(|value| ("  before training".into(), value)));
                 rows.extend(
                     baseline.map(|value| ("  word-frequency baseline".into(), format!("{value} (no context)"))),
                 );

@@ -6,7 +6,7 @@ use bert_model::workers::split_evenly;
 use bert_model::{BertForPreTraining, Result};
 use bert_train::sharing::{decode, encode};
 use bert_train::tree::Tree;
-use bert_train::{Communicator, Losses, Objective, Patience, cores};
+use bert_train::{Communicator, Evaluation, Losses, Objective, Patience, cores};
 use burn::tensor::{Device, Int, Tensor};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -29,12 +29,12 @@ pub struct Pretraining {
     /// Examples per evaluation batch.
     pub eval_batch_size: usize,
     /// The latest evaluation, if any.
-    pub latest: Option<Evaluation>,
+    pub latest: Option<Metrics>,
 }
 
 /// Metrics of a model on both tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Evaluation {
+pub struct Metrics {
     /// Mean cross-entropy of the masked tokens, in nats.
     pub mlm_loss: f64,
     /// Perplexity of the masked tokens, exp(`mlm_loss`).
@@ -84,9 +84,9 @@ impl Objective for Pretraining {
         model: &BertForPreTraining,
         _step: u64,
         communicator: &dyn Communicator,
-    ) -> Result<bert_train::Evaluation> {
+    ) -> Result<Evaluation> {
         if self.held_out.is_empty() {
-            return Ok(bert_train::Evaluation::default());
+            return Ok(Evaluation::default());
         }
         let evaluation = self.evaluate_held_out(model, communicator)?;
         self.latest = Some(evaluation);
@@ -94,7 +94,7 @@ impl Objective for Pretraining {
             Ok(Value::Object(metrics)) => metrics,
             _ => Map::new(),
         };
-        Ok(bert_train::Evaluation { metrics, stop: false })
+        Ok(Evaluation { metrics, stop: false })
     }
 }
 
@@ -109,7 +109,7 @@ impl Pretraining {
     ///
     /// # Errors
     /// If the system cannot create threads, or the connection to other ranks fails.
-    pub fn evaluate_held_out(&self, model: &BertForPreTraining, communicator: &dyn Communicator) -> Result<Evaluation> {
+    pub fn evaluate_held_out(&self, model: &BertForPreTraining, communicator: &dyn Communicator) -> Result<Metrics> {
         let workers = cores::workers(&self.device, None, communicator)?;
         let batches: Vec<&[PretrainingExample]> = self.held_out.chunks(self.eval_batch_size).collect();
         let own = Tree { leaves: batches.len() }.share(communicator.rank(), communicator.size());
@@ -128,7 +128,7 @@ impl Pretraining {
         }
         let mlm_loss = mlm.mean_loss();
         let judges_nsp = self.with_nsp && only_label(&self.held_out).is_none();
-        Ok(Evaluation {
+        Ok(Metrics {
             mlm_loss,
             perplexity: mlm_loss.exp(),
             mlm_accuracy: mlm.accuracy(),

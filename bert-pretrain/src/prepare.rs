@@ -222,14 +222,15 @@ fn given_tokenizer(path: &Path, settings: &PretrainSettings) -> Result<Tokenizer
     Ok(tokenizer)
 }
 
-/// Learns a tokenizer from the corpus, or loads the one that a resumed run has already learned.
+/// Learns a tokenizer from the corpus, or loads the one that a resumed run has already learned. Before there is a
+/// `run.json`, it may have been learned with other options.
 fn learn_tokenizer(
     settings: &PretrainSettings,
     corpus: &Corpus,
     directory: &RunDirectory,
     say: &impl Fn(String),
 ) -> Result<Tokenizer> {
-    if directory.file("tokenizer.json").exists() {
+    if directory.file("run.json").exists() && directory.file("tokenizer.json").exists() {
         return Tokenizer::load(directory.path());
     }
     let configured = || settings.model_config().map(|(config, _)| config.vocab_size);

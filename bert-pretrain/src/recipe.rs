@@ -29,6 +29,8 @@ pub struct Undecided {
     pub size: bool,
     /// The learning rate, which depends on the size of the model.
     pub learning_rate: bool,
+    /// The batch size, which depends on the size of the model.
+    pub batch_size: bool,
     /// Dropout, which depends on the number of passes over the corpus.
     pub dropout: bool,
     /// The number of steps of phase 2.
@@ -58,19 +60,18 @@ pub fn apply(args: &TrainArgs) -> TrainArgs {
     if !has("mask-prob") {
         args.data.mask_prob = MASK_PROB;
     }
-    let has_two_lengths = leaves_lengths_open(&args);
-    if has_two_lengths {
+    let has_phase2 = leaves_lengths_open(&args) || args.phase2_steps > 0;
+    if leaves_lengths_open(&args) {
         (args.data.max_seq_len, args.phase2_seq_len) = (Some(SEQUENCE_LENGTHS[0]), SEQUENCE_LENGTHS[1]);
         args.shift_positions = true;
     }
     if !has("nsp-mode") && !args.data.no_nsp {
         // Two halves of a short sequence are too little context to learn from.
-        (args.nsp_in_phase2, args.data.no_nsp) = (has_two_lengths, !has_two_lengths);
+        (args.nsp_in_phase2, args.data.no_nsp) = (has_phase2, !has_phase2);
     }
     args.optimizer.get_or_insert(Algorithm::Muon);
     args.warmup.get_or_insert(0.1);
     args.weight_decay.get_or_insert(WEIGHT_DECAY);
-    args.batch_size.get_or_insert(BATCH_SIZE);
     args
 }
 
@@ -85,8 +86,6 @@ pub const PHASE2_SHARE: f64 = 0.4;
 /// λ of the decoupled weight decay. Muon's high rates let weights grow, and a later fine-tuning, with its small steps,
 /// changes little of large ones.
 const WEIGHT_DECAY: f64 = 0.3;
-/// Sequences per step: small, since little time is better spent on many steps.
-const BATCH_SIZE: usize = 32;
 
 impl Undecided {
     /// The settings that these options leave to the budget.
@@ -96,6 +95,7 @@ impl Undecided {
             vocab_size: applies && args.tokenizer.is_none() && args.vocab_size.is_none(),
             size: applies && args.config.is_none(),
             learning_rate: applies && args.lr.is_none(),
+            batch_size: applies && args.batch_size.is_none(),
             dropout: applies && args.dropout.is_none(),
             phase2_steps: applies && leaves_lengths_open(args),
         }
@@ -119,6 +119,12 @@ pub fn learning_rate(algorithm: Algorithm, config: &BertConfig) -> f64 {
         Algorithm::AdamW => 1e-3 * width,
         Algorithm::Lamb => 4e-3 * width.sqrt(),
     }
+}
+
+/// Sequences per step: few, since little time is better spent on many steps. In larger models, Muon's iteration would take
+/// half of the time of a step with so few.
+pub fn batch_size(config: &BertConfig) -> usize {
+    if weights(config) < 1e6 { 32 } else { 64 }
 }
 
 /// The number of weights of the encoder's matrices.
@@ -162,6 +168,7 @@ mod tests {
         for algorithm in [Algorithm::Muon, Algorithm::AdamW, Algorithm::Lamb] {
             assert!(SIZES.map(|name| -rate(name, algorithm)).is_sorted(), "{algorithm:?}");
         }
+        assert_eq!(["tiny", "mini", "base"].map(|name| batch_size(&BertConfig::named(name).unwrap())), [32, 64, 64]);
         assert_eq!((dropout(6.0), dropout(200.0)), (Some(0.0), None));
         assert_eq!([1_000_000, 100_000_000, 10_000_000_000].map(vocab_size), [8192, 16_384, 30_522]);
     }

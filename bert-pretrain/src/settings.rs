@@ -120,7 +120,7 @@ pub struct PretrainSettings {
 }
 
 /// Defaults that differ between a run on the built-in sample and one on a corpus.
-struct Preset {
+struct Defaults {
     output: Option<&'static str>,
     config: &'static str,
     /// `None` for the configuration's size.
@@ -134,7 +134,7 @@ struct Preset {
     steps: Option<u64>,
 }
 
-impl Preset {
+impl Defaults {
     const CORPUS: Self = Self {
         output: None,
         config: "tiny",
@@ -162,6 +162,9 @@ impl Preset {
 
 /// Minimum of `--max-seq-len`: three special tokens and a few others.
 pub const SHORTEST: usize = 8;
+
+/// The most examples of a micro-batch, and micro-batches of a step: more is a slip of the keyboard.
+const MOST_EXAMPLES: usize = 1 << 20;
 
 /// Name of the sample's own model configuration.
 const SAMPLE_CONFIG: &str = "sample";
@@ -217,8 +220,8 @@ impl PretrainSettings {
     pub fn resolve(args: &TrainArgs) -> Result<(Self, PretrainRunOptions)> {
         check_train(args)?;
         let (args, undecided) = (&recipe::apply(args), Undecided::of(args));
-        let preset = if args.corpus.is_empty() { Preset::SAMPLE } else { Preset::CORPUS };
-        let run = PretrainRunOptions::resolve(args, &preset)?;
+        let defaults = if args.corpus.is_empty() { Defaults::SAMPLE } else { Defaults::CORPUS };
+        let run = PretrainRunOptions::resolve(args, &defaults)?;
         let has_tokenizer = args.tokenizer.is_some() || args.init.is_some();
         let mut settings = Self {
             corpus: args.corpus.clone(),
@@ -226,26 +229,26 @@ impl PretrainSettings {
             eval_share: args.eval_share,
             eval_examples: args.eval_examples,
             tokenizer: args.tokenizer.clone(),
-            vocab_size: args.vocab_size.or(preset.vocab_size.filter(|_| !has_tokenizer)),
+            vocab_size: args.vocab_size.or(defaults.vocab_size.filter(|_| !has_tokenizer)),
             cased: args.cased,
-            config: args.config.clone().unwrap_or_else(|| preset.config.into()),
+            config: args.config.clone().unwrap_or_else(|| defaults.config.into()),
             init: args.init.clone(),
-            data: DataSettings::resolve(&args.data, preset.max_seq_len)?,
+            data: DataSettings::resolve(&args.data, defaults.max_seq_len)?,
             maskings: args.static_masking.then_some(args.dupe_factor),
             optimizer: OptimizerConfig {
-                algorithm: args.optimizer.unwrap_or(preset.optimizer),
+                algorithm: args.optimizer.unwrap_or(defaults.optimizer),
                 weight_decay: args.weight_decay.unwrap_or(OptimizerConfig::default().weight_decay),
                 bias_correction: !args.no_bias_correction,
                 ..OptimizerConfig::default()
             },
-            learning_rate: args.lr.unwrap_or(preset.learning_rate),
-            warmup: args.warmup.unwrap_or(preset.warmup),
+            learning_rate: args.lr.unwrap_or(defaults.learning_rate),
+            warmup: args.warmup.unwrap_or(defaults.warmup),
             decay: args.schedule,
             clip: args.clip,
-            batch_size: args.batch_size.unwrap_or(preset.batch_size),
+            batch_size: args.batch_size.unwrap_or(defaults.batch_size),
             accumulate: args.accumulate,
             parts: None,
-            steps: args.steps.or(preset.steps.filter(|_| args.epochs.is_none() && args.budget.is_none())),
+            steps: args.steps.or(defaults.steps.filter(|_| args.epochs.is_none() && args.budget.is_none())),
             epochs: args.epochs.unwrap_or(3.0),
             budget: args.budget,
             undecided,
@@ -277,8 +280,12 @@ impl PretrainSettings {
     }
 
     fn check(&self) -> Result<()> {
-        check(self.batch_size > 0, "--batch-size", self.batch_size, "at least 1")?;
-        check(self.accumulate > 0, "--accumulate", self.accumulate, "at least 1")?;
+        let in_range = format!("from 1 to {MOST_EXAMPLES}");
+        check((1..=MOST_EXAMPLES).contains(&self.batch_size), "--batch-size", self.batch_size, &in_range)?;
+        check((1..=MOST_EXAMPLES).contains(&self.accumulate), "--accumulate", self.accumulate, &in_range)?;
+        let decay = self.optimizer.weight_decay;
+        check(decay >= 0.0 && decay.is_finite(), "--weight-decay", decay, "0 or more")?;
+        check(self.eval_examples > 0, "--eval-examples", 0, "at least 1 (--eval-share 0 holds nothing out)")?;
         check(self.steps != Some(0), "--steps", 0, "at least 1")?;
         check(self.epochs > 0.0 && self.epochs.is_finite(), "--epochs", self.epochs, "above 0")?;
         check(self.learning_rate >= 0.0 && self.learning_rate.is_finite(), "--lr", self.learning_rate, "0 or more")?;
@@ -307,6 +314,9 @@ impl PretrainSettings {
             "at least twice --max-seq-len for --shift-positions",
         )?;
         check(self.phase2_steps <= total, "--phase2-steps", self.phase2_steps, "at most --steps")?;
+        let needs_phase2 = self.shift_positions || self.nsp_in_phase2;
+        let options = "at least 1 for --shift-positions and --nsp-in-phase2";
+        check(self.has_phase2() || !needs_phase2, "--phase2-steps", 0, options)?;
         Ok(())
     }
 
@@ -327,6 +337,12 @@ impl PretrainSettings {
             true => self.data.max_seq_len.max(self.phase2_seq_len),
             false => self.data.max_seq_len,
         }
+    }
+
+    /// The file of a new model's configuration; `None` if it is the name of a size.
+    pub fn config_file(&self) -> Option<&Path> {
+        let is_name = self.config == SAMPLE_CONFIG || BertConfig::named(&self.config).is_some();
+        (!is_name && self.init.is_none()).then(|| Path::new(&self.config))
     }
 
     /// The configuration of a new model, by size name or file, and whether its vocabulary size follows the tokenizer.

@@ -213,7 +213,7 @@ impl StepSource for TrainingSource {
     type Batch = MicroBatch;
 
     fn next_step(&mut self) -> Result<Option<StepBatches<MicroBatch>>> {
-        let mut examples = Vec::with_capacity(self.batch_size * self.accumulate);
+        let mut examples = Vec::new();
         while examples.len() < self.batch_size * self.accumulate {
             examples.push(self.stream.next_example()?.ok_or_else(|| {
                 Error::Setting("the corpus yields no training examples: every document is too short for a pair".into())

@@ -22,7 +22,7 @@ use crate::advice;
 use crate::budget_plan;
 use crate::corpus::Corpus;
 use crate::examples::NspMode;
-use crate::objective::{Evaluation, Pretraining};
+use crate::objective::{Metrics, Pretraining};
 use crate::phases::{PhasedSource, count_steps, first_examples};
 use crate::prepare::{PreparedData, prepare, remove_cache};
 use crate::recipe;
@@ -76,6 +76,7 @@ pub fn run(
     let seconds_before = state.seconds;
     state.seconds += started.elapsed().as_secs_f64();
     let mut objective = prepared.objective();
+    prepared.evaluate_initial(&state, &objective)?;
     let (state, ended) = prepared.train(state, &mut objective, &checkpoints, interrupt)?;
     if let Ended::Interrupted(_) = ended {
         return Ok(PretrainOutcome { ended, summary: Value::Null });
@@ -194,6 +195,15 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Evaluates the model that the run continues before its first step, so that what training changes can be seen.
+    fn evaluate_initial(&mut self, state: &TrainingState<BertForPreTraining>, objective: &Pretraining) -> Result<()> {
+        if self.settings.init.is_none() || state.step > 0 || objective.held_out.is_empty() {
+            return Ok(());
+        }
+        let metrics = objective.evaluate_held_out(&state.model, self.communicator)?;
+        self.directory.log(&json!({"step": 0, "eval": to_value(metrics)?}))
+    }
+
     /// Takes the remaining steps of both phases.
     fn train(
         &mut self,
@@ -269,7 +279,8 @@ fn prepare_first(
     for (paths, is_training) in [(&settings.corpus, true), (&settings.eval_corpus, false)] {
         if !paths.is_empty() {
             let corpus = Corpus::open(paths)?;
-            if is_training && settings.undecided.vocab_size {
+            let has_any_size = settings.undecided.vocab_size && settings.model_config()?.1;
+            if is_training && has_any_size {
                 settings.vocab_size = Some(recipe::vocab_size(corpus.files().iter().map(|file| file.bytes).sum()));
             }
         }
@@ -277,6 +288,7 @@ fn prepare_first(
     let if_exists = run.if_exists.unwrap_or(IfExists::Refuse);
     let paths = [&settings.corpus, &settings.eval_corpus].into_iter().flatten().map(Path::new);
     let inputs = paths.chain(settings.tokenizer.as_deref()).chain(settings.init.as_deref());
+    let inputs = inputs.chain(settings.config_file());
     check_inputs(&run.output, if_exists, inputs)?;
     if if_exists != IfExists::Resume || !run.output.join("run.json").exists() {
         settings.parts = Some(cores::parts(device, settings.accumulate, communicator, run.quiet));
@@ -341,18 +353,22 @@ fn last_losses(metrics: &[Value]) -> Value {
 }
 
 /// Builds the JSON object that `--json` prints.
-fn summarize(directory: &RunDirectory, steps: u64, evaluation: Option<Evaluation>, seconds: f64) -> Result<Value> {
+fn summarize(directory: &RunDirectory, steps: u64, evaluation: Option<Metrics>, seconds: f64) -> Result<Value> {
     let metrics = directory.metrics()?;
     let steps_logged: Vec<&Value> = metrics.iter().filter(|record| record.get("loss").is_some()).collect();
     let speeds: Vec<f64> = steps_logged.iter().filter_map(|record| record["tokens_per_second"].as_f64()).collect();
-    Ok(json!({
+    let mut summary = json!({
         "steps": steps,
         "train": last_losses(&metrics),
         "eval": evaluation.map(to_value).transpose()?,
         "tokens_per_second": speeds.iter().sum::<f64>() / speeds.len().max(1) as f64,
         "seconds": seconds,
         "model": directory.path().display().to_string(),
-    }))
+    });
+    if let Some(initial) = metrics.iter().find(|record| record["step"] == 0) {
+        summary["eval_before"] = initial["eval"].clone();
+    }
+    Ok(summary)
 }
 
 fn to_value<T: serde::Serialize>(value: T) -> Result<Value> {

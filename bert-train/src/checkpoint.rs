@@ -260,6 +260,8 @@ fn compare<'a>(name: String, saved: &'a Value, now: &'a Value, differing: &mut V
                 compare(name, saved.get(key).unwrap_or(&Value::Null), value, differing);
             }
         }
+        // An older version did not know the option, and ran without it.
+        (Value::Null, Value::Bool(false)) => {}
         _ if saved != now => differing.push((name, saved, now)),
         _ => {}
     }

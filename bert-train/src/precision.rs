@@ -60,7 +60,7 @@ impl Precision {
         match device.supports_dtype(self.dtype()) {
             true => Ok(()),
             false => Err(Error::Setting(format!(
-                "--precision: found {:?}, which this device does not support, expected f32 or another --device",
+                "precision: found {:?}, which this device does not support, expected f32 or another device",
                 self.dtype()
             ))),
         }

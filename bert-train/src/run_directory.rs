@@ -57,6 +57,11 @@ const LOCK: &str = ".lock";
 const RUN: &str = "run.json";
 const METRICS: &str = "metrics.jsonl";
 
+/// Whether the directory belongs to a run, finished or not.
+pub fn is_run_directory(path: &Path) -> bool {
+    [LOCK, RUN].iter().any(|name| path.join(name).exists())
+}
+
 /// Rejects inputs that a run in `directory` would delete before reading them, and paths that `run.json` cannot record.
 ///
 /// # Errors
@@ -166,7 +171,7 @@ impl RunDirectory {
         self.metrics.write_all(line.as_bytes()).map_err(Error::io(self.path.join(METRICS), "write"))
     }
 
-    /// Removes the lines of `metrics.jsonl` after `step`, which a resumed run writes again.
+    /// Removes the lines of `metrics.jsonl` that a run resumed after `step` writes again: later ones; after step 0, all.
     ///
     /// # Errors
     /// If the file cannot be rewritten.
@@ -175,7 +180,7 @@ impl RunDirectory {
         let text = fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
         let is_kept = |line: &&str| {
             let record: Option<Value> = serde_json::from_str(line).ok();
-            record.and_then(|record| record["step"].as_u64()).is_some_and(|at| at <= step)
+            record.and_then(|record| record["step"].as_u64()).is_some_and(|at| at <= step && step > 0)
         };
         // Keep the lines byte for byte: a number that is parsed and written again could change in the last digit.
         let kept: String = text.split_inclusive('\n').filter(|line| line.ends_with('\n')).filter(is_kept).collect();

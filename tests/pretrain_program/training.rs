@@ -28,7 +28,7 @@ fn a_run_directory_is_not_overwritten_by_chance() {
     let message = fail(&short("run", 6, ""), at, 1);
     assert!(message.contains("a directory that is not empty") && message.contains("--overwrite"), "{message}");
     succeed(&short("run", 6, "--overwrite"), at);
-    for input in ["--init run", "--tokenizer run/vocab.txt"] {
+    for input in ["--init run", "--tokenizer run/vocab.txt", "--config run/config.json"] {
         let message = fail(&short("run", 6, &format!("--overwrite {input}")), at, 1);
         assert!(message.contains("an input inside the run directory"), "{message}");
     }
@@ -112,7 +112,7 @@ fn half_precision_learns_what_single_precision_does() {
         assert_eq!(half, train(precision, "--resume"));
     }
     let message = fail(&format!("{base} --device ndarray --precision bf16 -o ndarray"), at, 1);
-    assert!(message.contains("--precision: found BF16"), "{message}");
+    assert!(message.contains("precision: found BF16"), "{message}");
     assert!(!at.join("ndarray").exists());
 }
 
@@ -124,11 +124,14 @@ fn pretraining_goes_on_from_weights_and_masks_may_be_static() {
     let data =
         "train --corpus corpus.txt --init first --max-seq-len 32 --batch-size 8 --eval-share 0.1 --eval-every 30";
     let run = "--steps 60 --lr 3e-3 --static-masking --dupe-factor 2 --device flex --quiet --json -o second";
-    succeed(&format!("{data} {run}"), at);
+    let result: Value = json(&format!("{data} {run}"), at);
     let judged = |run: &str| -> Vec<f64> {
         let metrics = lines(at.join(run).join("metrics.jsonl"));
         metrics.iter().filter_map(|record| record["eval"]["mlm_loss"].as_f64()).collect()
     };
     let (before, judged) = (judged("first"), judged("second"));
     assert!(judged.last().unwrap() < &(before.last().unwrap() - 0.3), "{before:?} and then {judged:?}");
+    // The model that goes on is evaluated first, on the same held-out text.
+    assert!((judged[0] - before.last().unwrap()).abs() < 1e-4, "{before:?} and then {judged:?}");
+    assert!((result["eval_before"]["mlm_loss"].as_f64().unwrap() - judged[0]).abs() < 1e-9, "{result}");
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use bert_cli::input::kind::{FileKind, Format};
 use bert_model::{Error, Result};
+use bert_train::run_directory::is_run_directory;
 use glob::MatchOptions;
 
 /// A file of the corpus.
@@ -92,14 +93,16 @@ fn add_directory(directory: &Path, files: &mut Vec<CorpusFile>) -> Result<()> {
     paths.iter().try_for_each(|path| add_path(path, &metadata(path)?, files))
 }
 
-/// Collects the corpus files in and below a directory. Follows symbolic links to files, but not to directories, which
-/// could form a cycle.
+/// Collects the corpus files in and below a directory, but not those of run directories below it, whose logs and
+/// vocabularies are no text. Follows symbolic links to files, but not to directories, which could form a cycle.
 fn collect(directory: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(directory).map_err(Error::io(directory, "read"))? {
         let entry = entry.map_err(Error::io(directory, "read"))?;
         let path = entry.path();
         if entry.file_type().map_err(Error::io(&path, "read"))?.is_dir() {
-            collect(&path, paths)?;
+            if !is_run_directory(&path) {
+                collect(&path, paths)?;
+            }
         } else if is_corpus(&path) && !metadata(&path)?.is_dir() {
             paths.push(path);
         }
@@ -152,6 +155,13 @@ mod tests {
             directory(&["b.txt", "a/z.jsonl.gz", "a.txt.zst", "a/b/c.TXT", "notes.md", "B.jsonl", "x.gz", "c.parquet"]);
         let expected = ["B.jsonl", "a.txt.zst", "a/b/c.TXT", "a/z.jsonl.gz", "b.txt", "c.parquet"];
         assert_eq!(found(&texts, ""), expected);
+    }
+
+    #[test]
+    fn what_a_run_below_the_directory_has_written_is_no_text() {
+        let texts = directory(&["a.txt", "run/run.json", "run/vocab.txt", "begun/.lock", "begun/metrics.jsonl"]);
+        assert_eq!(found(&texts, ""), ["a.txt"]);
+        assert_eq!(found(&texts, "run/vocab.txt"), ["run/vocab.txt"], "unless it is named");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use bert_train::IfExists;
 use bert_train::run_directory::read_run;
 use serde::{Deserialize, Serialize};
 
-use super::{Preset, check};
+use super::{Defaults, check};
 use crate::args::TrainArgs;
 
 /// Options that cannot affect the resulting weights.
@@ -38,10 +38,10 @@ pub struct PretrainRunOptions {
 }
 
 impl PretrainRunOptions {
-    pub(super) fn resolve(args: &TrainArgs, preset: &Preset) -> Result<Self> {
+    pub(super) fn resolve(args: &TrainArgs, defaults: &Defaults) -> Result<Self> {
         let minutes = args.save_minutes;
         check(minutes >= 0.0 && minutes.is_finite(), "--save-minutes", minutes, "0 or more")?;
-        let Some(output) = args.output.clone().or_else(|| preset.output.map(PathBuf::from)) else {
+        let Some(output) = args.output.clone().or_else(|| defaults.output.map(PathBuf::from)) else {
             return Err(Error::Usage("no output directory: pass one with -o DIR".into()));
         };
         // The sample's default directory may be overwritten without asking, any other one only with --overwrite.

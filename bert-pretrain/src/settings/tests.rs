@@ -66,6 +66,13 @@ fn what_cannot_be_is_refused_with_the_option() {
         ("--dropout 1", "--dropout: found 1, expected at least 0 and below 1"),
         ("--eval-share 1", "--eval-share: found 1, expected at least 0 and below 1"),
         ("--steps 3 --phase2-steps 4", "--phase2-steps: found 4, expected at most --steps"),
+        ("--phase2-steps 0 --nsp-in-phase2", "--phase2-steps: found 0, expected at least 1"),
+        ("--phase2-steps 0 --shift-positions", "--phase2-steps: found 0, expected at least 1"),
+        ("--weight-decay nan", "--weight-decay: found NaN"),
+        ("--weight-decay=-1", "--weight-decay: found -1"),
+        ("--batch-size 1000000000000", "--batch-size: found 1000000000000, expected from 1 to"),
+        ("--accumulate 0", "--accumulate: found 0, expected from 1 to"),
+        ("--eval-examples 0", "--eval-examples: found 0, expected at least 1 (--eval-share 0"),
         ("--config huge", "--config: found \"huge\", expected one of tiny"),
     ] {
         let message = resolve(arguments).unwrap_err().to_string();
@@ -86,7 +93,14 @@ fn a_budget_brings_its_recipe_where_nothing_is_given() {
     assert_eq!((with.data.mask_prob, with.data.of_evaluation().mask_prob), (0.5, 0.15));
     assert_eq!(
         with.undecided,
-        Undecided { vocab_size: true, size: true, learning_rate: true, dropout: true, phase2_steps: true }
+        Undecided {
+            vocab_size: true,
+            size: true,
+            learning_rate: true,
+            batch_size: true,
+            dropout: true,
+            phase2_steps: true
+        }
     );
     let given = "--optimizer adamw --nsp-mode balanced --lr 1e-4 --warmup 0.01 --batch-size 7 --dropout 0.2 --vocab-size 99 \
                  --config mini --mask-prob 0.2 --max-seq-len 64 --weight-decay 0.02";
@@ -97,7 +111,15 @@ fn a_budget_brings_its_recipe_where_nothing_is_given() {
     assert_eq!((given.dropout, given.vocab_size, &*given.config), (Some(0.2), Some(99), "mini"));
     assert_eq!((given.data.max_seq_len, given.longest(), given.shift_positions), (64, 64, false));
     assert_eq!((given.data.mask_prob, given.undecided), (0.2, Undecided::default()));
-    for (options, expected) in [("--no-nsp", (NspMode::Off, false)), ("--max-seq-len 64", (NspMode::Off, false))] {
+    let phase2 = "--phase2-steps 9 --phase2-seq-len 64";
+    for (options, expected) in [
+        ("--no-nsp", (NspMode::Off, false)),
+        ("--max-seq-len 64", (NspMode::Off, false)),
+        (phase2, (NspMode::Balanced, true)),
+        ("--phase2-steps 0", (NspMode::Off, false)),
+        (&format!("{phase2} --nsp-in-phase2"), (NspMode::Balanced, true)),
+        (&format!("{phase2} --nsp-mode google"), (NspMode::Google, false)),
+    ] {
         let settings = settings(&format!("{plain} --budget 1h {options}"));
         assert_eq!((settings.data.nsp_mode, settings.nsp_in_phase2), expected, "{options}");
     }

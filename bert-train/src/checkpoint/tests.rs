@@ -104,6 +104,7 @@ fn all_settings_that_differ_are_named_at_once() {
     let saved = json!({"lr": 0.1, "steps": 5, "optimizer": {"beta1": 0.9, "weight_decay": 0.01}});
     check_settings(&saved, &saved).unwrap();
     check_settings(&saved, &json!({"optimizer": {"beta1": 0.9}})).unwrap();
+    check_settings(&saved, &json!({"lr": 0.1, "unknown_to_an_older_version": false})).unwrap();
     let now = json!({"lr": 0.1, "steps": 6, "optimizer": {"weight_decay": 0}, "new": 1});
     let message = check_settings(&saved, &now).unwrap_err().to_string();
     let expected = "steps = 6, optimizer.weight_decay = 0, new = 1 does not fit the run to resume, \

@@ -115,22 +115,31 @@ impl Optimizer {
         loss_scale: &mut LossScale,
     ) -> Control {
         self.steps += 1;
-        let OptimizerConfig { beta1, beta2, bias_correction, .. } = self.config;
-        let correction = |beta: f64| if bias_correction { 1.0 - beta.powf(self.steps as f64) } else { 1.0 };
-        let corrections = [beta1, beta2].map(correction);
+        let corrections = if self.config.bias_correction { self.corrections(self.steps) } else { [1.0; 2] };
         let settings = StepSettings { learning_rate, corrections, clip, growth: loss_scale.growth() };
         loss_scale.control(gradients.all(), settings)
     }
 
+    /// The bias corrections of step number `step` (from 1) for both running means: 1 − βˢᵗᵉᵖ.
+    fn corrections(&self, step: u64) -> [f64; 2] {
+        [self.config.beta1, self.config.beta2].map(|beta| 1.0 - beta.powf(step as f64))
+    }
+
     /// Updates every parameter that has a gradient.
     pub fn step<M: Module>(&mut self, model: M, gradients: GradientSum, control: &Control) -> M {
-        let OptimizerConfig { algorithm, beta1, beta2, epsilon, weight_decay, .. } = self.config;
+        let OptimizerConfig { algorithm, beta1, beta2, epsilon, weight_decay, bias_correction } = self.config;
         let constants = Constants { beta1, beta2, epsilon, weight_decay };
         let (names, parameters) = (Vec::new(), Vec::new());
         let mut taken = Take { gradients, slots: &mut self.slots, names, parameters, empty: None };
         let model = change_parameters(model, &mut taken);
         let Take { names, parameters, .. } = taken;
-        let moved = algorithm.rule().step(parameters, control, constants);
+        let is_late = |parameter: &Parameter| {
+            let has_momentum = algorithm == Algorithm::Muon && parameter.is_inner_matrix;
+            bias_correction && self.steps > 1 && parameter.slots.is_empty() && !has_momentum
+        };
+        let before = self.corrections(self.steps.saturating_sub(1));
+        let start = |parameter| if is_late(&parameter) { parameter.start_means(control, before) } else { parameter };
+        let moved = algorithm.rule().step(parameters.into_iter().map(start).collect(), control, constants);
         let mut values = BTreeMap::new();
         for (name, Parameter { value, slots, .. }) in names.into_iter().zip(moved) {
             self.slots.insert(name.clone(), slots);

@@ -69,14 +69,16 @@ fn a_second_run_is_refused_while_the_first_is_at_work() {
 fn rewinding_drops_later_lines_and_a_torn_one() {
     let temporary = tempfile::tempdir().unwrap();
     let mut run = RunDirectory::open(temporary.path(), IfExists::Refuse).unwrap();
-    for step in 1..=4 {
+    for step in 0..=4 {
         run.log(&json!({"step": step})).unwrap();
     }
     run.metrics.write_all(b"{\"step\": 5, \"lo").unwrap();
     run.rewind_metrics(2).unwrap();
     run.log(&json!({"step": 3})).unwrap();
     let steps: Vec<_> = run.metrics().unwrap().iter().map(|record| record["step"].as_u64().unwrap()).collect();
-    assert_eq!(steps, [1, 2, 3]);
+    assert_eq!(steps, [0, 1, 2, 3]);
+    run.rewind_metrics(0).unwrap();
+    assert!(run.metrics().unwrap().is_empty(), "a run that starts over writes all of them again");
 }
 
 #[test]
