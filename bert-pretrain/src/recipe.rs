@@ -33,6 +33,8 @@ pub struct Undecided {
     pub batch_size: bool,
     /// Dropout, which depends on the number of passes over the corpus.
     pub dropout: bool,
+    /// Whether to predict next sentences, which a model with one token type cannot.
+    pub next_sentences: bool,
     /// The number of steps of phase 2.
     pub phase2_steps: bool,
 }
@@ -97,6 +99,7 @@ impl Undecided {
             learning_rate: applies && args.lr.is_none(),
             batch_size: applies && args.batch_size.is_none(),
             dropout: applies && args.dropout.is_none(),
+            next_sentences: applies && !args.given.has("nsp-mode") && !args.data.no_nsp && !args.nsp_in_phase2,
             phase2_steps: applies && leaves_lengths_open(args),
         }
     }

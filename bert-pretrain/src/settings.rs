@@ -261,7 +261,11 @@ impl PretrainSettings {
             gradient_checkpointing: args.gradient_checkpointing,
             seed: args.common.seed,
         };
-        let positions = settings.model_config()?.0.max_position_embeddings;
+        let config = settings.model_config()?.0;
+        let positions = config.max_position_embeddings;
+        if settings.undecided.next_sentences && config.check_pairs().is_err() {
+            (settings.data.nsp_mode, settings.nsp_in_phase2) = (NspMode::Off, false);
+        }
         if settings.undecided.phase2_steps && positions < settings.phase2_seq_len {
             settings.phase2_seq_len = positions;
             settings.data.max_seq_len = settings.data.max_seq_len.min(positions);

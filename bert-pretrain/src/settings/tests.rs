@@ -99,6 +99,7 @@ fn a_budget_brings_its_recipe_where_nothing_is_given() {
             learning_rate: true,
             batch_size: true,
             dropout: true,
+            next_sentences: true,
             phase2_steps: true
         }
     );
@@ -123,6 +124,11 @@ fn a_budget_brings_its_recipe_where_nothing_is_given() {
         let settings = settings(&format!("{plain} --budget 1h {options}"));
         assert_eq!((settings.data.nsp_mode, settings.nsp_in_phase2), expected, "{options}");
     }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("one.json");
+    BertConfig { type_vocab_size: 1, ..BertConfig::named("tiny").unwrap() }.save(&path).unwrap();
+    let single = settings(&format!("{plain} --budget 1h --config {}", path.display()));
+    assert_eq!((single.data.nsp_mode, single.nsp_in_phase2), (NspMode::Off, false), "one token type");
     // A model that is continued and the sample keep their settings.
     for options in [format!("{plain} --init model"), String::new()] {
         let (with, without) = (settings(&format!("{options} --budget 1h")), settings(&options));
