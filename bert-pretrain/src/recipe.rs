@@ -49,6 +49,11 @@ fn leaves_lengths_open(args: &TrainArgs) -> bool {
     args.data.max_seq_len.is_none() && !args.given.has("phase2-steps")
 }
 
+/// Whether no option says if, and when, next sentences are predicted.
+fn leaves_next_sentences_open(args: &TrainArgs) -> bool {
+    !args.given.has("nsp-mode") && !args.data.no_nsp && !args.nsp_in_phase2
+}
+
 /// The options with those of the recipe in place of defaults.
 pub fn apply(args: &TrainArgs) -> TrainArgs {
     let mut args = args.clone();
@@ -62,12 +67,13 @@ pub fn apply(args: &TrainArgs) -> TrainArgs {
     if !has("mask-prob") {
         args.data.mask_prob = MASK_PROB;
     }
-    let has_phase2 = leaves_lengths_open(&args) || args.phase2_steps > 0;
-    if leaves_lengths_open(&args) {
+    let has_two_lengths = leaves_lengths_open(&args);
+    if has_two_lengths {
         (args.data.max_seq_len, args.phase2_seq_len) = (Some(SEQUENCE_LENGTHS[0]), SEQUENCE_LENGTHS[1]);
         args.shift_positions = true;
     }
-    if !has("nsp-mode") && !args.data.no_nsp {
+    if leaves_next_sentences_open(&args) {
+        let has_phase2 = has_two_lengths || args.phase2_steps > 0;
         // Two halves of a short sequence are too little context to learn from.
         (args.nsp_in_phase2, args.data.no_nsp) = (has_phase2, !has_phase2);
     }
@@ -99,7 +105,7 @@ impl Undecided {
             learning_rate: applies && args.lr.is_none(),
             batch_size: applies && args.batch_size.is_none(),
             dropout: applies && args.dropout.is_none(),
-            next_sentences: applies && !args.given.has("nsp-mode") && !args.data.no_nsp && !args.nsp_in_phase2,
+            next_sentences: applies && leaves_next_sentences_open(args),
             phase2_steps: applies && leaves_lengths_open(args),
         }
     }

@@ -21,11 +21,14 @@ pub const PERMIT_BYTES: usize = 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 const DRAIN_BYTES: usize = 256 << 20;
 
-/// Reads a whole body. The permit that comes with it reserves the body's share of memory.
+/// A body, and the permit that reserves its share of memory.
+pub type ReadBody = (Vec<u8>, OwnedSemaphorePermit);
+
+/// Reads a whole body.
 ///
 /// # Errors
 /// 413 if the body is too long, 408 if it arrives too slowly, 429 if too many bodies are being read.
-pub async fn read_body(app: &App, request: Request) -> Result<(Vec<u8>, OwnedSemaphorePermit), ApiError> {
+pub async fn read_body(app: &App, request: Request) -> Result<ReadBody, ApiError> {
     let limit = app.limits.body;
     let too_long = || ApiError::too_large(format!("the body is longer than {limit} bytes (--max-body)"));
     let (parts, mut body) = request.into_parts();

@@ -9,8 +9,7 @@ use burn::prelude::*;
 use burn::tensor::activation::log_softmax;
 
 use super::autodiff::{Differentiable, apply};
-use super::flex::{by_lanes, contiguous, elements, sum_of, tensor_from, with_values_mut};
-use super::math::exp_or_zero;
+use super::flex::{contiguous, elements, exponentiate, tensor_from, with_values_mut};
 use super::{TensorMetadata, is_fast, upcast};
 
 /// The cross-entropy of each row, `−log softmax(logits)[target]`, in nats.
@@ -67,11 +66,8 @@ impl Differentiable<Flex, 1> for FastCrossEntropy {
             #[inline(always)]
             |values| {
                 for (row, &target) in values.chunks_exact_mut(classes).zip(&targets) {
-                    let (highest, right) = (by_lanes(row, f32::NEG_INFINITY, f32::max), row[target]);
-                    for x in row.iter_mut() {
-                        *x = exp_or_zero(*x - highest);
-                    }
-                    let sum = sum_of(row, |x| x);
+                    let right = row[target];
+                    let [highest, sum] = exponentiate(row);
                     losses.push(highest + sum.ln() - right);
                     sums.push(sum);
                 }

@@ -48,14 +48,22 @@ pub(super) fn with_values_mut(mut x: FlexTensor, change: impl FnOnce(&mut [f32])
 /// Softmax of a row, in place.
 #[inline(always)]
 pub(super) fn softmax_row(row: &mut [f32]) {
+    let [_, sum] = exponentiate(row);
+    let factor = 1.0 / sum;
+    for x in row.iter_mut() {
+        *x *= factor;
+    }
+}
+
+/// Replaces each element by its exponential, divided by that of the highest. Returns the highest element and the sum of
+/// the exponentials.
+#[inline(always)]
+pub(super) fn exponentiate(row: &mut [f32]) -> [f32; 2] {
     let highest = by_lanes(row, f32::NEG_INFINITY, f32::max);
     for x in row.iter_mut() {
         *x = exp_or_zero(*x - highest);
     }
-    let factor = 1.0 / sum_of(row, |x| x);
-    for x in row.iter_mut() {
-        *x *= factor;
-    }
+    [highest, sum_of(row, |x| x)]
 }
 
 /// Folds a row in eight interleaved lanes, then the lanes: a fixed order that suits vector instructions.

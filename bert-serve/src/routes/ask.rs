@@ -11,13 +11,12 @@ use axum::response::{IntoResponse, Response};
 use bert_model::pipeline::Processor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant as Moment, timeout_at};
 
 use crate::app::App;
 use crate::batching::Batcher;
-use crate::body::{parse, read_body};
+use crate::body::{ReadBody, parse, read_body};
 use crate::error::ApiError;
 use crate::models::Model;
 
@@ -130,9 +129,6 @@ pub async fn answer<R: Route>(app: Arc<App>, named: Option<String>, body: ReadBo
     let bytes = until(deadline, &app, answer).await?;
     Ok(json_response(bytes))
 }
-
-/// A body, and the permit that reserves its share of memory.
-pub type ReadBody = (Vec<u8>, OwnedSemaphorePermit);
 
 /// Runs blocking work on a body; large bodies take turns.
 ///

@@ -113,6 +113,11 @@ pub fn clip_scale(norm: f64, limit: Option<f64>) -> f64 {
     limit.map_or(1.0, |limit| (limit / (norm + 1e-6)).min(1.0))
 }
 
+/// One of the values of [`Control::Device`], `[1, 1]`.
+fn device_value(values: &Tensor<1>, index: usize) -> Tensor<2> {
+    values.clone().slice(index..index + 1).reshape([1, 1])
+}
+
 /// A parameter with its gradient and the optimizer's running means, all `[R, C]`.
 #[derive(Debug, Clone)]
 pub struct Parameter {
@@ -137,9 +142,8 @@ impl Parameter {
             Control::Host(control) if !control.is_taken => return self,
             Control::Host(control) => self.gradient.clone() * control.gradient_scale,
             Control::Device(values) => {
-                let value = |index| values.clone().slice(index..index + 1).reshape([1, 1]);
-                let skipped = value(IS_TAKEN).equal_elem(0).expand(self.gradient.dims());
-                (self.gradient.clone() * value(GRADIENT_SCALE)).mask_fill(skipped, 0.0)
+                let skipped = device_value(values, IS_TAKEN).equal_elem(0).expand(self.gradient.dims());
+                (self.gradient.clone() * device_value(values, GRADIENT_SCALE)).mask_fill(skipped, 0.0)
             }
         };
         self.slots.set(MOMENTS[0], gradient.clone() * corrections[0]);

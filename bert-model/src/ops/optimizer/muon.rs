@@ -8,7 +8,7 @@ use burn::prelude::*;
 use rayon::prelude::*;
 
 use super::flex::{self, MuonStep};
-use super::{Constants, Control, HostControl, Parameter, adam};
+use super::{Constants, Control, HostControl, Parameter, adam, device_value};
 use crate::ops::is_fast;
 
 /// Name of the running mean of the gradient.
@@ -71,7 +71,7 @@ fn step(parameter: Parameter, control: &Control, weight_decay: f64) -> Parameter
         Control::Host(host) if is_fast(&parameter.value) => return fast_step(parameter, host, weight_decay),
         Control::Host(host) => (Factor::Host(host.gradient_scale), Factor::Host(host.settings.learning_rate), None),
         Control::Device(values) => {
-            let value = |index| values.clone().slice(index..index + 1).reshape([1, 1]);
+            let value = |index| device_value(values, index);
             let skipped = value(super::IS_TAKEN).equal_elem(0);
             (Factor::Device(value(super::GRADIENT_SCALE)), Factor::Device(value(super::LEARNING_RATE)), Some(skipped))
         }
@@ -171,12 +171,12 @@ mod tests {
 
     #[test]
     fn in_place_it_is_the_same_matrix() {
-        for (rows, columns) in [(6, 6), (7, 9), (5, 17), (17, 5), (1, 9), (9, 1), (32, 128), (128, 32)] {
+        for (rows, columns) in [(6, 6), (7, 9), (5, 17), (17, 5), (1, 9), (9, 1), (30, 100), (100, 30)] {
             let expected = values(&orthogonalized(matrix(rows, columns)));
             let mut x = values(&matrix(rows, columns));
             flex::orthogonalize(&mut x, [rows, columns]);
             let difference = x.iter().zip(&expected).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
-            assert!(difference < 1e-4, "[{rows}, {columns}]: {difference}");
+            assert!(difference < 1e-5, "[{rows}, {columns}]: {difference}");
         }
     }
 
