@@ -1,9 +1,37 @@
 //! Interprets the command line of a resumed run. The run has its own settings, so only options that were explicitly
 //! given count, not the defaults of the others.
 
+use std::env;
+use std::path::Path;
+
+use bert_model::{Error, Result};
 use serde_json::Value;
 
 use crate::given::Given;
+
+/// The key of `run.json` for the directory to which the relative paths of a run's settings refer.
+pub const DIRECTORY: &str = "directory";
+
+/// The current directory, as the value of [`DIRECTORY`]; null if it is unknown or its name is not UTF-8.
+pub fn current_directory() -> Value {
+    env::current_dir().ok().and_then(|path| Some(path.to_str()?.into())).unwrap_or_default()
+}
+
+/// Rejects a relative path of a resumed run that exists in the directory where the run was started, and not in the
+/// current one. `run` is the content of `run.json`.
+///
+/// # Errors
+/// [`Error::File`] that names the path and that directory.
+pub fn check_directory(run: &Value, paths: impl IntoIterator<Item = impl AsRef<Path>>) -> Result<()> {
+    let Some(started) = run[DIRECTORY].as_str() else { return Ok(()) };
+    match paths.into_iter().find(|path| !path.as_ref().exists() && Path::new(started).join(path).exists()) {
+        Some(path) => {
+            let expected = format!("to be resumed in the directory where the run was started, {started}");
+            Err(Error::file(path, "no such file here", expected))
+        }
+        None => Ok(()),
+    }
+}
 
 /// The settings that correspond to the given options, with their values in `all`. A setting has the name of its option
 /// unless `names` says otherwise; dots separate the names of nested settings. Options without a setting are omitted.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bert_cli::resume::{claimed, overridden};
+use bert_cli::resume::{check_directory, claimed, overridden};
 use bert_model::{Error, Result};
 use bert_train::IfExists;
 use bert_train::checkpoint::check_settings;
@@ -46,6 +46,7 @@ impl FinetuneSettings {
         }
         let run = read_run(&output)?;
         let settings: Self = parse(&path, &run["settings"])?;
+        check_directory(&run, settings.inputs())?;
         let task = args.task.or(args.preset.is_none().then_some(settings.description.task));
         let (train, model) = (args.train.clone().or(settings.train.clone()), args.model.clone());
         let model = model.or_else(|| Some(settings.model.clone()));

@@ -121,6 +121,11 @@ impl Defaults {
 }
 
 impl FinetuneSettings {
+    /// The paths from which the run reads: the initial model and the files of examples.
+    pub fn inputs(&self) -> impl Iterator<Item = &PathBuf> {
+        [&self.model].into_iter().chain(&self.train).chain(&self.eval).chain(&self.test)
+    }
+
     /// Validates the options of `bert-finetune train` and fills in defaults.
     ///
     /// # Errors

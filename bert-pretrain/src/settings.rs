@@ -343,6 +343,12 @@ impl PretrainSettings {
         }
     }
 
+    /// The paths from which the run reads: corpora, tokenizer, initial model and configuration.
+    pub fn inputs(&self) -> impl Iterator<Item = &Path> {
+        let corpora = self.corpus.iter().chain(&self.eval_corpus).map(Path::new);
+        corpora.chain(self.tokenizer.as_deref()).chain(self.init.as_deref()).chain(self.config_file())
+    }
+
     /// The file of a new model's configuration; `None` if it is the name of a size.
     pub fn config_file(&self) -> Option<&Path> {
         let is_name = self.config == SAMPLE_CONFIG || BertConfig::named(&self.config).is_some();

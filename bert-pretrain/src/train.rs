@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use bert_cli::program::select_numbered_device;
+use bert_cli::resume::{DIRECTORY, current_directory};
 use bert_model::device::NamedDevice;
 use bert_model::fail_point::fail_point;
 use bert_model::pretrained::{save_weights, state_dict};
@@ -286,10 +287,7 @@ fn prepare_first(
         }
     }
     let if_exists = run.if_exists.unwrap_or(IfExists::Refuse);
-    let paths = [&settings.corpus, &settings.eval_corpus].into_iter().flatten().map(Path::new);
-    let inputs = paths.chain(settings.tokenizer.as_deref()).chain(settings.init.as_deref());
-    let inputs = inputs.chain(settings.config_file());
-    check_inputs(&run.output, if_exists, inputs)?;
+    check_inputs(&run.output, if_exists, settings.inputs())?;
     if if_exists != IfExists::Resume || !run.output.join("run.json").exists() {
         settings.parts = Some(cores::parts(device, settings.accumulate, communicator, run.quiet));
     }
@@ -316,6 +314,7 @@ fn prepare_first(
         "version": env!("CARGO_PKG_VERSION"),
         "settings": numbers,
         "run": to_value(run)?,
+        DIRECTORY: current_directory(),
         "device": device_name,
         "steps": steps,
         "model": config,

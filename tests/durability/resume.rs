@@ -105,6 +105,12 @@ fn resume_alone_continues_with_the_settings_of_the_run() {
     assert_eq!(described("whole")["settings"], described("cut")["settings"]);
     let message = fail("train --resume -o nowhere", at, 1);
     assert!(message.contains("nowhere: found no run to resume"), "{message}");
+    // The corpus has a relative path.
+    let before = contents(&at.join("cut"));
+    let message = fail("train --resume -o .", &at.join("cut"), 1);
+    assert!(message.contains("corpus.txt: found no such file here"), "{message}");
+    assert!(message.contains(&at.display().to_string()), "{message}");
+    assert!(contents(&at.join("cut")) == before, "a refused run wrote something");
     assert!(!at.join("nowhere").exists());
 }
 

@@ -48,6 +48,8 @@ fn a_finished_run_keeps_no_checkpoints_and_a_refused_one_writes_nothing() {
     assert!(message.contains("epochs = 3") && message.contains("epochs = 8"), "{message}");
     assert!(fs::read(at.join("run/run.json")).unwrap() == before);
     // A directory without a run does not start the built-in sample.
+    let message = fail("train --resume -o .", &at.join("run"), 1);
+    assert!(message.contains("found no such file here") && message.contains("where the run was started"), "{message}");
     let message = fail("train --resume -o nowhere", at, 1);
     assert!(message.contains("nowhere: found no run to resume"), "{message}");
     assert!(!at.join("runs").exists() && !at.join("nowhere").exists());

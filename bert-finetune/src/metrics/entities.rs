@@ -62,15 +62,18 @@ pub fn entity_scores<S: AsRef<str>>(gold: &[Vec<S>], predicted: &[Vec<S>], reade
 }
 
 /// Treats each word as an entity whose type is its tag.
-fn words<S: AsRef<str>>(tags: &[S]) -> Vec<EntitySpan> {
-    let word = |(index, tag): (usize, &S)| EntitySpan::new(tag.as_ref(), index, index + 1);
-    tags.iter().enumerate().map(word).collect()
+fn words<S: AsRef<str>>(tags: &[S]) -> Vec<EntitySpan<'_>> {
+    tags.iter().enumerate().map(|(index, tag)| EntitySpan::new(tag.as_ref(), index, index + 1)).collect()
 }
 
 /// Counts the entities of each type.
-fn count<S>(gold: &[Vec<S>], predicted: &[Vec<S>], read: impl Fn(&[S]) -> Vec<EntitySpan>) -> BTreeMap<String, Counts> {
+fn count<'a, S>(
+    gold: &'a [Vec<S>],
+    predicted: &'a [Vec<S>],
+    read: impl Fn(&'a [S]) -> Vec<EntitySpan<'a>>,
+) -> BTreeMap<&'a str, Counts> {
     debug_assert_eq!(gold.len(), predicted.len());
-    let mut counts: BTreeMap<String, Counts> = BTreeMap::new();
+    let mut counts: BTreeMap<&str, Counts> = BTreeMap::new();
     for (gold, predicted) in gold.iter().zip(predicted) {
         let gold: HashSet<EntitySpan> = read(gold).into_iter().collect();
         for entity in read(predicted) {
@@ -99,14 +102,15 @@ impl Counts {
 }
 
 /// The micro-averaged scores over all types.
-fn micro(counts: &BTreeMap<String, Counts>) -> ClassScores {
+fn micro(counts: &BTreeMap<&str, Counts>) -> ClassScores {
     let sum = |part: fn(&Counts) -> u64| counts.values().map(part).sum();
     Counts { right: sum(|c| c.right), predicted: sum(|c| c.predicted), gold: sum(|c| c.gold) }.scores()
 }
 
-fn from_counts(counts: &BTreeMap<String, Counts>, accuracy: f64, examples: u64) -> EntityScores {
+fn from_counts(counts: &BTreeMap<&str, Counts>, accuracy: f64, examples: u64) -> EntityScores {
     let micro = micro(counts);
-    let per_type: BTreeMap<String, ClassScores> = counts.iter().map(|(kind, c)| (kind.clone(), c.scores())).collect();
+    let per_type: BTreeMap<String, ClassScores> =
+        counts.iter().map(|(kind, c)| (kind.to_string(), c.scores())).collect();
     let weighted: f64 = per_type.values().map(|scores| scores.f1 * scores.support as f64).sum();
     EntityScores {
         precision: micro.precision,

@@ -198,13 +198,13 @@ impl Task for TaggingTask {
     }
 
     fn plain(&self, tagged: &TaggedText) -> Result<String> {
-        let words = tagged.words.iter().zip(&tagged.tags).map(|(word, tag)| format!("{word}/{tag}"));
+        let words = tagged.words.iter().zip(tagged.tags.iter()).map(|(word, tag)| format!("{word}/{tag}"));
         Ok(words.collect::<Vec<_>>().join(" "))
     }
 
     fn labeled(&self, sentence: &TaggedSentence) -> Map<String, Value> {
         let tags: Vec<&str> = sentence.tags.iter().map(|tag| tag.name(self.labels())).collect();
-        Map::from_iter([("text".into(), sentence.words.text.as_str().into()), ("expected".into(), tags.into())])
+        Map::from_iter([("text".into(), sentence.words.text().into()), ("expected".into(), tags.into())])
     }
 
     fn metrics(
@@ -238,7 +238,7 @@ impl Task for TaggingTask {
             let (gold, found) = (reader.entities(&gold), reader.entities(&found));
             let span = |entity: &EntitySpan, mark| {
                 let (start, end) = sentence.words.place_of(&(entity.start..entity.end));
-                (start, end, entity.kind.clone(), mark)
+                (start, end, entity.kind.to_string(), mark)
             };
             let mut spans: Vec<_> = found
                 .iter()
@@ -248,8 +248,9 @@ impl Task for TaggingTask {
             let surest = found.iter().filter(|entity| !gold.contains(entity)).map(|entity| probabilities[entity.start]);
             let weight = surest.fold(0.0, f32::max);
             let is_wrong = spans.iter().any(|span| span.3 != Mark::Correct);
-            is_wrong
-                .then(|| (f64::from(weight), Mistake::Spans { lead: None, text: sentence.words.text.clone(), spans }))
+            is_wrong.then(|| {
+                (f64::from(weight), Mistake::Spans { lead: None, text: sentence.words.text().to_string(), spans })
+            })
         };
         worst((0..sentences.len()).filter_map(mistake).collect())
     }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
+use bert_cli::resume::{DIRECTORY, current_directory};
 use bert_model::{BertConfig, Error, Result, Tokenizer};
 use bert_train::checkpoint::{check_settings, sha256_of};
 use bert_train::permutation::mix;
@@ -268,6 +269,7 @@ impl<T: Task> Run<'_, T> {
             "version": env!("CARGO_PKG_VERSION"),
             "settings": numbers,
             "run": run,
+            DIRECTORY: current_directory(),
             "device": device_name,
             "steps": steps,
             "model": self.config,

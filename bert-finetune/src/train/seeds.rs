@@ -6,6 +6,7 @@ use std::fs;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
+use bert_cli::resume::{DIRECTORY, current_directory};
 use bert_model::{Error, Result};
 use bert_train::run_directory::{read_run, result_of};
 use bert_train::sharing::{decode, encode};
@@ -40,7 +41,9 @@ pub fn run_all(
     }
     let (directory, _temporary) = open_directory(run, ranks.1)?;
     if ranks.1.is_first() {
-        directory.describe(&json!({"program": "bert-finetune", "settings": settings, "run": run}))?;
+        let program = "bert-finetune";
+        let described = json!({"program": program, "settings": settings, "run": run, DIRECTORY: current_directory()});
+        directory.describe(&described)?;
     }
     let mut runs: Vec<(u64, Value)> = Vec::new();
     for seed in seeds(settings, run) {

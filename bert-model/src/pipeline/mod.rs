@@ -71,7 +71,7 @@ pub use questions::{
     SpanScores,
 };
 pub use sentence_transformers::{Prompts, SentenceTransformer, Similarity};
-pub use tagging::{Entity, TaggedText, TaggingProcessor, TaggingWindow, TokenClassifier, WindowTags, Words};
+pub use tagging::{Entity, TaggedText, TaggingProcessor, TaggingWindow, Tags, TokenClassifier, WindowTags, Words};
 
 /// A model on a device, together with its [`Processor`] and worker threads.
 #[derive(Debug)]

@@ -4,11 +4,13 @@
 //! A text that is too long is read in overlapping windows. Each word is tagged in the window where it has more context,
 //! so every word gets a tag.
 
+use std::fmt::{self, Debug, Formatter};
 use std::ops::Range;
+use std::sync::Arc;
 
 use burn::tensor::activation::softmax;
 use burn::tensor::{Int, Tensor};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::tags::{EntitySpan, TagReader, TagScheme};
 use super::{Builder, Checkpoint, FromCheckpoint, HeadProcessor, Pipeline, Processor, highest};
@@ -35,28 +37,33 @@ const SHORTEST: usize = 3;
 /// ```
 pub type TokenClassifier = Pipeline<TaggingProcessor>;
 
-/// A text split into words.
+/// A text split into words. Clones share the text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Words {
-    /// The text; if words were given, the words joined by spaces.
-    pub text: String,
-    /// The offsets of each word in the text, in code points.
-    pub places: Vec<Offsets>,
+    text: Arc<str>,
+    places: Arc<Vec<Offsets>>,
 }
 
 /// A text with its tags. Its JSON is that of `bert-finetune predict`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct TaggedText {
-    /// The words.
-    pub words: Vec<String>,
-    /// The tag of each word.
-    pub tags: Vec<String>,
+    /// The words. In JSON, a list of strings.
+    pub words: Words,
+    /// The tag of each word. In JSON, a list of strings.
+    pub tags: Tags,
     /// The probability of each tag.
     #[serde(skip)]
     pub scores: Vec<f32>,
     /// The entities that the tags mark, in the order of the text.
     pub entities: Vec<Entity>,
+}
+
+/// The tags of a text's words, as indices into the labels of the model.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Tags {
+    labels: Arc<[String]>,
+    indices: Vec<u32>,
 }
 
 /// A named entity in a text.
@@ -80,7 +87,7 @@ pub struct Entity {
 #[derive(Debug, Clone)]
 pub struct TaggingProcessor {
     tokenizer: Tokenizer,
-    labels: Vec<String>,
+    labels: Arc<[String]>,
     reader: TagReader,
     max_length: usize,
 }
@@ -144,8 +151,18 @@ impl Words {
             start = place.1 + 1;
             place
         };
-        let places = words.iter().map(place).collect();
-        Self { text: words.join(" "), places }
+        let places = Arc::new(words.iter().map(place).collect());
+        Self { text: words.join(" ").into(), places }
+    }
+
+    /// The text; if words were given, the words joined by spaces.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The offsets of each word in the text, in code points.
+    pub fn places(&self) -> &[Offsets] {
+        &self.places
     }
 
     /// The words.
@@ -169,6 +186,46 @@ impl Words {
     /// If the range is empty or goes beyond the words.
     pub fn place_of(&self, words: &Range<usize>) -> Offsets {
         (self.places[words.start].0, self.places[words.end - 1].1)
+    }
+}
+
+impl Serialize for Words {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
+impl Tags {
+    /// The tags.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.indices.iter().map(|&index| self.labels[index as usize].as_str())
+    }
+
+    /// The tag of a word, by the word's index.
+    pub fn get(&self, word: usize) -> Option<&str> {
+        self.indices.get(word).map(|&index| self.labels[index as usize].as_str())
+    }
+
+    /// The number of tags, which is that of the words.
+    pub fn len(&self) -> usize {
+        self.indices.len()
+    }
+
+    /// Whether there are no tags.
+    pub fn is_empty(&self) -> bool {
+        self.indices.is_empty()
+    }
+}
+
+impl Debug for Tags {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        formatter.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl Serialize for Tags {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
     }
 }
 
@@ -207,7 +264,7 @@ impl TaggingProcessor {
             return Err(Error::Setting(message));
         }
         let reader = TagReader::of_labels(&labels).with_scheme(scheme);
-        Ok(Self { tokenizer, labels, reader, max_length })
+        Ok(Self { tokenizer, labels: labels.into(), reader, max_length })
     }
 
     /// The tags in the order of the head's outputs.
@@ -225,7 +282,7 @@ impl TaggingProcessor {
     /// # Errors
     /// If the text cannot be tokenized.
     pub fn split(&self, text: &str) -> Result<Words> {
-        Ok(Words { places: self.tokenizer.word_offsets(text)?, text: text.into() })
+        Ok(Words { places: Arc::new(self.tokenizer.word_offsets(text)?), text: text.into() })
     }
 
     /// Computes the scores `[N, C]` of the N words tagged in the windows from the hidden states `[B, T, H]`.
@@ -252,7 +309,7 @@ impl TaggingProcessor {
 
     /// The WordPieces of the words: at least one each, and no more than fit into a window.
     fn pieces(&self, words: &Words) -> Result<Pieces> {
-        let mut pieces = Pieces { ids: Vec::new(), starts: vec![0] };
+        let mut pieces = Pieces::with_capacity(words.len());
         for word in words.iter() {
             let ids = self.tokenizer.pieces(word)?;
             pieces.ids.extend(ids.iter().take(self.max_length - 2));
@@ -284,6 +341,13 @@ struct Pieces {
 }
 
 impl Pieces {
+    /// No WordPieces, with room for those of as many words.
+    fn with_capacity(words: usize) -> Self {
+        let mut starts = Vec::with_capacity(words + 1);
+        starts.push(0);
+        Self { ids: Vec::with_capacity(2 * words), starts }
+    }
+
     /// The number of words.
     fn words(&self) -> usize {
         self.starts.len() - 1
@@ -349,21 +413,22 @@ impl Processor for TaggingProcessor {
     }
 
     fn postprocess(&self, text: &&Words, _windows: &[TaggingWindow], found: &[WindowTags]) -> TaggedText {
-        let (mut tags, mut scores) = (Vec::with_capacity(text.len()), Vec::with_capacity(text.len()));
-        for (tag, score) in self.tags(found) {
-            tags.push(tag.to_string());
+        let (mut indices, mut scores) = (Vec::with_capacity(text.len()), Vec::with_capacity(text.len()));
+        for &(tag, score) in found.iter().flat_map(|window| &window.best) {
+            indices.push(tag);
             scores.push(score);
         }
-        let spans = self.reader.entities(&tags);
-        let places: Vec<Offsets> = spans.iter().map(|span| text.place_of(&(span.start..span.end))).collect();
-        let texts = slices(&text.text, places.iter().copied());
-        let entity =
-            |((EntitySpan { kind, start: first, end: after }, &(start, end)), found): ((_, &Offsets), &str)| {
-                let score = scores[first..after].iter().sum::<f32>() / (after - first) as f32;
-                Entity { label: kind, start, end, text: found.to_string(), score }
-            };
-        let entities = spans.into_iter().zip(&places).zip(texts).map(entity).collect();
-        TaggedText { words: text.iter().map(str::to_string).collect(), tags, scores, entities }
+        let tags = Tags { labels: self.labels.clone(), indices };
+        let spans = || self.reader.spans(tags.iter());
+        let place = |span: EntitySpan| text.place_of(&(span.start..span.end));
+        let entity = |(span, found): (EntitySpan, &str)| {
+            let score = scores[span.start..span.end].iter().sum::<f32>() / (span.end - span.start) as f32;
+            let (label, (start, end)) = (span.kind.to_string(), place(span));
+            Entity { label, start, end, text: found.to_string(), score }
+        };
+        let mut entities = Vec::with_capacity(spans().count());
+        entities.extend(spans().zip(slices(text.text(), spans().map(place))).map(entity));
+        TaggedText { words: Words::clone(text), tags, scores, entities }
     }
 }
 

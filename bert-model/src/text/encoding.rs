@@ -158,9 +158,9 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn word_offsets(&self, text: &str) -> Result<Vec<Offsets>> {
-        let mut offsets: Vec<Offsets> = Vec::new();
+        let mut parts: Vec<Vec<Offsets>> = Vec::new();
         self.each_part(text, |start, encoding| {
-            let mut last = None;
+            let (mut offsets, mut last): (Vec<Offsets>, _) = (Vec::new(), None);
             for (&word, &(from, to)) in encoding.get_word_ids().iter().zip(encoding.get_offsets()) {
                 match offsets.last_mut() {
                     Some(span) if last == Some(word) => span.1 = start + to,
@@ -168,8 +168,9 @@ impl Tokenizer {
                 }
                 last = Some(word);
             }
+            parts.push(offsets);
         })?;
-        Ok(offsets)
+        Ok(parts.concat())
     }
 
     /// Calls `take` with the index of the first code point and the encoding, without special tokens, of each part of a

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bert_cli::resume::{claimed, overridden};
+use bert_cli::resume::{check_directory, claimed, overridden};
 use bert_model::{Error, Result};
 use bert_train::IfExists;
 use bert_train::checkpoint::check_settings;
@@ -44,6 +44,7 @@ impl PretrainSettings {
         }
         let run = read_run(&output)?;
         let settings: Self = parse(&path, &run["settings"])?;
+        check_directory(&run, settings.inputs())?;
         let corpus = if args.corpus.is_empty() { settings.corpus.clone() } else { args.corpus.clone() };
         let args = TrainArgs { corpus, output: Some(output.clone()), ..args.clone() };
         let (asked, options) = Self::resolve(&args)?;

@@ -64,19 +64,19 @@ const LETTERS: [(TagScheme, &str); 6] = [
 /// An entity: words `start..end` of a sentence, and its type.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[non_exhaustive]
-pub struct EntitySpan {
+pub struct EntitySpan<'a> {
     /// Type of the entity, such as `PER`.
     #[serde(rename = "type")]
-    pub kind: String,
+    pub kind: &'a str,
     /// Index of the first word.
     pub start: usize,
     /// Index after the last word.
     pub end: usize,
 }
 
-impl EntitySpan {
+impl<'a> EntitySpan<'a> {
     /// An entity of type `kind` that consists of the words `start..end`.
-    pub fn new(kind: impl Into<String>, start: usize, end: usize) -> Self {
-        Self { kind: kind.into(), start, end }
+    pub fn new(kind: &'a str, start: usize, end: usize) -> Self {
+        Self { kind, start, end }
     }
 }

@@ -21,7 +21,7 @@ const NAMED: usize = 5;
 /// let reader = TagReader::of_labels(["O", "PER_B", "PER_I"]);
 /// assert_eq!(reader.scheme(), TagScheme::Iob2);
 /// let entities = reader.entities(&["PER_B", "PER_I", "O"]);
-/// assert_eq!((entities[0].kind.as_str(), entities[0].start, entities[0].end), ("PER", 0, 2));
+/// assert_eq!((entities[0].kind, entities[0].start, entities[0].end), ("PER", 0, 2));
 /// assert!(reader.warnings().is_empty());
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]

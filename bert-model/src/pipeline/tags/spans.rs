@@ -1,5 +1,7 @@
 //! Reads the entities from the tags of a sentence.
 
+use std::iter;
+
 use super::notation::Role;
 use super::{EntitySpan, TagReader, TagScheme};
 
@@ -9,26 +11,39 @@ type Tag<'a> = (Role, &'a str);
 impl TagReader {
     /// Reads the entities from a sentence's tags, in order, like CoNLL's `conlleval` and seqeval's default mode: a tag
     /// that continues nothing starts an entity, and a change of type ends one.
-    pub fn entities<S: AsRef<str>>(&self, tags: &[S]) -> Vec<EntitySpan> {
-        let mut entities: Vec<EntitySpan> = Vec::new();
+    pub fn entities<'a, S: AsRef<str>>(&self, tags: &'a [S]) -> Vec<EntitySpan<'a>> {
+        self.spans(tags.iter().map(S::as_ref)).collect()
+    }
+
+    /// As [`TagReader::entities`], one at a time.
+    pub(crate) fn spans<'a>(&self, tags: impl Iterator<Item = &'a str>) -> impl Iterator<Item = EntitySpan<'a>> {
+        let mut tags = tags.map(|tag| self.read(tag)).enumerate();
         let mut previous = (Role::Outside, "");
-        for (index, tag) in tags.iter().enumerate() {
-            let tag = self.read(tag.as_ref());
-            let continues = matches!(tag.0, Role::Inside | Role::End)
-                && matches!(previous.0, Role::Begin | Role::Inside)
-                && tag.1 == previous.1;
-            match entities.last_mut() {
-                _ if tag.0 == Role::Outside => {}
-                Some(entity) if continues => entity.end = index + 1,
-                _ => entities.push(EntitySpan::new(tag.1, index, index + 1)),
+        let mut entity: Option<EntitySpan> = None;
+        iter::from_fn(move || {
+            for (index, tag) in tags.by_ref() {
+                let continues = matches!(tag.0, Role::Inside | Role::End)
+                    && matches!(previous.0, Role::Begin | Role::Inside)
+                    && tag.1 == previous.1;
+                previous = tag;
+                let ended = match &mut entity {
+                    _ if tag.0 == Role::Outside => entity.take(),
+                    Some(entity) if continues => {
+                        entity.end = index + 1;
+                        None
+                    }
+                    _ => entity.replace(EntitySpan::new(tag.1, index, index + 1)),
+                };
+                if ended.is_some() {
+                    return ended;
+                }
             }
-            previous = tag;
-        }
-        entities
+            entity.take()
+        })
     }
 
     /// Reads the entities whose tags follow the scheme strictly, like seqeval's strict mode. Plain tags always do.
-    pub fn strict_entities<S: AsRef<str>>(&self, tags: &[S]) -> Vec<EntitySpan> {
+    pub fn strict_entities<'a, S: AsRef<str>>(&self, tags: &'a [S]) -> Vec<EntitySpan<'a>> {
         let Some(rules) = Rules::of(self.scheme()) else { return self.entities(tags) };
         let outside = (Role::Outside, "");
         // An additional outside tag ends an entity at the end of the sentence.
