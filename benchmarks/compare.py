@@ -144,7 +144,10 @@ def compare(name, work, size, lengths, ways, options, folder):
         if agreement[way] > bound:
             raise SystemExit(f"{name}: {way} and ours do not compute the same: {agreement[way]:.1e} apart")
     timed = [folder / f"{size}-0.1", batch]
-    workers = {way: Worker(command(way, *timed)) for way in ["ours", *ways]}
+    workers = {}
+    for way in ["ours", *ways]:
+        workers[way] = Worker(command(way, *timed))
+        workers[way].ask("peak")  # waits until it is ready: some write files next to the model
     times = {way: [] for way in workers}
     for turn in range(options.turns + options.warmup):
         for way, worker in workers.items():

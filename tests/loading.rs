@@ -328,6 +328,16 @@ fn a_header_that_claims_the_moon_takes_no_memory() {
         let error = spoiled(|directory| fs::write(directory.join("model.safetensors"), file).unwrap());
         assert!(error.contains("a complete safetensors file"), "{error}");
     }
+    // Sizes whose sum does not fit into a number.
+    let part = (1_u64 << 61) - 1;
+    let tensors = (0..8).map(|place| {
+        let (start, end) = (place * part, (place + 1) * part);
+        format!(r#""{place}":{{"dtype":"U8","shape":[{part}],"data_offsets":[{start},{end}]}}"#)
+    });
+    let header = format!("{{{}}}", tensors.collect::<Vec<_>>().join(","));
+    let file = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
+    let error = spoiled(|directory| fs::write(directory.join("model.safetensors"), file).unwrap());
+    assert!(error.contains("a complete safetensors file"), "{error}");
 }
 
 /// Replaces one tensor of the file, or removes it if `values` is `None`.

@@ -159,6 +159,20 @@ fn files_that_disagree_are_told() {
         "{}",
         warnings()
     );
+    // transformers lowercases unless told otherwise, but only in the class for BERT.
+    let cased = directory.path().join("tokenizer.json");
+    let text = fs::read_to_string(&cased).unwrap();
+    fs::write(
+        &cased,
+        text.replace("\"lowercase\": true", "\"lowercase\": false")
+            .replace("\"lowercase\":true", "\"lowercase\":false"),
+    )
+    .unwrap();
+    fs::remove_file(&path).unwrap();
+    assert!(warnings().contains("`do_lower_case` is true by default, but tokenizer.json says false"), "{}", warnings());
+    fs::write(&path, "{\"tokenizer_class\": \"PreTrainedTokenizerFast\"}").unwrap();
+    assert_eq!(warnings(), "");
+    fs::write(&path, "{}").unwrap();
     fs::write(directory.path().join("vocab.txt"), "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nthe\ncat\nthe\n").unwrap();
     fs::remove_file(directory.path().join("tokenizer.json")).unwrap();
     let tokenizer = Tokenizer::load(directory.path()).unwrap();

@@ -44,9 +44,9 @@ pub struct TextArgs {
 /// The columns of a table of texts.
 #[derive(Debug, Clone, Args)]
 pub struct TextColumns {
-    /// Text column of a table
-    #[arg(long, default_value = "text", value_name = "COL")]
-    pub text: String,
+    /// Text column of a table [default: text]
+    #[arg(long, value_name = "COL")]
+    pub text: Option<String>,
     /// Tables have no header; columns are numbered from 1
     #[arg(long)]
     pub no_header: bool,
@@ -95,10 +95,18 @@ impl TextColumns {
     /// # Errors
     /// If a column is named although there is no header.
     pub fn options(&self) -> Result<TableOptions> {
-        let text = Column::parse(&self.text, !self.no_header)?;
-        let source = if self.text == TEXT { ColumnSource::Usual } else { ColumnSource::Given };
-        Ok(TableOptions { header: !self.no_header, source, ..TableOptions::texts(text) })
+        text_column(self.text.as_deref(), self.no_header)
     }
+}
+
+/// The table whose texts are in the column `text`, by default [`TEXT`].
+///
+/// # Errors
+/// If a column is named although there is no header.
+pub fn text_column(text: Option<&str>, no_header: bool) -> Result<TableOptions> {
+    let source = if text.is_some() || no_header { ColumnSource::Given } else { ColumnSource::Usual };
+    let text = Column::parse(text.unwrap_or(TEXT), !no_header)?;
+    Ok(TableOptions { header: !no_header, source, ..TableOptions::texts(text) })
 }
 
 /// Rules for the options in `columns`, which name columns: they have an effect only if a file or standard input is read

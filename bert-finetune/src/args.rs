@@ -20,7 +20,7 @@ use crate::similarity::SimilarityArgs;
 use crate::tasks::embedding::EmbeddingPooling;
 use crate::tasks::kind::TaskKind;
 
-pub use crate::option_values::{ClassWeights, Combine, Freeze, Pooling};
+pub use crate::option_values::{ClassWeights, Combine, Freeze, Pooling, from_1_to_20};
 
 /// Default number of texts per core that `predict` and `embed` hold in memory at once: enough to keep all cores busy
 /// with batches of similar lengths, and few enough that progress is visible.
@@ -38,6 +38,13 @@ pub struct Cli {
     /// The options of `train`, if no command is given.
     #[command(flatten)]
     pub train: TrainArgs,
+}
+
+impl Cli {
+    /// Whether the command trains, which several processes can do together.
+    pub fn trains(&self) -> bool {
+        matches!(&self.command, None | Some(Command::Train(_)))
+    }
 }
 
 /// The commands of `bert-finetune`.
@@ -244,7 +251,7 @@ impl ColumnArgs {
         let is_named = named.flat_map(|columns| columns.split(',')).any(|column| column.parse::<usize>().is_err());
         Description {
             header: !no_header && (usual.header || is_named),
-            source: if text.is_some() { ColumnSource::Given } else { usual.source },
+            source: if text.is_some() || text_pair.is_some() { ColumnSource::Given } else { usual.source },
             text: text.unwrap_or(usual.text),
             text_pair: text_pair.or(usual.text_pair),
             label: label.map(str::to_string).or(usual.label),
@@ -341,7 +348,7 @@ pub struct PredictArgs {
     #[arg(long, allow_hyphen_values = true, value_name = "X")]
     pub no_answer_threshold: Option<f64>,
     /// Also list this many top answers to a question, at most 20, as `n_best`
-    #[arg(long, value_parser = at_least_1, value_name = "K")]
+    #[arg(long, value_parser = from_1_to_20, value_name = "K")]
     pub n_best: Option<usize>,
     /// A choice; repeat the option for each one
     #[arg(long, value_name = "TEXT")]

@@ -73,6 +73,10 @@ pub fn check_train(args: &TrainArgs, task: TaskKind) -> Result<()> {
             "there are no examples to evaluate; pass --test FILE",
         ),
     ];
+    if task.labeled_metric.is_some() {
+        let reason = "pairs with scores (--label) are compared with their scores, not with other pairs";
+        rules.push(only_if(args.label.is_none(), &["negative", "scale"], reason));
+    }
     let reason = task_reason(task);
     rules.extend(task_rules(task, &reason));
     rules.extend(labeled_rules(task, is_json, &reason));

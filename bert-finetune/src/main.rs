@@ -35,7 +35,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     keep_memory();
     match Cli::try_parse() {
-        Ok(cli) => exit(told_once(run(cli), exit_code)),
+        // Only `train` runs in several processes; a launcher may start others independently of each other.
+        Ok(cli) if cli.trains() => exit(told_once(run(cli), exit_code)),
+        Ok(cli) => exit(run(cli)),
         Err(error) if launched_rank() == 0 => error.exit(),
         Err(error) => {
             wait_for_first();
@@ -52,8 +54,8 @@ fn run(mut cli: Cli) -> Result<ExitCode> {
         // Options are checked before a model is downloaded.
         FinetuneSettings::resolve(args)?;
     }
-    if !matches!(&cli.command, None | Some(Command::Train(_))) {
-        refuse_ranks()?;
+    if !cli.trains() {
+        told_once(refuse_ranks().map_err(anyhow::Error::from), exit_code)?;
     }
     cli.fetch_models()?;
     match &cli.command {

@@ -13,6 +13,14 @@ pub fn at_least_1(number: &str) -> Result<usize, String> {
     number.parse().ok().filter(|&number| number > 0).ok_or_else(|| "expected a number, at least 1".into())
 }
 
+/// Parses a number from 1 to 20.
+///
+/// # Errors
+/// If it is not such a number.
+pub fn from_1_to_20(number: &str) -> Result<usize, String> {
+    at_least_1(number).ok().filter(|&number| number <= 20).ok_or_else(|| "expected a number from 1 to 20".into())
+}
+
 /// How to pool the vectors of a text's tokens into one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Pooling {

@@ -102,6 +102,11 @@ pub fn print_next_steps(model: &Path, description: &Description) {
     eprintln!("mistakes and curves: {model}/report.html");
 }
 
+/// Replaces the characters in a text that would break a line of a table.
+pub fn one_line(text: &str) -> String {
+    text.replace(['\t', '\n', '\r'], " ")
+}
+
 /// Formats an answer as one short line: "good 0.98", "3.41", "0.120 -0.435", "joy, hope".
 pub fn short(answer: &Value) -> String {
     if let Some(label) = answer["label"].as_str() {
@@ -115,7 +120,7 @@ pub fn short(answer: &Value) -> String {
         return shown.collect::<Vec<_>>().join(" ");
     }
     if let Some(text) = answer["answer"].as_str() {
-        return text.to_string();
+        return one_line(text);
     }
     answer["value"].as_f64().map_or_else(|| answer.to_string(), |value| format!("{value:.3}"))
 }

@@ -2,12 +2,10 @@
 
 use std::path::PathBuf;
 
-use bert_cli::args::{Common, TextArgs, column_rules};
+use bert_cli::args::{Common, TextArgs, column_rules, text_column};
 use bert_cli::given::Given;
-use bert_cli::input::columns::Column;
 use bert_cli::input::kind::Input;
 use bert_cli::input::read_inputs;
-use bert_cli::input::table::TableOptions;
 use bert_cli::program::{print_line, select_device};
 use bert_model::device::NamedDevice;
 use bert_model::pipeline::{PairScorer, Precision};
@@ -17,6 +15,7 @@ use serde_json::json;
 
 use crate::nearest::Best;
 use crate::option_values::at_least_1;
+use crate::output::one_line;
 use crate::search::WINDOW;
 use crate::truncated::warn_of_comparison;
 
@@ -39,9 +38,9 @@ pub struct RankArgs {
     /// Texts to rank
     #[command(flatten)]
     pub texts: TextArgs,
-    /// Text column of a table
-    #[arg(long, default_value = "text", value_name = "COL")]
-    pub text: String,
+    /// Text column of a table [default: text]
+    #[arg(long, value_name = "COL")]
+    pub text: Option<String>,
     /// Tables have no header; columns are numbered from 1
     #[arg(long)]
     pub no_header: bool,
@@ -65,8 +64,7 @@ pub fn run(args: &RankArgs) -> anyhow::Result<()> {
     let format = source.as_ref().and_then(Input::table_format);
     args.given.check(&column_rules(source.is_some(), format, &["text", "no-header"]))?;
     let scorer = open_scorer(args)?;
-    let columns =
-        TableOptions { header: !args.no_header, ..TableOptions::texts(Column::parse(&args.text, !args.no_header)?) };
+    let columns = text_column(args.text.as_deref(), args.no_header)?;
     let mut texts: Box<dyn Iterator<Item = bert_model::Result<String>>> = match &source {
         Some(input) => Box::new(read_inputs(input, &columns)?.map(|row| Ok(row?.text))),
         None => Box::new(args.texts.texts.iter().cloned().map(Ok)),
@@ -105,9 +103,4 @@ fn open_scorer(args: &RankArgs) -> anyhow::Result<PairScorer> {
     let builder = PairScorer::builder().device(device).precision(args.precision);
     let builder = args.max_seq_len.into_iter().fold(builder, |builder, length| builder.max_length(length));
     Ok(builder.open(&args.model)?)
-}
-
-/// Replaces the characters in a text that would break a line of a table.
-pub(crate) fn one_line(text: &str) -> String {
-    text.replace(['\t', '\n', '\r'], " ")
 }

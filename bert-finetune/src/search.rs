@@ -3,12 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use bert_cli::args::{Common, column_rules};
+use bert_cli::args::{Common, column_rules, text_column};
 use bert_cli::given::Given;
-use bert_cli::input::columns::Column;
 use bert_cli::input::kind::{Format, Input};
 use bert_cli::input::read_inputs;
-use bert_cli::input::table::TableOptions;
 use bert_cli::program::{print_line, select_device};
 use bert_model::device::NamedDevice;
 use bert_model::pipeline::{Combine, Layers, PairScorer, TextEmbedder};
@@ -21,7 +19,7 @@ use serde_json::{Value, json};
 use crate::embedder::EmbedderArgs;
 use crate::nearest::{Best, Hit, Queries};
 use crate::npy::Matrix;
-use crate::rank::one_line;
+use crate::output::one_line;
 use crate::truncated::warn_of_comparison;
 
 /// Number of texts to hold in memory at once.
@@ -46,9 +44,9 @@ pub struct SearchArgs {
     /// Format of the corpus [default: by the file's extension; stdin: txt]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub input_format: Option<Format>,
-    /// Text column of tables
-    #[arg(long, default_value = "text", value_name = "COL")]
-    pub text: String,
+    /// Text column of tables [default: text]
+    #[arg(long, value_name = "COL")]
+    pub text: Option<String>,
     /// Tables have no header; columns are numbered from 1
     #[arg(long)]
     pub no_header: bool,
@@ -110,9 +108,12 @@ fn corpus(args: &SearchArgs) -> Input {
 
 fn check(args: &SearchArgs) -> Result<()> {
     args.embedder.check_one_vector()?;
-    let queries = || args.queries.as_ref().and_then(|path| Input::new(path).table_format());
-    let format = corpus(args).table_format().or_else(queries);
-    args.given.check(&column_rules(true, format, &["text", "no-header", "queries-text"]))?;
+    let queries = args.queries.as_ref().and_then(|path| Input::new(path).table_format());
+    let formats = || [corpus(args).table_format(), queries].into_iter().flatten();
+    // The options are for either file.
+    let format = formats().find(|format| format.has_header()).or_else(|| formats().find(|format| format.has_columns()));
+    args.given.check(&column_rules(true, format, &["text", "no-header"]))?;
+    args.given.check(&column_rules(true, queries, &["queries-text"])[..2])?;
     if args.top_k == 0 {
         return Err(Error::Usage("--top-k: found 0, expected at least 1".into()));
     }
@@ -135,15 +136,17 @@ fn open_reranker(args: &SearchArgs) -> anyhow::Result<PairScorer> {
     Ok(PairScorer::builder().device(device).precision(args.embedder.precision).open(directory)?)
 }
 
-fn columns(args: &SearchArgs, text: &str) -> Result<TableOptions> {
-    Ok(TableOptions { header: !args.no_header, ..TableOptions::texts(Column::parse(text, !args.no_header)?) })
+/// Reads the texts of a file; `--no-header` is for tables that may have one.
+fn read_texts(args: &SearchArgs, input: Input, text: Option<&str>) -> Result<impl Iterator<Item = Result<String>>> {
+    let no_header = args.no_header && !input.format.is_some_and(Format::has_objects);
+    Ok(read_inputs(input, &text_column(text, no_header)?)?.map(|row| Ok(row?.text)))
 }
 
 fn read_queries(args: &SearchArgs) -> Result<Vec<String>> {
     match (&args.query, &args.queries) {
         (_, Some(path)) => {
-            let text = args.queries_text.as_ref().unwrap_or(&args.text);
-            read_inputs(path, &columns(args, text)?)?.map(|row| Ok(row?.text)).collect()
+            let text = args.queries_text.as_ref().or(args.text.as_ref());
+            read_texts(args, Input::new(path), text.map(String::as_str))?.collect()
         }
         (query, None) => Ok(query.iter().cloned().collect()),
     }
@@ -192,7 +195,7 @@ impl<'a> Search<'a> {
 
     /// Compares all texts of the corpus with the queries.
     fn read_corpus(&mut self, args: &SearchArgs) -> Result<()> {
-        let mut texts = read_inputs(corpus(args), &columns(args, &args.text)?)?.map(|row| Ok(row?.text));
+        let mut texts = read_texts(args, corpus(args), args.text.as_deref())?;
         let mut vectors = args.vectors.as_deref().map(|path| self.open_vectors(path)).transpose()?;
         let mut progress = Progress::new("searching", vectors.as_ref().map(|v| v.rows as u64), 0, args.common.quiet);
         let mut done = 0;

@@ -230,6 +230,9 @@ impl FinetuneRunOptions {
         if !(save_minutes >= 0.0 && save_minutes.is_finite()) {
             return Err(Error::Usage(format!("--save-minutes: found {save_minutes}, expected 0 or more")));
         }
+        if keep == Some(0) {
+            return Err(Error::Usage("--keep: found 0, expected at least 1".into()));
+        }
         let (seeds, predictions) = (args.seeds, args.predictions.clone());
         let is_last_seed = |seeds: u64| args.common.seed.checked_add(seeds - 1).is_some();
         if !(1..=MOST_SEEDS).contains(&seeds) || !is_last_seed(seeds) {

@@ -60,7 +60,7 @@ impl Truncated {
     /// arguments.
     pub fn warn(&self, place: &str) {
         if self.count > 0 {
-            eprintln!("warning: {}", self.message(place));
+            warn(self.message(place));
         }
     }
 
@@ -84,7 +84,7 @@ pub fn warn_of_training(texts: usize, length: usize) {
 /// Warns on stderr if texts of a comparison or a search were truncated; `texts` is their number.
 pub fn warn_of_comparison(texts: u64) {
     if texts > 0 {
-        eprintln!("warning: {texts} text(s) longer than the model's limit were truncated");
+        warn(format_args!("{texts} text(s) longer than the model's limit were truncated"));
     }
 }
 

@@ -131,7 +131,7 @@ impl Target {
                 create_parent(path)?;
                 Ok(Self::Lines { file: StagedFile::create(path)?, path: path.into() })
             }
-            Some(Format::Npy) if every_token => Err(Error::Setting(
+            Some(Format::Npy) if every_token => Err(Error::Usage(
                 "--pooling none gives texts of different lengths, which .npy cannot hold; use .jsonl or .safetensors"
                     .into(),
             )),

@@ -23,9 +23,9 @@ pub fn one_label(first: &[PretrainingExample], documents: u64) -> Option<String>
     ))
 }
 
-/// Warns that an evaluation on these examples has no next-sentence accuracy.
-pub fn no_accuracy(held_out: &[PretrainingExample]) -> Option<String> {
-    let label = label(only_label(held_out)?);
+/// Warns that an evaluation has no next-sentence accuracy, since all pairs have this label.
+pub fn no_accuracy(only_label: Option<bool>) -> Option<String> {
+    let label = label(only_label?);
     Some(format!("every evaluation pair is {label}, so there is no next-sentence accuracy"))
 }
 

@@ -26,6 +26,13 @@ pub struct Cli {
     pub train: TrainArgs,
 }
 
+impl Cli {
+    /// Whether the command trains, which several processes can do together.
+    pub fn trains(&self) -> bool {
+        matches!(&self.command, None | Some(Command::Train(_)))
+    }
+}
+
 /// The commands of `bert-pretrain`.
 #[derive(Debug, Subcommand)]
 pub enum Command {

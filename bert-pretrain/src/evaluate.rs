@@ -10,12 +10,16 @@ use burn::tensor::Device;
 use crate::advice;
 use crate::corpus::Corpus;
 use crate::examples::{NspMode, PretrainingExample};
-use crate::objective::{Metrics, Pretraining};
-use crate::prepare::{evaluation_examples, example_maker};
+use crate::objective::{Metrics, Pretraining, Scores};
+use crate::prepare::{evaluation_stream, example_maker};
 use crate::settings::{DataSettings, SHORTEST};
 use crate::split::{Split, Subset};
 use crate::start::check_pairs;
 use crate::store::Store;
+use crate::stream::NO_EXAMPLES;
+
+/// Number of examples that are held in memory at once, about.
+const PART: usize = 8192;
 
 /// Runs `bert-pretrain evaluate`: metrics of a model on all documents of a corpus.
 ///
@@ -45,46 +49,53 @@ pub fn evaluate(
     if nsp_mode != NspMode::Off {
         check_pairs(&loaded.config)?;
     }
-    let max_seq_len = data.max_seq_len.min(loaded.config.max_position_embeddings);
+    let positions = loaded.config.max_position_embeddings;
+    let max_seq_len = data.max_seq_len.min(positions);
     if max_seq_len < SHORTEST {
         let expected = format!("a model that accepts at least {SHORTEST} tokens");
         let found = format!("{max_seq_len} positions (`max_position_embeddings`)");
         return Err(Error::file(model_directory.join("config.json"), found, expected));
     }
     let data = DataSettings { nsp_mode, max_seq_len, ..data.clone() };
-    let held_out = examples_of(corpus, &data, &tokenizer, seed)?;
-    if nsp_mode != NspMode::Off
-        && let Some(note) = advice::no_accuracy(&held_out)
-    {
+    let mut objective = Pretraining {
+        with_nsp: nsp_mode != NspMode::Off,
+        ..Pretraining::new(device.clone(), tokenizer.special().pad, batch_size)
+    };
+    let mut scores = Scores::default();
+    each_part(corpus, &data, &tokenizer, (seed, PART.next_multiple_of(batch_size)), |examples| {
+        objective.held_out = examples;
+        objective.score_held_out(&loaded.model, &Solo, &mut scores)
+    })?;
+    if let Some(note) = advice::no_accuracy(scores.only_label()) {
         eprintln!("warning: {note}; --no-nsp evaluates masked LM alone");
     }
-    let objective = Pretraining {
-        device: device.clone(),
-        pad_id: tokenizer.special().pad,
-        with_nsp: nsp_mode != NspMode::Off,
-        held_out,
-        eval_batch_size: batch_size,
-        latest: None,
-    };
-    objective.evaluate_held_out(&loaded.model, &Solo)
+    Ok(scores.metrics())
 }
 
-/// Builds the examples of all documents of a corpus, which is tokenized in a temporary directory.
-fn examples_of(
+/// Calls `work` with the examples of all documents of a corpus, `part` at a time. The corpus is tokenized in a temporary
+/// directory.
+fn each_part(
     corpus: &[String],
     data: &DataSettings,
     tokenizer: &Tokenizer,
-    seed: u64,
-) -> Result<Vec<PretrainingExample>> {
+    (seed, part): (u64, usize),
+    mut work: impl FnMut(Vec<PretrainingExample>) -> Result<()>,
+) -> Result<()> {
     let corpus = Corpus::open(corpus)?.with_sentences(data.sentences);
     let cache = tempfile::tempdir().map_err(Error::io(std::env::temp_dir(), "create a temporary directory in"))?;
     let path = cache.path().join("corpus.tokens");
     let store = Store::build(&path, &corpus, tokenizer, data.sentences, "")?;
     let maker = example_maker(data, data.max_seq_len, tokenizer)?;
     let split = Split::at(store.stats().documents, store.stats().documents);
-    let examples = evaluation_examples(&store, split, Subset::Training, maker, seed, usize::MAX)?;
-    match examples.is_empty() {
-        true => Err(Error::Setting("the corpus yields no examples: every document is too short for a pair".into())),
-        false => Ok(examples),
+    let mut stream = evaluation_stream(&store, split, Subset::Training, maker, seed)?;
+    let mut examples = stream.rest_of_epoch(part)?;
+    if examples.is_empty() {
+        return Err(Error::Setting(NO_EXAMPLES.into()));
     }
+    // After a part that is not full, the stream is in its next epoch.
+    while examples.len() == part {
+        work(examples)?;
+        examples = stream.rest_of_epoch(part)?;
+    }
+    if examples.is_empty() { Ok(()) } else { work(examples) }
 }

@@ -39,7 +39,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     keep_memory();
     match Cli::try_parse() {
-        Ok(cli) => exit(told_once(run(cli), exit_code)),
+        // Only `train` runs in several processes; a launcher may start others independently of each other.
+        Ok(cli) if cli.trains() => exit(told_once(run(cli), exit_code)),
+        Ok(cli) => exit(run(cli)),
         Err(error) if launched_rank() == 0 => error.exit(),
         Err(error) => {
             wait_for_first();
@@ -51,8 +53,8 @@ fn main() -> ExitCode {
 fn run(mut cli: Cli) -> Result<ExitCode> {
     let interrupt = Interrupt::listen()?;
     check_options(&cli)?;
-    if !matches!(&cli.command, None | Some(Command::Train(_))) {
-        refuse_ranks()?;
+    if !cli.trains() {
+        told_once(refuse_ranks().map_err(anyhow::Error::from), exit_code)?;
     }
     cli.fetch_models()?;
     match &cli.command {
@@ -167,11 +169,18 @@ fn run_vocab(args: &VocabArgs) -> Result<ExitCode> {
 }
 
 fn run_evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
+    if let Some(length) = args.data.max_seq_len {
+        let limit = load_config(&args.model)?.max_position_embeddings;
+        if length > limit {
+            return Err(
+                Error::Usage(format!("--max-seq-len: found {length}, expected at most the model's {limit}")).into()
+            );
+        }
+    }
     let device = select_device(&args.common.device, args.common.quiet)?;
     let data = DataSettings::resolve(&args.data, 128)?;
-    let evaluation =
-        evaluate(&args.model, &args.corpus, &data, args.batch_size.max(1), &device.device, args.common.seed)
-            .map_err(advised)?;
+    let evaluation = evaluate(&args.model, &args.corpus, &data, args.batch_size, &device.device, args.common.seed)
+        .map_err(advised)?;
     let metrics = serde_json::to_value(evaluation).context("the metrics")?;
     if args.common.json {
         print_line(metrics)?;

@@ -110,6 +110,21 @@ impl Pretraining {
     /// # Errors
     /// If the system cannot create threads, or the connection to other ranks fails.
     pub fn evaluate_held_out(&self, model: &BertForPreTraining, communicator: &dyn Communicator) -> Result<Metrics> {
+        let mut scores = Scores::default();
+        self.score_held_out(model, communicator, &mut scores)?;
+        Ok(scores.metrics())
+    }
+
+    /// As [`Pretraining::evaluate_held_out`], adding to the scores of other examples.
+    ///
+    /// # Errors
+    /// As [`Pretraining::evaluate_held_out`].
+    pub fn score_held_out(
+        &self,
+        model: &BertForPreTraining,
+        communicator: &dyn Communicator,
+        sums: &mut Scores,
+    ) -> Result<()> {
         let workers = cores::workers(&self.device, None, communicator)?;
         let batches: Vec<&[PretrainingExample]> = self.held_out.chunks(self.eval_batch_size).collect();
         let own = Tree { leaves: batches.len() }.share(communicator.rank(), communicator.size());
@@ -119,22 +134,17 @@ impl Pretraining {
             _ => workers.run_each(batches[own].to_vec(), work),
         };
         let bits: Vec<[u64; 3]> = scores.iter().flatten().map(Score::to_bits).collect();
-        let (mut mlm, mut nsp) = (Score::default(), Score::default());
-        for bits in communicator.gather(&encode(&bits)?, Patience::Limited)? {
+        // A rank without a batch of its own has to wait for the others, whose batches may take long.
+        for bits in communicator.gather(&encode(&bits)?, Patience::Unlimited)? {
             for [mlm_part, nsp_part] in decode::<Vec<[u64; 3]>>(&bits)?.as_chunks::<2>().0 {
-                mlm.add(Score::from_bits(*mlm_part));
-                nsp.add(Score::from_bits(*nsp_part));
+                sums.mlm.add(Score::from_bits(*mlm_part));
+                sums.nsp.add(Score::from_bits(*nsp_part));
             }
         }
-        let mlm_loss = mlm.mean_loss();
-        let judges_nsp = self.with_nsp && only_label(&self.held_out).is_none();
-        Ok(Metrics {
-            mlm_loss,
-            perplexity: mlm_loss.exp(),
-            mlm_accuracy: mlm.accuracy(),
-            nsp_loss: judges_nsp.then(|| nsp.mean_loss()),
-            nsp_accuracy: judges_nsp.then(|| nsp.accuracy()),
-        })
+        for example in self.held_out.iter().filter(|_| self.with_nsp) {
+            sums.labels[usize::from(example.is_random_next)] = true;
+        }
+        Ok(())
     }
 
     /// The sums of both tasks on a batch; nothing is counted for next-sentence prediction if it is disabled.
@@ -169,6 +179,39 @@ pub fn only_label(examples: &[PretrainingExample]) -> Option<bool> {
 fn scored(logits: Tensor<2>, labels: Tensor<1, Int>) -> [Tensor<1>; 2] {
     let right = logits.clone().argmax(1).squeeze_dim::<1>(1).equal(labels.clone()).float();
     [cross_entropy(logits, labels), right]
+}
+
+/// Running sums of the metrics of both tasks.
+#[derive(Default)]
+pub struct Scores {
+    mlm: Score,
+    nsp: Score,
+    /// Whether there was a pair of consecutive segments, and one with a random second segment.
+    labels: [bool; 2],
+}
+
+impl Scores {
+    /// The means. Next-sentence prediction has none unless there were both labels.
+    pub fn metrics(&self) -> Metrics {
+        let mlm_loss = self.mlm.mean_loss();
+        let judges_nsp = self.labels == [true, true];
+        Metrics {
+            mlm_loss,
+            perplexity: mlm_loss.exp(),
+            mlm_accuracy: self.mlm.accuracy(),
+            nsp_loss: judges_nsp.then(|| self.nsp.mean_loss()),
+            nsp_accuracy: judges_nsp.then(|| self.nsp.accuracy()),
+        }
+    }
+
+    /// The next-sentence label that all pairs had; `None` if there were both, or no pairs.
+    pub fn only_label(&self) -> Option<bool> {
+        match self.labels {
+            [true, false] => Some(false),
+            [false, true] => Some(true),
+            _ => None,
+        }
+    }
 }
 
 /// Running sums of one task's metrics.
@@ -287,6 +330,12 @@ mod tests {
         assert!((whole.mlm_loss - parts.mlm_loss).abs() < 1e-5);
         assert!((whole.perplexity - whole.mlm_loss.exp()).abs() < 1e-9);
         assert_eq!((whole.mlm_accuracy, whole.nsp_accuracy), (parts.mlm_accuracy, parts.nsp_accuracy));
+        // A corpus that is too large for memory is scored in parts.
+        let mut scores = Scores::default();
+        for held_out in [examples()[..4].to_vec(), examples()[4..].to_vec()] {
+            Pretraining { held_out, ..task(true, 1) }.score_held_out(&model, &Solo, &mut scores).unwrap();
+        }
+        assert_eq!(scores.metrics(), parts);
         let losses = task(true, 6).loss(&model, MicroBatch::split_step(examples(), 6, 0).remove(0));
         assert!((number(&losses.parts[0].1) - whole.mlm_loss).abs() < 1e-5);
         assert!((number(&losses.parts[1].1) - whole.nsp_loss.unwrap()).abs() < 1e-5);

@@ -117,7 +117,7 @@ pub fn count_steps(settings: &PretrainSettings, data: &PreparedData) -> Result<u
     Ok(steps.max(1).max(settings.phase2_steps))
 }
 
-/// Builds the first training examples of the run's first phase with next-sentence prediction.
+/// Builds the first training examples of the run's first phase, or of the one with next-sentence prediction.
 ///
 /// # Errors
 /// If the tokenized corpus cannot be read.

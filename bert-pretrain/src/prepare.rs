@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use bert_cli::input::kind::{FileKind, Format};
+use bert_cli::warning::warn_once;
 use bert_model::file::replace_file;
 use bert_model::text::tokenizer::Normalization;
 use bert_model::{Error, Result, Tokenizer};
@@ -17,6 +18,7 @@ use crate::corpus::{Corpus, SentenceMode};
 use crate::examples::{ExampleMaker, NspMode, PretrainingExample};
 use crate::held_out::{HeldOutShare, hold_out, unigram_loss};
 use crate::masking::Masking;
+use crate::objective::only_label;
 use crate::sample;
 use crate::settings::{DataSettings, PretrainSettings, SAMPLE_DOCUMENTS};
 use crate::split::{Split, Subset};
@@ -122,7 +124,8 @@ fn tell_corpus(
     say(format!(
         "corpus: {documents} documents, {sentences} sentences, {tokens} tokens, {unknown} of them unknown{set_aside}"
     ));
-    let no_accuracy = (settings.data.nsp_mode != NspMode::Off).then(|| advice::no_accuracy(held_out)).flatten();
+    let no_accuracy =
+        (settings.data.nsp_mode != NspMode::Off).then(|| advice::no_accuracy(only_label(held_out))).flatten();
     let lines = [
         advice::nothing_held_out(settings, documents, held_out.len()),
         no_accuracy,
@@ -203,7 +206,7 @@ pub(crate) fn held_out_examples(
 }
 
 /// Loads the tokenizer that the user passed. A bare vocabulary does not record whether it is cased; `--cased` decides.
-fn given_tokenizer(path: &Path, settings: &PretrainSettings) -> Result<Tokenizer> {
+pub fn given_tokenizer(path: &Path, settings: &PretrainSettings) -> Result<Tokenizer> {
     let is_json = FileKind::of(path) == FileKind { format: Some(Format::Json), compression: None };
     let is_bare = path.is_file() && !is_json && !path.with_file_name("tokenizer_config.json").exists();
     let tokenizer = match is_bare {
@@ -217,7 +220,7 @@ fn given_tokenizer(path: &Path, settings: &PretrainSettings) -> Result<Tokenizer
             advice: "omit --cased, or use another tokenizer".into(),
         });
     }
-    tokenizer.warnings().iter().for_each(|warning| eprintln!("warning: {}: {warning}", path.display()));
+    tokenizer.warnings().iter().for_each(|warning| warn_once(format!("{}: {warning}", path.display())));
     tokenizer.mask()?;
     Ok(tokenizer)
 }
@@ -310,9 +313,22 @@ pub fn evaluation_examples(
     seed: u64,
     limit: usize,
 ) -> Result<Vec<PretrainingExample>> {
+    evaluation_stream(store, split, part, maker, seed)?.rest_of_epoch(limit)
+}
+
+/// The stream of examples for evaluation.
+///
+/// # Errors
+/// If the tokenized corpus cannot be read.
+pub fn evaluation_stream(
+    store: &Store,
+    split: Split,
+    part: Subset,
+    maker: ExampleMaker,
+    seed: u64,
+) -> Result<ExampleStream> {
     let seed = mix(&[seed, EVALUATION]);
-    let mut stream = ExampleStream::new(store.reader()?, split, part, maker, seed, None, Cursor::default())?;
-    stream.rest_of_epoch(limit)
+    ExampleStream::new(store.reader()?, split, part, maker, seed, None, Cursor::default())
 }
 
 #[cfg(test)]

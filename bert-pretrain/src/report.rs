@@ -10,6 +10,7 @@ use burn::tensor::activation::softmax;
 
 use crate::batch::PretrainingBatch;
 use crate::examples::PretrainingExample;
+use crate::settings::MASK_PROB;
 
 /// Number of held-out examples from which a mask is shown.
 const SHOWN: usize = 12;
@@ -38,7 +39,7 @@ pub fn write(directory: &Path, masks: &[MaskedSentence]) -> Result<()> {
         report.figures("Held-out text", &figures);
     }
     if let Some(loss) = baseline {
-        report.note("What the loss means", &meaning(loss));
+        report.note("What the loss means", &meaning(loss, run["settings"]["mask_prob"].as_f64()));
     }
     let mut losses = Chart::new("Masked-LM loss", "step", "nats")
         .smoothed()
@@ -76,14 +77,22 @@ pub fn write(directory: &Path, masks: &[MaskedSentence]) -> Result<()> {
 }
 
 /// Explains what the loss of the frequency baseline says about the model's.
-fn meaning(baseline: f64) -> String {
-    format!(
+fn meaning(baseline: f64, mask_prob: Option<f64>) -> String {
+    let masked = mask_prob.filter(|share| *share != MASK_PROB).map(|share| {
+        format!(
+            " Training masks {:.0} % of the tokens and held-out text {:.0} %, so the two losses cannot be compared.",
+            100.0 * share,
+            100.0 * MASK_PROB
+        )
+    });
+    let text = format!(
         "The loss is the mean cross-entropy of the masked tokens, in nats; its exponential is the perplexity. Guessing \
          every masked token by its frequency in the training text, without looking at the context, has a loss of \
          {baseline:.3} (perplexity {:.0}) on the held-out text. A model that has learned to use the context has a \
          lower loss.",
         baseline.exp()
-    )
+    );
+    text + &masked.unwrap_or_default()
 }
 
 /// The model's predictions for one mask of each of the first held-out examples, with some context.

@@ -7,6 +7,7 @@ use bert_train::run_directory::check_has_model;
 use burn::tensor::Device;
 
 use crate::examples::NspMode;
+use crate::prepare::given_tokenizer;
 use crate::settings::PretrainSettings;
 
 /// Tag that keeps this random stream independent of the run's others.
@@ -24,6 +25,17 @@ pub fn check_pairs(config: &BertConfig) -> Result<()> {
         }
         other => other,
     })
+}
+
+/// Checks, before anything is written, that model, tokenizer and sequence length match, as far as they are known.
+///
+/// # Errors
+/// As [`model_config`].
+pub fn check_model(settings: &PretrainSettings) -> Result<()> {
+    match settings.tokenizer.as_ref().or(settings.init.as_ref()) {
+        Some(path) => model_config(settings, &given_tokenizer(path, settings)?).map(drop),
+        None => check_lengths(settings, &settings.model_config()?.0),
+    }
 }
 
 /// The configuration of the model that a run trains, adapted to the tokenizer.
@@ -45,8 +57,14 @@ pub fn model_config(settings: &PretrainSettings, tokenizer: &Tokenizer) -> Resul
         }
     };
     tokenizer.check_fits(&config)?;
+    check_lengths(settings, &config)?;
+    Ok(config)
+}
+
+/// Checks that a model can read pairs, if there are any, and the longest sequences of a run.
+fn check_lengths(settings: &PretrainSettings, config: &BertConfig) -> Result<()> {
     if settings.data.nsp_mode != NspMode::Off {
-        check_pairs(&config)?;
+        check_pairs(config)?;
     }
     if settings.longest() > config.max_position_embeddings {
         return Err(Error::Mismatch {
@@ -57,7 +75,7 @@ pub fn model_config(settings: &PretrainSettings, tokenizer: &Tokenizer) -> Resul
                 .into(),
         });
     }
-    Ok(config)
+    Ok(())
 }
 
 /// Creates the initial model of a run, and its configuration. Training with `dropout` does not change the

@@ -156,7 +156,11 @@ impl ExampleStream {
             let index = order.apply(place);
             let document = self.reader.document(self.split.document(self.part, index))?;
             tokens += document.iter().map(Vec::len).sum::<usize>();
-            // Seed each document's generator separately, so that its examples do not depend on the order.
+            // Seed each document's generator separately, so that its examples do not depend on the order. The surplus
+            // of the documents before does; with static masking, the examples must be the same in every epoch.
+            if self.maskings.is_some() {
+                surplus = RandomSurplus::default();
+            }
             let mut rng = ChaCha8Rng::seed_from_u64(mix(&[self.seed, EXAMPLES, masking, index]));
             examples.extend(self.maker.examples(index, &document, &others, &mut surplus, &mut rng)?);
             place += 1;
@@ -166,6 +170,10 @@ impl ExampleStream {
         Ok(())
     }
 }
+
+/// Why a corpus has no examples.
+pub const NO_EXAMPLES: &str = "the corpus yields no training examples: every document is too short for a pair, or the only \
+                               one has no two sentences that fit into a sequence; --no-nsp needs no pairs";
 
 /// Groups the stream into steps of `accumulate` micro-batches of `batch_size` examples.
 #[derive(Debug)]
@@ -215,9 +223,7 @@ impl StepSource for TrainingSource {
     fn next_step(&mut self) -> Result<Option<StepBatches<MicroBatch>>> {
         let mut examples = Vec::new();
         while examples.len() < self.batch_size * self.accumulate {
-            examples.push(self.stream.next_example()?.ok_or_else(|| {
-                Error::Setting("the corpus yields no training examples: every document is too short for a pair".into())
-            })?);
+            examples.push(self.stream.next_example()?.ok_or_else(|| Error::Setting(NO_EXAMPLES.into()))?);
         }
         let tokens = examples.iter().map(|example| example.ids.len() as u64).sum();
         let cursor = serde_json::to_value(self.stream.cursor()).map_err(|error| Error::Setting(error.to_string()))?;

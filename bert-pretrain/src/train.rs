@@ -9,7 +9,7 @@ use bert_model::device::NamedDevice;
 use bert_model::fail_point::fail_point;
 use bert_model::pretrained::{save_weights, state_dict};
 use bert_model::{BertConfig, BertForPreTraining, Error, Pretrained, Result, Tokenizer};
-use bert_train::run_directory::{check_inputs, read_metrics, result_of};
+use bert_train::run_directory::{check_inputs, result_of};
 use bert_train::sharing::{decode, encode, share_state};
 use bert_train::{
     Checkpoints, Communicator, Ended, IfExists, Interrupt, Optimizer, Plan, RunDirectory, SaveInterval, TrainingState,
@@ -31,7 +31,8 @@ use crate::report;
 use crate::settings::{PretrainRunOptions, PretrainSettings};
 use crate::shared::{Announcement, share_data};
 use crate::split::Subset;
-use crate::start::{initial_model, set_dropout};
+use crate::start::{check_model, initial_model, set_dropout};
+use crate::stream::NO_EXAMPLES;
 
 /// Number of checkpoints to keep during training: a second one in case the newest is damaged.
 const KEEP: usize = 2;
@@ -63,10 +64,8 @@ pub fn run(
         Some(IfExists::Resume) => result_of(&run.output),
         _ => Ok(None),
     };
-    if let Some(mut summary) = communicator.from_first(finished, encode, |bytes| decode(&bytes))? {
+    if let Some(summary) = communicator.from_first(finished, encode, |bytes| decode(&bytes))? {
         if communicator.is_first() {
-            // Use the logged numbers: those that are written and parsed again may differ in the last digit.
-            summary["train"] = last_losses(&read_metrics(&run.output)?);
             eprintln!("{} is finished after {} steps; nothing to resume", run.output.display(), summary["steps"]);
         }
         return Ok(PretrainOutcome { ended: Ended::Finished, summary });
@@ -119,6 +118,7 @@ impl<'a> Run<'a> {
         let selected = select_numbered_device(&run.device, communicator.local_rank(), run.quiet);
         let NamedDevice { name, device, .. } = communicator.agree(selected)?;
         communicator.agree(settings.precision.check(&device))?;
+        check_model(&settings)?;
         let if_exists = run.if_exists.unwrap_or(IfExists::Refuse);
         let mut first = None;
         let announcement = communicator.from_first(
@@ -297,8 +297,11 @@ fn prepare_first(
     let data = directory.prepared(prepare(&settings, &directory, run.quiet))?;
     settings = directory.prepared(budget_plan::plan(settings, &data, device, started, run))?;
     let steps = directory.prepared(count_steps(&settings, &data))?;
+    let first = directory.prepared(first_examples(&settings, &data, FIRST_EXAMPLES))?;
+    if first.is_empty() {
+        directory.prepared(Err(Error::Setting(NO_EXAMPLES.into())))?;
+    }
     if settings.data.nsp_mode != NspMode::Off {
-        let first = directory.prepared(first_examples(&settings, &data, FIRST_EXAMPLES))?;
         let warning = advice::one_label(&first, data.split.len(Subset::Training));
         warning.iter().for_each(|warning| eprintln!("warning: {warning}"));
     }
@@ -308,6 +311,7 @@ fn prepare_first(
     numbers["data_sha256"] = data.fingerprint.clone().into();
     if if_exists == IfExists::Resume {
         directory.check_settings(&numbers)?;
+        directory.check_model(&to_value(&config)?)?;
     }
     directory.describe(&json!({
         "program": "bert-pretrain",

@@ -13,7 +13,7 @@ pub struct StepBatches<B> {
     pub batches: Vec<B>,
     /// Number of tokens in them, without padding.
     pub tokens: u64,
-    /// Passes over the data so far, including this step; fractional within an epoch.
+    /// Passes over the data so far, including this step; fractional within an epoch. A second phase counts anew.
     pub epoch: f64,
     /// Position of the source after this step, to be saved in a checkpoint.
     pub cursor: Value,

@@ -64,7 +64,7 @@ impl Progress {
             return;
         };
         let each = lines.started.elapsed().as_secs_f64() / (position - lines.first).max(1) as f64;
-        let left = Duration::from_secs_f64(each * (total.saturating_sub(position)) as f64);
+        let left = Duration::try_from_secs_f64(each * total.saturating_sub(position) as f64).unwrap_or(Duration::MAX);
         eprintln!("{} {position}/{total} {message} {} left", lines.what, indicatif::HumanDuration(left));
     }
 

@@ -308,6 +308,7 @@ pub fn gather_losses(communicator: &dyn Communicator, share: &Share, own: &[f32]
     for (rank, bytes) in communicator.gather(&bytes, Patience::Limited)?.into_iter().enumerate() {
         let (theirs, values) = bytes.split_at(8);
         if theirs != layout.to_le_bytes() {
+            communicator.end_all();
             return Err(Error::Setting(format!(
                 "rank {rank} has gradients of other parameters than rank {}",
                 communicator.rank()

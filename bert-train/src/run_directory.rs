@@ -107,8 +107,8 @@ impl RunDirectory {
     /// Creates or opens a run directory and locks it.
     ///
     /// # Errors
-    /// If the directory is not empty and `if_exists` is [`IfExists::Refuse`], another run holds the lock, or the
-    /// directory cannot be written.
+    /// If the directory is not empty and `if_exists` is [`IfExists::Refuse`], or it is [`IfExists::Resume`] and the
+    /// directory holds no run; if another run holds the lock, or the directory cannot be written.
     pub fn open(path: impl AsRef<Path>, if_exists: IfExists) -> Result<Self> {
         let path = path.as_ref();
         fs::create_dir_all(path).map_err(Error::io(path, "create the run directory"))?;
@@ -119,6 +119,13 @@ impl RunDirectory {
                 path,
                 "a directory that is not empty",
                 "a new one (or pass --resume to continue, --overwrite to start over)",
+            ));
+        }
+        if !is_empty && if_exists == IfExists::Resume && !is_run_directory(path) {
+            return Err(Error::file(
+                path,
+                "a directory that is not empty and holds no run",
+                "the directory of a run to resume, or a new one",
             ));
         }
         let lock = lock(&path.join(LOCK))?;
@@ -207,6 +214,19 @@ impl RunDirectory {
             true => check_settings(&read_run(&self.path)?["settings"], now),
             false => Ok(()),
         }
+    }
+
+    /// Checks that the model of a resumed run has the configuration in its `run.json`: a file that describes it may have
+    /// been changed.
+    ///
+    /// # Errors
+    /// If it differs, or `run.json` cannot be read.
+    pub fn check_model(&self, config: &Value) -> Result<()> {
+        if !self.path.join(RUN).exists() {
+            return Ok(());
+        }
+        let before = read_run(&self.path)?;
+        if before["model"].is_null() { Ok(()) } else { check_settings(&before["model"], config) }
     }
 
     /// Writes `run.json`.

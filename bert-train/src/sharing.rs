@@ -88,19 +88,12 @@ pub fn decode<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T> {
 /// The settings of the first rank, for all. `resolve` reads them there.
 ///
 /// # Errors
-/// If `resolve` fails, or a number changes on the way.
+/// If `resolve` fails, or the connection does.
 pub fn share_settings<S: Serialize + for<'de> Deserialize<'de>>(
     communicator: &dyn Communicator,
     resolve: impl FnOnce() -> Result<S>,
 ) -> Result<S> {
-    let unchanged = |bytes: Vec<u8>| {
-        let settings: S = decode(&bytes)?;
-        match encode(&settings)? == bytes {
-            true => Ok(settings),
-            false => Err(Error::Usage("a setting has too many digits for JSON; use at most 15".into())),
-        }
-    };
-    communicator.from_first(resolve, encode, unchanged)
+    communicator.from_first(resolve, encode, |bytes| decode(&bytes))
 }
 
 /// The numbers of the first rank, which alone passes any.
@@ -163,14 +156,13 @@ pub fn compare_weights<M: Module>(communicator: &dyn Communicator, model: &M) ->
     let mut own = hash.0.to_le_bytes().to_vec();
     own.extend_from_slice(communicator.host().as_bytes());
     let all = communicator.gather(&own, Patience::Limited)?;
-    match all.iter().position(|theirs| theirs[..8] != all[0][..8]) {
-        None => Ok(()),
-        Some(rank) => Err(Error::Setting(format!(
-            "the weights of rank {rank} on {} differ from those of rank 0: its memory or its processor may be faulty, or \
-             of another kind; the last checkpoint is kept",
-            String::from_utf8_lossy(&all[rank][8..])
-        ))),
-    }
+    let Some(rank) = all.iter().position(|theirs| theirs[..8] != all[0][..8]) else { return Ok(()) };
+    communicator.end_all();
+    Err(Error::Setting(format!(
+        "the weights of rank {rank} on {} differ from those of rank 0: its memory or its processor may be faulty, or of \
+         another kind; the last checkpoint is kept",
+        String::from_utf8_lossy(&all[rank][8..])
+    )))
 }
 
 struct WeightsHash(u64);

@@ -93,7 +93,8 @@ fn contents(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 fn resume_alone_continues_with_the_settings_of_the_run() {
     let directory = corpus();
     let at = directory.path();
-    let options = "--lr 1e-3 --warmup 0.5 --no-nsp --save-every 2 --keep 5";
+    // Numbers with many digits must not change on the way through run.json.
+    let options = "--lr 0.0032659863237109042 --warmup 0.5 --no-nsp --save-every 2 --keep 5";
     succeed(&short("whole", 6, options), at);
     succeed(&short("cut", 6, options), at);
     fs::remove_file(at.join("cut/model.safetensors")).unwrap();
@@ -101,6 +102,8 @@ fn resume_alone_continues_with_the_settings_of_the_run() {
     succeed("train --resume -o cut --quiet", at);
     assert_same_run(&at.join("whole"), &at.join("cut"));
     assert!(at.join("cut/checkpoints/step-00000002").exists(), "the options of the run count, too");
+    fs::remove_file(at.join("cut/model.safetensors")).unwrap();
+    succeed(&short("cut", 6, &format!("{options} --resume")), at);
     let described = |name: &str| object(at.join(name).join("run.json"));
     assert_eq!(described("whole")["settings"], described("cut")["settings"]);
     let message = fail("train --resume -o nowhere", at, 1);
@@ -112,6 +115,34 @@ fn resume_alone_continues_with_the_settings_of_the_run() {
     assert!(message.contains(&at.display().to_string()), "{message}");
     assert!(contents(&at.join("cut")) == before, "a refused run wrote something");
     assert!(!at.join("nowhere").exists());
+}
+
+/// A mistyped directory with `--resume`, or a mistake beside `--overwrite`, used to cost what was in the directory.
+#[test]
+fn what_is_in_a_directory_is_kept_until_the_new_run_is_known_to_be_possible() {
+    let directory = corpus();
+    let at = directory.path();
+    succeed(&short("run", 4, "--keep 1"), at);
+    fs::create_dir(at.join("model")).unwrap();
+    for file in ["config.json", "model.safetensors", "vocab.txt"] {
+        fs::copy(at.join("run").join(file), at.join("model").join(file)).unwrap();
+    }
+    let (model, finished) = (contents(&at.join("model")), contents(&at.join("run")));
+    let message = fail(&short("model", 4, "--resume"), at, 1);
+    assert!(message.contains("not empty and holds no run"), "{message}");
+    assert!(contents(&at.join("model")) == model);
+    let message = fail(&short("run", 4, "--overwrite").replace("--max-seq-len 32", "--max-seq-len 4000"), at, 1);
+    assert!(message.contains("a sequence length of 4000"), "{message}");
+    assert!(contents(&at.join("run")) == finished);
+    // The configuration file that a run was started with must not change.
+    fs::write(at.join("own.json"), fs::read(at.join("run/config.json")).unwrap()).unwrap();
+    let line = "train --corpus corpus.txt --config own.json --steps 6 --max-seq-len 16 --save-every 2 --keep 5 --quiet";
+    succeed(&format!("{line} --eval-share 0 --vocab-size 300 -o own"), at);
+    fs::remove_file(at.join("own/model.safetensors")).unwrap();
+    let changed = fs::read_to_string(at.join("own.json")).unwrap().replace("gelu", "relu");
+    fs::write(at.join("own.json"), changed).unwrap();
+    let message = fail("train --resume -o own --quiet", at, 1);
+    assert!(message.contains("hidden_act = \"relu\""), "{message}");
 }
 
 /// A run that was given a vocabulary cannot be resumed with a learned one, and is left unchanged.

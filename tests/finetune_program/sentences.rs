@@ -220,6 +220,20 @@ fn a_cross_encoder_ranks_texts_and_hits() {
     };
     assert_eq!(sorted(&json(few, at)), sorted(&own));
     fail("rank --model mean --query a b", at, 1);
+    // A column that is named is read from a tab-separated `.txt`, too, or refused.
+    fs::write(at.join("table.txt"), "id\tbody\n1\tthe river\n2\ta dog\n").unwrap();
+    let ranked = objects(&succeed("rank --model cross --query x --input table.txt --text body --json --quiet", at));
+    assert!(ranked.len() == 2 && ranked.iter().all(|line| line["text"] == "the river" || line["text"] == "a dog"));
+    for line in ["rank --model cross --query x --input table.txt", "search --model mean --query x --corpus table.txt"] {
+        assert!(fail(&format!("{line} --text nosuch"), at, 1).contains("no column `nosuch`"), "{line}");
+    }
+    let lines = "search --model mean --corpus corpus.txt --queries corpus.txt --queries-text nosuch";
+    assert!(fail(lines, at, 2).contains("--queries-text has no effect here"));
+    fs::write(at.join("corpus.jsonl"), "{\"text\": \"the river\"}\n").unwrap();
+    fs::write(at.join("queries.csv"), "1,a cat\n2,a dog\n").unwrap();
+    let headless =
+        "search --model mean --corpus corpus.jsonl --queries queries.csv --queries-text 2 --no-header --json";
+    assert_eq!(objects(&succeed(&format!("{headless} --text text --quiet"), at)).len(), 2);
 }
 
 /// Words as questions, each with the texts that belong to it.
@@ -282,6 +296,10 @@ fn pairs_are_learned_and_the_run_is_a_directory_of_sentence_transformers() {
     assert_eq!(vectors("embed --model more good --quiet", at)[0].len(), 32);
     let page = fs::read_to_string(at.join("more/report.html")).unwrap();
     assert!(page.contains("ndcg"), "the report has the metric");
+    // A model that was trained on pairs may be evaluated with scores.
+    fs::write(at.join("scores.tsv"), "a\tb\tscore\ngood\tfilm\t1\nbad\tbook\t2\ngood\tbook\t4\n").unwrap();
+    let scored = "evaluate --model more --data scores.tsv --text a --text-pair b --label score --json --quiet";
+    assert!(json(scored, at)["spearman"].is_number());
 }
 
 #[test]
@@ -358,6 +376,8 @@ fn an_encoder_in_a_folder_is_evaluated_and_trained() {
     let mut modules = object(folder.join("modules.json"));
     modules[0]["path"] = "0_Transformer".into();
     fs::write(at.join("old/modules.json"), modules.to_string()).unwrap();
+    // The oldest versions wrote a file with only their own version beside it.
+    fs::write(at.join("old/config.json"), value!({"__version__": "0.3.8"}).to_string()).unwrap();
     let rows: String = TEXTS[..6].iter().zip(&TEXTS[1..]).map(|(a, b)| format!("{a}\t{b}.\t{}\n", a.len())).collect();
     fs::write(at.join("pairs.tsv"), format!("text\tother\tlabel\n{rows}")).unwrap();
     let evaluate =
@@ -406,7 +426,8 @@ fn what_cannot_be_learned_is_refused() {
     pairs(at);
     for (more, code, expected) in [
         ("--freeze encoder", 2, "--freeze: embeddings come from the encoder"),
-        ("--label wrong --negative wrong", 2, "--negative has no effect with --label"),
+        ("--label wrong --negative wrong", 2, "--negative has no effect here: pairs with scores"),
+        ("--label wrong --scale 5", 2, "--scale has no effect here: pairs with scores"),
         ("--label wrong", 1, "found \"a book\" in column `wrong`, expected a number"),
         ("--metric spearman", 2, "--metric: found spearman, expected one of accuracy_at_1"),
         ("--scale 0", 2, "--scale: found 0"),

@@ -129,7 +129,9 @@ fn regression_and_multi_label() {
     // With a column for each label, a label that no training text has is still a label.
     let rows = "a good film,1,0\na bad film,0,0\n".repeat(4);
     fs::write(at.join("flags.csv"), format!("text,good,rare\n{rows}")).unwrap();
-    json(&on_file("flags.csv", "flags", "--task multi-label --label good,rare --epochs 1"), at);
-    let answer = json("predict --model flags 'a good book' --json --quiet", at);
-    assert_eq!(answer["probabilities"].as_object().unwrap().keys().collect::<Vec<_>>(), ["good", "rare"]);
+    for (output, columns) in [("flags", "good,rare"), ("numbers", "2,3")] {
+        json(&on_file("flags.csv", output, &format!("--task multi-label --label {columns} --epochs 1")), at);
+        let answer = json(&format!("predict --model {output} 'a good book' --json --quiet"), at);
+        assert_eq!(answer["probabilities"].as_object().unwrap().keys().collect::<Vec<_>>(), ["good", "rare"]);
+    }
 }

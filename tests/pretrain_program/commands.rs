@@ -5,7 +5,9 @@ use std::fs;
 use serde_json::Value;
 
 use crate::pretraining::{corpus, short};
-use crate::program::{converse, fail, feed, json, lines, object, objects, run, spawn, succeed, success, text};
+use crate::program::{
+    command, converse, fail, failure, feed, json, lines, object, objects, run, spawn, succeed, success, text,
+};
 
 #[test]
 fn a_run_leaves_a_model_directory_that_can_be_used() {
@@ -157,6 +159,9 @@ fn what_is_wrong_is_named_in_one_line() {
         ("train --stepz 3", "--stepz"),
         ("train --dupe-factor 3", "--static-masking"),
         ("train --phase2-seq-len 64", "--phase2-steps"),
+        ("train --phase2-seq-len 64 --phase2-steps 0", "--phase2-seq-len has no effect here"),
+        ("train --keep 0", "--keep: found 0"),
+        ("evaluate --model m --corpus corpus.txt --batch-size 0", "--batch-size: found 0"),
         ("train --optimizer sgd", "unknown optimizer `sgd`, expected adamw, lamb or muon"),
         ("train --budget 1h --steps 3", "--budget <TIME>' cannot be used with '--steps <N>'"),
         ("train --budget 1h --epochs 3", "--budget <TIME>' cannot be used with '--epochs <N>'"),
@@ -167,6 +172,15 @@ fn what_is_wrong_is_named_in_one_line() {
         let message = fail(line, at, 2);
         assert!(message.contains(expected), "{line}: {message}");
     }
+}
+
+/// A launcher may start commands other than `train` independently of each other.
+#[test]
+fn a_command_of_one_process_tells_its_error_whatever_its_number() {
+    let directory = corpus();
+    let mut evaluate = command("evaluate --model nowhere --corpus corpus.txt", directory.path());
+    let message = failure(&evaluate.env("SLURM_PROCID", "3").output().unwrap(), 1);
+    assert!(message.contains("nowhere"), "{message}");
 }
 
 #[test]

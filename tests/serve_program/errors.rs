@@ -60,6 +60,8 @@ fn every_wrong_request_is_told_what_is_wrong() {
         ("/answer", r#"{"question": "a", "context": ""}"#, 422, "`context`: found an empty text"),
         ("/answer", r#"{"question": "a", "context": "b", "n_best": 99}"#, 422, "`n_best`: found 99"),
         ("/fill-mask", r#"{"text": "[MASK]", "top_k": 0}"#, 422, "`top_k`: found 0"),
+        ("/rerank", r#"{"query": "word5", "texts": ["word6", ""]}"#, 422, "`texts`: found an empty text"),
+        ("/tokenize", r#"{"inputs": ["word6", ""]}"#, 422, "`inputs`: found an empty text"),
         ("/choose", r#"{"text": "a", "choices": []}"#, 422, "found an empty list"),
         ("/choose", r#"{"text": "a", "choices": ["b", "c", "d", "e", "f"]}"#, 413, "found 5 inputs"),
         ("/tokenize", r#"{"inputs": []}"#, 422, "found an empty list"),

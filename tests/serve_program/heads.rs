@@ -90,6 +90,12 @@ fn masks_are_filled_and_the_encoder_embeds_as_well() {
     assert_eq!(refused.status, 422);
     assert!(refused.error().contains("found no [MASK]"), "{}", refused.error());
     assert_eq!(server.post("/fill-mask", json!({"text": "[MASK] ".repeat(50)}).to_string()).status, 413);
+    // A short request must not ask for an answer of any size.
+    let refused = server.post("/fill-mask", json!({"text": vec!["[MASK]"; 200], "top_k": 1000}).to_string());
+    assert_eq!((refused.status, refused.text().contains("200000 predictions")), (413, true), "{}", refused.text());
+    let long = format!("{}[MASK] [MASK]", " ".repeat(20_000));
+    let refused = server.post("/", json!({"inputs": long, "parameters": {"top_k": 1000}}).to_string());
+    assert_eq!((refused.status, refused.text().contains("bytes of text")), (413, true), "{}", refused.text());
 }
 
 #[test]

@@ -29,7 +29,7 @@ impl Column {
     /// Parses a command-line argument. Without a header, only a number is valid.
     ///
     /// # Errors
-    /// [`Error::Setting`] for a name or 0 if there is no header.
+    /// [`Error::Usage`] for a name or 0 if there is no header.
     pub fn parse(argument: &str, header: bool) -> Result<Self> {
         if header {
             return Ok(Self::Name(argument.to_string()));
@@ -41,7 +41,7 @@ impl Column {
     /// The index of a numbered column, from 0.
     ///
     /// # Errors
-    /// [`Error::Setting`] for a name, and for 0.
+    /// [`Error::Usage`] for a name, and for 0.
     pub(super) fn index(&self) -> Result<usize> {
         let number = match self {
             Self::Name(name) => name.parse().ok(),
@@ -49,7 +49,7 @@ impl Column {
         };
         number
             .and_then(|number: usize| number.checked_sub(1))
-            .ok_or_else(|| Error::Setting(format!("column `{self}`: with `--no-header`, columns are numbered from 1")))
+            .ok_or_else(|| Error::Usage(format!("column `{self}`: with `--no-header`, columns are numbered from 1")))
     }
 }
 
@@ -155,13 +155,11 @@ impl Table {
             let rows = Source::Json { lines, columns: source };
             return Ok(Self { keep: input.keep, ..Self::new(&path, names, rows) });
         };
-        // The columns to keep come last.
-        let kept = input.keep.iter().flat_map(|keep| &keep.columns).map(|name| Column::parse(name, header));
-        let columns = columns.iter().cloned().map(Ok).chain(kept).collect::<Result<Vec<Column>>>()?;
+        let kept = input.keep.as_ref().map_or(&[][..], |keep| &keep.columns);
         let mut records = Records { lines, dialect };
         let table = match records.next().transpose()? {
             None => Err(Error::file(&*path, "an empty file", "a table")),
-            Some(first) => Self::of_records(&path, records, first, &columns, header, source),
+            Some(first) => Self::of_records(&path, records, first, (columns, kept), (header, source)),
         };
         Ok(Self { keep: input.keep, ..table? })
     }
@@ -170,11 +168,14 @@ impl Table {
         path: &Path,
         records: Records,
         first: Record,
-        columns: &[Column],
-        header: bool,
-        source: ColumnSource,
+        (columns, kept): (&[Column], &[String]),
+        (header, source): (bool, ColumnSource),
     ) -> Result<Self> {
-        let Located { positions, is_header } = locate(path, &first, columns, header, source)?;
+        let Located { mut positions, is_header } = locate(path, &first, columns, header, source)?;
+        // The columns to keep come last.
+        let kept = kept.iter().map(|name| Column::parse(name, is_header)).collect::<Result<Vec<_>>>()?;
+        positions.extend(locate(path, &first, &kept, is_header, ColumnSource::Given)?.positions);
+        let columns = columns.iter().chain(&kept);
         let wanted = positions.iter().map(|position| position + 1).max().unwrap_or_default();
         let width = match records.dialect {
             Dialect::Tsv if !is_header => wanted,
@@ -197,6 +198,11 @@ impl Table {
     pub fn skip_short_rows(mut self, skip: bool) -> Self {
         self.skip_short = skip;
         self
+    }
+
+    /// The names of the columns, those to keep included.
+    pub(super) fn names(&self) -> &[String] {
+        &self.names
     }
 
     /// The number of rows skipped so far.

@@ -40,7 +40,7 @@ pub(super) struct Located {
 /// Finds the columns by the first record of a table; `header` says whether that record names them.
 ///
 /// # Errors
-/// [`Error::Line`] for a column that is not in the header; [`Error::Setting`] for a name if there is no header.
+/// [`Error::Line`] for a column that is not in the header; [`Error::Usage`] for a name if there is no header.
 pub(super) fn locate(
     path: &Path,
     first: &Record,
@@ -52,9 +52,14 @@ pub(super) fn locate(
     let text = (source == ColumnSource::Remembered).then(|| names.iter().position(|name| *name == TEXT)).flatten();
     let place = format!("{}:{}", path.display(), first.line);
     if !header && let Some(text) = text {
+        // The numbers of a table without a header say nothing about one that has a header.
+        if columns.len() > 1 {
+            let found = format!("a header, although the training data had none: {}", shown(first));
+            let expected = "the names of its columns (--text, --text-pair, --label), or a table without a header";
+            return Err(Error::line(path, first.line, found, expected));
+        }
         warn_once(format!("{place}: treated as a header because it names a column `{TEXT}`: {}", shown(first)));
-        let rest = columns.iter().skip(1).map(Column::index).collect::<Result<Vec<_>>>()?;
-        return Ok(Located { positions: [text].into_iter().chain(rest).collect(), is_header: true });
+        return Ok(Located { positions: vec![text], is_header: true });
     }
     if !header {
         if is_like_a_header(&names) {
@@ -247,6 +252,9 @@ mod tests {
         let headless = options("2", None, false, Remembered);
         assert_eq!(read("x.csv", "text,id\na,1\n", &headless).unwrap(), ["a"]);
         assert_eq!(read("x.jsonl", "{\"text\":\"a\"}\n", &headless).unwrap(), ["a"]);
+        let pairs = options("2", Some("3"), false, Remembered);
+        let message = read("x.csv", "text,text_pair,id\na,b,1\n", &pairs).unwrap_err();
+        assert!(message.contains(":1: found a header, although the training data had none"), "{message}");
         assert_eq!(read("x.csv", "1,a\n2,b\n", &headless).unwrap(), ["a", "b"]);
         let named = options("sentence", None, true, Remembered);
         assert_eq!(read("x.csv", "text,id\na,1\n", &named).unwrap(), ["a"]);

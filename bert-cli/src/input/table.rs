@@ -110,6 +110,11 @@ pub fn read_table(input: impl Into<Input>, options: &TableOptions) -> Result<Row
 }
 
 impl Rows {
+    /// The names of the label columns; their numbers in a table without a header.
+    pub fn label_names(&self) -> &[String] {
+        &self.table.names()[1 + usize::from(self.options.text_pair.is_some())..]
+    }
+
     /// The number of rows with too few fields that were skipped so far.
     pub fn skipped(&self) -> u64 {
         self.table.skipped()

@@ -67,6 +67,7 @@ pub fn read_choices(
         has_pair: options.text_pair.is_some(),
         choices: options.choices.len(),
         has_label: options.label.is_some(),
+        has_names: options.header,
     };
     let table = Table::open(input, &columns, options.header, options.source)?;
     Ok(Box::new(table.map(move |cells| layout.row(&cells?))))
@@ -78,6 +79,8 @@ struct Layout {
     has_pair: bool,
     choices: usize,
     has_label: bool,
+    /// Whether columns have names, by which a label may refer to a choice.
+    has_names: bool,
 }
 
 impl Layout {
@@ -112,7 +115,8 @@ impl Layout {
         let index = first + self.choices;
         let label = cells.text(index)?;
         let label = label.trim();
-        let named = (0..self.choices).find(|&choice| self.choices > 1 && cells.name(first + choice) == label);
+        let has_names = self.has_names && self.choices > 1;
+        let named = (0..self.choices).find(|&choice| has_names && cells.name(first + choice) == label);
         if named.is_none() && is_unlabeled(label) {
             return Ok(None);
         }
@@ -140,6 +144,21 @@ mod tests {
             header: true,
             source: ColumnSource::Usual,
         }
+    }
+
+    /// Without names, a label is an index, even if it is also the number of a choice's column.
+    #[test]
+    fn labels_of_a_table_without_a_header_are_indices() {
+        let number = Column::Number;
+        let options = ChoiceOptions {
+            text: number(1),
+            choices: [2, 3, 4, 5].map(number).to_vec(),
+            label: Some(number(6)),
+            header: false,
+            ..options(&[])
+        };
+        let rows = read("x.csv", "t,a,b,c,d,2\nt,a,b,c,d,0\nt,a,b,c,d,3\n", &options).unwrap();
+        assert_eq!(rows.iter().map(|row| row.label).collect::<Vec<_>>(), [Some(2), Some(0), Some(3)]);
     }
 
     fn read(file: &str, content: &str, options: &ChoiceOptions) -> Result<Vec<ChoiceRow>> {

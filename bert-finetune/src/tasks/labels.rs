@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use bert_cli::input::columns::Column;
 use bert_cli::input::table::{LabelColumns, Row, TableOptions, read_table};
 use bert_cli::warning::warn_once;
 use bert_model::{Error, Result};
@@ -19,7 +18,9 @@ pub(super) fn label_index(label: &str, labels: &[String]) -> Option<usize> {
 
 /// The classes of a training file, without labels that mark unlabeled rows.
 pub(super) fn classes(table: &TableOptions, training: &Path) -> Result<Vec<String>> {
-    let rows: Vec<Row> = read_table(training, table)?.collect::<Result<_>>()?;
+    let table_rows = read_table(training, table)?;
+    let names = table_rows.label_names().to_vec();
+    let rows: Vec<Row> = table_rows.collect::<Result<_>>()?;
     let mut found = label_names(&rows);
     let all = found.clone();
     found.retain(|label| !is_mark(label, &all));
@@ -30,8 +31,7 @@ pub(super) fn classes(table: &TableOptions, training: &Path) -> Result<Vec<Strin
     }
     Ok(match &table.label {
         // A named column is a label even if no training text has it.
-        Some(LabelColumns::Indicators(columns)) => {
-            let names: Vec<String> = columns.iter().map(Column::to_string).collect();
+        Some(LabelColumns::Indicators(_)) => {
             found.retain(|label| names.contains(label) || !is_unlabeled(label));
             if found.iter().all(|label| names.contains(label)) { names } else { found }
         }

@@ -91,7 +91,7 @@ impl Task for MultipleChoiceTask {
         let Query { text, pair, choices, .. } = query.clone();
         match choices.len() {
             0 | 1 => {
-                Err(Error::Setting("this model chooses among texts: pass at least two, each with --choice TEXT".into()))
+                Err(Error::Usage("this model chooses among texts: pass at least two, each with --choice TEXT".into()))
             }
             _ => Ok(ChoiceRow { line: 1, text, pair, choices, label: None }),
         }

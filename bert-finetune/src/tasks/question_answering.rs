@@ -162,7 +162,7 @@ impl Task for QuestionAnsweringTask {
 
     fn example_of(&self, query: &Query) -> Result<Question> {
         let Some(question) = query.question.clone() else {
-            return Err(Error::Setting(
+            return Err(Error::Usage(
                 "this model answers questions: pass one with --question and its text with --context".into(),
             ));
         };

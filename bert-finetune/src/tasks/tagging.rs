@@ -149,6 +149,8 @@ impl Task for TaggingTask {
             _ => {
                 if is_text {
                     warn_once(format!("{input}: read as CoNLL columns, because it has tags"));
+                } else if input.is_stdin() {
+                    warn_once(format!("{input}: read as CoNLL columns; for a table, name its text column with --text"));
                 }
                 self.words(input)
             }

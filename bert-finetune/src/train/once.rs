@@ -263,6 +263,7 @@ impl<T: Task> Run<'_, T> {
         let run = self.run;
         if run.if_exists == IfExists::Resume {
             directory.check_settings(numbers)?;
+            directory.check_model(&json!(self.config))?;
         }
         directory.describe(&json!({
             "program": "bert-finetune",

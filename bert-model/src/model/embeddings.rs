@@ -48,6 +48,9 @@ impl Embeddings {
         token_type_ids: Tensor<2, Int>,
         first_position: usize,
     ) -> Tensor<3> {
+        // Kernels on a GPU do not check their indices.
+        let (found, limit) = (first_position + input_ids.dims()[1], self.position.weight.dims()[0]);
+        assert!(found <= limit, "a sequence up to position {found}, but the model has {limit} positions");
         let positions = match first_position {
             0 => self.position.weight.val(),
             first => self.position.weight.val().slice_dim(0, first..),

@@ -72,8 +72,9 @@ impl<P: FromCheckpoint> Builder<P> {
         self
     }
 
-    /// Sets the maximum sequence length in tokens, special tokens included. Default: the length used in training if the
-    /// directory records it, otherwise the model's number of positions, which is also the upper limit. Classifiers
+    /// Sets the maximum sequence length in tokens, special tokens included; the model's number of positions is the upper
+    /// limit. Default: the length used in training if the directory records it (embedders: that of sentence-transformers'
+    /// files or of the tokenizer's configuration, as cross-encoders), otherwise that limit. Classifiers
     /// truncate longer texts; taggers and question answerers read them in windows; masked-token and next-sentence
     /// prediction return an error.
     pub fn max_length(mut self, tokens: usize) -> Self {

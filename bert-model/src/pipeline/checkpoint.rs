@@ -85,6 +85,11 @@ impl Checkpoint {
         self.directory.as_ref().map_or(Ok(None), SentenceTransformer::read)
     }
 
+    /// The maximum sequence length that `tokenizer_config.json` names.
+    pub(super) fn tokenizer_length(&self) -> Result<Option<usize>> {
+        self.directory.as_ref().map_or(Ok(None), |directory| tokenizer_length(directory))
+    }
+
     /// The activation that `config_sentence_transformers.json` names for a cross-encoder.
     pub(super) fn cross_encoder_activation(&self) -> Result<Option<String>> {
         self.directory.as_ref().map_or(Ok(None), |directory| cross_encoder_activation(directory))
@@ -93,7 +98,7 @@ impl Checkpoint {
     /// The maximum sequence length of a cross-encoder: the requested one, otherwise that of training, otherwise that of
     /// the tokenizer's configuration, limited by the number of positions of the model.
     pub(super) fn cross_encoder_length(&self, requested: Option<usize>) -> Result<usize> {
-        let of_tokenizer = self.directory.as_ref().map_or(Ok(None), |directory| tokenizer_length(directory))?;
+        let of_tokenizer = self.tokenizer_length()?;
         let usual = self.max_length(None)?;
         requested
             .map_or(Ok(of_tokenizer.map_or(usual, |length| length.min(usual))), |length| self.max_length(Some(length)))

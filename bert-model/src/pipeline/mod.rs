@@ -65,7 +65,7 @@ pub use embedding::{
 };
 pub use filling::{FilledMask, FilledText, MaskFiller, MaskProcessor, MaskedInput, Prediction, best_pieces};
 pub use pairs::{PairProcessor, PairScore, PairScorer};
-pub use processor::{HeadProcessor, Processor, check_fit, longest};
+pub use processor::{HeadProcessor, Processor, check_fit, cost, longest};
 pub use questions::{
     Answer, AnswerSpan, Candidate, QuestionAnswerer, QuestionOptions, QuestionProcessor, QuestionWindow, RankedSpans,
     SpanScores,
@@ -161,7 +161,7 @@ impl<P: Processor> Pipeline<P> {
         let preprocess = |request| self.preprocess(request);
         let inputs: Vec<Vec<P::Input>> = requests.iter().map(preprocess).collect::<Result<_>>()?;
         let flat: Vec<&P::Input> = inputs.iter().flatten().collect();
-        let lengths: Vec<usize> = flat.iter().map(|input| longest::<P>(input)).collect();
+        let lengths: Vec<usize> = flat.iter().map(|input| cost::<P>(input)).collect();
         let outputs = self.workers.run_by_length(&lengths, self.batch_tokens, |batch| {
             self.forward(&batch.iter().map(|&index| flat[index]).collect::<Vec<_>>())
         });

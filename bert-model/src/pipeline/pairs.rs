@@ -95,11 +95,12 @@ fn configured_activation(config: &BertConfig) -> Option<(&'static str, &Value)> 
 /// The activation of a cross-encoder; the sigmoid if its directory names none.
 fn activation(checkpoint: &Checkpoint) -> Result<OutputActivation> {
     let of_file = checkpoint.cross_encoder_activation()?.map(Value::from);
-    let named = of_file.as_ref().map(|value| ("activation_fn", value)).or(configured_activation(&checkpoint.config));
-    let Some((key, value)) = named else { return Ok(OutputActivation::Sigmoid) };
+    let of_file = of_file.as_ref().map(|value| ("config_sentence_transformers.json", ("activation_fn", value)));
+    let named = of_file.or(configured_activation(&checkpoint.config).map(|named| ("config.json", named)));
+    let Some((file, (key, value))) = named else { return Ok(OutputActivation::Sigmoid) };
     value.as_str().and_then(OutputActivation::of_class).ok_or_else(|| {
         let expected = format!("a class of torch.nn: {}", OutputActivation::names());
-        Error::config("the cross-encoder's configuration", key, value.to_string(), expected)
+        Error::config(file, key, value.to_string(), expected)
     })
 }
 

@@ -77,6 +77,11 @@ pub fn longest<P: Processor>(input: &P::Input) -> usize {
     P::sequences(input).iter().map(Sequence::len).max().unwrap_or_default()
 }
 
+/// The cost of an input in a batch, in tokens: its longest sequence times the number of its sequences.
+pub fn cost<P: Processor>(input: &P::Input) -> usize {
+    longest::<P>(input) * P::sequences(input).len()
+}
+
 /// Checks that a model can read every sequence of the inputs. Pipelines and training call this before computing
 /// anything, whatever the tokenizer, the options and the texts are.
 ///

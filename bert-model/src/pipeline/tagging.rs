@@ -4,20 +4,22 @@
 //! A text that is too long is read in overlapping windows. Each word is tagged in the window where it has more context,
 //! so every word gets a tag.
 
-use std::fmt::{self, Debug, Formatter};
+mod words;
+
 use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::activation::softmax;
 use burn::tensor::{Int, Tensor};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::tags::{EntitySpan, TagReader, TagScheme};
 use super::{Builder, Checkpoint, FromCheckpoint, HeadProcessor, Pipeline, Processor, highest};
 use crate::error::{Error, Result};
 use crate::model::{BertForTokenClassification, BertInput, BertModel};
-use crate::text::tokenizer::Offsets;
 use crate::text::{Sequence, Tokenizer, slices};
+
+pub use words::{Tags, Words};
 
 /// `[CLS]`, a WordPiece, `[SEP]`.
 const SHORTEST: usize = 3;
@@ -37,13 +39,6 @@ const SHORTEST: usize = 3;
 /// ```
 pub type TokenClassifier = Pipeline<TaggingProcessor>;
 
-/// A text split into words. Clones share the text.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Words {
-    text: Arc<str>,
-    places: Arc<Vec<Offsets>>,
-}
-
 /// A text with its tags. Its JSON is that of `bert-finetune predict`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -57,13 +52,6 @@ pub struct TaggedText {
     pub scores: Vec<f32>,
     /// The entities that the tags mark, in the order of the text.
     pub entities: Vec<Entity>,
-}
-
-/// The tags of a text's words, as indices into the labels of the model.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Tags {
-    labels: Arc<[String]>,
-    indices: Vec<u32>,
 }
 
 /// A named entity in a text.
@@ -142,93 +130,6 @@ impl TokenClassifier {
     }
 }
 
-impl Words {
-    /// Builds the text from given words.
-    pub fn new(words: Vec<String>) -> Self {
-        let mut start = 0;
-        let place = |word: &String| {
-            let place = (start, start + word.chars().count());
-            start = place.1 + 1;
-            place
-        };
-        let places = Arc::new(words.iter().map(place).collect());
-        Self { text: words.join(" ").into(), places }
-    }
-
-    /// The text; if words were given, the words joined by spaces.
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
-    /// The offsets of each word in the text, in code points.
-    pub fn places(&self) -> &[Offsets] {
-        &self.places
-    }
-
-    /// The words.
-    pub fn iter(&self) -> impl Iterator<Item = &str> {
-        slices(&self.text, self.places.iter().copied())
-    }
-
-    /// The number of words.
-    pub fn len(&self) -> usize {
-        self.places.len()
-    }
-
-    /// Whether there are no words.
-    pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
-    }
-
-    /// The offsets of the words of an entity in the text, in code points.
-    ///
-    /// # Panics
-    /// If the range is empty or goes beyond the words.
-    pub fn place_of(&self, words: &Range<usize>) -> Offsets {
-        (self.places[words.start].0, self.places[words.end - 1].1)
-    }
-}
-
-impl Serialize for Words {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.iter())
-    }
-}
-
-impl Tags {
-    /// The tags.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &str> {
-        self.indices.iter().map(|&index| self.labels[index as usize].as_str())
-    }
-
-    /// The tag of a word, by the word's index.
-    pub fn get(&self, word: usize) -> Option<&str> {
-        self.indices.get(word).map(|&index| self.labels[index as usize].as_str())
-    }
-
-    /// The number of tags, which is that of the words.
-    pub fn len(&self) -> usize {
-        self.indices.len()
-    }
-
-    /// Whether there are no tags.
-    pub fn is_empty(&self) -> bool {
-        self.indices.is_empty()
-    }
-}
-
-impl Debug for Tags {
-    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        formatter.debug_list().entries(self.iter()).finish()
-    }
-}
-
-impl Serialize for Tags {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.iter())
-    }
-}
-
 impl TaggingWindow {
     /// The indices of the words that are tagged in this window.
     pub fn words(&self) -> Range<usize> {
@@ -282,7 +183,7 @@ impl TaggingProcessor {
     /// # Errors
     /// If the text cannot be tokenized.
     pub fn split(&self, text: &str) -> Result<Words> {
-        Ok(Words { places: Arc::new(self.tokenizer.word_offsets(text)?), text: text.into() })
+        Ok(Words::at(self.tokenizer.word_offsets(text)?, text))
     }
 
     /// Computes the scores `[N, C]` of the N words tagged in the windows from the hidden states `[B, T, H]`.
@@ -303,8 +204,7 @@ impl TaggingProcessor {
 
     /// The tag of each word and its probability, from the tags of all windows, which are in the order of the words.
     pub fn tags<'a>(&'a self, found: &'a [WindowTags]) -> impl Iterator<Item = (&'a str, f32)> {
-        let best = found.iter().flat_map(|window| &window.best);
-        best.map(|&(tag, score)| (self.labels[tag as usize].as_str(), score))
+        best_tags(found).map(|(tag, score)| (self.labels[tag as usize].as_str(), score))
     }
 
     /// The WordPieces of the words: at least one each, and no more than fit into a window.
@@ -331,6 +231,11 @@ impl TaggingProcessor {
         let sequence = Sequence { types: vec![0; ids.len()], ids };
         TaggingWindow { sequence, first_word: read.start, positions }
     }
+}
+
+/// The index of each word's most probable tag, and its probability.
+fn best_tags(found: &[WindowTags]) -> impl Iterator<Item = (u32, f32)> {
+    found.iter().flat_map(|window| &window.best).copied()
 }
 
 /// The WordPieces of a text's words.
@@ -414,11 +319,11 @@ impl Processor for TaggingProcessor {
 
     fn postprocess(&self, text: &&Words, _windows: &[TaggingWindow], found: &[WindowTags]) -> TaggedText {
         let (mut indices, mut scores) = (Vec::with_capacity(text.len()), Vec::with_capacity(text.len()));
-        for &(tag, score) in found.iter().flat_map(|window| &window.best) {
+        for (tag, score) in best_tags(found) {
             indices.push(tag);
             scores.push(score);
         }
-        let tags = Tags { labels: self.labels.clone(), indices };
+        let tags = Tags::new(self.labels.clone(), indices);
         let spans = || self.reader.spans(tags.iter());
         let place = |span: EntitySpan| text.place_of(&(span.start..span.end));
         let entity = |(span, found): (EntitySpan, &str)| {

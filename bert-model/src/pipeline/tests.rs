@@ -155,7 +155,7 @@ fn every_word_has_a_tag_and_entities_stand_where_they_are() {
     let tagger = pipeline(builder, "BertForTokenClassification");
     let long = "word5 word6  word7 ".repeat(9);
     let found = tagger.tag(&["word5, word6", &long, ""]).unwrap();
-    assert_eq!(found[0].words, Words::new(["word5", ",", "word6"].map(String::from).to_vec()));
+    assert_eq!(found[0].words.iter().collect::<Vec<_>>(), ["word5", ",", "word6"]);
     assert_eq!((found[1].tags.len(), found[1].scores.len(), found[2].tags.len()), (27, 27, 0));
     let letters: Vec<char> = long.chars().collect();
     for entity in &found[1].entities {

@@ -171,9 +171,9 @@ impl Weights {
         let metadata: Metadata = serde_json::from_slice(header).map_err(|error| not_whole(error.to_string()))?;
 
         let data = header_length + 8;
-        let expected = data + metadata.data_len() as u64;
-        if expected != length {
-            return Err(not_whole(format!("{length} bytes where the header describes {expected}")));
+        let (found, expected) = (length - data, metadata.data_len() as u64);
+        if found != expected {
+            return Err(not_whole(format!("{found} bytes of data where the header describes {expected}")));
         }
         for (name, info) in metadata.tensors() {
             let (start, end) = info.data_offsets;

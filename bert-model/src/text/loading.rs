@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokenizers::models::bpe::Vocab;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::BertNormalizer;
@@ -254,21 +254,26 @@ fn find_special_tokens(
 /// Returns warnings about settings in `tokenizer_config.json` that contradict `tokenizer.json`, which takes precedence.
 fn disagreements(inner: &tokenizers::Tokenizer, configuration: &Configuration) -> Vec<String> {
     let Some(NormalizerWrapper::BertNormalizer(normalizer)) = inner.get_normalizer() else { return Vec::new() };
+    if !configuration.is_bert_class() {
+        return Vec::new();
+    }
+    // Of each setting: its value here, and the one that transformers assumes if it is absent.
     let here = [
-        ("do_lower_case", Some(normalizer.lowercase)),
-        ("strip_accents", normalizer.strip_accents),
-        ("tokenize_chinese_chars", Some(normalizer.handle_chinese_chars)),
+        ("do_lower_case", Some(normalizer.lowercase), json!(true)),
+        ("strip_accents", normalizer.strip_accents, json!(null)),
+        ("tokenize_chinese_chars", Some(normalizer.handle_chinese_chars), json!(true)),
     ];
     let shown = |flag: Option<bool>| flag.map_or("null".to_string(), |flag| flag.to_string());
-    let disagrees = |&(key, flag): &(&str, Option<bool>)| {
-        let there = configuration.config.get(key)?;
-        let is_other = there.as_bool() != flag && (there.is_boolean() || there.is_null());
+    let disagrees = |(key, flag, usual): &(&str, Option<bool>, Value)| {
+        let there = configuration.config.get(*key).unwrap_or(usual);
+        let is_other = there.as_bool() != *flag && (there.is_boolean() || there.is_null());
         is_other.then(|| {
+            let absent = if configuration.config.get(*key).is_some() { "" } else { " by default" };
             format!(
-                "{}: `{key}` is {there}, but tokenizer.json says {}, which takes precedence; transformers uses the \
+                "{}: `{key}` is {there}{absent}, but tokenizer.json says {}, which takes precedence; transformers uses the \
                  former: make them agree",
                 file_name(&configuration.path),
-                shown(flag)
+                shown(*flag)
             )
         })
     };

@@ -41,6 +41,7 @@ impl PretrainRunOptions {
     pub(super) fn resolve(args: &TrainArgs, defaults: &Defaults) -> Result<Self> {
         let minutes = args.save_minutes;
         check(minutes >= 0.0 && minutes.is_finite(), "--save-minutes", minutes, "0 or more")?;
+        check(args.keep != Some(0), "--keep", 0, "at least 1")?;
         let Some(output) = args.output.clone().or_else(|| defaults.output.map(PathBuf::from)) else {
             return Err(Error::Usage("no output directory: pass one with -o DIR".into()));
         };

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bert_model::pipeline::{Pipeline, Processor, longest};
+use bert_model::pipeline::{Pipeline, Processor, cost};
 use tokio::sync::oneshot;
 
 use super::queue::{Id, Item, Queue};
@@ -91,7 +91,7 @@ impl<P: Processor> Batcher<P> {
     /// # Errors
     /// [`Refused::Full`] if the queue is full.
     pub fn submit(self: &Arc<Self>, inputs: Vec<P::Input>, deadline: Instant) -> Result<Ticket<P>, Refused> {
-        let item = |(place, input): (usize, &P::Input)| Item { place, tokens: tokens::<P>(input) };
+        let item = |(place, input): (usize, &P::Input)| Item { place, tokens: cost::<P>(input).max(1) };
         let items: Vec<Item> = inputs.iter().enumerate().map(item).collect();
         let (sender, reply) = oneshot::channel();
         let (missing, outputs) = (inputs.len(), inputs.iter().map(|_| None).collect());
@@ -130,11 +130,6 @@ impl<P: Processor> Batcher<P> {
     fn lock(&self) -> MutexGuard<'_, Queue<Arc<Pending<P>>>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Cost of an input: the length of its longest sequence times the number of its sequences, in tokens.
-fn tokens<P: Processor>(input: &P::Input) -> usize {
-    longest::<P>(input).max(1) * P::sequences(input).len().max(1)
 }
 
 impl<P> Source for Arc<Batcher<P>>

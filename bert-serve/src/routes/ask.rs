@@ -120,7 +120,7 @@ pub async fn answer<R: Route>(app: Arc<App>, named: Option<String>, body: ReadBo
     let deadline = Instant::now() + app.limits.timeout;
     let answer = async {
         let server = app.clone();
-        let prepared = in_turn(&app, body, move |bytes| prepare::<R>(server, named, bytes)).await?;
+        let prepared = in_turn(&app, body, move |bytes| prepare::<R>(server, named, bytes, deadline)).await?;
         let Prepared { asked, question, inputs, counts } = prepared;
         let ticket = asked.batcher.submit(inputs, deadline)?;
         let (pending, outputs) = ticket.outputs().await?;
@@ -175,8 +175,13 @@ pub fn one_name<'a>(in_address: Option<&'a str>, in_body: Option<&'a str>) -> Re
     }
 }
 
-/// Parses, validates, and tokenizes a body.
-fn prepare<R: Route>(app: Arc<App>, named: Option<String>, bytes: &[u8]) -> Result<Prepared<R::Task>, ApiError> {
+/// Parses, validates, and tokenizes a body, until the deadline.
+fn prepare<R: Route>(
+    app: Arc<App>,
+    named: Option<String>,
+    bytes: &[u8],
+    deadline: Instant,
+) -> Result<Prepared<R::Task>, ApiError> {
     let body: R::Body = parse(bytes)?;
     let name = one_name(named.as_deref(), R::model(&body))?;
     let model = app.models.pick(name, R::PATH, |model| R::Task::batcher(model).is_some())?.clone();
@@ -189,17 +194,22 @@ fn prepare<R: Route>(app: Arc<App>, named: Option<String>, bytes: &[u8]) -> Resu
     {
         let requests = R::Task::requests(&question);
         check_count(requests.len(), asked.app.limits.inputs)?;
-        for request in &requests {
+        let whole = R::Task::whole_texts(&question, &asked);
+        for (number, request) in requests.iter().enumerate() {
+            // Its client has had an answer by then, but the work would go on.
+            if Instant::now() > deadline {
+                return Err(ApiError::timeout(asked.app.limits.timeout.as_secs_f64()));
+            }
             let own = pipeline.preprocess(request)?;
             own.iter().try_for_each(|input| check_size::<R::Task>(input, asked.app.limits.batch_tokens))?;
+            if let Some(texts) = &whole {
+                check_whole(&asked, number, &texts[number], &own)?;
+            }
             counts.push(own.len());
             inputs.extend(own);
         }
         let lengths = inputs.iter().map(|input| sequence_lengths::<R::Task>(input).sum::<usize>());
         asked.tokens = lengths.sum();
-        if let Some(texts) = R::Task::whole_texts(&question, &asked) {
-            check_whole(&asked, &texts, &inputs)?;
-        }
     }
     Ok(Prepared { asked, question, inputs, counts })
 }
@@ -252,20 +262,24 @@ fn check_size<T: Task>(input: &InputOf<T>, limit: usize) -> Result<(), ApiError>
     }
 }
 
-/// Checks that no text was truncated. Only inputs of the maximum length need a closer look.
-fn check_whole<T: Task>(asked: &Asked<T>, texts: &[WholeText<'_>], inputs: &[InputOf<T>]) -> Result<(), ApiError> {
+/// Checks that the text of a request was not truncated. Only inputs of the maximum length need a closer look.
+fn check_whole<T: Task>(
+    asked: &Asked<T>,
+    number: usize,
+    (text, pair): &WholeText<'_>,
+    inputs: &[InputOf<T>],
+) -> Result<(), ApiError> {
     let Some(limit) = asked.batcher.pipeline().processor().tokenizer().max_length() else { return Ok(()) };
-    for (number, ((text, pair), input)) in texts.iter().zip(inputs).enumerate() {
-        if sequence_lengths::<T>(input).any(|length| length >= limit) {
-            let tokens = asked.model.tokenizer.sequence(text, *pair)?.len();
-            if tokens > limit {
-                return Err(ApiError::too_large(format!(
-                    "input {number} has {tokens} tokens, the model takes at most {limit}; shorten it, or set \"truncate\": true"
-                )));
-            }
-        }
+    if !inputs.iter().flat_map(sequence_lengths::<T>).any(|length| length >= limit) {
+        return Ok(());
     }
-    Ok(())
+    let tokens = asked.model.tokenizer.sequence(text, *pair)?.len();
+    match tokens > limit {
+        false => Ok(()),
+        true => Err(ApiError::too_large(format!(
+            "input {number} has {tokens} tokens, the model takes at most {limit}; shorten it, or set \"truncate\": true"
+        ))),
+    }
 }
 
 fn sequence_lengths<T: Task>(input: &InputOf<T>) -> impl Iterator<Item = usize> {

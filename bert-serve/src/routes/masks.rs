@@ -15,6 +15,9 @@ use crate::models::Model;
 const TOP_K: usize = 5;
 const MOST_TOP_K: usize = 1000;
 
+/// Maximum number of predictions in an answer.
+const MOST_PREDICTIONS: usize = 100_000;
+
 /// Filling masks: the texts, and the number of predictions per mask.
 pub struct Filling;
 
@@ -34,12 +37,43 @@ impl Task for Filling {
 /// The texts and the number of predictions of a request.
 ///
 /// # Errors
-/// 422 if a text is empty, or `top_k` is out of range.
-pub fn question(texts: Texts, field: &str, top_k: Option<usize>) -> Result<(Texts, usize), ApiError> {
+/// 422 if a text is empty, or `top_k` is out of range; 413 if the answer would have too many predictions.
+pub fn question(
+    texts: Texts,
+    field: &str,
+    top_k: Option<usize>,
+    asked: &Asked<Filling>,
+) -> Result<(Texts, usize), ApiError> {
     texts.check(field)?;
-    match top_k.unwrap_or(TOP_K) {
-        count if (1..=MOST_TOP_K).contains(&count) => Ok((texts, count)),
-        count => Err(ApiError::invalid(format!("`top_k`: found {count}, expected 1 to {MOST_TOP_K}"))),
+    let top_k = top_k.unwrap_or(TOP_K);
+    if !(1..=MOST_TOP_K).contains(&top_k) {
+        return Err(ApiError::invalid(format!("`top_k`: found {top_k}, expected 1 to {MOST_TOP_K}")));
+    }
+    let mask = mask_of(asked)?;
+    let masks: usize = texts.as_slice().iter().map(|text| text.matches(&mask).count()).sum();
+    check_answer("predictions", masks * top_k, MOST_PREDICTIONS)?;
+    Ok((texts, top_k))
+}
+
+/// The mask token, as it is written in a text.
+///
+/// # Errors
+/// If the tokenizer has none.
+pub fn mask_of(asked: &Asked<Filling>) -> Result<String, ApiError> {
+    let tokenizer = &asked.model.tokenizer;
+    Ok(tokenizer.piece(tokenizer.mask()?))
+}
+
+/// Checks that an answer has at most `limit` of `what`, which a short request can ask for.
+///
+/// # Errors
+/// 413 if it has more.
+pub fn check_answer(what: &str, found: usize, limit: usize) -> Result<(), ApiError> {
+    match found > limit {
+        false => Ok(()),
+        true => Err(ApiError::too_large(format!(
+            "the answer would have {found} {what}, expected at most {limit}; ask for fewer texts, or a lower `top_k`"
+        ))),
     }
 }
 
@@ -65,8 +99,8 @@ impl Route for FillMask {
         body.model.as_deref()
     }
 
-    fn question(body: FillBody, _asked: &Asked<Filling>) -> Result<(Texts, usize), ApiError> {
-        question(body.text, "text", body.top_k)
+    fn question(body: FillBody, asked: &Asked<Filling>) -> Result<(Texts, usize), ApiError> {
+        question(body.text, "text", body.top_k, asked)
     }
 
     fn reply(

@@ -72,6 +72,7 @@ impl Route for Rerank {
 
     fn question(body: RerankBody, _asked: &Asked<Ranking>) -> Result<RerankBody, ApiError> {
         check_text(&body.query, "query")?;
+        body.texts.iter().try_for_each(|text| check_text(text, "texts"))?;
         Ok(body)
     }
 

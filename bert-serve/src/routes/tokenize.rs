@@ -51,6 +51,7 @@ pub async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Result<R
         let model = server.models.pick(name, "/tokenize", |_| true)?;
         let texts = body.inputs.as_slice();
         check_count(texts.len(), server.limits.inputs)?;
+        body.inputs.check("inputs")?;
         let prompt = body.prompt_name.map_or(Ok(String::new()), |name| prompt_of(model, &name))?;
         let special = body.add_special_tokens.unwrap_or(true);
         let tokens = |text: &String| tokens_of(&model.tokenizer, &format!("{prompt}{text}"), special);

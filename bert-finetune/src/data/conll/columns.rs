@@ -18,13 +18,13 @@ impl TagColumn {
     /// Parses a command-line argument: `4`, `-1` or `last`.
     ///
     /// # Errors
-    /// [`Error::Setting`] for 0 and for anything that is not a number.
+    /// [`Error::Usage`] for 0 and for anything that is not a number.
     pub fn parse(argument: &str) -> Result<Self> {
         match argument.parse::<isize>() {
             Ok(number) if number > 0 => Ok(Self::FromStart(number.unsigned_abs())),
             Ok(number) if number < 0 => Ok(Self::FromEnd(number.unsigned_abs())),
             _ if argument == "last" => Ok(Self::FromEnd(1)),
-            _ => Err(Error::Setting(format!(
+            _ => Err(Error::Usage(format!(
                 "column `{argument}`: expected a number from 1, a negative number to count from the end, or `last`"
             ))),
         }

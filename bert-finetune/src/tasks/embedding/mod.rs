@@ -82,14 +82,12 @@ fn columns(description: &Description) -> Result<PairOptions> {
     let Some(text_pair) = description.pair_column()? else {
         return Err(Error::Usage("--text-pair COL is required: embeddings are learned from pairs".into()));
     };
-    let negatives = &description.embedding.negatives;
-    if !negatives.is_empty() && description.label.is_some() {
-        return Err(Error::Usage("--negative has no effect with --label: pairs with scores have no negatives".into()));
-    }
+    // Pairs with scores have no negatives; a model that was trained with them may be evaluated on such pairs.
+    let negatives = description.embedding.negatives.iter().filter(|_| description.label.is_none());
     Ok(PairOptions {
         text: description.column(&description.text)?,
         text_pair,
-        negatives: negatives.iter().map(|name| description.column(name)).collect::<Result<_>>()?,
+        negatives: negatives.map(|name| description.column(name)).collect::<Result<_>>()?,
         score: description.label.as_deref().map(|name| description.column(name)).transpose()?,
         header: description.header,
         source: description.source,

@@ -117,9 +117,10 @@ impl TaggingTask {
         })))
     }
 
-    /// Whether a file consists of CoNLL columns, judging by its tags.
+    /// Whether a file consists of CoNLL columns, judging by its tags. A tag's number does not count: texts may end in
+    /// numbers.
     pub(super) fn has_tags(&self, input: &Input) -> Result<bool> {
         let tag = self.columns.of(&input.path).tag.unwrap_or(TagColumn::FromEnd(1));
-        has_tags(input, tag, |tag| label_index(tag, self.labels()).is_some())
+        has_tags(input, tag, |tag| self.labels().iter().any(|label| label == tag))
     }
 }

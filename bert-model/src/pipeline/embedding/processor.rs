@@ -125,7 +125,7 @@ impl EmbeddingProcessor {
     ///
     /// # Shapes
     /// - `states`: `[B, T, W]`; `texts` gives the pooled tokens of each row
-    /// - output: `[B, W']`, where W' is W unless a dense layer changes it
+    /// - output: `[B, W']`, where W' is W for each pooling unless a dense layer or `truncate_dim` changes it
     pub fn sentence_vectors(&self, model: &SentenceEncoder, states: Tensor<3>, texts: &[PooledTokens]) -> Tensor<2> {
         let mut vectors = pooling::pool(model, &self.description.pooling, states, texts);
         let mut layers = model.dense.iter();
@@ -177,19 +177,26 @@ impl EmbeddingProcessor {
     }
 
     /// Splits a text that is longer than the model's maximum length into windows, each with the prompt in front.
-    fn windows(&self, ids: &[u32], prompt: &Prompt, skipped: usize) -> Vec<TextInput> {
+    ///
+    /// # Errors
+    /// If the prompt leaves no room for the text.
+    fn windows(&self, ids: &[u32], prompt: &Prompt, skipped: usize) -> Result<Vec<TextInput>> {
         // Every window has the form of the first sequence: `[CLS] prompt text [SEP]`.
         let opening = if prompt.ids.is_empty() { 1 } else { prompt.ids.len() };
-        let (Some((closing, rest)), room) = (ids.split_last(), self.max_length.saturating_sub(opening + 1)) else {
-            return Vec::new();
-        };
+        let Some((closing, rest)) = ids.split_last() else { return Ok(Vec::new()) };
+        let room = self.max_length.saturating_sub(opening + 1);
+        if room == 0 {
+            let (limit, expected) = (self.max_length, "a shorter one, which leaves room for the text");
+            let message = format!("prompt: found {opening} tokens of at most {limit} in a window, expected {expected}");
+            return Err(Error::Setting(message));
+        }
         let (opening, text) = rest.split_at(opening.min(rest.len()));
         let window = |part: &[u32]| {
             let ids = [opening, part, &[*closing]].concat();
             let sequence = Sequence { types: vec![0; ids.len()], ids };
             TextInput { sequence, skipped, every_token: false }
         };
-        text.chunks(room.max(1)).map(window).collect()
+        Ok(text.chunks(room).map(window).collect())
     }
 }
 
@@ -203,7 +210,10 @@ impl FromCheckpoint for EmbeddingProcessor {
             let (path, tensors) = (weights.path().into(), vec![POOLER.into()]);
             return Err(Error::MissingTensors { path, tensors });
         }
-        let mut description = checkpoint.sentence_transformer()?.unwrap_or_default();
+        let mut description = match checkpoint.sentence_transformer()? {
+            Some(description) => description,
+            None => SentenceTransformer { max_length: checkpoint.tokenizer_length()?, ..Default::default() },
+        };
         // The length that the head was trained with says nothing about the encoder.
         if let Some(length) = max_length {
             description.max_length = Some(checkpoint.max_length(Some(length))?);
@@ -246,7 +256,7 @@ impl Processor for EmbeddingProcessor {
         if self.windows.is_some() && !every_token {
             let sequence = self.whole.sequence(text, None)?;
             if sequence.len() > self.max_length {
-                return Ok(self.windows(&sequence.ids, prompt, skipped));
+                return self.windows(&sequence.ids, prompt, skipped);
             }
         }
         let sequence = self.tokenizer.sequence(text, None)?;

@@ -92,7 +92,7 @@ impl SentenceTransformer {
 
     /// Whether the vectors have length 1.
     pub fn is_normalized(&self) -> bool {
-        self.steps.last() == Some(&Step::Normalize)
+        self.steps.last() == Some(&Step::Normalize) && self.truncate_dim.is_none()
     }
 
     /// The dense layers, in order.

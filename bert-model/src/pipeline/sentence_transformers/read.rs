@@ -103,11 +103,13 @@ impl Settings {
 /// See [`super::encoder_directory`].
 pub(super) fn encoder_directory(directory: &Path) -> Result<PathBuf> {
     let path = directory.join(MODULES);
-    if directory.join("config.json").exists() || !path.exists() {
+    if !path.exists() {
         return Ok(directory.into());
     }
+    // Old versions also wrote a config.json of their own into the directory.
     let modules: Vec<Module> = read_json(&path)?;
-    modules.first().map_or_else(|| Ok(directory.into()), |first| first.folder(directory))
+    let encoder = modules.first().filter(|first| first.r#type.ends_with("Transformer"));
+    encoder.map_or_else(|| Ok(directory.into()), |first| first.folder(directory))
 }
 
 /// See [`super::cross_encoder_activation`].

@@ -115,6 +115,9 @@ impl Route for Answers {
 /// Predicted WordPieces, for masked-LM models.
 pub struct Masks;
 
+/// Maximum length of the texts in an answer of [`Masks`], in bytes.
+const MOST_BYTES: usize = 32 << 20;
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MaskParameters {
@@ -140,8 +143,14 @@ impl Route for Masks {
         body.model.as_deref()
     }
 
-    fn question(body: Self::Body, _asked: &Asked<Filling>) -> Result<(Texts, usize), ApiError> {
-        masks::question(body.inputs, "inputs", body.parameters.and_then(|parameters| parameters.top_k))
+    fn question(body: Self::Body, asked: &Asked<Filling>) -> Result<(Texts, usize), ApiError> {
+        let top_k = body.parameters.and_then(|parameters| parameters.top_k);
+        let (texts, top_k) = masks::question(body.inputs, "inputs", top_k, asked)?;
+        let mask = masks::mask_of(asked)?;
+        // Each prediction comes with its text.
+        let bytes = texts.as_slice().iter().map(|text| text.matches(&mask).count() * top_k * text.len()).sum();
+        masks::check_answer("bytes of text", bytes, MOST_BYTES)?;
+        Ok((texts, top_k))
     }
 
     fn reply(
@@ -149,8 +158,7 @@ impl Route for Masks {
         answers: Vec<FilledText>,
         asked: &Asked<Filling>,
     ) -> Result<Self::Reply, ApiError> {
-        let tokenizer = &asked.model.tokenizer;
-        let mask = tokenizer.piece(tokenizer.mask()?);
+        let mask = masks::mask_of(asked)?;
         let filled = |FilledText { text, masks, .. }: FilledText| {
             let token = |number: usize, Prediction { token, id, probability, .. }: Prediction| MaskToken {
                 score: probability,
