@@ -6,7 +6,7 @@ use bert_cli::resume::{check_directory, claimed, overridden};
 use bert_model::{Error, Result};
 use bert_train::IfExists;
 use bert_train::checkpoint::check_settings;
-use bert_train::run_directory::read_run;
+use bert_train::run_directory::{read_run, result_of};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -46,7 +46,9 @@ impl FinetuneSettings {
         }
         let run = read_run(&output)?;
         let settings: Self = parse(&path, &run["settings"])?;
-        check_directory(&run, settings.inputs())?;
+        if result_of(&output)?.is_none() {
+            check_directory(&run, settings.inputs())?;
+        }
         let task = args.task.or(args.preset.is_none().then_some(settings.description.task));
         let (train, model) = (args.train.clone().or(settings.train.clone()), args.model.clone());
         let model = model.or_else(|| Some(settings.model.clone()));

@@ -136,10 +136,12 @@ fn open_reranker(args: &SearchArgs) -> anyhow::Result<PairScorer> {
     Ok(PairScorer::builder().device(device).precision(args.embedder.precision).open(directory)?)
 }
 
-/// Reads the texts of a file; `--no-header` is for tables that may have one.
+/// Reads the texts of a file. The options for columns are for the file that has columns, if one of the two has none.
 fn read_texts(args: &SearchArgs, input: Input, text: Option<&str>) -> Result<impl Iterator<Item = Result<String>>> {
-    let no_header = args.no_header && !input.format.is_some_and(Format::has_objects);
-    Ok(read_inputs(input, &text_column(text, no_header)?)?.map(|row| Ok(row?.text)))
+    let format = input.table_format();
+    let text = text.filter(|_| format.is_some_and(Format::has_columns));
+    let columns = text_column(text, args.no_header && format.is_some_and(Format::has_header))?;
+    Ok(read_inputs(input, &columns)?.map(|row| Ok(row?.text)))
 }
 
 fn read_queries(args: &SearchArgs) -> Result<Vec<String>> {

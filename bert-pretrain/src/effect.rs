@@ -35,11 +35,7 @@ pub fn check_train(args: &TrainArgs) -> Result<()> {
         only_if(args.eval_corpus.is_empty(), &["eval-share"], "--eval-corpus replaces the held-out documents"),
         only_if(evaluates, &["eval-every", "eval-examples"], "no documents are held out for evaluation"),
         only_if(!args.data.no_nsp, &["nsp-mode"], NO_PAIRS),
-        only_if(
-            args.budget.is_some() || args.phase2_steps > 0,
-            &["phase2-seq-len"],
-            "there is no second phase; pass --phase2-steps",
-        ),
+        only_if(args.phase2_steps > 0, &["phase2-seq-len"], "there is no second phase; pass --phase2-steps"),
     ])
 }
 

@@ -170,6 +170,7 @@ fn run_vocab(args: &VocabArgs) -> Result<ExitCode> {
 
 fn run_evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
     if let Some(length) = args.data.max_seq_len {
+        check_has_model(&args.model)?;
         let limit = load_config(&args.model)?.max_position_embeddings;
         if length > limit {
             return Err(

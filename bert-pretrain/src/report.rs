@@ -80,7 +80,7 @@ pub fn write(directory: &Path, masks: &[MaskedSentence]) -> Result<()> {
 fn meaning(baseline: f64, mask_prob: Option<f64>) -> String {
     let masked = mask_prob.filter(|share| *share != MASK_PROB).map(|share| {
         format!(
-            " Training masks {:.0} % of the tokens and held-out text {:.0} %, so the two losses cannot be compared.",
+            " Training masks {:.0} % of the tokens and held-out text {:.0} %, so their losses cannot be compared.",
             100.0 * share,
             100.0 * MASK_PROB
         )

@@ -148,19 +148,16 @@ impl ExampleStream {
     /// Builds the examples of the block at the cursor.
     fn make_block(&mut self) -> Result<()> {
         let Cursor { epoch, block, .. } = self.cursor;
-        let order = Permutation::new(self.documents(), mix(&[self.seed, DOCUMENT_ORDER, epoch]));
+        // The labels of a document's pairs depend on the documents before it, so with static masking the order of the
+        // documents recurs, too; that of the examples in a block does not.
         let masking = self.maskings.map_or(epoch, |maskings| epoch % maskings);
+        let order = Permutation::new(self.documents(), mix(&[self.seed, DOCUMENT_ORDER, masking]));
         let others = RandomDocuments { reader: &self.reader, split: self.split, part: self.part };
         let (mut examples, mut surplus, mut tokens, mut place) = (Vec::new(), RandomSurplus::default(), 0, block);
         while place < self.documents() && tokens < BLOCK_TOKENS {
             let index = order.apply(place);
             let document = self.reader.document(self.split.document(self.part, index))?;
             tokens += document.iter().map(Vec::len).sum::<usize>();
-            // Seed each document's generator separately, so that its examples do not depend on the order. The surplus
-            // of the documents before does; with static masking, the examples must be the same in every epoch.
-            if self.maskings.is_some() {
-                surplus = RandomSurplus::default();
-            }
             let mut rng = ChaCha8Rng::seed_from_u64(mix(&[self.seed, EXAMPLES, masking, index]));
             examples.extend(self.maker.examples(index, &document, &others, &mut surplus, &mut rng)?);
             place += 1;
@@ -172,7 +169,7 @@ impl ExampleStream {
 }
 
 /// Why a corpus has no examples.
-pub const NO_EXAMPLES: &str = "the corpus yields no training examples: every document is too short for a pair, or the only \
+pub const NO_EXAMPLES: &str = "the corpus yields no examples: every document is too short for a pair, or the only \
                                one has no two sentences that fit into a sequence; --no-nsp needs no pairs";
 
 /// Groups the stream into steps of `accumulate` micro-batches of `batch_size` examples.

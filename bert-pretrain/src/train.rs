@@ -118,7 +118,6 @@ impl<'a> Run<'a> {
         let selected = select_numbered_device(&run.device, communicator.local_rank(), run.quiet);
         let NamedDevice { name, device, .. } = communicator.agree(selected)?;
         communicator.agree(settings.precision.check(&device))?;
-        check_model(&settings)?;
         let if_exists = run.if_exists.unwrap_or(IfExists::Refuse);
         let mut first = None;
         let announcement = communicator.from_first(
@@ -286,6 +285,7 @@ fn prepare_first(
             }
         }
     }
+    check_model(&settings)?;
     let if_exists = run.if_exists.unwrap_or(IfExists::Refuse);
     check_inputs(&run.output, if_exists, settings.inputs())?;
     if if_exists != IfExists::Resume || !run.output.join("run.json").exists() {

@@ -108,7 +108,9 @@ fn resume_alone_continues_with_the_settings_of_the_run() {
     assert_eq!(described("whole")["settings"], described("cut")["settings"]);
     let message = fail("train --resume -o nowhere", at, 1);
     assert!(message.contains("nowhere: found no run to resume"), "{message}");
-    // The corpus has a relative path.
+    // A finished run needs no corpus, an unfinished one finds its relative path only where it was started.
+    succeed("train --resume -o . --quiet", &at.join("cut"));
+    fs::remove_file(at.join("cut/model.safetensors")).unwrap();
     let before = contents(&at.join("cut"));
     let message = fail("train --resume -o .", &at.join("cut"), 1);
     assert!(message.contains("corpus.txt: found no such file here"), "{message}");

@@ -48,11 +48,13 @@ fn a_finished_run_keeps_no_checkpoints_and_a_refused_one_writes_nothing() {
     assert!(message.contains("epochs = 3") && message.contains("epochs = 8"), "{message}");
     assert!(fs::read(at.join("run/run.json")).unwrap() == before);
     // A directory without a run does not start the built-in sample.
-    let message = fail("train --resume -o .", &at.join("run"), 1);
-    assert!(message.contains("found no such file here") && message.contains("where the run was started"), "{message}");
     let message = fail("train --resume -o nowhere", at, 1);
     assert!(message.contains("nowhere: found no run to resume"), "{message}");
     assert!(!at.join("runs").exists() && !at.join("nowhere").exists());
+    // An unfinished run finds its files only where it was started.
+    fs::remove_file(at.join("run/model.safetensors")).unwrap();
+    let message = fail("train --resume -o .", &at.join("run"), 1);
+    assert!(message.contains("found no such file here") && message.contains("where the run was started"), "{message}");
     // Runs with several seeds are resumed as a whole.
     let summary = json(&train("seeds", "--max-seq-len 12 --seeds 2"), at);
     fs::remove_file(at.join("seeds/model.safetensors")).unwrap();

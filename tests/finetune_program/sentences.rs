@@ -234,6 +234,14 @@ fn a_cross_encoder_ranks_texts_and_hits() {
     let headless =
         "search --model mean --corpus corpus.jsonl --queries queries.csv --queries-text 2 --no-header --json";
     assert_eq!(objects(&succeed(&format!("{headless} --text text --quiet"), at)).len(), 2);
+    // Columns are those of the file that has some.
+    for line in [
+        "--corpus queries.csv --text 2 --no-header --queries corpus.txt",
+        "--corpus corpus.txt --queries queries.csv --queries-text 2 --no-header",
+        "--corpus table.txt --text body --queries corpus.txt",
+    ] {
+        succeed(&format!("search --model mean {line} --json --quiet"), at);
+    }
 }
 
 /// Words as questions, each with the texts that belong to it.

@@ -28,7 +28,7 @@ fn every_option_is_in_run_json_and_changes_the_run() {
         ("--schedule cosine", "/settings/decay", value!("cosine"), true),
         ("--warmup 0.5", "/settings/warmup", value!(0.5), true),
         ("--clip 0.1", "/settings/clip", value!(0.1), true),
-        ("--static-masking", "/settings/maskings", value!(10), true),
+        ("--static-masking", "/settings/maskings", value!(10), false),
         ("--eval-corpus other.txt", "/data/held_out_documents", value!(0), true),
         ("--eval-examples 3", "/data/held_out_examples", value!(3), false),
         ("--eval-every 2", "/run/eval_every", value!(2), false),

@@ -10,7 +10,7 @@ use bert_model::{Error, Result};
 use serde_json::{Map, Value};
 
 use super::delimited::{Dialect, Record, Records};
-use super::header::{ColumnSource, Located, TEXT, locate, quoted, second_guess};
+use super::header::{ColumnSource, Located, TEXT, locate, locate_kept, quoted, second_guess};
 use super::keep::Keep;
 use super::kind::{Format, Input};
 use crate::lines::{Line, Lines};
@@ -173,9 +173,10 @@ impl Table {
     ) -> Result<Self> {
         let Located { mut positions, is_header } = locate(path, &first, columns, header, source)?;
         // The columns to keep come last.
-        let kept = kept.iter().map(|name| Column::parse(name, is_header)).collect::<Result<Vec<_>>>()?;
-        positions.extend(locate(path, &first, &kept, is_header, ColumnSource::Given)?.positions);
-        let columns = columns.iter().chain(&kept);
+        for name in kept {
+            positions.push(locate_kept(path, &first, name, is_header)?);
+        }
+        let columns = columns.iter().map(Column::to_string).chain(kept.iter().cloned());
         let wanted = positions.iter().map(|position| position + 1).max().unwrap_or_default();
         let width = match records.dialect {
             Dialect::Tsv if !is_header => wanted,
@@ -183,7 +184,7 @@ impl Table {
         };
         let names = positions.iter().zip(columns).map(|(&position, column)| match first.fields.get(position) {
             Some(name) if is_header => name.trim().to_string(),
-            _ => column.to_string(),
+            _ => column,
         });
         let names = names.collect();
         let first = (!is_header).then_some(first);

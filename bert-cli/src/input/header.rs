@@ -89,6 +89,22 @@ pub(super) fn locate(
     Ok(Located { positions, is_header: true })
 }
 
+/// The index of a column to keep, by its name in the header or by its number.
+///
+/// # Errors
+/// As [`locate`].
+pub(super) fn locate_kept(path: &Path, first: &Record, name: &str, is_header: bool) -> Result<usize> {
+    let column = Column::parse(name, is_header)?;
+    if !is_header {
+        return column.index();
+    }
+    let names: Vec<&str> = first.fields.iter().map(|name| name.trim()).collect();
+    let by_number = || column.index().ok().filter(|&index| index < names.len());
+    names.iter().position(|other| *other == name).or_else(by_number).ok_or_else(|| {
+        Error::line(path, first.line, format!("no column `{name}`"), format!("one of {}", quoted(&names)))
+    })
+}
+
 /// The warning for a file that lacks the text column of the training run.
 pub(super) fn second_guess(path: &Path, column: &Column) -> String {
     format!("{}: no column `{column}`, which was used in training; reading `{TEXT}` instead", path.display())
@@ -115,9 +131,10 @@ pub(super) fn is_table(input: &Input, options: &TableOptions) -> Result<bool> {
         _ if fields.len() > 1 && is_found && options.source != ColumnSource::Usual => Ok(true),
         _ if fields.len() > 1 && columns.iter().all(is_in_header) => Ok(true),
         ColumnSource::Given if fields.len() > 1 => Ok(true),
-        ColumnSource::Given => {
-            refuse("a line without tabs".into(), "a table with the given column (omit --text if each line is a text)")
-        }
+        ColumnSource::Given => refuse(
+            "a line without tabs".into(),
+            "a table with the given column (omit --text and --text-pair if each line is a text)",
+        ),
         ColumnSource::Remembered if columns.len() == 1 && fields.contains(&TEXT) && fields.len() > 1 => Ok(true),
         ColumnSource::Remembered if fields.len() > columns.len() => refuse(
             format!("{} tab-separated fields: {}", fields.len(), excerpt(&first.text)),

@@ -6,7 +6,7 @@ use bert_cli::resume::{check_directory, claimed, overridden};
 use bert_model::{Error, Result};
 use bert_train::IfExists;
 use bert_train::checkpoint::check_settings;
-use bert_train::run_directory::read_run;
+use bert_train::run_directory::{read_run, result_of};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -44,7 +44,9 @@ impl PretrainSettings {
         }
         let run = read_run(&output)?;
         let settings: Self = parse(&path, &run["settings"])?;
-        check_directory(&run, settings.inputs())?;
+        if result_of(&output)?.is_none() {
+            check_directory(&run, settings.inputs())?;
+        }
         let corpus = if args.corpus.is_empty() { settings.corpus.clone() } else { args.corpus.clone() };
         let args = TrainArgs { corpus, output: Some(output.clone()), ..args.clone() };
         let (asked, options) = Self::resolve(&args)?;

@@ -291,7 +291,8 @@ impl Processor for EmbeddingProcessor {
         let tokens = sequences.flat_map(|sequence| sequence.ids.iter().map(|&id| self.tokenizer.piece(id))).collect();
         let vectors = match (self.windows, outputs.len()) {
             (Some(windows), 2..) => {
-                vec![windows.join(outputs.concat(), self.normalize || self.description.is_normalized())]
+                let is_normalized = self.description.is_normalized() && self.description.truncate_dim.is_none();
+                vec![windows.join(outputs.concat(), self.normalize || is_normalized)]
             }
             _ => outputs.concat(),
         };

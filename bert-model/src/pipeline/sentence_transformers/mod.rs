@@ -90,9 +90,9 @@ impl SentenceTransformer {
         read::read(directory.as_ref())
     }
 
-    /// Whether the vectors have length 1.
+    /// Whether the last step scales vectors to length 1, before `truncate_dim` cuts them.
     pub fn is_normalized(&self) -> bool {
-        self.steps.last() == Some(&Step::Normalize) && self.truncate_dim.is_none()
+        self.steps.last() == Some(&Step::Normalize)
     }
 
     /// The dense layers, in order.

@@ -108,7 +108,8 @@ pub(super) fn encoder_directory(directory: &Path) -> Result<PathBuf> {
     }
     // Old versions also wrote a config.json of their own into the directory.
     let modules: Vec<Module> = read_json(&path)?;
-    let encoder = modules.first().filter(|first| first.r#type.ends_with("Transformer"));
+    let has_own = directory.join("config.json").exists();
+    let encoder = modules.first().filter(|first| !has_own || first.r#type.ends_with("Transformer"));
     encoder.map_or_else(|| Ok(directory.into()), |first| first.folder(directory))
 }
 
