@@ -120,7 +120,7 @@ pub fn column_rules<'a>(is_read: bool, format: Option<Format>, columns: &'a [&'a
             "the input has no columns; for a table, use --input-format tsv, csv or jsonl",
         ),
         only_if(
-            format.is_some_and(Format::has_header),
+            format.is_some_and(Format::has_header) || !columns.contains(&"no-header"),
             &["no-header"],
             "JSON lines and Parquet rows have named fields",
         ),

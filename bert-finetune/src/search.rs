@@ -113,7 +113,7 @@ fn check(args: &SearchArgs) -> Result<()> {
     // The options are for either file.
     let format = formats().find(|format| format.has_header()).or_else(|| formats().find(|format| format.has_columns()));
     args.given.check(&column_rules(true, format, &["text", "no-header"]))?;
-    args.given.check(&column_rules(true, queries, &["queries-text"])[..2])?;
+    args.given.check(&column_rules(true, queries, &["queries-text"]))?;
     if args.top_k == 0 {
         return Err(Error::Usage("--top-k: found 0, expected at least 1".into()));
     }

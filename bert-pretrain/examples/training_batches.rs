@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use bert_model::device;
 use bert_pretrain::args::{Cli, Command};
 use bert_pretrain::phases::{PhasedSource, count_steps};
-use bert_pretrain::prepare::prepare;
+use bert_pretrain::prepare::{given_tokenizer, prepare};
 use bert_pretrain::settings::PretrainSettings;
 use bert_pretrain::start::initial_model;
 use bert_train::{IfExists, RunDirectory, StepSource};
@@ -29,7 +29,7 @@ fn main() -> Result<()> {
     let (settings, run) = PretrainSettings::resolve(&args)?;
     let directory = RunDirectory::open(&run.output, IfExists::Overwrite)?;
     let device = device::select("flex")?.device;
-    let data = prepare(&settings, &directory, run.quiet)?;
+    let data = prepare(&settings, given_tokenizer(&settings)?, &directory, run.quiet)?;
     let (model, config) = initial_model(&settings, &data.tokenizer, &device)?;
     bert_model::save(directory.file("initial"), &model, &config, &data.tokenizer)?;
     let mut source = PhasedSource::new(&settings, &data, count_steps(&settings, &data)?, (0, &Value::Null))?;

@@ -49,8 +49,7 @@ pub fn evaluate(
     if nsp_mode != NspMode::Off {
         check_pairs(&loaded.config)?;
     }
-    let positions = loaded.config.max_position_embeddings;
-    let max_seq_len = data.max_seq_len.min(positions);
+    let max_seq_len = data.max_seq_len.min(loaded.config.max_position_embeddings);
     if max_seq_len < SHORTEST {
         let expected = format!("a model that accepts at least {SHORTEST} tokens");
         let found = format!("{max_seq_len} positions (`max_position_embeddings`)");

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use bert_cli::input::kind::{FileKind, Format};
-use bert_cli::warning::warn_once;
 use bert_model::file::replace_file;
 use bert_model::text::tokenizer::Normalization;
 use bert_model::{Error, Result, Tokenizer};
@@ -58,22 +57,24 @@ impl PreparedData {
     }
 }
 
-/// Opens the corpus, loads or learns the tokenizer, tokenizes, and holds out documents. The data of a resumed run must
-/// be the data that its `run.json` describes; otherwise nothing is written.
+/// Opens the corpus, learns the tokenizer unless one is `given`, tokenizes, and holds out documents. The data of a resumed
+/// run must be the data that its `run.json` describes; otherwise nothing is written.
 ///
 /// # Errors
 /// If a file is missing, malformed or cannot be written, or the data of a resumed run has changed.
-pub fn prepare(settings: &PretrainSettings, directory: &RunDirectory, quiet: bool) -> Result<PreparedData> {
+pub fn prepare(
+    settings: &PretrainSettings,
+    given: Option<Tokenizer>,
+    directory: &RunDirectory,
+    quiet: bool,
+) -> Result<PreparedData> {
     let say = |line: String| {
         if !quiet {
             eprintln!("{line}");
         }
     };
     let corpus = open_corpus(settings, directory)?;
-    let tokenizer = match (&settings.tokenizer, &settings.init) {
-        (Some(path), _) | (None, Some(path)) => given_tokenizer(path, settings)?,
-        (None, None) => learn_tokenizer(settings, &corpus, directory, &say)?,
-    };
+    let tokenizer = given.map_or_else(|| learn_tokenizer(settings, &corpus, directory, &say), Ok)?;
     say(format!("vocabulary: {} WordPieces", tokenizer.vocab_size()));
     let mode = settings.data.sentences;
     let corpus = Described::new("corpus.tokens", corpus, &tokenizer, mode)?;
@@ -205,8 +206,13 @@ pub(crate) fn held_out_examples(
     evaluation_examples(store, split, part, maker, settings.seed, settings.eval_examples)
 }
 
-/// Loads the tokenizer that the user passed. A bare vocabulary does not record whether it is cased; `--cased` decides.
-pub fn given_tokenizer(path: &Path, settings: &PretrainSettings) -> Result<Tokenizer> {
+/// Loads the tokenizer that the user passed, or that of the model to start from; `None` if one is to be learned. A bare
+/// vocabulary does not record whether it is cased; `--cased` decides.
+///
+/// # Errors
+/// If it cannot be read, has no mask token, or does not fit `--cased`.
+pub fn given_tokenizer(settings: &PretrainSettings) -> Result<Option<Tokenizer>> {
+    let Some(path) = settings.tokenizer.as_ref().or(settings.init.as_ref()) else { return Ok(None) };
     let is_json = FileKind::of(path) == FileKind { format: Some(Format::Json), compression: None };
     let is_bare = path.is_file() && !is_json && !path.with_file_name("tokenizer_config.json").exists();
     let tokenizer = match is_bare {
@@ -220,9 +226,9 @@ pub fn given_tokenizer(path: &Path, settings: &PretrainSettings) -> Result<Token
             advice: "omit --cased, or use another tokenizer".into(),
         });
     }
-    tokenizer.warnings().iter().for_each(|warning| warn_once(format!("{}: {warning}", path.display())));
+    tokenizer.warnings().iter().for_each(|warning| eprintln!("warning: {}: {warning}", path.display()));
     tokenizer.mask()?;
-    Ok(tokenizer)
+    Ok(Some(tokenizer))
 }
 
 /// Learns a tokenizer from the corpus, or loads the one that a resumed run has already learned. Before there is a

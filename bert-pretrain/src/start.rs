@@ -7,7 +7,6 @@ use bert_train::run_directory::check_has_model;
 use burn::tensor::Device;
 
 use crate::examples::NspMode;
-use crate::prepare::given_tokenizer;
 use crate::settings::PretrainSettings;
 
 /// Tag that keeps this random stream independent of the run's others.
@@ -27,13 +26,13 @@ pub fn check_pairs(config: &BertConfig) -> Result<()> {
     })
 }
 
-/// Checks, before anything is written, that model, tokenizer and sequence length match, as far as they are known.
+/// Checks, before anything is written, that model, sequence length and tokenizer, unless it is still to be learned, match.
 ///
 /// # Errors
 /// As [`model_config`].
-pub fn check_model(settings: &PretrainSettings) -> Result<()> {
-    match settings.tokenizer.as_ref().or(settings.init.as_ref()) {
-        Some(path) => model_config(settings, &given_tokenizer(path, settings)?).map(drop),
+pub fn check_model(settings: &PretrainSettings, tokenizer: Option<&Tokenizer>) -> Result<()> {
+    match tokenizer {
+        Some(tokenizer) => model_config(settings, tokenizer).map(drop),
         None => check_lengths(settings, &settings.model_config()?.0),
     }
 }

@@ -25,7 +25,7 @@ use crate::corpus::Corpus;
 use crate::examples::NspMode;
 use crate::objective::{Metrics, Pretraining};
 use crate::phases::{PhasedSource, count_steps, first_examples};
-use crate::prepare::{PreparedData, prepare, remove_cache};
+use crate::prepare::{PreparedData, given_tokenizer, prepare, remove_cache};
 use crate::recipe;
 use crate::report;
 use crate::settings::{PretrainRunOptions, PretrainSettings};
@@ -285,7 +285,8 @@ fn prepare_first(
             }
         }
     }
-    check_model(&settings)?;
+    let tokenizer = given_tokenizer(&settings)?;
+    check_model(&settings, tokenizer.as_ref())?;
     let if_exists = run.if_exists.unwrap_or(IfExists::Refuse);
     check_inputs(&run.output, if_exists, settings.inputs())?;
     if if_exists != IfExists::Resume || !run.output.join("run.json").exists() {
@@ -294,7 +295,7 @@ fn prepare_first(
     cores::check_ranks(settings.parts, settings.accumulate, settings.batch_size, communicator)?;
     let directory = RunDirectory::open(&run.output, if_exists)?;
     fail_point("preparation");
-    let data = directory.prepared(prepare(&settings, &directory, run.quiet))?;
+    let data = directory.prepared(prepare(&settings, tokenizer, &directory, run.quiet))?;
     settings = directory.prepared(budget_plan::plan(settings, &data, device, started, run))?;
     let steps = directory.prepared(count_steps(&settings, &data))?;
     let first = directory.prepared(first_examples(&settings, &data, FIRST_EXAMPLES))?;

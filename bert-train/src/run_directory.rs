@@ -210,10 +210,7 @@ impl RunDirectory {
     /// # Errors
     /// If settings differ (the error names all of them), or the file cannot be read.
     pub fn check_settings(&self, now: &Value) -> Result<()> {
-        match self.file(RUN).exists() {
-            true => check_settings(&read_run(&self.path)?["settings"], now),
-            false => Ok(()),
-        }
+        self.described("settings")?.map_or(Ok(()), |saved| check_settings(&saved, now))
     }
 
     /// Checks that the model of a resumed run has the configuration in its `run.json`: a file that describes it may have
@@ -222,11 +219,13 @@ impl RunDirectory {
     /// # Errors
     /// If it differs, or `run.json` cannot be read.
     pub fn check_model(&self, config: &Value) -> Result<()> {
-        if !self.path.join(RUN).exists() {
-            return Ok(());
-        }
-        let before = read_run(&self.path)?;
-        if before["model"].is_null() { Ok(()) } else { check_settings(&before["model"], config) }
+        let saved = self.described("model")?.filter(|saved| !saved.is_null());
+        saved.map_or(Ok(()), |saved| check_settings(&saved, config))
+    }
+
+    /// A part of `run.json`; `None` if the run was stopped before it wrote that file.
+    fn described(&self, part: &str) -> Result<Option<Value>> {
+        self.file(RUN).exists().then(|| Ok(read_run(&self.path)?[part].take())).transpose()
     }
 
     /// Writes `run.json`.

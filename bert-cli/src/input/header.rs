@@ -68,8 +68,7 @@ pub(super) fn locate(
         let positions = columns.iter().map(Column::index).collect::<Result<_>>()?;
         return Ok(Located { positions, is_header: false });
     }
-    let by_name = |column: &Column| names.iter().position(|name| *name == column.to_string());
-    let by_number = |column: &Column| column.index().ok().filter(|&index| index < names.len());
+    let (by_name, by_number) = (|column: &Column| by_name(&names, column), |column: &Column| by_number(&names, column));
     let find = |(index, column): (usize, &Column)| {
         by_name(column).or_else(|| by_number(column)).or_else(|| text.filter(|_| index == 0)).ok_or_else(|| {
             let expected = format!("one of {} (`--no-header` if there is none)", quoted(&names));
@@ -99,10 +98,20 @@ pub(super) fn locate_kept(path: &Path, first: &Record, name: &str, is_header: bo
         return column.index();
     }
     let names: Vec<&str> = first.fields.iter().map(|name| name.trim()).collect();
-    let by_number = || column.index().ok().filter(|&index| index < names.len());
-    names.iter().position(|other| *other == name).or_else(by_number).ok_or_else(|| {
+    by_name(&names, &column).or_else(|| by_number(&names, &column)).ok_or_else(|| {
         Error::line(path, first.line, format!("no column `{name}`"), format!("one of {}", quoted(&names)))
     })
+}
+
+/// The index of a column that the header names.
+fn by_name(names: &[&str], column: &Column) -> Option<usize> {
+    let column = column.to_string();
+    names.iter().position(|name| *name == column)
+}
+
+/// The index of a column that is given by its number.
+fn by_number(names: &[&str], column: &Column) -> Option<usize> {
+    column.index().ok().filter(|&index| index < names.len())
 }
 
 /// The warning for a file that lacks the text column of the training run.

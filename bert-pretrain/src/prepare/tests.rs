@@ -32,7 +32,7 @@ impl Fixture {
     fn prepare(&self, name: &str, options: &str) -> (PretrainSettings, PreparedData) {
         let directory = RunDirectory::open(self.folder.path().join(name), IfExists::Refuse).unwrap();
         let settings = self.settings(options);
-        let data = prepare(&settings, &directory, true).unwrap();
+        let data = prepare(&settings, given_tokenizer(&settings).unwrap(), &directory, true).unwrap();
         (settings, data)
     }
 }
@@ -146,11 +146,11 @@ fn other_data_under_a_resumed_run_is_refused_before_anything_is_written() {
     let (settings, data) = fixture.prepare("run", "");
     let directory = || RunDirectory::open(fixture.folder.path().join("run"), IfExists::Resume).unwrap();
     directory().describe(&json!({"settings": {"data_sha256": data.fingerprint}})).unwrap();
-    prepare(&settings, &directory(), true).unwrap();
+    prepare(&settings, given_tokenizer(&settings).unwrap(), &directory(), true).unwrap();
     std::fs::write(fixture.folder.path().join("a.txt"), sample::corpus(60, 3)).unwrap();
     let tokens = || std::fs::read(fixture.folder.path().join("run/corpus.tokens")).unwrap();
     let before = tokens();
-    let message = prepare(&settings, &directory(), true).unwrap_err().to_string();
+    let message = prepare(&settings, given_tokenizer(&settings).unwrap(), &directory(), true).unwrap_err().to_string();
     assert!(message.contains("data_sha256"), "{message}");
     assert!(tokens() == before, "the refused run replaced the tokens");
 }

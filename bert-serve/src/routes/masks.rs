@@ -15,8 +15,9 @@ use crate::models::Model;
 const TOP_K: usize = 5;
 const MOST_TOP_K: usize = 1000;
 
-/// Maximum number of predictions in an answer.
+/// Maximum number of predictions in an answer, and maximum length of its texts in bytes if each prediction has one.
 const MOST_PREDICTIONS: usize = 100_000;
+const MOST_BYTES: usize = 32 << 20;
 
 /// Filling masks: the texts, and the number of predictions per mask.
 pub struct Filling;
@@ -34,14 +35,15 @@ impl Task for Filling {
     }
 }
 
-/// The texts and the number of predictions of a request.
+/// The texts and the number of predictions of a request. `with_texts` says whether each prediction comes with its text.
 ///
 /// # Errors
-/// 422 if a text is empty, or `top_k` is out of range; 413 if the answer would have too many predictions.
+/// 422 if a text is empty, or `top_k` is out of range; 413 if the answer would be too long.
 pub fn question(
     texts: Texts,
     field: &str,
     top_k: Option<usize>,
+    with_texts: bool,
     asked: &Asked<Filling>,
 ) -> Result<(Texts, usize), ApiError> {
     texts.check(field)?;
@@ -50,8 +52,15 @@ pub fn question(
         return Err(ApiError::invalid(format!("`top_k`: found {top_k}, expected 1 to {MOST_TOP_K}")));
     }
     let mask = mask_of(asked)?;
-    let masks: usize = texts.as_slice().iter().map(|text| text.matches(&mask).count()).sum();
-    check_answer("predictions", masks * top_k, MOST_PREDICTIONS)?;
+    let (mut count, mut bytes) = (0, 0);
+    for text in texts.as_slice() {
+        let own = text.matches(&mask).count() * top_k;
+        (count, bytes) = (count + own, bytes + own * text.len());
+    }
+    check_answer("predictions", count, MOST_PREDICTIONS)?;
+    if with_texts {
+        check_answer("bytes of text", bytes, MOST_BYTES)?;
+    }
     Ok((texts, top_k))
 }
 
@@ -68,7 +77,7 @@ pub fn mask_of(asked: &Asked<Filling>) -> Result<String, ApiError> {
 ///
 /// # Errors
 /// 413 if it has more.
-pub fn check_answer(what: &str, found: usize, limit: usize) -> Result<(), ApiError> {
+fn check_answer(what: &str, found: usize, limit: usize) -> Result<(), ApiError> {
     match found > limit {
         false => Ok(()),
         true => Err(ApiError::too_large(format!(
@@ -100,7 +109,7 @@ impl Route for FillMask {
     }
 
     fn question(body: FillBody, asked: &Asked<Filling>) -> Result<(Texts, usize), ApiError> {
-        question(body.text, "text", body.top_k, asked)
+        question(body.text, "text", body.top_k, false, asked)
     }
 
     fn reply(
