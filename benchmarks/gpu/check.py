@@ -3,8 +3,8 @@ time go?
 
 usage: check.py FOLDER [SECTION…]
 
-FOLDER holds the stripped programs that `benchmarks/gpu/pack` made: `benchmark`, `product_rates`, the counting layer.
-Sections: products, right, counts, races, memory; all of them by default. Results go to $OUT/gpu.jsonl line by line, as
+FOLDER holds what `benchmarks/gpu/pack` made. Sections: golden (only where this repository is at the path at which it was
+built), right, races, products, counts, memory; all of them by default. Results go to $OUT/gpu.jsonl line by line, as
 they come, and a table to the standard output at the end. Needs PyTorch and transformers, and no network.
 """
 
@@ -23,7 +23,7 @@ import torch
 from transformers import BertConfig, BertForMaskedLM
 
 folder = pathlib.Path(sys.argv[1]).resolve()
-sections = sys.argv[2:] or ["right", "races", "products", "counts", "memory"]
+sections = sys.argv[2:] or ["golden", "right", "races", "products", "counts", "memory"]
 results = pathlib.Path(os.environ.get("OUT", "."))
 out = open(results / "gpu.jsonl", "a")
 end = time.time() + float(os.environ.get("GPU_CHECK_SECONDS", 470))
@@ -179,6 +179,15 @@ def right():
             attempt(f"right {device} {precision} {dropout}", one)
 
 
+def golden():
+    """The tests against other tools' numbers, with products of f32 that are not rounded to tf32."""
+    env = dict(os.environ, NVIDIA_TF32_OVERRIDE="0")
+    run = subprocess.run([folder / "golden_models"], capture_output=True, text=True, env=env, timeout=150)
+    failures = [line for line in run.stdout.splitlines() if "panicked" in line or line.endswith("FAILED")]
+    (results / "golden.txt").write_text(run.stdout + run.stderr)
+    note(golden=[line for line in run.stdout.splitlines() if line.startswith("test result")], failures=failures)
+
+
 def products():
     """Rates of each strategy for the products of BERT-base."""
     for device, precision, seconds in (("cuda", "bf16", 75), ("cuda", "f32", 30), ("vulkan", "f16", 30)):
@@ -258,8 +267,9 @@ def memory():
 
 query = "nvidia-smi --query-gpu=name,driver_version,pcie.link.gen.max --format=csv,noheader"
 note(gpu=subprocess.getoutput(query), torch=torch.__version__, host=os.cpu_count())
+work = {"golden": golden, "right": right, "races": all_races, "products": products, "counts": counts, "memory": memory}
 for section in sections:
-    attempt(section, {"right": right, "products": products, "counts": counts, "races": all_races, "memory": memory}[section])
+    attempt(section, work[section])
 print("\n| | size | batch | device | ours, ms | PyTorch, ms | ratio |\n|---|---|---|---|---|---|---|")
 for fact in races:
     print(f"| {fact['race']} | {fact['size']} | {fact['batch']}×{fact['tokens']} | {fact['device']} {fact['precision']} | "

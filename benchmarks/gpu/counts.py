@@ -15,9 +15,7 @@ import subprocess
 import sys
 import tempfile
 
-benchmark, folder = map(os.path.abspath, sys.argv[1:3])
-device = sys.argv[3] if len(sys.argv) > 3 else "wgpu"
-SIZES = {"tiny": (2, 128, 2), "mini": (4, 256, 4)}
+SIZES = {"tiny": (2, 128, 2), "mini": (4, 256, 4), "base": (12, 768, 12)}
 WANTED = ("dispatches", "copies", "uploads", "upload_bytes", "downloads", "submits", "waits")
 
 
@@ -36,7 +34,7 @@ def directory(size, batch, tokens, dropout):
     return work
 
 
-def step(size, batch, tokens, dropout):
+def step(benchmark, folder, device, size, batch, tokens, dropout):
     """The counts of one step: those of five steps less those of three, over two."""
     work = directory(size, batch, tokens, dropout)
 
@@ -55,12 +53,22 @@ def step(size, batch, tokens, dropout):
     return {key: (many[key] - few[key]) / 2 for key in WANTED}
 
 
-rows = {}
-for size, batch, tokens, dropout in (("tiny", 2, 32, 0.1), ("mini", 2, 32, 0.1), ("mini", 2, 32, 0.0), ("mini", 32, 128, 0.1)):
-    rows[f"{size} {batch}×{tokens}, dropout {dropout}"] = step(size, batch, tokens, dropout)
-print("| a step |", " | ".join(WANTED), "|")
-print("|---" * (len(WANTED) + 1) + "|")
-for name, counts in rows.items():
-    print(f"| {name} |", " | ".join(f"{counts[key]:g}" for key in WANTED), "|")
-slope = (rows["mini 2×32, dropout 0.1"]["dispatches"] - rows["tiny 2×32, dropout 0.1"]["dispatches"]) / 2
-print(f"\nlaunches for a layer: {slope:g}")
+def main():
+    benchmark, folder = map(os.path.abspath, sys.argv[1:3])
+    device = sys.argv[3] if len(sys.argv) > 3 else "wgpu"
+    rows = {}
+    for size, batch, tokens, dropout in (
+        ("tiny", 2, 32, 0.1), ("mini", 2, 32, 0.1), ("mini", 2, 32, 0.0), ("mini", 32, 128, 0.1)
+    ):
+        name = f"{size} {batch}×{tokens}, dropout {dropout}"
+        rows[name] = step(benchmark, folder, device, size, batch, tokens, dropout)
+    print("| a step |", " | ".join(WANTED), "|")
+    print("|---" * (len(WANTED) + 1) + "|")
+    for name, counts in rows.items():
+        print(f"| {name} |", " | ".join(f"{counts[key]:g}" for key in WANTED), "|")
+    slope = (rows["mini 2×32, dropout 0.1"]["dispatches"] - rows["tiny 2×32, dropout 0.1"]["dispatches"]) / 2
+    print(f"\nlaunches for a layer: {slope:g}")
+
+
+if __name__ == "__main__":
+    main()

@@ -2,11 +2,11 @@
 //!
 //! Every core runs the whole model on its own examples. This is faster than sharing each operation among the cores: no
 //! core waits for another, and activations stay in the cache of the core that computed them. Each worker is a thread
-//! pool with a single thread, so its matrix products do not use other cores, and denormal numbers are treated as 0. On
-//! a GPU, the calling thread is the only worker.
+//! pool with a single thread, so its matrix products do not use other cores, and denormal numbers are treated as 0. A
+//! single shard's products are shared among all cores. On a GPU, the calling thread is the only worker.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError, TryLockError};
 
 use burn::tensor::Device;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -19,6 +19,8 @@ use crate::ops::denormals;
 pub struct Workers {
     /// One pool per worker; empty on a GPU, where the calling thread is the only worker.
     pools: Vec<ThreadPool>,
+    /// A thread for each worker, for a single shard of one caller at a time; none if there is one worker or a GPU.
+    all: Option<Mutex<ThreadPool>>,
 }
 
 impl Workers {
@@ -30,15 +32,28 @@ impl Workers {
         Self::new(device, std::thread::available_parallelism().map_or(1, usize::from))
     }
 
-    /// Creates the workers for a device: `count` for `flex`, otherwise one.
+    /// Creates the workers for a device: `count` for `flex`, otherwise one. If that is the number of cores that the
+    /// process may use, each worker stays on a core of its own.
     ///
     /// # Errors
     /// If the threads cannot be started.
     pub fn new(device: &Device, count: usize) -> Result<Self> {
         let count = if device.clone().inner() == Device::flex() { count.max(1) } else { 0 };
-        let pool = |_| ThreadPoolBuilder::new().num_threads(1).start_handler(|_| denormals::flush()).build();
-        let pools = (0..count).map(pool).collect::<Result<_, _>>();
-        Ok(Self { pools: pools.map_err(|error| Error::Setting(format!("cannot start threads: {error}")))? })
+        let cores = own_cores(count);
+        let pool = |first: usize, threads: usize| {
+            let cores = cores.clone();
+            let start = move |thread: usize| {
+                denormals::flush();
+                if let Some(&core) = cores.get(first + thread) {
+                    stay_on(core);
+                }
+            };
+            ThreadPoolBuilder::new().num_threads(threads).start_handler(start).build()
+        };
+        let failure = |error| Error::Setting(format!("cannot start threads: {error}"));
+        let pools = (0..count).map(|worker| pool(worker, 1)).collect::<Result<_, _>>().map_err(failure)?;
+        let all = (count > 1).then(|| pool(0, count)).transpose().map_err(failure)?;
+        Ok(Self { pools, all: all.map(Mutex::new) })
     }
 
     /// The number of workers, which is also the number of shards that run at once.
@@ -46,19 +61,37 @@ impl Workers {
         self.pools.len().max(1)
     }
 
-    /// Applies `work` to every shard, one per worker, and returns the results in the order of the shards. A panic in `work`
-    /// goes on in the calling thread.
-    pub fn run<S: Send, R: Send>(&self, shards: Vec<S>, work: impl Fn(S) -> R + Sync) -> Vec<R> {
-        if shards.len() <= 1 || self.pools.len() <= 1 {
-            return shards.into_iter().map(work).collect();
+    /// Runs `work` with its matrix products shared among all cores. If another caller has them, it runs on the calling
+    /// thread: threads that wait for a part of a product would begin with the other's work. A panic in `work` goes on in
+    /// the calling thread.
+    pub fn together<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        let Some(all) = &self.all else {
+            return match self.pools.first() {
+                Some(pool) => pool.install(work),
+                None => work(),
+            };
+        };
+        match all.try_lock() {
+            Ok(pool) => pool.install(work),
+            Err(TryLockError::Poisoned(pool)) => pool.into_inner().install(work),
+            Err(TryLockError::WouldBlock) => work(),
         }
+    }
+
+    /// Applies `work` to every shard, one per worker, or a single shard on all of them, and returns the results in the
+    /// order of the shards. A panic in `work` goes on in the calling thread.
+    pub fn run<S: Send, R: Send>(&self, shards: Vec<S>, work: impl Fn(S) -> R + Sync) -> Vec<R> {
         let work = &work;
+        if shards.len() <= 1 || self.pools.len() <= 1 {
+            return self.together(|| shards.into_iter().map(work).collect());
+        }
         std::thread::scope(|scope| {
             let spawn = |(shard, pool)| {
                 let pool: &ThreadPool = pool;
                 scope.spawn(move || pool.install(|| work(shard)))
             };
-            let handles: Vec<_> = shards.into_iter().zip(self.pools.iter().cycle()).map(spawn).collect();
+            let pools = self.pools.iter().cycle().skip(self.first_of(shards.len()));
+            let handles: Vec<_> = shards.into_iter().zip(pools).map(spawn).collect();
             let join = |handle: std::thread::ScopedJoinHandle<R>| {
                 handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             };
@@ -66,9 +99,15 @@ impl Workers {
         })
     }
 
+    /// The first of `count` workers. If these are not all, they are others each time, and in each process, since
+    /// those that stay on the same core would wait for each other.
+    fn first_of(&self, count: usize) -> usize {
+        static NEXT: LazyLock<AtomicUsize> = LazyLock::new(|| AtomicUsize::new(std::process::id() as usize));
+        if count < self.pools.len() { NEXT.fetch_add(count, Ordering::Relaxed) % self.pools.len() } else { 0 }
+    }
+
     /// Applies `work` to every item: a free worker takes the next one. Returns the results in the order of the items.
-    /// Unlike [`run`](Self::run), it does not use the calling thread, whose arithmetic treats denormal numbers
-    /// differently, except on a GPU, where there are no other workers. A panic in `work` goes on in the calling thread.
+    /// A panic in `work` goes on in the calling thread.
     pub fn run_each<S: Send, R: Send>(&self, items: Vec<S>, work: impl Fn(S) -> R + Sync) -> Vec<R> {
         if self.pools.is_empty() {
             return items.into_iter().map(work).collect();
@@ -84,7 +123,7 @@ impl Workers {
             results
         };
         let mut results: Vec<(usize, R)> = std::thread::scope(|scope| {
-            let pools = self.pools.iter().take(count);
+            let pools = self.pools.iter().cycle().skip(self.first_of(count)).take(count.min(self.pools.len()));
             let handles: Vec<_> = pools.map(|pool| scope.spawn(move || pool.install(take_all))).collect();
             let join = |handle: std::thread::ScopedJoinHandle<Vec<(usize, R)>>| {
                 handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -122,6 +161,31 @@ impl Workers {
         let mut answers: Vec<(usize, R)> = answers.into_iter().flatten().collect();
         answers.sort_unstable_by_key(|(index, _)| *index);
         answers.into_iter().map(|(_, answer)| answer).collect()
+    }
+}
+
+/// The cores that this process may use, if there are `count`. Threads that are as many as the cores stay on them, because
+/// Linux may wake two that slept on the same one, and takes long to move one of them.
+#[cfg(target_os = "linux")]
+fn own_cores(count: usize) -> Vec<usize> {
+    use rustix::thread::{CpuSet, sched_getaffinity};
+    let allowed = sched_getaffinity(None).unwrap_or_default();
+    let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core)).collect();
+    if cores.len() == count { cores } else { Vec::new() }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn own_cores(_count: usize) -> Vec<usize> {
+    Vec::new()
+}
+
+/// Keeps the calling thread on a core. A failure is of no consequence.
+fn stay_on(_core: usize) {
+    #[cfg(target_os = "linux")]
+    {
+        let mut set = rustix::thread::CpuSet::new();
+        set.set(_core);
+        let _ = rustix::thread::sched_setaffinity(None, &set);
     }
 }
 

@@ -57,7 +57,7 @@ pub struct DataArgs {
     #[arg(long, default_value = "auto", value_name = "MODE")]
     pub sentences: SentenceMode,
     /// Maximum sequence length in tokens, including special tokens [default: 128; 64 for the sample; 32, then 128 with
-    /// --budget]
+    /// --budget; to evaluate a run's model, the longest of its training]
     #[arg(long, value_name = "N")]
     pub max_seq_len: Option<usize>,
     /// How to draw next-sentence labels: balanced or google

@@ -27,7 +27,7 @@ use bert_pretrain::settings::{DataSettings, PretrainRunOptions, PretrainSettings
 use bert_pretrain::vocabulary::write_vocab;
 use bert_pretrain::{advice, sample, train, vocabulary};
 use bert_train::launch::{Failure, launched_rank, on_ranks, refuse_ranks, told_once, wait_for_first};
-use bert_train::run_directory::check_has_model;
+use bert_train::run_directory::{check_has_model, read_run};
 use bert_train::sharing::share_settings;
 use bert_train::{Communicator, Ended, Interrupt};
 use clap::Parser;
@@ -143,7 +143,9 @@ fn print_next_steps(directory: &Path) {
 /// Prints the model's predictions for the sample's questions, and whether they are right.
 fn print_sample_masks(directory: &Path, common: &Common) -> Result<()> {
     let filler: MaskFiller = open(directory, common, MaskProcessor::new)?;
-    eprintln!();
+    if !common.quiet {
+        eprintln!();
+    }
     for (question, answer) in sample::questions() {
         let filled = filler.fill(&question, 3)?;
         let right = filled.masks.iter().all(|mask| mask.predictions[0].token.eq_ignore_ascii_case(answer));
@@ -179,7 +181,10 @@ fn run_evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
         }
     }
     let device = select_device(&args.common.device, args.common.quiet)?;
-    let data = DataSettings::resolve(&args.data, 128)?;
+    let data = DataSettings::resolve(&args.data, trained_length(&args.model).unwrap_or(128))?;
+    if !args.common.quiet {
+        eprintln!("sequences of up to {} tokens", data.max_seq_len);
+    }
     let evaluation = evaluate(&args.model, &args.corpus, &data, args.batch_size, &device.device, args.common.seed)
         .map_err(advised)?;
     let metrics = serde_json::to_value(evaluation).context("the metrics")?;
@@ -192,6 +197,15 @@ fn run_evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The length of the longest sequences that a model was trained on, if it is a run's.
+fn trained_length(model: &Path) -> Option<usize> {
+    let run = read_run(model).ok()?;
+    let settings = &run["settings"];
+    let is_longer = settings["phase2_steps"].as_u64().is_some_and(|steps| steps > 0);
+    let phase2 = settings["phase2_seq_len"].as_u64().filter(|_| is_longer);
+    Some(settings["max_seq_len"].as_u64()?.max(phase2.unwrap_or(0)) as usize)
 }
 
 fn run_fill_mask(args: &FillMaskArgs) -> Result<ExitCode> {

@@ -73,15 +73,24 @@ pub fn prepare(
             eprintln!("{line}");
         }
     };
-    let corpus = open_corpus(settings, directory)?;
+    let mut corpus = open_corpus(settings, directory)?;
+    let eval_corpus = match settings.eval_corpus.is_empty() {
+        true => None,
+        false => Some(Corpus::open(&settings.eval_corpus)?),
+    };
+    if let Some(eval_corpus) = &eval_corpus {
+        let left_out;
+        (corpus, left_out) = corpus.without(eval_corpus)?;
+        if left_out > 0 {
+            say(format!("--eval-corpus: {left_out} of its files are also in --corpus, and are not trained on"));
+        }
+    }
     let tokenizer = given.map_or_else(|| learn_tokenizer(settings, &corpus, directory, &say), Ok)?;
     say(format!("vocabulary: {} WordPieces", tokenizer.vocab_size()));
     let mode = settings.data.sentences;
     let corpus = Described::new("corpus.tokens", corpus, &tokenizer, mode)?;
-    let eval_corpus = match settings.eval_corpus.is_empty() {
-        true => None,
-        false => Some(Described::new("eval.tokens", Corpus::open(&settings.eval_corpus)?, &tokenizer, mode)?),
-    };
+    let described = |corpus| Described::new("eval.tokens", corpus, &tokenizer, mode);
+    let eval_corpus = eval_corpus.map(described).transpose()?;
     let described = [Some(&corpus), eval_corpus.as_ref()].into_iter().flatten();
     let fingerprint: String = described.map(|corpus| corpus.fingerprint.as_str()).collect();
     directory.check_settings(&json!({"data_sha256": fingerprint}))?;

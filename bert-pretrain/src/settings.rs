@@ -202,7 +202,7 @@ impl DataSettings {
     /// These settings for evaluation, which masks as many tokens as the paper whatever training masks, so that the
     /// losses of runs can be compared.
     pub fn of_evaluation(&self) -> Self {
-        Self { mask_prob: MASK_PROB, ..self.clone() }
+        Self { mask_prob: MASK_PROB, max_predictions: None, ..self.clone() }
     }
 
     /// Maximum number of masked tokens per sequence: the configured one, or as in Google's code, which uses 20 for 128

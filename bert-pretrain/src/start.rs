@@ -60,6 +60,21 @@ pub fn model_config(settings: &PretrainSettings, tokenizer: &Tokenizer) -> Resul
     Ok(config)
 }
 
+/// A warning if a run continues a model with a tokenizer whose WordPieces are not those that the model knows.
+pub fn foreign_tokenizer(settings: &PretrainSettings, tokenizer: &Tokenizer) -> Option<String> {
+    let (init, given) = (settings.init.as_ref()?, settings.tokenizer.as_ref()?);
+    let (known, pieces) = (Tokenizer::load(init).ok()?.vocabulary(), tokenizer.vocabulary());
+    let differ = pieces.iter().enumerate().filter(|&(id, piece)| known.get(id) != Some(piece)).count();
+    (differ > 0).then(|| {
+        format!(
+            "{}: {differ} of {} WordPieces have another number in {}, whose embeddings belong to other WordPieces",
+            given.display(),
+            pieces.len(),
+            init.display()
+        )
+    })
+}
+
 /// Checks that a model can read pairs, if there are any, and the longest sequences of a run.
 fn check_lengths(settings: &PretrainSettings, config: &BertConfig) -> Result<()> {
     if settings.data.nsp_mode != NspMode::Off {

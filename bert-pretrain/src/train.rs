@@ -7,7 +7,7 @@ use bert_cli::program::select_numbered_device;
 use bert_cli::resume::{DIRECTORY, current_directory};
 use bert_model::device::NamedDevice;
 use bert_model::fail_point::fail_point;
-use bert_model::pretrained::{save_weights, state_dict};
+use bert_model::pretrained::{save_config, save_weights, state_dict};
 use bert_model::{BertConfig, BertForPreTraining, Error, Pretrained, Result, Tokenizer};
 use bert_train::run_directory::{check_inputs, result_of};
 use bert_train::sharing::{decode, encode, share_state};
@@ -31,7 +31,7 @@ use crate::report;
 use crate::settings::{PretrainRunOptions, PretrainSettings};
 use crate::shared::{Announcement, share_data};
 use crate::split::Subset;
-use crate::start::{check_model, initial_model, set_dropout};
+use crate::start::{check_model, foreign_tokenizer, initial_model, set_dropout};
 use crate::stream::NO_EXAMPLES;
 
 /// Number of checkpoints to keep during training: a second one in case the newest is damaged.
@@ -177,6 +177,7 @@ impl<'a> Run<'a> {
                     let optimizer = Optimizer::new(self.settings.optimizer);
                     state = found.restore(state.model, &self.config, optimizer, &self.device)?;
                 }
+                None if self.run.quiet => {}
                 None => eprintln!("no checkpoint in {}; starting at step 0", self.run.output.display()),
             }
             self.directory.rewind_metrics(state.step)?;
@@ -287,6 +288,9 @@ fn prepare_first(
     }
     let tokenizer = given_tokenizer(&settings)?;
     check_model(&settings, tokenizer.as_ref())?;
+    if let Some(warning) = tokenizer.as_ref().and_then(|tokenizer| foreign_tokenizer(&settings, tokenizer)) {
+        eprintln!("warning: {warning}");
+    }
     let if_exists = run.if_exists.unwrap_or(IfExists::Refuse);
     check_inputs(&run.output, if_exists, settings.inputs())?;
     if if_exists != IfExists::Resume || !run.output.join("run.json").exists() {
@@ -298,6 +302,9 @@ fn prepare_first(
     let data = directory.prepared(prepare(&settings, tokenizer, &directory, run.quiet))?;
     settings = directory.prepared(budget_plan::plan(settings, &data, device, started, run))?;
     let steps = directory.prepared(count_steps(&settings, &data))?;
+    if settings.has_phase2() && settings.phase2_steps >= steps {
+        eprintln!("warning: --phase2-steps: phase 2 is the whole run of {steps} steps");
+    }
     let first = directory.prepared(first_examples(&settings, &data, FIRST_EXAMPLES))?;
     if first.is_empty() {
         directory.prepared(Err(Error::Setting(NO_EXAMPLES.into())))?;
@@ -341,9 +348,7 @@ fn save_model(
     if with_nsp {
         return bert_model::save(directory, model, config, tokenizer);
     }
-    let mut config = config.clone();
-    config.architectures = Some(vec![bert_model::BertForMaskedLM::ARCHITECTURE.into()]);
-    config.save(directory.join("config.json"))?;
+    save_config(directory, config, bert_model::BertForMaskedLM::ARCHITECTURE)?;
     tokenizer.save(directory, config.max_position_embeddings)?;
     let mut weights = state_dict(model);
     weights.retain(|name, _| !name.starts_with("cls.seq_relationship") && !name.starts_with("bert.pooler"));
@@ -356,6 +361,11 @@ fn last_losses(metrics: &[Value]) -> Value {
     json!({"loss": last["loss"], "mlm_loss": last["mlm_loss"], "nsp_loss": last["nsp_loss"]})
 }
 
+/// The mean speed over steps of about as many tokens each: that of their mean time.
+fn mean_speed(speeds: &[f64]) -> f64 {
+    speeds.len() as f64 / speeds.iter().map(|speed| speed.recip()).sum::<f64>().max(f64::MIN_POSITIVE)
+}
+
 /// Builds the JSON object that `--json` prints.
 fn summarize(directory: &RunDirectory, steps: u64, evaluation: Option<Metrics>, seconds: f64) -> Result<Value> {
     let metrics = directory.metrics()?;
@@ -365,7 +375,7 @@ fn summarize(directory: &RunDirectory, steps: u64, evaluation: Option<Metrics>, 
         "steps": steps,
         "train": last_losses(&metrics),
         "eval": evaluation.map(to_value).transpose()?,
-        "tokens_per_second": speeds.iter().sum::<f64>() / speeds.len().max(1) as f64,
+        "tokens_per_second": mean_speed(&speeds),
         "seconds": seconds,
         "model": directory.path().display().to_string(),
     });
@@ -377,4 +387,16 @@ fn summarize(directory: &RunDirectory, steps: u64, evaluation: Option<Metrics>, 
 
 fn to_value<T: serde::Serialize>(value: T) -> Result<Value> {
     serde_json::to_value(value).map_err(|error| Error::Setting(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two steps of 4,000 tokens, in 0.1 and 0.4 seconds.
+    #[test]
+    fn the_mean_speed_is_that_of_the_whole_time() {
+        assert_eq!(mean_speed(&[40_000.0, 10_000.0]), 16_000.0);
+        assert_eq!(mean_speed(&[]), 0.0);
+    }
 }

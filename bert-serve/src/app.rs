@@ -10,9 +10,11 @@ use axum::http::Method;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use bert_model::pipeline::Precision;
 use tokio::sync::Semaphore;
 
 use crate::auth::Keys;
+use crate::body::refuse;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::models::Models;
@@ -33,9 +35,11 @@ pub struct App {
     pub is_ending: AtomicBool,
 }
 
-/// Limits on requests.
+/// Limits on requests, and what `/info` tells of the command line besides.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestLimits {
+    /// The precision of the models' products.
+    pub precision: Precision,
     /// Maximum body size in bytes.
     pub body: usize,
     /// Maximum number of texts per request.
@@ -96,7 +100,11 @@ async fn wrong_method(request: Request) -> ApiError {
 async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let is_open = [Method::GET, Method::HEAD].contains(request.method()) && OPEN.contains(&request.uri().path());
     match app.keys.check(request.headers()) {
-        Err(error) if !is_open => error.into_response(),
+        Err(error) if !is_open => {
+            let (parts, mut body) = request.into_parts();
+            refuse(&parts.headers, &mut body).await;
+            error.into_response()
+        }
         _ => next.run(request).await,
     }
 }

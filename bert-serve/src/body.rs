@@ -34,21 +34,41 @@ pub async fn read_body(app: &App, request: Request) -> Result<ReadBody, ApiError
     let (parts, mut body) = request.into_parts();
     let length = content_length(&parts.headers);
     if length.is_some_and(|length| length > limit) {
-        // A client that sent `Expect: 100-continue` has not sent its body yet.
-        if !parts.headers.contains_key(EXPECT) {
-            drain(&mut body).await;
-        }
+        refuse(&parts.headers, &mut body).await;
         return Err(too_long());
     }
-    let permits = length.unwrap_or(limit).div_ceil(PERMIT_BYTES) as u32;
-    let busy = |_| ApiError::busy("too many bodies are being read at once; try again later");
-    let permit = app.body_memory.clone().try_acquire_many_owned(permits).map_err(busy)?;
-    let mut bytes = Vec::with_capacity(length.unwrap_or_default());
+    let claim = |bytes: usize| {
+        let busy = |_| ApiError::busy("too many bodies are being read at once; try again later");
+        let permits = bytes.div_ceil(PERMIT_BYTES) as u32;
+        app.body_memory.clone().try_acquire_many_owned(permits).map_err(busy)
+    };
+    let mut claimed = length.unwrap_or_default();
+    let mut permit = match claim(claimed) {
+        Ok(permit) => permit,
+        Err(busy) => {
+            refuse(&parts.headers, &mut body).await;
+            return Err(busy);
+        }
+    };
+    let mut bytes = Vec::with_capacity(claimed);
     let read = async {
         while let Some(data) = next_data(&mut body).await? {
-            if bytes.len() + data.len() > limit {
+            let needed = bytes.len() + data.len();
+            if needed > limit {
                 drain(&mut body).await;
                 return Err(too_long());
+            }
+            // The length of a body in chunks is not known before.
+            if needed > claimed {
+                let more = (needed - claimed).max(claimed).min(limit - claimed);
+                match claim(more) {
+                    Ok(more) => permit.merge(more),
+                    Err(busy) => {
+                        drain(&mut body).await;
+                        return Err(busy);
+                    }
+                }
+                claimed += more;
             }
             bytes.extend_from_slice(&data);
         }
@@ -71,6 +91,14 @@ async fn next_data(body: &mut Body) -> Result<Option<Bytes>, ApiError> {
                 }
             }
         }
+    }
+}
+
+/// Reads what the client of a refused request sends, or it would see its connection break instead of the answer. A
+/// client that sent `Expect: 100-continue` has not sent its body yet.
+pub async fn refuse(headers: &HeaderMap, body: &mut Body) {
+    if !headers.contains_key(EXPECT) {
+        drain(body).await;
     }
 }
 

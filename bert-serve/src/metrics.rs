@@ -164,15 +164,15 @@ impl ModelMetrics {
         self.waiting_tokens.set(tokens as i64);
     }
 
-    /// Records a batch of inputs with these lengths in tokens.
-    pub fn batch(&self, lengths: impl Iterator<Item = usize>, time: Duration) {
-        let (mut inputs, mut tokens, mut longest) = (0, 0, 0);
+    /// Records a batch of inputs whose sequences have these lengths in tokens.
+    pub fn batch(&self, inputs: usize, lengths: impl Iterator<Item = usize>, time: Duration) {
+        let (mut sequences, mut tokens, mut longest) = (0, 0, 0);
         for length in lengths {
-            (inputs, tokens, longest) = (inputs + 1, tokens + length, longest.max(length));
+            (sequences, tokens, longest) = (sequences + 1, tokens + length, longest.max(length));
         }
         self.inputs.inc_by(inputs as u64);
         self.tokens.inc_by(tokens as u64);
-        self.padding.inc_by((inputs * longest - tokens) as u64);
+        self.padding.inc_by((sequences * longest - tokens) as u64);
         self.batch_inputs.observe(inputs as f64);
         self.batch_tokens.observe(tokens as f64);
         self.batch_seconds.observe(time.as_secs_f64());
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn batches_and_requests_are_counted_by_model_and_route() {
         let metrics = Metrics::default();
-        metrics.of_model("mini").batch([3, 5].into_iter(), Duration::from_millis(4));
+        metrics.of_model("mini").batch(2, [3, 5].into_iter(), Duration::from_millis(4));
         metrics.answered("/embed", 200, Duration::from_millis(5));
         let queues = [metrics.of_model("mini"), metrics.of_model("mini")];
         queues[0].waiting(3, 30);

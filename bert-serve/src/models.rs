@@ -25,7 +25,7 @@ pub struct Model {
     alias: String,
     /// The model's configuration.
     pub config: BertConfig,
-    /// The model's tokenizer, without truncation.
+    /// The tokenizer with which the model reads texts, without truncation.
     pub tokenizer: Tokenizer,
     /// Embeds texts. Present if the model has no task head, or a masked-LM head.
     pub embed: Option<Arc<Batcher<EmbeddingProcessor>>>,
@@ -50,6 +50,14 @@ impl Model {
     /// The model's class in transformers, as named in its configuration.
     pub fn architecture(&self) -> &str {
         self.config.architectures.as_deref().and_then(|names| names.first()).map_or("BertModel", String::as_str)
+    }
+
+    /// Maximum length in tokens that the model reads at once.
+    pub fn max_input_length(&self) -> usize {
+        let embed = self.embed.as_ref().and_then(|batcher| longest(batcher.pipeline().processor()));
+        let classify = self.classify.as_ref().and_then(|batcher| longest(batcher.pipeline().processor()));
+        let rank = self.rank.as_ref().and_then(|batcher| longest(batcher.pipeline().processor()));
+        embed.or(rank).or(classify).unwrap_or(self.config.max_position_embeddings)
     }
 
     /// Checks that the model can read text pairs.
@@ -85,6 +93,10 @@ impl Model {
         let routes = self.routes().join(", ");
         format!("the model `{}` ({}) does not support {route}; it supports {routes}", self.name, self.architecture())
     }
+}
+
+fn longest(processor: &impl Processor) -> Option<usize> {
+    processor.tokenizer().max_length()
 }
 
 /// All models, in command-line order.
@@ -157,7 +169,7 @@ impl<'a> Opener<'a> {
             let directory = model_directory(&directory, false)?;
             models.push(Arc::new(self.open(name, argument, &directory)?));
         }
-        self.scheduler.start(self.sources, self.device)?;
+        self.scheduler.start(self.sources)?;
         Ok((Models(models), self.warnings))
     }
 
@@ -206,6 +218,9 @@ impl<'a> Opener<'a> {
                 model.answer = Some(self.serve(&model.name, pipeline));
             }
             Head::Choices => model.choose = Some(self.serve(&model.name, self.build(&checkpoint)?)),
+        }
+        if model.embed.as_ref().is_some_and(|embed| embed.pipeline().description().lowercase) {
+            model.tokenizer = model.tokenizer.lowercasing()?;
         }
         Ok(model)
     }

@@ -46,14 +46,19 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     tracing_subscriber::fmt().with_writer(stderr).with_max_level(level).with_target(false).with_ansi(false).init();
     // Binding reports a port that is in use before the models load; the port opens afterwards.
     let socket = bind(address).with_context(|| format!("cannot listen on {address}"))?;
+    let runtime = runtime()?;
+    // Before the models load, which can take long: as the first process of a container, the server has no default
+    // handlers.
+    let is_serving = Arc::new(AtomicBool::new(false));
+    let end = runtime.block_on(async { end_signal(is_serving.clone()) })?;
     let app = open(args)?;
     // Only now: the weights as they were before they were packed go back to the system.
     keep_memory();
     for model in app.models.iter() {
         tracing::info!("{} ({}): {}", model.name, model.architecture(), model.routes().join(" "));
     }
-    let runtime = runtime()?;
-    runtime.block_on(serve(args, socket, app))?;
+    is_serving.store(true, Ordering::Relaxed);
+    runtime.block_on(serve(args, socket, app, end))?;
     // Work that outlasted the grace period is abandoned.
     runtime.shutdown_background();
     Ok(ExitCode::SUCCESS)
@@ -68,7 +73,7 @@ pub fn open(args: &Args) -> Result<Arc<App>> {
     let device = select_device(&args.device, false)?.device;
     args.precision.check(&device)?;
     let metrics = Metrics::default();
-    let scheduler = Scheduler::new(Workers::for_device(&device)?.count())?;
+    let scheduler = Scheduler::new(Workers::for_device(&device)?);
     let opener = Opener::new((&device, args.precision), args.batch_limits(), &scheduler, &metrics);
     let (models, warnings) = opener.open_all(&args.models)?;
     for warning in warnings {
@@ -87,6 +92,7 @@ pub fn open(args: &Args) -> Result<Arc<App>> {
 
 fn limits(args: &Args) -> RequestLimits {
     RequestLimits {
+        precision: args.precision,
         body: args.max_body,
         inputs: args.max_inputs,
         truncate: args.auto_truncate,
@@ -118,9 +124,8 @@ pub fn text_threads() -> usize {
     (2 * std::thread::available_parallelism().map_or(1, usize::from)).max(4)
 }
 
-async fn serve(args: &Args, socket: TcpSocket, app: Arc<App>) -> Result<()> {
+async fn serve(args: &Args, socket: TcpSocket, app: Arc<App>, end: impl Future<Output = ()>) -> Result<()> {
     let listener = socket.listen(BACKLOG).with_context(|| format!("cannot listen on {}:{}", args.host, args.port))?;
-    let end = end_signal()?;
     let connections =
         Connections::new(router(app.clone()), app.metrics.clone(), args.max_connections, args.read_timeout);
     eprintln!("listening on http://{}", listener.local_addr()?);
@@ -139,13 +144,17 @@ async fn serve(args: &Args, socket: TcpSocket, app: Arc<App>) -> Result<()> {
     Ok(())
 }
 
-/// Returns a future that resolves at the first SIGTERM or SIGINT. A second signal exits the process immediately.
-fn end_signal() -> Result<impl Future<Output = ()>> {
+/// Returns a future that resolves at the first SIGTERM or SIGINT. A second signal, or the first one before
+/// `is_serving`, exits the process immediately.
+fn end_signal(is_serving: Arc<AtomicBool>) -> Result<impl Future<Output = ()>> {
     let (sender, receiver) = oneshot::channel();
     let signals = signals()?;
     tokio::spawn(async move {
         let mut signals = signals;
-        signals.next().await;
+        let code = signals.next().await;
+        if !is_serving.load(Ordering::Relaxed) {
+            std::process::exit(code);
+        }
         let _ = sender.send(());
         let code = signals.next().await;
         // The log is not buffered, so exiting loses nothing.

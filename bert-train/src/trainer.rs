@@ -152,6 +152,8 @@ impl Saving<'_> {
         if self.communicator.is_first() {
             self.checkpoints.save(state, &self.plan.settings)?;
         }
+        // The others wait here, however long it takes: in the next step, they would take the first rank for hanging.
+        self.communicator.gather(&[], Patience::Unlimited)?;
         self.saved = Instant::now();
         Ok(())
     }

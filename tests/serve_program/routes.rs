@@ -214,6 +214,10 @@ fn prompts_stand_before_the_texts() {
     assert_close(&embed(json!({"prompt_name": "passage"})), &passage);
     let tokens = server.ask("/tokenize", json!({"inputs": TEXTS[0], "prompt_name": "passage"}));
     assert_eq!(tokens[0][1]["text"], "word50");
+    assert_eq!(server.ask("/tokenize", json!({"inputs": TEXTS[0]}))[0][1]["text"], "word40", "the default one");
+    let refused = server.post("/tokenize", json!({"inputs": ["word7", "a".repeat(250 * 19 + 1)]}).to_string());
+    let expected = "input 1 has more than 4750 characters";
+    assert!(refused.status == 422 && refused.error().contains(expected), "{}", refused.error());
     // OpenAI's clients cannot name a prompt; the default one applies.
     let found = server.ask("/v1/embeddings", json!({"input": TEXTS[0]}));
     assert_close(&numbers(&found["data"][0]["embedding"]), &query);
@@ -235,6 +239,21 @@ fn prompts_stand_before_the_texts() {
     assert!(refused.status == 413 && refused.error().contains("has 21 tokens"), "{}", refused.error());
 }
 
+/// The setting is sentence-transformers': the tokenizer itself keeps the case.
+#[test]
+fn tokens_are_those_that_a_model_in_lower_case_reads() {
+    let directory = models();
+    add_prompts(&directory, "encoder");
+    change(&directory, "encoder/tokenizer.json", |tokenizer| tokenizer["normalizer"]["lowercase"] = false.into());
+    let server = Server::start(directory.path(), "--model encoder");
+    let tokens = |server: &Server| server.ask("/tokenize", json!({"inputs": "WORD7"}))[0][3]["id"].clone();
+    assert_eq!(tokens(&server), 1, "[UNK]");
+    let settings = json!({"max_seq_length": 19, "do_lower_case": true}).to_string();
+    fs::write(directory.path().join("encoder/sentence_bert_config.json"), settings).unwrap();
+    let server = Server::start(directory.path(), "--model encoder");
+    assert_eq!(tokens(&server), 7);
+}
+
 #[test]
 fn the_server_describes_itself() {
     let directory = models();
@@ -245,10 +264,12 @@ fn the_server_describes_itself() {
     assert_eq!(server.get("/v1/models/ours").json()["routes"][0], "/v1/embeddings");
     assert_eq!(server.get("/v1/models/other").status, 404);
     // A name that is a model's own counts before one that only ends in it.
-    let both = Server::start(directory.path(), "--model owner/encoder=labels --model encoder");
+    let both = Server::start(directory.path(), "--model owner/encoder=labels --model encoder --precision bf16");
+    assert_eq!(both.get("/info").json()["model_dtype"], "bfloat16");
     assert_eq!(both.get("/v1/models/encoder").json()["id"], "encoder");
     assert_eq!(both.get("/v1/models/owner%2Fencoder").json()["id"], "owner/encoder");
     let info = server.get("/info").json();
+    assert_eq!(info["model_dtype"], "float32");
     assert_eq!(info["model_type"]["classifier"]["id2label"]["2"], "LABEL_2");
     let info = server.get("/info?model=ours").json();
     assert_eq!(info["model_type"]["embedding"]["pooling"], "mean");

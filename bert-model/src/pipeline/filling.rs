@@ -163,13 +163,23 @@ impl Processor for MaskProcessor {
 
 /// The `top_k` most probable WordPieces, best first, from the probability of each id.
 pub fn best_pieces(probabilities: &[f32], top_k: usize, tokenizer: &Tokenizer) -> Vec<Prediction> {
-    let mut ids: Vec<usize> = (0..probabilities.len()).collect();
-    ids.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]).then(a.cmp(&b)));
+    let order = |&a: &usize, &b: &usize| probabilities[b].total_cmp(&probabilities[a]).then(a.cmp(&b));
     let prediction = |&id: &usize| Prediction {
         token: tokenizer.piece(id as u32),
         id: id as u32,
         probability: f64::from(probabilities[id]),
     };
-    // A model may have more output rows than its tokenizer has WordPieces.
-    ids.iter().map(prediction).filter(|prediction| !prediction.token.is_empty()).take(top_k).collect()
+    let mut ids: Vec<usize> = (0..probabilities.len()).collect();
+    // A model may have more output rows than its tokenizer has WordPieces: if there are too few among the first ones,
+    // all are sorted.
+    for count in [top_k.saturating_mul(2), ids.len()] {
+        let best = if count < ids.len() { ids.select_nth_unstable_by(count, order).0 } else { &mut ids[..] };
+        best.sort_unstable_by(order);
+        let predictions = best.iter().map(prediction).filter(|prediction| !prediction.token.is_empty());
+        let predictions: Vec<Prediction> = predictions.take(top_k).collect();
+        if predictions.len() == top_k {
+            return predictions;
+        }
+    }
+    ids.iter().map(prediction).filter(|prediction| !prediction.token.is_empty()).collect()
 }

@@ -160,17 +160,31 @@ impl<P: Processor> Pipeline<P> {
     pub fn run(&self, requests: &[P::Request<'_>]) -> Result<Vec<P::Answer>> {
         let preprocess = |request| self.preprocess(request);
         let inputs: Vec<Vec<P::Input>> = requests.iter().map(preprocess).collect::<Result<_>>()?;
-        let flat: Vec<&P::Input> = inputs.iter().flatten().collect();
-        let lengths: Vec<usize> = flat.iter().map(|input| cost::<P>(input)).collect();
-        let outputs = self.workers.run_by_length(&lengths, self.batch_tokens, |batch| {
-            self.forward(&batch.iter().map(|&index| flat[index]).collect::<Vec<_>>())
-        });
+        let outputs = self.outputs(&inputs.iter().flatten().collect::<Vec<_>>());
         let mut outputs = outputs.into_iter();
         let answer = |(request, inputs): (&P::Request<'_>, &Vec<P::Input>)| {
             let own: Vec<P::Output> = outputs.by_ref().take(inputs.len()).collect();
             self.processor.postprocess(request, inputs, &own)
         };
         Ok(requests.iter().zip(&inputs).map(answer).collect())
+    }
+
+    /// The outputs of all inputs, in order. Batches are of inputs with the same number of sequences, so that no batch is
+    /// larger, with its padding, than its inputs' costs tell.
+    fn outputs(&self, inputs: &[&P::Input]) -> Vec<P::Output> {
+        let sequences = |&index: &usize| P::sequences(inputs[index]).len();
+        let mut order: Vec<usize> = (0..inputs.len()).collect();
+        order.sort_by_key(sequences);
+        let mut outputs = Vec::with_capacity(inputs.len());
+        for group in order.chunk_by(|a, b| sequences(a) == sequences(b)) {
+            let costs: Vec<usize> = group.iter().map(|&index| cost::<P>(inputs[index])).collect();
+            let computed = self.workers.run_by_length(&costs, self.batch_tokens, |batch| {
+                self.forward(&batch.iter().map(|&place| inputs[group[place]]).collect::<Vec<_>>())
+            });
+            outputs.extend(group.iter().copied().zip(computed));
+        }
+        outputs.sort_unstable_by_key(|(index, _)| *index);
+        outputs.into_iter().map(|(_, output)| output).collect()
     }
 
     /// Runs the first part of [`Pipeline::run`], for services that batch the inputs of many requests themselves:

@@ -20,7 +20,7 @@ use crate::model::{
 };
 
 pub use load::{Loaded, fill, load, load_config, load_partial, load_weights, load_weights_partial};
-pub use save::{save, save_weights, state_dict};
+pub use save::{save, save_config, save_weights, state_dict};
 
 /// A model that can be stored in a Hugging Face model directory.
 pub trait Pretrained: Module + Sync {

@@ -58,17 +58,25 @@ pub fn save<M: Pretrained>(
         return Err(Error::tensor(directory, adapter, "a low-rank adapter", advice));
     }
     std::fs::create_dir_all(directory).map_err(Error::io(directory, "create the directory"))?;
+    save_config(directory, config, M::ARCHITECTURE)?;
+    tokenizer.save(directory, config.max_position_embeddings)?;
+    save_weights(directory.join("model.safetensors"), &tensors)
+}
+
+/// Writes the `config.json` of `f32` weights of the given architecture, a class of transformers.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn save_config(directory: impl AsRef<Path>, config: &BertConfig, architecture: &str) -> Result<()> {
     let mut config = config.clone();
-    config.architectures = Some(vec![M::ARCHITECTURE.to_string()]);
+    config.architectures = Some(vec![architecture.to_string()]);
     for key in ["dtype", "torch_dtype"] {
-        // transformers computes in the type that these keys name, and the weights are now `f32`.
+        // transformers computes in the type that these keys name.
         if let Some(dtype) = config.other.get_mut(key) {
             *dtype = "float32".into();
         }
     }
-    config.save(directory.join("config.json"))?;
-    tokenizer.save(directory, config.max_position_embeddings)?;
-    save_weights(directory.join("model.safetensors"), &tensors)
+    config.save(directory.as_ref().join("config.json"))
 }
 
 /// Writes tensors as one safetensors file, atomically.

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::fs::{self, Metadata};
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use bert_cli::input::kind::{FileKind, Format};
 use bert_model::{Error, Result};
@@ -52,7 +52,7 @@ fn expand(argument: &Path, files: &mut Vec<CorpusFile>) -> Result<()> {
     }
 }
 
-/// Expands a pattern as a shell would.
+/// Expands a pattern as a shell would, but leaves out run directories, in which the run itself may be.
 fn add_matches(pattern: &str, files: &mut Vec<CorpusFile>) -> Result<()> {
     let as_in_a_shell =
         MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
@@ -63,6 +63,12 @@ fn add_matches(pattern: &str, files: &mut Vec<CorpusFile>) -> Result<()> {
     for found in matches {
         paths.push(found.map_err(|error| Error::io(error.path().to_path_buf(), "read")(error.into()))?);
     }
+    let is_pattern = |part: &Component<'_>| part.as_os_str().to_string_lossy().contains(['*', '?', '[']);
+    let fixed = Path::new(pattern).components().take_while(|part| !is_pattern(part)).count();
+    paths.retain(|path| {
+        let found = path.ancestors().take_while(|ancestor| ancestor.components().count() > fixed);
+        !found.into_iter().any(is_run_directory)
+    });
     if paths.is_empty() {
         return Err(Error::file(pattern, "a pattern that matches nothing", "one that matches a file or a directory"));
     }
@@ -161,6 +167,10 @@ mod tests {
     fn what_a_run_below_the_directory_has_written_is_no_text() {
         let texts = directory(&["a.txt", "run/run.json", "run/vocab.txt", "begun/.lock", "begun/metrics.jsonl"]);
         assert_eq!(found(&texts, ""), ["a.txt"]);
+        for pattern in ["*", "**/*.txt", "**/*"] {
+            assert_eq!(found(&texts, pattern), ["a.txt"], "{pattern}");
+        }
+        assert_eq!(found(&texts, "run/*.txt"), ["run/vocab.txt"], "unless it is named");
         assert_eq!(found(&texts, "run/vocab.txt"), ["run/vocab.txt"], "unless it is named");
     }
 

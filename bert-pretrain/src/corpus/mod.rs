@@ -12,7 +12,8 @@ mod records;
 mod sentences;
 mod wrapped;
 
-use std::path::Path;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
 use bert_model::{Error, Result};
 
@@ -33,6 +34,26 @@ impl Corpus {
     /// If an argument matches nothing, is not a regular file or directory, or cannot be read.
     pub fn open(arguments: &[impl AsRef<Path>]) -> Result<Self> {
         Ok(Self { files: files::find(arguments)? })
+    }
+
+    /// The corpus without the files of another one. Also returns how many these are.
+    ///
+    /// # Errors
+    /// If no file is left.
+    pub fn without(mut self, other: &Self) -> Result<(Self, usize)> {
+        let real = |file: &CorpusFile| std::fs::canonicalize(&file.path).unwrap_or_else(|_| file.path.clone());
+        let others: HashSet<PathBuf> = other.files.iter().map(real).collect();
+        let before = self.files.len();
+        self.files.retain(|file| !others.contains(&real(file)));
+        match (self.files.is_empty(), other.files.first()) {
+            (true, Some(file)) => {
+                Err(Error::file(&file.path, "the only text, for training and for evaluation", "another one for either"))
+            }
+            _ => {
+                let left_out = before - self.files.len();
+                Ok((self, left_out))
+            }
+        }
     }
 
     /// Decides for each file whether its lines are joined into paragraphs before they are split into sentences. For
@@ -138,5 +159,19 @@ mod tests {
         assert_eq!(wrapped(SentenceMode::Wrapped), [true; 3]);
         let corpus = Corpus::open(&[directory.path()]).unwrap().with_sentences(SentenceMode::Auto);
         assert_eq!(corpus.documents().map(|document| document.unwrap().lines.len()).collect::<Vec<_>>(), [5, 5, 40]);
+    }
+
+    #[test]
+    fn what_is_held_out_is_left_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        for name in ["a.txt", "b.txt"] {
+            std::fs::write(path(name), "A line.\n").unwrap();
+        }
+        let (all, held_out) = (Corpus::open(&[directory.path()]).unwrap(), Corpus::open(&[path("./b.txt")]).unwrap());
+        let (left, left_out) = all.without(&held_out).unwrap();
+        assert_eq!((left.files().len(), left.files()[0].path.clone(), left_out), (1, path("a.txt"), 1));
+        let message = held_out.clone().without(&held_out).unwrap_err().to_string();
+        assert!(message.contains("b.txt: found the only text, for training and for evaluation"), "{message}");
     }
 }

@@ -4,7 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bert_model::pipeline::{Pipeline, Processor, cost};
+use bert_model::pipeline::{Pipeline, Processor, longest};
+use bert_model::text::Sequence;
 use tokio::sync::oneshot;
 
 use super::queue::{Id, Item, Queue};
@@ -91,7 +92,11 @@ impl<P: Processor> Batcher<P> {
     /// # Errors
     /// [`Refused::Full`] if the queue is full.
     pub fn submit(self: &Arc<Self>, inputs: Vec<P::Input>, deadline: Instant) -> Result<Ticket<P>, Refused> {
-        let item = |(place, input): (usize, &P::Input)| Item { place, tokens: cost::<P>(input).max(1) };
+        let item = |(place, input): (usize, &P::Input)| Item {
+            place,
+            sequences: P::sequences(input).len().max(1),
+            longest: longest::<P>(input).max(1),
+        };
         let items: Vec<Item> = inputs.iter().enumerate().map(item).collect();
         let (sender, reply) = oneshot::channel();
         let (missing, outputs) = (inputs.len(), inputs.iter().map(|_| None).collect());
@@ -99,7 +104,7 @@ impl<P: Processor> Batcher<P> {
         let pending = Arc::new(Pending { inputs, collected });
         let id = {
             let mut queue = self.lock();
-            self.check(&queue, items.iter().map(|item| item.tokens).sum())?;
+            self.check(&queue, items.iter().map(Item::tokens).sum())?;
             let id = queue.push(pending.clone(), items, Instant::now(), deadline);
             self.metrics.waiting(queue.len(), queue.tokens());
             id
@@ -120,7 +125,8 @@ impl<P: Processor> Batcher<P> {
         let inputs: Vec<&P::Input> = batch.iter().map(|(pending, item)| &pending.inputs[item.place]).collect();
         let started = Instant::now();
         let outputs = catch_unwind(AssertUnwindSafe(|| self.pipeline.forward(&inputs)));
-        self.metrics.batch(batch.iter().map(|(_, item)| item.tokens), started.elapsed());
+        let sequences = inputs.iter().flat_map(|input| P::sequences(input)).map(Sequence::len);
+        self.metrics.batch(inputs.len(), sequences, started.elapsed());
         match outputs {
             Ok(outputs) => batch.iter().zip(outputs).for_each(|((pending, item), output)| pending.fill(*item, output)),
             Err(_) => batch.iter().for_each(|(pending, _)| pending.fail()),

@@ -3,13 +3,27 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-/// A waiting input: its position in its request, and its length.
+/// A waiting input: its position in its request, and its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Item {
     /// Index among the inputs of its request.
     pub place: usize,
-    /// Length in tokens.
-    pub tokens: usize,
+    /// The number of its sequences: 1, or the number of choices.
+    pub sequences: usize,
+    /// The tokens of its longest sequence.
+    pub longest: usize,
+}
+
+impl Item {
+    /// Its tokens, padding included.
+    pub fn tokens(&self) -> usize {
+        self.sequences * self.longest
+    }
+
+    /// Items sort by the number of sequences, then by length.
+    fn size(&self) -> (usize, usize) {
+        (self.sequences, self.longest)
+    }
 }
 
 /// Identifies a request within its queue.
@@ -29,7 +43,7 @@ struct Waiting<R> {
     request: R,
     since: Instant,
     deadline: Instant,
-    /// The remaining inputs, shortest first.
+    /// The remaining inputs, smallest first.
     items: Vec<Item>,
 }
 
@@ -42,7 +56,7 @@ impl<R> Default for Queue<R> {
 impl<R: Clone> Queue<R> {
     /// Appends a request. It is dropped if `deadline` passes before all of its inputs are taken.
     pub fn push(&mut self, request: R, mut items: Vec<Item>, now: Instant, deadline: Instant) -> Id {
-        items.sort_by_key(|item| item.tokens);
+        items.sort_by_key(Item::size);
         let id = self.next_id;
         self.next_id += 1;
         self.tokens += tokens_of(&items);
@@ -80,25 +94,25 @@ impl<R: Clone> Queue<R> {
         self.waiting.iter().map(|waiting| waiting.since).min()
     }
 
-    /// Takes a batch of at most `budget` tokens, padding included, or of a single input. The longest input of the first
-    /// request, the leader, determines which lengths count as similar. The requests contribute one such input each, in
+    /// Takes a batch of at most `budget` tokens, padding included, or of a single input. The largest input of the first
+    /// request, the leader, determines which lengths count as similar, and the number of sequences. The requests contribute one such input each, in
     /// turn, until the batch is full. The leader then moves to the back, so that a large request never blocks the
     /// others until it is done.
     pub fn take(&mut self, budget: usize) -> Vec<(R, Item)> {
-        let Some(length) = self.waiting.front().and_then(|leader| leader.items.last()).map(|item| item.tokens) else {
+        let Some(leader) = self.waiting.front().and_then(|leader| leader.items.last()).copied() else {
             return Vec::new();
         };
-        let (mut batch, mut longest) = (Vec::new(), 0);
+        let (mut batch, mut most) = (Vec::new(), 0);
         'full: loop {
             let before = batch.len();
             for waiting in &mut self.waiting {
-                let Some(index) = nearest(&waiting.items, length) else { continue };
-                longest = longest.max(waiting.items[index].tokens);
-                if !batch.is_empty() && (batch.len() + 1) * longest > budget {
+                let Some(index) = nearest(&waiting.items, leader) else { continue };
+                most = most.max(waiting.items[index].tokens());
+                if !batch.is_empty() && (batch.len() + 1) * most > budget {
                     break 'full;
                 }
                 let item = waiting.items.remove(index);
-                self.tokens -= item.tokens;
+                self.tokens -= item.tokens();
                 batch.push((waiting.request.clone(), item));
             }
             if batch.len() == before {
@@ -121,15 +135,15 @@ impl<R: Clone> Queue<R> {
 }
 
 fn tokens_of(items: &[Item]) -> usize {
-    items.iter().map(|item| item.tokens).sum()
+    items.iter().map(Item::tokens).sum()
 }
 
-/// Index of the longest item up to `length` in a list sorted by length, otherwise of the shortest one beyond it; `None`
-/// if its length is not similar.
-fn nearest(items: &[Item], length: usize) -> Option<usize> {
-    let beyond = items.partition_point(|item| item.tokens <= length);
-    let candidates = [beyond.checked_sub(1), Some(beyond)];
-    candidates.into_iter().flatten().find(|&index| items.get(index).is_some_and(|item| is_alike(item.tokens, length)))
+/// Index of the largest item up to the size of `leader` in a list sorted by size, otherwise of the smallest one beyond
+/// it; `None` if it has another number of sequences or its length is not similar.
+fn nearest(items: &[Item], leader: Item) -> Option<usize> {
+    let beyond = items.partition_point(|item| item.size() <= leader.size());
+    let is_like = |item: &Item| item.sequences == leader.sequences && is_alike(item.longest, leader.longest);
+    [beyond.checked_sub(1), Some(beyond)].into_iter().flatten().find(|&index| items.get(index).is_some_and(is_like))
 }
 
 /// Whether two lengths differ by at most a quarter of the longer one, or by 8 tokens, so that little padding is needed.
@@ -148,7 +162,8 @@ mod tests {
         let mut queue = Queue::default();
         let now = Instant::now();
         for (number, lengths) in requests.iter().enumerate() {
-            let items = lengths.iter().enumerate().map(|(place, &tokens)| Item { place, tokens }).collect();
+            let items = lengths.iter().enumerate().map(|(place, &longest)| Item { place, sequences: 1, longest });
+            let items = items.collect();
             queue.push(number, items, now, now + Duration::from_secs(number as u64 + 1));
         }
         queue
@@ -177,11 +192,23 @@ mod tests {
         let mut taken = 0;
         while !queue.is_empty() {
             let batch = queue.take(256);
-            let longest = batch.iter().map(|(_, item)| item.tokens).max().unwrap();
+            let longest = batch.iter().map(|(_, item)| item.longest).max().unwrap();
             assert!(batch.len() == 1 || longest * batch.len() <= 256);
             taken += batch.len();
         }
         assert_eq!(taken, 202);
+    }
+
+    /// One question with a single long choice and others with many short ones cost the same each, but not together.
+    #[test]
+    fn inputs_of_several_sequences_share_a_batch_with_their_like() {
+        let mut queue = Queue::default();
+        let items = [(1, 512), (64, 8), (64, 7), (1, 500)];
+        let item = |(place, &(sequences, longest)): (usize, &(usize, usize))| Item { place, sequences, longest };
+        let items = items.iter().enumerate().map(item).collect();
+        queue.push(0, items, Instant::now(), Instant::now() + Duration::from_secs(1));
+        assert_eq!(queue.tokens(), 512 + 64 * 8 + 64 * 7 + 500);
+        assert_eq!(batches(&mut queue, 1024), [[(0, 1), (0, 2)], [(0, 0), (0, 3)]]);
     }
 
     #[test]

@@ -8,8 +8,6 @@ use std::thread;
 use std::time::Instant;
 
 use bert_model::{Error, Result, Workers};
-use burn::tensor::Device;
-use rayon::{ThreadPool, ThreadPoolBuilder};
 
 /// A source of batches: a model with its queue.
 pub trait Source: Send + Sync {
@@ -40,10 +38,8 @@ pub struct Batch {
 
 /// Distributes the batches of all models among the threads.
 pub struct Scheduler {
-    threads: usize,
+    workers: Workers,
     sources: OnceLock<Vec<Arc<dyn Source>>>,
-    /// All cores at once, for a single input with no other work waiting.
-    all_cores: ThreadPool,
     state: Mutex<State>,
     wake: Condvar,
 }
@@ -57,32 +53,26 @@ struct State {
 }
 
 impl Scheduler {
-    /// Creates a scheduler for `threads` threads, without starting them.
-    ///
-    /// # Errors
-    /// If the system cannot start threads.
-    pub fn new(threads: usize) -> Result<Arc<Self>> {
-        let all_cores = ThreadPoolBuilder::new().num_threads(threads).build();
-        let all_cores = all_cores.map_err(|error| Error::Setting(format!("cannot start threads: {error}")))?;
+    /// Creates a scheduler of these workers, which [`start`](Self::start) sets to work.
+    pub fn new(workers: Workers) -> Arc<Self> {
         let (sources, state, wake) = (OnceLock::new(), Mutex::default(), Condvar::new());
-        Ok(Arc::new(Self { threads, sources, all_cores, state, wake }))
+        Arc::new(Self { workers, sources, state, wake })
     }
 
     /// Number of threads that run batches.
     pub fn threads(&self) -> usize {
-        self.threads
+        self.workers.count()
     }
 
     /// Starts the threads, which run until the process exits.
     ///
     /// # Errors
     /// If the system cannot start threads.
-    pub fn start(self: &Arc<Self>, sources: Vec<Arc<dyn Source>>, device: &Device) -> Result<()> {
-        let workers = Workers::for_device(device)?;
+    pub fn start(self: &Arc<Self>, sources: Vec<Arc<dyn Source>>) -> Result<()> {
         let _ = self.sources.set(sources);
         let scheduler = self.clone();
         let run = move || {
-            workers.run(vec![(); scheduler.threads], |()| scheduler.run());
+            scheduler.workers.run(vec![(); scheduler.threads()], |()| scheduler.run());
         };
         let started = thread::Builder::new().name("batches".into()).spawn(run);
         started.map(drop).map_err(|error| Error::Setting(format!("cannot start threads: {error}")))
@@ -126,19 +116,19 @@ impl Scheduler {
         if is_more {
             self.wake.notify_one();
         }
-        match is_one && is_alone && !is_more && self.threads > 1 {
-            true => self.all_cores.install(run),
+        match is_one && is_alone && !is_more && self.threads() > 1 {
+            true => self.workers.together(run),
             false => run(),
         }
     }
 
     /// Takes the next batch, asking the models in turn.
     fn next(&self, state: &mut State) -> Taken {
-        let (sources, idle) = (self.sources(), self.threads - state.busy);
+        let (sources, idle) = (self.sources(), self.threads() - state.busy);
         let mut later: Option<Instant> = None;
         for offset in 0..sources.len() {
             let index = (state.turn + offset) % sources.len();
-            match sources[index].take(idle, self.threads) {
+            match sources[index].take(idle, self.threads()) {
                 Taken::Batch(batch) => {
                     state.turn = index + 1;
                     return Taken::Batch(batch);
@@ -165,6 +155,8 @@ mod tests {
     use std::sync::mpsc::{Sender, channel};
     use std::time::Duration;
 
+    use burn::tensor::Device;
+
     use super::*;
 
     /// A source with a given number of batches, each of which sends the source's name.
@@ -190,8 +182,8 @@ mod tests {
         let (sender, said) = channel();
         let source = |name, count| Arc::new(Batches(name, AtomicUsize::new(count), sender.clone()));
         let (first, second) = (source("a", 2), source("b", 3));
-        let scheduler = Scheduler::new(1).unwrap();
-        scheduler.start(vec![first.clone(), second], &Device::flex()).unwrap();
+        let scheduler = Scheduler::new(Workers::new(&Device::flex(), 1).unwrap());
+        scheduler.start(vec![first.clone(), second]).unwrap();
         let next = || said.recv_timeout(Duration::from_secs(10)).unwrap();
         assert_eq!([next(), next(), next(), next(), next()], ["a", "b", "a", "b", "b"]);
         first.1.store(1, Ordering::Relaxed);

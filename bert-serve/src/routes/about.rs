@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Path, Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
+use bert_model::pipeline::Precision;
 use serde_json::{Value, json};
 
 use super::ask::{json_response, model_of};
@@ -91,12 +92,12 @@ pub async fn info(State(app): State<Arc<App>>, request: Request) -> Result<Respo
     let info = json!({
         "model_id": model.name,
         "model_sha": null,
-        "model_dtype": "float32",
+        "model_dtype": dtype(limits.precision),
         "model_type": model_type(model),
         "architecture": model.architecture(),
         "routes": model.routes(),
         "max_concurrent_requests": limits.queue,
-        "max_input_length": max_input_length(model),
+        "max_input_length": model.max_input_length(),
         "max_batch_tokens": limits.batch_tokens,
         "max_batch_requests": null,
         "max_client_batch_size": limits.inputs,
@@ -107,17 +108,13 @@ pub async fn info(State(app): State<Arc<App>>, request: Request) -> Result<Respo
     Ok(json_response(info.to_string().into_bytes()))
 }
 
-/// Maximum length in tokens that the model reads at once.
-fn max_input_length(model: &Model) -> usize {
-    let positions = model.config.max_position_embeddings;
-    let embed = model.embed.as_ref().and_then(|batcher| longest(batcher.pipeline().processor()));
-    let classify = model.classify.as_ref().and_then(|batcher| longest(batcher.pipeline().processor()));
-    let rank = model.rank.as_ref().and_then(|batcher| longest(batcher.pipeline().processor()));
-    embed.or(rank).or(classify).unwrap_or(positions)
-}
-
-fn longest(processor: &impl bert_model::pipeline::Processor) -> Option<usize> {
-    processor.tokenizer().max_length()
+/// text-embeddings-inference's name of a precision; it has none for int8.
+fn dtype(precision: Precision) -> &'static str {
+    match precision {
+        Precision::Bf16 => "bfloat16",
+        Precision::Int8 => "int8",
+        _ => "float32",
+    }
 }
 
 fn model_type(model: &Model) -> Value {

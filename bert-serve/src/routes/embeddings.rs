@@ -273,7 +273,13 @@ impl Route for Similarity {
     fn question(body: SimilarityBody, asked: &Asked<Embedding>) -> Result<Embedded, ApiError> {
         let SimilarityInputs { source_sentence, sentences } = body.inputs;
         check_text(&source_sentence, "source_sentence")?;
-        check_count(sentences.len(), asked.app.limits.inputs)?;
+        let (count, most) = (sentences.len(), asked.app.limits.inputs);
+        check_count(count.min(most), most)?;
+        if count >= most {
+            let message =
+                format!("found {count} sentences and their source, expected at most {most} inputs (--max-inputs)");
+            return Err(ApiError::too_large(message));
+        }
         let mut embedded = Embedded::new(Texts::Many(sentences), "sentences")?;
         embedded.texts.insert(0, source_sentence);
         if let Some(SimilarityParameters { truncate, prompt_name, .. }) = body.parameters {

@@ -52,7 +52,8 @@ pub async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Result<R
         let texts = body.inputs.as_slice();
         check_count(texts.len(), server.limits.inputs)?;
         body.inputs.check("inputs")?;
-        let prompt = body.prompt_name.map_or(Ok(String::new()), |name| prompt_of(model, &name))?;
+        check_lengths(texts, model)?;
+        let prompt = prompt_of(model, body.prompt_name.as_deref())?;
         let special = body.add_special_tokens.unwrap_or(true);
         let tokens = |text: &String| tokens_of(&model.tokenizer, &format!("{prompt}{text}"), special);
         let tokens: Vec<Vec<Token>> = texts.iter().map(tokens).collect::<Result<_>>()?;
@@ -61,13 +62,29 @@ pub async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Result<R
     Ok(json_response(until(deadline, &app, tokens).await?))
 }
 
-/// The prompt of a sentence-transformers model with this name.
-fn prompt_of(model: &Model, name: &str) -> Result<String, ApiError> {
-    let Some(embedder) = &model.embed else {
-        let message = format!("`prompt_name`: found {name:?}, but the model `{}` embeds no texts", model.name);
-        return Err(ApiError::invalid(message));
-    };
-    Ok(embedder.pipeline().description().prompts.named(name)?.to_string())
+/// The most characters of a text for each token that the model can read, as in text-embeddings-inference: the offsets
+/// of a text's tokens take hundreds of bytes a character.
+const CHARACTERS_PER_TOKEN: usize = 250;
+
+fn check_lengths(texts: &[String], model: &Model) -> Result<(), ApiError> {
+    let most = CHARACTERS_PER_TOKEN * model.max_input_length();
+    match texts.iter().position(|text| text.chars().nth(most).is_some()) {
+        None => Ok(()),
+        Some(place) => Err(ApiError::invalid(format!("input {place} has more than {most} characters"))),
+    }
+}
+
+/// The model's prompt with this name, or its default prompt.
+fn prompt_of<'a>(model: &'a Model, name: Option<&str>) -> Result<&'a str, ApiError> {
+    match (&model.embed, name) {
+        (Some(embedder), Some(name)) => Ok(embedder.pipeline().description().prompts.named(name)?),
+        (Some(embedder), None) => Ok(embedder.pipeline().description().prompts.usual()),
+        (None, None) => Ok(""),
+        (None, Some(name)) => {
+            let message = format!("`prompt_name`: found {name:?}, but the model `{}` embeds no texts", model.name);
+            Err(ApiError::invalid(message))
+        }
+    }
 }
 
 fn tokens_of(tokenizer: &Tokenizer, text: &str, add_special_tokens: bool) -> Result<Vec<Token>> {

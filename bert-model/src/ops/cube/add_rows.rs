@@ -5,7 +5,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::launch::{UNITS, buffer, contiguous, cubes, element};
+use super::launch::{UNITS, buffer, contiguous, cubes, element, owned};
 use super::rows::sum_of_lanes;
 use super::{integers, primitive, tensor};
 
@@ -92,7 +92,7 @@ pub fn add_rows_to(table: &CubeTensor, ids: &CubeTensor, rows: &CubeTensor) {
 /// See [`crate::ops::optimizer::add_rows`]; in place if `table` is uniquely owned.
 pub fn add_rows(table: Tensor<2>, ids: Tensor<1, burn::tensor::Int>, rows: Tensor<2>) -> Tensor<2> {
     let (table, ids, rows) = (primitive(table), contiguous(integers(ids)), contiguous(primitive(rows)));
-    let table = if table.can_mut() { contiguous(table) } else { table.copy() };
+    let table = owned(table);
     add_rows_to(&table, &ids, &rows);
     tensor(table)
 }

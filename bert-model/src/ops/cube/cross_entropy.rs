@@ -8,7 +8,7 @@ use burn::tensor::Tensor;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::launch::{RowGrid, buffer, contiguous, element, empty};
+use super::launch::{RowGrid, buffer, contiguous, element, empty, owned};
 use super::rows::{max_of_lanes, row, sum_of_lanes};
 use crate::ops::autodiff::{Differentiable, apply};
 
@@ -123,7 +123,7 @@ impl Differentiable<Cube, 1> for GpuCrossEntropy {
         _wanted: [bool; 1],
     ) -> [Option<CubeTensor>; 1] {
         let gradient = contiguous(gradient);
-        let logits = if logits.can_mut() { logits } else { logits.copy() };
+        let logits = owned(logits);
         let (count, dim) = super::launch::elementwise(logits.meta.num_elements());
         let targets = contiguous(self.targets);
         let inputs = (buffer(&targets), buffer(&log_sums), buffer(&gradient));

@@ -6,6 +6,7 @@ use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
+use cubecl::server::{MemoryLayout, MemoryLayoutDescriptor};
 
 /// Units (threads) in a cube (thread block).
 pub const UNITS: u32 = 256;
@@ -15,9 +16,28 @@ pub fn empty(like: &CubeTensor, shape: impl Into<Shape>, dtype: DType) -> CubeTe
     empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape.into(), dtype)
 }
 
+/// Contiguous, uninitialized tensors with the shapes and the device of `likes`, in one allocation.
+pub fn empty_like(likes: &[CubeTensor], dtype: DType) -> Vec<CubeTensor> {
+    let Some(first) = likes.first() else { return Vec::new() };
+    let descriptor = |like: &CubeTensor| MemoryLayoutDescriptor::contiguous(like.meta.shape().clone(), dtype.size());
+    let layouts = first.client.empty_tensors(likes.iter().map(descriptor).collect());
+    let tensor = |(like, layout): (&CubeTensor, MemoryLayout)| {
+        let shape = like.meta.shape().clone();
+        CubeTensor::new_contiguous(like.client.clone(), like.device.clone(), shape, layout.memory, dtype)
+    };
+    likes.iter().zip(layouts).map(tensor).collect()
+}
+
 /// The contiguous tensor.
 pub fn contiguous(x: CubeTensor) -> CubeTensor {
     into_contiguous(x)
+}
+
+/// The tensor, contiguous and without other owners, so that it can be changed in place; copied if necessary.
+pub fn owned(x: CubeTensor) -> CubeTensor {
+    let x = contiguous(x);
+    // On CUDA, rows of a copy are padded.
+    if x.can_mut() { x } else { contiguous(x.copy()) }
 }
 
 /// The number type of a tensor's kernel argument.

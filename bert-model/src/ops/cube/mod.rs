@@ -34,6 +34,7 @@ pub mod optimizer;
 mod product;
 mod reading;
 mod rows;
+mod tiles;
 
 use burn::backend::{BackendTensor, DispatchDevice, DispatchTensor, DispatchTensorKind};
 use burn::tensor::{DType, Device, Int, Tensor};

@@ -1,8 +1,8 @@
 //! Matrix products on GPUs, and the dense layer.
 //!
-//! On CUDA devices products are [`super::cublas`]'s if it is installed, elsewhere cubek's, whose strategy is fixed for
-//! each kind of product: automatic tuning would take minutes in every process and select by time, so that results could
-//! differ between runs. `examples/product_rates.rs` measures the strategies.
+//! On CUDA devices products are [`super::cublas`]'s if it is installed; on tensor cores cubek's, whose strategy is fixed
+//! for each kind of product: automatic tuning would take minutes in every process and select by time, so that results
+//! could differ between runs; and elsewhere [`super::tiles`]. `examples/product_rates.rs` measures the strategies.
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::FloatTensor;
@@ -10,6 +10,7 @@ use burn::backend::{Autodiff, Backend, Cube, DType, Dispatch, Shape, backend_ext
 use burn::tensor::Tensor;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::features::Tma;
+use cubecl::ir::FloatKind;
 use cubecl::prelude::*;
 use cubecl::zspace::metadata::Metadata;
 use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems};
@@ -23,6 +24,7 @@ use cubek::std::InputBinding;
 
 use super::launch::{buffer, contiguous, element, elementwise, empty, vector_size};
 use super::rows::{reshaped, sum_rows};
+use super::tiles;
 use crate::ops::autodiff::{Differentiable, apply};
 
 /// The products `lhs · rhs` of a batch, `[batch, m, k] × [batch, k, n]`, or of two matrices. Either operand may be a
@@ -31,29 +33,38 @@ pub fn multiply(lhs: &CubeTensor, rhs: &CubeTensor, dtype: DType) -> CubeTensor 
     let mut shape = lhs.meta.shape().to_vec();
     let last = shape.len() - 1;
     shape[last] = rhs.meta.shape()[last];
-    let output = empty(lhs, Shape::from(shape), dtype);
     #[cfg(feature = "cuda")]
-    if super::cublas::multiply(lhs, rhs, &output) {
-        return output;
-    }
-    let input = |x: &CubeTensor| InputBinding::new(x.clone().binding(), element(x.dtype));
-    let elements = MatmulGlobalElems { lhs: element(lhs.dtype), rhs: element(rhs.dtype), out: element(dtype) };
-    let mut refusals = Vec::new();
-    for strategy in strategies(lhs, rhs) {
-        let (target, mut elements) = (output.clone().binding(), MatmulElems::from_globals(&elements));
-        match launch_ref(&strategy, &output.client, input(lhs), input(rhs), target, &mut elements) {
-            Ok(()) => return output,
-            Err(error) => refusals.push(format!("{strategy}: {error:?}")),
+    {
+        let output = empty(lhs, Shape::from(shape.clone()), dtype);
+        if super::cublas::multiply(lhs, rhs, &output) {
+            return output;
         }
     }
-    #[allow(clippy::panic, reason = "the last strategy supports every product whose shapes match")]
-    {
-        panic!("a product of {:?} and {:?}: {}", lhs.meta.shape(), rhs.meta.shape(), refusals.join("; "))
+    if has_tensor_cores(lhs) {
+        let output = empty(lhs, Shape::from(shape), dtype);
+        let input = |x: &CubeTensor| InputBinding::new(x.clone().binding(), element(x.dtype));
+        let elements = MatmulGlobalElems { lhs: element(lhs.dtype), rhs: element(rhs.dtype), out: element(dtype) };
+        for strategy in strategies(lhs, rhs) {
+            let (target, mut elements) = (output.clone().binding(), MatmulElems::from_globals(&elements));
+            if launch_ref(&strategy, &output.client, input(lhs), input(rhs), target, &mut elements).is_ok() {
+                return output;
+            }
+        }
     }
+    tiles::multiply(lhs, rhs, dtype)
 }
 
-/// The strategies to try, fastest first: tensor cores fed by the copy engine (on an H100 151 TFLOP/s in bf16; the next
-/// strategy reaches 76), tensor cores alone, registers, and one unit per element.
+/// Whether the device has tensor cores for a tensor's numbers; those for `f32` round them to tf32.
+fn has_tensor_cores(x: &CubeTensor) -> bool {
+    let element = match x.dtype {
+        DType::F32 => ElemType::Float(FloatKind::TF32),
+        dtype => element(dtype),
+    };
+    x.client.properties().features.matmul.cmma.iter().any(|tile| tile.a_type == element)
+}
+
+/// The strategies for tensor cores to try, fastest first: fed by the copy engine (on an H100 151 TFLOP/s in bf16; the
+/// next strategy reaches 76), and alone.
 fn strategies(lhs: &CubeTensor, rhs: &CubeTensor) -> Vec<Strategy> {
     let copied = [lhs, rhs].into_iter().all(|x| has_copy_engine(x) && is_aligned(x));
     let mut strategies: Vec<Strategy> = Vec::new();
@@ -62,10 +73,6 @@ fn strategies(lhs: &CubeTensor, rhs: &CubeTensor) -> Vec<Strategy> {
         strategies.push(Levels::DoubleTmaMma(BlueprintStrategy::Inferred(arguments)).into());
     }
     strategies.push(Levels::SimpleCyclicCmma(Default::default()).into());
-    if lhs.dtype == DType::F32 {
-        strategies.push(Levels::SimpleUnit(Default::default()).into());
-    }
-    strategies.push(Levels::Naive.into());
     strategies
 }
 

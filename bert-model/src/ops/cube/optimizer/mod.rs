@@ -11,7 +11,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::launch::{UNITS, buffer, contiguous, element, empty};
+use super::launch::{UNITS, buffer, contiguous, element, empty_like, owned};
 use super::{primitive, tensor};
 use crate::ops::optimizer::{Constants, GRADIENT_SCALE, IS_TAKEN, LEARNING_RATE, MOMENTS, NORM, Parameter, Slots};
 
@@ -46,7 +46,7 @@ pub fn cast(tensors: Vec<Tensor<2>>, dtype: DType) -> Vec<Tensor<2>> {
     let Some(first) = sources.first() else { return Vec::new() };
     let (client, mut casts) = (first.client.clone(), Vec::with_capacity(sources.len()));
     for group in sources.chunks(group_size(&client, 2)) {
-        let outputs: Vec<CubeTensor> = group.iter().map(|x| empty(x, x.meta.shape().clone(), dtype)).collect();
+        let outputs = empty_like(group, dtype);
         let from: SequenceArg<Box<[f32]>> = group.iter().map(buffer).collect();
         cast_kernel::launch(
             &client,
@@ -93,12 +93,6 @@ pub struct GpuParameter {
     pub gradient: CubeTensor,
     pub decays: bool,
     pub is_inner_matrix: bool,
-}
-
-/// A contiguous, uniquely owned tensor; copied if necessary.
-fn owned(x: CubeTensor) -> CubeTensor {
-    let x = contiguous(x);
-    if x.can_mut() { x } else { x.copy() }
 }
 
 impl GpuParameter {
