@@ -39,7 +39,8 @@ pub struct PhasedSource<'a> {
 
 impl<'a> PhasedSource<'a> {
     /// Creates the source for a run of `steps` steps, starting at step number `step` (from 0); `cursor` is the position
-    /// in the data that the checkpoint of that step recorded.
+    /// in the data that the checkpoint of that step recorded, still in phase 1 if phase 2 begins with it.
+    ///
     /// # Errors
     /// If the tokenized corpus cannot be read, or `cursor` is not a valid position.
     pub fn new(
@@ -49,10 +50,9 @@ impl<'a> PhasedSource<'a> {
         (step, cursor): (u64, &Value),
     ) -> Result<Self> {
         let second = steps - settings.phase2_steps.min(steps);
-        let phase = if step < second { Phase::First } else { Phase::Second };
+        let phase = if step <= second { Phase::First } else { Phase::Second };
         let cursor = match cursor {
             Value::Null => Cursor::default(),
-            _ if step == second => Cursor::default(),
             value => serde_json::from_value(value.clone())
                 .map_err(|error| Error::Setting(format!("the checkpoint's position in the data: {error}")))?,
         };
