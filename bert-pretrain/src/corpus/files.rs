@@ -25,6 +25,13 @@ pub struct CorpusFile {
     pub is_wrapped: bool,
 }
 
+impl CorpusFile {
+    /// The path without links and detours, the same for all names of a file.
+    pub fn real_path(&self) -> PathBuf {
+        fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone())
+    }
+}
+
 /// Finds all files that the arguments name, in a reproducible order.
 ///
 /// # Errors
@@ -35,7 +42,7 @@ pub fn find(arguments: &[impl AsRef<Path>]) -> Result<Vec<CorpusFile>> {
         expand(argument.as_ref(), &mut files)?;
     }
     let mut seen = HashSet::new();
-    files.retain(|file| seen.insert(fs::canonicalize(&file.path).unwrap_or_else(|_| file.path.clone())));
+    files.retain(|file| seen.insert(file.real_path()));
     Ok(files)
 }
 
@@ -65,10 +72,8 @@ fn add_matches(pattern: &str, files: &mut Vec<CorpusFile>) -> Result<()> {
     }
     let is_pattern = |part: &Component<'_>| part.as_os_str().to_string_lossy().contains(['*', '?', '[']);
     let fixed = Path::new(pattern).components().take_while(|part| !is_pattern(part)).count();
-    paths.retain(|path| {
-        let found = path.ancestors().take_while(|ancestor| ancestor.components().count() > fixed);
-        !found.into_iter().any(is_run_directory)
-    });
+    let is_found = |path: &&Path| path.components().count() > fixed;
+    paths.retain(|path| !path.ancestors().take_while(is_found).any(is_run_directory));
     if paths.is_empty() {
         return Err(Error::file(pattern, "a pattern that matches nothing", "one that matches a file or a directory"));
     }

@@ -41,10 +41,9 @@ impl Corpus {
     /// # Errors
     /// If no file is left.
     pub fn without(mut self, other: &Self) -> Result<(Self, usize)> {
-        let real = |file: &CorpusFile| std::fs::canonicalize(&file.path).unwrap_or_else(|_| file.path.clone());
-        let others: HashSet<PathBuf> = other.files.iter().map(real).collect();
+        let others: HashSet<PathBuf> = other.files.iter().map(CorpusFile::real_path).collect();
         let before = self.files.len();
-        self.files.retain(|file| !others.contains(&real(file)));
+        self.files.retain(|file| !others.contains(&file.real_path()));
         match (self.files.is_empty(), other.files.first()) {
             (true, Some(file)) => {
                 Err(Error::file(&file.path, "the only text, for training and for evaluation", "another one for either"))

@@ -95,9 +95,9 @@ impl<R: Clone> Queue<R> {
     }
 
     /// Takes a batch of at most `budget` tokens, padding included, or of a single input. The largest input of the first
-    /// request, the leader, determines which lengths count as similar, and the number of sequences. The requests contribute one such input each, in
-    /// turn, until the batch is full. The leader then moves to the back, so that a large request never blocks the
-    /// others until it is done.
+    /// request, the leader, determines the number of sequences and which lengths count as similar. The requests
+    /// contribute one such input each, in turn, until the batch is full. The leader then moves to the back, so that a
+    /// large request never blocks the others until it is done.
     pub fn take(&mut self, budget: usize) -> Vec<(R, Item)> {
         let Some(leader) = self.waiting.front().and_then(|leader| leader.items.last()).copied() else {
             return Vec::new();

@@ -25,6 +25,8 @@ use cudarc::cublas::sys::{
     is_culib_present,
 };
 
+use super::product::Layout;
+
 /// CubeCL's queue of one CUDA device.
 type Server = <CudaRuntime as Runtime>::Server;
 
@@ -59,27 +61,20 @@ impl Operand {
     /// elements.
     fn of(x: &CubeTensor) -> Option<Self> {
         let (shape, strides) = (x.meta.shape(), x.meta.strides());
-        let batch_stride = match shape.len() {
-            2 => 0,
-            3 => strides[0] as c_longlong,
-            _ => return None,
-        };
-        let [row, column] = [shape.len() - 2, shape.len() - 1];
-        if shape.iter().zip(strides.iter()).any(|(&extent, &stride)| stride == 0 && extent > 1) {
+        let repeats = shape.iter().zip(strides.iter()).any(|(&extent, &stride)| stride == 0 && extent > 1);
+        if !matches!(shape.len(), 2 | 3) || repeats {
             return None;
         }
-        let (operation, stride) = match (strides[row], strides[column]) {
-            (stride, 1) => (cublasOperation_t::CUBLAS_OP_N, stride.max(shape[column])),
-            (1, stride) => (cublasOperation_t::CUBLAS_OP_T, stride.max(shape[row])),
-            _ => return None,
-        };
+        let Layout { is_by_rows, extent, stride, batch_stride } = Layout::of(x)?;
+        let operation = if is_by_rows { cublasOperation_t::CUBLAS_OP_N } else { cublasOperation_t::CUBLAS_OP_T };
         let element = match x.dtype {
             DType::BF16 => cudaDataType::CUDA_R_16BF,
             DType::F16 => cudaDataType::CUDA_R_16F,
             DType::F32 => cudaDataType::CUDA_R_32F,
             _ => return None,
         };
-        Some(Self { element, operation, stride: stride as c_int, batch_stride })
+        let (stride, batch_stride) = (stride.max(extent) as c_int, batch_stride as c_longlong);
+        Some(Self { element, operation, stride, batch_stride })
     }
 }
 

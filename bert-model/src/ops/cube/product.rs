@@ -33,15 +33,12 @@ pub fn multiply(lhs: &CubeTensor, rhs: &CubeTensor, dtype: DType) -> CubeTensor 
     let mut shape = lhs.meta.shape().to_vec();
     let last = shape.len() - 1;
     shape[last] = rhs.meta.shape()[last];
-    #[cfg(feature = "cuda")]
-    {
-        let output = empty(lhs, Shape::from(shape.clone()), dtype);
+    if is_cublas(lhs) || has_tensor_cores(lhs) {
+        let output = empty(lhs, Shape::from(shape), dtype);
+        #[cfg(feature = "cuda")]
         if super::cublas::multiply(lhs, rhs, &output) {
             return output;
         }
-    }
-    if has_tensor_cores(lhs) {
-        let output = empty(lhs, Shape::from(shape), dtype);
         let input = |x: &CubeTensor| InputBinding::new(x.clone().binding(), element(x.dtype));
         let elements = MatmulGlobalElems { lhs: element(lhs.dtype), rhs: element(rhs.dtype), out: element(dtype) };
         for strategy in strategies(lhs, rhs) {
@@ -74,6 +71,33 @@ fn strategies(lhs: &CubeTensor, rhs: &CubeTensor) -> Vec<Strategy> {
     }
     strategies.push(Levels::SimpleCyclicCmma(Default::default()).into());
     strategies
+}
+
+/// How a matrix, or each matrix of a batch, lies in memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Layout {
+    /// Whether its rows are contiguous, else its columns are.
+    pub is_by_rows: bool,
+    /// Elements in a row (or column).
+    pub extent: usize,
+    /// Elements from one row (or column) to the next.
+    pub stride: usize,
+    /// Elements from one matrix of a batch to the next.
+    pub batch_stride: usize,
+}
+
+impl Layout {
+    /// The layout, unless neither rows nor columns are contiguous.
+    pub fn of(x: &CubeTensor) -> Option<Self> {
+        let (shape, strides) = (x.meta.shape(), x.meta.strides());
+        let [row, column] = [shape.len() - 2, shape.len() - 1];
+        let (is_by_rows, stride, extent) = match (strides[row], strides[column]) {
+            (stride, 1) => (true, stride, shape[column]),
+            (1, stride) => (false, stride, shape[row]),
+            _ => return None,
+        };
+        Some(Self { is_by_rows, extent, stride, batch_stride: if row > 0 { strides[0] } else { 0 } })
+    }
 }
 
 /// Whether the products of a tensor are cuBLAS's.

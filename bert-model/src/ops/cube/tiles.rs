@@ -13,6 +13,7 @@ use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
 use super::launch::{buffer, contiguous, cubes, element, empty, vector_size};
+use super::product::Layout;
 use super::rows::{reshaped, sum_rows};
 
 /// Rows and columns of a tile, and the inner extent of a slice. Of 64 and 128 by 16 and 32, these were fastest on an
@@ -230,34 +231,11 @@ fn tiles<E: Float, O: Float, L: Size, R: Size, N: Size>(
     }
 }
 
-/// How a matrix, or each matrix of a batch, lies in memory.
-#[derive(Debug, Clone, Copy)]
-struct Layout {
-    /// Whether its rows are contiguous, else its columns are.
-    is_by_rows: bool,
-    /// Elements from one row (or column) to the next.
-    stride: usize,
-    /// Elements from one matrix of a batch to the next.
-    batch_stride: usize,
-    /// Elements per vector.
-    vector: usize,
-}
-
-impl Layout {
-    /// The layout, unless neither rows nor columns are contiguous.
-    fn of(x: &CubeTensor) -> Option<Self> {
-        let (shape, strides) = (x.meta.shape(), x.meta.strides());
-        let [row, column] = [shape.len() - 2, shape.len() - 1];
-        let (is_by_rows, stride, extent) = match (strides[row], strides[column]) {
-            (stride, 1) => (true, stride, shape[column]),
-            (1, stride) => (false, stride, shape[row]),
-            _ => return None,
-        };
-        let batch_stride = if row > 0 { strides[0] } else { 0 };
-        let begin = x.handle.offset_start.unwrap_or(0) as usize / x.dtype.size();
-        let widths = [extent, stride, batch_stride, begin].map(|width| vector_size(x, width, BLOCK as usize));
-        Some(Self { is_by_rows, stride, batch_stride, vector: widths.into_iter().fold(BLOCK as usize, usize::min) })
-    }
+/// Elements of a matrix per vector: as many as its rows (or columns) can be read in.
+fn width_of(x: &CubeTensor, Layout { extent, stride, batch_stride, .. }: Layout) -> usize {
+    let begin = x.handle.offset_start.unwrap_or(0) as usize / x.dtype.size();
+    let widths = [extent, stride, batch_stride, begin].map(|width| vector_size(x, width, BLOCK as usize));
+    widths.into_iter().fold(BLOCK as usize, usize::min)
 }
 
 /// The parts into which the inner extent of a product is divided, so that a product with few tiles keeps a large GPU
@@ -311,8 +289,8 @@ fn launch(
             &lhs.client,
             cubes(count, 1),
             CubeDim::new_1d(UNITS),
-            left.vector,
-            right.vector,
+            width_of(lhs, left),
+            width_of(rhs, right),
             vector_size(output, sizes[2], BLOCK as usize),
             buffer(lhs),
             buffer(rhs),
