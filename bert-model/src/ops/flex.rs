@@ -59,30 +59,33 @@ pub(super) fn softmax_row(row: &mut [f32]) {
 /// the exponentials.
 #[inline(always)]
 pub(super) fn exponentiate(row: &mut [f32]) -> [f32; 2] {
-    let highest = by_lanes(row, f32::NEG_INFINITY, f32::max);
+    let highest = highest_of(row);
     for x in row.iter_mut() {
         *x = exp_or_zero(*x - highest);
     }
     [highest, sum_of(row, |x| x)]
 }
 
-/// Folds a row in eight interleaved lanes, then the lanes: a fixed order that suits vector instructions.
+/// The highest element of a row, NaN left out; −∞ for an empty row.
 #[inline(always)]
-pub(super) fn by_lanes(row: &[f32], start: f32, fold: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut lanes = [start; 8];
-    let (chunks, rest) = row.as_chunks::<8>();
+fn highest_of(row: &[f32]) -> f32 {
+    // A comparison is one vector instruction, unlike `f32::max`.
+    let higher = |lane: f32, x: f32| if x > lane { x } else { lane };
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    let (chunks, rest) = row.as_chunks::<16>();
     for chunk in chunks {
         for (lane, &x) in lanes.iter_mut().zip(chunk) {
-            *lane = fold(*lane, x);
+            *lane = higher(*lane, x);
         }
     }
     for (lane, &x) in lanes.iter_mut().zip(rest) {
-        *lane = fold(*lane, x);
+        *lane = higher(*lane, x);
     }
-    lanes.into_iter().fold(start, fold)
+    lanes.into_iter().fold(f32::NEG_INFINITY, higher)
 }
 
-/// The sum of `term` over a row, in the order of [`by_lanes`].
+/// The sum of `term` over a row in eight interleaved lanes, then over the lanes: a fixed order that suits vector
+/// instructions.
 #[inline(always)]
 pub(super) fn sum_of(row: &[f32], term: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0.0; 8];
@@ -98,7 +101,7 @@ pub(super) fn sum_of(row: &[f32], term: impl Fn(f32) -> f32) -> f32 {
     lanes.into_iter().sum()
 }
 
-/// The dot product of two rows, in the order of [`by_lanes`].
+/// The dot product of two rows, in the order of [`sum_of`].
 #[inline(always)]
 pub(super) fn sum_of_products(left: &[f32], right: &[f32]) -> f32 {
     let mut lanes = [0.0; 8];

@@ -3,8 +3,19 @@
 /// eˣ to about two units in the last place. Inputs are clamped to ±87.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
-    let x = x.clamp(-87.0, 87.0);
-    // x = n·ln 2 + r with |r| ≤ ln 2 / 2; adding and subtracting 1.5·2²³ rounds to an integer.
+    exp_within_range(x.clamp(-87.0, 87.0))
+}
+
+/// eˣ for x ≤ 0, but exactly 0 below −80: products with smaller values would be denormal numbers, which are slow.
+#[inline(always)]
+pub(super) fn exp_or_zero(x: f32) -> f32 {
+    if x < -80.0 { 0.0 } else { exp_within_range(x) }
+}
+
+/// [`exp`] for |x| ≤ 87.
+#[inline(always)]
+fn exp_within_range(x: f32) -> f32 {
+    // x = n·ln 2 + r with |r| ≤ ln 2 / 2; adding 1.5·2²³ rounds to an integer, which is left in the lowest bits.
     const ROUND: f32 = 12_582_912.0;
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
@@ -16,15 +27,9 @@ pub(super) fn exp(x: f32) -> f32 {
     let p = p * r + 4.166_579_6e-2;
     let p = p * r + 1.666_666_5e-1;
     let p = p * r + 0.5;
-    // Wrapping: an overflow check would prevent vectorization.
-    let power = f32::from_bits(((n as i32).wrapping_add(127) as u32) << 23);
+    // 2ⁿ. The bits of `shifted` are taken as they are: a cast of `n`, which saturates, takes several instructions.
+    let power = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
     (p * r * r + r + 1.0) * power
-}
-
-/// eˣ, but exactly 0 below −80: products with smaller values would be denormal numbers, which are slow.
-#[inline(always)]
-pub(super) fn exp_or_zero(x: f32) -> f32 {
-    if x < -80.0 { 0.0 } else { exp(x) }
 }
 
 /// The error function to about 3·10⁻⁷, by a rational approximation on ±4.
@@ -57,7 +62,17 @@ mod tests {
             let x = step as f32 * 0.1;
             let expected = f64::from(x).exp();
             assert!((f64::from(exp(x)) / expected - 1.0).abs() < 3e-7, "exp({x})");
+            if x <= 0.0 {
+                assert_eq!(exp_or_zero(x), if x < -80.0 { 0.0 } else { exp(x) }, "exp_or_zero({x})");
+            }
         }
+    }
+
+    #[test]
+    fn exp_of_no_number_is_none_and_of_infinity_is_bounded() {
+        assert!(exp(f32::NAN).is_nan() && exp_or_zero(f32::NAN).is_nan());
+        assert_eq!([exp(f32::INFINITY), exp(f32::NEG_INFINITY)], [exp(87.0), exp(-87.0)]);
+        assert_eq!(exp_or_zero(f32::NEG_INFINITY), 0.0);
     }
 
     #[test]

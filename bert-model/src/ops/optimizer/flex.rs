@@ -250,11 +250,17 @@ impl OptimizerOps for Flex {
     fn fast_sum_of_squares(x: FloatTensor<Self>) -> FloatTensor<Self> {
         let x = contiguous(x);
         let squares = |chunk: &[f32]| {
-            let mut lanes = [0.0_f32; 16];
-            for part in chunk.chunks(16) {
-                lanes.iter_mut().zip(part).for_each(|(lane, value)| *lane += value * value);
-            }
-            lanes.into_iter().map(f64::from).sum::<f64>()
+            Arch::new().dispatch(
+                #[inline(always)]
+                || {
+                    let mut lanes = [0.0_f32; 16];
+                    let (parts, rest) = chunk.as_chunks::<16>();
+                    for part in parts.iter().map(|part| &part[..]).chain([rest]) {
+                        lanes.iter_mut().zip(part).for_each(|(lane, value)| *lane += value * value);
+                    }
+                    lanes.into_iter().map(f64::from).sum::<f64>()
+                },
+            )
         };
         let sums: Vec<f64> = elements(&x).par_chunks(CHUNK).map(squares).collect();
         tensor_from(vec![sums.into_iter().sum::<f64>() as f32], Shape::from([1]))
