@@ -157,19 +157,19 @@ BREAKS = {
         "finetune_program", "files::predictions_over_many_texts_take_no_more_memory"),
     "the same seed gives other bytes": (
         f"{TRAIN}/step.rs",
-        "[step, micro_batch as u64].into_iter()",
-        "[step, micro_batch as u64 + if BROKEN { u64::from(std::process::id()) } else { 0 }].into_iter()",
+        "index as u64]), 0);",
+        "index as u64 + if BROKEN { u64::from(std::process::id()) } else { 0 }]), 0);",
         "pretrain_program", "training::the_same_seed_gives_the_same_bytes_and_another_one_others"),
     "ranks add gradients as they arrive": (
         f"{TRAIN}/reduction.rs",
-        "add_nodes(tree.root(), &nodes, &mut result[part.clone()]);",
-        "add_nodes(tree.root(), &nodes, &mut result[part.clone()]);\n    if BROKEN {\n        let sum = &mut result[part.clone()];\n"
+        "add_nodes(tree.root(), &nodes, &mut sum);",
+        "add_nodes(tree.root(), &nodes, &mut sum);\n    if BROKEN {\n"
         "        sum.fill(0.0);\n        nodes.iter().for_each(|(_, own)| sum.iter_mut().zip(*own).for_each(|(sum, it)| *sum += it));\n    }",
         "ranks", "same_bits::every_number_of_ranks_gives_the_losses_checkpoints_and_weights_of_one_process"),
     "dropout depends on the rank": (
         f"{TRAIN}/step.rs",
-        "(dropout_seed(plan.seed, step, index), 0);",
-        "(dropout_seed(plan.seed, step, index + if BROKEN { 7 * communicator.rank() } else { 0 }), 0);",
+        "mix(&[plan.seed, step,",
+        "mix(&[plan.seed, step + if BROKEN { 7 * communicator.rank() as u64 } else { 0 },",
         "ranks", "same_bits::every_number_of_ranks_gives_the_losses_checkpoints_and_weights_of_one_process"),
     "a signal stops only the rank that it reaches": (
         f"{TRAIN}/trainer.rs",

@@ -8,7 +8,8 @@ use clap::Args;
 use crate::given::{Rule, only_if};
 use crate::input::columns::Column;
 use crate::input::header::{ColumnSource, TEXT};
-use crate::input::kind::{FileKind, Format, Input};
+use crate::input::kind::{FileKind, Format};
+use crate::input::source::Input;
 use crate::input::table::TableOptions;
 
 /// Options of every command that runs a model.
@@ -78,7 +79,10 @@ impl TextArgs {
 }
 
 /// Rejects a text that is the name of a text or table file, since only the name itself would be read.
-fn refuse_file_name(text: &str) -> Result<()> {
+///
+/// # Errors
+/// [`Error::Usage`] that asks whether the file was meant.
+pub fn refuse_file_name(text: &str) -> Result<()> {
     let path = Path::new(text);
     match FileKind::of(path).format {
         Some(_) if path.is_file() => {
@@ -125,6 +129,12 @@ pub fn column_rules<'a>(is_read: bool, format: Option<Format>, columns: &'a [&'a
             "JSON lines and Parquet rows have named fields",
         ),
     ]
+}
+
+/// The rule for `--bf16-exchange`: it has an effect on several processes only. A resumed run may have had more.
+pub fn exchange_rule(processes: usize, resumes: bool) -> Rule<'static> {
+    let alone = "this is the only process; start the program with mpirun or srun";
+    only_if(processes > 1 || resumes, &["bf16-exchange"], alone)
 }
 
 #[cfg(test)]

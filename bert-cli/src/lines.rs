@@ -257,7 +257,9 @@ fn open(path: &Path) -> Result<Box<dyn BufRead + Send>> {
         None => Box::new(file),
         Some(Compression::Gzip) => Box::new(BufReader::new(MultiGzDecoder::new(file))),
         Some(Compression::Zstandard) => {
-            let decoder = zstd::Decoder::with_buffer(file).map_err(Error::io(path, "read"))?;
+            let mut decoder = zstd::Decoder::with_buffer(file).map_err(Error::io(path, "read"))?;
+            // As written by `zstd --long=31`.
+            decoder.window_log_max(31).map_err(Error::io(path, "read"))?;
             Box::new(BufReader::new(decoder))
         }
     })

@@ -54,6 +54,11 @@ pub fn print_line(line: impl Display) -> Result<()> {
     writeln!(io::stdout(), "{line}").map_err(Error::io(STDOUT, "write"))
 }
 
+/// Tells on stderr how to continue a run that a signal has stopped.
+pub fn print_how_to_resume(run_directory: &Path) {
+    eprintln!("continue with --resume -o {}", run_directory.display());
+}
+
 /// Creates the directory of an output file, so that a command does not fail after its work is done.
 ///
 /// # Errors

@@ -183,6 +183,10 @@ pub struct TrainArgs {
     /// Floating-point precision of training: f32, bf16 or f16, if the device supports it
     #[arg(long, default_value = "f32")]
     pub precision: bert_train::Precision,
+    /// Under mpirun or srun: send gradients to the other processes in bf16, half the bytes; the last digits then depend
+    /// on the number of processes
+    #[arg(long)]
+    pub bf16_exchange: bool,
     /// Weight classes inversely to their frequency in the training examples
     #[arg(long, value_name = "balanced")]
     pub class_weights: Option<ClassWeights>,
@@ -270,8 +274,8 @@ pub struct EvaluateArgs {
     /// Fine-tuned model: a directory, or a name on the Hugging Face Hub
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Number type of the encoder's products: f32, bf16 (on flex and cuda) or int8 (on flex). The last two
-    /// are faster and change the results slightly
+    /// Number type of the encoder's products: f32, bf16 (on flex, and on a GPU that has it) or int8 (on flex). The
+    /// last two are faster and change the results slightly
     #[arg(long, default_value = "f32")]
     pub precision: Precision,
     /// Task of a third-party model whose config.json does not specify it [default: as in training, else told from
@@ -314,8 +318,8 @@ pub struct PredictArgs {
     /// Fine-tuned model: a directory, or a name on the Hugging Face Hub
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Number type of the encoder's products: f32, bf16 (on flex and cuda) or int8 (on flex). The last two
-    /// are faster and change the results slightly
+    /// Number type of the encoder's products: f32, bf16 (on flex, and on a GPU that has it) or int8 (on flex). The
+    /// last two are faster and change the results slightly
     #[arg(long, default_value = "f32")]
     pub precision: Precision,
     /// Task of a third-party model whose config.json does not specify it [default: as in training, else told from

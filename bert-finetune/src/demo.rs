@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use bert_cli::args::Common;
-use bert_cli::program::print_line;
+use bert_cli::program::{print_how_to_resume, print_line};
 use bert_model::device::{self, NamedDevice};
 use bert_model::pipeline::Precision;
 use bert_pretrain::sample::{BLAME, PRAISE, SUBJECTS};
@@ -61,15 +61,17 @@ pub fn run_sample(
     std::fs::write(&files.training, training)?;
     std::fs::write(folder.path().join("guests-held-out.tsv"), held_out)?;
 
-    let pretrained = train::run(&settings, &run, &files, (interrupt, &Solo))?;
     let (directory, json) = (run.output.clone(), run.json);
+    let pretrained = train::run(&settings, &run, &files, (interrupt, &Solo))?;
+    if let Ended::Interrupted(code) = pretrained.ended {
+        print_how_to_resume(&directory);
+        return Ok(ExitCode::from(code as u8));
+    }
     settings.from_scratch = true;
     run.output = folder.path().join("from-scratch");
     let random = train::run(&settings, &run, &files, (interrupt, &Solo))?;
-    for outcome in [&pretrained, &random] {
-        if let Ended::Interrupted(code) = outcome.ended {
-            return Ok(ExitCode::from(code as u8));
-        }
+    if let Ended::Interrupted(code) = random.ended {
+        return Ok(ExitCode::from(code as u8));
     }
     let accuracy = |outcome: &FinetuneOutcome| outcome.summary["eval"]["accuracy"].as_f64().unwrap_or(f64::NAN);
     if json {

@@ -6,7 +6,7 @@ use std::path::Path;
 use bert_cli::input::columns::Column;
 use bert_cli::input::header::ColumnSource;
 use bert_cli::input::table::TableOptions;
-use bert_model::file::{read_text, replace_file};
+use bert_model::file::{read_json, write_json};
 use bert_model::pipeline::SentenceTransformer;
 use bert_model::pipeline::tags::{TagReader, TagScheme};
 use bert_model::{BertConfig, Error, Result, Tokenizer};
@@ -72,8 +72,7 @@ impl Description {
         if !path.exists() {
             return Self::conclude(directory, config, task);
         }
-        let description: Self = serde_json::from_str(&read_text(&path)?)
-            .map_err(|error| Error::line(&path, error.line() as u64, error.to_string(), "a description of a head"))?;
+        let description: Self = read_json(&path, "a description of a head")?;
         if let Some(asked) = task.filter(|asked| *asked != description.task) {
             return Err(contradicted(asked, &path, description.task));
         }
@@ -156,8 +155,7 @@ impl Description {
     /// # Errors
     /// If the file cannot be written.
     pub fn save(&self, directory: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(self).map_err(|error| Error::Setting(error.to_string()))?;
-        replace_file(directory.join(FILE), (text + "\n").as_bytes())
+        write_json(directory.join(FILE), self)
     }
 
     /// Checks, before any text is read, that the model accepts the input of the task and the tokenizer.

@@ -4,13 +4,14 @@ use std::path::Path;
 
 use bert_cli::args::column_rules;
 use bert_cli::given::{Rule, only_if};
-use bert_cli::input::kind::{FileKind, Format, Input};
+use bert_cli::input::kind::{FileKind, Format};
+use bert_cli::input::source::Input;
 use bert_model::Result;
 
 use crate::args::{EmbedArgs, EvaluateArgs, Pooling, PredictArgs, TrainArgs};
 use crate::tasks::kind::TaskKind;
 
-/// Options that apply to some tasks only; [`crate::tasks::kind::Facts::options`] lists those of each task.
+/// Options that apply to some tasks only; [`crate::tasks::kind::TaskSpec::options`] lists those of each task.
 const OF_SOME_TASKS: [&str; 17] = [
     "text-pair",
     "choices",
@@ -115,6 +116,7 @@ pub fn check_predict(args: &PredictArgs, task: TaskKind, source: Option<&Input>)
     let mut rules: Vec<Rule> = task_rules(task, &reason).collect();
     rules.extend(column_rules(source.is_some(), table_format(task, source), &OF_TEXTS));
     rules.push(only_if(source.is_none(), &["pair", "choice", "question", "context"], in_columns));
+    rules.push(only_if(args.common.json, &["n-best"], "only the best answer is printed without --json"));
     rules.push(only_if(
         args.texts.texts.is_empty(),
         &["question", "context"],

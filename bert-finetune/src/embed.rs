@@ -1,7 +1,7 @@
 //! `bert-finetune embed`: writes the vectors of texts, in input order and as texts arrive.
 
 use bert_cli::input::keep::KeptRow;
-use bert_cli::input::kind::Input;
+use bert_cli::input::source::Input;
 use bert_cli::input::{count_rows, read_inputs};
 use bert_cli::program::print_line;
 use bert_cli::stream::Batches;

@@ -18,11 +18,11 @@ use crate::output::warn;
 /// Options of the commands that embed texts.
 #[derive(Debug, Clone, Args)]
 pub struct EmbedderArgs {
-    /// Model directory
+    /// Model: a directory, or a name on the Hugging Face Hub
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Number type of the encoder's products: f32, bf16 (on flex and cuda) or int8 (on flex). The last two
-    /// are faster and change the results slightly
+    /// Number type of the encoder's products: f32, bf16 (on flex, and on a GPU that has it) or int8 (on flex). The
+    /// last two are faster and change the results slightly
     #[arg(long, default_value = "f32")]
     pub precision: Precision,
     /// How to pool token vectors into one per text: mean, cls, max or pooler; for `embed`, none keeps all [default: as

@@ -5,7 +5,7 @@ use std::path::Path;
 use bert_cli::answers::to_value;
 use bert_cli::args::Common;
 use bert_cli::input::keep::KeptRow;
-use bert_cli::input::kind::Input;
+use bert_cli::input::source::Input;
 use bert_cli::program::{create_parent, select_device};
 use bert_model::device::NamedDevice;
 use bert_model::file::replace_file;

@@ -1,9 +1,9 @@
 //! The input of the heads: the encoder's hidden states. They are computed at every step or, if the encoder is frozen,
-//! once for each text (feature-based BERT; paper, section 5.3).
+//! once for each text (feature-based BERT; Devlin et al. 2018, §5.3).
 
 use std::sync::Arc;
 
-use bert_model::pipeline::{HeadProcessor, Processor, check_fit, longest};
+use bert_model::pipeline::{HeadProcessor, Processor, by_batches, check_fit, longest};
 use bert_model::text::{Sequence, collate};
 use bert_model::workers::BATCH_TOKENS;
 use bert_model::{BertConfig, Result, Workers};
@@ -177,8 +177,8 @@ fn for_each_input<T: Task, R: Send>(
     workers: &Workers,
     work: impl Fn(&[Item<T>]) -> Vec<R> + Sync,
 ) -> Vec<R> {
-    let lengths: Vec<usize> = items.iter().map(Item::tokens).collect();
-    workers.run_by_length(&lengths, BATCH_TOKENS, |batch| {
+    let inputs: Vec<&InputOf<T>> = items.iter().map(|item| item.input).collect();
+    by_batches::<T::Processor, R>(&inputs, (workers, BATCH_TOKENS), |batch| {
         let chosen: Vec<Item<T>> = batch.iter().map(|&index| items[index]).collect();
         work(&chosen)
     })

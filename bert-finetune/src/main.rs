@@ -6,8 +6,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use bert_cli::allocator::keep_memory;
-use bert_cli::input::kind::Input;
-use bert_cli::program::{create_parent, exit, exit_code, one_line, print_line};
+use bert_cli::args::exchange_rule;
+use bert_cli::input::source::Input;
+use bert_cli::program::{create_parent, exit, exit_code, one_line, print_how_to_resume, print_line};
 use bert_cli::warning::silence;
 use bert_finetune::args::{Cli, Command, EmbedArgs, EvaluateArgs, PredictArgs, ReportArgs, TrainArgs};
 use bert_finetune::data::Files;
@@ -23,7 +24,9 @@ use bert_finetune::tasks::any::{AnyTask, open_task_for};
 use bert_finetune::train::{self, FinetuneOutcome};
 use bert_finetune::{demo, for_task, rank, report, search, similarity};
 use bert_model::Error;
-use bert_train::launch::{Failure, launched_rank, on_ranks, refuse_ranks, told_once, wait_for_first};
+use bert_train::communicator::Failure;
+use bert_train::launch::{launched_rank, on_ranks, refuse_ranks, told_once, wait_for_first};
+use bert_train::run_directory::check_has_model;
 use bert_train::sharing::share_settings;
 use bert_train::{Communicator, Ended, Interrupt};
 use clap::Parser;
@@ -79,6 +82,7 @@ fn failure(error: &anyhow::Error) -> Failure {
 fn run_train(args: &TrainArgs, ranks: (&Interrupt, &dyn Communicator)) -> Result<ExitCode> {
     let (mut args, communicator) = (args.clone(), ranks.1);
     let (mut settings, run) = share_settings(communicator, || {
+        args.given.check(&[exchange_rule(communicator.size(), args.resume)])?;
         args.fetch_models()?;
         let resolved = if args.resume { FinetuneSettings::resume(&args)? } else { FinetuneSettings::resolve(&args)? };
         match resolved.0.train {
@@ -101,11 +105,15 @@ fn run_train(args: &TrainArgs, ranks: (&Interrupt, &dyn Communicator)) -> Result
     let run = FinetuneRunOptions { quiet: run.quiet || !is_first, ..run };
     let Some(training) = settings.train.clone() else { return demo::run_sample(settings, run, &args, ranks.0) };
     let files = Files { training, evaluation: settings.eval.clone(), test: settings.test.clone() };
-    if is_first {
-        run.predictions.as_deref().map_or(Ok(()), create_parent)?;
+    // A run directory with something in it would be refused.
+    if let Some(predictions) = run.predictions.as_deref().filter(|path| is_first && !path.starts_with(&run.output)) {
+        create_parent(predictions)?;
     }
     let FinetuneOutcome { ended, summary } = train::run(&settings, &run, &files, ranks)?;
     if let Ended::Interrupted(code) = ended {
+        if is_first {
+            print_how_to_resume(&run.output);
+        }
         return Ok(ExitCode::from(code as u8));
     }
     if !is_first {
@@ -136,6 +144,7 @@ fn run_report(args: &ReportArgs) -> Result<ExitCode> {
 }
 
 fn run_evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
+    check_has_model(&args.model)?;
     let data = Input::new(&args.data).in_format(args.input_format);
     check_evaluate(args, Description::read(&args.model, &config_of(&args.model)?, args.task)?.task, &data)?;
     let task = open_task_for(&args.model, args.task, |usual| {
@@ -166,6 +175,7 @@ fn run_predict(args: &PredictArgs) -> Result<ExitCode> {
     // The context of a question also counts as a text.
     let has_texts = args.context.is_none() || args.texts.input.is_some() || !args.texts.texts.is_empty();
     let source = if has_texts { args.texts.source()? } else { None };
+    check_has_model(&args.model)?;
     let kind = Description::read(&args.model, &config_of(&args.model)?, args.task)?.task;
     check_predict(args, kind, source.as_ref())?;
     let mut task = open_task_for(&args.model, args.task, |usual| {

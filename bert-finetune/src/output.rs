@@ -90,15 +90,16 @@ pub fn class_names(model: &Path) -> Vec<String> {
 /// Prints on stderr which commands to run next with a trained model.
 pub fn print_next_steps(model: &Path, description: &Description) {
     let options = description.task.options;
-    let asked = match (options.contains(&"question"), options.contains(&"choice")) {
-        (true, _) => "--question \"QUESTION\" --context \"TEXT\"",
-        (false, true) => "\"TEXT\" --choice \"ONE\" --choice \"OTHER\"",
-        _ if description.text_pair.is_some() => "\"TEXT\" --pair \"TEXT\"",
-        _ => "\"TEXT\"",
+    let (command, asked) = match (options.contains(&"question"), options.contains(&"choice")) {
+        (true, _) => ("predict", "--question \"QUESTION\" --context \"TEXT\""),
+        (false, true) => ("predict", "\"TEXT\" --choice \"ONE\" --choice \"OTHER\""),
+        _ if options.contains(&"scale") => ("similarity", "\"TEXT\" \"TEXT\""),
+        _ if description.text_pair.is_some() => ("predict", "\"TEXT\" --pair \"TEXT\""),
+        _ => ("predict", "\"TEXT\""),
     };
     let model = model.display().to_string();
     let quoted = if model.contains(' ') { format!("'{model}'") } else { model.clone() };
-    eprintln!("next: bert-finetune predict --model {quoted} {asked}");
+    eprintln!("next: bert-finetune {command} --model {quoted} {asked}");
     eprintln!("mistakes and curves: {model}/report.html");
 }
 

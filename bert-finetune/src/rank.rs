@@ -4,18 +4,19 @@ use std::path::PathBuf;
 
 use bert_cli::args::{Common, TextArgs, column_rules, text_column};
 use bert_cli::given::Given;
-use bert_cli::input::kind::Input;
 use bert_cli::input::read_inputs;
+use bert_cli::input::source::Input;
 use bert_cli::program::{print_line, select_device};
 use bert_model::device::NamedDevice;
 use bert_model::pipeline::{PairScorer, Precision};
 use bert_train::Progress;
+use bert_train::run_directory::check_has_model;
 use clap::Args;
 use serde_json::json;
 
 use crate::nearest::Best;
 use crate::option_values::at_least_1;
-use crate::output::one_line;
+use crate::output::{one_line, warn};
 use crate::search::WINDOW;
 use crate::truncated::warn_of_comparison;
 
@@ -25,11 +26,11 @@ pub struct RankArgs {
     /// The options given on the command line
     #[command(flatten)]
     pub given: Given,
-    /// Cross-encoder directory: a classifier with one label
+    /// Cross-encoder (a classifier with one label): a directory, or a name on the Hugging Face Hub
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Number type of the encoder's products: f32, bf16 (on flex and cuda) or int8 (on flex). The last two
-    /// are faster and change the results slightly
+    /// Number type of the encoder's products: f32, bf16 (on flex, and on a GPU that has it) or int8 (on flex). The
+    /// last two are faster and change the results slightly
     #[arg(long, default_value = "f32")]
     pub precision: Precision,
     /// Query to rank the texts for
@@ -102,5 +103,8 @@ fn open_scorer(args: &RankArgs) -> anyhow::Result<PairScorer> {
     args.precision.check(&device)?;
     let builder = PairScorer::builder().device(device).precision(args.precision);
     let builder = args.max_seq_len.into_iter().fold(builder, |builder, length| builder.max_length(length));
-    Ok(builder.open(&args.model)?)
+    check_has_model(&args.model)?;
+    let scorer = builder.open(&args.model)?;
+    warn(&args.model, scorer.warning());
+    Ok(scorer)
 }

@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
-use bert_model::file::replace_file;
-use bert_model::{Error, Result};
+use bert_model::Result;
+use bert_model::file::{read_json, write_json};
 use bert_train::report::{Cell, Chart, Mark, MarkedText, Report, ReportExample, facts, points};
 use bert_train::run_directory::{read_metrics, read_run};
 use serde::{Deserialize, Serialize};
@@ -70,15 +70,12 @@ impl EvaluationRecord {
     /// # Errors
     /// If the file cannot be written.
     pub fn save(&self, directory: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(self).map_err(|error| Error::Setting(error.to_string()))?;
-        replace_file(directory.join(EVALUATION), text.as_bytes())
+        write_json(directory.join(EVALUATION), self)
     }
 }
 
 fn read_evaluation(path: &Path) -> Result<EvaluationRecord> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
-    serde_json::from_str(&text)
-        .map_err(|error| Error::line(path, error.line() as u64, error.to_string(), "the evaluation of a run"))
+    read_json(path, "the evaluation of a run")
 }
 
 /// Adds the metrics of the test file to `evaluation.json`. A run without an evaluation has no such file yet; one is

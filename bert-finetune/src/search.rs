@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 
 use bert_cli::args::{Common, column_rules, text_column};
 use bert_cli::given::Given;
-use bert_cli::input::kind::{Format, Input};
+use bert_cli::input::kind::Format;
 use bert_cli::input::read_inputs;
+use bert_cli::input::source::Input;
 use bert_cli::program::{print_line, select_device};
 use bert_model::device::NamedDevice;
 use bert_model::pipeline::{Combine, Layers, PairScorer, TextEmbedder};
 use bert_model::{Error, Result, Workers};
 use bert_train::Progress;
+use bert_train::run_directory::check_has_model;
 use burn::tensor::Device;
 use clap::Args;
 use serde_json::{Value, json};
@@ -19,7 +21,7 @@ use serde_json::{Value, json};
 use crate::embedder::EmbedderArgs;
 use crate::nearest::{Best, Hit, Queries};
 use crate::npy::Matrix;
-use crate::output::one_line;
+use crate::output::{one_line, warn};
 use crate::truncated::warn_of_comparison;
 
 /// Number of texts to hold in memory at once.
@@ -69,7 +71,8 @@ pub struct SearchArgs {
     /// `passage` or `corpus`]
     #[arg(long, value_name = "NAME", conflicts_with = "vectors")]
     pub corpus_prompt: Option<String>,
-    /// Rescore the best hits with this cross-encoder, and sort them by its scores
+    /// Rescore the best hits with this cross-encoder (a directory, or a name on the Hugging Face Hub), and sort them by
+    /// its scores
     #[arg(long, value_name = "DIR")]
     pub rerank: Option<PathBuf>,
     /// Number of hits to rescore with --rerank for each query [default: 10 for each of --top-k]
@@ -99,6 +102,7 @@ pub fn run(args: &SearchArgs) -> anyhow::Result<()> {
         };
         print_hits(args, place, query, hits)?;
     }
+    warn_of_comparison(reranker.map_or(0, |reranker| reranker.truncated_count()));
     Ok(())
 }
 
@@ -133,7 +137,10 @@ fn open_reranker(args: &SearchArgs) -> anyhow::Result<PairScorer> {
     let NamedDevice { device, .. } = select_device(&args.common.device, true)?;
     let Some(directory) = &args.rerank else { anyhow::bail!("--rerank: no directory") };
     args.embedder.precision.check(&device)?;
-    Ok(PairScorer::builder().device(device).precision(args.embedder.precision).open(directory)?)
+    check_has_model(directory)?;
+    let reranker = PairScorer::builder().device(device).precision(args.embedder.precision).open(directory)?;
+    warn(directory, reranker.warning());
+    Ok(reranker)
 }
 
 /// Reads the texts of a file. The options for columns are for the file that has columns, if one of the two has none.

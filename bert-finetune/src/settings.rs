@@ -60,6 +60,9 @@ pub struct FinetuneSettings {
     pub clip: f64,
     /// Floating-point precision of the forward and backward pass.
     pub precision: Precision,
+    /// Whether ranks send gradients in `bf16`.
+    #[serde(default)]
+    pub bf16_exchange: bool,
     /// Number of epochs without improvement after which training stops.
     pub early_stop: Option<u64>,
     /// Number of examples to hold in memory at once, if the loss depends on the whole batch.
@@ -163,6 +166,7 @@ impl FinetuneSettings {
             weight_decay: args.weight_decay,
             clip: args.clip,
             precision: args.precision,
+            bf16_exchange: args.bf16_exchange,
             early_stop: args.early_stop,
             mini_batch: args.mini_batch,
             class_weights: args.class_weights.is_some(),
@@ -212,7 +216,7 @@ impl FinetuneSettings {
     }
 }
 
-/// The most runs with different seeds: more is a slip of the keyboard.
+/// The most runs with different seeds: more is taken for a typo.
 const MOST_SEEDS: u64 = 10_000;
 
 impl FinetuneRunOptions {

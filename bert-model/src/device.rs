@@ -158,7 +158,11 @@ macro_rules! gpu {
                 return Err(error($feature, "this machine has no such device, or its driver is not installed"));
             }
             if number > 0 && !all.contains(&device) {
-                return Err(error($feature, format!("this machine has none with the number {number}")));
+                let found = format!("this machine has none with the number {number}");
+                return Err(error(
+                    $feature,
+                    format!("{found}; if each process sees one GPU only, name it {}:0", $feature),
+                ));
             }
             Ok(NamedDevice { name: $feature, device })
         }

@@ -6,8 +6,6 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::hub::HubProblem;
-
 /// A result with this crate's [`Error`] by default.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -162,9 +160,42 @@ pub enum Error {
     #[error("{0}")]
     Usage(String),
 
-    /// A setting is invalid by itself or in combination with others.
+    /// A setting is invalid, or an operation without a file of its own failed (tokenizing, starting threads,
+    /// serializing); the message says which.
     #[error("{0}")]
     Setting(String),
+}
+
+/// Why a model could not be obtained from the Hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HubProblem {
+    /// The revision, or a file name given by the model, could lead outside the cache.
+    Name,
+    /// This build lacks the cargo feature `hub`.
+    NotBuilt,
+    /// `HF_HUB_OFFLINE` is set, and the model is not cached.
+    Offline,
+    /// The Hub does not respond, and the model is not cached.
+    Unreachable,
+    /// The token is missing or invalid.
+    Unauthorized,
+    /// The model's terms have not been accepted, or the token does not grant access.
+    Forbidden,
+    /// The model does not exist.
+    NoRepository,
+    /// The model has no such branch, tag, or commit.
+    NoRevision,
+    /// The model lacks a required file.
+    NoFile,
+    /// The Hub rejects requests because there were too many.
+    Busy,
+    /// The Hub failed repeatedly.
+    Server,
+    /// The response is not that of a Hub.
+    Protocol,
+    /// The downloaded file has the wrong size or hash.
+    Damaged,
 }
 
 impl Error {

@@ -1,9 +1,12 @@
 //! File access: writes are atomic (a file is written under a temporary name, flushed to disk, and renamed last), and
-//! reads detect placeholders left by incomplete downloads.
+//! reads of text and JSON detect placeholders left by incomplete downloads.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 use crate::fail_point::fail_point;
@@ -22,6 +25,19 @@ pub fn read_text(path: impl AsRef<Path>) -> Result<String> {
     String::from_utf8(bytes).map_err(|error| {
         let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
         Error::line(path, line as u64 + 1, "bytes that are not UTF-8", "text in UTF-8")
+    })
+}
+
+/// Reads a JSON file. `expected` says in an error what the file should be, such as "a list of modules".
+///
+/// # Errors
+/// As [`read_text`]; [`Error::Line`] if the file is not JSON of this type.
+pub fn read_json<T: DeserializeOwned>(path: impl AsRef<Path>, expected: &str) -> Result<T> {
+    let path = path.as_ref();
+    serde_json::from_str(&read_text(path)?).map_err(|error| {
+        let message = error.to_string();
+        let found = message.split(" at line ").next().unwrap_or_default();
+        Error::line(path, error.line().max(1) as u64, found, expected)
     })
 }
 
@@ -130,6 +146,15 @@ pub fn replace_file(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     let mut file = StagedFile::create(&path)?;
     file.write_all(bytes).map_err(Error::io(&path, "write"))?;
     file.finish()
+}
+
+/// Writes a value as indented JSON, as [`replace_file`] does.
+///
+/// # Errors
+/// If the value cannot be serialized or the file cannot be written; the old content is then unchanged.
+pub fn write_json(path: impl AsRef<Path>, value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| Error::Setting(error.to_string()))?;
+    replace_file(path, (text + "\n").as_bytes())
 }
 
 #[cfg(test)]

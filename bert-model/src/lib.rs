@@ -37,7 +37,10 @@ pub mod fail_point;
 pub mod file;
 pub mod hub;
 pub mod model;
-#[allow(unsafe_code, reason = "matrix products and a control register; each block says why it is sound")]
+#[allow(
+    unsafe_code,
+    reason = "products, vector instructions, GPU kernels, a control register; each block says why it is sound"
+)]
 pub mod ops;
 pub mod pipeline;
 pub mod pretrained;

@@ -7,6 +7,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError, TryLockError};
+use std::thread::ScopedJoinHandle;
 
 use burn::tensor::Device;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -62,8 +63,8 @@ impl Workers {
     }
 
     /// Runs `work` with its matrix products shared among all cores. If another caller has them, it runs on the calling
-    /// thread: threads that wait for a part of a product would begin with the other's work. A panic in `work` goes on in
-    /// the calling thread.
+    /// thread: threads that wait for a part of a product would begin with the other's work. A panic in `work`
+    /// propagates to the caller.
     pub fn together<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         let Some(all) = &self.all else {
             return match self.pools.first() {
@@ -79,7 +80,7 @@ impl Workers {
     }
 
     /// Applies `work` to every shard, one per worker, or a single shard on all of them, and returns the results in the
-    /// order of the shards. A panic in `work` goes on in the calling thread.
+    /// order of the shards. A panic in `work` propagates to the caller.
     pub fn run<S: Send, R: Send>(&self, shards: Vec<S>, work: impl Fn(S) -> R + Sync) -> Vec<R> {
         let work = &work;
         if shards.len() <= 1 || self.pools.len() <= 1 {
@@ -92,22 +93,19 @@ impl Workers {
             };
             let pools = self.pools.iter().cycle().skip(self.first_of(shards.len()));
             let handles: Vec<_> = shards.into_iter().zip(pools).map(spawn).collect();
-            let join = |handle: std::thread::ScopedJoinHandle<R>| {
-                handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            };
             handles.into_iter().map(join).collect()
         })
     }
 
-    /// The first of `count` workers. If these are not all, they are others each time, and in each process, since
-    /// those that stay on the same core would wait for each other.
+    /// The first of `count` workers. If they are fewer than all, it rotates with every call and differs between
+    /// processes, so that work does not pile up on one core.
     fn first_of(&self, count: usize) -> usize {
         static NEXT: LazyLock<AtomicUsize> = LazyLock::new(|| AtomicUsize::new(std::process::id() as usize));
         if count < self.pools.len() { NEXT.fetch_add(count, Ordering::Relaxed) % self.pools.len() } else { 0 }
     }
 
     /// Applies `work` to every item: a free worker takes the next one. Returns the results in the order of the items.
-    /// A panic in `work` goes on in the calling thread.
+    /// A panic in `work` propagates to the caller.
     pub fn run_each<S: Send, R: Send>(&self, items: Vec<S>, work: impl Fn(S) -> R + Sync) -> Vec<R> {
         if self.pools.is_empty() {
             return items.into_iter().map(work).collect();
@@ -125,9 +123,6 @@ impl Workers {
         let mut results: Vec<(usize, R)> = std::thread::scope(|scope| {
             let pools = self.pools.iter().cycle().skip(self.first_of(count)).take(count.min(self.pools.len()));
             let handles: Vec<_> = pools.map(|pool| scope.spawn(move || pool.install(take_all))).collect();
-            let join = |handle: std::thread::ScopedJoinHandle<Vec<(usize, R)>>| {
-                handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            };
             handles.into_iter().flat_map(join).collect()
         });
         results.sort_unstable_by_key(|(index, _)| *index);
@@ -146,26 +141,26 @@ impl Workers {
         work: impl Fn(&[usize]) -> Vec<R> + Sync,
     ) -> Vec<R> {
         let share = lengths.iter().sum::<usize>().div_ceil(self.count());
-        let batches = batches_by_length(lengths, share.min(batch_tokens));
-        // A free worker takes the next batch. The longest ones come first, so that all workers finish at about the same
-        // time.
-        let taken = AtomicUsize::new(0);
-        let next = || batches.iter().rev().nth(taken.fetch_add(1, Ordering::Relaxed));
-        let answers = self.run(vec![(); self.count().min(batches.len())], |()| {
-            let mut answers = Vec::new();
-            while let Some(batch) = next() {
-                answers.extend(batch.iter().copied().zip(work(batch)));
-            }
-            answers
-        });
+        // The longest ones come first, so that all workers finish at about the same time.
+        let batches: Vec<_> = batches_by_length(lengths, share.min(batch_tokens)).into_iter().rev().collect();
+        let work = |batch: Vec<usize>| {
+            let answers = work(&batch);
+            batch.into_iter().zip(answers).collect::<Vec<_>>()
+        };
+        let answers = if batches.len() == 1 { self.run(batches, work) } else { self.run_each(batches, work) };
         let mut answers: Vec<(usize, R)> = answers.into_iter().flatten().collect();
         answers.sort_unstable_by_key(|(index, _)| *index);
         answers.into_iter().map(|(_, answer)| answer).collect()
     }
 }
 
-/// The cores that this process may use, if there are `count`. Threads that are as many as the cores stay on them, because
-/// Linux may wake two that slept on the same one, and takes long to move one of them.
+/// The result of a thread, or its panic.
+fn join<R>(handle: ScopedJoinHandle<R>) -> R {
+    handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// The cores that this process may use, if there are `count`. Threads that are as many as the cores stay on them,
+/// because Linux may wake two that slept on the same one, and takes long to move one of them.
 #[cfg(target_os = "linux")]
 fn own_cores(count: usize) -> Vec<usize> {
     use rustix::thread::{CpuSet, sched_getaffinity};

@@ -33,10 +33,13 @@ fn label(is_random: bool) -> &'static str {
     if is_random { "of unrelated texts" } else { "a true continuation" }
 }
 
-/// Warns that nothing is held out although `--eval-share` is positive.
+/// Warns that there are no evaluation examples although some were asked for.
 pub fn nothing_held_out(settings: &PretrainSettings, documents: u64, held_out: usize) -> Option<String> {
-    if held_out > 0 || settings.eval_share == 0.0 || !settings.eval_corpus.is_empty() {
+    if held_out > 0 || settings.eval_share == 0.0 && settings.eval_corpus.is_empty() {
         return None;
+    }
+    if !settings.eval_corpus.is_empty() {
+        return Some("no evaluation: the texts of --eval-corpus are too short for an example".into());
     }
     let reason = match documents {
         1 => "the corpus is a single short document",

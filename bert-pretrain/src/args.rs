@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::budget::Budget;
 use crate::corpus::SentenceMode;
 use crate::examples::NspMode;
-use crate::settings::MASK_PROB;
+use crate::masking::MASK_PROB;
 
 /// Learn a vocabulary and pretrain BERT on your own text.
 ///
@@ -100,7 +100,8 @@ pub struct TrainArgs {
     /// Delete the run in the output directory first
     #[arg(long)]
     pub overwrite: bool,
-    /// Tokenizer: a directory, vocab.txt, tokenizer.json, or a name on the Hugging Face Hub [default: learn one from the corpus]
+    /// Tokenizer: a directory, vocab.txt, tokenizer.json, or a name on the Hugging Face Hub [default: learn one from
+    /// the corpus]
     #[arg(long, value_name = "PATH")]
     pub tokenizer: Option<PathBuf>,
     /// Size of the vocabulary to learn [default: 30522; 1000 for the sample; set by --budget]
@@ -186,6 +187,10 @@ pub struct TrainArgs {
     /// memory
     #[arg(long)]
     pub gradient_checkpointing: bool,
+    /// Under mpirun or srun: send gradients to the other processes in bf16, half the bytes; the last digits then depend
+    /// on the number of processes
+    #[arg(long)]
+    pub bf16_exchange: bool,
     /// Evaluation corpus, instead of a fraction of the training corpus
     #[arg(long, num_args = 1.., value_name = "PATH")]
     pub eval_corpus: Vec<String>,

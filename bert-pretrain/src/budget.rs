@@ -47,7 +47,7 @@ impl FromStr for Budget {
             seconds += number.parse::<f64>().map_err(|_| bad())? * length as f64;
             rest = after.trim_start();
         }
-        // Ten years: more is a slip of the keyboard.
+        // Ten years: more is taken for a typo.
         match (1.0..3.2e8).contains(&seconds) {
             true => Ok(Self { seconds: seconds.round() as u64 }),
             false => Err(format!("found {text:?}, expected at least a second and at most ten years")),

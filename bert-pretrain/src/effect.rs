@@ -2,7 +2,7 @@
 
 use bert_cli::args::column_rules;
 use bert_cli::given::only_if;
-use bert_cli::input::kind::Input;
+use bert_cli::input::source::Input;
 use bert_model::{Error, Result};
 
 use crate::args::{Cli, Command, EvaluateArgs, FillMaskArgs, TrainArgs};

@@ -71,8 +71,8 @@ pub fn evaluate(
     Ok(scores.metrics())
 }
 
-/// Calls `work` with the examples of all documents of a corpus, `part` at a time. The corpus is tokenized in a temporary
-/// directory.
+/// Calls `work` with the examples of all documents of a corpus, `part` at a time. The corpus is tokenized in a
+/// temporary directory.
 fn each_part(
     corpus: &[String],
     data: &DataSettings,

@@ -1,5 +1,6 @@
-//! Builds training examples from documents like Google's `create_pretraining_data.py` (paper, section 3.1, task 2): two
-//! segments, where half of the time the second is the true continuation and otherwise comes from a random document.
+//! Builds training examples from documents like Google's `create_pretraining_data.py` (Devlin et al. 2018, §3.1, task
+//! 2): two segments, where half of the time the second is the true continuation and otherwise comes from a random
+//! document.
 
 use std::str::FromStr;
 

@@ -8,16 +8,15 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, anyhow};
 use bert_cli::allocator::keep_memory;
 use bert_cli::answers::Answers;
-use bert_cli::args::Common;
+use bert_cli::args::{Common, exchange_rule};
 use bert_cli::input::keep::KeptRow;
 use bert_cli::input::read_inputs;
-use bert_cli::program::{create_parent, exit, exit_code, one_line, print_line, select_device};
+use bert_cli::program::{create_parent, exit, exit_code, one_line, print_how_to_resume, print_line, select_device};
 use bert_model::device::NamedDevice;
 use bert_model::pipeline::{
-    FilledText, MaskFiller, MaskProcessor, PairProcessor, PairScorer, Pipeline, Prediction, Processor,
+    FilledText, MaskFiller, MaskProcessor, PairProcessor, PairScorer, Pipeline, Precision, Prediction, Processor,
 };
 use bert_model::pretrained::load_config;
-use bert_model::pretrained::weights::Weights;
 use bert_model::{Error, Tokenizer};
 use bert_pretrain::args::{Cli, Command, EvaluateArgs, FillMaskArgs, NextSentenceArgs, TrainArgs, VocabArgs};
 use bert_pretrain::corpus::Corpus;
@@ -26,7 +25,8 @@ use bert_pretrain::evaluate::evaluate;
 use bert_pretrain::settings::{DataSettings, PretrainRunOptions, PretrainSettings};
 use bert_pretrain::vocabulary::write_vocab;
 use bert_pretrain::{advice, sample, train, vocabulary};
-use bert_train::launch::{Failure, launched_rank, on_ranks, refuse_ranks, told_once, wait_for_first};
+use bert_train::communicator::Failure;
+use bert_train::launch::{launched_rank, on_ranks, refuse_ranks, told_once, wait_for_first};
 use bert_train::run_directory::{check_has_model, read_run};
 use bert_train::sharing::share_settings;
 use bert_train::{Communicator, Ended, Interrupt};
@@ -76,12 +76,16 @@ fn run_train(args: &TrainArgs, ranks: (&Interrupt, &dyn Communicator)) -> Result
     let is_first = ranks.1.is_first();
     let (settings, run) = share_settings(ranks.1, || {
         let mut args = args.clone();
+        args.given.check(&[exchange_rule(ranks.1.size(), args.resume)])?;
         args.fetch_models()?;
         if args.resume { PretrainSettings::resume(&args) } else { PretrainSettings::resolve(&args) }
     })?;
     let run = PretrainRunOptions { quiet: run.quiet || !is_first, ..run };
     let outcome = train::run(&settings, &run, ranks)?;
     if let Ended::Interrupted(code) = outcome.ended {
+        if is_first {
+            print_how_to_resume(&run.output);
+        }
         return Ok(ExitCode::from(code as u8));
     }
     if !is_first {
@@ -156,7 +160,7 @@ fn print_sample_masks(directory: &Path, common: &Common) -> Result<()> {
 
 fn run_vocab(args: &VocabArgs) -> Result<ExitCode> {
     create_parent(&args.output)?;
-    let corpus = Corpus::open(&args.corpus)?;
+    let corpus = Corpus::open(&args.corpus)?.without_vocabulary(&args.output);
     let vocabulary = vocabulary::learn(&corpus, args.size, args.cased)?;
     if !args.quiet {
         vocabulary::fewer_than(args.size, vocabulary.len()).iter().for_each(|line| eprintln!("{line}"));
@@ -259,10 +263,8 @@ fn open<P: Processor>(
     check_has_model(directory)?;
     let NamedDevice { device, .. } = select_device(&common.device, common.quiet)?;
     let tokenizer = Tokenizer::load(directory)?;
-    let config = load_config(directory)?;
-    let processor = processor(tokenizer, config.max_position_embeddings);
-    let loaded = processor.load(&Weights::open(directory)?, config, &device).map_err(advised)?;
-    let pipeline = Pipeline::new(loaded, processor, &device)?;
+    let processor = processor(tokenizer, load_config(directory)?.max_position_embeddings);
+    let pipeline = Pipeline::with_processor(directory, processor, &device, Precision::F32).map_err(advised)?;
     if let Some(warning) = pipeline.warning() {
         eprintln!("warning: {}: {warning}", directory.display());
     }

@@ -1,10 +1,13 @@
-//! Masked LM (paper, section 3.1, task 1): 15 % of the tokens are chosen; of these, 80 % become
+//! Masked LM (Devlin et al. 2018, §3.1, task 1): 15 % of the tokens are chosen; of these, 80 % become
 //! `[MASK]`, 10 % a random token, and 10 % stay unchanged, so that the model cannot tell from its
 //! input which tokens it has to predict.
 
 use bert_model::text::SpecialTokens;
 use rand::seq::SliceRandom;
 use rand::{Rng, RngExt};
+
+/// The fraction of tokens that the paper masks.
+pub const MASK_PROB: f64 = 0.15;
 
 /// How tokens are chosen for masking.
 #[derive(Debug, Clone)]

@@ -57,8 +57,8 @@ impl PreparedData {
     }
 }
 
-/// Opens the corpus, learns the tokenizer unless one is `given`, tokenizes, and holds out documents. The data of a resumed
-/// run must be the data that its `run.json` describes; otherwise nothing is written.
+/// Opens the corpus, learns the tokenizer unless one is `given`, tokenizes, and holds out documents. The data of a
+/// resumed run must be the data that its `run.json` describes; otherwise nothing is written.
 ///
 /// # Errors
 /// If a file is missing, malformed or cannot be written, or the data of a resumed run has changed.
@@ -147,7 +147,8 @@ fn tell_corpus(
 /// Opens the configured corpus; the built-in sample is first written into the run directory.
 fn open_corpus(settings: &PretrainSettings, directory: &RunDirectory) -> Result<Corpus> {
     if !settings.corpus.is_empty() {
-        return Corpus::open(&settings.corpus);
+        let corpus = Corpus::open(&settings.corpus)?;
+        return Ok(settings.tokenizer.iter().fold(corpus, |corpus, path| corpus.without_vocabulary(path)));
     }
     let path = directory.file("sample.txt");
     replace_file(&path, sample::corpus(SAMPLE_DOCUMENTS, settings.seed).as_bytes())?;

@@ -130,8 +130,8 @@ pub fn learning_rate(algorithm: Algorithm, config: &BertConfig) -> f64 {
     }
 }
 
-/// Sequences per step: few, since little time is better spent on many steps. In larger models, Muon's iteration would take
-/// half of the time of a step with so few.
+/// Sequences per step: few, since little time is better spent on many steps. In larger models, Muon's iteration would
+/// take half of the time of a step with so few.
 pub fn batch_size(config: &BertConfig) -> usize {
     if weights(config) < 1e6 { 32 } else { 64 }
 }

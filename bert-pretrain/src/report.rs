@@ -10,7 +10,7 @@ use burn::tensor::activation::softmax;
 
 use crate::batch::PretrainingBatch;
 use crate::examples::PretrainingExample;
-use crate::settings::MASK_PROB;
+use crate::masking::MASK_PROB;
 
 /// Number of held-out examples from which a mask is shown.
 const SHOWN: usize = 12;

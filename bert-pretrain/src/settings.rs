@@ -15,13 +15,11 @@ use crate::budget::Budget;
 use crate::corpus::SentenceMode;
 use crate::effect::check_train;
 use crate::examples::NspMode;
+use crate::masking::MASK_PROB;
 use crate::recipe::{self, Undecided};
 use crate::sample;
 
 pub use self::run_options::PretrainRunOptions;
-
-/// The fraction of tokens that the paper masks.
-pub const MASK_PROB: f64 = 0.15;
 
 /// Default output directory of a run on the sample.
 pub const DEFAULT_OUTPUT: &str = "runs/pretrain";
@@ -115,6 +113,9 @@ pub struct PretrainSettings {
     pub precision: Precision,
     /// Whether the backward pass recomputes activations to save memory.
     pub gradient_checkpointing: bool,
+    /// Whether ranks send gradients in `bf16`.
+    #[serde(default)]
+    pub bf16_exchange: bool,
     /// Random seed.
     pub seed: u64,
 }
@@ -163,7 +164,7 @@ impl Defaults {
 /// Minimum of `--max-seq-len`: three special tokens and a few others.
 pub const SHORTEST: usize = 8;
 
-/// The most examples of a micro-batch, and micro-batches of a step: more is a slip of the keyboard.
+/// The most examples of a micro-batch, and micro-batches of a step: more is taken for a typo.
 const MOST_EXAMPLES: usize = 1 << 20;
 
 /// Name of the sample's own model configuration.
@@ -259,6 +260,7 @@ impl PretrainSettings {
             dropout: args.dropout,
             precision: args.precision,
             gradient_checkpointing: args.gradient_checkpointing,
+            bf16_exchange: args.bf16_exchange,
             seed: args.common.seed,
         };
         let config = settings.model_config()?.0;

@@ -1,6 +1,7 @@
 //! The initial weights of a run: random, or those of a model directory.
 
 use bert_model::ops::dropout::Dropout;
+use bert_model::pretrained::weights::Weights;
 use bert_model::{BertConfig, BertForPreTraining, Error, Pretrained, Result, Tokenizer, load_partial};
 use bert_train::permutation::mix;
 use bert_train::run_directory::check_has_model;
@@ -26,15 +27,32 @@ pub fn check_pairs(config: &BertConfig) -> Result<()> {
     })
 }
 
-/// Checks, before anything is written, that model, sequence length and tokenizer, unless it is still to be learned, match.
+/// Checks, before anything is written, that model, sequence length and tokenizer, unless it is still to be learned,
+/// match.
 ///
 /// # Errors
 /// As [`model_config`].
 pub fn check_model(settings: &PretrainSettings, tokenizer: Option<&Tokenizer>) -> Result<()> {
     match tokenizer {
-        Some(tokenizer) => model_config(settings, tokenizer).map(drop),
-        None => check_lengths(settings, &settings.model_config()?.0),
+        Some(tokenizer) => model_config(settings, tokenizer)?,
+        None => {
+            let (config, follows_tokenizer) = settings.model_config()?;
+            match settings.vocab_size.filter(|&size| !follows_tokenizer && size > config.vocab_size) {
+                Some(size) => {
+                    return Err(Error::Mismatch {
+                        left: format!("--vocab-size {size}"),
+                        right: format!("{}, with room for {} WordPieces", settings.config, config.vocab_size),
+                        advice: "change one of the two".into(),
+                    });
+                }
+                None => check_lengths(settings, &config).map(|()| config)?,
+            }
+        }
+    };
+    if let Some(directory) = &settings.init {
+        Weights::open(directory)?;
     }
+    Ok(())
 }
 
 /// The configuration of the model that a run trains, adapted to the tokenizer.

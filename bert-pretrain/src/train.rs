@@ -1,6 +1,6 @@
 //! Runs `bert-pretrain train`, from settings to model directory and metrics.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use bert_cli::program::select_numbered_device;
@@ -10,10 +10,10 @@ use bert_model::fail_point::fail_point;
 use bert_model::pretrained::{save_config, save_weights, state_dict};
 use bert_model::{BertConfig, BertForPreTraining, Error, Pretrained, Result, Tokenizer};
 use bert_train::run_directory::{check_inputs, result_of};
-use bert_train::sharing::{decode, encode, share_state};
+use bert_train::sharing::{compare_devices, decode, encode, share_state};
 use bert_train::{
     Checkpoints, Communicator, Ended, IfExists, Interrupt, Optimizer, Plan, RunDirectory, SaveInterval, TrainingState,
-    cores, prefetch, train,
+    Wire, cores, prefetch, train,
 };
 use burn::tensor::Device;
 use serde_json::{Value, json};
@@ -117,6 +117,7 @@ impl<'a> Run<'a> {
     ) -> Result<(Self, BertForPreTraining)> {
         let selected = select_numbered_device(&run.device, communicator.local_rank(), run.quiet);
         let NamedDevice { name, device, .. } = communicator.agree(selected)?;
+        compare_devices(communicator, name)?;
         communicator.agree(settings.precision.check(&device))?;
         let if_exists = run.if_exists.unwrap_or(IfExists::Refuse);
         let mut first = None;
@@ -233,6 +234,7 @@ impl<'a> Run<'a> {
             save: SaveInterval::new(run.save_every, run.save_minutes),
             precision: settings.precision,
             gradient_checkpointing: settings.gradient_checkpointing,
+            wire: if settings.bf16_exchange { Wire::Bf16 } else { Wire::F32 },
             settings: self.numbers.clone(),
             quiet: run.quiet,
         }
@@ -254,13 +256,13 @@ impl<'a> Run<'a> {
             return Ok(Value::Null);
         }
         save_model(path, model, &self.config, tokenizer, objective.with_nsp)?;
-        remove_cache(path)?;
         report::write(path, &report::filled_masks(model, tokenizer, &self.data.held_out))?;
         let mut summary = summarize(&self.directory, state.step, objective.latest, seconds())?;
         if let Some(loss) = self.data.unigram_loss {
             summary["unigram_loss"] = loss.into();
         }
         self.directory.finish(&summary)?;
+        remove_cache(path)?;
         Ok(summary)
     }
 }
@@ -277,6 +279,7 @@ fn prepare_first(
         return Err(Error::Usage(message.into()));
     }
     // Report invalid inputs before anything is written.
+    let mut files = Vec::new();
     for (paths, is_training) in [(&settings.corpus, true), (&settings.eval_corpus, false)] {
         if !paths.is_empty() {
             let corpus = Corpus::open(paths)?;
@@ -284,6 +287,7 @@ fn prepare_first(
             if is_training && has_any_size {
                 settings.vocab_size = Some(recipe::vocab_size(corpus.files().iter().map(|file| file.bytes).sum()));
             }
+            files.extend(corpus.files().iter().map(|file| file.path.clone()).filter(|path| path.to_str().is_some()));
         }
     }
     let tokenizer = given_tokenizer(&settings)?;
@@ -292,7 +296,7 @@ fn prepare_first(
         eprintln!("warning: {warning}");
     }
     let if_exists = run.if_exists.unwrap_or(IfExists::Refuse);
-    check_inputs(&run.output, if_exists, settings.inputs())?;
+    check_inputs(&run.output, if_exists, settings.inputs().map(PathBuf::from).chain(files))?;
     if if_exists != IfExists::Resume || !run.output.join("run.json").exists() {
         settings.parts = Some(cores::parts(device, settings.accumulate, communicator, run.quiet));
     }

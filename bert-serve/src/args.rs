@@ -31,8 +31,8 @@ pub struct Args {
     /// Device: auto, flex, ndarray, wgpu, vulkan, metal, cuda or rocm; cuda:1 is the second GPU
     #[arg(long, default_value = "auto")]
     pub device: String,
-    /// Number type of the encoders' products: f32, bf16 (on flex and cuda) or int8 (on flex). The last two
-    /// are faster and change the results slightly
+    /// Number type of the encoders' products: f32, bf16 (on flex, and on a GPU that has it) or int8 (on flex). The
+    /// last two are faster and change the results slightly
     #[arg(long, default_value = "f32")]
     pub precision: Precision,
     /// Maximum tokens per batch, padding included

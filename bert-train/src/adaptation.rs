@@ -17,7 +17,7 @@ pub enum Adaptation {
     Full,
     /// All parameters except the embeddings and this many of the lowest layers.
     FrozenLayers(usize),
-    /// Only the heads and the pooler: BERT as a feature extractor (paper, section 5.3).
+    /// Only the heads and the pooler: BERT as a feature extractor (Devlin et al. 2018, §5.3).
     FrozenEncoder,
     /// The heads, the pooler and, for each weight matrix `W` of the encoder, a low-rank adapter: `W + 2·A·B` with A
     /// `[in, rank]` and B `[rank, out]`, B initially zero.

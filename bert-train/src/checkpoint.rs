@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use bert_model::BertConfig;
 use bert_model::fail_point::fail_point;
-use bert_model::file::replace_file;
+use bert_model::file::{read_json, write_json};
 use bert_model::pretrained::fill;
 use bert_model::pretrained::save::{HostTensor, save_weights, state_dict};
 use bert_model::pretrained::weights::Weights;
@@ -123,8 +123,7 @@ impl Checkpoints {
             settings: settings.clone(),
             sha256,
         };
-        let text = serde_json::to_string_pretty(&record).map_err(|error| Error::Setting(error.to_string()))?;
-        replace_file(staging.join(STATE), text.as_bytes())?;
+        write_json(staging.join(STATE), &record)?;
         sync_directory(&staging)?;
         fail_point("state");
 
@@ -290,9 +289,7 @@ fn read_tensors(path: &Path) -> Result<BTreeMap<String, HostTensor>> {
 /// Reads `state.json` and verifies the hashes of the files it lists.
 fn read_state(path: &Path) -> Result<StateFile> {
     let file = path.join(STATE);
-    let text = fs::read_to_string(&file).map_err(Error::io(&file, "read"))?;
-    let state: StateFile = serde_json::from_str(&text)
-        .map_err(|error| Error::line(&file, error.line() as u64, error.to_string(), "the state of a run"))?;
+    let state: StateFile = read_json(&file, "the state of a run")?;
     for (name, expected) in &state.sha256 {
         let file = path.join(name);
         let found = sha256_of(&file)?;

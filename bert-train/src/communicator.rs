@@ -11,6 +11,25 @@ pub enum Patience {
     Unlimited,
 }
 
+/// What an error means to the other ranks.
+#[derive(Debug)]
+pub struct Failure {
+    /// One line about the error.
+    pub message: String,
+    /// The exit code.
+    pub code: u8,
+    /// Whether all ranks have the same error at the same place.
+    pub is_common: bool,
+}
+
+impl Failure {
+    /// Describes an error to the other ranks by its cause, one line about it, and its exit code.
+    pub fn of(cause: Option<&Error>, message: String, code: u8) -> Self {
+        let is_common = matches!(cause, Some(Error::NotFinite { .. } | Error::OtherRank { .. }));
+        Self { message, code, is_common }
+    }
+}
+
 /// Communication between the ranks of a run. All ranks make the same calls in the same order.
 pub trait Communicator: Sync {
     /// The number of this process, from 0.

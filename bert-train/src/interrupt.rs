@@ -74,7 +74,7 @@ impl Interrupt {
             match first {
                 None if self.requested().is_some() => {
                     first = Some(Instant::now());
-                    announcement.make();
+                    announcement.announce();
                 }
                 Some(first) if first.elapsed() >= SAME_SIGNAL => {
                     self.at_once.store(true, Ordering::Relaxed);
@@ -101,7 +101,7 @@ struct Announcement {
 }
 
 impl Announcement {
-    fn make(&self) {
+    fn announce(&self) {
         if !self.is_made.swap(true, Ordering::Relaxed) {
             (self.say)("saving and stopping after this step; interrupt again to quit without saving");
         }
@@ -119,7 +119,7 @@ pub struct InterruptGuard {
 impl InterruptGuard {
     /// Tells the user about the recorded signal now, unless that has already happened.
     pub fn announce(&self) {
-        self.announcement.make();
+        self.announcement.announce();
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bert_model::{Error, Result};
 
-use super::communicator::{Communicator, Solo};
+use super::communicator::{Communicator, Failure, Solo};
 use super::cores;
 
 /// How long other processes wait for the first one to report an error.
@@ -64,25 +64,6 @@ pub fn told_once<T, E: From<Error>>(outcome: Result<T, E>, code: impl Fn(&E) -> 
 /// with an error.
 pub fn wait_for_first() {
     std::thread::sleep(HEAD_START);
-}
-
-/// What an error means to the other ranks.
-#[derive(Debug)]
-pub struct Failure {
-    /// One line about the error.
-    pub message: String,
-    /// The exit code.
-    pub code: u8,
-    /// Whether all ranks have the same error at the same place.
-    pub is_common: bool,
-}
-
-impl Failure {
-    /// Describes an error to the other ranks by its cause, one line about it, and its exit code.
-    pub fn of(cause: Option<&Error>, message: String, code: u8) -> Self {
-        let is_common = matches!(cause, Some(Error::NotFinite { .. } | Error::OtherRank { .. }));
-        Self { message, code, is_common }
-    }
 }
 
 /// Runs `work` in this process and, if mpirun or srun has started several, in all of them together. If one of them

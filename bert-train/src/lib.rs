@@ -3,10 +3,11 @@
 //! [`trainer`] is the training loop, which follows a [`plan`]. Each [`step`] updates a [`state`] for an [`objective`]
 //! with an [`optimizer`], using a learning rate from a [`schedule`] and [`gradients`] computed at some [`precision`],
 //! which a [`tree_sum`] adds in the order of a [`tree`] over the shards of all [`cores`] and, by a [`reduction`], over
-//! all processes of a [`communicator`]. Around it, [`mod@prefetch`] prepares batches, [`permutation`] shuffles them,
+//! all processes of a [`communicator`], which send gradients in the format of a [`wire`]. Around it, [`mod@prefetch`] prepares batches, [`permutation`] shuffles them,
 //! [`adaptation`] selects the trainable parameters, [`checkpoint`] makes runs resumable, [`interrupt`] handles signals,
 //! [`run_directory`] manages the files of a run, [`progress`] and [`report`] display it, [`parameters`] visits a
-//! model's parameters by name, and a [`communicator`] adds the gradients of other processes.
+//! model's parameters by name, [`launch`] finds out whether several processes were started, and [`sharing`] gives all of
+//! them the state of the first.
 
 #![warn(missing_docs)]
 // Invalid user input must never panic.
@@ -40,6 +41,7 @@ pub mod step;
 pub mod trainer;
 pub mod tree;
 pub mod tree_sum;
+pub mod wire;
 
 pub use adaptation::Adaptation;
 pub use checkpoint::Checkpoints;
@@ -57,3 +59,4 @@ pub use schedule::{Decay, Schedule};
 pub use state::TrainingState;
 pub use step::{PendingStep, Step, take_step};
 pub use trainer::{Ended, train};
+pub use wire::Wire;

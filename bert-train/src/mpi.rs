@@ -12,9 +12,8 @@ use std::time::{Duration, Instant};
 use bert_model::{Error, Result};
 use ferrompi::{Mpi, Request, ThreadLevel};
 
-use super::communicator::{Communicator, Patience};
+use super::communicator::{Communicator, Failure, Patience};
 use super::cores;
-use super::launch::Failure;
 
 /// Longest message that is sent at once: MPI counts bytes in 32 bits.
 const MESSAGE_BYTES: usize = 1 << 30;

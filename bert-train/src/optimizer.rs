@@ -1,14 +1,9 @@
-//! The optimizers AdamW, LAMB and Muon, and their state.
-
-mod adamw;
-mod lamb;
-mod muon;
+//! The optimizers AdamW, LAMB and Muon, and their state. [`bert_model::ops::optimizer`] computes their steps.
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
 use std::str::FromStr;
 
-use bert_model::ops::optimizer::{Constants, Control, Parameter, Slots, StepSettings};
+use bert_model::ops::optimizer::{Constants, Control, Parameter, Slots, StepSettings, adam, lamb, muon};
 use bert_model::pretrained::names::{is_decayed, is_inner_matrix};
 use bert_model::pretrained::save::HostTensor;
 use burn::module::{Module, Param};
@@ -23,28 +18,16 @@ use super::precision::LossScale;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Algorithm {
-    /// Adam with decoupled weight decay (AdamW).
+    /// Adam with decoupled weight decay (Loshchilov and Hutter 2019; google-research/bert, `optimization.py`). With `m`
+    /// and `v` the running means of the gradient and of its square, every step moves a parameter by
+    /// `−lr · (m̂ / (√v̂ + ε) + λ·p)`, without λ for biases and LayerNorm.
     AdamW,
-    /// Layer-wise adaptive moments for batch training (LAMB).
+    /// LAMB (You et al. 2020), for large batches: AdamW's step, scaled by `‖p‖ / ‖step‖` for parameters that decay.
     Lamb,
-    /// Orthogonalized momentum for the matrices of encoder layers, AdamW for all other parameters (Muon).
+    /// Muon (Jordan 2024): momentum whose singular values are set to about 1, for the matrices of encoder layers; AdamW
+    /// for the embeddings, biases, LayerNorm and heads. One learning rate serves both, since updates of matrices are
+    /// scaled to the size of AdamW's (Liu et al. 2025).
     Muon,
-}
-
-/// The update rule of an algorithm.
-trait UpdateRule: Debug + Sync {
-    /// Updates all parameters and their running means.
-    fn step(&self, parameters: Vec<Parameter>, control: &Control, constants: Constants) -> Vec<Parameter>;
-}
-
-impl Algorithm {
-    fn rule(self) -> &'static dyn UpdateRule {
-        match self {
-            Self::AdamW => &adamw::AdamW,
-            Self::Lamb => &lamb::Lamb,
-            Self::Muon => &muon::Muon,
-        }
-    }
 }
 
 impl FromStr for Algorithm {
@@ -139,7 +122,12 @@ impl Optimizer {
         };
         let before = self.corrections(self.steps.saturating_sub(1));
         let start = |parameter| if is_late(&parameter) { parameter.start_means(control, before) } else { parameter };
-        let moved = algorithm.rule().step(parameters.into_iter().map(start).collect(), control, constants);
+        let parameters = parameters.into_iter().map(start).collect();
+        let moved = match algorithm {
+            Algorithm::AdamW => adam(parameters, control, constants),
+            Algorithm::Lamb => lamb(parameters, control, constants),
+            Algorithm::Muon => muon(parameters, control, constants),
+        };
         let mut values = BTreeMap::new();
         for (name, Parameter { value, slots, .. }) in names.into_iter().zip(moved) {
             self.slots.insert(name.clone(), slots);

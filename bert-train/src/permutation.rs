@@ -64,6 +64,14 @@ mod tests {
     }
 
     #[test]
+    fn near_numbers_in_different_places_are_mixed_differently() {
+        let seeds_of_steps =
+            (0..8).flat_map(|seed| (0..8).flat_map(move |step| (0..8).map(move |part| [seed, step, part])));
+        let mixed: std::collections::HashSet<_> = seeds_of_steps.map(|parts| mix(&parts)).collect();
+        assert_eq!(mixed.len(), 8 * 8 * 8);
+    }
+
+    #[test]
     fn neighbors_are_far_apart_and_keys_differ() {
         let (a, b) = (Permutation::new(10_000, 1), Permutation::new(10_000, 2));
         let distance: u64 = (0..9_999).map(|i| a.apply(i).abs_diff(a.apply(i + 1))).sum();

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::precision::Precision;
 use super::schedule::{Decay, Schedule};
+use super::wire::Wire;
 
 /// Settings of the training loop, constant during a run.
 #[derive(Debug, Clone)]
@@ -27,6 +28,8 @@ pub struct Plan {
     pub precision: Precision,
     /// Whether the backward pass recomputes activations to save memory, keeping only the inputs of encoder layers.
     pub gradient_checkpointing: bool,
+    /// How gradients are sent between ranks.
+    pub wire: Wire,
     /// Settings recorded in checkpoints; a run cannot be resumed with others.
     pub settings: Value,
     /// Whether to suppress progress on stderr.
@@ -46,6 +49,7 @@ impl Plan {
             save: SaveInterval::default(),
             precision: Precision::F32,
             gradient_checkpointing: false,
+            wire: Wire::F32,
             settings: Value::Null,
             quiet: true,
         }

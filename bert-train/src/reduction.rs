@@ -3,7 +3,7 @@
 //! Each rank computes a run of neighboring shards and sums them up to the nodes of the [`Tree`] that cover them. Every
 //! rank is the owner of a part of each gradient: it receives that part of all nodes, adds them in the order of the
 //! tree, and sends the sum to all others. This happens on a thread of its own, layer by layer, while the backward pass
-//! goes on.
+//! is still running.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -18,6 +18,7 @@ use super::communicator::{Communicator, Patience};
 use super::gradients::{GradientSum, Rows, RowsForm};
 use super::tree::{Node, Tree, fold};
 use super::tree_sum::{Sink, collect};
+use super::wire::Wire;
 
 /// Gradients are exchanged in bundles of at least this size.
 const BUNDLE_BYTES: usize = 4 << 20;
@@ -46,14 +47,15 @@ impl Share {
 }
 
 /// Runs `compute`, which hands the gradients of this rank's shards to the [`Sink`]. Returns its result, the gradients
-/// of all ranks, and a hash of their names and shapes, which must be the same on all ranks.
+/// of all ranks, which are sent as `wire` says, and a hash of their names and shapes, which must be the same on all
+/// ranks.
 ///
 /// # Errors
 /// If the connection to other ranks fails.
 pub fn reduce<R>(
     communicator: &dyn Communicator,
     share: &Share,
-    device: &Device,
+    (device, wire): (&Device, Wire),
     compute: impl FnOnce(Sink) -> R,
 ) -> Result<(R, GradientSum, u64)> {
     if communicator.size() == 1 {
@@ -61,8 +63,15 @@ pub fn reduce<R>(
         let result = compute(&collect(share.tree, &sum));
         return Ok((result, sum.into_inner().unwrap_or_else(PoisonError::into_inner), 0));
     }
-    let mut exchange =
-        Exchange { communicator, share, device, bundle: Bundle::default(), sum: GradientSum::default(), layout: 0 };
+    let mut exchange = Exchange {
+        communicator,
+        share,
+        device,
+        wire,
+        bundle: Bundle::default(),
+        sum: GradientSum::default(),
+        layout: 0,
+    };
     std::thread::scope(|scope| {
         let (sender, receiver) = channel();
         let exchanging = scope.spawn(move || {
@@ -84,6 +93,7 @@ struct Exchange<'a> {
     communicator: &'a dyn Communicator,
     share: &'a Share,
     device: &'a Device,
+    wire: Wire,
     bundle: Bundle,
     sum: GradientSum,
     layout: u64,
@@ -145,7 +155,7 @@ impl Exchange<'_> {
         if self.share.own.is_empty() {
             nodes.clear();
         }
-        let sum = all_reduce(self.communicator, self.share.tree, &nodes, length)?;
+        let sum = all_reduce((self.communicator, self.wire), self.share.tree, &nodes, length)?;
         let mut rest = &sum[..];
         for (name, shape) in gradients {
             let (values, after) = rest.split_at(shape[0] * shape[1]);
@@ -160,13 +170,13 @@ impl Exchange<'_> {
     fn exchange_rows(&mut self, name: String, own: BTreeMap<Node, Rows>) -> Result<()> {
         let table = own.values().next().map_or(0, |rows| rows.table);
         let own = if self.share.own.is_empty() { BTreeMap::new() } else { own };
-        let encoded: Vec<u8> = own.into_values().flat_map(encode_rows).collect();
+        let encoded: Vec<u8> = own.into_values().flat_map(|rows| encode_rows(rows, self.wire)).collect();
         let all = self.communicator.gather(&encoded, Patience::Limited)?;
         let mut nodes = BTreeMap::new();
         for (rank, bytes) in all.iter().enumerate() {
-            let mut words = words(bytes);
+            let mut bytes = &bytes[..];
             for node in self.share.tree.cover(&self.share.tree.share(rank, self.communicator.size())) {
-                nodes.insert(node, decode_rows(&mut words, table, self.device));
+                nodes.insert(node, decode_rows(&mut bytes, table, (self.device, self.wire)));
             }
         }
         if let Some(rows) = fold(self.share.tree.root(), &mut nodes, &Rows::merge) {
@@ -186,7 +196,7 @@ fn append_values(matrix: Tensor<2>, values: &mut Vec<f32>) {
 }
 
 /// The form (0 for a table), the shape, the numbers of the rows if they are listed, and their values.
-fn encode_rows(rows: Rows) -> Vec<u8> {
+fn encode_rows(rows: Rows, wire: Wire) -> Vec<u8> {
     let (ids, values) = match rows.gradients {
         RowsForm::Listed(ids, rows) => (Some(ids.into_data().iter::<i32>().map(|id| id as u32).collect()), rows),
         RowsForm::Table(table) => (None, table),
@@ -197,7 +207,7 @@ fn encode_rows(rows: Rows) -> Vec<u8> {
     let mut host = Vec::new();
     append_values(values, &mut host);
     let mut bytes = bytemuck::cast_slice::<u32, u8>(&words).to_vec();
-    bytes.extend_from_slice(bytemuck::cast_slice(&host));
+    bytes.extend_from_slice(&wire.encode(&host));
     bytes
 }
 
@@ -206,12 +216,16 @@ fn words(bytes: &[u8]) -> impl Iterator<Item = u32> {
     bytes.as_chunks::<4>().0.iter().map(|word| u32::from_ne_bytes(*word))
 }
 
-fn decode_rows(words: &mut impl Iterator<Item = u32>, table: usize, device: &Device) -> Rows {
-    let mut next = || words.next().unwrap_or_default() as usize;
+/// The reverse of [`encode_rows`], for the first rows in `bytes`, which are then those after them.
+fn decode_rows(bytes: &mut &[u8], table: usize, (device, wire): (&Device, Wire)) -> Rows {
+    let mut take = |count: usize| bytes.split_off(..count.min(bytes.len())).unwrap_or_default();
+    let mut header = words(take(12)).map(|word| word as usize);
+    let mut next = || header.next().unwrap_or_default();
     let (is_listed, count, width) = (next() == 1, next(), next());
-    let ids: Vec<i32> = words.take(if is_listed { count } else { 0 }).map(|id| id as i32).collect();
-    let values: Vec<f32> = words.take(count * width).map(f32::from_bits).collect();
-    let values = Tensor::from_data(TensorData::new(values, [count, width]), device);
+    let ids: Vec<i32> = words(take(if is_listed { 4 * count } else { 0 })).map(|id| id as i32).collect();
+    let mut values = wire.zeros(count * width);
+    values.bytes_mut().copy_from_slice(take(count * width * wire.size()));
+    let values = Tensor::from_data(TensorData::new(values.into_values(), [count, width]), device);
     let gradients = match is_listed {
         true => RowsForm::Listed(Tensor::<1, Int>::from_data(TensorData::new(ids, [count]), device), values),
         false => RowsForm::Table(values),
@@ -229,7 +243,7 @@ fn owned(length: usize, rank: usize, ranks: usize) -> Range<usize> {
 /// The sum over all leaves of `tree` of values of the given length, of which this rank has those of the nodes of its
 /// share.
 fn all_reduce(
-    communicator: &dyn Communicator,
+    (communicator, wire): (&dyn Communicator, Wire),
     tree: Tree,
     own: &BTreeMap<Node, Vec<f32>>,
     length: usize,
@@ -237,33 +251,36 @@ fn all_reduce(
     let (rank, ranks) = (communicator.rank(), communicator.size());
     let part = owned(length, rank, ranks);
     let nodes_of = |rank| tree.cover(&tree.share(rank, ranks)).into_iter();
-    let theirs: Vec<(usize, Node)> =
-        communicator.others().flat_map(|rank| nodes_of(rank).map(move |node| (rank, node))).collect();
-    let mut received: Vec<Vec<f32>> = theirs.iter().map(|_| vec![0.0; part.len()]).collect();
-    let to = |rank| own.values().map(move |values| (rank, bytemuck::cast_slice(&values[owned(length, rank, ranks)])));
-    let send: Vec<(usize, &[u8])> = communicator.others().flat_map(to).filter(|(_, bytes)| !bytes.is_empty()).collect();
-    let buffers = theirs.iter().zip(&mut received).filter(|(_, buffer)| !buffer.is_empty());
-    let receive = buffers.map(|((rank, _), buffer)| (*rank, bytemuck::cast_slice_mut(&mut buffer[..]))).collect();
-    communicator.exchange(&send, receive, Patience::Limited)?;
+    let theirs = communicator.others().flat_map(|rank| nodes_of(rank).map(move |node| (rank, node)));
+    let mut received: Vec<_> = theirs.map(|(rank, node)| (rank, node, wire.zeros(part.len()))).collect();
+    let to = |rank| own.values().map(move |values| (rank, wire.encode(&values[owned(length, rank, ranks)])));
+    let sent: Vec<_> = communicator.others().flat_map(to).filter(|(_, bytes)| !bytes.is_empty()).collect();
+    let send: Vec<(usize, &[u8])> = sent.iter().map(|(rank, bytes)| (*rank, &bytes[..])).collect();
+    let buffers = received.iter_mut().map(|(rank, _, numbers)| (*rank, numbers.bytes_mut()));
+    communicator.exchange(&send, buffers.filter(|(_, buffer)| !buffer.is_empty()).collect(), Patience::Limited)?;
 
+    let received: Vec<_> = received.into_iter().map(|(_, node, numbers)| (node, numbers.into_values())).collect();
     let mut nodes: Vec<(Node, &[f32])> = own.iter().map(|(node, values)| (*node, &values[part.clone()])).collect();
-    nodes.extend(theirs.iter().zip(&received).map(|((_, node), values)| (*node, &values[..])));
-    let mut result = vec![0.0; length];
-    add_nodes(tree.root(), &nodes, &mut result[part.clone()]);
+    nodes.extend(received.iter().map(|(node, values)| (*node, &values[..])));
+    let mut sum = vec![0.0; part.len()];
+    add_nodes(tree.root(), &nodes, &mut sum);
 
-    let sum = result[part.clone()].to_vec();
-    let to = |rank| (rank, bytemuck::cast_slice(&sum[..]));
-    let send: Vec<(usize, &[u8])> = communicator.others().map(to).filter(|(_, bytes)| !bytes.is_empty()).collect();
-    let (mut receive, mut rest) = (Vec::new(), &mut result[..]);
+    let mut result = wire.zeros(length);
+    result.write(part, &sum);
+    let (mut own, mut receive, mut rest): (&[u8], _, _) = (&[], Vec::new(), result.bytes_mut());
     for other in 0..ranks {
-        let (buffer, after) = rest.split_at_mut(owned(length, other, ranks).len());
+        let (bytes, after) = rest.split_at_mut(owned(length, other, ranks).len() * wire.size());
         rest = after;
-        if other != rank && !buffer.is_empty() {
-            receive.push((other, bytemuck::cast_slice_mut(buffer)));
+        match other == rank {
+            true => own = bytes,
+            false if bytes.is_empty() => {}
+            false => receive.push((other, bytes)),
         }
     }
+    let send: Vec<(usize, &[u8])> =
+        communicator.others().map(|other| (other, own)).filter(|(_, bytes)| !bytes.is_empty()).collect();
     communicator.exchange(&send, receive, Patience::Limited)?;
-    Ok(result)
+    Ok(result.into_values())
 }
 
 /// Numbers that are added at a time, so that intermediate sums stay in the cache.

@@ -2,10 +2,10 @@
 //! `checkpoints/`. A lock file prevents two runs in the same directory at once.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use bert_model::file::replace_file;
+use bert_model::file::{read_json, replace_file, write_json};
 use bert_model::{Error, Result};
 use serde_json::Value;
 
@@ -23,8 +23,9 @@ pub enum IfExists {
     Overwrite,
 }
 
-/// The files that a run writes; no other file in the directory is ever removed.
-const RUN_FILES: [&str; 26] = [
+/// The files that a run writes; no other file in the directory is ever removed. Modules of sentence-transformers come
+/// to these ([`is_run_file`]).
+const RUN_FILES: [&str; 21] = [
     "corpus.tokens",
     "corpus.partial",
     "split.tokens",
@@ -46,12 +47,11 @@ const RUN_FILES: [&str; 26] = [
     "modules.json",
     "sentence_bert_config.json",
     "config_sentence_transformers.json",
-    "1_Pooling",
-    "2_Dense",
-    "2_Normalize",
-    "3_Dense",
-    "3_Normalize",
 ];
+/// Where the files of a run are that is being overwritten, until the new one is prepared.
+const REPLACED: &str = ".replaced";
+/// Where they are on the way there and back, so that an interruption loses none.
+const MOVING: &str = ".moving";
 const MODEL: &str = "model.safetensors";
 const LOCK: &str = ".lock";
 const RUN: &str = "run.json";
@@ -82,8 +82,8 @@ pub fn check_inputs(
         let input = input.as_ref();
         check_name(input)?;
         let Ok(found) = fs::canonicalize(input) else { continue };
-        let is_run_file = found.file_name().is_some_and(|name| RUN_FILES.iter().any(|file| name == *file));
-        let would_go = place == Some(found.clone()) || (is_run_file && place.as_deref() == found.parent());
+        let is_own = found.file_name().and_then(|name| name.to_str()).is_some_and(is_run_file);
+        let would_go = place == Some(found.clone()) || (is_own && place.as_deref() == found.parent());
         if would_go && if_exists == IfExists::Overwrite {
             let expected =
                 format!("an output directory other than {}, which would be overwritten", directory.display());
@@ -107,30 +107,33 @@ impl RunDirectory {
     /// Creates or opens a run directory and locks it.
     ///
     /// # Errors
-    /// If the directory is not empty and `if_exists` is [`IfExists::Refuse`], or it is [`IfExists::Resume`] and the
-    /// directory holds no run; if another run holds the lock, or the directory cannot be written.
+    /// If the directory is not empty and `if_exists` is [`IfExists::Refuse`], or it is another and the directory holds no
+    /// run; if another run holds the lock, or the directory cannot be written.
     pub fn open(path: impl AsRef<Path>, if_exists: IfExists) -> Result<Self> {
         let path = path.as_ref();
         fs::create_dir_all(path).map_err(Error::io(path, "create the run directory"))?;
         let entries = fs::read_dir(path).map_err(Error::io(path, "read"))?;
         let is_empty = entries.filter_map(|entry| entry.ok()).all(|entry| entry.file_name() == LOCK);
-        if !is_empty && if_exists == IfExists::Refuse {
-            return Err(Error::file(
-                path,
-                "a directory that is not empty",
-                "a new one (or pass --resume to continue, --overwrite to start over)",
-            ));
-        }
-        if !is_empty && if_exists == IfExists::Resume && !is_run_directory(path) {
-            return Err(Error::file(
-                path,
-                "a directory that is not empty and holds no run",
-                "the directory of a run to resume, or a new one",
-            ));
+        match (is_empty, is_run_directory(path), if_exists) {
+            (false, true, IfExists::Refuse) => {
+                let expected = "a new one (or pass --resume to continue, --overwrite to start over)";
+                return Err(Error::file(path, "a directory that is not empty", expected));
+            }
+            (false, false, IfExists::Refuse) => {
+                return Err(Error::file(path, "a directory that is not empty", "a new one"));
+            }
+            // Files of other programs are left alone, unless they have the names of a run's.
+            (false, false, IfExists::Overwrite) if run_files(path)?.is_empty() => {}
+            (false, false, IfExists::Overwrite | IfExists::Resume) => {
+                let found = "a directory that is not empty and holds no run";
+                return Err(Error::file(path, found, "the directory of a run, or a new one"));
+            }
+            _ => {}
         }
         let lock = lock(&path.join(LOCK))?;
+        finish_replacement(path)?;
         if if_exists == IfExists::Overwrite {
-            remove_run_files(path)?;
+            begin_replacement(path)?;
         }
         let metrics = path.join(METRICS);
         let metrics =
@@ -143,13 +146,16 @@ impl RunDirectory {
         &self.path
     }
 
-    /// Returns the outcome of a preparation step. If it failed and the directory was empty before this run, removes
-    /// what was written, so that the command can simply be repeated.
+    /// Returns the outcome of a preparation step. If it failed, restores the run that was to be overwritten; if the
+    /// directory was empty before this run, removes what was written, so that the command can simply be repeated.
     ///
     /// # Errors
     /// The error in `outcome`.
     pub fn prepared<T>(&self, outcome: Result<T>) -> Result<T> {
-        if outcome.is_err() && self.was_empty && remove_run_files(&self.path).is_ok() {
+        if outcome.is_err() && self.path.join(REPLACED).exists() {
+            // If that fails, the next run restores it.
+            let _ = finish_replacement(&self.path);
+        } else if outcome.is_err() && self.was_empty && remove_run_files(&self.path).is_ok() {
             // If another program has put files here, the directory remains; nothing depends on it.
             let _ = fs::remove_file(self.path.join(LOCK)).and_then(|()| fs::remove_dir(&self.path));
         }
@@ -178,7 +184,8 @@ impl RunDirectory {
         self.metrics.write_all(line.as_bytes()).map_err(Error::io(self.path.join(METRICS), "write"))
     }
 
-    /// Removes the lines of `metrics.jsonl` that a run resumed after `step` writes again: later ones; after step 0, all.
+    /// Removes the lines of `metrics.jsonl` that a run resumed after `step` writes again: later ones; after step 0,
+    /// all.
     ///
     /// # Errors
     /// If the file cannot be rewritten.
@@ -213,8 +220,8 @@ impl RunDirectory {
         self.described("settings")?.map_or(Ok(()), |saved| check_settings(&saved, now))
     }
 
-    /// Checks that the model of a resumed run has the configuration in its `run.json`: a file that describes it may have
-    /// been changed.
+    /// Checks that the model of a resumed run has the configuration in its `run.json`: a file that describes it may
+    /// have been changed.
     ///
     /// # Errors
     /// If it differs, or `run.json` cannot be read.
@@ -228,13 +235,13 @@ impl RunDirectory {
         self.file(RUN).exists().then(|| Ok(read_run(&self.path)?[part].take())).transpose()
     }
 
-    /// Writes `run.json`.
+    /// Writes `run.json`. From here on, the run that was in the directory before is overwritten.
     ///
     /// # Errors
     /// If it cannot be written.
     pub fn describe(&self, run: &Value) -> Result<()> {
-        let text = serde_json::to_string_pretty(run).map_err(|error| Error::Setting(error.to_string()))?;
-        replace_file(self.file(RUN), (text + "\n").as_bytes())
+        write_json(self.file(RUN), run)?;
+        finish_replacement(&self.path)
     }
 
     /// Records the result of the finished run in `run.json`; see [`result_of`].
@@ -279,10 +286,7 @@ pub fn check_has_model(directory: &Path) -> Result<()> {
 /// # Errors
 /// If the file cannot be read or is not JSON.
 pub fn read_run(run_directory: &Path) -> Result<Value> {
-    let path = run_directory.join(RUN);
-    let text = fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
-    serde_json::from_str(&text)
-        .map_err(|error| Error::line(&path, error.line() as u64, error.to_string(), "the description of a run"))
+    read_json(run_directory.join(RUN), "the description of a run")
 }
 
 /// Reads the lines of a run's `metrics.jsonl`; a truncated last line is ignored.
@@ -307,20 +311,71 @@ fn lock(path: &Path) -> Result<File> {
         Err(TryLockError::WouldBlock) => {
             Err(Error::file(path, "another run in progress in this directory", "one run at a time"))
         }
+        // A file system without locks, such as Lustre without `-o flock`.
+        Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => Ok(file),
         Err(TryLockError::Error(error)) => Err(Error::io(path, "lock")(error)),
     }
 }
 
-fn remove_run_files(directory: &Path) -> Result<()> {
-    for name in RUN_FILES {
-        let path = directory.join(name);
-        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-        match removed {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::io(&path, "remove")(error));
-            }
-            _ => {}
+/// Whether a run writes files of this name: those of the list, or a module of sentence-transformers, such as
+/// `2_Normalize`.
+fn is_run_file(name: &str) -> bool {
+    let is_module = |(place, class): (&str, &str)| {
+        place.parse::<u32>().is_ok() && ["Pooling", "Dense", "Normalize"].contains(&class)
+    };
+    RUN_FILES.contains(&name) || name.split_once('_').is_some_and(is_module)
+}
+
+/// The files of a run in a directory, also those that another program has written under their names.
+fn run_files(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).map_err(Error::io(directory, "read"))? {
+        let entry = entry.map_err(Error::io(directory, "read"))?;
+        if entry.file_name().to_str().is_some_and(is_run_file) {
+            files.push(entry.path());
         }
+    }
+    Ok(files)
+}
+
+fn remove_run_files(directory: &Path) -> Result<()> {
+    run_files(directory)?.iter().try_for_each(|path| {
+        let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+        removed.map_err(Error::io(path, "remove"))
+    })
+}
+
+fn move_run_files(from: &Path, to: &Path) -> Result<()> {
+    run_files(from)?.iter().try_for_each(|path| {
+        let target = to.join(path.file_name().unwrap_or_default());
+        fs::rename(path, target).map_err(Error::io(path, "move"))
+    })
+}
+
+/// Sets the files of a run aside, if there are any.
+fn begin_replacement(directory: &Path) -> Result<()> {
+    if run_files(directory)?.is_empty() {
+        return Ok(());
+    }
+    let (moving, replaced) = (directory.join(MOVING), directory.join(REPLACED));
+    fs::create_dir_all(&moving).map_err(Error::io(&moving, "create the directory"))?;
+    move_run_files(directory, &moving)?;
+    fs::rename(&moving, &replaced).map_err(Error::io(&moving, "move"))
+}
+
+/// Ends the replacement of a run by another one: removes the old one if the new one is prepared, else puts it back.
+fn finish_replacement(directory: &Path) -> Result<()> {
+    let (moving, replaced) = (directory.join(MOVING), directory.join(REPLACED));
+    if replaced.exists() {
+        if directory.join(RUN).exists() {
+            return fs::remove_dir_all(&replaced).map_err(Error::io(&replaced, "remove"));
+        }
+        remove_run_files(directory)?;
+        fs::rename(&replaced, &moving).map_err(Error::io(&replaced, "move"))?;
+    }
+    if moving.exists() {
+        move_run_files(&moving, directory)?;
+        fs::remove_dir(&moving).map_err(Error::io(&moving, "remove"))?;
     }
     Ok(())
 }

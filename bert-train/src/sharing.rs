@@ -153,16 +153,41 @@ pub fn compare_weights<M: Module>(communicator: &dyn Communicator, model: &M) ->
     }
     let mut hash = WeightsHash(0);
     visit_parameters(model, &mut hash);
-    let mut own = hash.0.to_le_bytes().to_vec();
-    own.extend_from_slice(communicator.host().as_bytes());
-    let all = communicator.gather(&own, Patience::Limited)?;
-    let Some(rank) = all.iter().position(|theirs| theirs[..8] != all[0][..8]) else { return Ok(()) };
+    match differing(communicator, &hash.0.to_string(), Patience::Limited)? {
+        None => Ok(()),
+        Some([(rank, host, _), _]) => Err(Error::Setting(format!(
+            "the weights of rank {rank} on {host} differ from those of rank 0: its memory or its processor may be faulty, or \
+             of another kind; the last checkpoint is kept"
+        ))),
+    }
+}
+
+/// Checks that all ranks compute on devices of the same kind, such as `cuda`.
+///
+/// # Errors
+/// If one has another device than the first rank, or the connection fails.
+pub fn compare_devices(communicator: &dyn Communicator, name: &str) -> Result<()> {
+    match differing(communicator, name, Patience::Unlimited)? {
+        None => Ok(()),
+        Some([(rank, host, name), (_, _, first)]) => Err(Error::Setting(format!(
+            "rank {rank} on {host} has the device {name}, rank 0 has {first}; name one with --device that all machines have"
+        ))),
+    }
+}
+
+/// The number, the machine and the value of the first rank whose value is not that of rank 0, and those of rank 0.
+/// Then all ranks end with the same error, which the first one reports.
+fn differing(
+    communicator: &dyn Communicator,
+    own: &str,
+    patience: Patience,
+) -> Result<Option<[(usize, String, String); 2]>> {
+    let all = communicator.gather(&encode(&(communicator.host(), own))?, patience)?;
+    let decoded = |(rank, bytes): (usize, &Vec<u8>)| decode(bytes).map(|(host, value)| (rank, host, value));
+    let mut all: Vec<(usize, String, String)> = all.iter().enumerate().map(decoded).collect::<Result<_>>()?;
+    let Some(other) = all.iter().position(|(_, _, value)| *value != all[0].2) else { return Ok(None) };
     communicator.end_all();
-    Err(Error::Setting(format!(
-        "the weights of rank {rank} on {} differ from those of rank 0: its memory or its processor may be faulty, or of \
-         another kind; the last checkpoint is kept",
-        String::from_utf8_lossy(&all[rank][8..])
-    )))
+    Ok(Some([all.remove(other), all.remove(0)]))
 }
 
 struct WeightsHash(u64);

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use bert_model::ops::optimizer::Reading;
-use bert_model::ops::{hash, tape};
+use bert_model::ops::tape;
 use bert_model::{Error, Result, Workers};
 use burn::module::Module;
 use serde_json::{Map, Value};
@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use super::communicator::Communicator;
 use super::gradients::GradientSum;
 use super::objective::{LossSum, Losses, Masks, Objective};
+use super::permutation::mix;
 use super::plan::Plan;
 use super::precision::{LossScale, Precision};
 use super::reduction::{Share, gather_losses, reduce};
@@ -92,7 +93,7 @@ pub fn take_step<O: Objective>(
     let own = shards.into_iter().enumerate().skip(start).take(count).collect();
     let model = plan.precision.copy(&state.model, &device);
     let inner = device.clone().inner();
-    let (losses, gradients, layout) = reduce(communicator, &share, &inner, |sink| {
+    let (losses, gradients, layout) = reduce(communicator, &share, (&inner, plan.wire), |sink| {
         forward_backward(
             &model,
             objective,
@@ -153,7 +154,8 @@ fn split_step<O: Objective>(
             let found = parts.len();
             return Err(Error::Setting(format!("Objective::split: found {found} parts, expected 1 to {limit}")));
         }
-        let (seed, mut first_sequence) = (dropout_seed(plan.seed, step, index), 0);
+        // A function of the run's seed and the micro-batch's position, so that a resumed run repeats it.
+        let (seed, mut first_sequence) = (mix(&[plan.seed, step, index as u64]), 0);
         for batch in parts {
             shards.push(Shard { masks: Masks { seed, first_sequence }, batch });
             first_sequence += objective.sequences(&shards[shards.len() - 1].batch);
@@ -196,12 +198,6 @@ fn forward_backward<O: Objective>(
         1 => shards.into_iter().map(work).collect(),
         _ => workers.run_each(shards, work),
     }
-}
-
-/// The dropout seed of a micro-batch, a function of the run's seed and the micro-batch's position, so that a resumed
-/// run repeats it.
-fn dropout_seed(seed: u64, step: u64, micro_batch: usize) -> u64 {
-    [step, micro_batch as u64].into_iter().fold(seed, |seed, number| hash::mix(seed ^ number))
 }
 
 fn finite(step: u64, what: &'static str, value: f64) -> Result<f64> {

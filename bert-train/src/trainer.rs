@@ -29,7 +29,7 @@ pub enum Ended {
     Finished,
     /// [`Objective::evaluate`] asked for it.
     Stopped,
-    /// A signal arrived and a checkpoint was written; the exit code is 130 or 143.
+    /// A signal arrived and a checkpoint was written; the exit code is 130, 138 or 143.
     Interrupted(i32),
 }
 
@@ -85,15 +85,9 @@ pub fn train<O: Objective>(
         if !is_asynchronous || evaluates || saves {
             log.flush()?;
         }
-        if evaluates {
-            fail_point("evaluation");
-            let Evaluation { metrics, stop } = objective.evaluate(&state.model.valid(), step, communicator)?;
-            log.evaluation(step, &metrics)?;
-            // The first rank alone knows the evaluations before a resumed run.
-            if agree(communicator, None, stop)?.1 {
-                ended = Ended::Stopped;
-                break;
-            }
+        if evaluates && evaluate(objective, &state, &mut log, communicator)? {
+            ended = Ended::Stopped;
+            break;
         }
         let interrupted = match interrupted {
             None if evaluates || communicator.size() == 1 => agree(communicator, interrupt.requested(), false)?.0,
@@ -119,6 +113,20 @@ pub fn train<O: Objective>(
     log.progress.finish();
     state.model = state.model.valid();
     Ok((state, ended))
+}
+
+/// Evaluates the model after a step. Returns whether training is to stop.
+fn evaluate<O: Objective>(
+    objective: &mut O,
+    state: &TrainingState<O::Model>,
+    log: &mut StepLog,
+    communicator: &dyn Communicator,
+) -> Result<bool> {
+    fail_point("evaluation");
+    let Evaluation { metrics, stop } = objective.evaluate(&state.model.valid(), state.step, communicator)?;
+    log.evaluation(state.step, &metrics)?;
+    // The first rank alone knows the evaluations before a resumed run.
+    Ok(agree(communicator, None, stop)?.1)
 }
 
 /// What all ranks do: the exit code if a signal has reached any of them, and `decision` of the first one.
@@ -196,10 +204,9 @@ impl StepLog<'_> {
         Ok(())
     }
 
-    /// Tells the user how to continue after a signal.
+    /// Reports the checkpoint that a signal has caused.
     fn interrupted(&self, step: u64) {
-        let directory = self.run.path().display();
-        self.progress.announcer()(&format!("saved after step {step}; continue with --resume -o {directory}"));
+        self.progress.announcer()(&format!("saved after step {step}"));
     }
 }
 

@@ -36,7 +36,7 @@ fn a_damaged_checkpoint_is_named_and_passed_over() {
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
     };
-    let truncate = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - 1);
+    let truncate = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - 2);
     succeed(&short("run", 6, save), at);
     let before = fs::read(at.join("run/model.safetensors")).unwrap();
     type Damage = fn(&mut Vec<u8>);
@@ -58,6 +58,45 @@ fn a_damaged_checkpoint_is_named_and_passed_over() {
         assert!(message.contains("skipped a damaged checkpoint") && message.contains(name), "{message}");
         assert!(fs::read(at.join("run/model.safetensors")).unwrap() == before, "{name}");
     }
+}
+
+/// Regression tests: a run was removed although the one that was to replace it could not be prepared, and so was a model
+/// that no run had written.
+#[test]
+fn what_is_to_be_overwritten_is_kept_until_the_new_run_is_prepared() {
+    let directory = corpus();
+    let at = directory.path();
+    succeed(&short("run", 4, "--save-every 2 --keep 9"), at);
+    let before = contents(&at.join("run"));
+    fs::write(at.join("bad.txt"), b"A text. Another.\n\nIt ends in \xff\n").unwrap();
+    for (options, expected) in [
+        ("--eval-corpus corpus.txt", "the only text, for training and for evaluation"),
+        ("--eval-corpus bad.txt", "bad.txt:3: found byte 0xff"),
+        ("--vocab-size 20", "a vocabulary of 20 pieces is too small"),
+    ] {
+        let line = short("run", 4, &format!("--overwrite {options}"));
+        let line = if options.contains("vocab") { line.replace("--vocab-size 400 ", "") } else { line };
+        let message = fail(&line, at, 1);
+        assert!(message.contains(expected), "{options}: {message}");
+        assert!(contents(&at.join("run")) == before, "{options}");
+    }
+    // As after a kill during the preparation: the next run puts the old one back, or replaces it.
+    fs::create_dir(at.join("run/.replaced")).unwrap();
+    for entry in fs::read_dir(at.join("run")).unwrap() {
+        let name = entry.unwrap().file_name();
+        if !name.to_str().unwrap().starts_with('.') {
+            fs::rename(at.join("run").join(&name), at.join("run/.replaced").join(&name)).unwrap();
+        }
+    }
+    fail(&short("run", 4, "--overwrite --eval-corpus corpus.txt"), at, 1);
+    assert!(contents(&at.join("run")) == before);
+    succeed(&short("run", 2, "--overwrite"), at);
+    assert!(!at.join("run/.replaced").exists());
+    fs::create_dir(at.join("model")).unwrap();
+    fs::copy(at.join("run/config.json"), at.join("model/config.json")).unwrap();
+    let message = fail(&short("model", 4, "--overwrite"), at, 1);
+    assert!(message.contains("model: found a directory that is not empty and holds no run"), "{message}");
+    assert!(at.join("model/config.json").exists());
 }
 
 #[test]

@@ -134,8 +134,8 @@ fn a_full_disk_leaves_no_half_file() {
     assert!(fs::read(at.join("run/report.html")).unwrap() == page, "half a report");
 }
 
-/// A text of any length is read in windows, and its memory grows by a few times its size. Both lines are long enough for
-/// full batches, whose memory does not depend on the text.
+/// A text of any length is read in windows, and its memory grows by a few times its size. Both lines are long enough
+/// for full batches, whose memory does not depend on the text.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_line_of_megabytes_takes_a_few_times_its_size() {

@@ -23,8 +23,8 @@ fn the_same_seed_gives_the_same_bytes_and_resuming_changes_none() {
     let checkpoints = fs::read_dir(at.join("a/checkpoints")).unwrap();
     let newest = checkpoints.map(|entry| entry.unwrap().path()).max().unwrap();
     fs::write(newest.join("model.safetensors"), "no").unwrap();
-    // Without its model, the run is not finished. It keeps its own settings.
-    fs::remove_file(at.join("a/model.safetensors")).unwrap();
+    // It keeps its own settings.
+    unfinish(&at.join("a"));
     let output = run("train --resume -o a --quiet", at);
     let message = text(&output.stderr);
     assert!(output.status.success() && message.contains("skipped a damaged checkpoint"), "{message}");
@@ -60,6 +60,86 @@ fn a_finished_run_keeps_no_checkpoints_and_a_refused_one_writes_nothing() {
     fs::remove_file(at.join("seeds/model.safetensors")).unwrap();
     let again = json("train --resume -o seeds --quiet --json", at);
     assert_eq!((&again["best_seed"], &again["model"]), (&summary["best_seed"], &"seeds".into()));
+}
+
+/// Removes the result of a finished run, as if it had been stopped before it was written.
+fn unfinish(run: &Path) {
+    let mut described = object(run.join("run.json"));
+    described.as_object_mut().unwrap().remove("result");
+    fs::write(run.join("run.json"), described.to_string()).unwrap();
+}
+
+/// The state after a kill: the checkpoints after step `last` and the result are gone.
+fn cut(run: &Path, last: u64) {
+    for entry in fs::read_dir(run.join("checkpoints")).unwrap() {
+        let path = entry.unwrap().path();
+        let step: u64 = path.to_str().unwrap().rsplit_once("step-").unwrap().1.parse().unwrap();
+        if step > last {
+            fs::remove_dir_all(path).unwrap();
+        }
+    }
+    unfinish(run);
+}
+
+/// Regression tests: the parts of a batch of one seed, and the model directory of an embedder, were lost on resume.
+#[test]
+fn runs_of_several_seeds_and_of_embeddings_can_be_resumed() {
+    let directory = workshop();
+    let at = directory.path();
+    let weights = |run: &str| fs::read(at.join(run).join("model.safetensors")).unwrap();
+    let options = "--max-seq-len 12 --seeds 2 --save-every 2 --keep 99";
+    let summary = json(&train("whole", options), at);
+    succeed(&train("cut", options), at);
+    let second = |run: &str| format!("{run}/seed-43");
+    for resumed in ["cut", "cut/seed-43"] {
+        cut(&at.join("cut/seed-43"), 4);
+        unfinish(&at.join("cut"));
+        succeed(&format!("train --resume -o {resumed} --quiet"), at);
+        assert!(weights(&second("cut")) == weights(&second("whole")), "resumed with -o {resumed}");
+        succeed("train --resume -o cut --quiet", at);
+        assert!(weights("cut") == weights("whole"), "resumed with -o {resumed}");
+    }
+    let seconds = |run: &str| object(at.join(run).join("run.json"))["result"]["seconds"].as_f64().unwrap();
+    let sum = seconds("whole/seed-42") + seconds("whole/seed-43");
+    assert!((summary["seconds"].as_f64().unwrap() - sum).abs() < 1e-6, "{summary}");
+
+    let row = |i: usize| format!("a {} film,a {} book\n", crate::WORDS[i % 4], crate::WORDS[(i + 1) % 4]);
+    fs::write(at.join("pairs.csv"), format!("a,b\n{}", (0..8).map(row).collect::<String>())).unwrap();
+    let train =
+        "train --task embedding --model model --train pairs.csv --eval pairs.csv --text a --text-pair b --epochs 3";
+    for run in ["vectors", "again"] {
+        let message = text(&self::run(&format!("{train} --batch-size 4 --save-every 1 --keep 9 -o {run}"), at).stderr);
+        assert!(message.contains("next: bert-finetune similarity --model"), "{message}");
+    }
+    cut(&at.join("again"), 3);
+    succeed("train --resume -o again --quiet", at);
+    assert!(weights("vectors") == weights("again"), "a resumed embedding run");
+}
+
+/// Regression test: the run was removed before the new model's weights were read.
+#[test]
+fn a_run_is_overwritten_once_everything_that_the_new_one_reads_is_right() {
+    let directory = workshop();
+    let at = directory.path();
+    succeed(&train("run", "--max-seq-len 12"), at);
+    let before = fs::read(at.join("run/model.safetensors")).unwrap();
+    fs::create_dir(at.join("bad")).unwrap();
+    for file in ["config.json", "tokenizer.json", "tokenizer_config.json"] {
+        fs::copy(at.join("model").join(file), at.join("bad").join(file)).unwrap();
+    }
+    fs::write(at.join("bad/model.safetensors"), "version https://git-lfs.github.com/spec/v1\n").unwrap();
+    for options in ["", "--seeds 2"] {
+        let line = train("run", &format!("--max-seq-len 12 --overwrite {options}"));
+        let message = text(&run(&line.replace("--model model", "--model bad"), at).stderr);
+        assert!(message.contains("Git LFS pointer"), "{message}");
+        assert!(fs::read(at.join("run/model.safetensors")).unwrap() == before, "{options}");
+    }
+    // What no run has written is not replaced by one.
+    let message = fail(&train("model", "--overwrite"), at, 1);
+    assert!(message.contains("an input inside the run directory"), "{message}");
+    let message = fail(&train("bad", "--overwrite"), at, 1);
+    assert!(message.contains("bad: found a directory that is not empty and holds no run"), "{message}");
+    assert!(at.join("bad/config.json").exists());
 }
 
 #[test]

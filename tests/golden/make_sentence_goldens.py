@@ -224,6 +224,8 @@ def cross_encoder():
         ("in config.json", {"sentence_transformers": {"activation_fn": IDENTITY, "version": "5.0.0"}}, None),
         ("as older versions did", {"sbert_ce_default_activation_function": IDENTITY}, None),
         ("in a file of its own", {}, {"model_type": "CrossEncoder", "activation_fn": TANH}),
+        ("null is named", {"sentence_transformers": {"activation_fn": None, "version": "5.0.0"}}, None),
+        ("a prompt", {}, {"model_type": "CrossEncoder", "prompts": {"query": "the dog "}, "default_prompt_name": "query"}),
     ]:
         with tempfile.TemporaryDirectory() as directory:
             directory = Path(directory)

@@ -37,7 +37,7 @@ def template(single, pair, tokens):
     return {"type": "TemplateProcessing", "single": pieces(single), "pair": pieces(pair), "special_tokens": special}
 
 
-def case(name, vocabulary=VOCABULARY, json_file=None, **files):
+def case(name, vocabulary=VOCABULARY, json_file=None, max_length=None, has_types=True, **files):
     files = {key.replace("_json", ".json"): json.dumps(value, ensure_ascii=False) for key, value in files.items()}
     if json_file is None:
         files["vocab.txt"] = "\n".join(vocabulary) + "\n"
@@ -49,13 +49,18 @@ def case(name, vocabulary=VOCABULARY, json_file=None, **files):
         Path(directory, "config.json").write_text('{"model_type": "bert"}')
         tokenizer = AutoTokenizer.from_pretrained(directory)
     given = [[text for text in texts if text is not None] for texts in TEXTS]
-    encoded = [tokenizer(*texts, return_token_type_ids=True) for texts in given]
+    options = {"truncation": True, "max_length": max_length} if max_length else {}
+    options |= {"return_token_type_ids": True} if has_types else {}
+    encoded = [tokenizer(*texts, **options) for texts in given]
+    # BertModel takes zeros if it gets no types.
+    types = [encoding.get("token_type_ids", [0] * len(encoding["input_ids"])) for encoding in encoded]
     return {
         "name": name,
         "files": files,
         "texts": TEXTS,
         "ids": [encoding["input_ids"] for encoding in encoded],
-        "types": [encoding["token_type_ids"] for encoding in encoded],
+        "types": types,
+        "max_length": max_length,
         "special": [tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id],
         "mask": tokenizer.mask_token_id,
     }
@@ -98,6 +103,20 @@ def cases():
     yield case("tokenizer.json without a post-processor", json_file=bert | {"post_processor": None})
     yield case("tokenizer.json that lists no special token", json_file=bert | {"added_tokens": []})
     yield case("tokenizer.json with a turned template", json_file=bert | {"post_processor": turned})
+    fewer = ["[UNK]"] + VOCABULARY[5:]
+    added_names = {name: len(fewer) + index for index, name in enumerate(["[PAD]", "[CLS]", "[SEP]", "[MASK]"])}
+    yield case("special tokens among the added ones", vocabulary=fewer, added_tokens_json=added_names)
+    decoder = {str(id): added(name) for name, id in added_names.items()}
+    decoder = {"tokenizer_class": "BertTokenizer", "added_tokens_decoder": decoder}
+    yield case("special tokens among those of the configuration", vocabulary=fewer, tokenizer_config_json=decoder)
+    typeless = {"tokenizer_class": "BertTokenizer", "model_input_names": ["input_ids", "attention_mask"]}
+    yield case("no token types", tokenizer_config_json=typeless, has_types=False)
+    yield case("truncated", max_length=5)
+    yield case("truncated on the left", max_length=5, tokenizer_config_json={"truncation_side": "left"})
+    left = {"direction": "Left", "max_length": 7, "strategy": "LongestFirst", "stride": 0}
+    yield case("truncated on the left by tokenizer.json", max_length=5, json_file=bert | {"truncation": left})
+    split = {"split_special_tokens": True}
+    yield case("special tokens in a text are split", json_file=bert, tokenizer_config_json=split)
     yield case("a turned template that counts", json_file=bert | {"post_processor": turned}, tokenizer_config_json=generic)
 
 

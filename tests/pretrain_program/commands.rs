@@ -46,6 +46,30 @@ fn a_run_leaves_a_model_directory_that_can_be_used() {
     assert!(judged["perplexity"].as_f64().unwrap() > 1.0);
 }
 
+/// Regression test: a vocabulary in the directory of the texts was trained on, as text.
+#[test]
+fn a_vocabulary_among_the_texts_is_no_text() {
+    let directory = corpus();
+    let at = directory.path();
+    fs::create_dir(at.join("texts")).unwrap();
+    fs::copy(at.join("corpus.txt"), at.join("texts/a.txt")).unwrap();
+    let learn = "vocab --corpus texts --size 400 -o texts/vocab.txt --quiet";
+    succeed(learn, at);
+    let before = fs::read(at.join("texts/vocab.txt")).unwrap();
+    succeed(learn, at);
+    assert!(before == fs::read(at.join("texts/vocab.txt")).unwrap(), "learned again from the same texts");
+    let documents = |tokenizer: &str| {
+        let line = short("run", 2, &format!("--overwrite {tokenizer}")).replace("corpus.txt", "texts");
+        succeed(&line, at);
+        object(at.join("run/run.json"))["data"]["documents"].clone()
+    };
+    fs::copy(at.join("texts/vocab.txt"), at.join("vocab.txt")).unwrap();
+    let with_text = documents("--tokenizer vocab.txt").as_u64().unwrap();
+    assert_eq!(documents("--tokenizer texts/vocab.txt").as_u64().unwrap() + 1, with_text);
+    fs::remove_file(at.join("texts/vocab.txt")).unwrap();
+    assert_eq!(documents("--tokenizer vocab.txt").as_u64().unwrap() + 1, with_text);
+}
+
 /// Texts come from a file or from standard input, in any format.
 #[test]
 fn masks_are_filled_in_texts_from_anywhere() {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bert_pretrain::sample;
 
-use crate::pretraining::{corpus, short};
+use crate::pretraining::{corpus, logged, short};
 use crate::program::{object, succeed as alone, success};
 use crate::{assert_same_run, has_mpirun, on_ranks, succeed, with_last};
 
@@ -81,6 +81,27 @@ fn a_run_moves_between_ranks_and_one_process() {
         }
         assert_same_run(&at.join("whole"), &at.join("moved"));
     }
+}
+
+/// Rounding moves the losses by little, and every rank takes the same step: a checkpoint compares their weights.
+#[test]
+fn gradients_travel_in_bf16_if_asked_for() {
+    if !has_mpirun() {
+        return;
+    }
+    let directory = corpus();
+    let at = directory.path();
+    alone(&short("whole", 4, "--accumulate 2"), at);
+    succeed(2, &short("rounded", 4, "--accumulate 2 --bf16-exchange --save-every 2 --keep 9"), at);
+    let [whole, rounded] = ["whole", "rounded"].map(|run| logged(&at.join(run), "loss"));
+    assert!(whole != rounded && whole[0] == rounded[0], "the first loss is that of the same weights");
+    assert!(whole.iter().zip(&rounded).all(|(whole, rounded)| (rounded / whole - 1.0).abs() < 1e-3));
+    assert_eq!(object(at.join("rounded/run.json"))["settings"]["bf16_exchange"], true);
+    // The setting is the run's own: one process takes it over and has no use for it.
+    fs::remove_file(at.join("rounded/model.safetensors")).unwrap();
+    alone("train --resume -o rounded --quiet --json", at);
+    let refused = crate::program::fail(&short("x", 2, "--bf16-exchange"), at, 2);
+    assert!(refused.contains("--bf16-exchange has no effect here") && !at.join("x").exists(), "{refused}");
 }
 
 /// A late rank delays the others and changes nothing else.

@@ -12,7 +12,8 @@ use serde_json::{Map, Value};
 use super::delimited::{Dialect, Record, Records};
 use super::header::{ColumnSource, Located, TEXT, locate, locate_kept, quoted, second_guess};
 use super::keep::Keep;
-use super::kind::{Format, Input};
+use super::kind::Format;
+use super::source::Input;
 use crate::lines::{Line, Lines};
 use crate::warning::warn_once;
 

@@ -7,7 +7,8 @@ use bert_model::{Error, Result};
 
 use super::columns::Column;
 use super::delimited::Record;
-use super::kind::{FileKind, Format, Input};
+use super::kind::{FileKind, Format};
+use super::source::Input;
 use super::table::TableOptions;
 use crate::warning::warn_once;
 

@@ -1,7 +1,7 @@
 //! Reads the input texts of the programs: `--input FILE` (`.txt`, `.jsonl`, `.csv`, `.tsv`, each also `.gz` and `.zst`;
 //! `.parquet`), or `-` for standard input.
 //!
-//! [`kind`] determines the format of a file; [`table`] reads rows of texts and labels, using [`columns`], [`delimited`]
+//! [`kind`] determines the format of a file, [`source`] opens it; [`table`] reads rows of texts and labels, using [`columns`], [`delimited`]
 //! and, like everything here that reads text, [`crate::lines`]; [`parquet`] reads columnar files. [`keep`] copies
 //! additional columns into the answers.
 
@@ -11,6 +11,7 @@ pub mod header;
 pub mod keep;
 pub mod kind;
 pub mod parquet;
+pub mod source;
 pub mod table;
 
 use std::path::Path;
@@ -19,7 +20,8 @@ use bert_model::{Error, Result};
 
 use self::delimited::{Dialect, Records};
 use self::header::is_table;
-use self::kind::{Format, Input};
+use self::kind::Format;
+use self::source::Input;
 use self::table::{Row, TableOptions, read_table};
 use crate::lines::Line;
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::columns::{Cells, Column, Table, scalar};
 use super::header::ColumnSource;
-use super::kind::Input;
+use super::source::Input;
 
 /// The separators to try if none is given, in this order: the first one that occurs in the cell splits it.
 const SEPARATORS: [char; 3] = ['|', ';', ','];

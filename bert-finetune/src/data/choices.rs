@@ -6,7 +6,7 @@
 
 use bert_cli::input::columns::{Cells, Column, Table, scalar};
 use bert_cli::input::header::ColumnSource;
-use bert_cli::input::kind::Input;
+use bert_cli::input::source::Input;
 use bert_model::{Error, Result};
 use serde_json::Value;
 
@@ -47,14 +47,15 @@ pub struct ChoiceRow {
 /// Opens a `.csv`, `.tsv` or `.jsonl` file, or standard input (`-`, as `.jsonl`). Rows are read one at a time.
 ///
 /// # Errors
-/// Those of [`Table::open`], and [`Error::Setting`] without choices. A row yields an error if it has fewer than two
+/// Those of [`Table::open`], and [`Error::Usage`] without choices. A row yields an error if it has fewer than two
 /// choices or an invalid label.
 pub fn read_choices(
     input: impl Into<Input>,
     options: &ChoiceOptions,
 ) -> Result<Box<dyn Iterator<Item = Result<ChoiceRow>> + Send>> {
     if options.choices.is_empty() {
-        return Err(Error::Setting("`--choices` names no columns".to_string()));
+        let expected = "the columns of the choices, such as --choices ending0,ending1";
+        return Err(Error::Usage(format!("--choices: found none, expected {expected}")));
     }
     let columns: Vec<Column> = [&options.text]
         .into_iter()

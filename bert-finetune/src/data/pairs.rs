@@ -3,7 +3,7 @@
 
 use bert_cli::input::columns::{Cells, Column, Table};
 use bert_cli::input::header::ColumnSource;
-use bert_cli::input::kind::Input;
+use bert_cli::input::source::Input;
 use bert_model::Result;
 
 /// Which columns to read.

@@ -1,6 +1,6 @@
-//! The kinds of tasks, and the facts about each that do not depend on a file.
+//! The kinds of tasks, and what is known about each that do not depend on a file.
 //!
-//! To add a task, add a module next to this one, a line to [`REGISTRY`], and 1 to `COUNT`. A task with a type of its
+//! To add a task, add a module next to this one, and a line to [`REGISTRY`]. A task with a type of its
 //! own also needs a variant of [`AnyTask`] and an arm of `for_task!`, both in [`super::any`].
 
 use std::fmt;
@@ -18,7 +18,7 @@ use crate::data::Files;
 use crate::description::Description;
 
 /// All kinds of tasks; the first one is the default.
-pub static REGISTRY: [TaskKind; COUNT] = [
+pub static REGISTRY: &[TaskKind] = &[
     TaskKind(&sequence::CLASSIFICATION),
     TaskKind(&sequence::MULTI_LABEL),
     TaskKind(&sequence::REGRESSION),
@@ -28,11 +28,9 @@ pub static REGISTRY: [TaskKind; COUNT] = [
     TaskKind(&embedding::EMBEDDING),
 ];
 
-const COUNT: usize = 7;
-
-/// The facts about a task that do not depend on a file.
+/// What is known about a task that does not depend on a file.
 #[derive(Debug)]
-pub struct Facts {
+pub struct TaskSpec {
     /// The task's name in `--task` and `finetune.json`.
     pub name: &'static str,
     /// One line of help.
@@ -70,7 +68,7 @@ pub struct Facts {
 
 /// A task of the [`REGISTRY`], identified by its name.
 #[derive(Clone, Copy)]
-pub struct TaskKind(pub(crate) &'static Facts);
+pub struct TaskKind(pub(crate) &'static TaskSpec);
 
 impl TaskKind {
     /// The task of a model's head according to its configuration; `None` if there is no such task.
@@ -103,9 +101,9 @@ impl Default for TaskKind {
 }
 
 impl Deref for TaskKind {
-    type Target = Facts;
+    type Target = TaskSpec;
 
-    fn deref(&self) -> &Facts {
+    fn deref(&self) -> &TaskSpec {
         self.0
     }
 }
@@ -132,7 +130,7 @@ impl fmt::Display for TaskKind {
 
 impl ValueEnum for TaskKind {
     fn value_variants<'a>() -> &'a [Self] {
-        &REGISTRY
+        REGISTRY
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
@@ -148,10 +146,10 @@ impl Serialize for TaskKind {
 
 impl<'de> Deserialize<'de> for TaskKind {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        const NAMES: [&str; COUNT] = {
-            let mut names = [""; COUNT];
+        const NAMES: [&str; REGISTRY.len()] = {
+            let mut names = [""; REGISTRY.len()];
             let mut index = 0;
-            while index < COUNT {
+            while index < REGISTRY.len() {
                 names[index] = REGISTRY[index].0.name;
                 index += 1;
             }
@@ -169,7 +167,7 @@ mod tests {
 
     #[test]
     fn every_task_is_found_by_its_name_and_can_be_decided() {
-        for kind in REGISTRY {
+        for &kind in REGISTRY {
             assert_eq!(TaskKind::from_str(kind.name, false), Ok(kind));
             assert_eq!(serde_json::from_value::<TaskKind>(serde_json::json!(kind)).unwrap(), kind);
             assert!(kind.metrics.contains(&kind.main_metric), "{kind}");

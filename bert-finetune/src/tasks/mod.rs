@@ -16,7 +16,7 @@ pub mod tagging;
 use std::path::Path;
 
 use bert_cli::answers::to_value;
-use bert_cli::input::kind::Input;
+use bert_cli::input::source::Input;
 use bert_cli::warning::warn_once;
 use bert_model::pipeline::{HeadProcessor, Processor};
 use bert_model::pretrained::weights::Weights;

@@ -1,26 +1,26 @@
-//! Multiple choice (paper, section 4.4): each of several continuations is paired with the text and scored, followed by
-//! a softmax over the scores.
+//! Multiple choice (Devlin et al. 2018, §4.4): each of several continuations is paired with the text and scored,
+//! followed by a softmax over the scores.
 
 use std::borrow::Cow;
 
-use bert_cli::input::kind::Input;
+use bert_cli::input::source::Input;
 use bert_model::ops::upcast;
-use bert_model::pipeline::{Choice, ChoiceInput, ChoiceProcessor, highest};
+use bert_model::pipeline::{Choice, ChoiceInput, ChoiceProcessor, argmax};
 use bert_model::{BertForMultipleChoice, Error, Pretrained, Result, Tokenizer};
 use burn::tensor::{Int, Tensor};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::any::AnyTask;
-use super::kind::Facts;
+use super::kind::TaskSpec;
 use super::{Defect, Examples, Query, Task};
 use crate::data::choices::{ChoiceOptions, ChoiceRow, read_choices};
 use crate::description::Description;
 use crate::metrics::classification::classification;
 use crate::report::{Mistake, worst};
 
-/// The facts of the multiple-choice task.
-pub const MULTIPLE_CHOICE: Facts = Facts {
+/// The description of the multiple-choice task.
+pub const MULTIPLE_CHOICE: TaskSpec = TaskSpec {
     name: "multiple-choice",
     about: "The best of several continuations",
     architecture: BertForMultipleChoice::ARCHITECTURE,
@@ -145,7 +145,7 @@ impl Task for MultipleChoiceTask {
     ) -> Map<String, Value> {
         let labeled = || rows.iter().zip(scores).filter_map(|(row, scores)| Some((row.label?, &scores[0])));
         let (gold, predicted): (Vec<usize>, Vec<usize>) =
-            labeled().map(|(gold, scores)| (gold, highest(scores))).unzip();
+            labeled().map(|(gold, scores)| (gold, argmax(scores))).unzip();
         let choices = rows.iter().map(|row| row.choices.len()).max().unwrap_or(0);
         let loss = labeled().map(|(gold, scores)| -f64::from(scores[gold].max(1e-30)).ln()).sum::<f64>();
         let mut metrics = json!(classification(&gold, &predicted, choices));
@@ -155,7 +155,7 @@ impl Task for MultipleChoiceTask {
 
     fn mistakes(&self, rows: &[ChoiceRow], _inputs: &[Vec<ChoiceInput>], scores: &[Vec<Vec<f32>>]) -> Vec<Mistake> {
         let mistake = |(row, scores): (&ChoiceRow, &Vec<Vec<f32>>)| {
-            let (gold, found) = (row.label?, highest(&scores[0]));
+            let (gold, found) = (row.label?, argmax(&scores[0]));
             let probability = f64::from(scores[0][found]);
             let mistake = Mistake::Label {
                 text: row.text.clone(),

@@ -1,10 +1,11 @@
-//! Question answering: finds the span of a text that answers a question (paper, sections 4.2 and 4.3;
+//! Question answering: finds the span of a text that answers a question (Devlin et al. 2018, §4.2 and §4.3;
 //! google-research/bert, `run_squad.py`).
 //!
 //! The target of a window that does not contain the answer is `[CLS]`.
 
-use bert_cli::input::kind::{Format, Input};
+use bert_cli::input::kind::Format;
 use bert_cli::input::read_inputs;
+use bert_cli::input::source::Input;
 use bert_cli::input::table::{Row, TableOptions};
 use bert_model::model::loss::cross_entropy;
 use bert_model::pipeline::{Answer, AnswerSpan, QuestionProcessor, QuestionWindow, SpanScores};
@@ -16,7 +17,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::any::AnyTask;
-use super::kind::Facts;
+use super::kind::TaskSpec;
 use super::{Defect, Examples, Query, Task};
 use crate::data::Files;
 use crate::data::squad::{Answer as SquadAnswer, Question, read_squad};
@@ -24,8 +25,8 @@ use crate::description::Description;
 use crate::metrics::squad::{PredictedAnswer, normalize, squad_v1, squad_v2};
 use crate::report::{Mistake, worst};
 
-/// The facts of the question-answering task.
-pub const QUESTION_ANSWERING: Facts = Facts {
+/// The description of the question-answering task.
+pub const QUESTION_ANSWERING: TaskSpec = TaskSpec {
     name: "question-answering",
     about: "The span of a text that answers a question",
     architecture: BertForQuestionAnswering::ARCHITECTURE,

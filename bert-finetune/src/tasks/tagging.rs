@@ -1,11 +1,12 @@
-//! Tagging: a tag for every word (paper, section 5.3), predicted from its first WordPiece.
+//! Tagging: a tag for every word (Devlin et al. 2018, §5.3), predicted from its first WordPiece.
 
 mod examples;
 
 use std::collections::BTreeSet;
 
 use bert_cli::input::header::ColumnSource;
-use bert_cli::input::kind::{Format, Input};
+use bert_cli::input::kind::Format;
+use bert_cli::input::source::Input;
 use bert_cli::input::table::TableOptions;
 use bert_cli::warning::warn_once;
 use bert_model::model::loss::cross_entropy;
@@ -19,7 +20,7 @@ use serde_json::{Map, Value, json};
 
 pub use self::examples::{GoldTag, TaggedSentence};
 use super::any::AnyTask;
-use super::kind::Facts;
+use super::kind::TaskSpec;
 use super::labels::at_least;
 use super::{Examples, Query, Task, balanced, weight_of, weighted_sum};
 use crate::data::Files;
@@ -28,8 +29,8 @@ use crate::description::Description;
 use crate::metrics::entities::entity_scores;
 use crate::report::{Mistake, worst};
 
-/// The facts of the tagging task.
-pub const TAGGING: Facts = Facts {
+/// The description of the tagging task.
+pub const TAGGING: TaskSpec = TaskSpec {
     name: "tagging",
     about: "A tag for every word",
     architecture: BertForTokenClassification::ARCHITECTURE,

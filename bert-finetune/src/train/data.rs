@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bert_cli::input::kind::Input;
+use bert_cli::input::source::Input;
 use bert_model::{Error, Result};
 use bert_train::checkpoint::sha256_of;
 use bert_train::permutation::{Permutation, mix};

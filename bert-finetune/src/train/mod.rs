@@ -15,16 +15,33 @@ mod start;
 
 use std::path::PathBuf;
 
-use bert_model::Result;
+use bert_model::{BertConfig, Result, Tokenizer};
 use bert_train::run_directory::check_inputs;
 use bert_train::{Communicator, Interrupt};
+use burn::tensor::Device;
 
 use crate::data::Files;
+use crate::description::Description;
 use crate::settings::{FinetuneRunOptions, FinetuneSettings};
+use crate::tasks::Task;
 
 pub use self::data::held_out_examples;
 pub use self::objective::evaluate;
 pub use self::once::FinetuneOutcome;
+
+/// Everything that stays constant during a run.
+struct Run<'a, T: Task> {
+    settings: &'a FinetuneSettings,
+    run: &'a FinetuneRunOptions,
+    /// The description, completed with what was learned about the labels.
+    description: Description,
+    config: BertConfig,
+    tokenizer: Tokenizer,
+    task: T,
+    device: Device,
+    interrupt: &'a Interrupt,
+    communicator: &'a dyn Communicator,
+}
 
 /// Runs `bert-finetune train` on labeled files, together with the other ranks of the communicator, which must see the
 /// same files. The first rank owns the run directory; on the others, the summary is null.

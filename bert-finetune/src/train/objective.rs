@@ -11,11 +11,11 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use serde_json::{Map, Value};
 
+use super::Run;
 use super::best::{compare, is_defined};
 use super::data::LabeledData;
 use super::epochs::Batch;
 use super::joint::{Joint, Meeting, Member, VectorGradient};
-use super::once::Run;
 use crate::features::{Encoded, Item, hidden_states};
 use crate::report::EvaluationRecord;
 use crate::tasks::{Defect, InputOf, JointLoss, ModelOf, OutputOf, OutputsOf, Task};

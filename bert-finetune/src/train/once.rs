@@ -4,20 +4,20 @@ use std::path::Path;
 use std::time::Instant;
 
 use bert_cli::resume::{DIRECTORY, current_directory};
-use bert_model::{BertConfig, Error, Result, Tokenizer};
+use bert_model::{Error, Result};
 use bert_train::checkpoint::{check_settings, sha256_of};
 use bert_train::permutation::mix;
 use bert_train::run_directory::{read_run, result_of};
-use bert_train::sharing::{decode, encode, share_state};
+use bert_train::sharing::{compare_devices, decode, encode, share_state};
 use bert_train::{
     Adaptation, Checkpoints, Communicator, Ended, IfExists, Interrupt, Optimizer, OptimizerConfig, Plan, RunDirectory,
-    SaveInterval, TrainingState, cores, prefetch, train,
+    SaveInterval, TrainingState, Wire, cores, prefetch, train,
 };
 use burn::module::Module;
-use burn::tensor::Device;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
+use super::Run;
 use super::data::{LabeledData, prepare};
 use super::epochs::EpochSource;
 use super::objective::{Best, FineTuning, evaluate};
@@ -62,10 +62,13 @@ pub(super) fn run_once(
     }
     let Start { settings, description, labels, keeps_head, config, tokenizer, device_name, device } =
         communicator.agree(start(settings, run, files, communicator.local_rank()))?;
+    compare_devices(communicator, device_name)?;
     let mut settings = settings;
-    let is_new = run.if_exists != IfExists::Resume || !run.output.join("run.json").exists();
-    if communicator.is_first() && is_new {
-        settings.parts = Some(cores::parts(&device, 1, communicator, run.quiet));
+    if communicator.is_first() {
+        settings.parts = match run.if_exists == IfExists::Resume && run.output.join("run.json").exists() {
+            true => read_run(&run.output)?["settings"]["parts"].as_u64().map(|parts| parts as usize),
+            false => Some(cores::parts(&device, 1, communicator, run.quiet)),
+        };
     }
     let checked = || cores::check_ranks(settings.parts, 1, settings.batch_size, communicator).map(|()| settings.parts);
     settings.parts = communicator.from_first(checked, encode, |bytes| decode(&bytes))?;
@@ -75,15 +78,15 @@ pub(super) fn run_once(
         let mut task = task;
         let data = communicator.agree(prepare(settings, files, &mut task))?;
         check_joint(&task, communicator)?;
-        let (directory, _temporary) = open_directory(run, communicator)?;
         let model = initial_model(&task, settings, keeps_head, &config, &device, run.quiet);
-        let model = directory.prepared(communicator.agree(model))?;
+        let model = communicator.agree(model)?;
+        let (directory, _temporary) = open_directory(run, communicator)?;
         let run = Run { settings, run, description, config, tokenizer, task, device, interrupt, communicator };
         run.train(model, &data, directory, device_name)
     })
 }
 
-/// Checks everything that a run reads, except that the weights can be loaded.
+/// Checks everything that a run reads.
 pub(super) fn check(
     settings: &FinetuneSettings,
     run: &FinetuneRunOptions,
@@ -92,13 +95,14 @@ pub(super) fn check(
 ) -> Result<()> {
     // Each run tells its own hints.
     let run = FinetuneRunOptions { quiet: true, ..run.clone() };
-    let Start { description, labels, tokenizer, .. } =
+    let Start { description, labels, keeps_head, config, tokenizer, device, .. } =
         communicator.agree(start(settings, &run, files, communicator.local_rank()))?;
     let task = communicator.agree((description.task.open)(&description, labels, &tokenizer))?;
     for_task!(task, task => {
         let mut task = task;
         communicator.agree(prepare(settings, files, &mut task).map(|_| ()))?;
-        check_joint(&task, communicator)
+        check_joint(&task, communicator)?;
+        communicator.agree(initial_model(&task, settings, keeps_head, &config, &device, true).map(|_| ()))
     })
 }
 
@@ -148,20 +152,6 @@ fn resume(directory: &Path, files: &Files) -> Result<Option<Value>> {
     Ok(None)
 }
 
-/// Everything that stays constant during a run.
-pub(super) struct Run<'a, T: Task> {
-    pub settings: &'a FinetuneSettings,
-    pub run: &'a FinetuneRunOptions,
-    /// The description, completed with what was learned about the labels.
-    pub description: Description,
-    pub config: BertConfig,
-    pub tokenizer: Tokenizer,
-    pub task: T,
-    pub device: Device,
-    pub interrupt: &'a Interrupt,
-    pub communicator: &'a dyn Communicator,
-}
-
 impl<T: Task> Run<'_, T> {
     fn train(
         &self,
@@ -173,8 +163,8 @@ impl<T: Task> Run<'_, T> {
         let started = Instant::now();
         let Self { settings, task, device, communicator, .. } = self;
         let encoded = |examples| Ok(Encoded::new(task, examples, &self.config)?.with_workers(settings.parts));
-        let mut training = communicator.agree(encoded(&data.training))?;
-        let mut evaluation = communicator.agree(encoded(&data.evaluation))?;
+        let mut training = directory.prepared(communicator.agree(encoded(&data.training)))?;
+        let mut evaluation = directory.prepared(communicator.agree(encoded(&data.evaluation)))?;
         let truncated = training.truncated.len() + evaluation.truncated.len();
         warn_of_training(truncated, settings.description.max_seq_len);
         if settings.adaptation == Adaptation::FrozenEncoder {
@@ -184,7 +174,7 @@ impl<T: Task> Run<'_, T> {
         }
         let steps_per_epoch = training.items().len().div_ceil(settings.batch_size) as u64;
         let steps = steps_per_epoch * settings.epochs;
-        let numbers = self.describe(data, steps, &directory, device_name)?;
+        let numbers = directory.prepared(self.describe(data, steps, &directory, device_name))?;
         let checkpoints = directory.checkpoints(self.run.keep.unwrap_or(KEEP))?;
         let mut state = self.start(model, &numbers, &mut directory, &checkpoints)?;
         let seconds_before = state.seconds;
@@ -316,6 +306,7 @@ impl<T: Task> Run<'_, T> {
             save: SaveInterval::new(run.save_every, run.save_minutes),
             precision: settings.precision,
             gradient_checkpointing: false,
+            wire: if settings.bf16_exchange { Wire::Bf16 } else { Wire::F32 },
             settings: numbers,
             quiet: run.quiet,
         }

@@ -35,7 +35,8 @@ pub fn run_all(
         }
         return Ok(FinetuneOutcome { ended: Ended::Finished, summary });
     }
-    if run.if_exists != IfExists::Resume {
+    let is_new = ranks.1.from_first(|| Ok(run.if_exists != IfExists::Resume), encode, |bytes| decode(&bytes))?;
+    if is_new {
         // Report invalid inputs before a run is removed.
         check(settings, run, files, ranks.1)?;
     }
@@ -54,7 +55,7 @@ pub fn run_all(
         };
         let FinetuneOutcome { ended, summary } = run_once(
             &FinetuneSettings { seed, ..settings.clone() },
-            &FinetuneRunOptions { output, if_exists, ..run.clone() },
+            &FinetuneRunOptions { output, seeds: 1, if_exists, ..run.clone() },
             files,
             ranks,
         )?;
@@ -75,6 +76,7 @@ pub fn run_all(
     let mut summary = summary.clone();
     summary["model"] = directory.path().display().to_string().into();
     summary["best_seed"] = (*seed).into();
+    summary["seconds"] = runs.iter().filter_map(|(_, summary)| summary["seconds"].as_f64()).sum::<f64>().into();
     summary["seeds"] = runs
         .iter()
         .map(|(seed, summary)| json!({"seed": seed, "eval": summary["eval"], "test": summary["test"]}))

@@ -64,7 +64,8 @@ pub(super) fn start(
             advice: "lower --max-seq-len".into(),
         });
     }
-    let mut description = settings.description.clone();
+    // A resumed run, and ranks that have the settings from the first one, do not know the model's directory.
+    let mut description = settings.description.clone().of_model(&settings.model);
     let labels = (description.task.learn_labels)(&mut description, files)?;
     let (labels, keeps_head) = fit_to_head(labels, description.task.architecture, &config);
     let is_same_class = config.architectures.iter().flatten().any(|name| name == description.task.architecture);
@@ -112,8 +113,8 @@ fn fit_to_head(labels: Vec<String>, architecture: &str, checkpoint: &BertConfig)
     (labels, is_fit)
 }
 
-/// A hint if the learning rate is one for models of the paper's sizes, and this one is much narrower: it would learn little
-/// (docs/RECIPE.md, "What it is worth downstream").
+/// A hint if the learning rate is one for models of the paper's sizes, and this one is much narrower: it would learn
+/// little (docs/RECIPE.md, "What it is worth downstream").
 fn rate_hint(settings: &FinetuneSettings, hidden_size: usize) -> Option<String> {
     let trains_encoder = matches!(settings.adaptation, Adaptation::Full | Adaptation::FrozenLayers(_));
     let usual = if hidden_size <= 128 { 1e-3 } else { 5e-4 };
@@ -144,7 +145,7 @@ pub(super) fn initial_model<T: Task>(
     let weights = weights_of(&settings.model)?;
     let weights = if keeps_head { weights } else { weights.without(ModelOf::<T>::HEADS) };
     let loaded = task.load_model(&weights, config, seed, device)?;
-    warn(&settings.model, loaded.left_aside().as_deref());
+    warn(&settings.model, loaded.unused_layers_warning().as_deref());
     let unexpected: Vec<&str> =
         loaded.initialized.iter().map(String::as_str).filter(|n| n.contains("pooler")).collect();
     if !unexpected.is_empty() && !quiet {

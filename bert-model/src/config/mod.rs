@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::file::{read_text, replace_file};
+use crate::file::{read_text, write_json};
 
 /// The nonlinearity of the feed-forward layer and of the MLM head (`hidden_act`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,7 +136,8 @@ const SIZES: [(&str, usize, usize, usize); 6] = [
     ("large", 24, 1024, 16),
 ];
 
-/// Keys of Hugging Face's `PretrainedConfig` and `BertConfig` that this crate accepts and ignores.
+/// Keys of Hugging Face's `PretrainedConfig` and `BertConfig` that this crate accepts besides its own
+/// fields: three are validated, the rest is ignored.
 const KNOWN_OTHER_KEYS: [&str; 30] = [
     "_name_or_path",
     "add_cross_attention",
@@ -344,7 +345,6 @@ impl BertConfig {
     /// # Errors
     /// If the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let text = serde_json::to_string_pretty(self).map_err(|error| Error::Setting(error.to_string()))?;
-        replace_file(path, (text + "\n").as_bytes())
+        write_json(path, self)
     }
 }

@@ -1,14 +1,16 @@
 //! Which files a model needs. Weights are fetched last, so a snapshot with weights is complete.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use serde::Deserialize;
 
 use super::HubName;
 use super::environment::Hub;
 use super::snapshot::Snapshot;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::file::read_json;
+use crate::pretrained::weights::shards;
 
 /// An entry of `modules.json`.
 #[derive(Deserialize)]
@@ -24,7 +26,8 @@ impl Hub {
     /// modules of sentence-transformers. Downloads only files that are not cached.
     ///
     /// # Errors
-    /// [`Error::Hub`] if a file cannot be obtained, [`Error::Io`] if the cache cannot be written.
+    /// [`Error::Hub`](crate::Error::Hub) if a file cannot be obtained, [`Error::Io`](crate::Error::Io) if the cache cannot
+    /// be written.
     pub fn model(&self, name: &HubName) -> Result<PathBuf> {
         let mut snapshot = Snapshot::open(self, name, "config.json")?;
         let folder = modules(&mut snapshot)?;
@@ -83,7 +86,7 @@ fn modules(snapshot: &mut Snapshot<'_>) -> Result<String> {
 
 /// Fetches the tokenizer in one of its two formats. Returns whether there is one.
 fn tokenizer(snapshot: &mut Snapshot<'_>, folder: &str) -> Result<bool> {
-    for file in ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"] {
+    for file in ["config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"] {
         snapshot.file(&format!("{folder}{file}"))?;
     }
     if snapshot.file(&format!("{folder}tokenizer.json"))?.is_some() {
@@ -102,7 +105,7 @@ fn weights(snapshot: &mut Snapshot<'_>, folder: &str) -> Result<()> {
             return Ok(());
         }
         if let Some(index) = snapshot.file(&format!("{folder}{form}.index.json"))? {
-            for shard in shards(&index)? {
+            for shard in shards(&index)?.into_values().collect::<BTreeSet<_>>() {
                 snapshot.required(&format!("{folder}{shard}"))?;
             }
             return Ok(());
@@ -115,24 +118,10 @@ fn weights(snapshot: &mut Snapshot<'_>, folder: &str) -> Result<()> {
     Err(snapshot.missing(&forms.join(", no "), expected))
 }
 
-/// The shards that an index lists.
-fn shards(index: &Path) -> Result<BTreeSet<String>> {
-    #[derive(Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let Index { weight_map } = read_json(index, "an index of weight files")?;
-    Ok(weight_map.into_values().collect())
-}
-
-fn read_json<T: for<'de> Deserialize<'de>>(path: &Path, expected: &str) -> Result<T> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
-    serde_json::from_str(&text).map_err(|error| Error::line(path, error.line() as u64, error.to_string(), expected))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
     use crate::hub::HubProblem;
 
     #[test]

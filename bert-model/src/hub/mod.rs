@@ -32,39 +32,8 @@ use std::path::{Path, PathBuf};
 pub use environment::{Download, Hub};
 pub use name::HubName;
 
+pub use crate::error::HubProblem;
 use crate::error::Result;
-
-/// Why a model could not be obtained from the Hub.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum HubProblem {
-    /// The revision, or a file name given by the model, could lead outside the cache.
-    Name,
-    /// This build lacks the cargo feature `hub`.
-    NotBuilt,
-    /// `HF_HUB_OFFLINE` is set, and the model is not cached.
-    Offline,
-    /// The Hub does not respond, and the model is not cached.
-    Unreachable,
-    /// The token is missing or invalid.
-    Unauthorized,
-    /// The model's terms have not been accepted, or the token does not grant access.
-    Forbidden,
-    /// The model does not exist.
-    NoRepository,
-    /// The model has no such branch, tag, or commit.
-    NoRevision,
-    /// The model lacks a required file.
-    NoFile,
-    /// The Hub rejects requests because there were too many.
-    Busy,
-    /// The Hub failed repeatedly.
-    Server,
-    /// The response is not that of a Hub.
-    Protocol,
-    /// The downloaded file has the wrong size or hash.
-    Damaged,
-}
 
 /// Returns the directory of a model: `name` itself if it is an existing path, otherwise its directory in the Hub's
 /// cache, after downloading any missing files.

@@ -9,6 +9,9 @@ use super::pooler::Pooler;
 use crate::config::BertConfig;
 
 /// A batch of token sequences, padded to one length.
+///
+/// Ids must be below the model's `vocab_size` and segments below its `type_vocab_size`: kernels on a GPU do not check
+/// them. [`Sequence::check_fits`](crate::text::Sequence::check_fits) checks both.
 #[derive(Debug, Clone)]
 pub struct BertInput {
     /// Token ids, `[B, T]`.

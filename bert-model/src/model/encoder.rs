@@ -57,7 +57,7 @@ impl Encoder {
         self.layers = layers.map(|layer| layer.pack(precision)).collect();
     }
 
-    /// Takes [`Encoder::pack`] back, except for the rounding.
+    /// Undoes [`Encoder::pack`]; the weights stay rounded.
     pub fn unpack(&mut self) {
         let layers = std::mem::take(&mut self.layers).into_iter();
         self.layers = layers.map(EncoderLayer::unpack).collect();
@@ -231,7 +231,7 @@ impl FeedForward {
 }
 
 /// Applies a dense layer and a nonlinearity. Shapes: see [`Linear::forward`].
-pub fn dense_activation<const D: usize>(linear: &Linear, activation: Activation, x: Tensor<D>) -> Tensor<D> {
+pub(super) fn dense_activation<const D: usize>(linear: &Linear, activation: Activation, x: Tensor<D>) -> Tensor<D> {
     match activation {
         Activation::Gelu => ops::linear_gelu(x, linear.weight.val(), linear.bias.val()),
         _ => activate(activation, linear.forward(x)),

@@ -1,5 +1,6 @@
-//! Initial weights, as in google-research/bert's `create_initializer`: weights from N(0, 0.02) truncated at two
-//! standard deviations, biases 0, layer normalization the identity. For task heads see [`Initializer::task_head`].
+//! Initial weights, as in google-research/bert's `create_initializer`: weights from N(0, σ²), with σ the
+//! configuration's `initializer_range` (0.02), truncated at two standard deviations, biases 0, layer normalization the
+//! identity. For task heads see [`Initializer::task_head`].
 //!
 //! Random numbers are drawn on the host, with a separate generator for each parameter, so that a seed gives the same
 //! model on every device. Parameters are lazy: those that a checkpoint provides are never drawn.

@@ -15,8 +15,8 @@ thread_local! {
 
 /// Runs `forward` with the products of dense layers on `flex` in `precision`, and also those of its backward pass,
 /// whenever that runs. Affects this thread only, and what rayon lets it do for others while it waits for a product,
-/// which is nothing on a thread of [`Workers`](crate::Workers): there, `autocast` belongs into their work. Other backends
-/// ignore it. `Int8` is treated as `F32`.
+/// which is nothing on a thread of [`Workers`](crate::Workers): there, `autocast` belongs into their work. Other
+/// backends ignore it. `Int8` is treated as `F32`.
 pub fn autocast<R>(precision: Precision, forward: impl FnOnce() -> R) -> R {
     /// Restores the precision, even after a panic.
     struct Before(Precision);

@@ -133,6 +133,9 @@ pub(super) fn attention_index(from: usize, to: usize) -> u32 {
 }
 
 /// Dropout (Srivastava et al. 2014) as a layer: active on an autodiff device, else the identity.
+///
+/// Masks come from this thread's seed, which is 0 in a new thread: call [`seed`] before every forward pass that trains,
+/// or all threads, and all steps of each, begin with the same masks.
 #[derive(Module, Debug)]
 pub struct Dropout {
     /// The probability of zeroing an element, at least 0 and below 1.

@@ -10,7 +10,7 @@ pub fn mix(x: u64) -> u64 {
 
 /// The 32-bit finalizer of MurmurHash3, a bijection.
 #[inline(always)]
-pub fn scramble(x: u32) -> u32 {
+pub(super) fn scramble(x: u32) -> u32 {
     let x = (x ^ (x >> 16)).wrapping_mul(0x85EB_CA6B);
     let x = (x ^ (x >> 13)).wrapping_mul(0xC2B2_AE35);
     x ^ (x >> 16)

@@ -4,9 +4,10 @@
 //! on GPUs a fused version replaces it for the number types that it supports. Only this module chooses between them;
 //! the tests compare them, values and gradients.
 //!
-//! The model calls [`linear()`], [`attention()`], [`layer_norm()`], [`add_norm()`], [`cross_entropy()`], [`gelu()`],
-//! [`softmax()`], [`dropout()`] and [`embed()`]; [`autocast()`] rounds the operands of products. [`tape`] runs the
-//! backward pass layer by layer, and [`optimizer`] updates the parameters.
+//! The model calls [`embed()`] and [`gather_rows()`], [`self_attention()`], [`linear()`], [`linear_gelu()`],
+//! [`linear_transposed()`] and [`linear_add_norm()`], [`layer_norm()`], [`gelu()`], [`dropout()`] and
+//! [`cross_entropy()`]. [`autocast()`] rounds the operands of products, [`tape`] runs the backward pass layer by layer,
+//! and [`optimizer`] updates the parameters.
 
 // burn deprecates ndarray; here it is the second, independent CPU implementation.
 #![allow(deprecated)]
@@ -47,7 +48,7 @@ pub use layer_norm::layer_norm;
 pub use linear::{linear, linear_gelu, linear_transposed};
 
 /// Whether the fused operations of flex apply to a tensor: whether it is `f32` and on flex.
-pub fn is_fast<const D: usize>(x: &Tensor<D>) -> bool {
+pub(crate) fn is_fast<const D: usize>(x: &Tensor<D>) -> bool {
     x.dtype() == DType::F32 && x.device().inner() == Device::flex()
 }
 

@@ -71,7 +71,14 @@ pub struct RowGradients {
 /// Runs and records a forward pass. With `checkpointing` its encoder layers keep only their inputs for the backward
 /// pass.
 pub fn record<R>(checkpointing: bool, forward: impl FnOnce() -> R) -> (R, Tape) {
-    TAPE.set(Some(Tape { checkpointing, ..Tape::default() }));
+    /// Puts the outer tape back, even after a panic.
+    struct Outer(Option<Tape>);
+    impl Drop for Outer {
+        fn drop(&mut self) {
+            TAPE.set(self.0.take());
+        }
+    }
+    let _outer = Outer(TAPE.replace(Some(Tape { checkpointing, ..Tape::default() })));
     let result = forward();
     (result, TAPE.take().unwrap_or_default())
 }

@@ -72,11 +72,11 @@ impl<P: FromCheckpoint> Builder<P> {
         self
     }
 
-    /// Sets the maximum sequence length in tokens, special tokens included; the model's number of positions is the upper
-    /// limit. Default: the length used in training if the directory records it (embedders: that of sentence-transformers'
-    /// files or of the tokenizer's configuration, as cross-encoders), otherwise that limit. Classifiers
-    /// truncate longer texts; taggers and question answerers read them in windows; masked-token and next-sentence
-    /// prediction return an error.
+    /// Sets the maximum sequence length in tokens, special tokens included; the model's number of positions is the
+    /// upper limit. Default: the length used in training if the directory records it (embedders: that of
+    /// sentence-transformers' files or of the tokenizer's configuration, as cross-encoders), otherwise that limit.
+    /// Classifiers truncate longer texts; taggers and question answerers read them in windows; masked-token and
+    /// next-sentence prediction return an error.
     pub fn max_length(mut self, tokens: usize) -> Self {
         self.max_length = Some(tokens);
         self
@@ -123,8 +123,8 @@ impl<P: FromCheckpoint> Builder<P> {
     }
 
     /// Builds the pipeline around a model of this checkpoint that is already on the device, such as the encoder of
-    /// another pipeline, so that both share their weights. With a [precision](Self::precision) other than f32, the pipeline
-    /// gets its own copy of the encoder's dense layers.
+    /// another pipeline, so that both share their weights. With a [precision](Self::precision) other than f32, the
+    /// pipeline gets its own copy of the encoder's dense layers.
     ///
     /// # Errors
     /// As [`Builder::open`].

@@ -5,13 +5,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::sentence_transformers::{
-    SentenceTransformer, cross_encoder_activation, encoder_directory, tokenizer_length,
-};
+use super::sentence_transformers::{CrossEncoderSettings, SentenceTransformer, encoder_directory, tokenizer_length};
 use super::tags::TagScheme;
 use crate::config::BertConfig;
 use crate::error::{Error, Result};
-use crate::file::read_text;
+use crate::file::read_json;
 use crate::hub::model_directory;
 use crate::pretrained::weights::Weights;
 use crate::pretrained::{Pretrained, load_config};
@@ -34,7 +32,7 @@ pub struct Checkpoint {
 /// The part of `finetune.json`, written by `bert-finetune`, that matters for prediction.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Usage {
+pub(super) struct FinetuneFile {
     /// Maximum sequence length in training, in tokens.
     pub max_seq_len: Option<usize>,
     /// WordPieces between the starts of consecutive windows of a long text.
@@ -90,9 +88,9 @@ impl Checkpoint {
         self.directory.as_ref().map_or(Ok(None), |directory| tokenizer_length(directory))
     }
 
-    /// The activation that `config_sentence_transformers.json` names for a cross-encoder.
-    pub(super) fn cross_encoder_activation(&self) -> Result<Option<String>> {
-        self.directory.as_ref().map_or(Ok(None), |directory| cross_encoder_activation(directory))
+    /// What `config_sentence_transformers.json` says of a cross-encoder.
+    pub(super) fn cross_encoder(&self) -> Result<CrossEncoderSettings> {
+        self.directory.as_ref().map_or(Ok(Default::default()), |directory| CrossEncoderSettings::read(directory))
     }
 
     /// The maximum sequence length of a cross-encoder: the requested one, otherwise that of training, otherwise that of
@@ -105,10 +103,10 @@ impl Checkpoint {
     }
 
     /// The settings in the directory's `finetune.json`; all unset if there is none.
-    pub(super) fn usage(&self) -> Result<Usage> {
+    pub(super) fn usage(&self) -> Result<FinetuneFile> {
         match self.directory.as_ref().map(|directory| directory.join("finetune.json")) {
-            Some(path) if path.exists() => Usage::read(&path),
-            _ => Ok(Usage::default()),
+            Some(path) if path.exists() => FinetuneFile::read(&path),
+            _ => Ok(FinetuneFile::default()),
         }
     }
 
@@ -139,9 +137,8 @@ impl Checkpoint {
     }
 }
 
-impl Usage {
+impl FinetuneFile {
     fn read(path: &Path) -> Result<Self> {
-        serde_json::from_str(&read_text(path)?)
-            .map_err(|error| Error::line(path, error.line() as u64, error.to_string(), "a description of a head"))
+        read_json(path, "a description of a head")
     }
 }

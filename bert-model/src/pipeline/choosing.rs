@@ -1,12 +1,12 @@
-//! Multiple choice: picks the best of several continuations (paper, section 4.4). Each one is paired with the text and
-//! scored; softmax is taken over the scores.
+//! Multiple choice: picks the best of several continuations (Devlin et al. 2018, §4.4). Each one is paired with the
+//! text and scored; softmax is taken over the scores.
 
 use std::borrow::Cow;
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::log_softmax;
 
-use super::{Checkpoint, FromCheckpoint, HeadProcessor, Pipeline, Processor, highest};
+use super::{Checkpoint, FromCheckpoint, HeadProcessor, Pipeline, Processor, argmax};
 use crate::error::{Error, Result};
 use crate::model::{BertForMultipleChoice, BertInput, BertModel};
 use crate::text::{Sequence, Tokenizer};
@@ -69,8 +69,8 @@ impl ChoiceProcessor {
         Self { tokenizer }
     }
 
-    /// Computes the log-probabilities `[1, C]` of the C choices of each input from the hidden states `[S, T, H]` of the S
-    /// sequences, which are the choices of all inputs in turn.
+    /// Computes the log-probabilities `[1, C]` of the C choices of each input from the hidden states `[S, T, H]` of the
+    /// S sequences, which are the choices of all inputs in turn.
     pub fn log_probabilities(
         &self,
         model: &BertForMultipleChoice,
@@ -129,7 +129,7 @@ impl Processor for ChoiceProcessor {
 
     fn postprocess(&self, _request: &Self::Request<'_>, _inputs: &[ChoiceInput], outputs: &[Vec<f32>]) -> Choice {
         let probabilities = outputs.first().cloned().unwrap_or_default();
-        Choice { index: highest(&probabilities), probabilities }
+        Choice { index: argmax(&probabilities), probabilities }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Classification and regression of single texts and pairs (paper, section 4.1), from the pooled `[CLS]` vector.
+//! Classification and regression of single texts and pairs (Devlin et al. 2018, §4.1), from the pooled `[CLS]` vector.
 
 use std::collections::HashSet;
 
@@ -131,7 +131,7 @@ impl Processor for ClassificationProcessor {
 
     fn postprocess(&self, _request: &(&str, Option<&str>), _: &[Sequence], outputs: &[Vec<f32>]) -> Classification {
         let scores = outputs.first().cloned().unwrap_or_default();
-        let best = highest(&scores);
+        let best = argmax(&scores);
         let label = self.labels.get(best).cloned().unwrap_or_default();
         Classification { label, score: scores.get(best).copied().unwrap_or_default(), scores }
     }
@@ -176,7 +176,7 @@ fn distinct(labels: Vec<String>) -> Vec<String> {
 }
 
 /// The index of the highest score: the first one among equals, and 0 if there are none.
-pub fn highest(scores: &[f32]) -> usize {
+pub fn argmax(scores: &[f32]) -> usize {
     let better = |best: usize, at: usize| if scores[at] > scores[best] { at } else { best };
     (0..scores.len()).fold(0, better)
 }

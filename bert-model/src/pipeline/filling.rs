@@ -1,4 +1,5 @@
-//! Masked-token prediction (paper, section 3.1, task 1): the most probable WordPieces for each `[MASK]` of a text.
+//! Masked-token prediction (Devlin et al. 2018, §3.1, task 1): the most probable WordPieces for each `[MASK]` of a
+//! text.
 
 use burn::tensor::activation::softmax;
 use burn::tensor::{Int, Tensor};

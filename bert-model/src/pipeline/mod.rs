@@ -58,14 +58,14 @@ pub use crate::ops::packed::Precision;
 pub use builder::{Builder, FromCheckpoint};
 pub use checkpoint::Checkpoint;
 pub use choosing::{Choice, ChoiceInput, ChoiceProcessor, MultipleChoice};
-pub use classification::{Classification, ClassificationProcessor, TextClassifier, highest};
+pub use classification::{Classification, ClassificationProcessor, TextClassifier, argmax};
 pub use embedding::{
     Combine, EmbeddingOptions, EmbeddingProcessor, EmbeddingRequest, Layers, PooledTokens, Pooling, TextEmbedder,
     TextInput, TokenEmbeddings, Windows,
 };
 pub use filling::{FilledMask, FilledText, MaskFiller, MaskProcessor, MaskedInput, Prediction, best_pieces};
 pub use pairs::{PairProcessor, PairScore, PairScorer};
-pub use processor::{HeadProcessor, Processor, check_fit, cost, longest};
+pub use processor::{HeadProcessor, Processor, by_batches, check_fit, longest};
 pub use questions::{
     Answer, AnswerSpan, Candidate, QuestionAnswerer, QuestionOptions, QuestionProcessor, QuestionWindow, RankedSpans,
     SpanScores,
@@ -169,22 +169,11 @@ impl<P: Processor> Pipeline<P> {
         Ok(requests.iter().zip(&inputs).map(answer).collect())
     }
 
-    /// The outputs of all inputs, in order. Batches are of inputs with the same number of sequences, so that no batch is
-    /// larger, with its padding, than its inputs' costs tell.
+    /// The outputs of all inputs, in order.
     fn outputs(&self, inputs: &[&P::Input]) -> Vec<P::Output> {
-        let sequences = |&index: &usize| P::sequences(inputs[index]).len();
-        let mut order: Vec<usize> = (0..inputs.len()).collect();
-        order.sort_by_key(sequences);
-        let mut outputs = Vec::with_capacity(inputs.len());
-        for group in order.chunk_by(|a, b| sequences(a) == sequences(b)) {
-            let costs: Vec<usize> = group.iter().map(|&index| cost::<P>(inputs[index])).collect();
-            let computed = self.workers.run_by_length(&costs, self.batch_tokens, |batch| {
-                self.forward(&batch.iter().map(|&place| inputs[group[place]]).collect::<Vec<_>>())
-            });
-            outputs.extend(group.iter().copied().zip(computed));
-        }
-        outputs.sort_unstable_by_key(|(index, _)| *index);
-        outputs.into_iter().map(|(_, output)| output).collect()
+        by_batches::<P, _>(inputs, (&self.workers, self.batch_tokens), |batch| {
+            self.forward(&batch.iter().map(|&index| inputs[index]).collect::<Vec<_>>())
+        })
     }
 
     /// Runs the first part of [`Pipeline::run`], for services that batch the inputs of many requests themselves:

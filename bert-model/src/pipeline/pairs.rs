@@ -1,11 +1,14 @@
-//! Scores for pairs of texts: the probability that the second follows the first (paper, section 3.1, task 2), or the
-//! score of a cross-encoder, a classifier with one label that reads two texts together and tells how well they fit
+//! Scores for pairs of texts: the probability that the second follows the first (Devlin et al. 2018, §3.1, task 2), or
+//! the score of a cross-encoder, a classifier with one label that reads two texts together and tells how well they fit
 //! (Nogueira and Cho 2019, "Passage Re-ranking with BERT").
+
+use std::borrow::Cow;
 
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
 use serde_json::Value;
 
+use super::sentence_transformers::CrossEncoderSettings;
 use super::{Checkpoint, FromCheckpoint, Pipeline, Processor};
 use crate::config::BertConfig;
 use crate::error::{Error, Result};
@@ -44,6 +47,8 @@ pub struct PairScore {
 pub struct PairProcessor {
     tokenizer: Tokenizer,
     head: PairHead,
+    /// Precedes the first text of every pair.
+    prompt: String,
 }
 
 /// What scores a pair.
@@ -73,13 +78,18 @@ impl PairScorer {
 impl PairProcessor {
     /// Builds a processor for a next-sentence head and pairs of at most `max_length` tokens; longer ones are rejected.
     pub fn next_sentence(tokenizer: Tokenizer, max_length: usize) -> Self {
-        Self { tokenizer, head: PairHead::NextSentence { max_length } }
+        Self { tokenizer, head: PairHead::NextSentence { max_length }, prompt: String::new() }
     }
 
     /// Builds a processor for a classifier with one label. `tokenizer` must truncate to the model's maximum length;
     /// `activation` maps the head's output to the score.
     pub fn cross_encoder(tokenizer: Tokenizer, activation: OutputActivation) -> Self {
-        Self { tokenizer, head: PairHead::CrossEncoder(activation) }
+        Self { tokenizer, head: PairHead::CrossEncoder(activation), prompt: String::new() }
+    }
+
+    /// Puts a prompt before the first text of every pair.
+    pub fn with_prompt(self, prompt: impl Into<String>) -> Self {
+        Self { prompt: prompt.into(), ..self }
     }
 }
 
@@ -88,15 +98,15 @@ impl PairProcessor {
 fn configured_activation(config: &BertConfig) -> Option<(&'static str, &Value)> {
     let newer = config.other.get("sentence_transformers").and_then(|settings| settings.get("activation_fn"));
     let older = config.other.get("sbert_ce_default_activation_function").filter(|value| !value.is_null());
-    let newer = newer.map(|value| ("sentence_transformers.activation_fn", value));
+    let newer = newer.filter(|value| !value.is_null()).map(|value| ("sentence_transformers.activation_fn", value));
     newer.or(older.map(|value| ("sbert_ce_default_activation_function", value)))
 }
 
 /// The activation of a cross-encoder; the sigmoid if its directory names none.
-fn activation(checkpoint: &Checkpoint) -> Result<OutputActivation> {
-    let of_file = checkpoint.cross_encoder_activation()?.map(Value::from);
+fn activation(of_file: Option<String>, config: &BertConfig) -> Result<OutputActivation> {
+    let of_file = of_file.map(Value::from);
     let of_file = of_file.as_ref().map(|value| ("config_sentence_transformers.json", ("activation_fn", value)));
-    let named = of_file.or(configured_activation(&checkpoint.config).map(|named| ("config.json", named)));
+    let named = of_file.or(configured_activation(config).map(|named| ("config.json", named)));
     let Some((file, (key, value))) = named else { return Ok(OutputActivation::Sigmoid) };
     value.as_str().and_then(OutputActivation::of_class).ok_or_else(|| {
         let expected = format!("a class of torch.nn: {}", OutputActivation::names());
@@ -117,7 +127,8 @@ impl FromCheckpoint for PairProcessor {
             Some(&[1, _]) => {
                 checkpoint.check_head::<BertForSequenceClassification>()?;
                 let tokenizer = tokenizer.truncating(checkpoint.cross_encoder_length(max_length)?)?;
-                Ok(Self::cross_encoder(tokenizer, activation(checkpoint)?))
+                let CrossEncoderSettings { activation: named, prompt } = checkpoint.cross_encoder()?;
+                Ok(Self::cross_encoder(tokenizer, activation(named, config)?).with_prompt(prompt))
             }
             found => {
                 let found = found.map_or("neither".into(), |shape| format!("a classifier with {} labels", shape[0]));
@@ -151,9 +162,13 @@ impl Processor for PairProcessor {
     }
 
     fn preprocess(&self, &(first, second): &(&str, &str)) -> Result<Vec<Sequence>> {
+        let first = match self.prompt.is_empty() {
+            true => Cow::Borrowed(first),
+            false => Cow::Owned(format!("{}{first}", self.prompt)),
+        };
         Ok(vec![match self.head {
-            PairHead::NextSentence { max_length } => self.tokenizer.whole_sequence(first, Some(second), max_length)?,
-            PairHead::CrossEncoder(_) => self.tokenizer.sequence(first, Some(second))?,
+            PairHead::NextSentence { max_length } => self.tokenizer.whole_sequence(&first, Some(second), max_length)?,
+            PairHead::CrossEncoder(_) => self.tokenizer.sequence(&first, Some(second))?,
         }])
     }
 

@@ -8,6 +8,7 @@ use crate::model::{BertInput, BertModel};
 use crate::pretrained::weights::Weights;
 use crate::pretrained::{Loaded, Pretrained, load_weights};
 use crate::text::{Sequence, Tokenizer};
+use crate::workers::Workers;
 
 /// The steps of a pipeline around the forward pass: [`preprocess`](Processor::preprocess) →
 /// [`forward`](Processor::forward) → [`postprocess`](Processor::postprocess).
@@ -77,9 +78,28 @@ pub fn longest<P: Processor>(input: &P::Input) -> usize {
     P::sequences(input).iter().map(Sequence::len).max().unwrap_or_default()
 }
 
-/// The cost of an input in a batch, in tokens: its longest sequence times the number of its sequences.
-pub fn cost<P: Processor>(input: &P::Input) -> usize {
-    longest::<P>(input) * P::sequences(input).len()
+/// Applies `work` to batches of inputs of similar lengths, on the workers; it receives the inputs' numbers and returns
+/// an output for each. Returns the outputs in the order of the inputs. Batches are of inputs with the same number of
+/// sequences, so that none has more than `batch_tokens` tokens, padding included, unless it is of one input.
+pub fn by_batches<P: Processor, R: Send>(
+    inputs: &[&P::Input],
+    (workers, batch_tokens): (&Workers, usize),
+    work: impl Fn(&[usize]) -> Vec<R> + Sync,
+) -> Vec<R> {
+    let sequences = |&index: &usize| P::sequences(inputs[index]).len();
+    let mut order: Vec<usize> = (0..inputs.len()).collect();
+    order.sort_by_key(sequences);
+    let mut outputs = Vec::with_capacity(inputs.len());
+    for group in order.chunk_by(|a, b| sequences(a) == sequences(b)) {
+        let tokens = |index: &usize| longest::<P>(inputs[*index]) * sequences(index);
+        let costs: Vec<usize> = group.iter().map(tokens).collect();
+        let computed = workers.run_by_length(&costs, batch_tokens, |batch| {
+            work(&batch.iter().map(|&place| group[place]).collect::<Vec<_>>())
+        });
+        outputs.extend(group.iter().copied().zip(computed));
+    }
+    outputs.sort_unstable_by_key(|(index, _)| *index);
+    outputs.into_iter().map(|(_, output)| output).collect()
 }
 
 /// Checks that a model can read every sequence of the inputs. Pipelines and training call this before computing

@@ -1,5 +1,5 @@
-//! Token classification: predicts a tag for every word (paper, section 5.3) from the word's first WordPiece, and the
-//! entities that the tags mark.
+//! Token classification: predicts a tag for every word (Devlin et al. 2018, §5.3) from the word's first WordPiece, and
+//! the entities that the tags mark.
 //!
 //! A text that is too long is read in overlapping windows. Each word is tagged in the window where it has more context,
 //! so every word gets a tag.
@@ -14,7 +14,7 @@ use burn::tensor::{Int, Tensor};
 use serde::Serialize;
 
 use super::tags::{EntitySpan, TagReader, TagScheme};
-use super::{Builder, Checkpoint, FromCheckpoint, HeadProcessor, Pipeline, Processor, highest};
+use super::{Builder, Checkpoint, FromCheckpoint, HeadProcessor, Pipeline, Processor, argmax};
 use crate::error::{Error, Result};
 use crate::model::{BertForTokenClassification, BertInput, BertModel};
 use crate::text::{Sequence, Tokenizer, slices};
@@ -141,7 +141,7 @@ impl WindowTags {
     /// Finds the most probable tag of each word, from the probability of every tag.
     pub fn new(probabilities: Vec<Vec<f32>>) -> Self {
         let best = |scores: &Vec<f32>| {
-            let tag = highest(scores);
+            let tag = argmax(scores);
             (tag as u32, scores[tag])
         };
         Self { best: probabilities.iter().map(best).collect(), probabilities }

@@ -105,7 +105,7 @@ fn classes_are_softmax_of_the_scores() {
         let logits = model.forward(collate(&[&sequence(text, None)], 0, &Device::flex()));
         let expected: Vec<f32> = softmax(logits, 1).into_data().iter::<f32>().collect();
         assert!(close(&found.scores, &expected), "{text:?}");
-        let best = highest(&expected);
+        let best = argmax(&expected);
         assert_eq!(found.label, classifier.labels()[best]);
         assert!((found.score - expected[best]).abs() < 1e-5);
     }
@@ -195,8 +195,8 @@ fn masks_are_filled_as_the_model_says() {
     let probabilities: Vec<f32> = softmax(logits, 1).into_data().iter::<f32>().collect();
     for (mask, row) in filled[0].masks.iter().zip(probabilities.chunks(67)) {
         assert_eq!(mask.predictions.len(), 3);
-        assert_eq!(mask.predictions[0].id as usize, highest(row));
-        assert!((mask.predictions[0].probability - f64::from(row[highest(row)])).abs() < 1e-5);
+        assert_eq!(mask.predictions[0].id as usize, argmax(row));
+        assert!((mask.predictions[0].probability - f64::from(row[argmax(row)])).abs() < 1e-5);
     }
     assert!(filler.fill("word5", 3).unwrap_err().to_string().contains("found no [MASK]"));
 }
@@ -249,7 +249,7 @@ fn choices_are_probabilities_of_any_number_of_texts() {
     assert_eq!((found[0].probabilities.len(), found[1].probabilities.len()), (2, 3));
     for choice in &found {
         assert!((choice.probabilities.iter().sum::<f32>() - 1.0).abs() < 1e-5);
-        assert_eq!(choice.index, highest(&choice.probabilities));
+        assert_eq!(choice.index, argmax(&choice.probabilities));
     }
     let nothing: [(&str, Vec<&str>); 1] = [("word5", vec![])];
     assert!(chooser.choose(&nothing).unwrap_err().to_string().contains("found no choice"));

@@ -50,12 +50,12 @@ impl<M> Loaded<M> {
         let initialized = (!self.initialized.is_empty()).then(|| {
             format!("not in the checkpoint and freshly initialized (train before use): {}", self.initialized.join(", "))
         });
-        joined(initialized.into_iter().chain(self.left_aside()))
+        joined(initialized.into_iter().chain(self.unused_layers_warning()))
     }
 
     /// A warning that names the ignored tensors of the checkpoint's encoder and decoder, as one sentence; `None` if
     /// there are none. A model for another task has no use for a head or pooler, but should use every layer.
-    pub fn left_aside(&self) -> Option<String> {
+    pub fn unused_layers_warning(&self) -> Option<String> {
         let decoder = self.has_other_decoder.then(|| {
             format!(
                 "{DECODER} differs from the word embeddings and was ignored, since config.json sets \
@@ -112,7 +112,7 @@ pub fn load_partial<M: Pretrained>(directory: impl AsRef<Path>, seed: u64, devic
 /// Loads tensors into a new model that `config` describes.
 ///
 /// # Errors
-/// As [`load`].
+/// As [`load`]; [`Error::Config`] if the configuration is invalid.
 pub fn load_weights<M: Pretrained>(weights: &Weights, config: BertConfig, device: &Device) -> Result<Loaded<M>> {
     let loaded = load_weights_partial(weights, config, 0, device)?;
     match loaded.initialized.is_empty() {
@@ -132,6 +132,7 @@ pub fn load_weights_partial<M: Pretrained>(
     seed: u64,
     device: &Device,
 ) -> Result<Loaded<M>> {
+    config.validate("config.json")?;
     let model = M::init_seeded(&config, seed, device);
     fill(weights, model, config)
 }

@@ -1,7 +1,7 @@
 //! Reads and writes Hugging Face model directories: `config.json`, weights, tokenizer.
 //!
 //! [`names`] maps the names of all parameters, [`weights`] reads weight files, [`mod@load`] loads tensors into a model,
-//! and [`mod@save`] writes a directory atomically ([`crate::file`]).
+//! and [`mod@save`] writes a directory, each file atomically ([`crate::file`]) and the weights last.
 
 pub mod load;
 pub mod names;
@@ -37,6 +37,9 @@ pub trait Pretrained: Module + Sync {
     fn encoder_mut(&mut self) -> &mut Encoder;
 
     /// Creates a model with random parameters, which are generated on first use.
+    ///
+    /// # Panics
+    /// If the configuration is invalid ([`BertConfig::validate`]).
     fn init_seeded(config: &BertConfig, seed: u64, device: &burn::tensor::Device) -> Self {
         Self::initialize(&mut Initializer::new(config, seed, device))
     }

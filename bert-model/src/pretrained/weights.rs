@@ -20,7 +20,7 @@ use serde::Deserialize;
 use super::names;
 use super::storage::Storage;
 use crate::error::{Error, Result};
-use crate::file::{check_content, read_text};
+use crate::file::{check_content, read_json};
 
 /// Maximum size of a header, in bytes; Hugging Face's own limit.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -124,14 +124,9 @@ impl Weights {
 
     /// Opens the shards that an index names; their names must end in `extension`.
     fn sharded(index: &Path, extension: &str) -> Result<Self> {
-        #[derive(Deserialize)]
-        struct Index {
-            weight_map: BTreeMap<String, String>,
-        }
-        let parsed: Index = serde_json::from_str(&read_text(index)?)
-            .map_err(|error| Error::line(index, error.line() as u64, error.to_string(), "an index of weight files"))?;
+        let shards = shards(index)?;
         let mut weights = Self::empty(index, names::normalized);
-        for name in BTreeSet::from_iter(parsed.weight_map.values()) {
+        for name in BTreeSet::from_iter(shards.values()) {
             // A shard must be in the same directory as its index; other paths are rejected.
             if name.contains(['/', '\\']) || !name.ends_with(extension) {
                 let expected = format!("a {extension} file in the same directory");
@@ -143,7 +138,7 @@ impl Weights {
                 _ => weights.add_safetensors(Storage::map(&shard)?)?,
             }
         }
-        for (tensor, shard) in &parsed.weight_map {
+        for (tensor, shard) in &shards {
             if !weights.entries.contains_key(&names::normalized(tensor)) {
                 return Err(Error::tensor(
                     index.with_file_name(shard),
@@ -334,6 +329,15 @@ impl Number {
             Self::F64 => each(bytes, |b| f64::from_le_bytes(b) as f32),
         }
     }
+}
+
+/// The shard of every tensor, as an index of weight files lists them.
+pub(crate) fn shards(index: &Path) -> Result<BTreeMap<String, String>> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    Ok(read_json::<Index>(index, "an index of weight files")?.weight_map)
 }
 
 #[cfg(test)]

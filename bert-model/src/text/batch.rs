@@ -74,6 +74,9 @@ impl From<&Encoding> for Sequence {
 ///
 /// The tensors of the result have shape `[B, T]`, where B is the number of sequences and T the length of the longest,
 /// at least 1.
+///
+/// # Panics
+/// If a sequence has fewer `types` than `ids`.
 pub fn collate(sequences: &[&Sequence], pad_id: u32, device: &Device) -> BertInput {
     let (rows, tokens) = (sequences.len(), sequences.iter().map(|s| s.len()).max().unwrap_or(0).max(1));
     let padded = |value: &dyn Fn(&Sequence, usize) -> i32, padding: i32| -> Tensor<2, Int> {

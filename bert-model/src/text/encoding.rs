@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::sync::atomic::Ordering;
 
-use tokenizers::{EncodeInput, Encoding, PostProcessor, Token};
+use tokenizers::{EncodeInput, Encoding, PostProcessor, Token, TruncationDirection};
 
 use super::batch::Sequence;
 use super::long::{LONG, Part};
@@ -33,7 +33,7 @@ impl Tokenizer {
     /// As [`Tokenizer::encode`].
     pub fn sequence(&self, text: &str, pair: Option<&str>) -> Result<Sequence> {
         if !self.is_long(text) && !pair.is_some_and(|pair| self.is_long(pair)) {
-            return Ok(Sequence::from(&self.encode(text, pair)?));
+            return Ok(self.sequence_of(&self.encode(text, pair)?));
         }
         let limit = self.inner.get_truncation().map(|truncation| truncation.max_length);
         match (limit, pair) {
@@ -44,19 +44,44 @@ impl Tokenizer {
             (Some(limit), None) => {
                 let special = self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
                 let room = limit.saturating_sub(special);
-                let mut pieces = self.first_pieces(text, room)?.1;
-                if pieces.len() > room {
+                let mut pieces = match self.truncation_side {
+                    TruncationDirection::Right => self.first_pieces(text, room)?.1,
+                    TruncationDirection::Left => self.pieces(text)?,
+                };
+                if let Some(excess) = pieces.len().checked_sub(room).filter(|excess| *excess > 0) {
                     self.truncated.fetch_add(1, Ordering::Relaxed);
-                    pieces.truncate(room);
+                    match self.truncation_side {
+                        TruncationDirection::Right => pieces.truncate(room),
+                        TruncationDirection::Left => drop(pieces.drain(..excess)),
+                    }
                 }
                 Ok(self.template.sequence(&pieces, None))
             }
             // Which text loses an odd token depends on how the library counts, so let it truncate the pair itself.
+            (Some(_), Some(pair)) if self.truncation_side == TruncationDirection::Left => {
+                Ok(self.sequence_of(&self.encode(text, Some(pair))?))
+            }
             (Some(limit), Some(pair)) => {
                 let (text, pair) = (self.first_pieces(text, limit)?.0, self.first_pieces(pair, limit)?.0);
-                Ok(Sequence::from(&self.encode(&text, Some(&pair))?))
+                Ok(self.sequence_of(&self.encode(&text, Some(&pair))?))
             }
         }
+    }
+
+    /// The sequence of the WordPieces of a pair, and where those of the second text begin. The pair has
+    /// [`Tokenizer::special_tokens_of_a_pair`] tokens more.
+    pub fn pair_sequence(&self, first: &[u32], second: &[u32]) -> (Sequence, usize) {
+        (self.template.sequence(first, Some(second)), self.template.start_of_second(first.len()))
+    }
+
+    /// The number of special tokens around a pair of texts, 3 for BERT.
+    pub fn special_tokens_of_a_pair(&self) -> usize {
+        self.template.special_tokens_of_a_pair()
+    }
+
+    fn sequence_of(&self, encoding: &Encoding) -> Sequence {
+        let sequence = Sequence::from(encoding);
+        if self.has_types { sequence } else { Sequence { types: vec![0; sequence.len()], ..sequence } }
     }
 
     /// As [`Tokenizer::sequence`], for a text that must not be truncated.

@@ -9,7 +9,9 @@ use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::bert::BertProcessing;
-use tokenizers::{AddedToken, ModelWrapper, NormalizerWrapper, PaddingParams, PreTokenizerWrapper};
+use tokenizers::{
+    AddedToken, ModelWrapper, NormalizerWrapper, PaddingParams, PreTokenizerWrapper, TruncationDirection,
+};
 
 use super::template::Template;
 use super::tokenizer::{Normalization, SpecialTokens, Tokenizer};
@@ -41,10 +43,10 @@ impl Tokenizer {
     }
 
     fn from_json(path: &Path) -> Result<Self> {
-        let inner = parse(&read_text(path)?, path)?;
+        let (inner, side) = parse(&read_text(path)?, path)?;
         let configuration = Configuration::beside(path)?;
         let warnings = disagreements(&inner, &configuration);
-        complete(inner, &configuration, path, warnings)
+        complete((inner, side), &configuration, path, warnings)
     }
 
     /// Builds a tokenizer from the contents of a `tokenizer.json` whose special tokens have BERT's names.
@@ -79,8 +81,8 @@ impl Tokenizer {
 
     fn from_vocab_files(path: &Path, normalization: Normalization, configuration: &Configuration) -> Result<Self> {
         let (vocabulary, warning) = read_vocabulary(path)?;
-        let inner = build(&vocabulary, normalization, &configuration.names(), path)?;
-        complete(inner, configuration, path, warning.into_iter().collect())
+        let inner = build(&vocabulary, normalization, configuration.names(), path)?;
+        complete((inner, TruncationDirection::Right), configuration, path, warning.into_iter().collect())
     }
 
     /// Builds a tokenizer from WordPieces in id order.
@@ -89,8 +91,8 @@ impl Tokenizer {
     /// If a special token is missing.
     pub fn from_vocabulary(vocabulary: &[String], normalization: Normalization) -> Result<Self> {
         let (configuration, origin) = (Configuration::default(), Path::new("the vocabulary"));
-        let inner = build(vocabulary, normalization, &configuration.names(), origin)?;
-        complete(inner, &configuration, origin, Vec::new())
+        let inner = build(vocabulary, normalization, configuration.names(), origin)?;
+        complete((inner, TruncationDirection::Right), &configuration, origin, Vec::new())
     }
 }
 
@@ -101,8 +103,8 @@ pub(super) fn is_bert(inner: &tokenizers::Tokenizer) -> bool {
         && matches!(inner.get_pre_tokenizer(), Some(PreTokenizerWrapper::BertPreTokenizer(_)))
 }
 
-/// Parses the contents of a `tokenizer.json`.
-fn parse(json: &str, path: &Path) -> Result<tokenizers::Tokenizer> {
+/// Parses the contents of a `tokenizer.json`; also returns the end at which it truncates texts.
+fn parse(json: &str, path: &Path) -> Result<(tokenizers::Tokenizer, TruncationDirection)> {
     // The tokenizers crate panics on some malformed JSON, so check it first.
     let _: serde::de::IgnoredAny = serde_json::from_str(json)
         .map_err(|error| Error::line(path, error.line() as u64, error.to_string(), "a tokenizer.json"))?;
@@ -113,10 +115,11 @@ fn parse(json: &str, path: &Path) -> Result<tokenizers::Tokenizer> {
     if has_empty_parts(&splitting) {
         return Err(Error::file(path, "a `FixedLength` of 0 in `pre_tokenizer`", "at least 1"));
     }
-    // Truncation and padding are up to the caller, whatever the file says.
+    let side = inner.get_truncation().map_or(TruncationDirection::Right, |truncation| truncation.direction);
+    // The lengths of truncation and padding are up to the caller, whatever the file says.
     inner.with_padding(None::<PaddingParams>);
     inner.with_truncation(None).map_err(|error| Error::file(path, error.to_string(), "a tokenizer"))?;
-    Ok(inner)
+    Ok((inner, side))
 }
 
 /// Whether text would be split into empty parts, on which the tokenizers crate panics.
@@ -126,14 +129,13 @@ fn has_empty_parts(splitting: &Value) -> bool {
         || inside.is_some_and(|inside| inside.iter().any(has_empty_parts))
 }
 
-/// Builds BERT's own pipeline over a vocabulary.
+/// Builds BERT's own pipeline over a vocabulary, without the special tokens around a text, which [`complete`] adds.
 fn build(
     vocabulary: &[String],
     normalization: Normalization,
-    names: &[String; 5],
+    [_, unk, ..]: [String; 5],
     origin: &Path,
 ) -> Result<tokenizers::Tokenizer> {
-    let [_, unk, cls, sep, _] = names.clone();
     let fail = |error: tokenizers::Error| Error::file(origin, error.to_string(), "a WordPiece vocabulary");
     let ids: Vocab = vocabulary.iter().enumerate().map(|(id, piece)| (piece.clone(), id as u32)).collect();
     let model = WordPiece::builder()
@@ -150,15 +152,13 @@ fn build(
         .map_err(fail)?
         .with_pre_tokenizer(Some(BertPreTokenizer))
         .with_decoder(Some(tokenizers::decoders::wordpiece::WordPiece::default()));
-    let (special, _) = find_special_tokens(&inner, names, origin)?;
-    inner.with_post_processor(Some(BertProcessing::new((sep, special.sep), (cls, special.cls))));
     Ok(inner)
 }
 
 /// Adds the tokens named in the files next to a vocabulary, and sets the unknown token and the template of BERT's own
 /// pipeline as transformers does.
 fn complete(
-    mut inner: tokenizers::Tokenizer,
+    (mut inner, side): (tokenizers::Tokenizer, TruncationDirection),
     configuration: &Configuration,
     origin: &Path,
     mut warnings: Vec<String>,
@@ -181,7 +181,9 @@ fn complete(
     if is_bert(&inner) && configuration.is_bert_class() {
         follow_names(&mut inner, &names, special, origin)?;
     }
-    Tokenizer::new(inner, special, mask, origin, warnings)
+    inner.set_encode_special_tokens(configuration.splits_special_tokens());
+    let tokenizer = Tokenizer::new(inner, special, mask, origin, warnings)?;
+    Ok(tokenizer.with_conventions(configuration.has_types(), configuration.truncation_side().unwrap_or(side)))
 }
 
 /// Adds those tokens that have not been added yet.
@@ -257,10 +259,15 @@ fn disagreements(inner: &tokenizers::Tokenizer, configuration: &Configuration) -
     if !configuration.is_bert_class() {
         return Vec::new();
     }
+    // Without `strip_accents`, lowercase text has none.
+    let lowercase = configuration.config["do_lower_case"].as_bool().unwrap_or(true);
+    let there = configuration.config["strip_accents"].as_bool();
+    let strips_alike = normalizer.strip_accents.unwrap_or(normalizer.lowercase) == there.unwrap_or(lowercase);
+    let strip_accents = if strips_alike { there } else { normalizer.strip_accents };
     // Of each setting: its value here, and the one that transformers assumes if it is absent.
     let here = [
         ("do_lower_case", Some(normalizer.lowercase), json!(true)),
-        ("strip_accents", normalizer.strip_accents, json!(null)),
+        ("strip_accents", strip_accents, json!(null)),
         ("tokenize_chinese_chars", Some(normalizer.handle_chinese_chars), json!(true)),
     ];
     let shown = |flag: Option<bool>| flag.map_or("null".to_string(), |flag| flag.to_string());

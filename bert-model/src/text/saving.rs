@@ -4,12 +4,13 @@ use std::path::Path;
 
 use serde_json::json;
 use tokenizers::ModelWrapper;
+use tokenizers::TruncationDirection;
 
 use super::loading::is_bert;
 use super::tokenizer::{Normalization, SpecialTokens, Tokenizer};
 use super::tokenizer_files::SPECIAL_KEYS;
 use crate::error::{Error, Result};
-use crate::file::replace_file;
+use crate::file::{replace_file, write_json};
 
 impl Tokenizer {
     /// How text is normalized, as far as the tokenizer file says; other settings are those of Google's uncased models.
@@ -49,16 +50,26 @@ impl Tokenizer {
                 })
             }
             // Makes transformers use tokenizer.json as it is.
-            false => json!({"tokenizer_class": "PreTrainedTokenizerFast"}),
+            false => {
+                let names = ["input_ids", "token_type_ids", "attention_mask"];
+                let names = names.into_iter().filter(|name| self.has_types || *name != "token_type_ids");
+                let names: Vec<&str> = names.collect();
+                json!({"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": names})
+            }
         };
+        if self.truncation_side == TruncationDirection::Left {
+            config["truncation_side"] = self.truncation_side.as_ref().into();
+        }
+        if self.inner.get_encode_special_tokens() {
+            config["split_special_tokens"] = true.into();
+        }
         config["model_max_length"] = max_length.into();
         let SpecialTokens { pad, unk, cls, sep } = self.special();
         let ids = [Some(pad), Some(unk), Some(cls), Some(sep), self.optional_mask()];
         for (key, id) in SPECIAL_KEYS.into_iter().zip(ids) {
             config[key] = id.map(|id| self.piece(id)).into();
         }
-        let config = serde_json::to_string_pretty(&config).map_err(|error| Error::Setting(error.to_string()))?;
-        replace_file(directory.join("tokenizer_config.json"), (config + "\n").as_bytes())?;
+        write_json(directory.join("tokenizer_config.json"), &config)?;
         match self.inner.get_model() {
             ModelWrapper::WordPiece(_) => {
                 replace_file(directory.join("vocab.txt"), (self.vocabulary().join("\n") + "\n").as_bytes())

@@ -23,7 +23,7 @@ pub(super) struct Template {
 }
 
 impl Template {
-    /// The template of BERT (paper, section 3): `[CLS] A [SEP] B [SEP]`, with type 1 from B on.
+    /// The template of BERT (Devlin et al. 2018, §3): `[CLS] A [SEP] B [SEP]`, with type 1 from B on.
     pub fn bert(cls: u32, sep: u32) -> Self {
         let single = vec![(cls, 0), (FIRST, 0), (sep, 0)];
         let second = [(SECOND, 1), (sep, 1)];
@@ -59,6 +59,23 @@ impl Template {
             sequence.types.resize(sequence.ids.len(), u8::try_from(*token_type).unwrap_or(u8::MAX));
         }
         sequence
+    }
+
+    /// The same special tokens, all with type 0.
+    pub fn without_types(mut self) -> Self {
+        self.single.iter_mut().chain(&mut self.pair).for_each(|(_, token_type)| *token_type = 0);
+        self
+    }
+
+    /// The number of special tokens around a pair.
+    pub fn special_tokens_of_a_pair(&self) -> usize {
+        self.pair.iter().filter(|(id, _)| ![FIRST, SECOND].contains(id)).count()
+    }
+
+    /// Where the second text of a pair begins, whose first one has `first` WordPieces.
+    pub fn start_of_second(&self, first: usize) -> usize {
+        let before = self.pair.iter().take_while(|(id, _)| *id != SECOND);
+        before.map(|(id, _)| if *id == FIRST { first } else { 1 }).sum()
     }
 
     /// The highest token type in a single text.

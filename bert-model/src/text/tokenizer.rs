@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use tokenizers::normalizers::{self, Lowercase, NormalizerWrapper};
-use tokenizers::{PostProcessor, TruncationParams};
+use tokenizers::{PostProcessor, TruncationDirection, TruncationParams};
 
 use super::long::Cuts;
 use super::template::Template;
@@ -57,6 +57,10 @@ pub struct Tokenizer {
     mask: Option<u32>,
     /// The special tokens around a text, and the token types.
     pub(super) template: Template,
+    /// Whether the model gets token types; otherwise all are 0.
+    pub(super) has_types: bool,
+    /// The end at which texts that are too long lose tokens.
+    pub(super) truncation_side: TruncationDirection,
     /// Where long texts can be cut; `None` if they cannot be.
     pub(super) cuts: Option<Cuts>,
     /// One more than the highest id.
@@ -92,11 +96,20 @@ impl Tokenizer {
             special,
             mask,
             template,
+            has_types: true,
+            truncation_side: TruncationDirection::Right,
             end_of_ids,
             origin: origin.into(),
             warnings: warnings.into(),
             truncated: Arc::default(),
         })
+    }
+
+    /// The tokenizer with the conventions of its model: whether that gets token types, and at which end texts are
+    /// truncated.
+    pub(super) fn with_conventions(self, has_types: bool, truncation_side: TruncationDirection) -> Self {
+        let template = if has_types { self.template } else { self.template.without_types() };
+        Self { template, has_types, truncation_side, ..self }
     }
 
     /// Ids of the special tokens.
@@ -156,8 +169,9 @@ impl Tokenizer {
         self.inner.decode(ids, true).map_err(|error| Error::Setting(format!("cannot decode: {error}")))
     }
 
-    /// Returns a tokenizer that truncates to `max_length` tokens, special tokens included; in a pair, the longer text
-    /// loses tokens first. [`Tokenizer::truncated_count`] counts the truncated texts.
+    /// Returns a tokenizer that truncates to `max_length` tokens, special tokens included, at the end or, if the model's
+    /// files say so (`truncation_side`), at the beginning; in a pair, the longer text loses tokens first.
+    /// [`Tokenizer::truncated_count`] counts the truncated texts.
     ///
     /// # Errors
     /// If `max_length` leaves no room for the special tokens.
@@ -171,7 +185,8 @@ impl Tokenizer {
             )));
         }
         let mut truncating = Self { truncated: Arc::default(), ..self.clone() };
-        let parameters = TruncationParams { max_length, ..TruncationParams::default() };
+        let direction = self.truncation_side;
+        let parameters = TruncationParams { max_length, direction, ..TruncationParams::default() };
         truncating
             .inner
             .with_truncation(Some(parameters))
@@ -215,10 +230,12 @@ impl Tokenizer {
     /// As [`Tokenizer::check_fits`], for pairs of texts.
     ///
     /// # Errors
-    /// As [`Tokenizer::check_fits`], and if the model has only one token type.
+    /// As [`Tokenizer::check_fits`], and if the model has only one token type and the tokenizer gives a pair two.
     pub fn check_fits_pairs(&self, config: &BertConfig) -> Result<()> {
         self.check_fits(config)?;
-        config.check_pairs()?;
+        if self.template.highest_pair_type() > 0 {
+            config.check_pairs()?;
+        }
         self.check_types(self.template.highest_pair_type(), config)
     }
 

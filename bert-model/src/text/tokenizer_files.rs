@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
-use tokenizers::AddedToken;
+use serde_json::{Map, Value, json};
+use tokenizers::{AddedToken, TruncationDirection};
 
 use crate::error::{Error, Result};
-use crate::file::read_text;
+use crate::file::{self, read_text};
 
 /// The special tokens of BERT; learned vocabularies start with them, in this order.
 pub const SPECIAL_TOKENS: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
@@ -19,11 +19,7 @@ pub(super) const SPECIAL_KEYS: [&str; 5] = ["pad_token", "unk_token", "cls_token
 
 /// Reads a JSON file; `null` if it does not exist.
 fn read_json(path: &Path) -> Result<Value> {
-    if !path.exists() {
-        return Ok(Value::Null);
-    }
-    serde_json::from_str(&read_text(path)?)
-        .map_err(|error| Error::line(path, error.line() as u64, error.to_string(), "a tokenizer configuration"))
+    if path.exists() { file::read_json(path, "a tokenizer configuration") } else { Ok(Value::Null) }
 }
 
 /// Reads the WordPieces of a `vocab.txt`, in id order, and returns a warning if one occurs twice.
@@ -71,8 +67,16 @@ pub(super) struct Configuration {
 impl Configuration {
     /// Reads the files in the same directory as `path`.
     pub fn beside(path: &Path) -> Result<Self> {
-        let at = path.with_file_name("tokenizer_config.json");
-        let config = read_json(&at)?;
+        let mut at = path.with_file_name("tokenizer_config.json");
+        let mut config = read_json(&at)?;
+        // Of a model without the former file, config.json may name the class.
+        if config.is_null() {
+            let of_model = path.with_file_name("config.json");
+            let class = read_json(&of_model)?["tokenizer_class"].take();
+            if class.is_string() {
+                (config, at) = (json!({"tokenizer_class": class}), of_model);
+            }
+        }
         let (mut map, mut added) = (Value::Null, Value::Null);
         if !config["added_tokens_decoder"].is_object() {
             map = read_json(&path.with_file_name("special_tokens_map.json"))?;
@@ -151,6 +155,25 @@ impl Configuration {
             }
         }
         found
+    }
+
+    /// Whether the model gets token types; `model_input_names` may leave them out.
+    pub fn has_types(&self) -> bool {
+        let names = self.config["model_input_names"].as_array();
+        names.is_none_or(|names| names.iter().any(|name| name == "token_type_ids"))
+    }
+
+    /// The end at which texts that are too long lose tokens, if the files say so.
+    pub fn truncation_side(&self) -> Option<TruncationDirection> {
+        match self.config["truncation_side"].as_str()? {
+            "left" => Some(TruncationDirection::Left),
+            _ => Some(TruncationDirection::Right),
+        }
+    }
+
+    /// Whether a special token that occurs in a text is split like any other word.
+    pub fn splits_special_tokens(&self) -> bool {
+        self.config["split_special_tokens"] == true
     }
 
     /// Whether transformers treats the tokenizer as BERT's and rebuilds it from the vocabulary, instead of using its

@@ -9,12 +9,14 @@ use std::iter::Enumerate;
 use std::path::Path;
 use std::vec::IntoIter;
 
-use bert_cli::input::kind::{FileKind, Format, Input};
+use bert_cli::input::kind::{FileKind, Format};
 use bert_cli::input::parquet::Parquet;
+use bert_cli::input::source::Input;
 use bert_cli::lines::LineReader;
 use bert_model::Result;
 
 use super::files::CorpusFile;
+use super::is_blank;
 use super::records::{RecordText, Records};
 use super::wrapped::{Wrapping, join};
 
@@ -241,10 +243,6 @@ impl Source {
         };
         Ok(line.map(str::to_string))
     }
-}
-
-pub(super) fn is_blank(line: &str) -> bool {
-    line.trim().is_empty()
 }
 
 /// Approximate memory use of a line, in bytes.

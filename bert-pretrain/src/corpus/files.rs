@@ -9,6 +9,7 @@ use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
 use bert_cli::input::kind::{FileKind, Format};
+use bert_cli::input::source::Input;
 use bert_model::{Error, Result};
 use bert_train::run_directory::is_run_directory;
 use glob::MatchOptions;
@@ -73,7 +74,7 @@ fn add_matches(pattern: &str, files: &mut Vec<CorpusFile>) -> Result<()> {
     let is_pattern = |part: &Component<'_>| part.as_os_str().to_string_lossy().contains(['*', '?', '[']);
     let fixed = Path::new(pattern).components().take_while(|part| !is_pattern(part)).count();
     let is_found = |path: &&Path| path.components().count() > fixed;
-    paths.retain(|path| !path.ancestors().take_while(is_found).any(is_run_directory));
+    paths.retain(|path| !is_other_format(path) && !path.ancestors().take_while(is_found).any(is_run_directory));
     if paths.is_empty() {
         return Err(Error::file(pattern, "a pattern that matches nothing", "one that matches a file or a directory"));
     }
@@ -84,6 +85,9 @@ fn add_matches(pattern: &str, files: &mut Vec<CorpusFile>) -> Result<()> {
 fn add_path(path: &Path, metadata: &Metadata, files: &mut Vec<CorpusFile>) -> Result<()> {
     if metadata.is_dir() {
         return add_directory(path, files);
+    }
+    if is_other_format(path) {
+        return Err(Input::new(path).error("text (`.txt` or any unknown extension), `.jsonl` or `.parquet`"));
     }
     if !metadata.is_file() {
         // The size of such a file is unknown, and a second epoch would find it empty.
@@ -105,11 +109,14 @@ fn add_directory(directory: &Path, files: &mut Vec<CorpusFile>) -> Result<()> {
 }
 
 /// Collects the corpus files in and below a directory, but not those of run directories below it, whose logs and
-/// vocabularies are no text. Follows symbolic links to files, but not to directories, which could form a cycle.
+/// vocabularies are no text, and no hidden ones, such as the copies that editors keep. Follows symbolic links to files, but not to directories, which could form a cycle.
 fn collect(directory: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(directory).map_err(Error::io(directory, "read"))? {
         let entry = entry.map_err(Error::io(directory, "read"))?;
         let path = entry.path();
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
         if entry.file_type().map_err(Error::io(&path, "read"))?.is_dir() {
             if !is_run_directory(&path) {
                 collect(&path, paths)?;
@@ -119,6 +126,11 @@ fn collect(directory: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a file has a format, judging by its name, that is not read as a corpus: a table or a single JSON value.
+fn is_other_format(path: &Path) -> bool {
+    FileKind::of(path).format.is_some() && !is_corpus(path) && !path.is_dir()
 }
 
 /// Whether a file in a directory belongs to the corpus, judging by its name; a file named explicitly may have any name.
@@ -158,6 +170,18 @@ mod tests {
 
     fn refusal(path: &Path) -> String {
         find(&[path]).unwrap_err().to_string()
+    }
+
+    /// Regression test: copies that an editor keeps were trained on, and tables were read as lines of text.
+    #[test]
+    fn hidden_files_and_files_of_other_formats_are_no_texts() {
+        let texts = directory(&["a.txt", ".b.txt", ".old/c.txt", "d.csv", "e.json", "f.tsv.gz", "g.log"]);
+        assert_eq!(found(&texts, ""), ["a.txt"]);
+        assert_eq!(found(&texts, "*"), ["a.txt", "g.log"]);
+        assert_eq!(found(&texts, ".b.txt"), [".b.txt"], "a file that is named");
+        for (name, expected) in [("d.csv", "the extension `csv`"), ("e.json", "jq"), ("f.tsv.gz", "`tsv.gz`")] {
+            assert!(refusal(&texts.path().join(name)).contains(expected), "{name}");
+        }
     }
 
     #[test]

@@ -21,6 +21,11 @@ pub use documents::Document;
 pub use files::CorpusFile;
 pub use sentences::{SentenceMode, split_sentences};
 
+/// Whether a line separates documents.
+fn is_blank(line: &str) -> bool {
+    line.trim().is_empty()
+}
+
 /// The files of a corpus.
 #[derive(Debug, Clone)]
 pub struct Corpus {
@@ -53,6 +58,14 @@ impl Corpus {
                 Ok((self, left_out))
             }
         }
+    }
+
+    /// The corpus without a vocabulary that lies among its texts: the file `path`, or `vocab.txt` in this directory.
+    #[must_use]
+    pub fn without_vocabulary(mut self, path: &Path) -> Self {
+        let own = [path.to_path_buf(), path.join("vocab.txt")].map(|path| std::fs::canonicalize(path).ok());
+        self.files.retain(|file| !own.contains(&Some(file.real_path())));
+        self
     }
 
     /// Decides for each file whether its lines are joined into paragraphs before they are split into sentences. For

@@ -5,7 +5,7 @@ use bert_cli::lines::LineReader;
 use bert_model::{Error, Result};
 use serde_json::Value;
 
-use super::documents::is_blank;
+use super::is_blank;
 
 /// The text of a line of `.jsonl` or a row of `.parquet`, and the position up to which it has been read.
 #[derive(Default)]

@@ -32,7 +32,8 @@ pub struct WordPieceTrainer {
     pub vocab_size: usize,
     /// Minimum number of occurrences for a pair to become a piece.
     pub min_frequency: u64,
-    /// Maximum number of distinct characters with a piece; words with a rarer one become `[UNK]`.
+    /// Maximum number of distinct characters with a piece, unless merged pieces leave room for more; words with a rarer
+    /// one become `[UNK]`.
     pub alphabet_limit: usize,
 }
 
@@ -64,6 +65,11 @@ impl WordPieceTrainer {
             && let Some(pair) = merges.most_frequent(self.min_frequency)
         {
             merges.apply(pair, vocabulary.join(pair));
+        }
+        let room = self.vocab_size - vocabulary.pieces.len();
+        if room > 0 && alphabet.len() == self.alphabet_limit {
+            // As in Chinese, where most words are single characters. Each takes up to two pieces.
+            return Self { alphabet_limit: self.alphabet_limit + room.div_ceil(2), ..*self }.train(counts);
         }
         Ok(vocabulary.pieces)
     }
@@ -336,9 +342,13 @@ mod tests {
 
     #[test]
     fn rare_characters_get_no_piece_and_their_words_no_say() {
-        let trainer = WordPieceTrainer { alphabet_limit: 2, ..WordPieceTrainer::new(100) };
-        let vocabulary = trainer.train(&counted("ab ab ab aabbz aabbz")).unwrap();
-        assert_eq!(vocabulary[5..], ["a", "b", "##b", "ab"]);
+        let trained = |size| {
+            let trainer = WordPieceTrainer { alphabet_limit: 2, ..WordPieceTrainer::new(size) };
+            trainer.train(&counted("ab ab ab aabbz aabbz")).unwrap()
+        };
+        assert_eq!(trained(9)[5..], ["a", "b", "##b", "ab"]);
+        // Unless there is room for them.
+        assert!(trained(100).contains(&"##z".to_string()));
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub trait Task: 'static {
     fn requests(question: &Self::Question) -> Vec<<Self::Processor as Processor>::Request<'_>>;
 
     /// The texts that must not be truncated, or `None` if the question allows truncation.
-    fn whole_texts<'a>(_question: &'a Self::Question, _asked: &Asked<Self>) -> Option<Vec<WholeText<'a>>> {
+    fn whole_texts<'a>(_question: &'a Self::Question, _target: &Target<Self>) -> Option<Vec<WholeText<'a>>> {
         None
     }
 }
@@ -63,7 +63,7 @@ pub trait Route: 'static {
     ///
     /// # Errors
     /// If the body is invalid for this model.
-    fn question(body: Self::Body, asked: &Asked<Self::Task>) -> Result<<Self::Task as Task>::Question, ApiError>;
+    fn question(body: Self::Body, target: &Target<Self::Task>) -> Result<<Self::Task as Task>::Question, ApiError>;
 
     /// Builds the response from the answers to the question's requests.
     ///
@@ -72,7 +72,7 @@ pub trait Route: 'static {
     fn reply(
         question: <Self::Task as Task>::Question,
         answers: Vec<AnswerOf<Self::Task>>,
-        asked: &Asked<Self::Task>,
+        target: &Target<Self::Task>,
     ) -> Result<Self::Reply, ApiError>;
 }
 
@@ -83,7 +83,7 @@ const LARGE_BODY: usize = 64 << 10;
 pub type WholeText<'a> = (Cow<'a, str>, Option<&'a str>);
 
 /// The model and queue that a request is for.
-pub struct Asked<T: Task + ?Sized> {
+pub struct Target<T: Task + ?Sized> {
     /// The server's state.
     pub app: Arc<App>,
     /// The model that answers the request.
@@ -96,7 +96,7 @@ pub struct Asked<T: Task + ?Sized> {
 
 /// A tokenized question, and the number of inputs of each of its requests.
 struct Prepared<T: Task> {
-    asked: Asked<T>,
+    target: Target<T>,
     question: T::Question,
     inputs: Vec<InputOf<T>>,
     counts: Vec<usize>,
@@ -121,10 +121,10 @@ pub async fn answer<R: Route>(app: Arc<App>, named: Option<String>, body: ReadBo
     let answer = async {
         let server = app.clone();
         let prepared = in_turn(&app, body, move |bytes| prepare::<R>(server, named, bytes, deadline)).await?;
-        let Prepared { asked, question, inputs, counts } = prepared;
-        let ticket = asked.batcher.submit(inputs, deadline)?;
+        let Prepared { target, question, inputs, counts } = prepared;
+        let ticket = target.batcher.submit(inputs, deadline)?;
         let (pending, outputs) = ticket.outputs().await?;
-        blocking(move || reply::<R>(asked, question, pending.inputs(), &counts, outputs)).await
+        blocking(move || reply::<R>(target, question, pending.inputs(), &counts, outputs)).await
     };
     let bytes = until(deadline, &app, answer).await?;
     Ok(json_response(bytes))
@@ -187,42 +187,42 @@ fn prepare<R: Route>(
     let model = app.models.pick(name, R::PATH, |model| R::Task::batcher(model).is_some())?.clone();
     let batcher = R::Task::batcher(&model).cloned().ok_or_else(|| ApiError::internal("no queue"))?;
     batcher.check_room()?;
-    let mut asked = Asked { app, model, batcher, tokens: 0 };
-    let question = R::question(body, &asked)?;
-    let pipeline = asked.batcher.pipeline();
+    let mut target = Target { app, model, batcher, tokens: 0 };
+    let question = R::question(body, &target)?;
+    let pipeline = target.batcher.pipeline();
     let (mut inputs, mut counts) = (Vec::new(), Vec::new());
     {
         let requests = R::Task::requests(&question);
-        check_count(requests.len(), asked.app.limits.inputs)?;
-        let whole = R::Task::whole_texts(&question, &asked);
+        check_count(requests.len(), target.app.limits.inputs)?;
+        let whole = R::Task::whole_texts(&question, &target);
         for (number, request) in requests.iter().enumerate() {
             // Its client has had an answer by then, but the work would go on.
             if Instant::now() > deadline {
-                return Err(ApiError::timeout(asked.app.limits.timeout.as_secs_f64()));
+                return Err(ApiError::timeout(target.app.limits.timeout.as_secs_f64()));
             }
             let own = pipeline.preprocess(request)?;
-            own.iter().try_for_each(|input| check_size::<R::Task>(input, asked.app.limits.batch_tokens))?;
+            own.iter().try_for_each(|input| check_size::<R::Task>(input, target.app.limits.batch_tokens))?;
             if let Some(texts) = &whole {
-                check_whole(&asked, number, &texts[number], &own)?;
+                check_whole(&target, number, &texts[number], &own)?;
             }
             counts.push(own.len());
             inputs.extend(own);
         }
         let lengths = inputs.iter().map(|input| sequence_lengths::<R::Task>(input).sum::<usize>());
-        asked.tokens = lengths.sum();
+        target.tokens = lengths.sum();
     }
-    Ok(Prepared { asked, question, inputs, counts })
+    Ok(Prepared { target, question, inputs, counts })
 }
 
 /// Turns the outputs into the response body.
 fn reply<R: Route>(
-    asked: Asked<R::Task>,
+    target: Target<R::Task>,
     question: <R::Task as Task>::Question,
     inputs: &[InputOf<R::Task>],
     counts: &[usize],
     outputs: Vec<<<R::Task as Task>::Processor as Processor>::Output>,
 ) -> Result<Vec<u8>, ApiError> {
-    let processor = asked.batcher.pipeline().processor();
+    let processor = target.batcher.pipeline().processor();
     let mut start = 0;
     let answers = {
         let requests = R::Task::requests(&question);
@@ -233,7 +233,7 @@ fn reply<R: Route>(
         };
         requests.iter().zip(counts).map(answer).collect()
     };
-    let reply = R::reply(question, answers, &asked)?;
+    let reply = R::reply(question, answers, &target)?;
     serde_json::to_vec(&reply).map_err(|error| ApiError::internal(error.to_string()))
 }
 
@@ -251,7 +251,8 @@ pub fn check_count(count: usize, limit: usize) -> Result<(), ApiError> {
     }
 }
 
-/// Checks that the sequences of one input, such as the choices of a question, fit into a batch: they are computed together.
+/// Checks that the sequences of one input, such as the choices of a question, fit into a batch: they are computed
+/// together.
 fn check_size<T: Task>(input: &InputOf<T>, limit: usize) -> Result<(), ApiError> {
     let (count, longest) = (sequence_lengths::<T>(input).count(), sequence_lengths::<T>(input).max().unwrap_or(0));
     match count > 1 && count.saturating_mul(longest) > limit {
@@ -264,16 +265,16 @@ fn check_size<T: Task>(input: &InputOf<T>, limit: usize) -> Result<(), ApiError>
 
 /// Checks that the text of a request was not truncated. Only inputs of the maximum length need a closer look.
 fn check_whole<T: Task>(
-    asked: &Asked<T>,
+    target: &Target<T>,
     number: usize,
     (text, pair): &WholeText<'_>,
     inputs: &[InputOf<T>],
 ) -> Result<(), ApiError> {
-    let Some(limit) = asked.batcher.pipeline().processor().tokenizer().max_length() else { return Ok(()) };
+    let Some(limit) = target.batcher.pipeline().processor().tokenizer().max_length() else { return Ok(()) };
     if !inputs.iter().flat_map(sequence_lengths::<T>).any(|length| length >= limit) {
         return Ok(());
     }
-    let tokens = asked.model.tokenizer.sequence(text, *pair)?.len();
+    let tokens = target.model.tokenizer.sequence(text, *pair)?.len();
     match tokens > limit {
         false => Ok(()),
         true => Err(ApiError::too_large(format!(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bert_model::pipeline::{Choice, ChoiceProcessor};
 use serde::{Deserialize, Serialize};
 
-use super::ask::{Asked, Route, Task, check_count};
+use super::ask::{Route, Target, Task, check_count};
 use super::one_or_many::{OneOrMany, check_text};
 use crate::batching::Batcher;
 use crate::error::ApiError;
@@ -68,7 +68,7 @@ impl Route for Choose {
         body.model.as_deref()
     }
 
-    fn question(body: ChooseBody, asked: &Asked<Choices>) -> Result<OneOrMany<Continuations>, ApiError> {
+    fn question(body: ChooseBody, target: &Target<Choices>) -> Result<OneOrMany<Continuations>, ApiError> {
         let questions = match (body.text, body.choices, body.inputs) {
             (Some(text), Some(choices), None) => OneOrMany::One(Continuations { text, choices }),
             (None, None, Some(inputs)) => inputs,
@@ -83,14 +83,14 @@ impl Route for Choose {
         }
         let choices = questions.as_slice().iter().map(|question| question.choices.len()).sum();
         // If there are no questions at all, the check of the request count reports it.
-        check_count(std::cmp::max(choices, 1), asked.app.limits.inputs)?;
+        check_count(std::cmp::max(choices, 1), target.app.limits.inputs)?;
         Ok(questions)
     }
 
     fn reply(
         questions: OneOrMany<Continuations>,
         answers: Vec<Choice>,
-        _asked: &Asked<Choices>,
+        _target: &Target<Choices>,
     ) -> Result<Self::Reply, ApiError> {
         let chosen = |Choice { index, probabilities, .. }: Choice| Chosen { choice: index, probabilities };
         Ok(questions.like(answers.into_iter().map(chosen).collect()))

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use bert_model::pipeline::{EmbeddingProcessor, EmbeddingRequest, TokenEmbeddings};
 use serde::{Deserialize, Serialize};
 
-use super::ask::{Asked, Route, Task, WholeText, check_count};
+use super::ask::{Route, Target, Task, WholeText, check_count};
 use super::one_or_many::{Texts, check_text};
 use crate::batching::Batcher;
 use crate::error::ApiError;
@@ -51,14 +51,15 @@ impl Task for Embedding {
         texts.iter().map(|text| request(text)).collect()
     }
 
-    fn whole_texts<'a>(embedded: &'a Embedded, asked: &Asked<Self>) -> Option<Vec<WholeText<'a>>> {
-        let prompts = &asked.batcher.pipeline().description().prompts;
-        let prompt = embedded.prompt.as_ref().map_or(prompts.usual(), |name| prompts.named(name).unwrap_or_default());
+    fn whole_texts<'a>(embedded: &'a Embedded, target: &Target<Self>) -> Option<Vec<WholeText<'a>>> {
+        let prompts = &target.batcher.pipeline().description().prompts;
+        let prompt =
+            embedded.prompt.as_ref().map_or(prompts.default_text(), |name| prompts.named(name).unwrap_or_default());
         let whole = |text: &'a String| match prompt.is_empty() {
             true => (Cow::from(text), None),
             false => (Cow::from([prompt, text].concat()), None),
         };
-        (!embedded.truncate.unwrap_or(asked.app.limits.truncate)).then(|| embedded.texts.iter().map(whole).collect())
+        (!embedded.truncate.unwrap_or(target.app.limits.truncate)).then(|| embedded.texts.iter().map(whole).collect())
     }
 }
 
@@ -162,7 +163,7 @@ impl Route for OpenAi {
         body.model.as_deref()
     }
 
-    fn question(body: OpenAiBody, _asked: &Asked<Embedding>) -> Result<Embedded, ApiError> {
+    fn question(body: OpenAiBody, _target: &Target<Embedding>) -> Result<Embedded, ApiError> {
         let encoding = body.encoding_format.unwrap_or(Encoding::Float);
         Ok(Embedded { dimensions: body.dimensions, encoding, ..Embedded::new(body.input, "input")? })
     }
@@ -170,7 +171,7 @@ impl Route for OpenAi {
     fn reply(
         embedded: Embedded,
         answers: Vec<TokenEmbeddings>,
-        asked: &Asked<Embedding>,
+        target: &Target<Embedding>,
     ) -> Result<OpenAiReply, ApiError> {
         let vector = |(index, vector): (usize, Vec<f32>)| {
             let embedding = match embedded.encoding {
@@ -185,8 +186,8 @@ impl Route for OpenAi {
         Ok(OpenAiReply {
             object: "list",
             data: embedded.vectors(answers)?.into_iter().enumerate().map(vector).collect(),
-            model: asked.model.name.clone(),
-            usage: Usage { prompt_tokens: asked.tokens, total_tokens: asked.tokens },
+            model: target.model.name.clone(),
+            usage: Usage { prompt_tokens: target.tokens, total_tokens: target.tokens },
         })
     }
 }
@@ -217,7 +218,7 @@ impl Route for Embed {
         body.model.as_deref()
     }
 
-    fn question(body: EmbedBody, _asked: &Asked<Embedding>) -> Result<Embedded, ApiError> {
+    fn question(body: EmbedBody, _target: &Target<Embedding>) -> Result<Embedded, ApiError> {
         let EmbedBody { truncate, dimensions, prompt_name: prompt, .. } = body;
         let normalize = body.normalize.unwrap_or(true);
         Ok(Embedded { prompt, truncate, normalize, dimensions, ..Embedded::new(body.inputs, "inputs")? })
@@ -226,7 +227,7 @@ impl Route for Embed {
     fn reply(
         embedded: Embedded,
         answers: Vec<TokenEmbeddings>,
-        _asked: &Asked<Embedding>,
+        _target: &Target<Embedding>,
     ) -> Result<Vec<Vec<f32>>, ApiError> {
         embedded.vectors(answers)
     }
@@ -270,10 +271,10 @@ impl Route for Similarity {
     }
 
     /// The first of the texts is compared with the others.
-    fn question(body: SimilarityBody, asked: &Asked<Embedding>) -> Result<Embedded, ApiError> {
+    fn question(body: SimilarityBody, target: &Target<Embedding>) -> Result<Embedded, ApiError> {
         let SimilarityInputs { source_sentence, sentences } = body.inputs;
         check_text(&source_sentence, "source_sentence")?;
-        let (count, most) = (sentences.len(), asked.app.limits.inputs);
+        let (count, most) = (sentences.len(), target.app.limits.inputs);
         check_count(count.min(most), most)?;
         if count >= most {
             let message =
@@ -291,7 +292,7 @@ impl Route for Similarity {
     fn reply(
         embedded: Embedded,
         answers: Vec<TokenEmbeddings>,
-        _asked: &Asked<Embedding>,
+        _target: &Target<Embedding>,
     ) -> Result<Vec<f32>, ApiError> {
         let vectors = embedded.vectors(answers)?;
         let Some((source, others)) = vectors.split_first() else { return Ok(Vec::new()) };

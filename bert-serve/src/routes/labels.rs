@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::ask::{Asked, Route, Task, WholeText};
+use super::ask::{Route, Target, Task, WholeText};
 use super::embeddings::Direction;
 use super::one_or_many::{OneOrMany, Texts, check_text};
 use crate::batching::Batcher;
@@ -47,9 +47,9 @@ impl Task for Classifying {
         judged.pairs.as_slice().iter().map(|(text, pair)| (text.as_str(), pair.as_deref())).collect()
     }
 
-    fn whole_texts<'a>(judged: &'a Judged, asked: &Asked<Self>) -> Option<Vec<WholeText<'a>>> {
+    fn whole_texts<'a>(judged: &'a Judged, target: &Target<Self>) -> Option<Vec<WholeText<'a>>> {
         let texts = judged.pairs.as_slice().iter();
-        (!judged.truncate.unwrap_or(asked.app.limits.truncate))
+        (!judged.truncate.unwrap_or(target.app.limits.truncate))
             .then(|| texts.map(|(text, pair)| (Cow::from(text), pair.as_deref())).collect())
     }
 }
@@ -104,13 +104,13 @@ impl Route for Predict {
         body.model.as_deref()
     }
 
-    fn question(body: PredictBody, asked: &Asked<Classifying>) -> Result<Judged, ApiError> {
+    fn question(body: PredictBody, target: &Target<Classifying>) -> Result<Judged, ApiError> {
         let (pairs, raw_scores) = (pairs_of(body.inputs)?, body.raw_scores.unwrap_or(false));
-        Judged { pairs, truncate: body.truncate, raw_scores, top_k: None }.check(&asked.model)
+        Judged { pairs, truncate: body.truncate, raw_scores, top_k: None }.check(&target.model)
     }
 
-    fn reply(judged: Judged, answers: Vec<Vec<f32>>, asked: &Asked<Classifying>) -> Result<Self::Reply, ApiError> {
-        let processor = asked.batcher.pipeline().processor();
+    fn reply(judged: Judged, answers: Vec<Vec<f32>>, target: &Target<Classifying>) -> Result<Self::Reply, ApiError> {
+        let processor = target.batcher.pipeline().processor();
         let labels = answers.iter().map(|scores| judged.labels(processor, scores)).collect();
         Ok(judged.pairs.like(labels))
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bert_model::pipeline::{FilledText, MaskProcessor};
 use serde::Deserialize;
 
-use super::ask::{Asked, Route, Task};
+use super::ask::{Route, Target, Task};
 use super::one_or_many::{OneOrMany, Texts};
 use crate::batching::Batcher;
 use crate::error::ApiError;
@@ -44,14 +44,14 @@ pub fn question(
     field: &str,
     top_k: Option<usize>,
     with_texts: bool,
-    asked: &Asked<Filling>,
+    target: &Target<Filling>,
 ) -> Result<(Texts, usize), ApiError> {
     texts.check(field)?;
     let top_k = top_k.unwrap_or(TOP_K);
     if !(1..=MOST_TOP_K).contains(&top_k) {
         return Err(ApiError::invalid(format!("`top_k`: found {top_k}, expected 1 to {MOST_TOP_K}")));
     }
-    let mask = mask_of(asked)?;
+    let mask = mask_of(target)?;
     let (mut count, mut bytes) = (0, 0);
     for text in texts.as_slice() {
         let own = text.matches(&mask).count() * top_k;
@@ -68,8 +68,8 @@ pub fn question(
 ///
 /// # Errors
 /// If the tokenizer has none.
-pub fn mask_of(asked: &Asked<Filling>) -> Result<String, ApiError> {
-    let tokenizer = &asked.model.tokenizer;
+pub fn mask_of(target: &Target<Filling>) -> Result<String, ApiError> {
+    let tokenizer = &target.model.tokenizer;
     Ok(tokenizer.piece(tokenizer.mask()?))
 }
 
@@ -77,7 +77,7 @@ pub fn mask_of(asked: &Asked<Filling>) -> Result<String, ApiError> {
 ///
 /// # Errors
 /// 413 if it has more.
-fn check_answer(what: &str, found: usize, limit: usize) -> Result<(), ApiError> {
+pub fn check_answer(what: &str, found: usize, limit: usize) -> Result<(), ApiError> {
     match found > limit {
         false => Ok(()),
         true => Err(ApiError::too_large(format!(
@@ -108,14 +108,14 @@ impl Route for FillMask {
         body.model.as_deref()
     }
 
-    fn question(body: FillBody, asked: &Asked<Filling>) -> Result<(Texts, usize), ApiError> {
-        question(body.text, "text", body.top_k, false, asked)
+    fn question(body: FillBody, target: &Target<Filling>) -> Result<(Texts, usize), ApiError> {
+        question(body.text, "text", body.top_k, false, target)
     }
 
     fn reply(
         (texts, _): (Texts, usize),
         answers: Vec<FilledText>,
-        _asked: &Asked<Filling>,
+        _target: &Target<Filling>,
     ) -> Result<Self::Reply, ApiError> {
         Ok(texts.like(answers))
     }

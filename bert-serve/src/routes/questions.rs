@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bert_model::pipeline::{Answer, Candidate, QuestionProcessor};
 use serde::{Deserialize, Serialize};
 
-use super::ask::{Asked, Route, Task};
+use super::ask::{Route, Target, Task};
 use super::one_or_many::{OneOrMany, check_text};
 use crate::batching::Batcher;
 use crate::error::ApiError;
@@ -98,7 +98,7 @@ impl Route for AnswerRoute {
         body.model.as_deref()
     }
 
-    fn question(body: AnswerBody, _asked: &Asked<Answering>) -> Result<<Answering as Task>::Question, ApiError> {
+    fn question(body: AnswerBody, _target: &Target<Answering>) -> Result<<Answering as Task>::Question, ApiError> {
         let questions = match (body.question, body.context, body.inputs) {
             (Some(question), Some(context), None) => OneOrMany::One(Asking { question, context }),
             (None, None, Some(inputs)) => inputs,
@@ -110,7 +110,7 @@ impl Route for AnswerRoute {
     fn reply(
         (questions, n_best): <Answering as Task>::Question,
         answers: Vec<Answer>,
-        _asked: &Asked<Answering>,
+        _target: &Target<Answering>,
     ) -> Result<Self::Reply, ApiError> {
         let answered = |answer: Answer| {
             let Answer { text, score, start, end, candidates, .. } = answer;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bert_model::pipeline::{PairProcessor, PairScore};
 use serde::{Deserialize, Serialize};
 
-use super::ask::{Asked, Route, Task, WholeText};
+use super::ask::{Route, Target, Task, WholeText};
 use super::embeddings::Direction;
 use super::one_or_many::check_text;
 use crate::batching::Batcher;
@@ -28,9 +28,9 @@ impl Task for Ranking {
         texts.iter().map(|text| (query.as_str(), text.as_str())).collect()
     }
 
-    fn whole_texts<'a>(body: &'a RerankBody, asked: &Asked<Self>) -> Option<Vec<WholeText<'a>>> {
+    fn whole_texts<'a>(body: &'a RerankBody, target: &Target<Self>) -> Option<Vec<WholeText<'a>>> {
         let whole = |text: &'a String| (Cow::from(&body.query), Some(text.as_str()));
-        (!body.truncate.unwrap_or(asked.app.limits.truncate)).then(|| body.texts.iter().map(whole).collect())
+        (!body.truncate.unwrap_or(target.app.limits.truncate)).then(|| body.texts.iter().map(whole).collect())
     }
 }
 
@@ -70,13 +70,13 @@ impl Route for Rerank {
         body.model.as_deref()
     }
 
-    fn question(body: RerankBody, _asked: &Asked<Ranking>) -> Result<RerankBody, ApiError> {
+    fn question(body: RerankBody, _target: &Target<Ranking>) -> Result<RerankBody, ApiError> {
         check_text(&body.query, "query")?;
         body.texts.iter().try_for_each(|text| check_text(text, "texts"))?;
         Ok(body)
     }
 
-    fn reply(body: RerankBody, answers: Vec<PairScore>, _asked: &Asked<Ranking>) -> Result<Vec<Rank>, ApiError> {
+    fn reply(body: RerankBody, answers: Vec<PairScore>, _target: &Target<Ranking>) -> Result<Vec<Rank>, ApiError> {
         let rank = |(index, found): (usize, &PairScore)| {
             let score = if body.raw_scores == Some(true) { found.logit } else { found.score };
             let text = body.return_text.unwrap_or(false).then(|| body.texts[index].clone());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bert_model::pipeline::{TaggedText, TaggingProcessor, Words};
 use serde::Deserialize;
 
-use super::ask::{Asked, Route, Task};
+use super::ask::{Route, Target, Task};
 use super::one_or_many::{OneOrMany, Texts};
 use crate::batching::Batcher;
 use crate::error::ApiError;
@@ -50,9 +50,9 @@ impl Route for Tag {
         body.model.as_deref()
     }
 
-    fn question(body: TagBody, asked: &Asked<Tagging>) -> Result<OneOrMany<Words>, ApiError> {
+    fn question(body: TagBody, target: &Target<Tagging>) -> Result<OneOrMany<Words>, ApiError> {
         match (body.text, body.words) {
-            (Some(texts), None) => words_of_texts(&texts, asked.batcher.pipeline().processor()),
+            (Some(texts), None) => words_of_texts(&texts, target.batcher.pipeline().processor()),
             (None, Some(words)) => words_as_given(words),
             _ => Err(ApiError::invalid("expected `text` or `words`, one of the two")),
         }
@@ -61,7 +61,7 @@ impl Route for Tag {
     fn reply(
         texts: OneOrMany<Words>,
         answers: Vec<TaggedText>,
-        _asked: &Asked<Tagging>,
+        _target: &Target<Tagging>,
     ) -> Result<Self::Reply, ApiError> {
         Ok(texts.like(answers))
     }

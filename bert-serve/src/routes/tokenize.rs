@@ -10,6 +10,7 @@ use bert_model::{Result, Tokenizer};
 use serde::{Deserialize, Serialize};
 
 use super::ask::{check_count, in_turn, json_response, model_of, one_name, until};
+use super::masks::check_answer;
 use super::one_or_many::Texts;
 use crate::app::App;
 use crate::body::{parse, read_body};
@@ -55,8 +56,15 @@ pub async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Result<R
         check_lengths(texts, model)?;
         let prompt = prompt_of(model, body.prompt_name.as_deref())?;
         let special = body.add_special_tokens.unwrap_or(true);
-        let tokens = |text: &String| tokens_of(&model.tokenizer, &format!("{prompt}{text}"), special);
-        let tokens: Vec<Vec<Token>> = texts.iter().map(tokens).collect::<Result<_>>()?;
+        let (mut tokens, mut count): (Vec<Vec<Token>>, usize) = (Vec::new(), 0);
+        for text in texts {
+            if Instant::now() > deadline {
+                return Err(ApiError::timeout(server.limits.timeout.as_secs_f64()));
+            }
+            tokens.push(tokens_of(&model.tokenizer, &format!("{prompt}{text}"), special)?);
+            count += tokens.last().map_or(0, Vec::len);
+            check_answer("tokens", count, MOST_TOKENS)?;
+        }
         serde_json::to_vec(&tokens).map_err(|error| ApiError::internal(error.to_string()))
     });
     Ok(json_response(until(deadline, &app, tokens).await?))
@@ -65,6 +73,9 @@ pub async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Result<R
 /// The most characters of a text for each token that the model can read, as in text-embeddings-inference: the offsets
 /// of a text's tokens take hundreds of bytes a character.
 const CHARACTERS_PER_TOKEN: usize = 250;
+
+/// Maximum number of tokens in an answer.
+const MOST_TOKENS: usize = 1 << 18;
 
 fn check_lengths(texts: &[String], model: &Model) -> Result<(), ApiError> {
     let most = CHARACTERS_PER_TOKEN * model.max_input_length();
@@ -78,7 +89,7 @@ fn check_lengths(texts: &[String], model: &Model) -> Result<(), ApiError> {
 fn prompt_of<'a>(model: &'a Model, name: Option<&str>) -> Result<&'a str, ApiError> {
     match (&model.embed, name) {
         (Some(embedder), Some(name)) => Ok(embedder.pipeline().description().prompts.named(name)?),
-        (Some(embedder), None) => Ok(embedder.pipeline().description().prompts.usual()),
+        (Some(embedder), None) => Ok(embedder.pipeline().description().prompts.default_text()),
         (None, None) => Ok(""),
         (None, Some(name)) => {
             let message = format!("`prompt_name`: found {name:?}, but the model `{}` embeds no texts", model.name);

@@ -15,7 +15,8 @@ use std::sync::Arc;
 use bert_model::{Error, Result};
 use serde_json::{Map, Value};
 
-use super::kind::{FileKind, Input};
+use super::kind::FileKind;
+use super::source::Input;
 use crate::lines::{Line, Lines};
 
 /// An open file, whose column names are known.

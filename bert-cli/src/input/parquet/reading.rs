@@ -17,7 +17,7 @@ use parquet::schema::types::Type;
 use serde_json::Value;
 
 use super::cells::{named, value};
-use crate::input::kind::Input;
+use crate::input::source::Input;
 
 /// Number of values of a column to decode at once.
 const BATCH: usize = 256;

@@ -10,19 +10,23 @@ use serde_json::{Map, Value};
 
 use super::Sentence;
 
+/// Hugging Face's data sets call the lists `tokens` and `ner_tags`; a row may have both names.
 #[derive(Deserialize)]
 struct JsonSentence {
-    #[serde(alias = "tokens")]
-    words: Vec<String>,
-    #[serde(alias = "ner_tags")]
+    words: Option<Vec<String>>,
+    tokens: Option<Vec<String>>,
     tags: Option<Vec<Value>>,
+    ner_tags: Option<Vec<Value>>,
 }
 
 /// Parses a line with `words` and, if `with_tags`, `tags`.
 pub(super) fn sentence(line: &Line, path: &Path, with_tags: bool) -> Result<Sentence> {
     let wrong = |found: String, expected: &str| Error::line(path, line.number, found, expected);
-    let JsonSentence { words, tags } = serde_json::from_str(&line.text)
-        .map_err(|error| wrong(json_reason(&error), "an object with the lists `words` and `tags`"))?;
+    let expected = "an object with the lists `words` and `tags`";
+    let JsonSentence { words, tokens, tags, ner_tags } =
+        serde_json::from_str(&line.text).map_err(|error| wrong(json_reason(&error), expected))?;
+    let words = words.or(tokens).ok_or_else(|| wrong("no `words`".to_string(), expected))?;
+    let tags = tags.or(ner_tags);
     let lines = vec![line.number; words.len()];
     if !with_tags {
         return Ok(Sentence { words, tags: Vec::new(), lines });

@@ -11,7 +11,8 @@ mod json;
 
 use bert_cli::input::columns::json_object;
 use bert_cli::input::keep::Keep;
-use bert_cli::input::kind::{Format, Input};
+use bert_cli::input::kind::Format;
+use bert_cli::input::source::Input;
 use bert_cli::lines::Lines;
 use bert_model::{Error, Result};
 
@@ -52,8 +53,10 @@ pub struct Sentences {
 /// words differ in number.
 pub fn read_tagged(input: impl Into<Input>, options: ConllOptions) -> Result<Sentences> {
     let input = input.into();
-    let json = input.format.is_some_and(Format::has_objects);
-    Ok(Sentences { lines: input.lines()?, options, json, keep: input.keep, width: None, read: 0 })
+    let mut lines = input.lines()?;
+    let format = input.format.or_else(|| lines.sniff().filter(|_| input.is_stdin()));
+    let json = format.is_some_and(Format::has_objects);
+    Ok(Sentences { lines, options, json, keep: input.keep, width: None, read: 0 })
 }
 
 /// Whether a file, whatever its name, consists of CoNLL columns: each of its first lines, except comments and empty

@@ -8,7 +8,8 @@ mod json;
 
 use std::{path::Path, sync::Arc};
 
-use bert_cli::input::kind::{Format, Input};
+use bert_cli::input::kind::Format;
+use bert_cli::input::source::Input;
 use bert_cli::lines::read_file;
 use bert_model::text::CodePoints;
 use bert_model::{Error, Result};

@@ -11,7 +11,7 @@ mod settings;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
-use bert_cli::input::kind::Input;
+use bert_cli::input::source::Input;
 use bert_model::model::SentenceEncoder;
 use bert_model::pipeline::sentence_transformers::save;
 use bert_model::pipeline::{EmbeddingProcessor, Processor, SentenceTransformer};
@@ -24,7 +24,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::any::{AnyTask, open_task};
-use super::kind::Facts;
+use super::kind::TaskSpec;
 use super::{Defect, Examples, JointLoss, Query, Task};
 use crate::data::Files;
 use crate::data::pairs::{PairOptions, PairRow, read_pairs};
@@ -35,8 +35,8 @@ use crate::report::Mistake;
 pub use processor::{GroupProcessor, TextGroup};
 pub use settings::{EmbeddingPooling, EmbeddingSettings};
 
-/// The facts of the embedding task.
-pub const EMBEDDING: Facts = Facts {
+/// The description of the embedding task.
+pub const EMBEDDING: TaskSpec = TaskSpec {
     name: "embedding",
     about: "Vectors that are similar for texts that belong together",
     architecture: BertModel::ARCHITECTURE,

@@ -1,13 +1,13 @@
-//! Tasks on one text or a pair (paper, section 4.1): a class, any number of labels, or a value, computed from the
+//! Tasks on one text or a pair (Devlin et al. 2018, §4.1): a class, any number of labels, or a value, computed from the
 //! pooled `[CLS]`.
 
-mod facts;
 mod scores;
+mod specs;
 
 use std::path::Path;
 
-use bert_cli::input::kind::Input;
 use bert_cli::input::read_inputs;
+use bert_cli::input::source::Input;
 use bert_cli::input::table::{Row, TableOptions, read_table};
 use bert_cli::warning::warn_once;
 use bert_model::model::loss::{binary_cross_entropy, cross_entropy, squared_error};
@@ -18,8 +18,8 @@ use burn::tensor::{Int, Tensor, TensorData};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-pub use self::facts::{CLASSIFICATION, MULTI_LABEL, REGRESSION};
 use self::scores::Scored;
+pub use self::specs::{CLASSIFICATION, MULTI_LABEL, REGRESSION};
 use super::labels::label_index;
 use super::{Defect, Examples, Query, Task, balanced, weight_of, weighted_sum};
 use crate::data::is_unlabeled;

@@ -1,7 +1,7 @@
 //! Metrics and mistakes of classification, multi-label classification and regression.
 
 use bert_model::ProblemType;
-use bert_model::pipeline::highest;
+use bert_model::pipeline::argmax;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -20,7 +20,7 @@ pub(super) fn metrics(problem: ProblemType, labels: &[String], scored: &[Scored]
     match problem {
         ProblemType::SingleLabelClassification => {
             let gold: Vec<usize> = scored.iter().map(|(example, _)| class_of(&example.target)).collect();
-            let predicted: Vec<usize> = scored.iter().map(|(_, scores)| highest(scores)).collect();
+            let predicted: Vec<usize> = scored.iter().map(|(_, scores)| argmax(scores)).collect();
             let cost = |(&gold, (_, scores)): (&usize, &Scored)| -f64::from(scores[gold].max(1e-30)).ln();
             let loss: f64 = gold.iter().zip(scored).map(cost).sum();
             with_loss(classification(&gold, &predicted, labels.len()), loss / count)
@@ -49,7 +49,7 @@ pub(super) fn mistakes(problem: ProblemType, labels: &[String], scored: &[Scored
     let mistake = |(example, scores): &Scored| {
         let (expected, predicted, weight, probability) = match problem {
             ProblemType::SingleLabelClassification => {
-                let (gold, found) = (class_of(&example.target), highest(scores));
+                let (gold, found) = (class_of(&example.target), argmax(scores));
                 let probability = f64::from(scores[found]);
                 (labels[gold].clone(), labels[found].clone(), probability, Some(probability))
             }

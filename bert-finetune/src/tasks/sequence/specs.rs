@@ -7,11 +7,11 @@ use bert_model::{BertForSequenceClassification, Pretrained, ProblemType, Result,
 use super::SequenceTask;
 use crate::description::Description;
 use crate::tasks::any::AnyTask;
-use crate::tasks::kind::Facts;
+use crate::tasks::kind::TaskSpec;
 use crate::tasks::labels::{at_least, classes};
 
-/// The facts of single-label classification of texts or pairs.
-pub const CLASSIFICATION: Facts = Facts {
+/// The description of single-label classification of texts or pairs.
+pub const CLASSIFICATION: TaskSpec = TaskSpec {
     name: "classification",
     about: "One class for a text or a pair",
     architecture: BertForSequenceClassification::ARCHITECTURE,
@@ -30,8 +30,8 @@ pub const CLASSIFICATION: Facts = Facts {
     open,
 };
 
-/// The facts of multi-label classification.
-pub const MULTI_LABEL: Facts = Facts {
+/// The description of multi-label classification.
+pub const MULTI_LABEL: TaskSpec = TaskSpec {
     name: "multi-label",
     about: "Any number of labels",
     problem_type: Some(ProblemType::MultiLabelClassification),
@@ -42,8 +42,8 @@ pub const MULTI_LABEL: Facts = Facts {
     ..CLASSIFICATION
 };
 
-/// The facts of regression.
-pub const REGRESSION: Facts = Facts {
+/// The description of regression.
+pub const REGRESSION: TaskSpec = TaskSpec {
     name: "regression",
     about: "A numeric value",
     problem_type: Some(ProblemType::Regression),

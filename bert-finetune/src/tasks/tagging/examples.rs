@@ -4,8 +4,8 @@ use std::path::Path;
 
 use bert_cli::input::columns::json_object;
 use bert_cli::input::header::{ColumnSource, TEXT};
-use bert_cli::input::kind::Input;
 use bert_cli::input::read_inputs;
+use bert_cli::input::source::Input;
 use bert_model::pipeline::Words;
 use bert_model::{Error, Result};
 
@@ -69,11 +69,9 @@ impl TaggingTask {
     /// # Errors
     /// If a tag has a type that the model does not have; the error names the line.
     pub(super) fn tagged(&self, sentence: Sentence, path: &Path) -> Result<TaggedSentence> {
-        let reader = self.processor.reader();
-        let has_kind = |kind: &str| self.labels().iter().any(|label| reader.kind(label) == Some(kind));
         let gold = |(index, tag): (usize, &String)| match label_index(tag, self.labels()) {
             Some(number) => Ok(GoldTag::Known(number)),
-            None if reader.kind(tag).is_some_and(has_kind) => Ok(GoldTag::Unknown(tag.clone())),
+            None if self.has_type_of(tag) => Ok(GoldTag::Unknown(tag.clone())),
             None => {
                 let expected = format!("one of {}", self.labels().join(", "));
                 Err(Error::line(path, sentence.lines[index], format!("the tag {tag:?}"), expected))
@@ -117,10 +115,16 @@ impl TaggingTask {
         })))
     }
 
+    /// Whether a tag that is no label has the entity type of one, such as `S-PER` beside `B-PER`.
+    fn has_type_of(&self, tag: &str) -> bool {
+        let reader = self.processor.reader();
+        reader.kind(tag).is_some_and(|kind| self.labels().iter().any(|label| reader.kind(label) == Some(kind)))
+    }
+
     /// Whether a file consists of CoNLL columns, judging by its tags. A tag's number does not count: texts may end in
     /// numbers.
     pub(super) fn has_tags(&self, input: &Input) -> Result<bool> {
         let tag = self.columns.of(&input.path).tag.unwrap_or(TagColumn::FromEnd(1));
-        has_tags(input, tag, |tag| self.labels().iter().any(|label| label == tag))
+        has_tags(input, tag, |tag| self.labels().iter().any(|label| label == tag) || self.has_type_of(tag))
     }
 }

@@ -1,8 +1,9 @@
 //! Matrix products on GPUs, and the dense layer.
 //!
-//! On CUDA devices products are [`super::cublas`]'s if it is installed; on tensor cores cubek's, whose strategy is fixed
-//! for each kind of product: automatic tuning would take minutes in every process and select by time, so that results
-//! could differ between runs; and elsewhere [`super::tiles`]. `examples/product_rates.rs` measures the strategies.
+//! On CUDA devices products are [`super::cublas`]'s if it is installed; on tensor cores cubek's, whose strategy is
+//! fixed for each kind of product: automatic tuning would take minutes in every process and select by time, so that
+//! results could differ between runs; and elsewhere [`super::tiles`]. `examples/product_rates.rs` measures the
+//! strategies.
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::FloatTensor;

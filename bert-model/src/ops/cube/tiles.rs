@@ -117,8 +117,9 @@ fn store(block: &Array<Vector<f32, Block>>, slice: &mut Shared<[Vector<f32, Bloc
     }
 }
 
-/// The products of a batch, or parts of one product. Cube number c, of `cubes` that have work, computes tile c mod T of T, of part c div T. Part
-/// number p belongs to the matrices p div `parts`, and is the inner positions from (p mod `parts`)·`depth` on.
+/// The products of a batch, or parts of one product. Cube number c, of `cubes` that have work, computes tile c mod T of
+/// T, of part c div T. Part number p belongs to the matrices p div `parts`, and is the inner positions from (p mod
+/// `parts`)·`depth` on.
 #[cube(launch_unchecked)]
 fn tiles<E: Float, O: Float, L: Size, R: Size, N: Size>(
     lhs: &[Vector<E, L>],

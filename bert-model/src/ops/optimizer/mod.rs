@@ -61,7 +61,7 @@ pub(super) const LEARNING_RATE: usize = 1;
 /// 1 if the step is taken, 0 if the gradient is not finite.
 pub(super) const IS_TAKEN: usize = 4;
 /// The index of the norm in [`Control::Device`].
-pub const NORM: usize = 5;
+pub(super) const NORM: usize = 5;
 
 /// Names of the running means of AdamW and LAMB: of the gradient and of its square.
 pub(super) const MOMENTS: [&str; 2] = ["first", "second"];
@@ -109,7 +109,7 @@ impl Control {
 
 /// The factor that reduces gradients of global norm `norm` to `limit`, as PyTorch's `clip_grad_norm_` computes it; 1 if
 /// the norm is below the limit, or without a limit.
-pub fn clip_scale(norm: f64, limit: Option<f64>) -> f64 {
+fn clip_scale(norm: f64, limit: Option<f64>) -> f64 {
     limit.map_or(1.0, |limit| (limit / (norm + 1e-6)).min(1.0))
 }
 
@@ -134,9 +134,9 @@ pub struct Parameter {
 }
 
 impl Parameter {
-    /// Sets the running means of Adam and LAMB as if all earlier gradients had been like this one; `corrections` are the bias
-    /// corrections of the step before. For a parameter that is not trained from the first step on, since the bias
-    /// corrections count all steps.
+    /// Sets the running means of Adam and LAMB as if all earlier gradients had been like this one; `corrections` are
+    /// the bias corrections of the step before. For a parameter that is not trained from the first step on, since the
+    /// bias corrections count all steps.
     pub fn start_means(mut self, control: &Control, corrections: [f64; 2]) -> Self {
         let gradient = match control {
             Control::Host(control) if !control.is_taken => return self,

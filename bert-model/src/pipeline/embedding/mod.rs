@@ -1,5 +1,5 @@
-//! Texts to vectors: contextual embeddings as features (paper, section 5.3), from any layers, pooled or per token, and
-//! sentence embeddings as configured by a sentence-transformers directory.
+//! Texts to vectors: contextual embeddings as features (Devlin et al. 2018, §5.3), from any layers, pooled or per
+//! token, and sentence embeddings as configured by a sentence-transformers directory.
 //!
 //! The steps are [`prompt`](TextEmbedder::embed_with_prompt) → tokens → encoder → `layers` → `pooling` → the steps of
 //! [`SentenceTransformer`]. A long text may be processed in `windows`.
@@ -29,8 +29,8 @@ pub use windows::Windows;
 /// default is mean pooling over all tokens. The [builder](super::Builder) overrides each of these settings.
 ///
 /// The width `W` of a vector is the model's hidden size H, multiplied by the number of layers if several are
-/// concatenated, and by the number of pooling modes if there are several; a dense layer or `truncate_dim` sets a width of
-/// its own.
+/// concatenated, and by the number of pooling modes if there are several; a dense layer or `truncate_dim` sets a width
+/// of its own.
 ///
 /// ```no_run
 /// use bert_model::pipeline::{Pooling, TextEmbedder};
@@ -57,7 +57,7 @@ pub struct EmbeddingRequest<'a> {
 enum RequestPrompt<'a> {
     /// The processor's own.
     #[default]
-    Usual,
+    Default,
     /// This one.
     Given(&'a Prompt),
     /// The model's prompt with this name.
@@ -67,7 +67,7 @@ enum RequestPrompt<'a> {
 impl<'a> EmbeddingRequest<'a> {
     /// Requests one vector for the whole text.
     pub fn text(text: &'a str) -> Self {
-        Self { text, every_token: false, prompt: RequestPrompt::Usual }
+        Self { text, every_token: false, prompt: RequestPrompt::Default }
     }
 
     /// Requests one vector for each token.
@@ -110,7 +110,7 @@ impl TextInput {
 pub struct TokenEmbeddings {
     /// The WordPieces, special tokens included.
     pub tokens: Vec<String>,
-    /// One vector of width W per token.
+    /// One vector of width W per token, or a single one for the whole text.
     pub vectors: Vec<Vec<f32>>,
 }
 

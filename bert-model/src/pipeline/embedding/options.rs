@@ -28,7 +28,7 @@ pub struct EmbeddingOptions {
 pub(super) enum PromptChoice {
     /// The directory's default prompt, if it has one.
     #[default]
-    Usual,
+    Default,
     /// The directory's prompt with this name.
     Named(String),
     /// This text.
@@ -39,7 +39,7 @@ impl PromptChoice {
     /// The text of the prompt.
     pub(super) fn text<'a>(&'a self, prompts: &'a Prompts) -> Result<&'a str> {
         match self {
-            Self::Usual => Ok(prompts.usual()),
+            Self::Default => Ok(prompts.default_text()),
             Self::Named(name) => prompts.named(name),
             Self::Text(text) => Ok(text),
         }

@@ -23,7 +23,7 @@ pub enum Pooling {
     WeightedMean,
     /// The vector of the last token.
     LastToken,
-    /// The pooler's output (paper, section 3.1); it reads the last layer.
+    /// The pooler's output (Devlin et al. 2018, §3.1); it reads the last layer.
     Pooler,
 }
 
@@ -39,8 +39,8 @@ impl Pooling {
         ("lasttoken", "pooling_mode_lasttoken", Self::LastToken),
     ];
 
-    /// The name as a value of `pooling_mode` in sentence-transformers, such as `mean`; `pooler` for the pooler's output,
-    /// which that library does not have.
+    /// The name as a value of `pooling_mode` in sentence-transformers, such as `mean`; `pooler` for the pooler's
+    /// output, which that library does not have.
     pub fn name(self) -> &'static str {
         Self::SENTENCE_TRANSFORMERS.iter().find(|(_, _, pooling)| *pooling == self).map_or("pooler", |(name, ..)| name)
     }

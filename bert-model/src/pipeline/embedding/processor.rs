@@ -112,11 +112,12 @@ impl EmbeddingProcessor {
             width = dense.outputs;
         }
         match self.description.truncate_dim {
-            Some(kept) if kept == 0 || kept > width => Err(Error::Mismatch {
-                left: format!("truncate_dim {kept}"),
-                right: format!("vectors with {width} dimensions"),
-                advice: "correct config_sentence_transformers.json".into(),
-            }),
+            Some(0) => Err(Error::config(
+                "config_sentence_transformers.json",
+                "truncate_dim",
+                "0",
+                "at least 1, or no such key",
+            )),
             _ => Ok(()),
         }
     }
@@ -136,7 +137,9 @@ impl EmbeddingProcessor {
             };
         }
         if let Some(width) = self.description.truncate_dim {
-            vectors = vectors.slice_dim(1, 0..width);
+            // A vector that is shorter stays as it is.
+            let [_, found] = vectors.dims();
+            vectors = vectors.slice_dim(1, 0..width.min(found));
         }
         if self.normalize { normalized(vectors) } else { vectors }
     }
@@ -246,7 +249,7 @@ impl Processor for EmbeddingProcessor {
 
     fn preprocess(&self, &EmbeddingRequest { text, every_token, prompt }: &EmbeddingRequest) -> Result<Vec<TextInput>> {
         let prompt = &*match prompt {
-            RequestPrompt::Usual => Cow::Borrowed(&self.prompt),
+            RequestPrompt::Default => Cow::Borrowed(&self.prompt),
             RequestPrompt::Given(prompt) => Cow::Borrowed(prompt),
             RequestPrompt::Named(name) => Cow::Owned(self.prompt(self.description.prompts.named(name)?)?),
         };

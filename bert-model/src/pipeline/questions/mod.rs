@@ -1,4 +1,4 @@
-//! Question answering: finds the span of a text that answers a question (paper, sections 4.2 and 4.3;
+//! Question answering: finds the span of a text that answers a question (Devlin et al. 2018, §4.2 and §4.3;
 //! google-research/bert, `run_squad.py`).
 //!
 //! The input is `[CLS] question [SEP] window of the text [SEP]`, with windows that start `stride` WordPieces apart. The
@@ -68,7 +68,8 @@ pub struct Candidate {
     pub end: usize,
 }
 
-/// Options of question answering. `stride` and `no_answer_threshold` are those of the model directory if they are `None`.
+/// Options of question answering. `stride` and `no_answer_threshold` are those of the model directory if they are
+/// `None`.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct QuestionOptions {
@@ -209,7 +210,7 @@ impl FromCheckpoint for QuestionProcessor {
 
     fn from_checkpoint(checkpoint: &Checkpoint, max_length: Option<usize>, options: &Self::Options) -> Result<Self> {
         checkpoint.check_head::<BertForQuestionAnswering>()?;
-        checkpoint.config.check_pairs()?;
+        checkpoint.tokenizer.check_fits_pairs(&checkpoint.config)?;
         let usage = checkpoint.usage()?;
         let stride = options.stride.or(usage.doc_stride).unwrap_or(128);
         let processor = Self::new(checkpoint.tokenizer.clone(), checkpoint.max_length(max_length)?, stride)
@@ -231,22 +232,19 @@ impl Processor for QuestionProcessor {
     }
 
     fn preprocess(&self, &(question, text): &(&str, &str)) -> Result<Vec<QuestionWindow>> {
-        let special = self.tokenizer.special();
+        let special = self.tokenizer.special_tokens_of_a_pair();
         let mut question = self.tokenizer.pieces(question)?;
         question.truncate(MAX_QUESTION.min(self.max_length.saturating_sub(4) / 2));
         let (ids, places) = self.tokenizer.pieces_with_offsets(text)?;
         let places: Arc<[Offsets]> = places.into();
-        let room = self.max_length.saturating_sub(question.len() + 3).max(1);
+        let room = self.max_length.saturating_sub(question.len() + special).max(1);
         // Windows start a stride apart and leave no gap, until one reaches the end of the text.
         let stride = self.stride.clamp(1, room);
         let count = 1 + ids.len().saturating_sub(room).div_ceil(stride);
         let starts = (0..count).map(|window| window * stride);
         let bounds: Vec<(usize, usize)> = starts.map(|start| (start, (start + room).min(ids.len()))).collect();
         let window = |(index, &(start, end)): (usize, &(usize, usize))| {
-            let text_start = question.len() + 2;
-            let ids = [&[special.cls], &question[..], &[special.sep], &ids[start..end], &[special.sep]].concat();
-            let mut sequence = Sequence { types: vec![0; text_start], ids };
-            sequence.types.resize(sequence.len(), 1);
+            let (sequence, text_start) = self.tokenizer.pair_sequence(&question, &ids[start..end]);
             let has_most_context = (start..end).map(|piece| best_window(piece, &bounds) == Some(index)).collect();
             QuestionWindow { sequence, first_piece: start, text_start, has_most_context, places: places.clone() }
         };
@@ -289,14 +287,48 @@ impl HeadProcessor for QuestionProcessor {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
     use crate::text::tokenizer::Normalization;
+
+    fn tokenizer() -> Tokenizer {
+        let pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"].map(str::to_string);
+        Tokenizer::from_vocabulary(&pieces, Normalization::new(true)).unwrap()
+    }
+
+    /// Regression test: a window had BERT's special tokens and types whatever the tokenizer's template was.
+    #[test]
+    fn windows_follow_the_template_of_the_tokenizer() {
+        let windows = |tokenizer| {
+            let windows = QuestionProcessor::new(tokenizer, 8, 2).preprocess(&("b", "a a a a a")).unwrap();
+            let described = |window: QuestionWindow| (window.sequence.ids, window.sequence.types, window.text_start);
+            windows.into_iter().map(described).collect::<Vec<_>>()
+        };
+        let bert = (vec![2, 6, 3, 5, 5, 5, 5, 3], vec![0, 0, 0, 1, 1, 1, 1, 1], 3);
+        assert_eq!(windows(tokenizer())[0], bert);
+        let special = |token: &str| json!({"SpecialToken": {"id": token, "type_id": 0}});
+        let text = |id: &str| json!({"Sequence": {"id": id, "type_id": 0}});
+        let (cls, sep) = (special("[CLS]"), special("[SEP]"));
+        let mut file: Value = serde_json::from_str(&tokenizer().to_json().unwrap()).unwrap();
+        file["normalizer"] = Value::Null;
+        file["post_processor"] = json!({
+            "type": "TemplateProcessing",
+            "single": [cls, text("A"), sep],
+            "pair": [cls, text("A"), sep, sep, text("B"), sep],
+            "special_tokens": {
+                "[CLS]": {"id": "[CLS]", "ids": [2], "tokens": ["[CLS]"]},
+                "[SEP]": {"id": "[SEP]", "ids": [3], "tokens": ["[SEP]"]},
+            },
+        });
+        let turned = Tokenizer::from_bytes(file.to_string().as_bytes()).unwrap();
+        assert_eq!(windows(turned)[0], (vec![2, 6, 3, 3, 5, 5, 5, 3], vec![0; 8], 4));
+    }
 
     /// Whatever the stride, every WordPiece of the text is in some window, and has the most context in exactly one.
     #[test]
     fn windows_leave_no_gap() {
-        let pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"].map(str::to_string);
-        let tokenizer = Tokenizer::from_vocabulary(&pieces, Normalization::new(true)).unwrap();
+        let tokenizer = tokenizer();
         for (length, stride, words) in [(16, 128, 12), (16, 128, 13), (16, 4, 40), (128, 128, 300), (16, 4, 0)] {
             let processor = QuestionProcessor::new(tokenizer.clone(), length, stride);
             let windows = processor.preprocess(&("b", "a ".repeat(words).as_str())).unwrap();

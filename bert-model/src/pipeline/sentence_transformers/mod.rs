@@ -118,9 +118,20 @@ pub(super) fn tokenizer_length(directory: &Path) -> Result<Option<usize>> {
     read::tokenizer_length(directory)
 }
 
-/// The activation that `config_sentence_transformers.json` names for a cross-encoder.
-pub(super) fn cross_encoder_activation(directory: &Path) -> Result<Option<String>> {
-    read::cross_encoder_activation(directory)
+/// What `config_sentence_transformers.json` says of a cross-encoder.
+#[derive(Debug, Default)]
+pub(super) struct CrossEncoderSettings {
+    /// The class of the activation.
+    pub activation: Option<String>,
+    /// The default prompt, empty if there is none.
+    pub prompt: String,
+}
+
+impl CrossEncoderSettings {
+    /// Reads the settings of a directory; the default without the file.
+    pub fn read(directory: &Path) -> Result<Self> {
+        read::cross_encoder(directory)
+    }
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ impl Prompts {
     }
 
     /// The default prompt; empty if there is none.
-    pub fn usual(&self) -> &str {
+    pub fn default_text(&self) -> &str {
         self.default.as_ref().and_then(|name| self.texts.get(name)).map_or("", String::as_str)
     }
 

@@ -7,18 +7,16 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::dense::POOLED;
-use super::{DenseWeights, MODULES, Prompts, SETTINGS, SentenceTransformer, Similarity, Step, TRANSFORMER};
+use super::{
+    CrossEncoderSettings, DenseWeights, MODULES, Prompts, SETTINGS, SentenceTransformer, Similarity, Step, TRANSFORMER,
+};
 use crate::error::{Error, Result};
+use crate::file;
 use crate::pipeline::Pooling;
 
 /// Reads a JSON file.
 pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
-    serde_json::from_str(&text).map_err(|error| {
-        let message = error.to_string();
-        let found = message.split(" at line ").next().unwrap_or_default().to_string();
-        Error::line(path, error.line().max(1) as u64, found, "a sentence-transformers configuration")
-    })
+    file::read_json(path, "a sentence-transformers configuration")
 }
 
 /// Reads a JSON file; the default if it does not exist.
@@ -65,6 +63,9 @@ struct Transformer {
     transformer_task: Option<String>,
     modality_config: Option<Value>,
     module_output_name: Option<String>,
+    processing_kwargs: Value,
+    processor_kwargs: Value,
+    tokenizer_args: Value,
 }
 
 /// The contents of `1_Pooling/config.json`.
@@ -113,9 +114,17 @@ pub(super) fn encoder_directory(directory: &Path) -> Result<PathBuf> {
     encoder.map_or_else(|| Ok(directory.into()), |first| first.folder(directory))
 }
 
-/// See [`super::cross_encoder_activation`].
-pub(super) fn cross_encoder_activation(directory: &Path) -> Result<Option<String>> {
-    Ok(read_optional::<Settings>(&directory.join(SETTINGS))?.activation_fn)
+/// See [`CrossEncoderSettings::read`].
+pub(super) fn cross_encoder(directory: &Path) -> Result<CrossEncoderSettings> {
+    let path = directory.join(SETTINGS);
+    let settings: Settings = read_optional(&path)?;
+    let activation = settings.activation_fn.clone();
+    // Of a directory without modules, the library reads no prompts.
+    let prompt = match directory.join(MODULES).exists() {
+        true => describe(settings, &path)?.0.default_text().to_string(),
+        false => String::new(),
+    };
+    Ok(CrossEncoderSettings { activation, prompt })
 }
 
 /// See [`SentenceTransformer::read`].
@@ -166,7 +175,11 @@ pub(super) fn check_input(path: &Path) -> Result<()> {
 /// The maximum sequence length in the tokenizer's configuration, where 1e30 means none.
 pub(super) fn tokenizer_length(folder: &Path) -> Result<Option<usize>> {
     let config: Map<String, Value> = read_optional(&folder.join("tokenizer_config.json"))?;
-    let length = config.get("model_max_length").and_then(Value::as_f64).filter(|length| (1.0..1e9).contains(length));
+    let length = config
+        .get("model_max_length")
+        .or(config.get("max_len"))
+        .and_then(Value::as_f64)
+        .filter(|length| (1.0..1e9).contains(length));
     Ok(length.map(|length| length as usize))
 }
 
@@ -188,6 +201,13 @@ fn transformer(folder: &Path) -> Result<(Option<usize>, bool)> {
     }
     if config.max_seq_length == Some(0) {
         return wrong("max_seq_length", "0".into(), "at least 1");
+    }
+    // Options of the tokenizer and of its calls take precedence, under the names of newer and of older versions.
+    let of_call = config.processing_kwargs["text"]["max_length"].as_u64();
+    let of_tokenizer = [&config.processor_kwargs, &config.tokenizer_args];
+    let mut of_tokenizer = of_tokenizer.into_iter().filter_map(|options| options["model_max_length"].as_u64());
+    if let Some(length) = of_call.or_else(|| of_tokenizer.next()).filter(|length| *length > 0) {
+        return Ok((Some(length as usize), config.do_lower_case));
     }
     // Newer versions store the length in the tokenizer's configuration only.
     let length = config.max_seq_length.map_or_else(|| tokenizer_length(folder), |length| Ok(Some(length)))?;
@@ -240,7 +260,9 @@ fn describe(settings: Settings, path: &Path) -> Result<(Prompts, Similarity)> {
             other => return Err(wrong("prompts", format!("{other} as the prompt `{name}`"), "a text".into())),
         }
     }
-    if let Some(name) = prompts.default.as_ref().filter(|name| !prompts.texts.contains_key(*name)) {
+    // The library has these two, empty, whatever the file says.
+    let is_known = |name: &&String| prompts.texts.contains_key(*name) || ["query", "document"].contains(&name.as_str());
+    if let Some(name) = prompts.default.as_ref().filter(|name| !is_known(name)) {
         let names: Vec<&str> = prompts.texts.keys().map(String::as_str).collect();
         return Err(wrong(
             "default_prompt_name",

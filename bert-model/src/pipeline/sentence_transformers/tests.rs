@@ -241,19 +241,15 @@ fn what_cannot_be_obeyed_is_named() {
         ),
         (
             "config_sentence_transformers.json",
-            json!({"default_prompt_name": "query", "prompts": {"a": "b"}}),
-            "`default_prompt_name` is \"query\", expected one of the prompts: a",
+            json!({"default_prompt_name": "x", "prompts": {"a": "b"}}),
+            "`default_prompt_name` is \"x\", expected one of the prompts: a",
         ),
         (
             "config_sentence_transformers.json",
             json!({"similarity_fn_name": "maxsim"}),
             "`similarity_fn_name` is \"maxsim\"",
         ),
-        (
-            "config_sentence_transformers.json",
-            json!({"truncate_dim": 99}),
-            "truncate_dim 99 does not fit vectors with 6 dimensions",
-        ),
+        ("config_sentence_transformers.json", json!({"truncate_dim": 0}), "`truncate_dim` is 0, expected at least 1"),
     ] {
         let directory = lay_out("encoder", &json!({"1_Pooling/config.json": mean(), "2_Dense/config.json": dense()}));
         let layer = with(module(2, "2_Dense", "sentence_transformers.models.Dense"));

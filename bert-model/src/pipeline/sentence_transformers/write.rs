@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{DenseWeights, MODULES, SETTINGS, SentenceTransformer, Step, TRANSFORMER};
 use crate::config::BertConfig;
 use crate::error::{Error, Result};
-use crate::file::replace_file;
+use crate::file::write_json;
 use crate::model::SentenceEncoder;
 use crate::pipeline::Pooling;
 use crate::pretrained::save::HostTensor;
@@ -32,8 +32,8 @@ pub fn save(
     pretrained::save(directory, &model.bert, config, tokenizer)?;
     let length = description.max_length.unwrap_or(config.max_position_embeddings);
     let transformer = json!({"max_seq_length": length, "do_lower_case": description.lowercase});
-    write_json(&directory.join(TRANSFORMER), &transformer)?;
-    write_json(&folder(directory, "1_Pooling")?.join("config.json"), &pooling)?;
+    write_json(directory.join(TRANSFORMER), &transformer)?;
+    write_json(folder(directory, "1_Pooling")?.join("config.json"), &pooling)?;
     let mut modules = vec![module(0, "", "Transformer"), module(1, "1_Pooling", "Pooling")];
     let mut layers = model.dense.iter();
     for (place, step) in (2..).zip(&description.steps) {
@@ -49,9 +49,9 @@ pub fn save(
         }
         modules.push(module(place, &name, class));
     }
-    write_json(&directory.join(SETTINGS), &settings(description))?;
+    write_json(directory.join(SETTINGS), &settings(description))?;
     // This file comes last, since it is what marks a directory as one of sentence-transformers.
-    write_json(&directory.join(MODULES), &modules.into())
+    write_json(directory.join(MODULES), &modules)
 }
 
 fn module(place: usize, path: &str, class: &str) -> Value {
@@ -63,11 +63,6 @@ fn folder(directory: &Path, name: &str) -> Result<PathBuf> {
     let path = directory.join(name);
     fs::create_dir_all(&path).map_err(Error::io(&path, "create the directory"))?;
     Ok(path)
-}
-
-fn write_json(path: &Path, value: &Value) -> Result<()> {
-    let text = serde_json::to_string_pretty(value).map_err(|error| Error::Setting(error.to_string()))?;
-    replace_file(path, (text + "\n").as_bytes())
 }
 
 /// The pooling configuration, with one Boolean key per mode, which implies the order of the table when several are
@@ -108,7 +103,7 @@ fn write_dense(path: &Path, dense: &DenseWeights) -> Result<()> {
         bias.iter().map(|bias| ("linear.bias".to_string(), HostTensor { shape: vec![*outputs], values: bias.clone() })),
     );
     tensors.extend(residual.iter().map(|residual| ("residual.weight".to_string(), matrix(residual))));
-    write_json(&path.join("config.json"), &config)?;
+    write_json(path.join("config.json"), &config)?;
     save_weights(path.join("model.safetensors"), &tensors)
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Body;
 use crate::error::ApiError;
-use crate::routes::ask::{Asked, Route, Task};
+use crate::routes::ask::{Route, Target, Task};
 use crate::routes::masks::{self, Filling};
 use crate::routes::one_or_many::{OneOrMany, Texts};
 use crate::routes::questions::{Answered, Answering, Asking, question};
@@ -50,14 +50,14 @@ impl Route for Tokens {
         body.model.as_deref()
     }
 
-    fn question(body: Self::Body, asked: &Asked<Tagging>) -> Result<OneOrMany<Words>, ApiError> {
-        words_of_texts(&body.inputs, asked.batcher.pipeline().processor())
+    fn question(body: Self::Body, target: &Target<Tagging>) -> Result<OneOrMany<Words>, ApiError> {
+        words_of_texts(&body.inputs, target.batcher.pipeline().processor())
     }
 
     fn reply(
         texts: OneOrMany<Words>,
         answers: Vec<TaggedText>,
-        _asked: &Asked<Tagging>,
+        _target: &Target<Tagging>,
     ) -> Result<Self::Reply, ApiError> {
         let group = |entity: bert_model::pipeline::Entity| EntityGroup {
             entity_group: entity.label,
@@ -91,14 +91,14 @@ impl Route for Answers {
         body.model.as_deref()
     }
 
-    fn question(body: Self::Body, _asked: &Asked<Answering>) -> Result<<Answering as Task>::Question, ApiError> {
+    fn question(body: Self::Body, _target: &Target<Answering>) -> Result<<Answering as Task>::Question, ApiError> {
         question(body.inputs, "top_k", body.parameters.and_then(|parameters| parameters.top_k))
     }
 
     fn reply(
         (questions, top_k): <Answering as Task>::Question,
         answers: Vec<Answer>,
-        _asked: &Asked<Answering>,
+        _target: &Target<Answering>,
     ) -> Result<Self::Reply, ApiError> {
         let top_k = top_k.unwrap_or(1);
         let answered = |answer: Answer| match top_k {
@@ -140,17 +140,17 @@ impl Route for Masks {
         body.model.as_deref()
     }
 
-    fn question(body: Self::Body, asked: &Asked<Filling>) -> Result<(Texts, usize), ApiError> {
+    fn question(body: Self::Body, target: &Target<Filling>) -> Result<(Texts, usize), ApiError> {
         let top_k = body.parameters.and_then(|parameters| parameters.top_k);
-        masks::question(body.inputs, "inputs", top_k, true, asked)
+        masks::question(body.inputs, "inputs", top_k, true, target)
     }
 
     fn reply(
         (texts, _): (Texts, usize),
         answers: Vec<FilledText>,
-        asked: &Asked<Filling>,
+        target: &Target<Filling>,
     ) -> Result<Self::Reply, ApiError> {
-        let mask = masks::mask_of(asked)?;
+        let mask = masks::mask_of(target)?;
         let filled = |FilledText { text, masks, .. }: FilledText| {
             let token = |number: usize, Prediction { token, id, probability, .. }: Prediction| MaskToken {
                 score: probability,

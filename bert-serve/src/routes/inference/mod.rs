@@ -11,7 +11,7 @@ use bert_model::pipeline::TokenEmbeddings;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::ask::{Asked, Route, answer, blocking, model_of, one_name};
+use super::ask::{Route, Target, answer, blocking, model_of, one_name};
 use super::embeddings::{Direction, Embedded, Embedding};
 use super::labels::{Classifying, Judged, Label, OwnedPair};
 use super::one_or_many::Texts;
@@ -108,7 +108,7 @@ impl Route for Features {
         body.model.as_deref()
     }
 
-    fn question(body: FeatureBody, _asked: &Asked<Embedding>) -> Result<Embedded, ApiError> {
+    fn question(body: FeatureBody, _target: &Target<Embedding>) -> Result<Embedded, ApiError> {
         let inner = body.parameters.unwrap_or_default();
         Ok(Embedded {
             prompt: body.prompt_name.or(inner.prompt_name),
@@ -121,7 +121,7 @@ impl Route for Features {
     fn reply(
         embedded: Embedded,
         answers: Vec<TokenEmbeddings>,
-        _asked: &Asked<Embedding>,
+        _target: &Target<Embedding>,
     ) -> Result<Self::Reply, ApiError> {
         embedded.vectors(answers)
     }
@@ -153,17 +153,17 @@ impl Route for Classes {
         body.model.as_deref()
     }
 
-    fn question(body: Self::Body, asked: &Asked<Classifying>) -> Result<Judged, ApiError> {
+    fn question(body: Self::Body, target: &Target<Classifying>) -> Result<Judged, ApiError> {
         let pair = |text: &String| -> OwnedPair { (text.clone(), None) };
         let pairs = body.inputs.like(body.inputs.as_slice().iter().map(pair).collect());
         let (top_k, function) =
             body.parameters.map_or((None, None), |parameters| (parameters.top_k, parameters.function_to_apply));
         let raw_scores = function == Some(Function::None);
-        Judged { pairs, truncate: None, raw_scores, top_k }.check(&asked.model)
+        Judged { pairs, truncate: None, raw_scores, top_k }.check(&target.model)
     }
 
-    fn reply(judged: Judged, answers: Vec<Vec<f32>>, asked: &Asked<Classifying>) -> Result<Self::Reply, ApiError> {
-        let processor = asked.batcher.pipeline().processor();
+    fn reply(judged: Judged, answers: Vec<Vec<f32>>, target: &Target<Classifying>) -> Result<Self::Reply, ApiError> {
+        let processor = target.batcher.pipeline().processor();
         Ok(answers.iter().map(|scores| judged.labels(processor, scores)).collect())
     }
 }
