@@ -72,7 +72,11 @@ impl TextArgs {
             (_, None) if self.input_format.is_some() => {
                 return wrong("--input-format: found texts as arguments, expected --input FILE or - for stdin");
             }
-            (texts, None) => return texts.iter().try_for_each(|text| refuse_file_name(text)).map(|()| None),
+            (texts, None) => {
+                let advice =
+                    |name: &str| format!("did you mean --input {name}? (to use its name as a text, pipe it to -)");
+                return texts.iter().try_for_each(|text| refuse_file_name(text, advice)).map(|()| None);
+            }
         };
         Ok(Some(input.in_format(self.input_format)))
     }
@@ -81,14 +85,11 @@ impl TextArgs {
 /// Rejects a text that is the name of a text or table file, since only the name itself would be read.
 ///
 /// # Errors
-/// [`Error::Usage`] that asks whether the file was meant.
-pub fn refuse_file_name(text: &str) -> Result<()> {
+/// [`Error::Usage`] with the advice.
+fn refuse_file_name(text: &str, advice: impl Fn(&str) -> String) -> Result<()> {
     let path = Path::new(text);
     match FileKind::of(path).format {
-        Some(_) if path.is_file() => {
-            let advice = format!("`{text}` is a file; did you mean --input {text}?");
-            Err(Error::Usage(format!("{advice} (to use its name as a text, pipe it to -)")))
-        }
+        Some(_) if path.is_file() => Err(Error::Usage(format!("`{text}` is a file; {}", advice(text)))),
         _ => Ok(()),
     }
 }
@@ -129,6 +130,14 @@ pub fn column_rules<'a>(is_read: bool, format: Option<Format>, columns: &'a [&'a
             "JSON lines and Parquet rows have named fields",
         ),
     ]
+}
+
+/// Rejects the name of a text or table file as the value of an option that takes a text only.
+///
+/// # Errors
+/// [`Error::Usage`] if it is one.
+pub fn refuse_file_as_text(text: &str) -> Result<()> {
+    refuse_file_name(text, |name| format!("pass the text itself, such as \"$(cat {name})\""))
 }
 
 /// The rule for `--bf16-exchange`: it has an effect on several processes only. A resumed run may have had more.

@@ -115,7 +115,7 @@ pub struct TrainArgs {
     /// Resume the run in the output directory, with its own settings
     #[arg(long, conflicts_with = "overwrite")]
     pub resume: bool,
-    /// Delete the run in the output directory first
+    /// Replace the run in the output directory, once the new one is prepared
     #[arg(long)]
     pub overwrite: bool,
     /// Columns of a table

@@ -6,7 +6,7 @@ use bert_cli::resume::{check_directory, claimed, overridden};
 use bert_model::{Error, Result};
 use bert_train::IfExists;
 use bert_train::checkpoint::check_settings;
-use bert_train::run_directory::{read_run, result_of};
+use bert_train::run_directory::{read_run, recover, result_of};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -38,6 +38,7 @@ impl FinetuneSettings {
     pub fn resume(args: &TrainArgs) -> Result<(Self, FinetuneRunOptions)> {
         let output = args.output.clone().unwrap_or_else(|| DEFAULT_OUTPUT.into());
         let path = output.join("run.json");
+        recover(&output)?;
         if !path.exists() {
             return match args.train {
                 None => Err(Error::file(&output, "no run to resume", "a directory with the run.json of a run")),

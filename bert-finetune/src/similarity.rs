@@ -1,6 +1,6 @@
 //! `bert-finetune similarity`: computes the similarity of two texts.
 
-use bert_cli::args::{Common, refuse_file_name};
+use bert_cli::args::{Common, refuse_file_as_text};
 use bert_cli::program::print_line;
 use bert_model::pipeline::{Combine, Layers};
 use clap::Args;
@@ -30,7 +30,7 @@ pub struct SimilarityArgs {
 /// If the model or the device cannot be used.
 pub fn run(args: &SimilarityArgs) -> anyhow::Result<()> {
     args.embedder.check_one_vector()?;
-    [&args.first, &args.second].into_iter().try_for_each(|text| refuse_file_name(text))?;
+    [&args.first, &args.second].into_iter().try_for_each(|text| refuse_file_as_text(text))?;
     let embedder = args.embedder.open(&Layers::default(), Combine::default(), &args.common)?;
     let vectors = embedder.embed(&[&args.first, &args.second])?;
     warn_of_comparison(embedder.truncated_count());

@@ -97,7 +97,7 @@ pub struct TrainArgs {
     /// Resume the run in the output directory, with its own settings
     #[arg(long, conflicts_with = "overwrite")]
     pub resume: bool,
-    /// Delete the run in the output directory first
+    /// Replace the run in the output directory, once the new one is prepared
     #[arg(long)]
     pub overwrite: bool,
     /// Tokenizer: a directory, vocab.txt, tokenizer.json, or a name on the Hugging Face Hub [default: learn one from

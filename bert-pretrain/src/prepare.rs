@@ -76,7 +76,7 @@ pub fn prepare(
     let mut corpus = open_corpus(settings, directory)?;
     let eval_corpus = match settings.eval_corpus.is_empty() {
         true => None,
-        false => Some(Corpus::open(&settings.eval_corpus)?),
+        false => Some(texts(&settings.eval_corpus, settings)?),
     };
     if let Some(eval_corpus) = &eval_corpus {
         let left_out;
@@ -144,11 +144,16 @@ fn tell_corpus(
     lines.into_iter().flatten().for_each(say);
 }
 
+/// Opens a corpus, without the tokenizer's vocabulary if that is among the texts.
+fn texts(paths: &[String], settings: &PretrainSettings) -> Result<Corpus> {
+    let corpus = Corpus::open(paths)?;
+    Ok(settings.tokenizer.iter().fold(corpus, |corpus, path| corpus.without_vocabulary(path)))
+}
+
 /// Opens the configured corpus; the built-in sample is first written into the run directory.
 fn open_corpus(settings: &PretrainSettings, directory: &RunDirectory) -> Result<Corpus> {
     if !settings.corpus.is_empty() {
-        let corpus = Corpus::open(&settings.corpus)?;
-        return Ok(settings.tokenizer.iter().fold(corpus, |corpus, path| corpus.without_vocabulary(path)));
+        return texts(&settings.corpus, settings);
     }
     let path = directory.file("sample.txt");
     replace_file(&path, sample::corpus(SAMPLE_DOCUMENTS, settings.seed).as_bytes())?;

@@ -75,6 +75,13 @@ pub fn model_config(settings: &PretrainSettings, tokenizer: &Tokenizer) -> Resul
     };
     tokenizer.check_fits(&config)?;
     check_lengths(settings, &config)?;
+    if settings.data.nsp_mode != NspMode::Off && !tokenizer.has_types() {
+        return Err(Error::Mismatch {
+            left: "next-sentence prediction".into(),
+            right: "a tokenizer without token types (`model_input_names` in tokenizer_config.json)".into(),
+            advice: "pass --no-nsp".into(),
+        });
+    }
     Ok(config)
 }
 

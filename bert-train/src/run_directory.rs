@@ -152,7 +152,7 @@ impl RunDirectory {
     /// # Errors
     /// The error in `outcome`.
     pub fn prepared<T>(&self, outcome: Result<T>) -> Result<T> {
-        if outcome.is_err() && self.path.join(REPLACED).exists() {
+        if outcome.is_err() && is_being_replaced(&self.path) {
             // If that fails, the next run restores it.
             let _ = finish_replacement(&self.path);
         } else if outcome.is_err() && self.was_empty && remove_run_files(&self.path).is_ok() {
@@ -272,7 +272,14 @@ pub fn result_of(run_directory: &Path) -> Result<Option<Value>> {
 /// # Errors
 /// If the directory has a `run.json` but no `config.json`, or `run.json` cannot be read.
 pub fn check_has_model(directory: &Path) -> Result<()> {
-    if !directory.join(RUN).exists() || directory.join("config.json").exists() {
+    if directory.join("config.json").exists() {
+        return Ok(());
+    }
+    if is_being_replaced(directory) {
+        let expected = format!("a model: `--resume -o {}` restores the old run", directory.display());
+        return Err(Error::file(directory, "a run that was being overwritten", expected));
+    }
+    if !directory.join(RUN).exists() {
         return Ok(());
     }
     let run = read_run(directory)?;
@@ -352,6 +359,22 @@ fn move_run_files(from: &Path, to: &Path) -> Result<()> {
     })
 }
 
+/// Restores the run that another one was to replace, if that was interrupted before it was prepared.
+///
+/// # Errors
+/// If a run is in progress in the directory, or a file cannot be moved.
+pub fn recover(directory: &Path) -> Result<()> {
+    if !is_being_replaced(directory) {
+        return Ok(());
+    }
+    let _lock = lock(&directory.join(LOCK))?;
+    finish_replacement(directory)
+}
+
+fn is_being_replaced(directory: &Path) -> bool {
+    [REPLACED, MOVING].iter().any(|name| directory.join(name).exists())
+}
+
 /// Sets the files of a run aside, if there are any.
 fn begin_replacement(directory: &Path) -> Result<()> {
     if run_files(directory)?.is_empty() {
@@ -359,8 +382,10 @@ fn begin_replacement(directory: &Path) -> Result<()> {
     }
     let (moving, replaced) = (directory.join(MOVING), directory.join(REPLACED));
     fs::create_dir_all(&moving).map_err(Error::io(&moving, "create the directory"))?;
-    move_run_files(directory, &moving)?;
-    fs::rename(&moving, &replaced).map_err(Error::io(&moving, "move"))
+    let moved = move_run_files(directory, &moving)
+        .and_then(|()| fs::rename(&moving, &replaced).map_err(Error::io(&moving, "move")));
+    // If not all could be moved, none are.
+    moved.inspect_err(|_| drop(finish_replacement(directory)))
 }
 
 /// Ends the replacement of a run by another one: removes the old one if the new one is prepared, else puts it back.

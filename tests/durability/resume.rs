@@ -60,8 +60,8 @@ fn a_damaged_checkpoint_is_named_and_passed_over() {
     }
 }
 
-/// Regression tests: a run was removed although the one that was to replace it could not be prepared, and so was a model
-/// that no run had written.
+/// Regression tests: a run was removed although the one that was to replace it could not be prepared, and so was a
+/// model that no run had written.
 #[test]
 fn what_is_to_be_overwritten_is_kept_until_the_new_run_is_prepared() {
     let directory = corpus();
@@ -80,18 +80,32 @@ fn what_is_to_be_overwritten_is_kept_until_the_new_run_is_prepared() {
         assert!(message.contains(expected), "{options}: {message}");
         assert!(contents(&at.join("run")) == before, "{options}");
     }
-    // As after a kill during the preparation: the next run puts the old one back, or replaces it.
-    fs::create_dir(at.join("run/.replaced")).unwrap();
-    for entry in fs::read_dir(at.join("run")).unwrap() {
-        let name = entry.unwrap().file_name();
-        if !name.to_str().unwrap().starts_with('.') {
-            fs::rename(at.join("run").join(&name), at.join("run/.replaced").join(&name)).unwrap();
+    // As after a kill during the preparation, and on the way there and back: the next run puts the old one back.
+    let set_aside = |place: &str, first: &str| {
+        fs::create_dir(at.join("run").join(place)).unwrap();
+        for entry in fs::read_dir(at.join("run")).unwrap() {
+            let name = entry.unwrap().file_name();
+            if name.to_str().unwrap() > first {
+                fs::rename(at.join("run").join(&name), at.join("run").join(place).join(&name)).unwrap();
+            }
         }
+    };
+    for (place, first) in [(".replaced", "/"), (".moving", "/"), (".moving", "m"), (".moving", "r")] {
+        set_aside(place, first);
+        fail(&short("run", 4, "--overwrite --eval-corpus corpus.txt"), at, 1);
+        assert!(contents(&at.join("run")) == before, "{place} {first}");
+        set_aside(place, first);
+        let message = text(&run("train --resume -o run", at).stderr);
+        assert!(
+            message.contains("run is finished") && contents(&at.join("run")) == before,
+            "{place} {first}: {message}"
+        );
     }
-    fail(&short("run", 4, "--overwrite --eval-corpus corpus.txt"), at, 1);
-    assert!(contents(&at.join("run")) == before);
+    set_aside(".replaced", "/");
+    let message = fail("fill-mask --model run 'a [MASK]'", at, 1);
+    assert!(message.contains("a run that was being overwritten"), "{message}");
     succeed(&short("run", 2, "--overwrite"), at);
-    assert!(!at.join("run/.replaced").exists());
+    assert!(!at.join("run/.replaced").exists() && object(at.join("run/run.json"))["steps"] == 2);
     fs::create_dir(at.join("model")).unwrap();
     fs::copy(at.join("run/config.json"), at.join("model/config.json")).unwrap();
     let message = fail(&short("model", 4, "--overwrite"), at, 1);
@@ -124,8 +138,12 @@ fn a_run_is_not_resumed_with_other_settings_or_another_corpus() {
 
 /// All files of a directory with their contents.
 fn contents(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let files = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
-    files.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let read = |path: PathBuf| match path.is_dir() {
+        true => contents(&path),
+        false => BTreeMap::from([(path.clone(), fs::read(path).unwrap())]),
+    };
+    entries.flat_map(read).collect()
 }
 
 #[test]

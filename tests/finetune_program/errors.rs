@@ -38,14 +38,14 @@ fn what_is_wrong_is_named() {
         ("embed --model model x --max-seq-len 1000", "--max-seq-len: found 1000, expected at most the model's 16"),
         ("embed --model model x --batch-size 0", "at least 1"),
         ("embed --model model films.tsv", "`films.tsv` is a file; did you mean --input films.tsv?"),
-        ("similarity --model model films.tsv x", "`films.tsv` is a file; did you mean --input films.tsv?"),
+        ("similarity --model model films.tsv x", "`films.tsv` is a file; pass the text itself"),
         ("embed --model model x -o out.csv", "out.csv: found the extension `csv`, expected .jsonl, .npy or"),
         (
             "embed --model model x -o out.jsonl.gz",
             "the extension `jsonl.gz`, expected .jsonl, .npy or .safetensors, not",
         ),
     ] {
-        let is_usage = ["is required", "at most the model's 16", "at least 1", "did you mean"];
+        let is_usage = ["is required", "at most the model's 16", "at least 1", "is a file"];
         let code = if is_usage.iter().any(|part| expected.contains(part)) { 2 } else { 1 };
         let message = fail(line, at, code);
         assert!(message.contains(expected), "{line}: {message}");

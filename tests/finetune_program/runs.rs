@@ -99,6 +99,16 @@ fn runs_of_several_seeds_and_of_embeddings_can_be_resumed() {
         succeed("train --resume -o cut --quiet", at);
         assert!(weights("cut") == weights("whole"), "resumed with -o {resumed}");
     }
+    // A seed that is left from a run that was being overwritten is trained anew.
+    let other = format!("{options} --warmup 0.5");
+    succeed(&train("fresh", &other), at);
+    succeed(&train("mixed", &other), at);
+    fs::remove_dir_all(at.join("mixed/seed-43")).unwrap();
+    fs::rename(at.join("cut/seed-43"), at.join("mixed/seed-43")).unwrap();
+    unfinish(&at.join("mixed"));
+    succeed("train --resume -o mixed --quiet", at);
+    assert!(weights(&second("mixed")) == weights(&second("fresh")) && weights("mixed") == weights("fresh"));
+
     let seconds = |run: &str| object(at.join(run).join("run.json"))["result"]["seconds"].as_f64().unwrap();
     let sum = seconds("whole/seed-42") + seconds("whole/seed-43");
     assert!((summary["seconds"].as_f64().unwrap() - sum).abs() < 1e-6, "{summary}");

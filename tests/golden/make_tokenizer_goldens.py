@@ -46,7 +46,8 @@ def case(name, vocabulary=VOCABULARY, json_file=None, max_length=None, has_types
     with tempfile.TemporaryDirectory() as directory:
         for file, content in files.items():
             Path(directory, file).write_text(content)
-        Path(directory, "config.json").write_text('{"model_type": "bert"}')
+        if "config.json" not in files:
+            Path(directory, "config.json").write_text('{"model_type": "bert"}')
         tokenizer = AutoTokenizer.from_pretrained(directory)
     given = [[text for text in texts if text is not None] for texts in TEXTS]
     options = {"truncation": True, "max_length": max_length} if max_length else {}
@@ -117,6 +118,10 @@ def cases():
     yield case("truncated on the left by tokenizer.json", max_length=5, json_file=bert | {"truncation": left})
     split = {"split_special_tokens": True}
     yield case("special tokens in a text are split", json_file=bert, tokenizer_config_json=split)
+    of_model = {"model_type": "bert", "tokenizer_class": "PreTrainedTokenizerFast"}
+    names = {key: value for key, value in generic.items() if key != "tokenizer_class"}
+    turned_file = bert | {"post_processor": turned}
+    yield case("the class in config.json", json_file=turned_file, tokenizer_config_json=names, config_json=of_model)
     yield case("a turned template that counts", json_file=bert | {"post_processor": turned}, tokenizer_config_json=generic)
 
 

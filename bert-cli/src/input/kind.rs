@@ -1,4 +1,5 @@
-//! Determines the format of a file from its name. No other module inspects extensions.
+//! Determines the format of a file from its name. No other module inspects extensions, except to say how a file that
+//! cannot be read could be converted ([`super::source`]).
 
 use std::path::Path;
 

@@ -86,6 +86,13 @@ pub(super) fn run_once(
     })
 }
 
+/// The hashes of the labeled files, as `run.json` records them.
+pub(super) fn hashes_of(files: &Files) -> Result<Value> {
+    let paths = [Some(&files.training), files.evaluation.as_ref(), files.test.as_ref()];
+    let hashes = paths.into_iter().flatten().map(|path| sha256_of(path)).collect::<Result<Vec<_>>>()?;
+    Ok(json!(hashes))
+}
+
 /// Checks everything that a run reads.
 pub(super) fn check(
     settings: &FinetuneSettings,
@@ -145,9 +152,7 @@ fn resume(directory: &Path, files: &Files) -> Result<Option<Value>> {
         return Ok(Some(summary));
     }
     if directory.join("run.json").exists() {
-        let paths = [Some(&files.training), files.evaluation.as_ref(), files.test.as_ref()];
-        let hashes = paths.into_iter().flatten().map(|path| sha256_of(path)).collect::<Result<Vec<_>>>()?;
-        check_settings(&read_run(directory)?["settings"], &json!({"data_sha256": hashes}))?;
+        check_settings(&read_run(directory)?["settings"], &json!({"data_sha256": hashes_of(files)?}))?;
     }
     Ok(None)
 }
@@ -169,8 +174,8 @@ impl<T: Task> Run<'_, T> {
         warn_of_training(truncated, settings.description.max_seq_len);
         if settings.adaptation == Adaptation::FrozenEncoder {
             // The frozen encoder's output is constant; compute it once.
-            training.run_encoder(task, &model, device)?;
-            evaluation.run_encoder(task, &model, device)?;
+            directory.prepared(training.run_encoder(task, &model, device))?;
+            directory.prepared(evaluation.run_encoder(task, &model, device))?;
         }
         let steps_per_epoch = training.items().len().div_ceil(settings.batch_size) as u64;
         let steps = steps_per_epoch * settings.epochs;

@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 
 use bert_cli::resume::{DIRECTORY, current_directory};
 use bert_model::{Error, Result};
-use bert_train::run_directory::{read_run, result_of};
+use bert_train::checkpoint::check_settings;
+use bert_train::run_directory::{read_run, recover, result_of};
 use bert_train::sharing::{decode, encode};
 use bert_train::{Communicator, Ended, IfExists, Interrupt};
 use serde_json::{Map, Value, json};
 
 use super::best::compare;
-use super::once::{FinetuneOutcome, check, open_directory, run_once};
+use super::once::{FinetuneOutcome, check, hashes_of, open_directory, run_once};
 use crate::data::Files;
 use crate::settings::{FinetuneRunOptions, FinetuneSettings};
 
@@ -46,19 +47,18 @@ pub fn run_all(
         let described = json!({"program": program, "settings": settings, "run": run, DIRECTORY: current_directory()});
         directory.describe(&described)?;
     }
+    let hashes = if ranks.1.is_first() && !is_new { hashes_of(files)? } else { Value::Null };
     let mut runs: Vec<(u64, Value)> = Vec::new();
     for seed in seeds(settings, run) {
         let output = directory_of(directory.path(), seed);
+        let own = FinetuneSettings { seed, ..settings.clone() };
         let if_exists = match run.if_exists {
             IfExists::Resume if !output.exists() => IfExists::Refuse,
+            IfExists::Resume if ranks.1.is_first() && !is_of(&output, &own, &hashes) => IfExists::Overwrite,
             other => other,
         };
-        let FinetuneOutcome { ended, summary } = run_once(
-            &FinetuneSettings { seed, ..settings.clone() },
-            &FinetuneRunOptions { output, seeds: 1, if_exists, ..run.clone() },
-            files,
-            ranks,
-        )?;
+        let FinetuneOutcome { ended, summary } =
+            run_once(&own, &FinetuneRunOptions { output, seeds: 1, if_exists, ..run.clone() }, files, ranks)?;
         if let Ended::Interrupted(_) = ended {
             return Ok(FinetuneOutcome { ended, summary });
         }
@@ -90,6 +90,15 @@ pub fn run_all(
     (described["settings"], described["run"], described["result"]) = (json!(settings), json!(run), summary.clone());
     directory.describe(&described)?;
     Ok(FinetuneOutcome { ended: Ended::Finished, summary })
+}
+
+/// Whether the run in a directory has these settings and data. Others are left from a run that was being overwritten.
+fn is_of(directory: &Path, settings: &FinetuneSettings, hashes: &Value) -> bool {
+    let mut now = json!(settings);
+    now["data_sha256"] = hashes.clone();
+    // Each run has its own number of parts.
+    now.as_object_mut().map(|now| now.remove("parts"));
+    recover(directory).and_then(|()| check_settings(&read_run(directory)?["settings"], &now)).is_ok()
 }
 
 /// The seeds of all runs, which [`FinetuneSettings::resolve`] has checked.

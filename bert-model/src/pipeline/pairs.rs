@@ -87,6 +87,11 @@ impl PairProcessor {
         Self { tokenizer, head: PairHead::CrossEncoder(activation), prompt: String::new() }
     }
 
+    /// The prompt before the first text of every pair; empty if there is none.
+    pub fn prompt(&self) -> &str {
+        &self.prompt
+    }
+
     /// Puts a prompt before the first text of every pair.
     pub fn with_prompt(self, prompt: impl Into<String>) -> Self {
         Self { prompt: prompt.into(), ..self }

@@ -27,7 +27,7 @@ impl Tokenizer {
     }
 
     /// Returns the ids and token types of [`Tokenizer::encode`]. For a long text that is truncated, only the kept part
-    /// takes memory.
+    /// takes memory, unless it is truncated at the beginning.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].

@@ -67,6 +67,11 @@ impl Template {
         self
     }
 
+    /// Whether a pair's sequence has both texts, once each.
+    pub fn has_both_texts(&self) -> bool {
+        [FIRST, SECOND].into_iter().all(|text| self.pair.iter().filter(|(id, _)| *id == text).count() == 1)
+    }
+
     /// The number of special tokens around a pair.
     pub fn special_tokens_of_a_pair(&self) -> usize {
         self.pair.iter().filter(|(id, _)| ![FIRST, SECOND].contains(id)).count()

@@ -112,6 +112,11 @@ impl Tokenizer {
         Self { template, has_types, truncation_side, ..self }
     }
 
+    /// Whether the model gets token types; otherwise, those of a pair are 0, too.
+    pub fn has_types(&self) -> bool {
+        self.has_types
+    }
+
     /// Ids of the special tokens.
     pub fn special(&self) -> SpecialTokens {
         self.special
@@ -169,8 +174,8 @@ impl Tokenizer {
         self.inner.decode(ids, true).map_err(|error| Error::Setting(format!("cannot decode: {error}")))
     }
 
-    /// Returns a tokenizer that truncates to `max_length` tokens, special tokens included, at the end or, if the model's
-    /// files say so (`truncation_side`), at the beginning; in a pair, the longer text loses tokens first.
+    /// Returns a tokenizer that truncates to `max_length` tokens, special tokens included, at the end or, if the
+    /// model's files say so (`truncation_side`), at the beginning; in a pair, the longer text loses tokens first.
     /// [`Tokenizer::truncated_count`] counts the truncated texts.
     ///
     /// # Errors
@@ -230,9 +235,14 @@ impl Tokenizer {
     /// As [`Tokenizer::check_fits`], for pairs of texts.
     ///
     /// # Errors
-    /// As [`Tokenizer::check_fits`], and if the model has only one token type and the tokenizer gives a pair two.
+    /// As [`Tokenizer::check_fits`]; if the model has only one token type and the tokenizer gives a pair two; and if the
+    /// tokenizer leaves out one of the texts.
     pub fn check_fits_pairs(&self, config: &BertConfig) -> Result<()> {
         self.check_fits(config)?;
+        if !self.template.has_both_texts() {
+            let found = "a template for pairs without both texts";
+            return Err(Error::file(&*self.origin, found, "one with each of them once"));
+        }
         if self.template.highest_pair_type() > 0 {
             config.check_pairs()?;
         }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tokenizers::{AddedToken, TruncationDirection};
 
 use crate::error::{Error, Result};
@@ -69,12 +69,13 @@ impl Configuration {
     pub fn beside(path: &Path) -> Result<Self> {
         let mut at = path.with_file_name("tokenizer_config.json");
         let mut config = read_json(&at)?;
-        // Of a model without the former file, config.json may name the class.
-        if config.is_null() {
+        // If this file does not name the class, config.json may.
+        if config["tokenizer_class"].is_null() {
             let of_model = path.with_file_name("config.json");
-            let class = read_json(&of_model)?["tokenizer_class"].take();
-            if class.is_string() {
-                (config, at) = (json!({"tokenizer_class": class}), of_model);
+            let class = read_json(&of_model)?.get("tokenizer_class").and_then(Value::as_str).map(str::to_string);
+            if let Some(class) = class.filter(|_| config.is_null() || config.is_object()) {
+                at = if config.is_null() { of_model } else { at };
+                config["tokenizer_class"] = class.into();
             }
         }
         let (mut map, mut added) = (Value::Null, Value::Null);

@@ -74,8 +74,10 @@ fn add_matches(pattern: &str, files: &mut Vec<CorpusFile>) -> Result<()> {
     let is_pattern = |part: &Component<'_>| part.as_os_str().to_string_lossy().contains(['*', '?', '[']);
     let fixed = Path::new(pattern).components().take_while(|part| !is_pattern(part)).count();
     let is_found = |path: &&Path| path.components().count() > fixed;
-    paths.retain(|path| !is_other_format(path) && !path.ancestors().take_while(is_found).any(is_run_directory));
+    paths.retain(|path| !path.ancestors().take_while(is_found).any(is_run_directory));
+    let (other, mut paths): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| is_other_format(path));
     if paths.is_empty() {
+        other.iter().try_for_each(|path| add_path(path, &metadata(path)?, files))?;
         return Err(Error::file(pattern, "a pattern that matches nothing", "one that matches a file or a directory"));
     }
     sort_by_bytes(&mut paths);
@@ -109,7 +111,8 @@ fn add_directory(directory: &Path, files: &mut Vec<CorpusFile>) -> Result<()> {
 }
 
 /// Collects the corpus files in and below a directory, but not those of run directories below it, whose logs and
-/// vocabularies are no text, and no hidden ones, such as the copies that editors keep. Follows symbolic links to files, but not to directories, which could form a cycle.
+/// vocabularies are no text, and no hidden ones, such as the copies that editors keep. Follows symbolic links to files,
+/// but not to directories, which could form a cycle.
 fn collect(directory: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(directory).map_err(Error::io(directory, "read"))? {
         let entry = entry.map_err(Error::io(directory, "read"))?;
@@ -133,7 +136,8 @@ fn is_other_format(path: &Path) -> bool {
     FileKind::of(path).format.is_some() && !is_corpus(path) && !path.is_dir()
 }
 
-/// Whether a file in a directory belongs to the corpus, judging by its name; a file named explicitly may have any name.
+/// Whether a file in a directory belongs to the corpus, judging by its name; a file named explicitly may also have an
+/// unknown extension.
 fn is_corpus(path: &Path) -> bool {
     matches!(FileKind::of(path).format, Some(Format::Text | Format::JsonLines | Format::Parquet))
 }
@@ -179,6 +183,7 @@ mod tests {
         assert_eq!(found(&texts, ""), ["a.txt"]);
         assert_eq!(found(&texts, "*"), ["a.txt", "g.log"]);
         assert_eq!(found(&texts, ".b.txt"), [".b.txt"], "a file that is named");
+        assert!(refusal(&texts.path().join("*.csv")).contains("d.csv: found the extension `csv`"));
         for (name, expected) in [("d.csv", "the extension `csv`"), ("e.json", "jq"), ("f.tsv.gz", "`tsv.gz`")] {
             assert!(refusal(&texts.path().join(name)).contains(expected), "{name}");
         }

@@ -49,8 +49,23 @@ impl WordPieceTrainer {
     /// # Errors
     /// If `vocab_size` is too small even for the single characters.
     pub fn train(&self, counts: &WordCounts) -> Result<Vec<String>> {
+        let (mut pieces, mut is_limited) = self.train_once(self.alphabet_limit, counts)?;
+        let mut limit = self.alphabet_limit;
+        while pieces.len() < self.vocab_size && is_limited {
+            // As in Chinese, where most words are single characters. Each takes up to two pieces, or a few more.
+            limit += (self.vocab_size - pieces.len()).div_ceil(2);
+            match self.train_once(limit, counts) {
+                Ok(more) => (pieces, is_limited) = more,
+                Err(_) => break,
+            }
+        }
+        Ok(pieces)
+    }
+
+    /// The vocabulary with at most `limit` characters, and whether there are more.
+    fn train_once(&self, limit: usize, counts: &WordCounts) -> Result<(Vec<String>, bool)> {
         let mut words = counts.sorted();
-        let alphabet = self.alphabet(&words);
+        let (alphabet, is_limited) = alphabet(&words, limit);
         // One character without a piece turns the whole word into [UNK], so do not count its other
         // characters.
         words.retain(|(word, _)| word.chars().all(|character| alphabet.binary_search(&character).is_ok()));
@@ -66,27 +81,7 @@ impl WordPieceTrainer {
         {
             merges.apply(pair, vocabulary.join(pair));
         }
-        let room = self.vocab_size - vocabulary.pieces.len();
-        if room > 0 && alphabet.len() == self.alphabet_limit {
-            // As in Chinese, where most words are single characters. Each takes up to two pieces.
-            return Self { alphabet_limit: self.alphabet_limit + room.div_ceil(2), ..*self }.train(counts);
-        }
-        Ok(vocabulary.pieces)
-    }
-
-    /// The most frequent characters, sorted by code point.
-    fn alphabet(&self, words: &[(&str, u64)]) -> Vec<char> {
-        let mut counts: HashMap<char, u64> = HashMap::new();
-        for (word, count) in words {
-            word.chars().for_each(|character| *counts.entry(character).or_default() += count);
-        }
-        let mut alphabet: Vec<(Reverse<u64>, char)> =
-            counts.into_iter().map(|(character, count)| (Reverse(count), character)).collect();
-        alphabet.sort_unstable();
-        alphabet.truncate(self.alphabet_limit);
-        let mut alphabet: Vec<char> = alphabet.into_iter().map(|(_, character)| character).collect();
-        alphabet.sort_unstable();
-        alphabet
+        Ok((vocabulary.pieces, is_limited))
     }
 
     fn too_small(&self, needed: usize) -> Error {
@@ -97,6 +92,22 @@ impl WordPieceTrainer {
              characters (at the start of a word or inside) need {needed}; request at least that many"
         ))
     }
+}
+
+/// The `limit` most frequent characters, sorted by code point, and whether there are more.
+fn alphabet(words: &[(&str, u64)], limit: usize) -> (Vec<char>, bool) {
+    let mut counts: HashMap<char, u64> = HashMap::new();
+    for (word, count) in words {
+        word.chars().for_each(|character| *counts.entry(character).or_default() += count);
+    }
+    let is_limited = counts.len() > limit;
+    let mut alphabet: Vec<(Reverse<u64>, char)> =
+        counts.into_iter().map(|(character, count)| (Reverse(count), character)).collect();
+    alphabet.sort_unstable();
+    alphabet.truncate(limit);
+    let mut alphabet: Vec<char> = alphabet.into_iter().map(|(_, character)| character).collect();
+    alphabet.sort_unstable();
+    (alphabet, is_limited)
 }
 
 /// Writes a vocabulary as `vocab.txt`: one piece per line, in id order. Creates the directory if it does not exist.
@@ -294,7 +305,7 @@ mod tests {
     /// A reference implementation, which recounts all pairs for each merge.
     fn trained_slowly(size: usize, counts: &WordCounts) -> Vec<String> {
         let words = counts.sorted();
-        let alphabet = WordPieceTrainer::new(size).alphabet(&words);
+        let alphabet = alphabet(&words, 1000).0;
         let mut vocabulary = Vocabulary::with_characters(&alphabet, &words);
         let mut words: Vec<Word> =
             words.iter().map(|&(word, count)| Word { pieces: vocabulary.spell(word), count }).collect();
@@ -347,6 +358,8 @@ mod tests {
             trainer.train(&counted("ab ab ab aabbz aabbz")).unwrap()
         };
         assert_eq!(trained(9)[5..], ["a", "b", "##b", "ab"]);
+        // Three characters take 11 pieces.
+        assert_eq!(trained(10), trained(9));
         // Unless there is room for them.
         assert!(trained(100).contains(&"##z".to_string()));
     }

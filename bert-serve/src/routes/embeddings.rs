@@ -14,7 +14,8 @@ use crate::batching::Batcher;
 use crate::error::ApiError;
 use crate::models::Model;
 
-/// The side that is truncated. Only the right side is supported, since the tokenizer truncates at the end.
+/// The side that is truncated. Only the right side may be named: it is the tokenizer's, unless the model's files say
+/// otherwise.
 #[derive(Debug, Clone, Copy, Deserialize)]
 pub enum Direction {
     #[serde(alias = "right")]

@@ -57,9 +57,10 @@ pub fn question(
         let own = text.matches(&mask).count() * top_k;
         (count, bytes) = (count + own, bytes + own * text.len());
     }
-    check_answer("predictions", count, MOST_PREDICTIONS)?;
+    let advice = "fewer texts, or a lower `top_k`";
+    check_answer("predictions", count, MOST_PREDICTIONS, advice)?;
     if with_texts {
-        check_answer("bytes of text", bytes, MOST_BYTES)?;
+        check_answer("bytes of text", bytes, MOST_BYTES, advice)?;
     }
     Ok((texts, top_k))
 }
@@ -73,15 +74,16 @@ pub fn mask_of(target: &Target<Filling>) -> Result<String, ApiError> {
     Ok(tokenizer.piece(tokenizer.mask()?))
 }
 
-/// Checks that an answer has at most `limit` of `what`, which a short request can ask for.
+/// Checks that an answer has at most `limit` of `what`, which a short request can ask for; `advice` says what to ask
+/// for instead.
 ///
 /// # Errors
 /// 413 if it has more.
-pub fn check_answer(what: &str, found: usize, limit: usize) -> Result<(), ApiError> {
+pub fn check_answer(what: &str, found: usize, limit: usize, advice: &str) -> Result<(), ApiError> {
     match found > limit {
         false => Ok(()),
         true => Err(ApiError::too_large(format!(
-            "the answer would have {found} {what}, expected at most {limit}; ask for fewer texts, or a lower `top_k`"
+            "the answer would have {found} {what}, expected at most {limit}; ask for {advice}"
         ))),
     }
 }

@@ -29,7 +29,8 @@ impl Task for Ranking {
     }
 
     fn whole_texts<'a>(body: &'a RerankBody, target: &Target<Self>) -> Option<Vec<WholeText<'a>>> {
-        let whole = |text: &'a String| (Cow::from(&body.query), Some(text.as_str()));
+        let query = format!("{}{}", target.batcher.pipeline().processor().prompt(), body.query);
+        let whole = |text: &'a String| (Cow::from(query.clone()), Some(text.as_str()));
         (!body.truncate.unwrap_or(target.app.limits.truncate)).then(|| body.texts.iter().map(whole).collect())
     }
 }

@@ -63,7 +63,7 @@ pub async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Result<R
             }
             tokens.push(tokens_of(&model.tokenizer, &format!("{prompt}{text}"), special)?);
             count += tokens.last().map_or(0, Vec::len);
-            check_answer("tokens", count, MOST_TOKENS)?;
+            check_answer("tokens", count, MOST_TOKENS, "fewer texts")?;
         }
         serde_json::to_vec(&tokens).map_err(|error| ApiError::internal(error.to_string()))
     });

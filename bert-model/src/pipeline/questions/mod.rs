@@ -290,6 +290,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::config::BertConfig;
     use crate::text::tokenizer::Normalization;
 
     fn tokenizer() -> Tokenizer {
@@ -323,6 +324,10 @@ mod tests {
         });
         let turned = Tokenizer::from_bytes(file.to_string().as_bytes()).unwrap();
         assert_eq!(windows(turned)[0], (vec![2, 6, 3, 3, 5, 5, 5, 3], vec![0; 8], 4));
+        file["post_processor"]["pair"] = json!([cls, text("A"), sep]);
+        let without = Tokenizer::from_bytes(file.to_string().as_bytes()).unwrap();
+        let error = without.check_fits_pairs(&BertConfig::default().with_vocab_size(7)).unwrap_err().to_string();
+        assert!(error.contains("without both texts"), "{error}");
     }
 
     /// Whatever the stride, every WordPiece of the text is in some window, and has the most context in exactly one.

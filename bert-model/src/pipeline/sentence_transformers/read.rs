@@ -203,7 +203,7 @@ fn transformer(folder: &Path) -> Result<(Option<usize>, bool)> {
         return wrong("max_seq_length", "0".into(), "at least 1");
     }
     // Options of the tokenizer and of its calls take precedence, under the names of newer and of older versions.
-    let of_call = config.processing_kwargs["text"]["max_length"].as_u64();
+    let of_call = ["text", "common"].into_iter().find_map(|kind| config.processing_kwargs[kind]["max_length"].as_u64());
     let of_tokenizer = [&config.processor_kwargs, &config.tokenizer_args];
     let mut of_tokenizer = of_tokenizer.into_iter().filter_map(|options| options["model_max_length"].as_u64());
     if let Some(length) = of_call.or_else(|| of_tokenizer.next()).filter(|length| *length > 0) {

@@ -178,6 +178,29 @@ fn an_encoder_in_a_folder_is_found() {
     assert_close("folder", &builder().open(at).unwrap().embed(&strings(&golden["texts"])).unwrap(), &vectors);
 }
 
+/// Options of the tokenizer, and of its calls, take precedence over `max_seq_length`, as in the library.
+#[test]
+fn the_length_may_be_among_the_options_of_the_tokenizer() {
+    let module =
+        |path: &str, class: &str| json!({"path": path, "type": format!("sentence_transformers.models.{class}")});
+    let of_tokenizer = json!({"model_max_length": 8});
+    for (options, expected) in [
+        (json!({"max_seq_length": 16}), 16),
+        (json!({"max_seq_length": 16, "tokenizer_args": of_tokenizer}), 8),
+        (json!({"max_seq_length": 16, "processor_kwargs": of_tokenizer}), 8),
+        (json!({"processor_kwargs": of_tokenizer, "processing_kwargs": {"text": {"max_length": 4}}}), 4),
+        (json!({"max_seq_length": 16, "processing_kwargs": {"common": {"max_length": 4}}}), 4),
+    ] {
+        let files = json!({
+            "modules.json": [module("", "Transformer"), module("1_Pooling", "Pooling")],
+            "1_Pooling/config.json": {"pooling_mode_mean_tokens": true},
+            "sentence_bert_config.json": options,
+        });
+        let found = SentenceTransformer::read(lay_out("encoder", &files).path()).unwrap().unwrap();
+        assert_eq!(found.max_length, Some(expected), "{options}");
+    }
+}
+
 #[test]
 fn what_cannot_be_obeyed_is_named() {
     let module =
