@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bert_cli::args::column_rules;
+use bert_cli::args::{column_rules, refuse_file_as_text};
 use bert_cli::given::{Rule, only_if};
 use bert_cli::input::kind::{FileKind, Format};
 use bert_cli::input::source::Input;
@@ -106,7 +106,8 @@ pub fn check_evaluate(args: &EvaluateArgs, task: TaskKind, data: &Input) -> Resu
     args.given.check(&rules)
 }
 
-/// Rejects options of `predict` that have no effect; `source` is `None` for texts given as arguments.
+/// Rejects options of `predict` that have no effect, and files in place of texts; `source` is `None` for texts given as
+/// arguments.
 ///
 /// # Errors
 /// [`bert_model::Error::Usage`] for the first such option.
@@ -122,7 +123,9 @@ pub fn check_predict(args: &PredictArgs, task: TaskKind, source: Option<&Input>)
         &["question", "context"],
         "--context is the text; omit other texts",
     ));
-    args.given.check(&rules)
+    args.given.check(&rules)?;
+    let mut texts = [&args.question, &args.context, &args.pair].into_iter().flatten().chain(&args.choice);
+    texts.try_for_each(|text| refuse_file_as_text(text))
 }
 
 /// Rejects options of `embed` that have no effect; `layers` is the number of layers to combine.

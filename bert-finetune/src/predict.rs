@@ -4,7 +4,6 @@ use std::path::Path;
 
 use anyhow::anyhow;
 use bert_cli::answers::Answers;
-use bert_cli::args::refuse_file_as_text;
 use bert_cli::input::count_rows;
 use bert_cli::input::keep::KeptRow;
 use bert_cli::input::kind::Format;
@@ -88,8 +87,6 @@ fn total(kind: TaskKind, input: &Input, header: bool) -> Option<u64> {
 /// The examples of a file, of standard input, or from the command line, with their rows.
 fn examples<T: Task>(task: &T, args: &PredictArgs, source: Option<Input>) -> Result<Batches<(T::Example, KeptRow)>> {
     let Some(input) = source else {
-        let own = [&args.question, &args.context, &args.pair].into_iter().flatten().chain(&args.choice);
-        own.into_iter().try_for_each(|text| refuse_file_as_text(text))?;
         let texts = args.texts.texts.iter().chain(&args.context).map(|text| {
             let query = Query {
                 text: text.clone(),

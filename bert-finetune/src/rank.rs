@@ -1,6 +1,6 @@
 //! `bert-finetune rank`: sorts texts by how well they answer a query, as scored by a cross-encoder.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bert_cli::args::{Common, TextArgs, column_rules, text_column};
 use bert_cli::given::Given;
@@ -64,7 +64,7 @@ pub fn run(args: &RankArgs) -> anyhow::Result<()> {
     let source = args.texts.source()?;
     let format = source.as_ref().and_then(Input::table_format);
     args.given.check(&column_rules(source.is_some(), format, &["text", "no-header"]))?;
-    let scorer = open_scorer(args)?;
+    let scorer = open_scorer(&args.model, args.precision, args.max_seq_len, &args.common)?;
     let columns = text_column(args.text.as_deref(), args.no_header)?;
     let mut texts: Box<dyn Iterator<Item = bert_model::Result<String>>> = match &source {
         Some(input) => Box::new(read_inputs(input, &columns)?.map(|row| Ok(row?.text))),
@@ -98,13 +98,22 @@ pub fn run(args: &RankArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn open_scorer(args: &RankArgs) -> anyhow::Result<PairScorer> {
-    let NamedDevice { device, .. } = select_device(&args.common.device, args.common.quiet)?;
-    args.precision.check(&device)?;
-    let builder = PairScorer::builder().device(device).precision(args.precision);
-    let builder = args.max_seq_len.into_iter().fold(builder, |builder, length| builder.max_length(length));
-    check_has_model(&args.model)?;
-    let scorer = builder.open(&args.model)?;
-    warn(&args.model, scorer.warning());
+/// Opens a cross-encoder, and warns about anything unusual in it.
+///
+/// # Errors
+/// If the model or the device cannot be used.
+pub(crate) fn open_scorer(
+    directory: &Path,
+    precision: Precision,
+    max_length: Option<usize>,
+    common: &Common,
+) -> anyhow::Result<PairScorer> {
+    let NamedDevice { device, .. } = select_device(&common.device, common.quiet)?;
+    precision.check(&device)?;
+    check_has_model(directory)?;
+    let builder = PairScorer::builder().device(device).precision(precision);
+    let builder = max_length.into_iter().fold(builder, |builder, length| builder.max_length(length));
+    let scorer = builder.open(directory)?;
+    warn(directory, scorer.warning());
     Ok(scorer)
 }

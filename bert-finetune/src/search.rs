@@ -8,12 +8,10 @@ use bert_cli::given::Given;
 use bert_cli::input::kind::Format;
 use bert_cli::input::read_inputs;
 use bert_cli::input::source::Input;
-use bert_cli::program::{print_line, select_device};
-use bert_model::device::NamedDevice;
+use bert_cli::program::print_line;
 use bert_model::pipeline::{Combine, Layers, PairScorer, TextEmbedder};
 use bert_model::{Error, Result, Workers};
 use bert_train::Progress;
-use bert_train::run_directory::check_has_model;
 use burn::tensor::Device;
 use clap::Args;
 use serde_json::{Value, json};
@@ -21,7 +19,8 @@ use serde_json::{Value, json};
 use crate::embedder::EmbedderArgs;
 use crate::nearest::{Best, Hit, Queries};
 use crate::npy::Matrix;
-use crate::output::{one_line, warn};
+use crate::output::one_line;
+use crate::rank::open_scorer;
 use crate::truncated::warn_of_comparison;
 
 /// Number of texts to hold in memory at once.
@@ -89,7 +88,10 @@ pub struct SearchArgs {
 /// If a model, the device, the texts or the vectors cannot be used.
 pub fn run(args: &SearchArgs) -> anyhow::Result<()> {
     check(args)?;
-    let reranker = args.rerank.as_ref().map(|_| open_reranker(args)).transpose()?;
+    // The embedder names the device.
+    let common = Common { quiet: true, ..args.common.clone() };
+    let open = |directory| open_scorer(directory, args.embedder.precision, None, &common);
+    let reranker = args.rerank.as_deref().map(open).transpose()?;
     let embedder = args.embedder.open(&Layers::default(), Combine::default(), &args.common)?;
     let queries = read_queries(args)?;
     let mut search = Search::new(args, &embedder, embed_queries(args, &embedder, &queries)?)?;
@@ -131,16 +133,6 @@ fn check(args: &SearchArgs) -> Result<()> {
         return Err(Error::Usage("--queries -: found standard input twice, expected a file for one of the two".into()));
     }
     Ok(())
-}
-
-fn open_reranker(args: &SearchArgs) -> anyhow::Result<PairScorer> {
-    let NamedDevice { device, .. } = select_device(&args.common.device, true)?;
-    let Some(directory) = &args.rerank else { anyhow::bail!("--rerank: no directory") };
-    args.embedder.precision.check(&device)?;
-    check_has_model(directory)?;
-    let reranker = PairScorer::builder().device(device).precision(args.embedder.precision).open(directory)?;
-    warn(directory, reranker.warning());
-    Ok(reranker)
 }
 
 /// Reads the texts of a file. The options for columns are for the file that has columns, if one of the two has none.

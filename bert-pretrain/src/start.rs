@@ -34,21 +34,19 @@ pub fn check_pairs(config: &BertConfig) -> Result<()> {
 /// As [`model_config`].
 pub fn check_model(settings: &PretrainSettings, tokenizer: Option<&Tokenizer>) -> Result<()> {
     match tokenizer {
-        Some(tokenizer) => model_config(settings, tokenizer)?,
+        Some(tokenizer) => drop(model_config(settings, tokenizer)?),
         None => {
             let (config, follows_tokenizer) = settings.model_config()?;
-            match settings.vocab_size.filter(|&size| !follows_tokenizer && size > config.vocab_size) {
-                Some(size) => {
-                    return Err(Error::Mismatch {
-                        left: format!("--vocab-size {size}"),
-                        right: format!("{}, with room for {} WordPieces", settings.config, config.vocab_size),
-                        advice: "change one of the two".into(),
-                    });
-                }
-                None => check_lengths(settings, &config).map(|()| config)?,
+            if let Some(size) = settings.vocab_size.filter(|&size| !follows_tokenizer && size > config.vocab_size) {
+                return Err(Error::Mismatch {
+                    left: format!("--vocab-size {size}"),
+                    right: format!("{}, with room for {} WordPieces", settings.config, config.vocab_size),
+                    advice: "change one of the two".into(),
+                });
             }
+            check_lengths(settings, &config)?;
         }
-    };
+    }
     if let Some(directory) = &settings.init {
         Weights::open(directory)?;
     }

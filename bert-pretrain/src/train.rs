@@ -234,7 +234,7 @@ impl<'a> Run<'a> {
             save: SaveInterval::new(run.save_every, run.save_minutes),
             precision: settings.precision,
             gradient_checkpointing: settings.gradient_checkpointing,
-            wire: if settings.bf16_exchange { Wire::Bf16 } else { Wire::F32 },
+            wire: Wire::of(settings.bf16_exchange),
             settings: self.numbers.clone(),
             quiet: run.quiet,
         }

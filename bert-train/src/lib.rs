@@ -3,11 +3,11 @@
 //! [`trainer`] is the training loop, which follows a [`plan`]. Each [`step`] updates a [`state`] for an [`objective`]
 //! with an [`optimizer`], using a learning rate from a [`schedule`] and [`gradients`] computed at some [`precision`],
 //! which a [`tree_sum`] adds in the order of a [`tree`] over the shards of all [`cores`] and, by a [`reduction`], over
-//! all processes of a [`communicator`], which send gradients in the format of a [`wire`]. Around it, [`mod@prefetch`] prepares batches, [`permutation`] shuffles them,
-//! [`adaptation`] selects the trainable parameters, [`checkpoint`] makes runs resumable, [`interrupt`] handles signals,
-//! [`run_directory`] manages the files of a run, [`progress`] and [`report`] display it, [`parameters`] visits a
-//! model's parameters by name, [`launch`] finds out whether several processes were started, and [`sharing`] gives all of
-//! them the state of the first.
+//! all processes of a [`communicator`], which send gradients in the format of a [`wire`]. Around it, [`mod@prefetch`]
+//! prepares batches, [`permutation`] shuffles them, [`adaptation`] selects the trainable parameters, [`checkpoint`] makes
+//! runs resumable, [`interrupt`] handles signals, [`run_directory`] manages the files of a run, [`progress`] and
+//! [`report`] display it, [`parameters`] visits a model's parameters by name, [`launch`] finds out whether several
+//! processes were started, and [`sharing`] gives all of them the state of the first.
 
 #![warn(missing_docs)]
 // Invalid user input must never panic.

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use half::bf16;
 use half::slice::HalfFloatSliceExt;
+use half::vec::HalfFloatVecExt;
 
 /// The number format of gradients between ranks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -25,6 +26,11 @@ pub(crate) enum Numbers {
 }
 
 impl Wire {
+    /// The format, given whether it is bfloat16.
+    pub fn of(is_bf16: bool) -> Self {
+        if is_bf16 { Self::Bf16 } else { Self::F32 }
+    }
+
     /// Bytes of a number.
     pub(crate) fn size(self) -> usize {
         match self {
@@ -37,7 +43,7 @@ impl Wire {
     pub(crate) fn encode(self, values: &[f32]) -> Cow<'_, [u8]> {
         match self {
             Self::F32 => Cow::Borrowed(bytemuck::cast_slice(values)),
-            Self::Bf16 => Cow::Owned(bytemuck::cast_slice(&rounded(values)).to_vec()),
+            Self::Bf16 => Cow::Owned(bytemuck::cast_slice(&Vec::<bf16>::from_f32_slice(values)).to_vec()),
         }
     }
 
@@ -74,12 +80,6 @@ impl Numbers {
             Self::Bf16(values) => values.to_f32_vec(),
         }
     }
-}
-
-fn rounded(values: &[f32]) -> Vec<bf16> {
-    let mut rounded = vec![bf16::ZERO; values.len()];
-    rounded.convert_from_f32_slice(values);
-    rounded
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Reads the input texts of the programs: `--input FILE` (`.txt`, `.jsonl`, `.csv`, `.tsv`, each also `.gz` and `.zst`;
 //! `.parquet`), or `-` for standard input.
 //!
-//! [`kind`] determines the format of a file, [`source`] opens it; [`table`] reads rows of texts and labels, using [`columns`], [`delimited`]
-//! and, like everything here that reads text, [`crate::lines`]; [`parquet`] reads columnar files. [`keep`] copies
-//! additional columns into the answers.
+//! [`kind`] determines the format of a file, [`source`] opens it; [`table`] reads rows of texts and labels, using
+//! [`columns`], [`delimited`] and, like everything here that reads text, [`crate::lines`]; [`parquet`] reads columnar
+//! files. [`keep`] copies additional columns into the answers.
 
 pub mod columns;
 pub mod delimited;

@@ -1,7 +1,7 @@
 //! The kinds of tasks, and what is known about each without a file.
 //!
-//! To add a task, add a module next to this one, and a line to [`REGISTRY`]. A task with a type of its
-//! own also needs a variant of [`AnyTask`] and an arm of `for_task!`, both in [`super::any`].
+//! To add a task, add a module next to this one, and a line to [`REGISTRY`]. A task with a type of its own also needs a
+//! variant of [`AnyTask`] and an arm of `for_task!`, both in [`super::any`].
 
 use std::fmt;
 use std::ops::Deref;

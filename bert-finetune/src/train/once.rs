@@ -60,30 +60,41 @@ pub(super) fn run_once(
     if let Some(summary) = communicator.from_first(finished, encode, |bytes| decode(&bytes))? {
         return Ok(FinetuneOutcome { ended: Ended::Finished, summary });
     }
-    let Start { settings, description, labels, keeps_head, config, tokenizer, device_name, device } =
-        communicator.agree(start(settings, run, files, communicator.local_rank()))?;
-    compare_devices(communicator, device_name)?;
-    let mut settings = settings;
+    let mut start = communicator.agree(start(settings, run, files, communicator.local_rank()))?;
+    compare_devices(communicator, start.device_name)?;
+    let settings = &mut start.settings;
     if communicator.is_first() {
         settings.parts = match run.if_exists == IfExists::Resume && run.output.join("run.json").exists() {
             true => read_run(&run.output)?["settings"]["parts"].as_u64().map(|parts| parts as usize),
-            false => Some(cores::parts(&device, 1, communicator, run.quiet)),
+            false => Some(cores::parts(&start.device, 1, communicator, run.quiet)),
         };
     }
     let checked = || cores::check_ranks(settings.parts, 1, settings.batch_size, communicator).map(|()| settings.parts);
     settings.parts = communicator.from_first(checked, encode, |bytes| decode(&bytes))?;
-    let settings = &settings;
-    let task = communicator.agree((description.task.open)(&description, labels, &tokenizer))?;
-    for_task!(task, task => {
+    for_task!(communicator.agree(start.open_task())?, task => {
         let mut task = task;
-        let data = communicator.agree(prepare(settings, files, &mut task))?;
-        check_joint(&task, communicator)?;
-        let model = initial_model(&task, settings, keeps_head, &config, &device, run.quiet);
-        let model = communicator.agree(model)?;
+        let (data, model) = read(&mut task, &start, files, run.quiet, communicator)?;
         let (directory, _temporary) = open_directory(run, communicator)?;
+        let Start { settings, description, config, tokenizer, device_name, device, .. } = start;
+        let settings = &settings;
         let run = Run { settings, run, description, config, tokenizer, task, device, interrupt, communicator };
         run.train(model, &data, directory, device_name)
     })
+}
+
+/// Reads the examples and the weights.
+fn read<T: Task>(
+    task: &mut T,
+    start: &Start,
+    files: &Files,
+    quiet: bool,
+    communicator: &dyn Communicator,
+) -> Result<(LabeledData<T>, ModelOf<T>)> {
+    let data = communicator.agree(prepare(&start.settings, files, task))?;
+    check_joint(task, communicator)?;
+    let Start { settings, keeps_head, config, device, .. } = start;
+    let model = communicator.agree(initial_model(task, settings, *keeps_head, config, device, quiet))?;
+    Ok((data, model))
 }
 
 /// The hashes of the labeled files, as `run.json` records them.
@@ -102,14 +113,10 @@ pub(super) fn check(
 ) -> Result<()> {
     // Each run tells its own hints.
     let run = FinetuneRunOptions { quiet: true, ..run.clone() };
-    let Start { description, labels, keeps_head, config, tokenizer, device, .. } =
-        communicator.agree(start(settings, &run, files, communicator.local_rank()))?;
-    let task = communicator.agree((description.task.open)(&description, labels, &tokenizer))?;
-    for_task!(task, task => {
+    let start = communicator.agree(start(settings, &run, files, communicator.local_rank()))?;
+    for_task!(communicator.agree(start.open_task())?, task => {
         let mut task = task;
-        communicator.agree(prepare(settings, files, &mut task).map(|_| ()))?;
-        check_joint(&task, communicator)?;
-        communicator.agree(initial_model(&task, settings, keeps_head, &config, &device, true).map(|_| ()))
+        read(&mut task, &start, files, true, communicator).map(|_| ())
     })
 }
 
@@ -147,14 +154,20 @@ pub(super) fn open_directory(
 /// The result of the run to be resumed, if it has finished. Otherwise checks that the data is unchanged, before
 /// anything is prepared.
 fn resume(directory: &Path, files: &Files) -> Result<Option<Value>> {
-    if let Some(summary) = result_of(directory)? {
-        eprintln!("{} is finished; nothing to resume", directory.display());
-        return Ok(Some(summary));
-    }
-    if directory.join("run.json").exists() {
+    let summary = finished(directory)?;
+    if summary.is_none() && directory.join("run.json").exists() {
         check_settings(&read_run(directory)?["settings"], &json!({"data_sha256": hashes_of(files)?}))?;
     }
-    Ok(None)
+    Ok(summary)
+}
+
+/// The result of the run to be resumed, if it has finished, which is reported.
+pub(super) fn finished(directory: &Path) -> Result<Option<Value>> {
+    let summary = result_of(directory)?;
+    if summary.is_some() {
+        eprintln!("{} is finished; nothing to resume", directory.display());
+    }
+    Ok(summary)
 }
 
 impl<T: Task> Run<'_, T> {
@@ -311,7 +324,7 @@ impl<T: Task> Run<'_, T> {
             save: SaveInterval::new(run.save_every, run.save_minutes),
             precision: settings.precision,
             gradient_checkpointing: false,
-            wire: if settings.bf16_exchange { Wire::Bf16 } else { Wire::F32 },
+            wire: Wire::of(settings.bf16_exchange),
             settings: numbers,
             quiet: run.quiet,
         }

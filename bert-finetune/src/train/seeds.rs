@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use bert_cli::resume::{DIRECTORY, current_directory};
 use bert_model::{Error, Result};
 use bert_train::checkpoint::check_settings;
-use bert_train::run_directory::{read_run, recover, result_of};
+use bert_train::run_directory::{read_run, recover};
 use bert_train::sharing::{decode, encode};
 use bert_train::{Communicator, Ended, IfExists, Interrupt};
 use serde_json::{Map, Value, json};
 
 use super::best::compare;
-use super::once::{FinetuneOutcome, check, hashes_of, open_directory, run_once};
+use super::once::{FinetuneOutcome, check, finished, hashes_of, open_directory, run_once};
 use crate::data::Files;
 use crate::settings::{FinetuneRunOptions, FinetuneSettings};
 
@@ -29,32 +29,33 @@ pub fn run_all(
     files: &Files,
     ranks: (&Interrupt, &dyn Communicator),
 ) -> Result<FinetuneOutcome> {
-    let finished = || if run.if_exists == IfExists::Resume { result_of(&run.output) } else { Ok(None) };
-    if let Some(summary) = ranks.1.from_first(finished, encode, |bytes| decode(&bytes))? {
-        if ranks.1.is_first() {
-            eprintln!("{} is finished; nothing to resume", run.output.display());
-        }
+    let communicator = ranks.1;
+    let found = || match run.if_exists {
+        IfExists::Resume => Ok((false, finished(&run.output)?)),
+        _ => Ok((true, None)),
+    };
+    let (is_new, finished): (bool, Option<Value>) = communicator.from_first(found, encode, |bytes| decode(&bytes))?;
+    if let Some(summary) = finished {
         return Ok(FinetuneOutcome { ended: Ended::Finished, summary });
     }
-    let is_new = ranks.1.from_first(|| Ok(run.if_exists != IfExists::Resume), encode, |bytes| decode(&bytes))?;
     if is_new {
         // Report invalid inputs before a run is removed.
-        check(settings, run, files, ranks.1)?;
+        check(settings, run, files, communicator)?;
     }
-    let (directory, _temporary) = open_directory(run, ranks.1)?;
-    if ranks.1.is_first() {
+    let (directory, _temporary) = open_directory(run, communicator)?;
+    if communicator.is_first() {
         let program = "bert-finetune";
         let described = json!({"program": program, "settings": settings, "run": run, DIRECTORY: current_directory()});
         directory.describe(&described)?;
     }
-    let hashes = if ranks.1.is_first() && !is_new { hashes_of(files)? } else { Value::Null };
+    let hashes = if communicator.is_first() && !is_new { hashes_of(files)? } else { Value::Null };
     let mut runs: Vec<(u64, Value)> = Vec::new();
     for seed in seeds(settings, run) {
         let output = directory_of(directory.path(), seed);
         let own = FinetuneSettings { seed, ..settings.clone() };
         let if_exists = match run.if_exists {
             IfExists::Resume if !output.exists() => IfExists::Refuse,
-            IfExists::Resume if ranks.1.is_first() && !is_of(&output, &own, &hashes) => IfExists::Overwrite,
+            IfExists::Resume if communicator.is_first() && !is_of(&output, &own, &hashes) => IfExists::Overwrite,
             other => other,
         };
         let FinetuneOutcome { ended, summary } =
@@ -64,7 +65,7 @@ pub fn run_all(
         }
         runs.push((seed, summary));
     }
-    if !ranks.1.is_first() {
+    if !communicator.is_first() {
         return Ok(FinetuneOutcome { ended: Ended::Finished, summary: Value::Null });
     }
     let metrics = |summary: &Value| summary["eval"].as_object().cloned().unwrap_or_default();

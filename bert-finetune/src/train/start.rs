@@ -16,6 +16,7 @@ use crate::description::Description;
 use crate::model_directory::{config_of, tokenizer_of, weights_of};
 use crate::output::warn;
 use crate::settings::{FinetuneRunOptions, FinetuneSettings};
+use crate::tasks::any::AnyTask;
 use crate::tasks::{ModelOf, Task};
 
 /// Tag that keeps this random stream independent of the run's others.
@@ -35,6 +36,13 @@ pub(super) struct Start {
     pub tokenizer: Tokenizer,
     pub device_name: &'static str,
     pub device: Device,
+}
+
+impl Start {
+    /// Opens the task that the description names.
+    pub fn open_task(&self) -> Result<AnyTask> {
+        (self.description.task.open)(&self.description, self.labels.clone(), &self.tokenizer)
+    }
 }
 
 /// Reads everything but the examples and the weights.

@@ -9,7 +9,7 @@ use burn::backend::flex::{FlexTensor, Layout};
 use burn::tensor::Bytes;
 use pulp::Arch;
 
-use super::math::exp_or_zero;
+use super::math::{exp_or_zero, higher};
 use super::{Shape, TensorMetadata};
 
 /// The contiguous tensor, whose elements begin at the start of its storage.
@@ -69,8 +69,6 @@ pub(super) fn exponentiate(row: &mut [f32]) -> [f32; 2] {
 /// The highest element of a row, NaN left out; −∞ for an empty row.
 #[inline(always)]
 fn highest_of(row: &[f32]) -> f32 {
-    // A comparison is one vector instruction, unlike `f32::max`.
-    let higher = |lane: f32, x: f32| if x > lane { x } else { lane };
     let mut lanes = [f32::NEG_INFINITY; 16];
     let (chunks, rest) = row.as_chunks::<16>();
     for chunk in chunks {

@@ -32,6 +32,18 @@ fn exp_within_range(x: f32) -> f32 {
     (p * r * r + r + 1.0) * power
 }
 
+/// The lower of two numbers, or `a` if `b` is NaN: a comparison is one vector instruction, unlike `f32::min`.
+#[inline(always)]
+pub(super) fn lower(a: f32, b: f32) -> f32 {
+    if b < a { b } else { a }
+}
+
+/// The higher of two numbers, or `a` if `b` is NaN; see [`lower`].
+#[inline(always)]
+pub(super) fn higher(a: f32, b: f32) -> f32 {
+    if b > a { b } else { a }
+}
+
 /// The error function to about 3·10⁻⁷, by a rational approximation on ±4.
 #[inline(always)]
 pub(super) fn erf(x: f32) -> f32 {

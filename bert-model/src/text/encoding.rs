@@ -80,8 +80,11 @@ impl Tokenizer {
     }
 
     fn sequence_of(&self, encoding: &Encoding) -> Sequence {
-        let sequence = Sequence::from(encoding);
-        if self.has_types { sequence } else { Sequence { types: vec![0; sequence.len()], ..sequence } }
+        let mut sequence = Sequence::from(encoding);
+        if !self.has_types {
+            sequence.types.fill(0);
+        }
+        sequence
     }
 
     /// As [`Tokenizer::sequence`], for a text that must not be truncated.

@@ -9,9 +9,7 @@ use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::bert::BertProcessing;
-use tokenizers::{
-    AddedToken, ModelWrapper, NormalizerWrapper, PaddingParams, PreTokenizerWrapper, TruncationDirection,
-};
+use tokenizers::{AddedToken, ModelWrapper, NormalizerWrapper, PaddingParams, PreTokenizerWrapper};
 
 use super::template::Template;
 use super::tokenizer::{Normalization, SpecialTokens, Tokenizer};
@@ -43,10 +41,10 @@ impl Tokenizer {
     }
 
     fn from_json(path: &Path) -> Result<Self> {
-        let (inner, side) = parse(&read_text(path)?, path)?;
+        let inner = parse(&read_text(path)?, path)?;
         let configuration = Configuration::beside(path)?;
         let warnings = disagreements(&inner, &configuration);
-        complete((inner, side), &configuration, path, warnings)
+        complete(inner, &configuration, path, warnings)
     }
 
     /// Builds a tokenizer from the contents of a `tokenizer.json` whose special tokens have BERT's names.
@@ -82,7 +80,7 @@ impl Tokenizer {
     fn from_vocab_files(path: &Path, normalization: Normalization, configuration: &Configuration) -> Result<Self> {
         let (vocabulary, warning) = read_vocabulary(path)?;
         let inner = build(&vocabulary, normalization, configuration.names(), path)?;
-        complete((inner, TruncationDirection::Right), configuration, path, warning.into_iter().collect())
+        complete(inner, configuration, path, warning.into_iter().collect())
     }
 
     /// Builds a tokenizer from WordPieces in id order.
@@ -92,7 +90,7 @@ impl Tokenizer {
     pub fn from_vocabulary(vocabulary: &[String], normalization: Normalization) -> Result<Self> {
         let (configuration, origin) = (Configuration::default(), Path::new("the vocabulary"));
         let inner = build(vocabulary, normalization, configuration.names(), origin)?;
-        complete((inner, TruncationDirection::Right), &configuration, origin, Vec::new())
+        complete(inner, &configuration, origin, Vec::new())
     }
 }
 
@@ -103,23 +101,19 @@ pub(super) fn is_bert(inner: &tokenizers::Tokenizer) -> bool {
         && matches!(inner.get_pre_tokenizer(), Some(PreTokenizerWrapper::BertPreTokenizer(_)))
 }
 
-/// Parses the contents of a `tokenizer.json`; also returns the end at which it truncates texts.
-fn parse(json: &str, path: &Path) -> Result<(tokenizers::Tokenizer, TruncationDirection)> {
+/// Parses the contents of a `tokenizer.json`.
+fn parse(json: &str, path: &Path) -> Result<tokenizers::Tokenizer> {
     // The tokenizers crate panics on some malformed JSON, so check it first.
     let _: serde::de::IgnoredAny = serde_json::from_str(json)
         .map_err(|error| Error::line(path, error.line() as u64, error.to_string(), "a tokenizer.json"))?;
-    let mut inner: tokenizers::Tokenizer = json
+    let inner: tokenizers::Tokenizer = json
         .parse()
         .map_err(|error| Error::file(path, format!("{error}"), "a tokenizer.json of the tokenizers library"))?;
     let splitting = inner.get_pre_tokenizer().map(serde_json::to_value).and_then(Result::ok).unwrap_or_default();
     if has_empty_parts(&splitting) {
         return Err(Error::file(path, "a `FixedLength` of 0 in `pre_tokenizer`", "at least 1"));
     }
-    let side = inner.get_truncation().map_or(TruncationDirection::Right, |truncation| truncation.direction);
-    // The lengths of truncation and padding are up to the caller, whatever the file says.
-    inner.with_padding(None::<PaddingParams>);
-    inner.with_truncation(None).map_err(|error| Error::file(path, error.to_string(), "a tokenizer"))?;
-    Ok((inner, side))
+    Ok(inner)
 }
 
 /// Whether text would be split into empty parts, on which the tokenizers crate panics.
@@ -158,11 +152,16 @@ fn build(
 /// Adds the tokens named in the files next to a vocabulary, and sets the unknown token and the template of BERT's own
 /// pipeline as transformers does.
 fn complete(
-    (mut inner, side): (tokenizers::Tokenizer, TruncationDirection),
+    mut inner: tokenizers::Tokenizer,
     configuration: &Configuration,
     origin: &Path,
     mut warnings: Vec<String>,
 ) -> Result<Tokenizer> {
+    let truncation = inner.get_truncation().map(|truncation| truncation.direction);
+    let truncation_side = configuration.truncation_side().or(truncation).unwrap_or_default();
+    // The lengths of truncation and padding are up to the caller, whatever the file says.
+    inner.with_padding(None::<PaddingParams>);
+    inner.with_truncation(None).map_err(|error| Error::file(origin, error.to_string(), "a tokenizer"))?;
     let names = configuration.names();
     let added = configuration.added_tokens()?;
     warnings.extend(stale_ids(&inner, configuration, &added));
@@ -183,7 +182,7 @@ fn complete(
     }
     inner.set_encode_special_tokens(configuration.splits_special_tokens());
     let tokenizer = Tokenizer::new(inner, special, mask, origin, warnings)?;
-    Ok(tokenizer.with_conventions(configuration.has_types(), configuration.truncation_side().unwrap_or(side)))
+    Ok(tokenizer.with_conventions(configuration.has_types(), truncation_side))
 }
 
 /// Adds those tokens that have not been added yet.

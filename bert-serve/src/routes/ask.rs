@@ -251,6 +251,20 @@ pub fn check_count(count: usize, limit: usize) -> Result<(), ApiError> {
     }
 }
 
+/// Checks that an answer has at most `limit` of `what`, which a short request can ask for; `advice` says what to ask
+/// for instead.
+///
+/// # Errors
+/// 413 if it has more.
+pub fn check_answer(what: &str, found: usize, limit: usize, advice: &str) -> Result<(), ApiError> {
+    match found > limit {
+        false => Ok(()),
+        true => Err(ApiError::too_large(format!(
+            "the answer would have {found} {what}, expected at most {limit}; ask for {advice}"
+        ))),
+    }
+}
+
 /// Checks that the sequences of one input, such as the choices of a question, fit into a batch: they are computed
 /// together.
 fn check_size<T: Task>(input: &InputOf<T>, limit: usize) -> Result<(), ApiError> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bert_model::pipeline::{FilledText, MaskProcessor};
 use serde::Deserialize;
 
-use super::ask::{Route, Target, Task};
+use super::ask::{Route, Target, Task, check_answer};
 use super::one_or_many::{OneOrMany, Texts};
 use crate::batching::Batcher;
 use crate::error::ApiError;
@@ -72,20 +72,6 @@ pub fn question(
 pub fn mask_of(target: &Target<Filling>) -> Result<String, ApiError> {
     let tokenizer = &target.model.tokenizer;
     Ok(tokenizer.piece(tokenizer.mask()?))
-}
-
-/// Checks that an answer has at most `limit` of `what`, which a short request can ask for; `advice` says what to ask
-/// for instead.
-///
-/// # Errors
-/// 413 if it has more.
-pub fn check_answer(what: &str, found: usize, limit: usize, advice: &str) -> Result<(), ApiError> {
-    match found > limit {
-        false => Ok(()),
-        true => Err(ApiError::too_large(format!(
-            "the answer would have {found} {what}, expected at most {limit}; ask for {advice}"
-        ))),
-    }
 }
 
 /// `POST /fill-mask`.

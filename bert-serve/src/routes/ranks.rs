@@ -29,9 +29,11 @@ impl Task for Ranking {
     }
 
     fn whole_texts<'a>(body: &'a RerankBody, target: &Target<Self>) -> Option<Vec<WholeText<'a>>> {
+        if body.truncate.unwrap_or(target.app.limits.truncate) {
+            return None;
+        }
         let query = format!("{}{}", target.batcher.pipeline().processor().prompt(), body.query);
-        let whole = |text: &'a String| (Cow::from(query.clone()), Some(text.as_str()));
-        (!body.truncate.unwrap_or(target.app.limits.truncate)).then(|| body.texts.iter().map(whole).collect())
+        Some(body.texts.iter().map(|text| (Cow::from(query.clone()), Some(text.as_str()))).collect())
     }
 }
 

@@ -9,8 +9,7 @@ use bert_model::text::CodePoints;
 use bert_model::{Result, Tokenizer};
 use serde::{Deserialize, Serialize};
 
-use super::ask::{check_count, in_turn, json_response, model_of, one_name, until};
-use super::masks::check_answer;
+use super::ask::{check_answer, check_count, in_turn, json_response, model_of, one_name, until};
 use super::one_or_many::Texts;
 use crate::app::App;
 use crate::body::{parse, read_body};

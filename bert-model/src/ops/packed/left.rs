@@ -3,6 +3,7 @@
 use pulp::Arch;
 use rayon::prelude::*;
 
+use super::super::math::{higher, lower};
 use super::Precision;
 
 /// The rows of a left operand `[R, I]`. Its memory is used again for the next one.
@@ -133,10 +134,7 @@ pub(super) fn round_row(x: &[f32], values: &mut [u16]) {
 /// Rounds a row to integers from 0 to 255; returns its scale and its zero point, the integer that stands for 0.
 #[inline(always)]
 pub(super) fn quantize_row(x: &[f32], values: &mut [u8]) -> (f32, i32) {
-    // In 32 lanes, which compile to vector instructions, and by comparisons that are one instruction each, unlike
-    // `f32::min` and `f32::max`.
-    let lower = |lane: f32, x: f32| if x < lane { x } else { lane };
-    let higher = |lane: f32, x: f32| if x > lane { x } else { lane };
+    // In 32 lanes, so that the loop compiles to vector instructions.
     let (mut lowest, mut highest) = ([0.0_f32; 32], [0.0_f32; 32]);
     let (chunks, rest) = x.as_chunks::<32>();
     for chunk in chunks {

@@ -7,8 +7,7 @@
 //!
 //! - `bf16`: both operands are rounded to `bf16`, sums are `f32`.
 //! - `int8`: each column of the weights (an output) has a scale, each row of the left operand (a token) a scale and a
-//!   zero
-//!   point, which are computed on the fly. Integer sums are exact, so that every machine computes the same ones.
+//!   zero point, which are computed on the fly. Integer sums are exact, so that every machine computes the same ones.
 //!
 //! The sums of a row do not depend on the other rows: a text has the same result in every batch.
 
