@@ -140,10 +140,10 @@ pub fn refuse_file_as_text(text: &str) -> Result<()> {
     refuse_file_name(text, |name| format!("pass the text itself, such as \"$(cat {name})\""))
 }
 
-/// The rule for `--bf16-exchange`: it has an effect on several processes only. A resumed run may have had more.
-pub fn exchange_rule(processes: usize, resumes: bool) -> Rule<'static> {
+/// The rule for options that have an effect on several processes only. A resumed run may have had more.
+pub fn ranks_rule(processes: usize, resumes: bool) -> Rule<'static> {
     let alone = "this is the only process; start the program with mpirun or srun";
-    only_if(processes > 1 || resumes, &["bf16-exchange"], alone)
+    only_if(processes > 1 || resumes, &["bf16-exchange", "shard-optimizer"], alone)
 }
 
 #[cfg(test)]

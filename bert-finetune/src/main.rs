@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use bert_cli::allocator::keep_memory;
-use bert_cli::args::exchange_rule;
+use bert_cli::args::ranks_rule;
 use bert_cli::input::source::Input;
 use bert_cli::program::{create_parent, exit, exit_code, one_line, print_how_to_resume, print_line};
 use bert_cli::warning::silence;
@@ -82,7 +82,7 @@ fn failure(error: &anyhow::Error) -> Failure {
 fn run_train(args: &TrainArgs, ranks: (&Interrupt, &dyn Communicator)) -> Result<ExitCode> {
     let (mut args, communicator) = (args.clone(), ranks.1);
     let (mut settings, run) = share_settings(communicator, || {
-        args.given.check(&[exchange_rule(communicator.size(), args.resume)])?;
+        args.given.check(&[ranks_rule(communicator.size(), args.resume)])?;
         args.fetch_models()?;
         let resolved = if args.resume { FinetuneSettings::resume(&args)? } else { FinetuneSettings::resolve(&args)? };
         match resolved.0.train {

@@ -99,6 +99,9 @@ pub struct FinetuneRunOptions {
     pub keep: Option<usize>,
     /// Name of the device.
     pub device: String,
+    /// Whether ranks divide the optimizer's state among them.
+    #[serde(default)]
+    pub shard_optimizer: bool,
     /// Whether to print the result as JSON.
     #[serde(skip)]
     pub json: bool,
@@ -230,7 +233,7 @@ impl FinetuneRunOptions {
             (false, false) => IfExists::Refuse,
         };
         let (device, json, quiet) = (args.common.device.clone(), args.common.json, args.common.quiet);
-        let TrainArgs { save_every, save_minutes, keep, .. } = *args;
+        let TrainArgs { save_every, save_minutes, keep, shard_optimizer, .. } = *args;
         if !(save_minutes >= 0.0 && save_minutes.is_finite()) {
             return Err(Error::Usage(format!("--save-minutes: found {save_minutes}, expected 0 or more")));
         }
@@ -243,7 +246,19 @@ impl FinetuneRunOptions {
             let expected = format!("from 1 to {MOST_SEEDS}, and seeds below 2^64");
             return Err(Error::Usage(format!("--seeds: found {seeds}, expected {expected}")));
         }
-        Ok(Self { output, seeds, if_exists, predictions, save_every, save_minutes, keep, device, json, quiet })
+        Ok(Self {
+            output,
+            seeds,
+            if_exists,
+            predictions,
+            save_every,
+            save_minutes,
+            keep,
+            device,
+            shard_optimizer,
+            json,
+            quiet,
+        })
     }
 }
 

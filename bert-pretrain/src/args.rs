@@ -210,6 +210,10 @@ pub struct TrainArgs {
     /// Minutes between checkpoints, if that is sooner; 0: no limit
     #[arg(long, default_value_t = 10.0, value_name = "M")]
     pub save_minutes: f64,
+    /// Under mpirun or srun: each process keeps the optimizer's state of its share of the parameters alone (ZeRO, stage
+    /// 1), with the same result; saves memory
+    #[arg(long)]
+    pub shard_optimizer: bool,
     /// Number of checkpoints to keep, also of a finished run [default: 2, none of a finished run]
     #[arg(long, value_name = "K")]
     pub keep: Option<usize>,

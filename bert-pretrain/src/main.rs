@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, anyhow};
 use bert_cli::allocator::keep_memory;
 use bert_cli::answers::Answers;
-use bert_cli::args::{Common, exchange_rule};
+use bert_cli::args::{Common, ranks_rule};
 use bert_cli::input::keep::KeptRow;
 use bert_cli::input::read_inputs;
 use bert_cli::program::{create_parent, exit, exit_code, one_line, print_how_to_resume, print_line, select_device};
@@ -76,7 +76,7 @@ fn run_train(args: &TrainArgs, ranks: (&Interrupt, &dyn Communicator)) -> Result
     let is_first = ranks.1.is_first();
     let (settings, run) = share_settings(ranks.1, || {
         let mut args = args.clone();
-        args.given.check(&[exchange_rule(ranks.1.size(), args.resume)])?;
+        args.given.check(&[ranks_rule(ranks.1.size(), args.resume)])?;
         args.fetch_models()?;
         if args.resume { PretrainSettings::resume(&args) } else { PretrainSettings::resolve(&args) }
     })?;

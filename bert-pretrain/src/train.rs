@@ -183,7 +183,7 @@ impl<'a> Run<'a> {
             }
             self.directory.rewind_metrics(state.step)?;
         }
-        share_state(self.communicator, state, &self.device)
+        share_state(self.communicator, state, &self.device, self.run.shard_optimizer)
     }
 
     fn objective(&self) -> Pretraining {

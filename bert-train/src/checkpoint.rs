@@ -94,11 +94,17 @@ impl Checkpoints {
         Ok(Self { directory, keep: keep.max(1) })
     }
 
-    /// Writes a checkpoint, then removes old ones beyond the number to keep, and all those of later steps.
+    /// Writes a checkpoint, then removes old ones beyond the number to keep, and all those of later steps. `means` are
+    /// the optimizer's running means of all parameters ([`Optimizer::state`] if no other rank has any).
     ///
     /// # Errors
     /// If it cannot be written; older checkpoints are then unchanged.
-    pub fn save<M: Module>(&self, state: &TrainingState<M>, settings: &Value) -> Result<PathBuf> {
+    pub fn save<M: Module>(
+        &self,
+        state: &TrainingState<M>,
+        means: &BTreeMap<String, HostTensor>,
+        settings: &Value,
+    ) -> Result<PathBuf> {
         let name = format!("step-{:08}", state.step);
         let staging = self.directory.join(format!(".{name}"));
         let path = self.directory.join(&name);
@@ -109,7 +115,7 @@ impl Checkpoints {
         fail_point("staging");
         save_weights(staging.join(WEIGHTS), &state_dict(&state.model))?;
         fail_point("weights");
-        save_weights(staging.join(OPTIMIZER), &state.optimizer.state())?;
+        save_weights(staging.join(OPTIMIZER), means)?;
         fail_point("optimizer");
         let sha256 = [WEIGHTS, OPTIMIZER]
             .into_iter()
@@ -227,6 +233,7 @@ impl Checkpoint {
             seconds: self.seconds,
             saved_scale: self.loss_scale,
             loss_scale: None,
+            ownership: None,
         })
     }
 }

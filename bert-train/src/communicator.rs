@@ -116,6 +116,25 @@ impl dyn Communicator + '_ {
         Ok(all)
     }
 
+    /// Every rank's bytes on rank `root`, in the order of the ranks; none on the others.
+    ///
+    /// # Errors
+    /// If the connection fails.
+    pub fn gather_at(&self, root: usize, own: &[u8], patience: Patience) -> Result<Vec<Vec<u8>>> {
+        if self.rank() != root {
+            let length = (own.len() as u64).to_le_bytes();
+            self.exchange(&[(root, &length), (root, own)], Vec::new(), patience)?;
+            return Ok(Vec::new());
+        }
+        let mut lengths = vec![[0; 8]; self.size()];
+        self.exchange(&[], self.buffers_of_others(lengths.iter_mut().map(|length| &mut length[..])), patience)?;
+        let mut all: Vec<Vec<u8>> =
+            lengths.iter().map(|length| vec![0; u64::from_le_bytes(*length) as usize]).collect();
+        self.exchange(&[], self.buffers_of_others(all.iter_mut().map(|bytes| &mut bytes[..])), Patience::Limited)?;
+        all[root] = own.to_vec();
+        Ok(all)
+    }
+
     /// The bytes of rank 0, which alone passes any.
     ///
     /// # Errors

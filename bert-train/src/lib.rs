@@ -7,7 +7,8 @@
 //! prepares batches, [`permutation`] shuffles them, [`adaptation`] selects the trainable parameters, [`checkpoint`] makes
 //! runs resumable, [`interrupt`] handles signals, [`run_directory`] manages the files of a run, [`progress`] and
 //! [`report`] display it, [`parameters`] visits a model's parameters by name, [`launch`] finds out whether several
-//! processes were started, and [`sharing`] gives all of them the state of the first.
+//! processes were started, [`sharing`] gives all of them the state of the first, and `ownership` divides the optimizer's
+//! among them.
 
 #![warn(missing_docs)]
 // Invalid user input must never panic.
@@ -25,6 +26,7 @@ pub mod launch;
 mod mpi;
 pub mod objective;
 pub mod optimizer;
+mod ownership;
 pub mod parameters;
 pub mod permutation;
 pub mod plan;

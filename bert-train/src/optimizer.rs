@@ -11,6 +11,7 @@ use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::gradients::GradientSum;
+use super::ownership::Ownership;
 use super::parameters::{Change, ParameterPath, as_matrix, change_parameters};
 use super::precision::LossScale;
 
@@ -89,10 +90,11 @@ impl Optimizer {
     }
 
     /// Computes what all parameters share in the next step: the learning rate, and the factor for clipping by the
-    /// global norm. In `f16`, the step is skipped if the gradient of the loss times `loss_scale` is not finite.
+    /// global norm. In `f16`, the step is skipped if the gradient of the loss times `loss_scale` is not finite. `squares`
+    /// has the sum of the squares of each gradient if not all of them are here.
     pub fn control(
         &mut self,
-        gradients: &GradientSum,
+        (gradients, squares): (&GradientSum, Option<Vec<f32>>),
         learning_rate: f64,
         clip: Option<f64>,
         loss_scale: &mut LossScale,
@@ -100,7 +102,7 @@ impl Optimizer {
         self.steps += 1;
         let corrections = if self.config.bias_correction { self.corrections(self.steps) } else { [1.0; 2] };
         let settings = StepSettings { learning_rate, corrections, clip, growth: loss_scale.growth() };
-        loss_scale.control(gradients.all(), settings)
+        loss_scale.control(gradients.all(), squares, settings)
     }
 
     /// The bias corrections of step number `step` (from 1) for both running means: 1 − βˢᵗᵉᵖ.
@@ -134,6 +136,11 @@ impl Optimizer {
             values.insert(name, value);
         }
         change_parameters(model, &mut Return { values })
+    }
+
+    /// Forgets the running means of the parameters that another rank updates.
+    pub(crate) fn retain(&mut self, ownership: &Ownership) {
+        self.slots.retain(|parameter, _| ownership.is_own(parameter));
     }
 
     /// The running means for a checkpoint, by `PARAMETER.SLOT`.

@@ -7,7 +7,7 @@
 use std::str::FromStr;
 
 use bert_model::ops::autocast;
-use bert_model::ops::optimizer::{Control, StepSettings, cast, is_asynchronous};
+use bert_model::ops::optimizer::{Control, StepSettings, cast, is_asynchronous, sums_of_squares};
 use bert_model::pipeline;
 use bert_model::{Error, Result};
 use burn::module::{Module, Param};
@@ -179,12 +179,23 @@ impl LossScale {
         (self.precision == Precision::F16).then_some(f64::from(GROWTH))
     }
 
-    /// Computes how the step changes the parameters from gradients of the scaled loss, and updates the scale.
-    pub(super) fn control(&mut self, gradients: Vec<Tensor<2>>, settings: StepSettings) -> Control {
+    /// Computes how the step changes the parameters from gradients of the scaled loss, or from the sum of the squares of
+    /// each, and updates the scale.
+    pub(super) fn control(
+        &mut self,
+        gradients: Vec<Tensor<2>>,
+        squares: Option<Vec<f32>>,
+        settings: StepSettings,
+    ) -> Control {
         if let Some(device) = &self.device {
-            return Control::on_device(gradients, settings, device);
+            let roots = |squares: Vec<f32>| -> Vec<Tensor<2>> {
+                let roots: Vec<f32> = squares.into_iter().map(f32::sqrt).collect();
+                vec![Tensor::<1>::from_data(&roots[..], &device.device()).unsqueeze()]
+            };
+            return Control::on_device(squares.map_or(gradients, roots), settings, device);
         }
-        let control = Control::on_host(&gradients, settings, self.host.factor);
+        let squares = squares.unwrap_or_else(|| sums_of_squares(&gradients));
+        let control = Control::on_host(&squares, settings, self.host.factor);
         if let Control::Host(host) = &control {
             self.update(host.is_taken);
         }

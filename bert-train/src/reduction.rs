@@ -3,9 +3,10 @@
 //! Each rank computes a run of neighboring shards and sums them up to the nodes of the [`Tree`] that cover them. Every
 //! rank is the owner of a part of each gradient: it receives that part of all nodes, adds them in the order of the
 //! tree, and sends the sum to all others. This happens on a thread of its own, layer by layer, while the backward pass
-//! is still running.
+//! is still running. If the optimizer's state is divided ([`Ownership`]), the parts are whole gradients, and their
+//! sums stay with their owners.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Mutex, PoisonError};
@@ -16,6 +17,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::communicator::{Communicator, Patience};
 use super::gradients::{GradientSum, Rows, RowsForm};
+use super::ownership::Ownership;
 use super::tree::{Node, Tree, fold};
 use super::tree_sum::{Sink, collect};
 use super::wire::Wire;
@@ -46,45 +48,50 @@ impl Share {
     }
 }
 
-/// Runs `compute`, which hands the gradients of this rank's shards to the [`Sink`]. Returns its result, the gradients
-/// of all ranks, which are sent as `wire` says, and a hash of their names and shapes, which must be the same on all
-/// ranks.
+/// The gradients of all ranks.
+#[derive(Default)]
+pub(crate) struct Reduced {
+    /// Their sums: of all parameters, or of those that this rank updates.
+    pub gradients: GradientSum,
+    /// On several ranks, the names of all parameters that have a gradient.
+    pub names: BTreeSet<String>,
+    /// A hash of all names and shapes, which must be the same on all ranks.
+    pub layout: u64,
+}
+
+/// Runs `compute`, which hands the gradients of this rank's shards to the [`Sink`]. Returns its result and the gradients
+/// of all ranks, which are sent as `wire` says.
 ///
 /// # Errors
 /// If the connection to other ranks fails.
-pub fn reduce<R>(
+pub(crate) fn reduce<R>(
     communicator: &dyn Communicator,
     share: &Share,
+    ownership: Option<&Ownership>,
     (device, wire): (&Device, Wire),
     compute: impl FnOnce(Sink) -> R,
-) -> Result<(R, GradientSum, u64)> {
+) -> Result<(R, Reduced)> {
     if communicator.size() == 1 {
         let sum = Mutex::default();
         let result = compute(&collect(share.tree, &sum));
-        return Ok((result, sum.into_inner().unwrap_or_else(PoisonError::into_inner), 0));
+        let gradients = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
+        return Ok((result, Reduced { gradients, ..Reduced::default() }));
     }
-    let mut exchange = Exchange {
-        communicator,
-        share,
-        device,
-        wire,
-        bundle: Bundle::default(),
-        sum: GradientSum::default(),
-        layout: 0,
-    };
+    let (bundle, reduced) = (Bundle::default(), Reduced::default());
+    let mut exchange = Exchange { communicator, share, ownership, device, wire, bundle, reduced };
     std::thread::scope(|scope| {
         let (sender, receiver) = channel();
         let exchanging = scope.spawn(move || {
             denormals::flush();
-            exchange.run(&receiver).map(|()| (exchange.sum, exchange.layout))
+            exchange.run(&receiver).map(|()| exchange.reduced)
         });
         // The thread ends when the sender is dropped. If it has failed, nobody receives, and the error is returned
         // below.
         let sink = move |sums| drop(sender.send(sums));
         let result = compute(&sink);
         drop(sink);
-        let (sum, layout) = exchanging.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        Ok((result, sum, layout))
+        let reduced = exchanging.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        Ok((result, reduced))
     })
 }
 
@@ -92,11 +99,11 @@ pub fn reduce<R>(
 struct Exchange<'a> {
     communicator: &'a dyn Communicator,
     share: &'a Share,
+    ownership: Option<&'a Ownership>,
     device: &'a Device,
     wire: Wire,
     bundle: Bundle,
-    sum: GradientSum,
-    layout: u64,
+    reduced: Reduced,
 }
 
 /// Gradients that are exchanged together.
@@ -107,6 +114,32 @@ struct Bundle {
     /// For each node of this rank, the values of all gradients.
     nodes: BTreeMap<Node, Vec<f32>>,
     length: usize,
+}
+
+impl Bundle {
+    /// Sorts the gradients by their owners. Returns the part of the values that each rank owns.
+    fn group(&mut self, ownership: &Ownership, ranks: usize) -> Vec<Range<usize>> {
+        let mut start = 0;
+        let place = |(name, shape): (String, [usize; 2])| {
+            let values = start..start + shape[0] * shape[1];
+            start = values.end;
+            (name, shape, values)
+        };
+        let mut placed: Vec<_> = std::mem::take(&mut self.gradients).into_iter().map(place).collect();
+        placed.sort_by_key(|(name, ..)| ownership.owner(name));
+        for values in self.nodes.values_mut() {
+            *values = placed.iter().flat_map(|(.., at)| &values[at.clone()]).copied().collect();
+        }
+        let mut lengths = vec![0; ranks];
+        placed.iter().for_each(|(name, _, values)| lengths[ownership.owner(name)] += values.len());
+        self.gradients = placed.into_iter().map(|(name, shape, _)| (name, shape)).collect();
+        let mut end = 0;
+        let part = |length| {
+            end += length;
+            end - length..end
+        };
+        lengths.into_iter().map(part).collect()
+    }
 }
 
 impl Exchange<'_> {
@@ -136,12 +169,10 @@ impl Exchange<'_> {
             }
         }
         for (name, shape) in &gradients {
-            self.layout = name
-                .bytes()
-                .map(u64::from)
-                .chain(shape.map(|size| size as u64))
-                .fold(self.layout, |all, part| hash::mix(all ^ part));
+            let words = name.bytes().map(u64::from).chain(shape.map(|size| size as u64));
+            self.reduced.layout = words.fold(self.reduced.layout, |all, part| hash::mix(all ^ part));
         }
+        self.reduced.names.extend(gradients.iter().map(|(name, _)| name).chain(rows.keys()).cloned());
         self.bundle.gradients.extend(gradients);
         if self.bundle.length * size_of::<f32>() >= BUNDLE_BYTES || !rows.is_empty() {
             self.flush()?;
@@ -151,17 +182,27 @@ impl Exchange<'_> {
 
     /// Exchanges the bundle and adds it to the sum.
     fn flush(&mut self) -> Result<()> {
-        let Bundle { gradients, mut nodes, length } = std::mem::take(&mut self.bundle);
+        let mut bundle = std::mem::take(&mut self.bundle);
+        let parts = match self.ownership {
+            None => even_parts(bundle.length, self.communicator.size()),
+            Some(ownership) => bundle.group(ownership, self.communicator.size()),
+        };
+        let Bundle { mut gradients, mut nodes, length } = bundle;
         if self.share.own.is_empty() {
             nodes.clear();
         }
-        let sum = all_reduce((self.communicator, self.wire), self.share.tree, &nodes, length)?;
+        let connection = (self.communicator, self.wire);
+        let mut sum = reduce_scatter(connection, self.share.tree, &nodes, &parts)?;
+        match self.ownership {
+            None => sum = all_gather(connection, &sum, &parts, length)?,
+            Some(ownership) => gradients.retain(|(name, _)| ownership.is_own(name)),
+        }
         let mut rest = &sum[..];
         for (name, shape) in gradients {
             let (values, after) = rest.split_at(shape[0] * shape[1]);
             rest = after;
             let gradient = Tensor::from_data(TensorData::new(values.to_vec(), shape), self.device);
-            self.sum.add(GradientSum::from_parts(BTreeMap::from([(name, gradient)]), BTreeMap::new()));
+            self.reduced.gradients.add(GradientSum::from_parts(BTreeMap::from([(name, gradient)]), BTreeMap::new()));
         }
         Ok(())
     }
@@ -171,7 +212,13 @@ impl Exchange<'_> {
         let table = own.values().next().map_or(0, |rows| rows.table);
         let own = if self.share.own.is_empty() { BTreeMap::new() } else { own };
         let encoded: Vec<u8> = own.into_values().flat_map(|rows| encode_rows(rows, self.wire)).collect();
-        let all = self.communicator.gather(&encoded, Patience::Limited)?;
+        let all = match self.ownership {
+            None => self.communicator.gather(&encoded, Patience::Limited)?,
+            Some(ownership) => self.communicator.gather_at(ownership.owner(&name), &encoded, Patience::Limited)?,
+        };
+        if all.is_empty() {
+            return Ok(());
+        }
         let mut nodes = BTreeMap::new();
         for (rank, bytes) in all.iter().enumerate() {
             let mut bytes = &bytes[..];
@@ -180,7 +227,7 @@ impl Exchange<'_> {
             }
         }
         if let Some(rows) = fold(self.share.tree.root(), &mut nodes, &Rows::merge) {
-            self.sum.add(GradientSum::from_parts(BTreeMap::new(), BTreeMap::from([(name, rows)])));
+            self.reduced.gradients.add(GradientSum::from_parts(BTreeMap::new(), BTreeMap::from([(name, rows)])));
         }
         Ok(())
     }
@@ -233,27 +280,26 @@ fn decode_rows(bytes: &mut &[u8], table: usize, (device, wire): (&Device, Wire))
     Rows { table, gradients }
 }
 
-/// The part of a gradient of `length` numbers that a rank owns.
-fn owned(length: usize, rank: usize, ranks: usize) -> Range<usize> {
+/// The parts of `length` numbers that the ranks own.
+fn even_parts(length: usize, ranks: usize) -> Vec<Range<usize>> {
     // Whole cache lines.
     let unit = length.div_ceil(ranks).next_multiple_of(16);
-    (rank * unit).min(length)..((rank + 1) * unit).min(length)
+    (0..ranks).map(|rank| (rank * unit).min(length)..((rank + 1) * unit).min(length)).collect()
 }
 
-/// The sum over all leaves of `tree` of values of the given length, of which this rank has those of the nodes of its
-/// share.
-fn all_reduce(
+/// This rank's part of the sum over all leaves of `tree`. `own` has the values of the nodes of its share.
+fn reduce_scatter(
     (communicator, wire): (&dyn Communicator, Wire),
     tree: Tree,
     own: &BTreeMap<Node, Vec<f32>>,
-    length: usize,
+    parts: &[Range<usize>],
 ) -> Result<Vec<f32>> {
     let (rank, ranks) = (communicator.rank(), communicator.size());
-    let part = owned(length, rank, ranks);
+    let part = parts[rank].clone();
     let nodes_of = |rank| tree.cover(&tree.share(rank, ranks)).into_iter();
     let theirs = communicator.others().flat_map(|rank| nodes_of(rank).map(move |node| (rank, node)));
     let mut received: Vec<_> = theirs.map(|(rank, node)| (rank, node, wire.zeros(part.len()))).collect();
-    let to = |rank| own.values().map(move |values| (rank, wire.encode(&values[owned(length, rank, ranks)])));
+    let to = |rank: usize| own.values().map(move |values| (rank, wire.encode(&values[parts[rank].clone()])));
     let sent: Vec<_> = communicator.others().flat_map(to).filter(|(_, bytes)| !bytes.is_empty()).collect();
     let send: Vec<(usize, &[u8])> = sent.iter().map(|(rank, bytes)| (*rank, &bytes[..])).collect();
     let buffers = received.iter_mut().map(|(rank, _, numbers)| (*rank, numbers.bytes_mut()));
@@ -264,12 +310,22 @@ fn all_reduce(
     nodes.extend(received.iter().map(|(node, values)| (*node, &values[..])));
     let mut sum = vec![0.0; part.len()];
     add_nodes(tree.root(), &nodes, &mut sum);
+    Ok(sum)
+}
 
+/// The parts of all ranks, `length` numbers in all, given this rank's.
+fn all_gather(
+    (communicator, wire): (&dyn Communicator, Wire),
+    sum: &[f32],
+    parts: &[Range<usize>],
+    length: usize,
+) -> Result<Vec<f32>> {
+    let rank = communicator.rank();
     let mut result = wire.zeros(length);
-    result.write(part, &sum);
+    result.write(parts[rank].clone(), sum);
     let (mut own, mut receive, mut rest): (&[u8], _, _) = (&[], Vec::new(), result.bytes_mut());
-    for other in 0..ranks {
-        let (bytes, after) = rest.split_at_mut(owned(length, other, ranks).len() * wire.size());
+    for (other, part) in parts.iter().enumerate() {
+        let (bytes, after) = rest.split_at_mut(part.len() * wire.size());
         rest = after;
         match other == rank {
             true => own = bytes,

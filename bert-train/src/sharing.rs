@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::communicator::{Communicator, Patience};
+use super::ownership::Ownership;
 use super::parameters::{Change, ParameterPath, Visit, change_parameters, visit_parameters};
 use super::precision::SavedScale;
 use super::state::TrainingState;
@@ -24,7 +25,8 @@ struct Outline {
     means: Vec<(String, Vec<usize>)>,
 }
 
-/// Gives every rank the state of the first one. All must have models of the same shape.
+/// Gives every rank the state of the first one. All must have models of the same shape. If `shards_optimizer`, each keeps
+/// the optimizer's running means of its own parameters only.
 ///
 /// # Errors
 /// If the connection fails, or a rank has a model of another shape.
@@ -32,10 +34,16 @@ pub fn share_state<M: Module>(
     communicator: &dyn Communicator,
     mut state: TrainingState<M>,
     device: &Device,
+    shards_optimizer: bool,
 ) -> Result<TrainingState<M>> {
     if communicator.size() == 1 {
         return Ok(state);
     }
+    state.ownership = shards_optimizer.then(|| Ownership::of(&state.model, communicator));
+    let is_kept = |mean: &str| {
+        let parameter = mean.rsplit_once('.').map_or(mean, |(parameter, _)| parameter);
+        state.ownership.as_ref().is_none_or(|ownership| ownership.is_own(parameter))
+    };
     let means = if communicator.is_first() { state.optimizer.state() } else { Default::default() };
     let outline = communicator.from_first(
         || {
@@ -53,9 +61,9 @@ pub fn share_state<M: Module>(
     let mut own = means.into_values();
     let mut receive = |(name, shape): (String, Vec<usize>)| {
         let values = share_values(communicator, own.next().map(|mean| mean.values).unwrap_or_default())?;
-        Ok((name, HostTensor { shape, values }))
+        Ok(is_kept(&name).then_some((name, HostTensor { shape, values })))
     };
-    let means = outline.means.into_iter().map(&mut receive).collect::<Result<_>>()?;
+    let means = outline.means.into_iter().filter_map(|mean| receive(mean).transpose()).collect::<Result<_>>()?;
     let mut sharing = ShareParameters { communicator, outcome: Ok(()) };
     state.model = change_parameters(state.model, &mut sharing);
     sharing.outcome?;
@@ -65,6 +73,9 @@ pub fn share_state<M: Module>(
         state.cursor = outline.cursor;
         state.seconds = outline.seconds;
         state.saved_scale = outline.loss_scale;
+    }
+    if let Some(ownership) = &state.ownership {
+        state.optimizer.retain(ownership);
     }
     Ok(state)
 }

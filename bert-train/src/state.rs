@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::optimizer::Optimizer;
+use super::ownership::Ownership;
 use super::precision::{LossScale, SavedScale};
 
 /// Everything that changes during training and is saved in a checkpoint.
@@ -22,13 +23,15 @@ pub struct TrainingState<M> {
     pub(crate) saved_scale: SavedScale,
     /// The loss scale during training, once the first step has begun.
     pub(crate) loss_scale: Option<LossScale>,
+    /// Which rank updates which parameter, if the optimizer's state is divided among the ranks.
+    pub(crate) ownership: Option<Ownership>,
 }
 
 impl<M> TrainingState<M> {
     /// The state before the first step.
     pub fn new(model: M, optimizer: Optimizer) -> Self {
         let (cursor, saved_scale) = (Value::Null, SavedScale::default());
-        Self { model, optimizer, step: 0, cursor, seconds: 0.0, saved_scale, loss_scale: None }
+        Self { model, optimizer, step: 0, cursor, seconds: 0.0, saved_scale, loss_scale: None, ownership: None }
     }
 
     /// The loss scale of `f16` training, for a checkpoint; waits for a GPU.

@@ -14,7 +14,7 @@ use super::objective::{LossSum, Losses, Masks, Objective};
 use super::permutation::mix;
 use super::plan::Plan;
 use super::precision::{LossScale, Precision};
-use super::reduction::{Share, gather_losses, reduce};
+use super::reduction::{Reduced, Share, gather_losses, reduce};
 use super::state::TrainingState;
 use super::tree_sum::TreeSum;
 
@@ -93,7 +93,8 @@ pub fn take_step<O: Objective>(
     let own = shards.into_iter().enumerate().skip(start).take(count).collect();
     let model = plan.precision.copy(&state.model, &device);
     let inner = device.clone().inner();
-    let (losses, gradients, layout) = reduce(communicator, &share, (&inner, plan.wire), |sink| {
+    let ownership = state.ownership.as_ref();
+    let (losses, reduced) = reduce(communicator, &share, ownership, (&inner, plan.wire), |sink| {
         forward_backward(
             &model,
             objective,
@@ -109,13 +110,18 @@ pub fn take_step<O: Objective>(
         _ => {
             let by_shard: Vec<LossSum> = losses.into_iter().map(LossSum::from_iter).collect();
             let own: Vec<f32> = by_shard.iter().flat_map(LossSum::values).collect();
-            let all = gather_losses(communicator, &share, &own, layout)?;
+            let all = gather_losses(communicator, &share, &own, reduced.layout)?;
             by_shard.first().map(|losses| losses.sum_of(&all, &inner)).unwrap_or_default()
         }
     };
     let learning_rate = plan.schedule.learning_rate(state.step);
-    let control = state.optimizer.control(&gradients, learning_rate, plan.clip, &mut loss_scale);
+    let Reduced { gradients, names, .. } = reduced;
+    let squares = ownership.map(|ownership| ownership.squares(communicator, &gradients, &names)).transpose()?;
+    let control = state.optimizer.control((&gradients, squares), learning_rate, plan.clip, &mut loss_scale);
     state.model = state.optimizer.step(state.model, gradients, &control);
+    if let Some(ownership) = ownership {
+        state.model = ownership.share_parameters(communicator, state.model, &names)?;
+    }
 
     state.step += 1;
     let factor = loss_scale.factor(&device);

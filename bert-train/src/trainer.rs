@@ -1,5 +1,6 @@
 //! The training loop: steps, logging, evaluations, checkpoints, and stopping on a signal.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
@@ -157,8 +158,13 @@ impl Saving<'_> {
     fn save<M: Module>(&mut self, state: &mut TrainingState<M>) -> Result<()> {
         state.seconds = self.seconds + self.started.elapsed().as_secs_f64();
         compare_weights(self.communicator, &state.model)?;
+        let means = match &state.ownership {
+            None if self.communicator.is_first() => state.optimizer.state(),
+            None => BTreeMap::new(),
+            Some(ownership) => ownership.collect_means(self.communicator, &state.optimizer)?,
+        };
         if self.communicator.is_first() {
-            self.checkpoints.save(state, &self.plan.settings)?;
+            self.checkpoints.save(state, &means, &self.plan.settings)?;
         }
         // The others wait here, however long it takes: in the next step, they would take the first rank for hanging.
         self.communicator.gather(&[], Patience::Unlimited)?;

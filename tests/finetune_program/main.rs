@@ -10,12 +10,17 @@ mod hub;
 #[path = "../support/hub_server.rs"]
 mod hub_server;
 mod models;
+#[cfg(all(unix, feature = "mpi"))]
+#[path = "../support/mpirun.rs"]
+mod mpirun;
 mod options;
 mod parquet;
 mod precision;
 #[path = "../support/program.rs"]
 mod program;
 mod questions;
+#[cfg(all(unix, feature = "mpi"))]
+mod ranks;
 mod runs;
 mod sample;
 mod sentences;

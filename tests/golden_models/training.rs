@@ -45,7 +45,8 @@ fn train_steps<M: Pretrained>(
         let (loss, tape) = tape::record(false, || loss(&model, step));
         let mut gradients = GradientSum::default();
         tape.backward(loss.clone(), |part| gradients.add(GradientSum::of(&model, part)));
-        let control = optimizer.control(&gradients, schedule.learning_rate(step as u64), Some(1.0), &mut loss_scale);
+        let control =
+            optimizer.control((&gradients, None), schedule.learning_rate(step as u64), Some(1.0), &mut loss_scale);
         let norm = f64::from(control.norm(&loss.device()).into_scalar::<f32>());
         model = optimizer.step(model, gradients, &control);
         steps.push(Step { loss: f64::from(loss.into_scalar::<f32>()), norm });

@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::pretraining::{corpus, short};
 use crate::program::{succeed as alone, text};
 use crate::signals::{ranks_of, signal, wait_for_steps};
-use crate::{assert_same_run, fail, has_mpirun, on_ranks, succeed, with_last};
+use crate::{assert_same_run, fail, has_mpirun, on_ranks, succeed_on, with_last};
 
 /// The processes of a run, by its output directory.
 fn assert_nobody_is_left(at: &Path) {
@@ -74,7 +74,7 @@ fn a_run_whose_first_rank_dies_while_saving_is_resumed_on_other_ranks() {
         assert_nobody_is_left(&at.join(&name));
         let found = Checkpoints::open(at.join(&name), 2).unwrap().newest().unwrap().unwrap();
         assert_eq!((found.step, found.warnings), (if place == "2:renamed" { 4 } else { 2 }, vec![]), "{place}");
-        succeed(ranks, &format!("train --resume -o {name} --quiet --json"), at);
+        succeed_on(ranks, &format!("train --resume -o {name} --quiet --json"), at);
         assert_same_run(&at.join("whole"), &at.join(&name));
     }
 }
@@ -154,6 +154,6 @@ fn a_run_killed_thirty_times_on_changing_ranks_is_the_run_that_was_not() {
     }
     println!("{kills} kills");
     assert!(kills >= 10, "only {kills} kills");
-    succeed(3, &line, at);
+    succeed_on(3, &line, at);
     assert_same_run(&at.join("whole"), &at.join("killed"));
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::pretraining::{corpus, short};
 use crate::program::{args, command, failure, object, spawn};
-use crate::{PROGRAM, fail, has_mpirun, mpirun, on_ranks, succeed};
+use crate::{PROGRAM, fail, has_mpirun, mpirun, on_ranks, succeed_on};
 
 /// Asserts that a command is refused with one message that contains `expected`.
 fn refused(command: Command, code: i32, expected: &str, at: &Path) {
@@ -81,9 +81,9 @@ fn a_second_run_in_the_same_directory_is_refused() {
     assert!(errors.len() == 1 && errors[0].contains("another run in progress"), "{errors:?}");
     first.kill().unwrap();
     first.wait().unwrap();
-    succeed(2, &short("run", 4, "--overwrite"), at);
+    succeed_on(2, &short("run", 4, "--overwrite"), at);
     // A finished run has nothing to resume on any number of ranks.
-    succeed(2, "train --resume -o run --json --quiet", at);
+    succeed_on(2, "train --resume -o run --json --quiet", at);
     let output = on_ranks(2, &short("run", 4, ""), at).output().unwrap();
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(message.matches("found a directory that is not empty").count() == 1, "{message}");

@@ -7,6 +7,8 @@
 
 mod failures;
 mod launches;
+#[path = "../support/mpirun.rs"]
+mod mpirun;
 #[path = "../support/pretraining.rs"]
 mod pretraining;
 #[path = "../support/program.rs"]
@@ -15,41 +17,13 @@ mod same_bits;
 mod signals;
 
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use mpirun::{has_mpirun, mpirun, on_ranks, succeed_on};
 use pretraining::weights;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_bert-pretrain");
-
-/// Whether there is an mpirun; otherwise says so.
-fn has_mpirun() -> bool {
-    let found = Command::new("mpirun").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    let found = found.is_ok_and(|status| status.success());
-    if !found {
-        println!("skipped: this machine has no mpirun");
-    }
-    found
-}
-
-/// The start of a command: mpirun, which may start more ranks than there are cores, and does not bind them.
-fn mpirun(directory: &Path) -> Command {
-    let mut command = Command::new("mpirun");
-    command.current_dir(directory).env("HF_HUB_OFFLINE", "1");
-    // Open MPI's; the variables mean nothing to others.
-    for name in ["OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "OMPI_MCA_rmaps_base_oversubscribe"] {
-        command.env(name, "1");
-    }
-    command.env("OMPI_MCA_hwloc_base_binding_policy", "none");
-    command
-}
-
-/// The command that runs the program on this many ranks.
-fn on_ranks(ranks: usize, line: &str, directory: &Path) -> Command {
-    let mut command = mpirun(directory);
-    command.args(["-n", &ranks.to_string(), PROGRAM]).args(program::args(line));
-    command
-}
 
 /// The command that runs the program on several ranks, with an environment variable for the last one.
 fn with_last(ranks: usize, line: &str, (name, value): (&str, &str), directory: &Path) -> Command {
@@ -57,10 +31,6 @@ fn with_last(ranks: usize, line: &str, (name, value): (&str, &str), directory: &
     command.args(["-n", &(ranks - 1).to_string(), PROGRAM]).args(program::args(line));
     command.args([":", "-n", "1", "-x", &format!("{name}={value}"), PROGRAM]).args(program::args(line));
     command
-}
-
-fn succeed(ranks: usize, line: &str, directory: &Path) -> String {
-    program::success(&on_ranks(ranks, line, directory).output().unwrap())
 }
 
 /// Runs what should fail, within some seconds; gives its output and the lines of stderr that are the program's.

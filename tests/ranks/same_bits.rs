@@ -7,7 +7,7 @@ use bert_pretrain::sample;
 
 use crate::pretraining::{corpus, logged, short};
 use crate::program::{object, succeed as alone, success};
-use crate::{assert_same_run, has_mpirun, on_ranks, succeed, with_last};
+use crate::{assert_same_run, has_mpirun, on_ranks, succeed_on, with_last};
 
 /// The files of the checkpoints of a run, without the time that it took.
 fn checkpoints(run: &Path) -> Vec<(PathBuf, Vec<u8>)> {
@@ -42,7 +42,7 @@ fn every_number_of_ranks_gives_the_losses_checkpoints_and_weights_of_one_process
         let expected = at.join(format!("{name}-0"));
         let counts: &[usize] = if name == "adamw" { &[1, 2, 3, 4, 6] } else { &[3] };
         for &ranks in counts {
-            succeed(ranks, &run(ranks), at);
+            succeed_on(ranks, &run(ranks), at);
             let found = at.join(format!("{name}-{ranks}"));
             assert_same_run(&expected, &found);
             assert!(checkpoints(&expected) == checkpoints(&found), "{name} on {ranks} ranks: other checkpoints");
@@ -52,7 +52,7 @@ fn every_number_of_ranks_gives_the_losses_checkpoints_and_weights_of_one_process
     alone(&short("single-0", 4, ""), at);
     let parts = object(at.join("single-0/run.json"))["settings"]["parts"].as_u64().unwrap() as usize;
     if parts > 1 {
-        succeed(parts.min(4), &short("single", 4, ""), at);
+        succeed_on(parts.min(4), &short("single", 4, ""), at);
         assert_same_run(&at.join("single-0"), &at.join("single"));
     }
 }
@@ -66,7 +66,7 @@ fn a_run_moves_between_ranks_and_one_process() {
     let at = directory.path();
     let save = "--accumulate 4 --save-every 2 --keep 9";
     alone(&short("whole", 8, save), at);
-    succeed(3, &short("moved", 8, save), at);
+    succeed_on(3, &short("moved", 8, save), at);
     assert_same_run(&at.join("whole"), &at.join("moved"));
     for (ranks, step) in [(2, 4), (1, 6), (4, 2)] {
         // As after a kill.
@@ -77,10 +77,48 @@ fn a_run_moves_between_ranks_and_one_process() {
         let resume = "train --resume -o moved --quiet --json";
         match ranks {
             1 => drop(alone(resume, at)),
-            _ => drop(succeed(ranks, resume, at)),
+            _ => drop(succeed_on(ranks, resume, at)),
         }
         assert_same_run(&at.join("whole"), &at.join("moved"));
     }
+}
+
+/// Each rank keeps a part of the optimizer's state; a checkpoint has all of it, and any number of ranks may go on.
+#[test]
+fn a_divided_optimizer_changes_no_bit_and_its_checkpoints_are_whole() {
+    if !has_mpirun() {
+        return;
+    }
+    let directory = corpus();
+    let at = directory.path();
+    for optimizer in ["adamw", "muon"] {
+        let line = |name: &str| {
+            short(
+                &format!("{optimizer}-{name}"),
+                6,
+                &format!("--optimizer {optimizer} --accumulate 3 --save-every 2 --keep 9"),
+            )
+        };
+        alone(&line("whole"), at);
+        succeed_on(3, &format!("{} --shard-optimizer", line("divided")), at);
+        let [whole, divided] = ["whole", "divided"].map(|name| at.join(format!("{optimizer}-{name}")));
+        assert_same_run(&whole, &divided);
+        assert!(checkpoints(&whole) == checkpoints(&divided), "{optimizer}: other checkpoints");
+        for (ranks, step) in [(2, 4), (1, 2)] {
+            for later in (step + 1)..=6 {
+                let _ = fs::remove_dir_all(divided.join(format!("checkpoints/step-{later:08}")));
+            }
+            fs::remove_file(divided.join("model.safetensors")).unwrap();
+            let resume = format!("train --resume -o {optimizer}-divided --quiet --json");
+            match ranks {
+                1 => drop(alone(&resume, at)),
+                _ => drop(succeed_on(ranks, &resume, at)),
+            }
+            assert_same_run(&whole, &divided);
+        }
+    }
+    let refused = crate::program::fail(&short("x", 2, "--shard-optimizer"), at, 2);
+    assert!(refused.contains("--shard-optimizer has no effect here") && !at.join("x").exists(), "{refused}");
 }
 
 /// Rounding moves the losses by little, and every rank takes the same step: a checkpoint compares their weights.
@@ -92,7 +130,7 @@ fn gradients_travel_in_bf16_if_asked_for() {
     let directory = corpus();
     let at = directory.path();
     alone(&short("whole", 4, "--accumulate 2"), at);
-    succeed(2, &short("rounded", 4, "--accumulate 2 --bf16-exchange --save-every 2 --keep 9"), at);
+    succeed_on(2, &short("rounded", 4, "--accumulate 2 --bf16-exchange --save-every 2 --keep 9"), at);
     let [whole, rounded] = ["whole", "rounded"].map(|run| logged(&at.join(run), "loss"));
     assert!(whole != rounded && whole[0] == rounded[0], "the first loss is that of the same weights");
     assert!(whole.iter().zip(&rounded).all(|(whole, rounded)| (rounded / whole - 1.0).abs() < 1e-3));

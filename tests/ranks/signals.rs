@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::pretraining::{corpus, short};
 use crate::program::{succeed as alone, text};
-use crate::{assert_same_run, has_mpirun, on_ranks, succeed};
+use crate::{assert_same_run, has_mpirun, on_ranks, succeed_on};
 
 /// Waits until a run has logged `steps` steps.
 pub fn wait_for_steps(run: &Path, steps: usize) {
@@ -66,7 +66,7 @@ fn a_signal_to_one_rank_or_to_mpirun_saves_on_all_and_the_run_resumes() {
         assert!(message.matches("stopping after this step").count() == 1, "{message}");
         assert!(message.matches("continue with --resume").count() == 1, "{message}");
         assert_eq!(fs::read_dir(run.join("checkpoints")).unwrap().count(), 1, "{name}");
-        succeed(2, &format!("train --resume -o {name} --quiet --json"), at);
+        succeed_on(2, &format!("train --resume -o {name} --quiet --json"), at);
         assert_same_run(&at.join("whole"), &run);
     }
 }

@@ -310,7 +310,7 @@ impl<T: Task> Run<'_, T> {
             }
             directory.rewind_metrics(state.step)?;
         }
-        share_state(self.communicator, state, device)
+        share_state(self.communicator, state, device, run.shard_optimizer)
     }
 
     fn plan(&self, steps: u64, steps_per_epoch: u64, numbers: Value) -> Plan {

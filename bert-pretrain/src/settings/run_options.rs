@@ -29,6 +29,9 @@ pub struct PretrainRunOptions {
     /// Number of checkpoints to keep, also after the run has finished; `None` keeps two during the run and none after
     /// it.
     pub keep: Option<usize>,
+    /// Whether ranks divide the optimizer's state among them.
+    #[serde(default)]
+    pub shard_optimizer: bool,
     /// Whether to print the result as JSON.
     #[serde(skip)]
     pub json: bool,
@@ -60,6 +63,7 @@ impl PretrainRunOptions {
             save_every: args.save_every,
             save_minutes: args.save_minutes,
             keep: args.keep,
+            shard_optimizer: args.shard_optimizer,
             json: args.common.json,
             quiet: args.common.quiet,
         })

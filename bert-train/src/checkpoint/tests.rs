@@ -26,6 +26,11 @@ fn state(seed: u64, step: u64) -> TrainingState<BertModel> {
     TrainingState { step, cursor: json!({"taken": step}), ..state }
 }
 
+/// Writes a checkpoint of the only rank.
+fn save(checkpoints: &Checkpoints, state: &TrainingState<BertModel>, settings: &Value) {
+    checkpoints.save(state, &state.optimizer.state(), settings).unwrap();
+}
+
 fn names(run: &TempDir) -> Vec<String> {
     let entries = fs::read_dir(run.path().join("checkpoints")).unwrap();
     let mut names: Vec<String> =
@@ -41,7 +46,7 @@ fn what_was_saved_is_restored() {
     assert!(checkpoints.newest().unwrap().is_none());
     let saved = state(1, 5);
     let settings = json!({"lr": 0.1});
-    checkpoints.save(&saved, &settings).unwrap();
+    save(&checkpoints, &saved, &settings);
     let found = checkpoints.newest().unwrap().unwrap();
     assert_eq!((found.step, &found.settings, found.warnings.len()), (5, &settings, 0));
     let device = Device::flex();
@@ -56,11 +61,11 @@ fn the_newest_are_kept_and_later_ones_go() {
     let run = TempDir::new().unwrap();
     let checkpoints = Checkpoints::open(run.path(), 2).unwrap();
     for step in [1, 2, 3] {
-        checkpoints.save(&state(1, step), &Value::Null).unwrap();
+        save(&checkpoints, &state(1, step), &Value::Null);
     }
     assert_eq!(names(&run), ["step-00000002", "step-00000003"]);
     // A run that resumed from an earlier step writes step 2 again; all later checkpoints belong to its abandoned past.
-    checkpoints.save(&state(1, 2), &Value::Null).unwrap();
+    save(&checkpoints, &state(1, 2), &Value::Null);
     assert_eq!(names(&run), ["step-00000002"]);
 }
 
@@ -69,7 +74,7 @@ fn a_damaged_checkpoint_is_passed_over_with_a_warning() {
     let run = TempDir::new().unwrap();
     let checkpoints = Checkpoints::open(run.path(), 3).unwrap();
     for step in [1, 2] {
-        checkpoints.save(&state(1, step), &Value::Null).unwrap();
+        save(&checkpoints, &state(1, step), &Value::Null);
     }
     let damage = |step: u64, file: &str| {
         let path = run.path().join(format!("checkpoints/step-{step:08}")).join(file);
@@ -90,7 +95,7 @@ fn a_damaged_checkpoint_is_passed_over_with_a_warning() {
 fn leftovers_are_swept_and_what_was_being_replaced_is_put_back() {
     let run = TempDir::new().unwrap();
     let checkpoints = Checkpoints::open(run.path(), 2).unwrap();
-    checkpoints.save(&state(1, 1), &Value::Null).unwrap();
+    save(&checkpoints, &state(1, 1), &Value::Null);
     let at = run.path().join("checkpoints");
     fs::rename(at.join("step-00000001"), at.join(".step-00000001.replaced")).unwrap();
     fs::create_dir(at.join(".step-00000002")).unwrap();
@@ -116,7 +121,7 @@ fn all_settings_that_differ_are_named_at_once() {
 fn the_time_that_a_run_took_before_it_was_resumed_counts() {
     let run = TempDir::new().unwrap();
     let checkpoints = Checkpoints::open(run.path(), 2).unwrap();
-    checkpoints.save(&TrainingState { seconds: 122.5, ..state(1, 5) }, &Value::Null).unwrap();
+    save(&checkpoints, &TrainingState { seconds: 122.5, ..state(1, 5) }, &Value::Null);
     assert_eq!(checkpoints.newest().unwrap().unwrap().seconds, 122.5);
 }
 
@@ -124,7 +129,7 @@ fn the_time_that_a_run_took_before_it_was_resumed_counts() {
 fn discarding_leaves_no_checkpoint() {
     let run = TempDir::new().unwrap();
     let checkpoints = Checkpoints::open(run.path(), 2).unwrap();
-    checkpoints.save(&state(1, 5), &Value::Null).unwrap();
+    save(&checkpoints, &state(1, 5), &Value::Null);
     checkpoints.discard().unwrap();
     assert_eq!(names(&run), [""; 0]);
     assert!(checkpoints.newest().unwrap().is_none());

@@ -8,7 +8,7 @@ use bert_model::{BertConfig, BertForMaskedLM, BertInput, Pretrained, Workers};
 use burn::module::Module;
 
 use super::*;
-use crate::{Losses, Objective, Optimizer, OptimizerConfig, Plan, Solo, TrainingState, take_step};
+use crate::{Algorithm, Losses, Objective, Optimizer, OptimizerConfig, Plan, Solo, TrainingState, take_step};
 
 /// A rank that is a thread.
 struct Thread {
@@ -110,24 +110,37 @@ fn trained_over(
     cores: usize,
     batches: &[usize],
 ) -> Vec<f64> {
-    let device = Device::flex();
-    let config = BertConfig { num_hidden_layers: 2, ..BertConfig::named("tiny").unwrap() }.with_vocab_size(16);
-    let model = BertForMaskedLM::init_seeded(&config, 1, &device).train();
-    let workers = Workers::new(&device, cores).unwrap();
     let plan = Plan { parts: Some(parts), wire, ..Plan::constant(1e-3, 9) };
-    let mut state = TrainingState::new(model, Optimizer::new(OptimizerConfig::default()));
+    after_steps(initial(Algorithm::AdamW), communicator, &plan, cores, batches).0
+}
+
+fn initial(algorithm: Algorithm) -> TrainingState<BertForMaskedLM> {
+    let config = BertConfig { num_hidden_layers: 2, ..BertConfig::named("tiny").unwrap() }.with_vocab_size(16);
+    let model = BertForMaskedLM::init_seeded(&config, 1, &Device::flex()).train();
+    TrainingState::new(model, Optimizer::new(OptimizerConfig { algorithm, ..OptimizerConfig::default() }))
+}
+
+/// Losses, gradient norms and weights after three steps, and the state.
+fn after_steps(
+    mut state: TrainingState<BertForMaskedLM>,
+    communicator: &dyn Communicator,
+    plan: &Plan,
+    cores: usize,
+    batches: &[usize],
+) -> (Vec<f64>, TrainingState<BertForMaskedLM>) {
+    let workers = Workers::new(&Device::flex(), cores).unwrap();
     let mut numbers = Vec::new();
     for step in 0..3 {
         let batches = batches.iter().map(|&count| (0..count as i32).map(|row| row * 5 + step).collect()).collect();
         let taken;
-        (state, taken) = take_step(state, &Sequences, batches, &plan, &workers, communicator).unwrap();
+        (state, taken) = take_step(state, &Sequences, batches, plan, &workers, communicator).unwrap();
         let step = taken.wait().unwrap();
         numbers.push(step.norm);
         numbers.extend(step.losses.values().map(|loss| loss.as_f64().unwrap()));
     }
     let weights = bert_model::pretrained::state_dict(&state.model.valid());
     numbers.extend(weights.values().flat_map(|weights| weights.values.iter().map(|&value| f64::from(value))));
-    numbers
+    (numbers, state)
 }
 
 /// Promise: the number of ranks, of cores, and who is late changes no bit.
@@ -158,6 +171,40 @@ fn gradients_sent_in_bf16_are_the_same_on_all_ranks_and_nearly_those_of_one_proc
         // Norm and loss of each of the three steps.
         for (found, expected) in all[0].iter().zip(&alone).take(6) {
             assert!((found / expected - 1.0).abs() < 4e-3, "{ranks} ranks: {found}, alone {expected}");
+        }
+    }
+}
+
+/// Promise: dividing the optimizer's state among the ranks changes no bit, of the running means either, and a run that is
+/// resumed keeps them.
+#[test]
+fn a_divided_optimizer_takes_the_same_steps() {
+    let (plan, batches, device) = (Plan { parts: Some(2), ..Plan::constant(1e-3, 9) }, [3, 3, 2], Device::flex());
+    let numbers_of =
+        |state: &TrainingState<_>| state.optimizer.state().values().map(|mean| mean.values.len()).sum::<usize>();
+    for algorithm in [Algorithm::AdamW, Algorithm::Lamb, Algorithm::Muon] {
+        let twice = |communicator: &dyn Communicator, divides: bool| {
+            let share = |state| crate::sharing::share_state(communicator, state, &device, divides).unwrap();
+            let (_, state) = after_steps(share(initial(algorithm)), communicator, &plan, 1, &batches);
+            let first = match &state.ownership {
+                None => state.optimizer.state(),
+                Some(ownership) => ownership.collect_means(communicator, &state.optimizer).unwrap(),
+            };
+            // As a resumed run does: the first rank has all running means, and the others none.
+            let mut resumed = TrainingState { step: state.step, ..initial(algorithm) };
+            resumed.model = state.model;
+            resumed.optimizer.restore(state.step, first.clone(), &device);
+            let (numbers, state) = after_steps(share(resumed), communicator, &plan, 1, &batches);
+            (numbers, first, numbers_of(&state))
+        };
+        let (expected, means, whole) = twice(&Solo, false);
+        for ranks in [2, 3, 5] {
+            let all = on_threads(ranks, |ranks| twice(ranks, true));
+            assert!(all.iter().all(|(numbers, ..)| *numbers == expected), "{algorithm:?} on {ranks} ranks");
+            assert!(all[0].1 == means && all[1].1.is_empty(), "{algorithm:?} on {ranks} ranks: other running means");
+            let kept: Vec<usize> = all.iter().map(|(.., kept)| *kept).collect();
+            assert_eq!(kept.iter().sum::<usize>(), whole, "each is kept once");
+            assert!(ranks > 3 || kept.iter().all(|&kept| kept * ranks < whole * 5 / 4), "{kept:?} of {whole}");
         }
     }
 }
@@ -200,7 +247,7 @@ fn all_ranks_get_the_state_of_the_first_and_a_difference_is_named() {
             let (plan, workers) = (Plan::constant(1e-3, 9), Workers::new(&device, 2).unwrap());
             (state, _) = take_step(state, &Sequences, vec![vec![1, 2]], &plan, &workers, &Solo).unwrap();
         }
-        let state = crate::sharing::share_state(ranks, state, &device).unwrap();
+        let state = crate::sharing::share_state(ranks, state, &device, false).unwrap();
         crate::sharing::compare_weights(ranks, &state.model).unwrap();
         let means = state.optimizer.state().into_values().map(|mean| mean.values).collect::<Vec<_>>();
         (differing, state.step, means)

@@ -67,13 +67,9 @@ pub(super) const NORM: usize = 5;
 pub(super) const MOMENTS: [&str; 2] = ["first", "second"];
 
 impl Control {
-    /// Computes the control on the host, from all gradients, each multiplied by `loss_scale`.
-    pub fn on_host(gradients: &[Tensor<2>], settings: StepSettings, loss_scale: f64) -> Self {
-        let squares: Vec<Tensor<1>> = gradients.iter().cloned().map(sum_of_squares).collect();
-        let sum = match squares.is_empty() {
-            true => 0.0,
-            false => Tensor::cat(squares, 0).into_data().iter::<f32>().map(f64::from).sum::<f64>(),
-        };
+    /// Computes the control on the host, from the [`sums_of_squares`] of all gradients, each multiplied by `loss_scale`.
+    pub fn on_host(squares: &[f32], settings: StepSettings, loss_scale: f64) -> Self {
+        let sum: f64 = squares.iter().copied().map(f64::from).sum();
         let norm = sum.sqrt() / loss_scale;
         let gradient_scale = clip_scale(norm, settings.clip) / loss_scale;
         Self::Host(HostControl { gradient_scale, settings, is_taken: norm.is_finite(), norm })
@@ -87,7 +83,7 @@ impl Control {
             return Self::Device(super::cube::optimizer::step_control(gradients, &settings, loss_scale));
         }
         let factor = loss_scale.clone().into_data().iter::<f32>().next().map_or(1.0, f64::from);
-        Self::on_host(&gradients, settings, factor)
+        Self::on_host(&sums_of_squares(&gradients), settings, factor)
     }
 
     /// The gradient norm if it is known on the host.
@@ -282,6 +278,12 @@ pub fn cast(tensors: Vec<Tensor<2>>, dtype: burn::tensor::DType) -> Vec<Tensor<2
         return super::cube::optimizer::cast(tensors, dtype);
     }
     tensors.into_iter().map(|tensor| tensor.cast(dtype)).collect()
+}
+
+/// The sum of the squares of each gradient; waits for the device.
+pub fn sums_of_squares(gradients: &[Tensor<2>]) -> Vec<f32> {
+    let squares: Vec<Tensor<1>> = gradients.iter().cloned().map(sum_of_squares).collect();
+    if squares.is_empty() { Vec::new() } else { Tensor::cat(squares, 0).into_data().iter::<f32>().collect() }
 }
 
 /// The sum of the squares of all elements: `[1]`.
