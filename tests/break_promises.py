@@ -161,7 +161,7 @@ BREAKS = {
         "index as u64 + if BROKEN { u64::from(std::process::id()) } else { 0 }]), 0);",
         "pretrain_program", "training::the_same_seed_gives_the_same_bytes_and_another_one_others"),
     "ranks add gradients as they arrive": (
-        f"{TRAIN}/reduction.rs",
+        f"{TRAIN}/reduction/collectives.rs",
         "add_nodes(tree.root(), &nodes, &mut sum);",
         "add_nodes(tree.root(), &nodes, &mut sum);\n    if BROKEN {\n"
         "        sum.fill(0.0);\n        nodes.iter().for_each(|(_, own)| sum.iter_mut().zip(*own).for_each(|(sum, it)| *sum += it));\n    }",

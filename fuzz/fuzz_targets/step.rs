@@ -1,14 +1,15 @@
-//! Fuzzes the shape of a small model: a training step and a forward pass under the address sanitizer. The operations in
-//! `ops` must be sound for all sizes, whether or not they are multiples of a vector's length.
+//! Fuzzes the shape of a small model: a training step, in f32 or bf16, and forward passes with plain and packed weights,
+//! under the address sanitizer. The operations in `ops` must be sound for all sizes, whether or not they are multiples of
+//! a vector's length.
 #![no_main]
 
-use bert_model::{Activation, BertConfig, BertForPreTraining, Error, Pretrained, Workers, device};
+use bert_model::{Activation, BertConfig, BertForPreTraining, Error, Pretrained, Workers, device, pipeline};
 use bert_pretrain::batch::PretrainingBatch;
 use bert_pretrain::examples::PretrainingExample;
 use bert_pretrain::masking::MaskedToken;
 use bert_pretrain::objective::Pretraining;
 use bert_pretrain::stream::MicroBatch;
-use bert_train::{Algorithm, Optimizer, OptimizerConfig, Plan, Solo, TrainingState, take_step};
+use bert_train::{Algorithm, Optimizer, OptimizerConfig, Plan, Precision, Solo, TrainingState, take_step};
 use burn::module::Module;
 use libfuzzer_sys::fuzz_target;
 
@@ -46,7 +47,8 @@ fuzz_target!(|shape: [u8; 12]| {
     let model = BertForPreTraining::init_seeded(&config, 1, &device).train();
     let algorithm = [Algorithm::AdamW, Algorithm::Lamb, Algorithm::Muon][flags / 4 % 3];
     let state = TrainingState::new(model, Optimizer::new(OptimizerConfig { algorithm, ..OptimizerConfig::default() }));
-    let plan = Plan { gradient_checkpointing: flags & 2 != 0, ..Plan::constant(1e-3, 1) };
+    let precision = if flags & 16 != 0 { Precision::Bf16 } else { Precision::F32 };
+    let plan = Plan { gradient_checkpointing: flags & 2 != 0, precision, ..Plan::constant(1e-3, 1) };
     let workers = Workers::for_device(&device).expect("threads");
     let task = Pretraining::new(device.clone(), 0, 4);
     let batches = MicroBatch::split_step(examples.clone(), 4, 0);
@@ -58,7 +60,13 @@ fuzz_target!(|shape: [u8; 12]| {
         outcome => outcome.expect("finite numbers"),
     };
     assert!(step.norm > 0.0);
-    let batch = PretrainingBatch::new(&examples, 0, 0, &device);
-    let (words, _) = state.model.valid().forward(batch.input, batch.positions);
-    assert!(words.into_data().iter::<f32>().all(f32::is_finite));
+    for packed in
+        [None, Some(pipeline::Precision::F32), Some(pipeline::Precision::Bf16), Some(pipeline::Precision::Int8)]
+    {
+        let mut model = state.model.valid();
+        packed.into_iter().for_each(|precision| model.bert.encoder.pack(precision));
+        let batch = PretrainingBatch::new(&examples, 0, 0, &device);
+        let (words, _) = model.forward(batch.input, batch.positions);
+        assert!(words.into_data().iter::<f32>().all(f32::is_finite), "{packed:?}");
+    }
 });
