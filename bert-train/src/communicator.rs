@@ -116,6 +116,15 @@ impl dyn Communicator + '_ {
         Ok(all)
     }
 
+    /// Every rank's numbers, in the order of the ranks.
+    ///
+    /// # Errors
+    /// If the connection fails.
+    pub fn gather_values(&self, own: &[f32]) -> Result<Vec<Vec<f32>>> {
+        let all = self.gather(bytemuck::cast_slice(own), Patience::Limited)?;
+        Ok(all.iter().map(|bytes| bytes.as_chunks().0.iter().map(|word| f32::from_ne_bytes(*word)).collect()).collect())
+    }
+
     /// Every rank's bytes on rank `root`, in the order of the ranks; none on the others.
     ///
     /// # Errors

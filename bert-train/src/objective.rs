@@ -28,7 +28,8 @@ pub trait Objective: Sync {
     }
 
     /// Whether the parts of a micro-batch exchange data in [`pieces`](Self::pieces) or [`loss`](Self::loss), so that
-    /// they must be computed at the same time, by one process.
+    /// they must be computed at the same time. There, the ranks may talk to each other as well: their gradients are
+    /// exchanged afterwards.
     fn is_joint(&self) -> bool {
         false
     }

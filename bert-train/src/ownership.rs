@@ -64,10 +64,9 @@ impl Ownership {
         gradients: &GradientSum,
         names: &BTreeSet<String>,
     ) -> Result<Vec<f32>> {
-        let own = sums_of_squares(&gradients.all());
-        let all = communicator.gather(bytemuck::cast_slice(&own), Patience::Limited)?;
-        let mut rest: Vec<_> = all.iter().map(|bytes| bytes.as_chunks::<4>().0.iter()).collect();
-        let next = |name: &String| rest[self.owner(name)].next().map_or(f32::NAN, |word| f32::from_ne_bytes(*word));
+        let all = communicator.gather_values(&sums_of_squares(&gradients.all()))?;
+        let mut rest: Vec<_> = all.into_iter().map(Vec::into_iter).collect();
+        let next = |name: &String| rest[self.owner(name)].next().unwrap_or(f32::NAN);
         Ok(names.iter().map(next).collect())
     }
 

@@ -87,7 +87,7 @@ pub fn take_step<O: Objective>(
     let new_scale = || LossScale::new(plan.precision, state.saved_scale, &device);
     let mut loss_scale = state.loss_scale.take().unwrap_or_else(new_scale);
 
-    let shards = split_step(objective, batches, plan, state.step, workers, communicator)?;
+    let shards = split_step(objective, batches, plan, state.step, workers)?;
     let share = Share::of(shards.len(), communicator);
     let (start, count) = (share.computed().start, share.computed().len());
     let own = shards.into_iter().enumerate().skip(start).take(count).collect();
@@ -145,11 +145,7 @@ fn split_step<O: Objective>(
     plan: &Plan,
     step: u64,
     workers: &Workers,
-    communicator: &dyn Communicator,
 ) -> Result<Vec<Shard<O::Batch>>> {
-    if objective.is_joint() && communicator.size() > 1 {
-        return Err(Error::Setting("a loss over the whole batch cannot be shared by several ranks".into()));
-    }
     let parts = plan.parts.unwrap_or(workers.count());
     // Parts that wait for each other must all run.
     let limit = if objective.is_joint() { parts.min(workers.count()) } else { parts };

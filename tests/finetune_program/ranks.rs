@@ -5,8 +5,8 @@
 use std::fs;
 use std::path::Path;
 
-use crate::mpirun::{has_mpirun, on_ranks, succeed_on};
-use crate::program::{failure, object, succeed};
+use crate::mpirun::{has_mpirun, succeed_on};
+use crate::program::{object, succeed};
 use crate::{CHOICE, on_file, train, two_questions, workshop};
 
 /// What a run prints and writes, without its time.
@@ -32,7 +32,7 @@ fn every_task_gives_the_model_and_the_figures_of_one_process() {
         format!("a,b,score\n{}", "a film,a book,0.5\ngood,fine,1\nbad,good,0\n".repeat(4)),
     )
     .unwrap();
-    let lines: [fn(&str) -> String; 6] = [
+    let lines: [fn(&str) -> String; 8] = [
         |name| train(name, ""),
         |name| train(name, "--lora 2 --optimizer lamb"),
         |name| on_file("questions.json", name, "--task question-answering --epochs 2 --max-seq-len 16 --doc-stride 4"),
@@ -40,6 +40,8 @@ fn every_task_gives_the_model_and_the_figures_of_one_process() {
             on_file("choices.jsonl", name, "--task multiple-choice --text text --choices a,b --label label --epochs 1")
         },
         |name| on_file("tags.conll", name, "--task tagging --epochs 2"),
+        |name| train(name, "--task embedding --text text --text-pair label"),
+        |name| train(name, "--task embedding --text text --text-pair label --mini-batch 4"),
         |name| on_file("scores.csv", name, "--task embedding --text a --text-pair b --label score --epochs 1"),
     ];
     for (number, line) in lines.into_iter().enumerate() {
@@ -70,8 +72,4 @@ fn seeds_and_resumed_runs_are_those_of_one_process() {
     assert_eq!(result(&succeed_on(2, &line("two"), at), &at.join("two")).0, expected.0);
     // A finished run is told again, on any number of ranks.
     assert_eq!(result(&succeed_on(2, "train --resume -o alone --quiet --json", at), &at.join("alone")).0, expected.0);
-
-    let pairs = on_file("films.tsv", "pairs", "--task embedding --text text --text-pair label");
-    let refused = failure(&on_ranks(2, &pairs, at).output().unwrap(), 2);
-    assert!(refused.contains("single process") && !at.join("pairs").exists(), "{refused}");
 }

@@ -4,10 +4,14 @@
 //! gradient with respect to the vectors are computed once; each part then backpropagates the gradient of its own
 //! vectors (gradient caching, Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited
 //! Setup"). With `--mini-batch`, vectors are computed twice: first without a graph, for all pieces, then with a graph,
-//! one piece at a time, with the same dropout masks.
+//! one piece at a time, with the same dropout masks. Ranks send each other the vectors of their parts, and each computes
+//! the loss.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use bert_model::Result;
+use bert_train::Communicator;
+use bert_train::reduction::Share;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::tasks::{JointLoss, Task};
@@ -56,6 +60,11 @@ impl VectorGradient {
 
 /// The synchronization point of the parts of a batch.
 pub(super) struct Meeting<'a, T: Task> {
+    communicator: &'a dyn Communicator,
+    /// The parts of this rank.
+    share: Share,
+    /// The number of vectors of each part.
+    counts: Vec<usize>,
     /// The targets of all examples of the batch, in the order of the parts.
     targets: Vec<&'a T::Target>,
     /// The divisor of the sum of the loss terms.
@@ -65,7 +74,7 @@ pub(super) struct Meeting<'a, T: Task> {
 }
 
 struct State {
-    /// The vectors of each part, once computed.
+    /// The vectors of each part that this rank computes, once computed.
     vectors: Vec<Option<Vec<f32>>>,
     /// The gradient for each part, once all parts have arrived.
     gradients: Option<Vec<VectorGradient>>,
@@ -80,11 +89,20 @@ pub(super) struct Member<'a, T: Task> {
 }
 
 impl<'a, T: Task> Meeting<'a, T> {
-    /// Creates a meeting of `parts` parts, which must all be computed concurrently.
-    pub fn of(parts: usize, targets: Vec<&'a T::Target>, terms: f64) -> Vec<Member<'a, T>> {
-        let state = State { vectors: vec![None; parts], gradients: None, has_failed: false };
-        let meeting = Arc::new(Self { targets, terms, state: Mutex::new(state), changed: Condvar::new() });
-        (0..parts).map(|part| Member { meeting: meeting.clone(), part }).collect()
+    /// Creates a meeting of parts with `counts` vectors, of which those of this rank must all be computed concurrently.
+    /// Parts of other ranks have no member.
+    pub fn of(
+        counts: Vec<usize>,
+        targets: Vec<&'a T::Target>,
+        terms: f64,
+        communicator: &'a dyn Communicator,
+    ) -> Vec<Option<Member<'a, T>>> {
+        let parts = counts.len();
+        let share = Share::of(parts, communicator);
+        let (own, changed) = (share.computed(), Condvar::new());
+        let state = Mutex::new(State { vectors: vec![None; own.len()], gradients: None, has_failed: false });
+        let meeting = Arc::new(Self { communicator, share, counts, targets, terms, state, changed });
+        (0..parts).map(|part| own.contains(&part).then(|| Member { meeting: meeting.clone(), part })).collect()
     }
 
     /// Ignores a poisoned lock: a part that panics ends the run anyway, so the others need not panic as well.
@@ -92,15 +110,17 @@ impl<'a, T: Task> Meeting<'a, T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Computes the loss of the batch and its gradient, divided among the parts.
+    /// Receives the vectors of other ranks, computes the loss of the batch and its gradient, and divides it among the
+    /// parts of this rank.
     fn compute(
         &self,
         loss: &dyn JointLoss<T>,
-        vectors: &[Vec<f32>],
+        own: Vec<Vec<f32>>,
         width: usize,
         device: &Device,
-    ) -> Vec<VectorGradient> {
-        let values = vectors.concat();
+    ) -> Result<Vec<VectorGradient>> {
+        let own = if self.share.own.is_empty() { Vec::new() } else { own.concat() };
+        let values = self.communicator.gather_values(&own)?.concat();
         let shape = [values.len() / width.max(1), width];
         let all = Tensor::<2>::from_data(TensorData::new(values, shape), &device.clone().autodiff()).require_grad();
         let loss = loss.loss(all.clone(), &self.targets) / self.terms;
@@ -108,34 +128,38 @@ impl<'a, T: Task> Meeting<'a, T> {
         let gradient = all.grad(&loss.backward());
         let gradient =
             gradient.map_or(vec![0.0; shape[0] * shape[1]], |gradient| gradient.into_data().iter::<f32>().collect());
-        let counts: Vec<usize> = vectors.iter().map(|vectors| vectors.len() / width.max(1)).collect();
-        VectorGradient { gradient, loss: value }.split(&counts)
+        let by_part = VectorGradient { gradient, loss: value }.split(&self.counts).into_iter();
+        Ok(by_part.skip(self.share.computed().start).take(self.share.computed().len()).collect())
     }
 }
 
 impl<T: Task> Member<'_, T> {
-    /// The number of parts in the meeting.
+    /// The number of parts of the batch.
     pub fn parts(&self) -> usize {
-        self.meeting.lock().vectors.len()
+        self.meeting.counts.len()
     }
 
     /// Submits the vectors of this part, `[S, W]`, and waits for the other parts; the last one to arrive computes the
     /// loss.
     pub fn meet(self, loss: &dyn JointLoss<T>, vectors: Vec<f32>, width: usize, device: &Device) -> VectorGradient {
-        let count = vectors.len();
+        let (count, index) = (vectors.len(), self.part - self.meeting.share.computed().start);
         let mut state = self.meeting.lock();
-        state.vectors[self.part] = Some(vectors);
+        state.vectors[index] = Some(vectors);
         if state.vectors.iter().all(Option::is_some) {
-            let all: Vec<Vec<f32>> = state.vectors.iter_mut().filter_map(Option::take).collect();
+            let own = state.vectors.iter_mut().filter_map(Option::take).collect();
             drop(state);
-            let gradients = self.meeting.compute(loss, &all, width, device);
+            let gradients = self.meeting.compute(loss, own, width, device);
             state = self.meeting.lock();
-            state.gradients = Some(gradients);
+            match gradients {
+                Ok(gradients) => state.gradients = Some(gradients),
+                // The exchange of the gradients fails likewise, and ends the run.
+                Err(_) => state.has_failed = true,
+            }
             self.meeting.changed.notify_all();
         }
         loop {
             if let Some(gradients) = &mut state.gradients {
-                break std::mem::take(&mut gradients[self.part]);
+                break std::mem::take(&mut gradients[index]);
             }
             if state.has_failed {
                 break VectorGradient { gradient: vec![0.0; count], loss: 0.0 };

@@ -108,15 +108,18 @@ impl<'a, T: Task> bert_train::Objective for FineTuning<'a, T> {
 
     fn split(&self, batch: Self::Batch, parts: usize) -> Vec<Self::Batch> {
         let Batch { items, terms, .. } = batch;
-        let Run { task, settings, .. } = self.run;
+        let Run { task, settings, communicator, .. } = self.run;
         let targets: Vec<&T::Target> = items.iter().map(|item| item.target).collect();
         let parts = split_by_length(items, Item::tokens, parts);
         let mut members = match task.joint() {
-            Some(_) if parts.len() > 1 || settings.mini_batch.is_some() => Meeting::of(parts.len(), targets, terms),
+            Some(_) if parts.len() > 1 || settings.mini_batch.is_some() => {
+                let counts = parts.iter().map(|items| sequences(items)).collect();
+                Meeting::of(counts, targets, terms, *communicator)
+            }
             _ => Vec::new(),
         }
         .into_iter();
-        let part = |items| Batch { items, terms, joint: members.next().map_or(Joint::Alone, Joint::Meeting) };
+        let part = |items| Batch { items, terms, joint: members.next().flatten().map_or(Joint::Alone, Joint::Meeting) };
         parts.into_iter().map(part).collect()
     }
 

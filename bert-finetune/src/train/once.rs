@@ -91,7 +91,6 @@ fn read<T: Task>(
     communicator: &dyn Communicator,
 ) -> Result<(LabeledData<T>, ModelOf<T>)> {
     let data = communicator.agree(prepare(&start.settings, files, task))?;
-    check_joint(task, communicator)?;
     let Start { settings, keeps_head, config, device, .. } = start;
     let model = communicator.agree(initial_model(task, settings, *keeps_head, config, device, quiet))?;
     Ok((data, model))
@@ -118,16 +117,6 @@ pub(super) fn check(
         let mut task = task;
         read(&mut task, &start, files, true, communicator).map(|_| ())
     })
-}
-
-/// Checks that the ranks can share the batches of a task.
-fn check_joint<T: Task>(task: &T, communicator: &dyn Communicator) -> Result<()> {
-    if communicator.size() == 1 || task.joint().is_none() {
-        return Ok(());
-    }
-    let message = "--task embedding with pairs: the loss of a batch depends on all its texts, which ranks do not share; start \
-                   a single process";
-    communicator.agree(Err(Error::Usage(message.into())))
 }
 
 /// Opens the run directory on the first rank, and a temporary one on the others, which is removed at the end.
