@@ -1,14 +1,15 @@
 //! Reads the lines of a text file, plain or compressed, one at a time with bounded memory.
 //!
 //! Input that is not text is rejected with its line number: UTF-16, bytes that are not UTF-8, truncated compressed
-//! data, an overlong line. A byte order mark and carriage returns at line ends are dropped; in a file without newlines,
-//! carriage returns end the lines (classic Mac OS).
+//! data, an overlong line, a Git LFS pointer. A byte order mark and carriage returns at line ends are dropped; in a file
+//! without newlines but perhaps the last, carriage returns end the lines (classic Mac OS).
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bert_model::file::refuse_pointer;
 use bert_model::{Error, Result};
 use flate2::bufread::MultiGzDecoder;
 
@@ -75,11 +76,15 @@ impl LineReader {
         if !self.fill_buffer()? {
             return Ok(None);
         }
-        if self.number == 1 && has_old_mac_line_ends(&self.buffer) {
-            let start = io::Cursor::new(std::mem::take(&mut self.buffer));
-            let rest = std::mem::replace(&mut self.input, Box::new(io::empty()));
-            self.input = Box::new(BufReader::new(WithNewlines(start.chain(rest))));
-            self.fill_buffer()?;
+        if self.number == 1 {
+            refuse_pointer(&self.path, &self.buffer)?;
+            if self.has_old_mac_line_ends() {
+                let start = io::Cursor::new(std::mem::take(&mut self.buffer));
+                let rest = std::mem::replace(&mut self.input, Box::new(io::empty()));
+                let text = WithNewlines { text: start.chain(rest), after_return: false };
+                self.input = Box::new(BufReader::new(text));
+                self.fill_buffer()?;
+            }
         }
         let mut line = self.buffer.as_slice();
         line = line.strip_suffix(b"\n").unwrap_or(line);
@@ -99,9 +104,22 @@ impl LineReader {
             Err(error) => {
                 let offset = dropped + error.valid_up_to();
                 let next = self.input.fill_buf().unwrap_or_default();
-                let binary = binary_data(self.number == 1, &self.buffer, next);
+                let is_stdin = self.path == Path::new(STDIN);
+                let binary = binary_data(self.number == 1, is_stdin, &self.buffer, next);
                 Err(binary.map_or_else(|| self.not_utf8(offset), |found| self.error(found, "a text file in UTF-8")))
             }
+        }
+    }
+
+    /// Whether carriage returns end the lines of a file, given what comes before its first newline: several of them, or one
+    /// and no other line follows.
+    fn has_old_mac_line_ends(&mut self) -> bool {
+        let first = self.buffer.strip_suffix(b"\n").unwrap_or(&self.buffer);
+        let first = first.strip_suffix(b"\r").unwrap_or(first);
+        match first.iter().filter(|&&byte| byte == b'\r').count() {
+            0 => false,
+            1 if self.buffer.ends_with(b"\n") => self.input.fill_buf().is_ok_and(<[u8]>::is_empty),
+            _ => true,
         }
     }
 
@@ -134,19 +152,28 @@ impl LineReader {
     }
 }
 
-/// Whether carriage returns end the lines of a file, given its first line: they do if it contains one.
-fn has_old_mac_line_ends(first_line: &[u8]) -> bool {
-    !first_line.ends_with(b"\n") && first_line.iter().rev().skip(1).any(|&byte| byte == b'\r')
+/// Converts carriage returns, and those with a newline, to newlines.
+struct WithNewlines<R> {
+    text: R,
+    after_return: bool,
 }
-
-/// Converts carriage returns to newlines.
-struct WithNewlines<R>(R);
 
 impl<R: Read> Read for WithNewlines<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.0.read(buffer)?;
-        buffer[..count].iter_mut().filter(|byte| **byte == b'\r').for_each(|byte| *byte = b'\n');
-        Ok(count)
+        loop {
+            let (read, mut kept) = (self.text.read(buffer)?, 0);
+            for at in 0..read {
+                let byte = buffer[at];
+                if byte != b'\n' || !self.after_return {
+                    buffer[kept] = if byte == b'\r' { b'\n' } else { byte };
+                    kept += 1;
+                }
+                self.after_return = byte == b'\r';
+            }
+            if kept > 0 || read == 0 {
+                return Ok(kept);
+            }
+        }
     }
 }
 
@@ -248,12 +275,17 @@ pub fn read_file(path: &Path) -> Result<Vec<u8>> {
         true => io::stdin().read_to_end(&mut bytes).map_err(Error::io(STDIN, "read"))?,
         false => open(path)?.read_to_end(&mut bytes).map_err(|error| unreadable(path, None, error))?,
     };
+    refuse_pointer(path, &bytes)?;
     Ok(bytes)
 }
 
 fn open(path: &Path) -> Result<Box<dyn BufRead + Send>> {
-    let file = BufReader::new(File::open(path).map_err(Error::io(path, "open"))?);
-    Ok(match FileKind::of(path).compression {
+    let mut file = BufReader::new(File::open(path).map_err(Error::io(path, "open"))?);
+    let compression = FileKind::of(path).compression;
+    if compression.is_some() {
+        refuse_pointer(path, file.fill_buf().map_err(Error::io(path, "read"))?)?;
+    }
+    Ok(match compression {
         None => Box::new(file),
         Some(Compression::Gzip) => Box::new(BufReader::new(MultiGzDecoder::new(file))),
         Some(Compression::Zstandard) => {

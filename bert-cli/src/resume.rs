@@ -5,6 +5,7 @@ use std::env;
 use std::path::Path;
 
 use bert_model::{Error, Result};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::given::Given;
@@ -31,6 +32,30 @@ pub fn check_directory(run: &Value, paths: impl IntoIterator<Item = impl AsRef<P
         }
         None => Ok(()),
     }
+}
+
+/// Rejects a run of another program than `own`. `run` is the content of `run.json`, and `directory` where it is.
+///
+/// # Errors
+/// [`Error::File`] that names the command that resumes it.
+pub fn check_program(run: &Value, own: &str, directory: &Path) -> Result<()> {
+    match run["program"].as_str() {
+        Some(program) if program != own => {
+            let expected =
+                format!("one of {own}: continue it with `{program} train --resume -o {}`", directory.display());
+            Err(Error::file(directory, format!("a run of {program}"), expected))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads a part of `run.json`, which is at `path`.
+///
+/// # Errors
+/// [`Error::File`] if another version of the program has written it otherwise.
+pub fn parse<T: DeserializeOwned>(path: &Path, value: &Value) -> Result<T> {
+    serde_json::from_value(value.clone())
+        .map_err(|error| Error::file(path, error.to_string(), "the settings of a run by this version of the program"))
 }
 
 /// The settings that correspond to the given options, with their values in `all`. A setting has the name of its option
@@ -83,6 +108,17 @@ mod tests {
         seed: u64,
         #[arg(long, default_value_t = 2)]
         keep: usize,
+    }
+
+    #[test]
+    fn a_run_of_the_other_program_is_named() {
+        let check = |own: &str| check_program(&json!({"program": "bert-pretrain"}), own, Path::new("runs/a"));
+        check("bert-pretrain").unwrap();
+        let message = check("bert-finetune").unwrap_err().to_string();
+        assert!(
+            message.contains("found a run of bert-pretrain") && message.contains("--resume -o runs/a`"),
+            "{message}"
+        );
     }
 
     #[test]

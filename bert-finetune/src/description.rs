@@ -42,6 +42,9 @@ pub struct Description {
     /// Whether rows with too few fields are skipped, as GLUE's own readers do for QQP.
     #[serde(default)]
     pub skip_short_rows: bool,
+    /// Whether the classes are numbered from 0, as in GLUE's data sets, where −1 marks an unlabeled row.
+    #[serde(default)]
+    pub numbered_classes: bool,
     /// Column of the word in a CoNLL file; `None` for the default.
     pub token_column: Option<String>,
     /// Column of the tag in a CoNLL file; `None` for the default.
@@ -139,6 +142,7 @@ impl Description {
             header: true,
             source: ColumnSource::Usual,
             skip_short_rows: false,
+            numbered_classes: false,
             token_column: None,
             tag_column: None,
             tag_scheme: TagScheme::Iob2,

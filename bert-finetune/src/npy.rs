@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use bert_model::file::refuse_pointer;
 use bert_model::{Error, Result};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -76,6 +77,9 @@ impl Matrix {
         let mut start = [0; 8];
         file.read_exact(&mut start).map_err(|_| wrong(format!("{length} bytes")))?;
         if !start.starts_with(MAGIC) {
+            let mut beginning = start.to_vec();
+            file.take(64).read_to_end(&mut beginning).map_err(Error::io(path, "read"))?;
+            refuse_pointer(path, &beginning)?;
             return Err(wrong("another kind of file".into()));
         }
         let size_bytes = if start[6] == 1 { 2 } else { 4 };

@@ -83,6 +83,7 @@ impl Preset {
             choices: self.choices.iter().map(|name| name.to_string()).collect(),
             header: self.header,
             skip_short_rows: self.name == "qqp",
+            numbered_classes: self.task == TaskKind(&CLASSIFICATION),
             metric: self.metric.into(),
             ..Description::usual(self.task, max_seq_len)
         }

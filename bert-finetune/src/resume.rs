@@ -1,13 +1,10 @@
 //! The settings of a resumed run: those in its `run.json`, which the command line must not contradict.
 
-use std::path::Path;
-
-use bert_cli::resume::{check_directory, claimed, overridden};
+use bert_cli::resume::{check_directory, check_program, claimed, overridden, parse};
 use bert_model::{Error, Result};
 use bert_train::IfExists;
 use bert_train::checkpoint::check_settings;
 use bert_train::run_directory::{read_run, recover, result_of};
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::args::TrainArgs;
@@ -25,7 +22,7 @@ const SETTINGS: [(&str, &[&str]); 11] = [
     ("pooling", &["embedding"]),
     ("normalize", &["embedding"]),
     ("seed", &["seed", "split_seed"]),
-    ("preset", &["task", "text", "text_pair", "label", "header", "skip_short_rows"]),
+    ("preset", &["task", "text", "text_pair", "label", "header", "skip_short_rows", "numbered_classes"]),
 ];
 
 impl FinetuneSettings {
@@ -46,6 +43,7 @@ impl FinetuneSettings {
             };
         }
         let run = read_run(&output)?;
+        check_program(&run, "bert-finetune", &output)?;
         let settings: Self = parse(&path, &run["settings"])?;
         if result_of(&output)?.is_none() {
             check_directory(&run, settings.inputs())?;
@@ -79,11 +77,6 @@ impl FinetuneSettings {
         let (json, quiet) = (options.json, options.quiet);
         Ok((settings, FinetuneRunOptions { output, if_exists: IfExists::Resume, json, quiet, ..merged }))
     }
-}
-
-fn parse<T: DeserializeOwned>(path: &Path, value: &Value) -> Result<T> {
-    serde_json::from_value(value.clone())
-        .map_err(|error| Error::file(path, error.to_string(), "the settings of a run by this version of the program"))
 }
 
 #[cfg(test)]

@@ -50,14 +50,23 @@ pub fn check_content(path: &Path, contents: &[u8]) -> Result<()> {
         let beginning = contents.trim_ascii_start();
         beginning.get(..start.len()).is_some_and(|beginning| beginning.eq_ignore_ascii_case(start))
     };
-    if contents.starts_with(LFS_POINTER) {
-        let expected = "the file itself; fetch it with `git lfs pull` in its repository, or download it again";
-        return Err(Error::file(path, "a Git LFS pointer", expected));
-    }
+    refuse_pointer(path, contents)?;
     if is_page(b"<!doctype html") || is_page(b"<html") {
         return Err(Error::file(path, "a web page", "the file itself; download it again"));
     }
     Ok(())
+}
+
+/// Checks that a file that starts with these bytes is not a Git LFS pointer.
+///
+/// # Errors
+/// If it is one.
+pub fn refuse_pointer(path: &Path, beginning: &[u8]) -> Result<()> {
+    if !beginning.starts_with(LFS_POINTER) {
+        return Ok(());
+    }
+    let expected = "the file itself; fetch it with `git lfs pull` in its repository, or download it again";
+    Err(Error::file(path, "a Git LFS pointer", expected))
 }
 
 /// A file that replaces its target once it is finished. If it is dropped before that, the target is left untouched.

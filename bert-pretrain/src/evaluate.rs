@@ -81,6 +81,9 @@ fn each_part(
     mut work: impl FnMut(Vec<PretrainingExample>) -> Result<()>,
 ) -> Result<()> {
     let corpus = Corpus::open(corpus)?.with_sentences(data.sentences);
+    if let Some(note) = corpus.wrapped_note() {
+        eprintln!("{note}");
+    }
     let cache = tempfile::tempdir().map_err(Error::io(std::env::temp_dir(), "create a temporary directory in"))?;
     let path = cache.path().join("corpus.tokens");
     let store = Store::build(&path, &corpus, tokenizer, data.sentences, "")?;

@@ -102,7 +102,7 @@ pub fn prepare(
     let (store, split, set_aside) = hold_out(store, share, settings, &tokenizer, (directory, &corpus.fingerprint))?;
     let held_out = held_out_examples(settings, &tokenizer, &store, eval_store.as_ref(), split)?;
     let unigram_loss = unigram_loss(&store, split, &held_out, tokenizer.vocabulary().len())?;
-    corpus.tell_wrapped(&say);
+    corpus.corpus.wrapped_note().into_iter().for_each(&say);
     tell_corpus(settings, stats, &set_aside, &held_out, &say);
     let facts = json!({
         "corpus": corpus.files,
@@ -182,21 +182,6 @@ impl Described {
     /// Tokenizes the corpus into a file in the run directory, unless that file already exists.
     fn tokenize(&self, tokenizer: &Tokenizer, mode: SentenceMode, directory: &RunDirectory) -> Result<Store> {
         Store::build(&directory.file(self.name), &self.corpus, tokenizer, mode, &self.fingerprint)
-    }
-
-    /// Reports which files are hard-wrapped, and what that implies.
-    fn tell_wrapped(&self, say: &impl Fn(String)) {
-        let mut wrapped = self.corpus.files().iter().filter(|file| file.is_wrapped);
-        let Some(first) = wrapped.next() else { return };
-        let others = match wrapped.count() {
-            0 => String::new(),
-            count => format!(" and {count} other file(s)"),
-        };
-        say(format!(
-            "{}{others}: lines end within sentences (hard-wrapped text) and are joined up to an empty line; each file \
-             is one document. --sentences unicode treats each line as a paragraph",
-            first.path.display()
-        ));
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod files;
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -34,6 +35,15 @@ const METRICS: &str = "metrics.jsonl";
 /// Whether the directory belongs to a run, finished or not.
 pub fn is_run_directory(path: &Path) -> bool {
     [LOCK, RUN].iter().any(|name| path.join(name).exists())
+}
+
+/// Whether a directory holds only what a run writes before its `run.json`.
+fn is_unprepared(path: &Path) -> Result<bool> {
+    let is_own = |name: &OsStr| name == LOCK || name.to_str().is_some_and(is_run_file);
+    let entries = fs::read_dir(path).map_err(Error::io(path, "read"))?;
+    let has_foreign = entries.filter_map(|entry| entry.ok()).any(|entry| !is_own(&entry.file_name()));
+    let is_prepared = [RUN, MODEL, "checkpoints", "config.json"].iter().any(|name| path.join(name).exists());
+    Ok(path.join(LOCK).exists() && !has_foreign && !is_prepared)
 }
 
 /// Rejects inputs that a run in `directory` would delete before reading them, and paths that `run.json` cannot record.
@@ -87,7 +97,10 @@ impl RunDirectory {
         let path = path.as_ref();
         fs::create_dir_all(path).map_err(Error::io(path, "create the run directory"))?;
         let entries = fs::read_dir(path).map_err(Error::io(path, "read"))?;
-        let is_empty = entries.filter_map(|entry| entry.ok()).all(|entry| entry.file_name() == LOCK);
+        let is_bare = entries.filter_map(|entry| entry.ok()).all(|entry| entry.file_name() == LOCK);
+        // A run that was interrupted before it was prepared has nothing that is worth keeping.
+        let is_unprepared = !is_bare && is_unprepared(path)?;
+        let is_empty = is_bare || is_unprepared;
         match (is_empty, is_run_directory(path), if_exists) {
             (false, true, IfExists::Refuse) => {
                 let expected = "a new one (or pass --resume to continue, --overwrite to start over)";
@@ -106,8 +119,10 @@ impl RunDirectory {
         }
         let lock = lock(&path.join(LOCK))?;
         finish_replacement(path)?;
-        if if_exists == IfExists::Overwrite {
-            begin_replacement(path)?;
+        match if_exists {
+            IfExists::Refuse if is_unprepared => remove_run_files(path)?,
+            IfExists::Overwrite => begin_replacement(path)?,
+            _ => {}
         }
         let metrics = path.join(METRICS);
         let metrics =

@@ -216,9 +216,12 @@ impl StepLog<'_> {
     }
 }
 
-/// Formats the numbers of a record as "loss 2.3100 mlm_loss 1.9000 …".
+/// Formats the numbers of a record as "loss 2.3100 mlm_loss 1.9000 examples 100 …".
 fn describe(record: &Map<String, Value>) -> String {
-    let number = |(name, value): (&String, &Value)| value.as_f64().map(|value| format!("{name} {value:.4}"));
+    let number = |(name, value): (&String, &Value)| match value.as_u64() {
+        Some(count) => Some(format!("{name} {count}")),
+        None => value.as_f64().map(|value| format!("{name} {value:.4}")),
+    };
     record.iter().filter_map(number).collect::<Vec<_>>().join(" ")
 }
 

@@ -289,5 +289,5 @@ fn presets_know_their_files() {
     let message = fail(&on_file("cola.tsv", "x", "--preset cola --task tagging"), at, 2);
     assert!(message.contains("the preset cola is for classification"), "{message}");
     let message = fail(&on_file("cola.tsv", "x", "--preset cola --metric pearson"), at, 2);
-    assert!(message.contains("expected one of accuracy, f1, macro_f1, weighted_f1, mcc"), "{message}");
+    assert!(message.contains("expected one of accuracy, f1, micro_f1, macro_f1, weighted_f1, mcc"), "{message}");
 }

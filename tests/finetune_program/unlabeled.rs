@@ -71,3 +71,51 @@ fn an_undefined_metric_leaves_the_choice_to_the_loss() {
     let lowest = losses.iter().copied().fold(f64::INFINITY, f64::min);
     assert_eq!((losses.len(), summary["eval"]["loss"].as_f64()), (4, Some(lowest)), "{losses:?}");
 }
+
+/// Reported bug: in a data set of GLUE with two classes, the mark of unlabeled rows was learned as a third one.
+#[test]
+fn minus_one_is_no_class_of_a_known_data_set() {
+    let directory = workshop();
+    let at = directory.path();
+    let row = |i: usize| format!("a {}\t{}\n", ["good", "bad", "film"][i % 3], ["0", "1", "-1"][i % 3]);
+    fs::write(at.join("sst.tsv"), format!("sentence\tlabel\n{}", (0..24).map(row).collect::<String>())).unwrap();
+    let output = run(&on_file("sst.tsv", "sst", "--preset sst2 --epochs 1"), at);
+    assert_eq!(serde_json::from_str::<Value>(&success(&output)).unwrap()["eval"]["examples"], 16);
+    assert!(text(&output.stderr).contains("sst.tsv: 8 example(s) without a gold label skipped"));
+    assert_eq!(object(at.join("sst/run.json"))["labels"], serde_json::json!(["0", "1"]));
+    // Where nothing is known, it may be the lowest of three grades, which is said.
+    fs::write(at.join("own.tsv"), fs::read_to_string(at.join("sst.tsv")).unwrap().replace("sentence", "text")).unwrap();
+    let output = run(&on_file("own.tsv", "own", "--epochs 1"), at);
+    success(&output);
+    assert!(text(&output.stderr).contains("the label -1 is learned as a class"), "{}", text(&output.stderr));
+}
+
+/// Reported bug: words without a gold tag had one named `""`, `-100` or `-1`, which was learned.
+#[test]
+fn words_without_a_gold_tag_are_left_out_of_training_and_evaluation() {
+    let directory = workshop();
+    let at = directory.path();
+    let sentence = |mark: &str| format!("{{\"tokens\":[\"a\",\"good\",\"film\"],\"ner_tags\":[0,1,{mark}]}}\n");
+    let blank = "{\"tokens\":[\"bad\"],\"ner_tags\":[null]}\n";
+    fs::write(at.join("known.jsonl"), "{\"tokens\":[\"a\",\"good\"],\"ner_tags\":[0,1]}\n".repeat(16)).unwrap();
+    for (name, mark) in [("null", "null"), ("torch", "-100"), ("minus", "\"-1\"")] {
+        let file = format!("{name}.jsonl");
+        fs::write(at.join(&file), sentence(mark).repeat(16) + blank).unwrap();
+        let output = run(&on_file(&file, name, "--task tagging --epochs 2"), at);
+        success(&output);
+        let warned = text(&output.stderr);
+        assert!(
+            warned.contains(&format!("{file}: 17 word(s) without a gold tag (null, -100 or -1) left out")),
+            "{warned}"
+        );
+        assert!(warned.contains("1 example(s) without a gold label skipped"), "{warned}");
+        assert_eq!(object(at.join(name).join("run.json"))["labels"], serde_json::json!(["0", "1"]), "{name}");
+        // The third word, whatever is predicted for it, counts in no figure.
+        let [marked, known] = [&file, "known.jsonl"]
+            .map(|data| json(&format!("evaluate --model {name} --data {data} --json --quiet"), at)["accuracy"].clone());
+        assert_eq!(marked, known, "{name}");
+        let rows = at.join("rows.jsonl");
+        run(&format!("evaluate --model {name} --data {file} --predictions rows.jsonl --quiet"), at);
+        assert!(fs::read_to_string(rows).unwrap().contains("\"expected\":[\"0\",\"1\",null]"), "{name}");
+    }
+}

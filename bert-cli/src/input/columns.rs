@@ -126,7 +126,10 @@ struct Delimited {
     /// The first record, unless it is a header.
     first: Option<Record>,
     positions: Vec<usize>,
+    /// The least number of fields of a record.
     width: usize,
+    /// The number of fields of the header, until a record with more was told.
+    header: Option<usize>,
 }
 
 impl Table {
@@ -188,8 +191,9 @@ impl Table {
             _ => column,
         });
         let names = names.collect();
+        let header = is_header.then_some(first.fields.len());
         let first = (!is_header).then_some(first);
-        Ok(Self::new(path, names, Source::Delimited(Delimited { records, first, positions, width })))
+        Ok(Self::new(path, names, Source::Delimited(Delimited { records, first, positions, width, header })))
     }
 
     fn new(path: &Path, names: Arc<[String]>, source: Source) -> Self {
@@ -269,12 +273,17 @@ impl Delimited {
 
     /// The selected fields, if the record has the right number of fields. A TSV record may have more, as some of GLUE's
     /// do; a CSV record with more most likely contains an unquoted text with a comma.
-    fn values(&self, record: Record, path: &Path) -> Result<Vec<Value>> {
+    fn values(&mut self, record: Record, path: &Path) -> Result<Vec<Value>> {
         let found = record.fields.len();
         let (wrong, expected) = match self.records.dialect {
             Dialect::Csv => (found != self.width, "is there an unquoted text with commas?"),
             Dialect::Tsv => (found < self.width, "separated by tabs"),
         };
+        if !wrong && self.header.is_some_and(|width| found > width) {
+            let place = format!("{}:{}", path.display(), record.line);
+            warn_once(format!("{place}: {found} fields, more than in the header: those of its columns are read"));
+            self.header = None;
+        }
         if wrong {
             let (found, expected) = (format!("{found} field(s)"), format!("{} ({expected})", self.width));
             return Err(Error::line(path, record.line, found, expected));

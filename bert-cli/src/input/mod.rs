@@ -62,13 +62,12 @@ fn row(line: Line, pairs: bool, path: &Path) -> Result<Row> {
     if !pairs {
         return Ok(Row { line: number, text, pair: None, labels: Vec::new() });
     }
-    let Some((first, second)) = text.split_once('\t') else {
-        return Err(Error::line(
-            path,
-            number,
-            "one text",
-            "two texts separated by a tab, because this model takes pairs",
-        ));
+    let fields = text.matches('\t').count() + 1;
+    let Some((first, second)) = text.split_once('\t').filter(|_| fields == 2) else {
+        let found = if fields == 1 { "one text".into() } else { format!("{fields} fields separated by tabs") };
+        let expected = "two texts separated by a tab, because this model takes pairs; a table may be a .tsv file, or \
+                        standard input with --input-format tsv";
+        return Err(Error::line(path, number, found, expected));
     };
     Ok(Row { line: number, text: first.to_string(), pair: Some(second.to_string()), labels: Vec::new() })
 }
@@ -122,6 +121,8 @@ mod tests {
     fn pairs() {
         assert_eq!(read("x.txt", "a\tb\n", Some("b")).unwrap()[0].pair.as_deref(), Some("b"));
         assert!(read("x.txt", "a b\n", Some("b")).unwrap_err().to_string().contains("x.txt:1: found one text"));
+        let table = read("x.txt", "1\ta\tb\n", Some("b")).unwrap_err().to_string();
+        assert!(table.contains("found 3 fields separated by tabs, expected two texts"), "{table}");
         assert_eq!(read("x.csv", "label,b,text\n?,y,x\n", Some("b")).unwrap()[0].pair.as_deref(), Some("y"));
     }
 

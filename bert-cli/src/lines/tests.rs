@@ -58,6 +58,10 @@ fn carriage_returns_end_lines_where_nothing_else_does() {
     assert_eq!(lines("a.txt", b"one\rtwo").unwrap(), ["one", "two"]);
     assert_eq!(lines("a.txt", b"one\rtwo\nthree\r").unwrap(), ["one\rtwo", "three"]);
     assert_eq!(lines("a.txt", b"one\r").unwrap(), ["one"]);
+    // Some editor has added a newline at the end.
+    assert_eq!(lines("a.txt", b"one\rtwo\r\rfour\n").unwrap(), ["one", "two", "", "four"]);
+    assert_eq!(lines("a.txt", b"one\rtwo\n").unwrap(), ["one", "two"]);
+    assert_eq!(lines("a.txt", b"one\rtwo\rthree\r\nfour\nfive\r").unwrap(), ["one", "two", "three", "four", "five"]);
     let long = b"0123456789abcde\r".repeat((MAX_LINE_BYTES >> 4) + 1);
     assert_eq!(lines("a.txt", &long).unwrap().len(), (MAX_LINE_BYTES >> 4) + 1);
 }
@@ -110,6 +114,21 @@ fn a_byte_that_is_not_utf_8_is_named_with_its_place() {
     assert!(message.contains("a.txt:2: found byte 0xe9 at offset 3 of the line"), "{message}");
     assert!(message.contains("iconv -f latin1"), "{message}");
     assert!(refusal("a.txt", b"\xef\xbb\xbfa\xff\n").contains("byte 0xff at offset 4"));
+}
+
+/// Reported bug: pointers were trained on, three lines of text each.
+#[test]
+fn a_git_lfs_pointer_is_no_data() {
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
+    for name in ["a.txt", "a.csv", "a.jsonl", "a.conll", "a.gz", "a.jsonl.zst"] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(name);
+        std::fs::write(&path, pointer).unwrap();
+        let opened = LineReader::open(&path).and_then(|mut reader| reader.next_line().map(|_| ()));
+        for message in [opened.unwrap_err().to_string(), read_file(&path).unwrap_err().to_string()] {
+            assert!(message.contains("found a Git LFS pointer") && message.contains("git lfs pull"), "{message}");
+        }
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use bert_cli::warning::warn_once;
 use bert_model::{Error, Result};
 
 use crate::data::is_unlabeled;
+use crate::description::Description;
 
 /// The index of a label. If all labels have names, a number is taken as an index.
 pub(super) fn label_index(label: &str, labels: &[String]) -> Option<usize> {
@@ -17,7 +18,7 @@ pub(super) fn label_index(label: &str, labels: &[String]) -> Option<usize> {
 }
 
 /// The classes of a training file, without labels that mark unlabeled rows.
-pub(super) fn classes(table: &TableOptions, training: &Path) -> Result<Vec<String>> {
+pub(super) fn classes(description: &Description, table: &TableOptions, training: &Path) -> Result<Vec<String>> {
     let table_rows = read_table(training, table)?;
     let names = table_rows.label_names().to_vec();
     let rows: Vec<Row> = table_rows.collect::<Result<_>>()?;
@@ -25,7 +26,9 @@ pub(super) fn classes(table: &TableOptions, training: &Path) -> Result<Vec<Strin
     let all = found.clone();
     found.retain(|label| !is_mark(label, &all));
     let is_scale = |labels: &[String]| labels == ["-1", "0", "1"];
-    if table.text_pair.is_some() && is_scale(&found) {
+    if is_scale(&found) && description.numbered_classes {
+        found.remove(0);
+    } else if is_scale(&found) {
         let file = training.display();
         warn_once(format!("{file}: the label -1 is learned as a class; if it marks unlabeled rows, remove them"));
     }
@@ -40,7 +43,7 @@ pub(super) fn classes(table: &TableOptions, training: &Path) -> Result<Vec<Strin
 }
 
 /// Whether a label marks unlabeled rows, judging by the other labels: `-` unless there is a `+`, and −1 alongside names
-/// or alongside 0, 1, 2 and so on; both only if at least two classes remain. −1, 0 and 1 form a scale.
+/// or alongside 0, 1, 2 and so on. −1, 0 and 1 form a scale, and `x` and `-` are two classes.
 fn is_mark(label: &str, labels: &[String]) -> bool {
     let classes: Vec<&String> = labels.iter().filter(|other| !is_unlabeled(other)).collect();
     let values: Option<Vec<f64>> = classes.iter().map(|class| class.parse().ok()).collect();
@@ -50,10 +53,10 @@ fn is_mark(label: &str, labels: &[String]) -> bool {
         values.len() > 2 && values.iter().enumerate().all(|(index, &value)| value == index as f64)
     });
     let is_missing = match label {
-        "-" => labels.iter().all(|other| other != "+"),
+        "-" => labels.iter().all(|other| other != "+") && classes.len() > 1,
         _ => are_named || are_numbered,
     };
-    is_unlabeled(label) && is_missing && classes.len() > 1
+    is_unlabeled(label) && is_missing && !classes.is_empty()
 }
 
 /// The classes of a data file in a stable order: by value if all are numbers, else alphabetically.
@@ -108,6 +111,7 @@ mod tests {
             ("+ -", ""),
             ("+ - 0", ""),
             ("x -", ""),
+            ("x -1", "-1"),
         ] {
             let labels: Vec<String> = labels.split(' ').map(str::to_string).collect();
             let found: Vec<&str> = labels.iter().map(String::as_str).filter(|label| is_mark(label, &labels)).collect();

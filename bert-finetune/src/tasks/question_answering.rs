@@ -253,7 +253,9 @@ impl Task for QuestionAnsweringTask {
                 inputs.map(|((window, target), scores)| window_loss(window, target, scores))
             })
             .collect();
-        metrics.insert("loss".into(), (losses.iter().sum::<f64>() / losses.len().max(1) as f64).into());
+        // Answers without a position have no loss.
+        let loss = (!losses.is_empty()).then(|| losses.iter().sum::<f64>() / losses.len() as f64);
+        metrics.insert("loss".into(), loss.into());
         metrics
     }
 

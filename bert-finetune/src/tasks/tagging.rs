@@ -18,11 +18,12 @@ use burn::tensor::{Int, Tensor};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use self::examples::is_missing;
 pub use self::examples::{GoldTag, TaggedSentence};
 use super::any::AnyTask;
 use super::kind::TaskSpec;
 use super::labels::at_least;
-use super::{Examples, Query, Task, balanced, weight_of, weighted_sum};
+use super::{Defect, Examples, Query, Task, balanced, weight_of, weighted_sum};
 use crate::data::Files;
 use crate::data::conll::{ConllColumns, Sentence, TagColumn, read_tagged};
 use crate::description::Description;
@@ -76,6 +77,7 @@ fn learn_labels(description: &mut Description, files: &Files) -> Result<Vec<Stri
             sentences.push(sentence?);
         }
     }
+    sentences.iter_mut().for_each(|sentence| sentence.tags.retain(|tag| !is_missing(tag)));
     let tags: Vec<&[String]> = sentences.iter().map(|sentence| &sentence.tags[..]).collect();
     let labels: BTreeSet<&String> = tags.iter().copied().flatten().collect();
     let labels: Vec<String> = labels.into_iter().cloned().collect();
@@ -120,15 +122,27 @@ impl Task for TaggingTask {
         let (sentences, path) = (read_tagged(input, self.columns.of(&input.path))?, input.name());
         let sentences: Vec<TaggedSentence> =
             sentences.map(|sentence| self.tagged(sentence?, &path)).collect::<Result<_>>()?;
-        let tags = sentences.iter().flat_map(|sentence| &sentence.tags).filter(|tag| tag.number().is_none());
-        let unknown: Vec<&str> = tags.map(|tag| tag.name(self.labels())).collect();
+        let tags = || sentences.iter().flat_map(|sentence| &sentence.tags);
+        let unknown = tags().filter(|tag| matches!(tag, GoldTag::Unknown(_)));
+        let unknown: Vec<&str> = unknown.filter_map(|tag| tag.name(self.labels())).collect();
+        let file = path.display();
         if let Some(first) = unknown.first() {
-            let (file, count) = (path.display(), unknown.len());
+            let count = unknown.len();
             warn_once(format!(
-                "{file}: {count} word(s) have tags that are unknown to the model ({first}, …): counted as missed"
+                "{file}: {count} word(s) have tags that are unknown to the model ({first}, …): the accuracy counts them \
+                 as missed"
             ));
         }
+        let missing = tags().filter(|tag| **tag == GoldTag::Missing).count();
+        if missing > 0 {
+            warn_once(format!("{file}: {missing} word(s) without a gold tag (null, -100 or -1) left out"));
+        }
         Ok(sentences)
+    }
+
+    fn defect(&self, sentence: &TaggedSentence) -> Option<Defect> {
+        let is_unlabeled = !sentence.tags.is_empty() && sentence.tags.iter().all(|tag| *tag == GoldTag::Missing);
+        is_unlabeled.then_some(Defect::Unlabeled)
     }
 
     /// Reads texts from a table if the file is `.csv`, its column is named, or its header contains the column; CoNLL
@@ -188,12 +202,19 @@ impl Task for TaggingTask {
         windows: &[&TaggingWindow],
         tags: &[&Vec<Option<usize>>],
     ) -> Tensor<1> {
-        // Unknown tags occur only in evaluation files, whose loss is computed elsewhere.
-        let tags: Vec<i32> = tags.iter().flat_map(|tags| tags.iter().map(|tag| tag.unwrap_or(0) as i32)).collect();
+        let tags: Vec<Option<usize>> = tags.iter().flat_map(|tags| tags.iter().copied()).collect();
         let logits = self.processor.logits(model, hidden, windows);
         let device = logits.device();
-        let losses = cross_entropy(logits, Tensor::<1, Int>::from_data(&tags[..], &device));
-        weighted_sum(losses, &self.tag_weights, &tags)
+        let numbers: Vec<i32> = tags.iter().map(|tag| tag.unwrap_or(0) as i32).collect();
+        let losses = cross_entropy(logits, Tensor::<1, Int>::from_data(&numbers[..], &device));
+        let losses = match tags.iter().all(Option::is_some) {
+            true => losses,
+            false => {
+                let counts: Vec<f32> = tags.iter().map(|tag| f32::from(u8::from(tag.is_some()))).collect();
+                losses * Tensor::from_data(&counts[..], &device)
+            }
+        };
+        weighted_sum(losses, &self.tag_weights, &numbers)
     }
 
     fn json<'a>(&'a self, tagged: &'a TaggedText) -> impl Serialize + 'a {
@@ -206,7 +227,7 @@ impl Task for TaggingTask {
     }
 
     fn labeled(&self, sentence: &TaggedSentence) -> Map<String, Value> {
-        let tags: Vec<&str> = sentence.tags.iter().map(|tag| tag.name(self.labels())).collect();
+        let tags: Vec<Option<&str>> = sentence.tags.iter().map(|tag| tag.name(self.labels())).collect();
         Map::from_iter([("text".into(), sentence.words.text().into()), ("expected".into(), tags.into())])
     }
 
@@ -216,10 +237,13 @@ impl Task for TaggingTask {
         windows: &[Vec<TaggingWindow>],
         found: &[Vec<WindowTags>],
     ) -> Map<String, Value> {
-        let gold = sentences.iter().map(|sentence| sentence.tags.iter().map(|tag| tag.name(self.labels())).collect());
-        let gold: Vec<Vec<&str>> = gold.collect();
-        let predicted = found.iter().map(|found| self.processor.tags(found).map(|(tag, _)| tag).collect());
-        let predicted: Vec<Vec<&str>> = predicted.collect();
+        // Words without a gold tag are left out of both.
+        let compared = |index: usize| {
+            let gold = sentences[index].tags.iter().map(|tag| tag.name(self.labels()));
+            let predicted = self.processor.tags(&found[index]).map(|(tag, _)| tag);
+            gold.zip(predicted).filter_map(|(gold, tag)| Some((gold?, tag))).unzip()
+        };
+        let (gold, predicted): (Vec<Vec<&str>>, Vec<Vec<&str>>) = (0..sentences.len()).map(compared).unzip();
         let mut metrics = json!(entity_scores(&gold, &predicted, self.processor.reader()));
         let targets: Vec<Vec<Option<usize>>> =
             sentences.iter().zip(windows).flat_map(|(sentence, windows)| self.targets(sentence, windows)).collect();
@@ -236,7 +260,7 @@ impl Task for TaggingTask {
         let mistake = |index: usize| {
             let sentence = &sentences[index];
             let (found, probabilities): (Vec<&str>, Vec<f32>) = self.processor.tags(&found[index]).unzip();
-            let gold: Vec<&str> = sentence.tags.iter().map(|tag| tag.name(self.labels())).collect();
+            let gold: Vec<&str> = sentence.tags.iter().map(|tag| tag.name(self.labels()).unwrap_or("O")).collect();
             let reader = self.processor.reader();
             let (gold, found) = (reader.entities(&gold), reader.entities(&found));
             let span = |entity: &EntitySpan, mark| {

@@ -62,6 +62,9 @@ pub struct MaskProcessor {
     max_length: usize,
 }
 
+/// Maximum number of characters of a text to show in an error.
+const SHOWN: usize = 80;
+
 /// A tokenized text with masks.
 #[derive(Debug, Clone)]
 pub struct MaskedInput {
@@ -125,8 +128,10 @@ impl Processor for MaskProcessor {
         let positions: Vec<usize> = (0..sequence.len()).filter(|&at| sequence.ids[at] == mask).collect();
         if positions.is_empty() {
             let mask = self.tokenizer.piece(mask);
+            let start: String = text.chars().take(SHOWN).collect();
+            let more = if start.len() < text.len() { "…" } else { "" };
             return Err(Error::Setting(format!(
-                "found no {mask} in {text:?}; put {mask} where a token is to be predicted"
+                "found no {mask} in \"{start}{more}\"; put {mask} where a token is to be predicted"
             )));
         }
         Ok(vec![MaskedInput { sequence, positions, top_k }])

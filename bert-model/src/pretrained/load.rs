@@ -53,8 +53,9 @@ impl<M> Loaded<M> {
         joined(initialized.into_iter().chain(self.unused_layers_warning()))
     }
 
-    /// A warning that names the ignored tensors of the checkpoint's encoder and decoder, as one sentence; `None` if
-    /// there are none. A model for another task has no use for a head or pooler, but should use every layer.
+    /// A warning that names the ignored tensors of the checkpoint's encoder and decoder and of parts that BERT does not have,
+    /// such as a CRF, as one sentence; `None` if there are none. A model for another task has no use for a head or pooler,
+    /// but should use every layer.
     pub fn unused_layers_warning(&self) -> Option<String> {
         let decoder = self.has_other_decoder.then(|| {
             format!(
@@ -69,7 +70,14 @@ impl<M> Loaded<M> {
                 encoder.len()
             )
         });
-        joined(encoder.into_iter().chain(decoder))
+        let foreign: Vec<&String> = self.unused.iter().filter(|name| names::is_foreign(name)).collect();
+        let foreign = foreign.first().map(|first| {
+            format!(
+                "{} tensor(s) of the checkpoint belong to no part of BERT and were ignored: {first}, …",
+                foreign.len()
+            )
+        });
+        joined(encoder.into_iter().chain(decoder).chain(foreign))
     }
 }
 

@@ -68,6 +68,13 @@ pub fn is_head(name: &str) -> bool {
     !name.starts_with("embeddings.") && !name.starts_with("encoder.")
 }
 
+/// Whether the tensor belongs to neither BERT's encoder nor to one of its heads.
+pub fn is_foreign(name: &str) -> bool {
+    let name = normalized(name);
+    let (heads, classifiers) = (["pooler.", "cls.", "qa_outputs."], ["classifier.weight", "classifier.bias"]);
+    is_head(&name) && !heads.iter().any(|head| name.starts_with(head)) && !classifiers.contains(&&*name)
+}
+
 /// The name under which a checkpoint's tensor is looked up: without the prefix that data-parallel training adds,
 /// without the `bert.` that a bare `BertModel` lacks, and with the current LayerNorm names.
 pub fn normalized(name: &str) -> String {
@@ -121,6 +128,22 @@ mod tests {
         ] {
             assert!(!is_inner_matrix(name), "{name}");
         }
+    }
+
+    /// Reported bug: the transitions of a CRF were ignored in silence.
+    #[test]
+    fn parts_that_bert_does_not_have_are_foreign() {
+        for name in
+            ["crf.transitions", "bert.lstm.weight_ih_l0", "classifier.out_proj.weight", "embeddings_project.weight"]
+        {
+            assert!(is_foreign(name), "{name}");
+        }
+        for name in ["module.bert.pooler.dense.bias", "cls.predictions.bias", "classifier.weight", "qa_outputs.bias"] {
+            assert!(!is_foreign(name), "{name}");
+        }
+        assert!(
+            !is_foreign("bert.embeddings.position_ids") && !is_foreign("bert.encoder.layer.9.intermediate.dense.bias")
+        );
     }
 
     #[test]

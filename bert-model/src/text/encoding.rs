@@ -144,7 +144,7 @@ impl Tokenizer {
     fn parts<'a>(&'a self, text: &'a str) -> Box<dyn Iterator<Item = Part> + 'a> {
         match &self.cuts {
             Some(cuts) if self.is_long(text) => Box::new(cuts.parts(text)),
-            _ => Box::new(std::iter::once(Part { range: 0..text.len(), is_unknown_word: false })),
+            _ => Box::new(std::iter::once(Part { range: 0..text.len(), unknown_word: None })),
         }
     }
 
@@ -161,7 +161,7 @@ impl Tokenizer {
     }
 
     fn part_pieces(&self, text: &str, part: &Part) -> Result<Vec<u32>> {
-        if part.is_unknown_word {
+        if part.unknown_word.is_some() {
             return Ok(vec![self.special().unk]);
         }
         let encoding = self.inner.encode_fast(&text[part.range.clone()], false).map_err(cannot_tokenize)?;
@@ -208,13 +208,9 @@ impl Tokenizer {
         for part in self.parts(text) {
             let content = &text[part.range.clone()];
             let length = content.chars().count();
-            let encoding = match part.is_unknown_word {
-                true => {
-                    let spaces = length - content.trim_ascii_start().len();
-                    let place = (spaces, spaces + content.trim_ascii().len());
-                    Encoding::from_tokens(vec![Token::new(self.special().unk, String::new(), place)], 0)
-                }
-                false => self.inner.encode_char_offsets(content, false).map_err(cannot_tokenize)?,
+            let encoding = match &part.unknown_word {
+                Some(word) => Encoding::from_tokens(vec![Token::new(self.special().unk, String::new(), word.place)], 0),
+                None => self.inner.encode_char_offsets(content, false).map_err(cannot_tokenize)?,
             };
             take(start, &encoding);
             start += length;

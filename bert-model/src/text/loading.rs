@@ -254,10 +254,15 @@ fn find_special_tokens(
 
 /// Returns warnings about settings in `tokenizer_config.json` that contradict `tokenizer.json`, which takes precedence.
 fn disagreements(inner: &tokenizers::Tokenizer, configuration: &Configuration) -> Vec<String> {
-    let Some(NormalizerWrapper::BertNormalizer(normalizer)) = inner.get_normalizer() else { return Vec::new() };
     if !configuration.is_bert_class() {
         return Vec::new();
     }
+    let Some(NormalizerWrapper::BertNormalizer(normalizer)) = inner.get_normalizer() else {
+        let class = configuration.config["tokenizer_class"].as_str().unwrap_or("BertTokenizer");
+        return vec![format!(
+            "tokenizer.json has another normalizer than BERT's, or none, and is followed; transformers' {class} uses BERT's"
+        )];
+    };
     // Without `strip_accents`, lowercase text has none.
     let lowercase = configuration.config["do_lower_case"].as_bool().unwrap_or(true);
     let there = configuration.config["strip_accents"].as_bool();

@@ -22,10 +22,13 @@ fn read_json(path: &Path) -> Result<Value> {
     if path.exists() { file::read_json(path, "a tokenizer configuration") } else { Ok(Value::Null) }
 }
 
-/// Reads the WordPieces of a `vocab.txt`, in id order, and returns a warning if one occurs twice.
+/// Reads the WordPieces of a `vocab.txt`, in id order, without a byte order mark and blanks at the ends of lines, and
+/// returns a warning if one occurs twice.
 pub(super) fn read_vocabulary(path: &Path) -> Result<(Vec<String>, Option<String>)> {
     let text = read_text(path)?;
-    let mut vocabulary: Vec<String> = text.split('\n').map(|line| line.trim_end_matches('\r').to_string()).collect();
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let end = if text.contains('\n') { '\n' } else { '\r' };
+    let mut vocabulary: Vec<String> = text.split(end).map(|line| line.trim_ascii_end().to_string()).collect();
     while vocabulary.last().is_some_and(String::is_empty) {
         vocabulary.pop();
     }

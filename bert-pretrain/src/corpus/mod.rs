@@ -68,6 +68,21 @@ impl Corpus {
         self
     }
 
+    /// Which files are hard-wrapped, and what that implies; `None` if none is.
+    pub fn wrapped_note(&self) -> Option<String> {
+        let mut wrapped = self.files.iter().filter(|file| file.is_wrapped);
+        let first = wrapped.next()?;
+        let others = match wrapped.count() {
+            0 => String::new(),
+            count => format!(" and {count} other file(s)"),
+        };
+        Some(format!(
+            "{}{others}: lines end within sentences (hard-wrapped text) and are joined up to an empty line; each file \
+             is one document. --sentences unicode treats each line as a paragraph",
+            first.path.display()
+        ))
+    }
+
     /// Decides for each file whether its lines are joined into paragraphs before they are split into sentences. For
     /// [`SentenceMode::Auto`], reads the beginning of each file. By default, no lines are joined.
     #[must_use]

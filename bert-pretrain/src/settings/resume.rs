@@ -1,14 +1,11 @@
 //! The settings of a resumed run, which come from its `run.json` and which the command line must not contradict.
 
-use std::path::Path;
-
-use bert_cli::resume::{check_directory, claimed, overridden};
+use bert_cli::resume::{check_directory, check_program, claimed, overridden, parse};
 use bert_model::{Error, Result};
 use bert_train::IfExists;
 use bert_train::checkpoint::check_settings;
 use bert_train::run_directory::{read_run, recover, result_of};
-use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{DEFAULT_OUTPUT, PretrainRunOptions, PretrainSettings};
 use crate::args::TrainArgs;
@@ -44,6 +41,7 @@ impl PretrainSettings {
             };
         }
         let run = read_run(&output)?;
+        check_program(&run, "bert-pretrain", &output)?;
         let settings: Self = parse(&path, &run["settings"])?;
         if result_of(&output)?.is_none() {
             check_directory(&run, settings.inputs())?;
@@ -56,9 +54,4 @@ impl PretrainSettings {
         let (json, quiet) = (options.json, options.quiet);
         Ok((settings, PretrainRunOptions { output, if_exists: Some(IfExists::Resume), json, quiet, ..merged }))
     }
-}
-
-fn parse<T: DeserializeOwned>(path: &Path, value: &Value) -> Result<T> {
-    serde_json::from_value(value.clone())
-        .map_err(|error| Error::file(path, error.to_string(), "the settings of a run by this version of the program"))
 }

@@ -110,3 +110,24 @@ fn an_unfinished_run_is_not_taken_for_a_model() {
     fs::write(run.file("config.json"), "{}").unwrap();
     check_has_model(run.path()).unwrap();
 }
+
+/// Reported bug: after a run that was interrupted while it read its corpus, the same command was refused and told to
+/// resume, and resuming found no run.
+#[test]
+fn a_run_that_was_interrupted_before_it_was_prepared_may_begin_again() {
+    let temporary = tempfile::tempdir().unwrap();
+    let path = temporary.path().join("run");
+    drop(RunDirectory::open(&path, IfExists::Refuse).unwrap());
+    for name in ["corpus.partial", "vocab.txt"] {
+        fs::write(path.join(name), "half").unwrap();
+    }
+    drop(RunDirectory::open(&path, IfExists::Refuse).unwrap());
+    assert!(!path.join("corpus.partial").exists() && !path.join("vocab.txt").exists());
+    // Not over files of others, or a model.
+    for name in ["notes.txt", "model.safetensors"] {
+        fs::write(path.join(name), "whole").unwrap();
+        assert!(RunDirectory::open(&path, IfExists::Refuse).is_err(), "{name}");
+        fs::remove_file(path.join(name)).unwrap();
+    }
+    RunDirectory::open(&path, IfExists::Refuse).unwrap();
+}

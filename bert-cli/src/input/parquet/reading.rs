@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Once};
 
+use bert_model::file::refuse_pointer;
 use bert_model::{Error, Result};
 use bytes::Bytes;
 use parquet::file::reader::{ChunkReader, FileReader, SerializedFileReader};
@@ -47,6 +48,9 @@ pub fn open(input: &Input, path: &Path) -> Result<Opened> {
     if metadata.is_dir() {
         return Err(Error::file(path, "a directory", "a parquet file"));
     }
+    let mut beginning = Vec::new();
+    (&file).take(64).read_to_end(&mut beginning).map_err(Error::io(path, "read"))?;
+    refuse_pointer(path, &beginning)?;
     of(file, path)
 }
 

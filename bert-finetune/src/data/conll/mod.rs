@@ -14,6 +14,7 @@ use bert_cli::input::keep::Keep;
 use bert_cli::input::kind::Format;
 use bert_cli::input::source::Input;
 use bert_cli::lines::Lines;
+use bert_cli::warning::warn_once;
 use bert_model::{Error, Result};
 
 pub use self::columns::{ConllColumns, ConllOptions, TagColumn};
@@ -27,7 +28,7 @@ const LOOKED_AT: usize = 10;
 pub struct Sentence {
     /// The words.
     pub words: Vec<String>,
-    /// The tag of each word.
+    /// The tag of each word; empty for a null.
     pub tags: Vec<String>,
     /// Line number of each word, from 1.
     pub lines: Vec<u64>,
@@ -53,6 +54,9 @@ pub struct Sentences {
 /// words differ in number.
 pub fn read_tagged(input: impl Into<Input>, options: ConllOptions) -> Result<Sentences> {
     let input = input.into();
+    if input.format == Some(Format::Json) {
+        return Err(input.error("CoNLL columns, `.jsonl` or `.parquet` with lists of words and tags"));
+    }
     let mut lines = input.lines()?;
     let format = input.format.or_else(|| lines.sniff().filter(|_| input.is_stdin()));
     let json = format.is_some_and(Format::has_objects);
@@ -119,6 +123,12 @@ impl Sentences {
                 if self.is_comment(text, &fields) {
                     continue;
                 }
+                if self.read == 0 && self.width.is_none() && is_header(&fields) {
+                    let place = format!("{}:{}", self.lines.path().display(), line.number);
+                    warn_once(format!("{place}: treated as a header: {}", fields.join(" ")));
+                    self.width = Some(fields.len());
+                    continue;
+                }
                 self.width = Some(fields.len());
             }
             self.push(&mut sentence, &fields, line.number)?;
@@ -154,7 +164,11 @@ impl Sentences {
         if let Some(column) = tag {
             // A line with a single column has only the word.
             let tag = column.of(fields).filter(|_| fields.len() > 1);
-            sentence.tags.push(tag.ok_or_else(|| wrong(format!("a tag in column {column}")))?.to_string());
+            let expected = || match fields.len() {
+                1 => "a word and its tag, separated by spaces or a tab".to_string(),
+                _ => format!("a tag in column {column}"),
+            };
+            sentence.tags.push(tag.ok_or_else(|| wrong(expected()))?.to_string());
         }
         Ok(())
     }
@@ -181,6 +195,15 @@ fn split(line: &str) -> Vec<&str> {
 fn is_document_mark(line: &str) -> bool {
     let mark = line.split(['\t', ' ']).next().unwrap_or_default();
     mark == "-DOCSTART-" || line.starts_with("#begin document") || line.starts_with("#end document")
+}
+
+/// Whether the fields of a file's first line are names of columns, such as `word` and `tag`.
+fn is_header(fields: &[&str]) -> bool {
+    const WORDS: [&str; 6] = ["word", "words", "token", "tokens", "form", "text"];
+    const TAGS: [&str; 11] =
+        ["tag", "tags", "label", "labels", "ner", "ner_tag", "ner_tags", "pos", "pos_tag", "pos_tags", "upos"];
+    let has = |names: &[&str]| fields.iter().any(|field| names.contains(&field.to_lowercase().as_str()));
+    fields.len() > 1 && has(&WORDS) && has(&TAGS)
 }
 
 /// Whether a CoNLL-U line is a range (`1-2`) or an empty node (`8.1`).
@@ -221,6 +244,14 @@ mod tests {
         assert_eq!(read("x", text, COLUMNS).unwrap()[1].lines[0], 9);
         let numbered = ConllOptions { tag: Some(TagColumn::parse("2").unwrap()), ..COLUMNS };
         assert_eq!(tagged("x.txt", text, numbered)[0], "EU/NNP #/#");
+    }
+
+    /// Reported bug: the header became a word and a class.
+    #[test]
+    fn a_header_is_no_word() {
+        assert_eq!(tagged("x.tsv", "word\ttag\nthe\tO\n\nword\tO\n", COLUMNS), ["the/O", "word/O"]);
+        assert_eq!(tagged("x.txt", "Token POS NER\nthe DT O\n", COLUMNS), ["the/O"]);
+        assert_eq!(tagged("x.txt", "text O\ntag B-X\n", COLUMNS), ["text/O tag/B-X"]);
     }
 
     #[test]
@@ -295,7 +326,8 @@ mod tests {
         let cases = [
             ("x.txt", "a O\nb\n", COLUMNS, "x.txt:2: found 1 column(s), expected 2, as in the sentence's first line"),
             ("x.txt", "\na B-X O\n", fourth, "x.txt:2: found 3 column(s), expected a tag in column 4"),
-            ("x.txt", "a\nb\n", COLUMNS, "x.txt:1: found 1 column(s), expected a tag in column -1"),
+            ("x.txt", "a\nb\n", COLUMNS, "x.txt:1: found 1 column(s), expected a word and its tag, separated by"),
+            ("x.json", "[]", COLUMNS, "x.json: found the extension `json`, expected CoNLL columns, `.jsonl` or"),
             ("x.txt", "\n\x0c \t\n", COLUMNS, "x.txt: found no words, expected at least one sentence"),
             (
                 "x.jsonl",

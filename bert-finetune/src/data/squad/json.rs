@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
@@ -29,13 +29,15 @@ pub(super) struct Article {
 /// A passage with its questions.
 #[derive(Deserialize)]
 pub(super) struct Paragraph {
+    #[serde(deserialize_with = "text")]
     pub context: String,
+    #[serde(deserialize_with = "list")]
     pub qas: Vec<Entry>,
 }
 
 /// A question.
 #[derive(Deserialize)]
-#[serde(try_from = "EntryKeys")]
+#[serde(from = "EntryKeys")]
 pub(super) struct Entry {
     pub id: Option<String>,
     pub question: String,
@@ -53,8 +55,10 @@ pub(super) struct Answer {
 struct Keys {
     data: Option<Vec<Article>>,
     paragraphs: Option<Vec<Paragraph>>,
+    #[serde(default, deserialize_with = "given_text")]
     context: Option<String>,
     qas: Option<Vec<Entry>>,
+    #[serde(default, deserialize_with = "given_text")]
     question: Option<String>,
     id: Option<Value>,
     answers: Option<Value>,
@@ -64,6 +68,7 @@ struct Keys {
 #[derive(Deserialize)]
 struct EntryKeys {
     id: Option<Value>,
+    #[serde(deserialize_with = "text")]
     question: String,
     answers: Option<Value>,
     is_impossible: Option<Value>,
@@ -108,8 +113,7 @@ impl TryFrom<Keys> for Article {
             (_, Some(paragraphs), _) => paragraphs,
             (_, _, Some(context)) => {
                 let row = question.map(|question| EntryKeys { id, question, answers, is_impossible });
-                let row = row.map(Entry::try_from).transpose()?;
-                match qas.or_else(|| row.map(|row| vec![row])) {
+                match qas.or_else(|| row.map(|row| vec![row.into()])) {
                     Some(qas) => vec![Paragraph { context, qas }],
                     None => return Err("`context` without `qas` or `question`".into()),
                 }
@@ -120,29 +124,22 @@ impl TryFrom<Keys> for Article {
     }
 }
 
-impl TryFrom<EntryKeys> for Entry {
-    type Error = String;
-
-    fn try_from(EntryKeys { id, question, answers, is_impossible }: EntryKeys) -> Result<Self, String> {
-        let id = id.and_then(|id| match id {
-            Value::String(id) => Some(id),
-            Value::Number(id) => Some(id.to_string()),
-            _ => None,
-        });
+impl From<EntryKeys> for Entry {
+    fn from(EntryKeys { id, question, answers, is_impossible }: EntryKeys) -> Self {
         let answers = match answers {
             None if is_impossible == Some(Value::Bool(true)) => Some(Vec::new()),
             None => None,
-            Some(answers) => Some(answers_of(answers)?),
+            Some(answers) => answers_of(answers),
         };
-        Ok(Self { id, question, answers })
+        Self { id: id.as_ref().and_then(text_of), question, answers }
     }
 }
 
-/// Parses answers in either format: a list of `{text, answer_start}` (or of texts), or
-/// `{text: […], answer_start: […]}`.
-fn answers_of(answers: Value) -> Result<Vec<Answer>, String> {
-    match answers {
-        Value::Array(list) => list.into_iter().map(answer_of).collect(),
+/// Parses answers: a list of `{text, answer_start}` or of texts, `{text: […], answer_start: […]}`, or a text. `None` if
+/// there are answers, but none has a text: then nothing is known.
+fn answers_of(answers: Value) -> Option<Vec<Answer>> {
+    let (answers, count): (Vec<Answer>, usize) = match answers {
+        Value::Array(list) => (list.iter().filter_map(answer_of).collect(), list.len()),
         Value::Object(mut columns) => {
             let mut column = |name: &str| match columns.remove(name) {
                 Some(Value::Array(values)) => values,
@@ -151,26 +148,46 @@ fn answers_of(answers: Value) -> Result<Vec<Answer>, String> {
             };
             let (texts, starts) = (column("text"), column("answer_start"));
             let starts = starts.iter().map(Value::as_i64).chain(std::iter::repeat(None));
-            texts.into_iter().zip(starts).map(|(text, start)| Ok(Answer { text: text_of(text)?, start })).collect()
+            let answer = |(text, start)| Some(Answer { text: text_of(text)?, start });
+            (texts.iter().zip(starts).filter_map(answer).collect(), texts.len())
         }
-        _ => Err("`answers` that is neither a list nor an object".into()),
-    }
+        text => (answer_of(&text).into_iter().collect(), 1),
+    };
+    (count == 0 || !answers.is_empty()).then_some(answers)
 }
 
-fn answer_of(answer: Value) -> Result<Answer, String> {
+fn answer_of(answer: &Value) -> Option<Answer> {
     match answer {
-        Value::Object(mut keys) => {
+        Value::Object(keys) => {
             let start = keys.get("answer_start").and_then(Value::as_i64);
-            Ok(Answer { text: text_of(keys.remove("text").unwrap_or_default())?, start })
+            Some(Answer { text: text_of(keys.get("text")?)?, start })
         }
-        text => Ok(Answer { text: text_of(text)?, start: None }),
+        text => Some(Answer { text: text_of(text)?, start: None }),
     }
 }
 
-fn text_of(text: Value) -> Result<String, String> {
-    match text {
-        Value::String(text) => Ok(text),
-        Value::Number(number) => Ok(number.to_string()),
-        _ => Err("an answer without `text`".into()),
+/// A text or a number as text; `None` for any other value.
+fn text_of(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
     }
+}
+
+/// Reads a text; a number as text, and null as the empty one, as in lines of JSON.
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    let expected = || D::Error::custom("a question or context that is neither a text nor a number");
+    if value.is_null() { Ok(String::new()) } else { text_of(&value).ok_or_else(expected) }
+}
+
+/// As [`text`], for a key that may be absent.
+fn given_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    text(deserializer).map(Some)
+}
+
+/// Reads a list; null as the empty one.
+fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Entry>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }

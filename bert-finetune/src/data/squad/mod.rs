@@ -86,8 +86,14 @@ pub fn read_squad(path: &Path) -> Result<Vec<Question>> {
 /// The bytes of a file; rows of `.parquet` are converted to lines of JSON.
 fn read(path: &Path) -> Result<Vec<u8>> {
     let input = Input::new(path);
-    if input.format != Some(Format::Parquet) {
-        return read_file(path);
+    match input.format {
+        Some(Format::Parquet) => {}
+        // Their fields have no place for answers.
+        Some(Format::Csv | Format::Tsv) => {
+            let expected = "SQuAD's `.json`, or `.jsonl` or `.parquet` with `question`, `context` and `answers`";
+            return Err(input.error(expected));
+        }
+        _ => return read_file(path),
     }
     let mut bytes = Vec::new();
     for line in input.lines()? {

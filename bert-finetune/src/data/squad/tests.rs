@@ -108,7 +108,7 @@ fn what_is_not_squad() {
         ("", ": found no questions, expected at least one"),
         ("7", ":1: found invalid type: integer `7`, expected an object or a list of objects"),
         ("{\"context\":\"a\"}\n", ":1: found `context` without `qas` or `question`"),
-        ("{\"context\":\"a\",\"question\":\"b\",\n\"answers\":7}", ":2: found `answers` that is neither a list"),
+        ("{\"context\":[],\"question\":\"b\"}", ":1: found a question or context that is neither a text nor a number"),
     ] {
         let message = read(json).unwrap_err().to_string();
         assert!(message.contains(expected), "{message}\nis not\n{expected}");
@@ -121,4 +121,34 @@ fn rows_of_parquet() {
     let questions = read_squad(&path).unwrap();
     assert_eq!(questions[0].first_place(), Some((10, 14)));
     assert!(!questions[0].is_impossible() && questions[1].is_impossible());
+}
+
+/// Reported bugs: no question of such a file was answered.
+#[test]
+fn answers_and_texts_may_be_null_or_of_another_type() {
+    for (answers, expected) in [
+        (r#"[{"text":"b","answer_start":2},{"text":null,"answer_start":null}]"#, Some(vec!["b"])),
+        (r#"[{"text":null}]"#, None),
+        (r#"[{"answer_start":3}]"#, None),
+        (r#"{"text":[null],"answer_start":[null]}"#, None),
+        (r#""b""#, Some(vec!["b"])),
+        ("[1, \"b\"]", Some(vec!["1", "b"])),
+        ("[]", Some(vec![])),
+        ("true", None),
+        ("null", None),
+    ] {
+        let text = format!(
+            r#"{{"data":[{{"paragraphs":[{{"context":"a b","qas":[{{"question":"q","answers":{answers}}}]}}]}}]}}"#
+        );
+        let found = read(&text).unwrap().remove(0).answers;
+        let texts = found.as_ref().map(|found| found.iter().map(|answer| &*answer.text).collect::<Vec<_>>());
+        assert_eq!(texts, expected, "{answers}");
+    }
+    let asked = |text: &str| {
+        let questions = read(text).unwrap();
+        questions.iter().map(|it| format!("{}|{}", it.context, it.question)).collect::<Vec<_>>()
+    };
+    assert_eq!(asked(r#"[{"question":null,"context":null},{"question":7,"context":"a"}]"#), ["|", "a|7"]);
+    let nested = r#"{"data":[{"paragraphs":[{"context":null,"qas":[{"question":null}]},{"context":"b","qas":null}]}]}"#;
+    assert_eq!(asked(nested), ["|"]);
 }

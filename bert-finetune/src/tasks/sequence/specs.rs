@@ -18,7 +18,7 @@ pub const CLASSIFICATION: TaskSpec = TaskSpec {
     problem_type: Some(ProblemType::SingleLabelClassification),
     main_metric: "accuracy",
     labeled_metric: None,
-    metrics: &["accuracy", "f1", "macro_f1", "weighted_f1", "mcc"],
+    metrics: &["accuracy", "f1", "micro_f1", "macro_f1", "weighted_f1", "mcc"],
     max_seq_len: 128,
     columns: ("text", None),
     label: Some("label"),
@@ -26,7 +26,9 @@ pub const CLASSIFICATION: TaskSpec = TaskSpec {
     reads_tables: true,
     options: &["text-pair", "pair", "class-weights"],
     check_columns: |description| columns(description).map(drop),
-    learn_labels: |description, files| at_least(2, classes(&columns(description)?, &files.training)?, &files.training),
+    learn_labels: |description, files| {
+        at_least(2, classes(description, &columns(description)?, &files.training)?, &files.training)
+    },
     open,
 };
 
@@ -38,7 +40,9 @@ pub const MULTI_LABEL: TaskSpec = TaskSpec {
     main_metric: "f1",
     metrics: &["accuracy", "f1", "micro_f1", "macro_f1", "weighted_f1"],
     options: &["text-pair", "pair"],
-    learn_labels: |description, files| at_least(1, classes(&columns(description)?, &files.training)?, &files.training),
+    learn_labels: |description, files| {
+        at_least(1, classes(description, &columns(description)?, &files.training)?, &files.training)
+    },
     ..CLASSIFICATION
 };
 

@@ -31,6 +31,13 @@ pub enum GoldTag {
     /// A tag that the model does not have, but whose type it has (`S-PER` when there is `B-PER`). It counts as missed
     /// in metrics, and is ignored in the loss.
     Unknown(String),
+    /// None: the word is left out of the loss and of metrics.
+    Missing,
+}
+
+/// Whether a tag says that a word has none: null, or −100 or −1 of the `datasets` library.
+pub(super) fn is_missing(tag: &str) -> bool {
+    ["", "-100", "-1"].contains(&tag)
 }
 
 impl TaggedSentence {
@@ -45,15 +52,16 @@ impl GoldTag {
     pub(super) fn number(&self) -> Option<usize> {
         match self {
             Self::Known(number) => Some(*number),
-            Self::Unknown(_) => None,
+            Self::Unknown(_) | Self::Missing => None,
         }
     }
 
-    /// The name of the tag.
-    pub(super) fn name<'a>(&'a self, labels: &'a [String]) -> &'a str {
+    /// The name of the tag, if the word has one.
+    pub(super) fn name<'a>(&'a self, labels: &'a [String]) -> Option<&'a str> {
         match self {
-            Self::Known(number) => &labels[*number],
-            Self::Unknown(name) => name,
+            Self::Known(number) => Some(&labels[*number]),
+            Self::Unknown(name) => Some(name),
+            Self::Missing => None,
         }
     }
 }
@@ -71,6 +79,7 @@ impl TaggingTask {
     pub(super) fn tagged(&self, sentence: Sentence, path: &Path) -> Result<TaggedSentence> {
         let gold = |(index, tag): (usize, &String)| match label_index(tag, self.labels()) {
             Some(number) => Ok(GoldTag::Known(number)),
+            None if is_missing(tag) => Ok(GoldTag::Missing),
             None if self.has_type_of(tag) => Ok(GoldTag::Unknown(tag.clone())),
             None => {
                 let expected = format!("one of {}", self.labels().join(", "));

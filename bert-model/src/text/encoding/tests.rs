@@ -3,11 +3,15 @@
 use super::*;
 use crate::text::tokenizer::Normalization;
 
-/// A tokenizer with some words, and one token added after them.
 fn tokenizer() -> Tokenizer {
+    tokenizer_of(true)
+}
+
+/// A tokenizer with some words.
+fn tokenizer_of(lowercase: bool) -> Tokenizer {
     let words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "##s", "漢", "字", ".", "é", "e"];
     let pieces: Vec<String> = words.map(str::to_string).into();
-    Tokenizer::from_vocabulary(&pieces, Normalization::new(true)).unwrap()
+    Tokenizer::from_vocabulary(&pieces, Normalization::new(lowercase)).unwrap()
 }
 
 /// Texts that can be cut at spaces, punctuation or CJK characters, or not at all.
@@ -25,12 +29,27 @@ fn long_texts() -> Vec<String> {
         format!("the cat {} cats", repeated("a1B2")),
         repeated(" "),
         format!("{}cat", repeated("\u{a0}")),
+        // Words without end: of letters that are decomposed, with marks, with removed characters, in many scripts.
+        repeated("한국어문장은길다"),
+        repeated("ภาษาไทยไม่มีช่องว่าง"),
+        format!("the cat\u{a0}{} cats", repeated("é")),
+        format!(".{}. cats", repeated("a\u{301}")),
+        format!("\u{301}\u{200d}{}\u{301}\u{fe0f}", repeated("👩\u{200d}🚀क्षि")),
+        repeated("のはたとえば。カタカナ、"),
+        repeated("cat«cats»\u{2003}the—cat"),
+        format!("{}.{}", repeated("_"), repeated("Σİß")),
     ]
 }
 
 #[test]
 fn long_texts_have_the_same_pieces_words_and_offsets() {
-    let tokenizer = tokenizer();
+    for lowercase in [true, false] {
+        same_pieces_words_and_offsets(lowercase);
+    }
+}
+
+fn same_pieces_words_and_offsets(lowercase: bool) {
+    let tokenizer = tokenizer_of(lowercase);
     let mut whole = tokenizer.clone();
     whole.cuts = None;
     for text in long_texts() {
