@@ -1,4 +1,4 @@
-"""Embedding a file of texts with bert-finetune, sentence-transformers and fastembed (ONNX Runtime).
+"""Embedding a file of texts with bert-finetune, sentence-transformers and fastembed (ONNX Runtime), in f32 and int8.
 
     cargo build --workspace
     python benchmarks/embed.py path/to/all-MiniLM-L6-v2 TEXTS [COUNT [ROUNDS]]
@@ -12,6 +12,7 @@ sentence-transformers' vectors.
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -25,8 +26,9 @@ PROGRAM = Path(__file__).resolve().parent.parent / "target/debug/bert-finetune"
 CORES = sorted(os.sched_getaffinity(0))[:2]
 
 
-def ours(model, texts, output):
+def ours(model, texts, output, precision):
     command = [PROGRAM, "embed", "--model", model, "--input", texts, "--device", "flex", "--quiet", "-o", output]
+    command += ["--precision", precision]
     subprocess.run([str(part) for part in command], check=True)
 
 
@@ -84,12 +86,21 @@ def fastembed(model, texts, output):
     np.save(output, vectors)
 
 
+def quantize(directory, output):
+    """Copies an exported model with weights of 8 bits, as fastembed's own quantized models have."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    shutil.copytree(directory, output)
+    quantize_dynamic(directory / "model.onnx", output / "model.onnx", weight_type=QuantType.QInt8, per_channel=True)
+
+
 def run(name, model, texts, output):
     """Seconds of the process, and those of the embedding alone if it says so."""
+    name, _, precision = name.partition(" ")
     command = [sys.executable, __file__, "--worker", name, model, texts, output]
     start = time.perf_counter()
     if name == "bert-finetune":
-        ours(model, texts, output)
+        ours(model, texts, output, precision or "f32")
         return time.perf_counter() - start, None
     done = subprocess.run([str(part) for part in command], check=True, stdout=subprocess.PIPE, text=True)
     return time.perf_counter() - start, json.loads(done.stdout.splitlines()[-1])
@@ -107,13 +118,14 @@ def main():
         lines = [line.split("\t")[0].strip() for line in source.read_text(encoding="utf-8").splitlines()]
         texts = [line for line in lines if line][:count]
         (directory / "texts.txt").write_text("".join(f"{text}\n" for text in texts))
-        models = {"bert-finetune": model, "sentence-transformers": model}
+        models = {"bert-finetune": model, "bert-finetune int8": model, "sentence-transformers": model}
         try:
             import fastembed as _  # noqa: F401
 
             (directory / "onnx").mkdir()
             export(model, directory / "onnx")
-            models["fastembed"] = directory / "onnx"
+            quantize(directory / "onnx", directory / "int8")
+            models |= {"fastembed": directory / "onnx", "fastembed int8": directory / "int8"}
         except ImportError as error:
             print(f"skipped: fastembed: {error}", file=sys.stderr)
         times = {name: [] for name in models}

@@ -115,6 +115,7 @@ fn tokenizers_that_lie_are_refused_or_harmless() {
 }
 
 #[test]
+#[ignore = "slow: cargo test --workspace -- --include-ignored"]
 fn whatever_meets_gives_an_answer_or_an_error() {
     combine(0..400);
 }

@@ -3,7 +3,7 @@
 //! Each rank computes a run of neighboring shards and sums them up to the nodes of the [`Tree`] that cover them. Every
 //! rank is the owner of a part of each gradient: it receives that part of all nodes, adds them in the order of the
 //! tree, and sends the sum to all others. This happens on a thread of its own, layer by layer, while the backward pass
-//! is still running. If the optimizer's state is divided ([`Ownership`]), the parts are whole gradients, and their
+//! is still running. If the optimizer's state is divided (`ownership`), the parts are whole gradients, and their
 //! sums stay with their owners.
 
 mod collectives;

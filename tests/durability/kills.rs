@@ -96,6 +96,7 @@ fn die(line: &str, directory: &Path, fail_point: &str) {
 
 /// Kills the program at every point where saving the third checkpoint can be interrupted.
 #[test]
+#[ignore = "slow: cargo test --workspace -- --include-ignored"]
 fn a_run_that_dies_while_it_saves_keeps_the_checkpoint_before() {
     if !cfg!(debug_assertions) {
         println!("skipped: a release build has no fail points");

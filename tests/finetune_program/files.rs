@@ -138,6 +138,7 @@ fn a_full_disk_leaves_no_half_file() {
 /// for full batches, whose memory does not depend on the text.
 #[cfg(target_os = "linux")]
 #[test]
+#[ignore = "slow: cargo test --workspace -- --include-ignored"]
 fn a_line_of_megabytes_takes_a_few_times_its_size() {
     const LINES: [usize; 2] = [20_000, 80_000];
     let directory = workshop_of(128);

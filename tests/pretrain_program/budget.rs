@@ -8,6 +8,7 @@ use crate::pretraining::{corpus, logged, weights};
 use crate::program::{fail, object, run, succeed, success, text};
 
 #[test]
+#[ignore = "slow: cargo test --workspace -- --include-ignored"]
 fn a_run_with_a_budget_records_what_it_chose_and_is_resumed_bit_for_bit() {
     let directory = corpus();
     let at = directory.path();
