@@ -84,6 +84,11 @@ impl Communicator for Solo {
     }
 }
 
+/// The numbers in a message.
+pub(crate) fn values_of(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks().0.iter().map(|word| f32::from_ne_bytes(*word)).collect()
+}
+
 /// Maximum length of one message of [`broadcast`].
 const MESSAGE_BYTES: usize = 64 << 20;
 
@@ -122,7 +127,7 @@ impl dyn Communicator + '_ {
     /// If the connection fails.
     pub fn gather_values(&self, own: &[f32]) -> Result<Vec<Vec<f32>>> {
         let all = self.gather(bytemuck::cast_slice(own), Patience::Limited)?;
-        Ok(all.iter().map(|bytes| bytes.as_chunks().0.iter().map(|word| f32::from_ne_bytes(*word)).collect()).collect())
+        Ok(all.iter().map(|bytes| values_of(bytes)).collect())
     }
 
     /// Every rank's bytes on rank `root`, in the order of the ranks; none on the others.

@@ -17,7 +17,7 @@ use super::communicator::{Communicator, Patience};
 use super::gradients::GradientSum;
 use super::optimizer::Optimizer;
 use super::parameters::{Change, ParameterPath, Visit, change_parameters, visit_parameters};
-use super::sharing::{decode, encode};
+use super::sharing::{decode, encode, values};
 
 /// Which rank updates which parameter.
 #[derive(Debug, Clone)]
@@ -152,7 +152,7 @@ impl Visit for Values<'_> {
         let name = path.name();
         if self.names.contains(&name) {
             let values = match self.ownership.is_own(&name) {
-                true => parameter.val().into_data().iter::<f32>().collect(),
+                true => values(parameter),
                 false => vec![0.0; parameter.lazy_shape().num_elements()],
             };
             self.values.insert(name, values);

@@ -3,7 +3,7 @@
 
 mod files;
 
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -37,13 +37,11 @@ pub fn is_run_directory(path: &Path) -> bool {
     [LOCK, RUN].iter().any(|name| path.join(name).exists())
 }
 
-/// Whether a directory holds only what a run writes before its `run.json`.
-fn is_unprepared(path: &Path) -> Result<bool> {
-    let is_own = |name: &OsStr| name == LOCK || name.to_str().is_some_and(is_run_file);
-    let entries = fs::read_dir(path).map_err(Error::io(path, "read"))?;
-    let has_foreign = entries.filter_map(|entry| entry.ok()).any(|entry| !is_own(&entry.file_name()));
-    let is_prepared = [RUN, MODEL, "checkpoints", "config.json"].iter().any(|name| path.join(name).exists());
-    Ok(path.join(LOCK).exists() && !has_foreign && !is_prepared)
+/// Whether a directory with these entries holds only what a run writes before its `run.json`.
+fn is_unprepared(entries: &[OsString]) -> bool {
+    let has = |name: &str| entries.iter().any(|entry| entry == name);
+    let is_own = |entry: &OsString| entry == LOCK || entry.to_str().is_some_and(is_run_file);
+    has(LOCK) && entries.iter().all(is_own) && ![RUN, MODEL, "checkpoints", "config.json"].into_iter().any(has)
 }
 
 /// Rejects inputs that a run in `directory` would delete before reading them, and paths that `run.json` cannot record.
@@ -97,9 +95,10 @@ impl RunDirectory {
         let path = path.as_ref();
         fs::create_dir_all(path).map_err(Error::io(path, "create the run directory"))?;
         let entries = fs::read_dir(path).map_err(Error::io(path, "read"))?;
-        let is_bare = entries.filter_map(|entry| entry.ok()).all(|entry| entry.file_name() == LOCK);
+        let entries: Vec<OsString> = entries.filter_map(|entry| Some(entry.ok()?.file_name())).collect();
+        let is_bare = entries.iter().all(|entry| entry == LOCK);
         // A run that was interrupted before it was prepared has nothing that is worth keeping.
-        let is_unprepared = !is_bare && is_unprepared(path)?;
+        let is_unprepared = !is_bare && is_unprepared(&entries);
         let is_empty = is_bare || is_unprepared;
         match (is_empty, is_run_directory(path), if_exists) {
             (false, true, IfExists::Refuse) => {

@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::communicator::{Communicator, Patience};
+use super::communicator::{Communicator, Patience, values_of};
 use super::ownership::Ownership;
 use super::parameters::{Change, ParameterPath, Visit, change_parameters, visit_parameters};
 use super::precision::SavedScale;
@@ -110,7 +110,7 @@ pub fn share_settings<S: Serialize + for<'de> Deserialize<'de>>(
 /// The numbers of the first rank, which alone passes any.
 fn share_values(communicator: &dyn Communicator, own: Vec<f32>) -> Result<Vec<f32>> {
     let bytes = communicator.broadcast(bytemuck::cast_slice(&own).to_vec(), Patience::Limited)?;
-    Ok(bytes.as_chunks::<4>().0.iter().map(|word| f32::from_ne_bytes(*word)).collect())
+    Ok(values_of(&bytes))
 }
 
 /// Replaces all parameters by those of the first rank.
@@ -150,7 +150,8 @@ impl Change for ShareParameters<'_> {
     }
 }
 
-fn values<const D: usize>(parameter: &Param<Tensor<D>>) -> Vec<f32> {
+/// The numbers of a parameter.
+pub(crate) fn values<const D: usize>(parameter: &Param<Tensor<D>>) -> Vec<f32> {
     parameter.val().into_data().iter::<f32>().collect()
 }
 

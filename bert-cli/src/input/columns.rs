@@ -128,8 +128,8 @@ struct Delimited {
     positions: Vec<usize>,
     /// The least number of fields of a record.
     width: usize,
-    /// The number of fields of the header, until a record with more was told.
-    header: Option<usize>,
+    /// Whether to tell that a record has more fields than the header: the first time.
+    tells_excess: bool,
 }
 
 impl Table {
@@ -191,9 +191,9 @@ impl Table {
             _ => column,
         });
         let names = names.collect();
-        let header = is_header.then_some(first.fields.len());
         let first = (!is_header).then_some(first);
-        Ok(Self::new(path, names, Source::Delimited(Delimited { records, first, positions, width, header })))
+        let delimited = Delimited { records, first, positions, width, tells_excess: is_header };
+        Ok(Self::new(path, names, Source::Delimited(delimited)))
     }
 
     fn new(path: &Path, names: Arc<[String]>, source: Source) -> Self {
@@ -279,14 +279,14 @@ impl Delimited {
             Dialect::Csv => (found != self.width, "is there an unquoted text with commas?"),
             Dialect::Tsv => (found < self.width, "separated by tabs"),
         };
-        if !wrong && self.header.is_some_and(|width| found > width) {
-            let place = format!("{}:{}", path.display(), record.line);
-            warn_once(format!("{place}: {found} fields, more than in the header: those of its columns are read"));
-            self.header = None;
-        }
         if wrong {
             let (found, expected) = (format!("{found} field(s)"), format!("{} ({expected})", self.width));
             return Err(Error::line(path, record.line, found, expected));
+        }
+        if self.tells_excess && found > self.width {
+            let place = format!("{}:{}", path.display(), record.line);
+            warn_once(format!("{place}: {found} fields, more than in the header: those of its columns are read"));
+            self.tells_excess = false;
         }
         // Cloned, since the same column may be requested twice.
         let field = |&position: &usize| Value::String(record.fields[position].clone());

@@ -25,12 +25,13 @@ pub(super) fn classes(description: &Description, table: &TableOptions, training:
     let mut found = label_names(&rows);
     let all = found.clone();
     found.retain(|label| !is_mark(label, &all));
-    let is_scale = |labels: &[String]| labels == ["-1", "0", "1"];
-    if is_scale(&found) && description.numbered_classes {
-        found.remove(0);
-    } else if is_scale(&found) {
-        let file = training.display();
-        warn_once(format!("{file}: the label -1 is learned as a class; if it marks unlabeled rows, remove them"));
+    if found == ["-1", "0", "1"] {
+        if description.numbered_classes {
+            found.remove(0);
+        } else {
+            let file = training.display();
+            warn_once(format!("{file}: the label -1 is learned as a class; if it marks unlabeled rows, remove them"));
+        }
     }
     Ok(match &table.label {
         // A named column is a label even if no training text has it.
